@@ -1,0 +1,365 @@
+"""The daemon: builds everything once, starts it, and stops it in reverse order.
+
+Two programs run on it: `run`, with folders to watch, and `put` without a daemon, with nothing but the files named.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from dumbwaiter import log, report
+from dumbwaiter.brokers import broker
+from dumbwaiter.config import RESERVED, Config
+from dumbwaiter.engine import Engine
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.grants import Provider
+from dumbwaiter.http import Http
+from dumbwaiter.ignore import Rules
+from dumbwaiter.intake import Intake, Source
+from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.model import Job, Sighting, stamp_of_regular
+from dumbwaiter.naming import shown
+from dumbwaiter.schedule import Schedule
+from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.watch import Root, Watcher
+from dumbwaiter.where import Places, private_folder
+
+REFRESH = 30.0  # seconds between looks at what nears its end
+CHECK = 5.0  # between looks at the watched roots
+POLL = 10.0  # between scans of a folder that cannot be watched
+TIDY = 60.0
+
+
+class Lock:
+    """One daemon a state folder. The file is never removed: whoever holds the lock on it is the one."""
+
+    def __init__(self, state: str) -> None:
+        self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self) -> bool:
+        """Takes the lock if nobody holds it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Takes the lock as soon as nobody else holds it."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Pulse:
+    """Tells whoever waits that something has changed. One beat may stand for many changes."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def beat(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Returns the event that the next beat sets."""
+        return self._event
+
+
+class App:
+    """A running daemon. `open_app` makes one."""
+
+    def __init__(
+        self,
+        config: Config,
+        places: Places,
+        journal: Journal,
+        http: Http,
+        providers: dict[str, Provider],
+        reader: Any,
+    ) -> None:
+        self.config = config
+        self.places = places
+        self.journal = journal
+        self.providers = providers
+        self.reader = reader
+        self.pulse = Pulse()
+        self.schedule = Schedule()
+        self.engine = Engine(
+            journal,
+            providers,
+            http,
+            transfers=config.limits.transfers,
+            worker=secrets.token_hex(8),
+            folder_of=config.folder_of,
+            changed=self._changed,
+            moved=self.pulse.beat,
+            wake_at=lambda when: self.schedule.at("dispatch", when),
+        )
+        self.intake = Intake(self._sources(), journal, queued=self._queued)
+        self.watcher: Watcher | None = None
+        self._log = log.get("app")
+
+    def _sources(self) -> dict[str, Source]:
+        sources = {}
+        for name, watch in self.config.watch.items():
+            sources[name] = Source(
+                watch.path, watch.provider, rules(watch.path, watch.include, watch.exclude), watch.settle
+            )
+        return sources
+
+    async def start(self) -> None:
+        """Starts the clock and the attempts; jobs left by an earlier run go on."""
+        await self.journal.release_all()
+        self.schedule.every("dispatch", 60.0, self.engine.wake)
+        self.schedule.every("refresh", REFRESH, self._refresh)
+        self.schedule.every("tidy", TIDY, self._tidy)
+        self.schedule.start(lambda reason: self._doubt_all(reason))
+        self.intake.start()
+        self.schedule.now("dispatch")
+
+    async def watch(self) -> None:
+        """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
+        roots = [
+            Root(
+                name,
+                source.root,
+                source.rules,
+                None if (polling := self.config.watch[name].polling) == "auto" else polling,
+            )
+            for name, source in self._sources().items()
+        ]
+        self.watcher = Watcher(roots, self.intake.sight, self._doubt, asyncio.get_running_loop())
+        await asyncio.to_thread(self.watcher.start)
+        states = self.watcher.states()
+        for name, watch in self.config.watch.items():
+            period = POLL if states[name].state == "polling" else watch.rescan
+            self.schedule.every(f"rescan {name}", period, self.intake.scan, name)
+            self.schedule.now(f"rescan {name}")
+        self.schedule.every("roots", CHECK, self._check_roots)
+
+    async def stop(self) -> None:
+        if self.watcher is not None:
+            await asyncio.to_thread(self.watcher.close)
+        await self.intake.close()
+        await self.schedule.close()
+        await self.engine.close()
+
+    async def put(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[int]:
+        """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file."""
+        candidates = [await asyncio.to_thread(self._candidate, path, provider, watch) for path in paths]
+        ids = []
+        for one in candidates:
+            ids += await self.journal.enqueue([one], time.time()) or [
+                (await self.journal.known(one.watch, os.path.dirname(one.path)))[
+                    os.path.basename(one.path)
+                ].id
+            ]
+        self._queued()
+        return ids
+
+    def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:
+        try:
+            stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
+        except OSError as error:
+            raise Failure(f"{shown(path)}: {error.strerror}", Exit.USAGE) from None
+        if stamp is None:
+            raise Failure(f"{shown(path)} is no regular file", Exit.USAGE)
+        return Candidate(*self._destination(path, provider, watch), stamp)
+
+    def _destination(self, path: str, provider: str | None, watch: str | None) -> tuple[str, str, str]:
+        """Returns watch, path below it, and provider: as told, else by the watch the file lies in, else the only one."""
+        for name, one in self.config.watch.items():
+            inside = path.startswith(f"{one.path}/")
+            if inside and (watch == name or (watch is None and provider in {None, one.provider})):
+                return name, path[len(one.path) + 1 :], one.provider
+        if watch is not None:
+            if watch not in self.config.watch:
+                raise Failure(f'there is no watch "{watch}"', Exit.USAGE)
+            provider = self.config.watch[watch].provider
+        if provider is None:
+            if len(self.config.provider) != 1:
+                raise Failure("say which provider: --provider NAME", Exit.USAGE)
+            provider = next(iter(self.config.provider))
+        if provider not in self.config.provider:
+            raise Failure(f'there is no provider "{provider}"', Exit.USAGE)
+        return RESERVED, path.lstrip("/"), provider
+
+    async def retry(self, ids: Sequence[int] | None) -> int:
+        """Makes jobs due at once, and gives paused providers another chance."""
+        for provider in self.providers.values():
+            provider.paused_until = 0.0
+        count = await self.journal.retry(ids, time.time())
+        self._queued()
+        return count
+
+    def rescan(self, watch: str | None) -> list[str]:
+        """Starts a scan of one watch or of all, and returns which."""
+        names = [watch] if watch else list(self.config.watch)
+        for name in names:
+            if name not in self.config.watch:
+                raise Failure(f'there is no watch "{name}"', Exit.USAGE)
+            self.schedule.now(f"rescan {name}")
+        return names
+
+    def status(self, *, listed: bool = True) -> dict[str, Any]:
+        """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
+        now = time.time()
+        states = self.watcher.states() if self.watcher is not None else {}
+        by_watch = report.waiting_by_watch(self.reader)
+        files = report.files_by_watch(self.reader)
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "watches": [
+                {
+                    "name": name,
+                    "path": shown(watch.path),
+                    "provider": watch.provider,
+                    "state": states[name].state if name in states else "off",
+                    "files": files.get(name, 0),
+                    "pending": by_watch.get(name, 0) + self.intake.pending(name),
+                    "overflows": states[name].overflows if name in states else 0,
+                    "message": states[name].sentence if name in states else "",
+                }
+                for name, watch in self.config.watch.items()
+            ],
+            "providers": [
+                {
+                    "name": name,
+                    "state": provider.state(now),
+                    "grants": 0,
+                    "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
+                    "error": provider.trouble,
+                }
+                for name, provider in self.providers.items()
+            ],
+            "settling": self.intake.waiting,
+            "trouble": self.engine.trouble,
+            **report.snapshot(self.reader, listed=listed),
+        }
+
+    def _queued(self) -> None:
+        self.pulse.beat()
+        self.engine.kick()
+
+    def _changed(self, job: Job) -> None:
+        """The file of a job is another version now: that one is wanted."""
+        self.intake.sight([Sighting(job.watch, job.path)])
+
+    def _doubt(self, watch: str, reason: str) -> None:
+        self._log.warning("scanning again", watch=watch, reason=reason)
+        self.schedule.now(f"rescan {watch}")
+
+    def _doubt_all(self, reason: str) -> None:
+        for name in self.config.watch:
+            self._doubt(name, reason)
+
+    async def _check_roots(self) -> None:
+        assert self.watcher is not None
+        await asyncio.to_thread(self.watcher.check)
+
+    async def _refresh(self) -> None:
+        for provider in self.providers.values():
+            await provider.refresh()
+
+    async def _tidy(self) -> None:
+        with contextlib.suppress(JournalTrouble):
+            await self.journal.tidy()
+
+
+def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
+    """Returns what a watch takes, its folder's own ignore file included."""
+    try:
+        with open(os.path.join(folder, ".dumbwaiterignore"), encoding="utf-8") as file:
+            ignored = file.read()
+    except (OSError, UnicodeDecodeError):
+        ignored = ""
+    return Rules(include, exclude, ignored)
+
+
+@asynccontextmanager
+async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]:
+    """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
+    url = journal_url(places.state, config.journal)
+    host = host_id(places.state, url.database if url.get_backend_name() == "sqlite" else None)
+    engine = writing(url)
+    await asyncio.to_thread(upgrade, engine)
+    writer = Writer(engine)
+    try:
+        yield Journal(writer, host)
+    finally:
+        await asyncio.to_thread(writer.close)
+
+
+@asynccontextmanager
+async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
+    """Makes an app whose parts are ready and not started. The caller holds the lock of the state folder."""
+    async with AsyncExitStack() as stack:
+        brokers = {name: broker(options) for name, options in config.provider.items()}
+        journal = await stack.enter_async_context(open_journal(config, places))
+        reader = reading(journal_url(places.state, config.journal))
+        stack.callback(reader.dispose)
+        http = Http(config.limits.transfers)
+        stack.push_async_callback(http.close)
+
+        async def requested(count: int) -> None:
+            await journal.count(grants_requested=count)
+
+        providers = {name: Provider(name, one, http, requested=requested) for name, one in brokers.items()}
+        app = App(config, places, journal, http, providers, reader)
+        stack.push_async_callback(app.stop)
+        yield app
+
+
+def host_id(state: str, database: str | None) -> str:
+    """Returns the name of this installation, made at its first start.
+
+    It also remembers that there was a journal: one that has vanished is told of, never quietly begun anew.
+    """
+    path = os.path.join(state, "host")
+    try:
+        with open(path, encoding="ascii") as file:
+            host = file.read().strip()
+    except FileNotFoundError:
+        host = secrets.token_hex(8)
+        with open(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii"
+        ) as file:
+            file.write(host)
+        return host
+    if database is not None and (not os.path.exists(database) or os.path.getsize(database) == 0):
+        raise Failure(
+            f"the journal {database} is missing or empty, but there was one: put its backup back, or remove {path} "
+            "to begin a new one (everything in the watched folders is then uploaded again)",
+            Exit.USAGE,
+        )
+    return host
+
+
+def lock(places: Places) -> Lock:
+    """Prepares the state folder and returns its lock, not yet taken."""
+    private_folder(places.state)
+    return Lock(places.state)
+
+
+async def stopped() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, event.set)
+    try:
+        await event.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

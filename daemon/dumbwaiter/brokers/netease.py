@@ -1,0 +1,209 @@
+"""NetEase VOD: mints a token for one new object, and says where objects are.
+
+Each `upload/init` makes a new object; no call gives a second token for an old one, so a token is a session ticket and
+stays in the journal until its upload ends. The wire format is in NetEase's VOD server manual ("interface
+authentication", "upload initialisation", "query by object name"); upload nodes come from the LBS it names.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from dumbwaiter import config
+from dumbwaiter.doors import Desk
+from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.tickets import NosTicket
+from dumbwaiter.wire import nos
+from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.message import Reply, Request, query
+
+NODES_LIFE = 3600.0  # the vendor's own clients keep a list of nodes for two hours
+VISIBLE = 8  # times to ask for a video; VOD learns of it some time after NOS has it
+REFUSED = {
+    710: "refuses AppKey or AppSecret: check app_key and app_secret",
+    720: "has too little balance on this account",
+    721: "has not opened the service for this account",
+    722: "is still reviewing this account",
+}
+T = TypeVar("T")
+
+
+class _Envelope(Struct):
+    code: int
+    msg: str = ""
+    ret: Raw = Raw(b"null")
+
+
+class _Init(Struct):
+    bucket: str
+    object: str
+    token: str = msgspec.field(name="xNosToken")
+
+
+class _Nodes(Struct):
+    upload: tuple[str, ...] = ()
+    lbs: str = ""
+
+
+class _Listed(Struct):
+    object: str = msgspec.field(name="objectName", default="")
+    vid: int | None = None
+    image: int | None = msgspec.field(name="imgId", default=None)
+
+
+class _List(Struct):
+    list: tuple[_Listed, ...] = ()
+
+
+class _Video(Struct):
+    url: str | None = msgspec.field(name="origUrl", default=None)
+    size: int | None = msgspec.field(name="initialSize", default=None)
+
+
+class NetEase:
+    """One application's account."""
+
+    def __init__(self, options: config.NetEase) -> None:
+        self._options = options
+        self._secret = options.app_secret.read()
+        self._lbs: tuple[
+            str, ...
+        ] = ()  # by address, as the last answer gave it: saves a look-up that may fail
+
+    async def grants(self, ask: Ask, desk: Desk) -> Sequence[Grant]:
+        made = await self._vod(desk, "upload/init", {"originFileName": ask.name}, _Init)
+        policy = nos.policy(made.token)
+        if policy is not None and (policy.bucket, policy.object) != (made.bucket, made.object):
+            raise Retry("NetEase gave a token for another object than it named")
+        ticket = NosTicket(made.bucket, made.object, made.token, await self._nodes(made.bucket, desk))
+        if policy is None:
+            return [Grant(ticket, made.object)]
+        skew = desk.skew(self._options.api)
+        return [
+            Grant(
+                ticket,
+                made.object,
+                None if policy.expires is None else policy.expires - skew,
+                Limits(
+                    policy.object_size_min,
+                    policy.object_size_max,
+                    tuple(part for part in policy.mime_limit.split(";") if part),
+                ),
+            )
+        ]
+
+    async def resume(self, grant: Grant, desk: Desk) -> Grant:
+        """The token is as good as it was; the nodes may have changed."""
+        ticket: NosTicket = grant.ticket
+        return replace(grant, ticket=replace(ticket, nodes=await self._nodes(ticket.bucket, desk)))
+
+    async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
+        ticket: NosTicket = grant.ticket
+        receipt = Receipt(ticket.object, facts={"bucket": ticket.bucket})
+        listed = await self._listed(receipt.key, desk)
+        if listed is not None:
+            return receipt
+        reply = await desk.call(Request("object", "HEAD", self._url(receipt)))
+        if reply.status == 200 and reply.headers.get("content-length") == str(size):
+            return replace(receipt, verified="size")
+        return None
+
+    async def follow_up(self, receipt: Receipt, size: int, tries: int, desk: Desk) -> FollowUp:
+        """Learns the video's number and address, and compares its size with the file's."""
+        receipt = replace(receipt, url=receipt.url or self._url(receipt))
+        listed = await self._listed(receipt.key, desk)
+        if listed is None:
+            if tries < VISIBLE:
+                return FollowUp(receipt, later=2.0**tries, error="NetEase VOD does not list the object yet")
+            return FollowUp(_with(receipt, registered="no"))
+        if listed.vid is None:
+            return FollowUp(_with(receipt, image=listed.image))
+        video = await self._vod(desk, "video/get", {"vid": listed.vid}, _Video)
+        receipt = _with(replace(receipt, url=video.url or receipt.url), vid=listed.vid)
+        if video.size == size:
+            return FollowUp(replace(receipt, verified=receipt.verified or "size"))
+        if video.size is not None:
+            receipt = _with(replace(receipt, verified=""), size_at_provider=video.size)
+        return FollowUp(receipt)
+
+    async def _listed(self, key: str, desk: Desk) -> _Listed | None:
+        found = await self._vod(desk, "video/query", {"objectNames": [key]}, _List)
+        return next((one for one in found.list if one.object == key), None)
+
+    def _url(self, receipt: Receipt) -> str:
+        base = self._options.cdn.replace("{bucket}", receipt.facts.get("bucket", ""))
+        return f"{base.rstrip('/')}/{quote(receipt.key)}"
+
+    async def _nodes(self, bucket: str, desk: Desk) -> tuple[str, ...]:
+        return await desk.kept(f"nodes of {bucket}", NODES_LIFE, lambda: self._ask_lbs(bucket, desk))
+
+    async def _ask_lbs(self, bucket: str, desk: Desk) -> tuple[str, ...]:
+        trouble: Retry | None = None
+        search = query([("version", "1.0"), ("bucketname", bucket)])
+        for address in (*self._lbs, f"{self._options.lbs.rstrip('/')}/lbs"):
+            try:
+                answer = (await desk.call(Request("upload nodes", "GET", f"{address}?{search}"))).json(_Nodes)
+            except Retry as error:
+                trouble = error
+                continue
+            nodes = tuple(url for url in answer.upload if allowed(url, base=self._options.lbs))
+            if nodes:
+                by_address = answer.lbs.removesuffix("/lbs")
+                self._lbs = (answer.lbs,) if allowed(by_address, base=self._options.lbs) else ()
+                return nodes
+            trouble = Retry("NetEase names no upload node")
+        assert trouble is not None
+        raise trouble
+
+    async def _vod(self, desk: Desk, what: str, arguments: dict[str, Any], shape: type[T]) -> T:
+        """Calls the VOD API. A refused signature is tried a second time: the answer has set our clock right."""
+        envelope = await self._signed(desk, what, arguments)
+        if envelope.code == 710:
+            envelope = await self._signed(desk, what, arguments)
+        match envelope.code:
+            case 200:
+                return Reply(200, body=bytes(envelope.ret)).json(shape)
+            case code if code in REFUSED:
+                raise Blocked(f"NetEase {REFUSED[code]} (code {code}{_said(envelope)})")
+            case 400 | 414:
+                raise Reject(f"NetEase refuses {what}: code {envelope.code}{_said(envelope)}")
+            case 723:
+                raise Retry(f"NetEase's quota is used up (code 723{_said(envelope)})", after=60.0)
+        raise Retry(f"NetEase answers {what} with code {envelope.code}{_said(envelope)}")
+
+    async def _signed(self, desk: Desk, what: str, arguments: dict[str, Any]) -> _Envelope:
+        nonce = desk.nonce()
+        seconds = str(int(desk.now(self._options.api)))
+        reply = await desk.call(
+            Request(
+                what,
+                "POST",
+                f"{self._options.api.rstrip('/')}/app/vod/{what}",
+                {
+                    "AppKey": self._options.app_key,
+                    "Nonce": nonce,
+                    "CurTime": seconds,
+                    "CheckSum": nos.checksum(self._secret.reveal(), nonce, seconds),
+                    "Content-Type": "application/json;charset=utf-8",
+                },
+                msgspec.json.encode(arguments),
+            )
+        )
+        if reply.status in {401, 403}:
+            raise Blocked(f"NetEase refuses the account (status {reply.status})")
+        if reply.status != 200:
+            raise Retry(f"NetEase's VOD service answers {reply.status}", after=reply.after)
+        return reply.json(_Envelope)
+
+
+def _said(envelope: _Envelope) -> str:
+    return f": {envelope.msg[:200]}" if envelope.msg else ""
+
+
+def _with(receipt: Receipt, **facts: object) -> Receipt:
+    return replace(receipt, facts={**receipt.facts, **{name: str(value) for name, value in facts.items()}})

@@ -1,0 +1,284 @@
+"""An httpx transport for bulk bytes: blocking sockets for worker threads, and file slices that Python never copies.
+
+Plain HTTP hands a slice to the kernel (`sendfile`). TLS, or a slice whose bytes are to be digested, goes through one
+reused buffer per thread. Connections are kept in a stack per origin: the last used is the first taken, in one step.
+Every wait has a limit on silence, none on the whole: a slow peer that moves is not broken.
+"""
+
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import h11
+import httpx
+
+from dumbwaiter.model import KIB, MIB
+from dumbwaiter.wire.message import FileSlice
+
+BUFFER = MIB  # what one thread reads at a time
+REPLY_MAX = MIB  # an answer larger than this is none of a vendor's
+ANSWER = 180.0  # seconds from the last byte sent to a complete answer
+INTERIM_MAX = 16  # "100 Continue" and the like before an answer
+
+_Origin = tuple[str, str, int]
+
+
+class SliceStream(httpx.SyncByteStream):
+    """A file slice as the body of an httpx request; transports that do not know it can iterate it."""
+
+    def __init__(self, piece: FileSlice) -> None:
+        self.piece = piece
+
+    def __len__(self) -> int:
+        return self.piece.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(min(BUFFER, self.piece.length)))
+        for view in _views(self.piece, buffer):
+            yield bytes(view)
+
+
+class Abort:
+    """Lets another thread end an exchange: its socket is shut down and its thread gets an error at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._called = False
+
+    def attach(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._socket = sock
+            if self._called:
+                raise httpx.WriteError("the transfer was ended")
+
+    def detach(self) -> None:
+        with self._lock:
+            self._socket = None
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._called = True
+            if self._socket is not None:
+                with suppress(OSError):  # it is closed already
+                    # Below TLS: the thread may be inside the TLS layer's own call.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class _Link(NamedTuple):
+    """One connection."""
+
+    sock: socket.socket
+    head: h11.Connection
+
+
+class BulkTransport(httpx.BaseTransport):
+    """Sends requests whose body may be a `SliceStream`; any thread may call, one connection an exchange.
+
+    The request's extension "abort" may hold an `Abort`. Raises httpx's own exceptions and nothing else.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._idle: dict[_Origin, list[_Link]] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        limits = request.extensions.get("timeout", {})
+        abort = request.extensions.get("abort") or Abort()
+        link = self._take(origin) or self._connect(origin, limits)
+        try:
+            abort.attach(link.sock)
+            response, whole = self._exchange(link, request)
+        except BaseException:
+            link.sock.close()
+            raise
+        abort.detach()
+        if whole:
+            self._give(origin, link)
+        else:
+            link.sock.close()
+        return response
+
+    def close(self) -> None:
+        with self._lock:
+            links = [link for stack in self._idle.values() for link in stack]
+            self._idle.clear()
+        for link in links:
+            link.sock.close()
+
+    def _take(self, origin: _Origin) -> _Link | None:
+        while True:
+            with self._lock:
+                stack = self._idle.get(origin)
+                if not stack:
+                    return None
+                link = stack.pop()
+            # Anything readable on an idle connection is its end.
+            if not select.select([link.sock], [], [], 0)[0]:
+                return link
+            link.sock.close()
+
+    def _give(self, origin: _Origin, link: _Link) -> None:
+        with self._lock:
+            self._idle.setdefault(origin, []).append(link)
+
+    def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Link:
+        scheme, host, port = origin
+        try:
+            sock = socket.create_connection((host, port), timeout=limits.get("connect"))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if scheme == "https":
+                if self._context is None:
+                    self._context = httpx.create_ssl_context()
+                sock = self._context.wrap_socket(sock, server_hostname=host)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("no answer to the connection") from error
+        except OSError as error:
+            raise httpx.ConnectError(error.strerror or str(error)) from error
+        # The kernel keeps the time: a blocking call is one call, however much it moves.
+        sock.settimeout(None)
+        _limit(sock, socket.SO_SNDTIMEO, limits.get("write"))
+        _limit(sock, socket.SO_RCVTIMEO, limits.get("read"))
+        return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB))
+
+    def _exchange(self, link: _Link, request: httpx.Request) -> tuple[httpx.Response, bool]:
+        sent = True
+        try:
+            self._send(link, request)
+        except (BlockingIOError, TimeoutError) as error:
+            raise httpx.WriteTimeout("the server takes no more bytes") from error
+        except h11.LocalProtocolError as error:
+            raise httpx.LocalProtocolError(str(error)) from error
+        except OSError as error:
+            # A server that refuses early answers and hangs up; the answer says more than the broken pipe.
+            sent = False
+            failure = httpx.WriteError(error.strerror or str(error))
+        try:
+            return self._receive(link, reusable=sent)
+        except httpx.TransportError:
+            if not sent:
+                raise failure from None
+            raise
+
+    def _send(self, link: _Link, request: httpx.Request) -> None:
+        head = link.head.send(
+            h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+        )
+        assert head is not None
+        if isinstance(request.stream, SliceStream):
+            piece = request.stream.piece
+            if piece.length:
+                # h11 counts the bytes; they do not pass through it.
+                link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
+            self._send_slice(link.sock, head, piece)
+        else:
+            assert isinstance(request.stream, httpx.SyncByteStream)
+            body = b"".join(request.stream)
+            data = link.head.send(h11.Data(data=body)) if body else b""
+            link.sock.sendall(head + (data or b""))
+        tail = link.head.send(h11.EndOfMessage())
+        if tail:
+            link.sock.sendall(tail)
+
+    def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice) -> None:
+        # The head waits for the body's first segment, so that they leave as one.
+        flag = socket.MSG_MORE if piece.length and not isinstance(sock, ssl.SSLSocket) else 0
+        sock.sendall(head, flag)
+        if piece.data is None and piece.taste is None and not isinstance(sock, ssl.SSLSocket):
+            _sendfile(sock, piece)
+            return
+        for view in _views(piece, self._buffer()):
+            sock.sendall(view)
+
+    def _buffer(self) -> memoryview:
+        """One buffer a thread: large blocks from malloc cost a page fault every 4 KiB, each time."""
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = memoryview(bytearray(BUFFER))
+        return buffer
+
+    def _receive(self, link: _Link, *, reusable: bool) -> tuple[httpx.Response, bool]:
+        deadline = time.monotonic() + ANSWER
+        response: h11.Response | None = None
+        body = bytearray()
+        interim = 0
+        while True:
+            event = self._event(link, deadline)
+            if isinstance(event, h11.InformationalResponse):
+                interim += 1
+                if interim > INTERIM_MAX:
+                    raise httpx.RemoteProtocolError("endless interim answers")
+            elif isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > REPLY_MAX:
+                    raise httpx.RemoteProtocolError("the answer is too large")
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                raise httpx.RemoteProtocolError("the server hung up before its answer")
+        assert response is not None
+        if reusable and link.head.our_state is h11.DONE and link.head.their_state is h11.DONE:
+            link.head.start_next_cycle()
+        else:
+            reusable = False
+        answer = httpx.Response(
+            response.status_code, headers=response.headers.raw_items(), content=bytes(body)
+        )
+        return answer, reusable
+
+    def _event(self, link: _Link, deadline: float) -> object:
+        try:
+            while (event := link.head.next_event()) is h11.NEED_DATA:
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer takes too long")
+                link.head.receive_data(link.sock.recv(64 * KIB))
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+        except (BlockingIOError, TimeoutError) as error:
+            raise httpx.ReadTimeout("the server does not answer") from error
+        except OSError as error:
+            raise httpx.ReadError(error.strerror or str(error)) from error
+        return event
+
+
+def _limit(sock: socket.socket, option: int, seconds: float | None) -> None:
+    seconds = seconds or 0.0  # zero: none
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
+
+
+def _sendfile(sock: socket.socket, piece: FileSlice) -> None:
+    position = piece.offset
+    while position < piece.end:
+        count = os.sendfile(sock.fileno(), piece.fd, position, piece.end - position)
+        if count == 0:
+            raise OSError(0, "the file became shorter while it was sent")
+        position += count
+
+
+def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
+    """Yields the bytes of a slice, each piece valid until the next one is asked for."""
+    if piece.data is not None:
+        yield memoryview(piece.data)
+        return
+    position = piece.offset
+    while position < piece.end:
+        count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
+        if count == 0:
+            raise OSError(0, "the file became shorter while it was sent")
+        if piece.taste is not None:
+            piece.taste(position, buffer[:count])
+        yield buffer[:count]
+        position += count

@@ -1,0 +1,216 @@
+"""What is at the providers, and what is on its way, as three trees of names. Read only; every answer is a query.
+
+`keys/PROVIDER/KEY`, `files/WATCH/PATH` and `outbox/WATCH/PATH`: a path's first part names the tree, the rest is
+looked up by one index on (parent, name). Folders are not stored: one exists while something lies below it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, Row, Table, func, select, true
+
+from dumbwaiter.model import Entry, Stamp, State
+from dumbwaiter.naming import join, split
+from dumbwaiter.store.database import reading
+from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
+
+TREES = ("keys", "files", "outbox")
+
+
+class Waiting(Struct, frozen=True):
+    """A file that is not done yet."""
+
+    id: int
+    provider: str
+    watch: str
+    path: str  # below the watch
+    stamp: Stamp
+    state: State
+    sent: int
+    created_at: float
+    key: str | None = None
+    error: str | None = None
+
+    @property
+    def size(self) -> int:
+        return self.stamp.size
+
+
+class Node(Struct, frozen=True):
+    """A name in a tree: a folder, or a file with what is known of it."""
+
+    name: str
+    file: Entry | Waiting | None = None
+
+    @property
+    def folder(self) -> bool:
+        return self.file is None
+
+
+class _Tree(Struct, frozen=True):
+    table: Table
+    parent: Column[str]
+    name: Column[str]
+    shown: ColumnElement[bool]
+
+
+_TREES = {
+    "keys": _Tree(entries, entries.c.key_parent, entries.c.key_name, true()),
+    "files": _Tree(entries, entries.c.parent, entries.c.name, IS_CURRENT),
+    "outbox": _Tree(jobs, jobs.c.parent, jobs.c.name, IS_SHOWN),
+}
+
+
+class Catalog:
+    """The trees over one database. Any thread may call; each call is one short read."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def at(cls, url: URL) -> "Catalog":
+        """Returns the catalog in the journal at `url`."""
+        return cls(reading(url))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def find(self, path: str) -> Node | None:
+        """Returns what stands at `path` ("files/masters/a/b.mov"), None when nothing does."""
+        tree_name, _, inner = path.partition("/")
+        tree = _TREES.get(tree_name)
+        if tree is None:
+            return None
+        if not inner:
+            return Node(tree_name)
+        parent, name = split(inner)
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(tree.table).where(tree.shown, tree.parent == parent, tree.name == name).limit(1)
+            ).first()
+            if row is not None:
+                return _node(row, tree)
+            return Node(name) if _has_below(connection, tree, inner) else None
+
+    def children(self, path: str) -> list[Node]:
+        """Returns what a folder holds: its folders first, then its files. Empty for a path that is no folder."""
+        if not path:
+            return [Node(name) for name in TREES]
+        tree_name, _, inner = path.partition("/")
+        tree = _TREES.get(tree_name)
+        if tree is None:
+            return []
+        with self._engine.connect() as connection:
+            nodes = {name: Node(name) for name in _folders(connection, tree, inner)}
+            for row in connection.execute(
+                select(tree.table).where(tree.shown, tree.parent == inner).order_by(tree.name)
+            ):
+                node = _node(row, tree)
+                # Several jobs may stand for one path: it is one file. A folder hides a file of its name.
+                nodes.setdefault(node.name, node)
+        return list(nodes.values())
+
+    def changed_at(self, path: str) -> float:
+        """Returns when a folder's own files last changed, 0.0 when it holds none."""
+        tree_name, _, inner = path.partition("/")
+        tree = _TREES.get(tree_name)
+        if tree is None:
+            return 0.0
+        when = entries.c.stored_at if tree.table is entries else jobs.c.created_at
+        with self._engine.connect() as connection:
+            latest = connection.execute(
+                select(func.max(when)).where(tree.shown, tree.parent == inner)
+            ).scalar()
+        return float(latest or 0.0)
+
+    def totals(self) -> tuple[int, int]:
+        """Returns number and bytes of all files in the catalog."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(func.count(), func.coalesce(func.sum(entries.c.size), 0))).one()
+        return int(row[0]), int(row[1])
+
+    def history(self, limit: int = 100) -> list[Entry]:
+        """Returns the latest entries, newest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(entries).order_by(entries.c.stored_at.desc()).limit(limit))
+            return [entry(row) for row in rows]
+
+
+def _below(tree: _Tree, folder: str) -> ColumnElement[bool]:
+    """Everything under a folder, however deep. "0" is the character after "/"."""
+    if not folder:
+        return tree.shown
+    return tree.shown & (tree.parent >= f"{folder}/") & (tree.parent < f"{folder}0")
+
+
+def _has_below(connection: Connection, tree: _Tree, folder: str) -> bool:
+    for condition in (tree.shown & (tree.parent == folder), _below(tree, folder)):
+        if connection.execute(select(tree.parent).where(condition).limit(1)).first() is not None:
+            return True
+    return False
+
+
+def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
+    """Yields the folders of a folder, leaping from one to the next along the index.
+
+    "a b" sorts between "a" and "a/x", so a leap goes over what is inside a folder only, and a name can come twice.
+    """
+    skip = len(folder) + 1 if folder else 0
+    beyond = tree.parent >= (f"{folder}/" if folder else "")
+    known = set()
+    while True:
+        found = connection.execute(
+            select(tree.parent).where(_below(tree, folder), beyond).order_by(tree.parent).limit(1)
+        ).scalar()
+        if found is None:
+            return
+        name, inside, _ = found[skip:].partition("/")
+        if name not in known:
+            known.add(name)
+            yield name
+        beyond = tree.parent >= f"{join(folder, name)}0" if inside else tree.parent > found
+
+
+def _node(row: Row[Any], tree: _Tree) -> Node:
+    if tree.table is jobs:
+        return Node(row.name, waiting(row))
+    return Node(row.key_name if tree.name is entries.c.key_name else row.name, entry(row))
+
+
+def _inside(row: Row[Any]) -> str:
+    """The path below the watch; the stored parent begins with the watch's name."""
+    return join(row.parent.partition("/")[2], row.name)
+
+
+def entry(row: Row[Any]) -> Entry:
+    """Reads one row of `entries`."""
+    return Entry(
+        id=row.id,
+        provider=row.provider,
+        key=row.key,
+        watch=row.watch,
+        path=_inside(row),
+        stamp=Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns),
+        stored_at=row.stored_at,
+        url=row.url,
+        etag=row.etag,
+        verified=row.verified,
+        facts=row.facts,
+    )
+
+
+def waiting(row: Row[Any]) -> Waiting:
+    """Reads one row of `jobs` as the outbox shows it."""
+    return Waiting(
+        id=row.id,
+        provider=row.provider,
+        watch=row.watch,
+        path=_inside(row),
+        stamp=Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns),
+        state=State(row.state),
+        sent=row.sent,
+        created_at=row.created_at,
+        key=row.key,
+        error=row.error,
+    )

@@ -1,0 +1,115 @@
+"""The command line. The only place that prints: results on stdout, talk on stderr.
+
+A command that changes anything goes through the daemon when one runs. Commands that read ask the daemon for what
+only it knows, and the journal for the rest. Each command is loaded when it is called, so that asking costs little.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from dumbwaiter.cli.session import Session
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
+
+COMMANDS = {
+    "init": "setup",
+    "check": "setup",
+    "run": "daemon",
+    "put": "daemon",
+    "wait": "daemon",
+    "retry": "daemon",
+    "forget": "daemon",
+    "rescan": "daemon",
+    "status": "show",
+    "ls": "show",
+    "cat": "show",
+    "link": "show",
+    "history": "show",
+    "failed": "show",
+    "mount": "programs",
+    "umount": "programs",
+    "sandbox": "programs",
+    "demo": "demo",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when the command is called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"dumbwaiter.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.option("--config", metavar="FILE", help="Configuration file.")
+@click.option("--state", metavar="DIR", help="Folder of the journal.")
+@click.option("--cache", metavar="DIR", help="Folder of the mount's cache.")
+@click.option("--runtime", metavar="DIR", help="Folder of the control socket.")
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="Say less.")
+@click.version_option(package_name="dumbwaiter")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    config: str | None,
+    state: str | None,
+    cache: str | None,
+    runtime: str | None,
+    *,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Uploads what is dropped into watched folders, and shows what is there.
+
+    \b
+    dumbwaiter init                    write a first configuration
+    dumbwaiter check                   is it usable?
+    dumbwaiter run                     watch and upload
+    dumbwaiter status --watch          look on
+    dumbwaiter put photo.jpg           upload one file now, print its link
+    """
+    ctx.obj = Session(config, state, cache, runtime, as_json=as_json, verbose=verbose, quiet=quiet)
+
+
+def main() -> None:
+    """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
+    # Names and messages may hold what a C locale cannot print; nothing is worth failing over that.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.Abort:
+        _end("stopped", Exit.FAILED)
+    except click.ClickException as wrong:
+        wrong.show(sys.stderr)
+        sys.exit(Exit.USAGE)
+    except Failure as failure:
+        _end(str(failure), failure.code)
+    except JournalTrouble as trouble:
+        _end(str(trouble), Exit.TEMPORARY)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has seen enough
+        sys.exit(Exit.DONE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _end(sentence: str, code: Exit) -> None:
+    print(f"dumbwaiter: {sentence}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,274 @@
+"""Commands that make the work go on: run, put, wait, retry, forget, rescan."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from dumbwaiter import log
+from dumbwaiter.cli.progress import bars
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.errors import Exit, Failure
+
+TRIES = 3  # failures in a row after which `put` no longer waits
+
+
+@click.command()
+@click.pass_obj
+def run(session: Session) -> None:
+    """Watches and uploads, in the foreground, until SIGTERM or Ctrl-C."""
+    config = session.config
+    log.configure(session.level, config.log.format)
+    asyncio.run(_run(session))
+
+
+async def _run(session: Session) -> None:
+    import sdnotify
+
+    from dumbwaiter import control
+    from dumbwaiter.app import lock, open_app, stopped
+
+    config, places = session.config, session.places
+    if not config.watch:
+        raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
+    held = lock(places)
+    if not held.take():
+        raise Failure(f"a daemon is already running on {places.state}")
+    notifier = sdnotify.SystemdNotifier()
+    logger = log.get("daemon")
+    end = asyncio.create_task(stopped())
+    async with open_app(config, places) as app:
+        _look_at_folders(session, app)
+        await app.start()
+        async with control.serve(app, places):
+            await app.watch()
+            notifier.notify(f"READY=1\nSTATUS=watching {len(config.watch)} folders")
+            logger.info("running", watches=len(config.watch), state=places.state)
+            beat = asyncio.create_task(_keep_alive(app, notifier))
+            await end
+            notifier.notify("STOPPING=1")
+            logger.info("stopping")
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+    held.close()
+
+
+def _look_at_folders(session: Session, app: Any) -> None:
+    """A folder that is away is waited for, one that never was there is a mistake."""
+    from dumbwaiter.report import seen_watches
+
+    seen = seen_watches(app.reader)
+    for name, watch in session.config.watch.items():
+        if not os.path.isdir(watch.path) and name not in seen:
+            raise Failure(f"the folder of watch.{name} is not there: mkdir -p {watch.path}", Exit.USAGE)
+
+
+async def _keep_alive(app: Any, notifier: Any) -> None:
+    """Tells systemd's watchdog that the loop turns and the journal answers."""
+    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while period:
+        await app.journal.next_due()
+        notifier.notify("WATCHDOG=1")
+        await asyncio.sleep(period)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--provider", metavar="NAME", help="Which provider, if there are several.")
+@click.option("--watch", metavar="NAME", help="Upload as this watch does.")
+@json_option
+@click.pass_obj
+def put(session: Session, files: Sequence[str], provider: str | None, watch: str | None) -> None:
+    """Uploads FILES now and prints one link a line.
+
+    Files inside a watched folder go where that watch sends them. The upload goes through the daemon when one runs;
+    without one it is done here, and what cannot be finished stays in the journal.
+    """
+    paths = [os.path.abspath(name) for name in files]
+    if not session.running:
+        log.configure("debug" if session.verbose else "error", session.config.log.format)
+    final = asyncio.run(_put(session, paths, provider, watch))
+    _report(session, final)
+
+
+async def _put(
+    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
+) -> dict[str, Any]:
+    final: dict[str, Any] = {}
+    with bars(session) as show:
+        async for answer in _answers(session, paths, provider, watch):
+            final = answer
+            show(answer["jobs"])
+            if _hopeless(answer):
+                break
+    return final
+
+
+async def _answers(
+    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
+) -> AsyncIterator[dict[str, Any]]:
+    wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
+    answers = session.follow("POST", "/put", wish)
+    try:
+        first = await asyncio.to_thread(next, answers)
+    except Failure as failure:
+        if failure.code is not Exit.NO_DAEMON:
+            raise
+    else:
+        yield first
+        while (answer := await asyncio.to_thread(next, answers, None)) is not None:
+            yield answer
+        return
+    async for answer in _alone(session, paths, provider, watch):
+        yield answer
+
+
+async def _alone(
+    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
+) -> AsyncIterator[dict[str, Any]]:
+    """Uploads without a daemon: takes its place for as long as it takes."""
+    from dumbwaiter.app import lock, open_app
+    from dumbwaiter.control import follow_jobs
+
+    held = lock(session.places)
+    await asyncio.to_thread(held.wait)  # for another `put`
+    async with open_app(session.config, session.places) as app:
+        await app.start()
+        ids = await app.put(paths, provider, watch)
+        async for answer in follow_jobs(app, ids):
+            yield answer
+    held.close()
+
+
+def _hopeless(answer: dict[str, Any]) -> bool:
+    """True when nothing more can be expected soon of the jobs that are left."""
+    left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
+    return bool(left) and all(
+        job["provider"] in answer["blocked"] or (job["attempts"] >= TRIES and not job["active"])
+        for job in left
+    )
+
+
+def _report(session: Session, final: dict[str, Any]) -> None:
+    code = Exit.DONE
+    for job in final["jobs"]:
+        if job["state"] == "done":
+            if not session.json:
+                print(job["url"] or f"{job['provider']}/{job['key']}")
+            continue
+        reason = final["blocked"].get(job["provider"]) or job["error"] or job["state"]
+        print(f"dumbwaiter: {job['path']}: {reason}", file=sys.stderr)
+        if job["provider"] in final["blocked"]:
+            code = Exit.ACCOUNT
+        elif job["state"] == "rejected":
+            code = max(code, Exit.ATTENTION)
+        elif job["state"] == "superseded":
+            code = max(code, Exit.FAILED)
+        else:
+            code = max(code, Exit.TEMPORARY)
+    if session.json:
+        session.facts(final["jobs"])
+    raise click.exceptions.Exit(code)
+
+
+@click.command()
+@click.option("--timeout", metavar="TIME", help='Give up after this, like "10m".')
+@click.pass_obj
+def wait(session: Session, timeout: str | None) -> None:
+    """Returns when everything seen so far is done: 0, or 20 when something needs a person."""
+    from dumbwaiter.config import duration
+
+    try:
+        end = time.monotonic() + duration(timeout) if timeout else None
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+    with contextlib.closing(_states(session, end)) as states:
+        for state in states:
+            totals = state["totals"]
+            left = totals["pending"] + totals["stored"] + state["settling"]
+            if not left:
+                if totals["rejected"]:
+                    raise Failure(
+                        f"{totals['rejected']} files need a person: dumbwaiter failed", Exit.ATTENTION
+                    )
+                return
+            stuck = [one for one in state["providers"] if one["state"] == "blocked"]
+            if stuck and not state["settling"] and all(_is_stuck(watch, stuck) for watch in state["watches"]):
+                raise Failure(f"provider {stuck[0]['name']}: {stuck[0]['error']}", Exit.ACCOUNT)
+    raise Failure("not everything is done yet", Exit.TEMPORARY)
+
+
+def _is_stuck(watch: dict[str, Any], stuck: list[dict[str, Any]]) -> bool:
+    return not watch["pending"] or any(one["name"] == watch["provider"] for one in stuck)
+
+
+def _states(session: Session, end: float | None) -> Any:
+    """Yields the daemon's states until `end`."""
+    states = session.follow("GET", "/status?jobs=0&follow=1")
+    try:
+        for state in states:
+            yield state
+            if end is not None and time.monotonic() > end:
+                return
+    finally:
+        states.close()  # type: ignore[attr-defined]
+
+
+@click.command()
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.pass_obj
+def retry(session: Session, ids: Sequence[int], *, everything: bool) -> None:
+    """Tries jobs again that needed a person, or that wait for their next try."""
+    if not ids and not everything:
+        raise Failure("say which: dumbwaiter retry ID…, or --all", Exit.USAGE)
+    count = _change(session, "/retry", {"ids": None if everything else list(ids)})
+    session.say(f"{count} jobs are due again")
+
+
+@click.command()
+@click.argument("ids", nargs=-1, type=int, required=True)
+@click.pass_obj
+def forget(session: Session, ids: Sequence[int]) -> None:
+    """Drops jobs for good; the files stay where they are."""
+    count = _change(session, "/forget", {"ids": list(ids)})
+    if count == 0:
+        raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
+    session.say(f"{count} jobs are forgotten")
+
+
+def _change(session: Session, path: str, body: dict[str, Any]) -> int:
+    """Changes jobs through the daemon, or in the journal when none runs."""
+    try:
+        return int(session.ask("POST", path, body)["count"])
+    except Failure as failure:
+        if failure.code is not Exit.NO_DAEMON:
+            raise
+    return asyncio.run(_change_journal(session, path, body["ids"]))
+
+
+async def _change_journal(session: Session, path: str, ids: Sequence[int] | None) -> int:
+    from dumbwaiter.app import lock, open_journal
+
+    held = lock(session.places)
+    if not held.take():
+        raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
+    async with open_journal(session.config, session.places) as journal:
+        if path == "/retry":
+            return await journal.retry(ids, time.time())
+        return await journal.forget(ids or [], time.time())
+
+
+@click.command()
+@click.argument("watch", required=False)
+@click.pass_obj
+def rescan(session: Session, watch: str | None) -> None:
+    """Makes the daemon look through watched folders now."""
+    names = session.ask("POST", "/rescan", {"watch": watch})["watches"]
+    session.say(f"scanning {', '.join(names)}")

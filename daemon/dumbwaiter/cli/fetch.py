@@ -1,0 +1,42 @@
+"""The bytes of one catalogued file, for `cat`."""
+
+import os
+import shutil
+from typing import BinaryIO
+
+import httpx
+
+from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure, Verdict
+from dumbwaiter.http import HEADERS, LIMITS
+from dumbwaiter.model import MIB, Entry
+from dumbwaiter.naming import shown
+from dumbwaiter.upload import open_version
+
+
+def fetch(config: Config, entry: Entry, out: BinaryIO) -> None:
+    """Writes the file to `out`. Raises `Failure` when not every byte of this version can be had."""
+    root = config.folder_of(entry.watch)
+    if root is not None:
+        try:
+            fd = open_version(root, entry.path, entry.stamp)
+        except Verdict:
+            pass  # changed or gone: the provider has it as it was
+        else:
+            with os.fdopen(fd, "rb") as file:
+                shutil.copyfileobj(file, out, MIB)
+            return
+    if entry.url is None:
+        raise Failure(f"{shown(entry.path)}: the original is gone and the provider gives no way to read it")
+    count = 0
+    try:
+        with httpx.stream("GET", entry.url, timeout=LIMITS, headers=HEADERS) as response:
+            if response.status_code != httpx.codes.OK:
+                raise Failure(f"{shown(entry.path)}: the provider answers {response.status_code}")
+            for piece in response.iter_raw(MIB):
+                out.write(piece)
+                count += len(piece)
+    except httpx.HTTPError as error:
+        raise Failure(f"{shown(entry.path)}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
+    if count != entry.size:
+        raise Failure(f"{shown(entry.path)}: {count} bytes came, {entry.size} were sent")

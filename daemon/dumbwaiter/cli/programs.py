@@ -1,0 +1,68 @@
+"""Commands that start another program: mount, umount, sandbox."""
+
+import asyncio
+import os
+import shutil
+import sys
+
+import click
+
+from dumbwaiter.cli.session import Session
+from dumbwaiter.errors import Exit, Failure
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path())
+@click.option("--background", is_flag=True, help="Return as soon as it is mounted.")
+@click.pass_obj
+def mount(session: Session, folder: str | None, *, background: bool) -> None:
+    """Mounts the catalog, read-only, on FOLDER or where the configuration says."""
+    _mount_program(session, *(["--background"] if background else []), *([folder] if folder else []))
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path())
+@click.pass_obj
+def umount(session: Session, folder: str | None) -> None:
+    """Takes the mount away."""
+    _mount_program(session, "--unmount", *([folder] if folder else []))
+
+
+def _mount_program(session: Session, *arguments: str) -> None:
+    """Becomes the mount's own process: the kernel waits for it on every call, so it does nothing else."""
+    places = session.places
+    program = shutil.which("dumbwaiter-mount", path=os.path.dirname(sys.argv[0])) or shutil.which(
+        "dumbwaiter-mount"
+    )
+    if program is None:
+        raise Failure("the program dumbwaiter-mount is not installed beside dumbwaiter")
+    flags = [
+        "--config",
+        places.config,
+        "--state",
+        places.state,
+        "--cache",
+        places.cache,
+        "--runtime",
+        places.runtime,
+    ]
+    if session.verbose:
+        flags.append("-v")
+    os.execv(program, [program, *flags, *arguments])
+
+
+@click.command()
+@click.option("--port", default=0, help="First port of the block; 0 finds a free one.")
+@click.option(
+    "--data", default="sandbox", show_default=True, type=click.Path(), help="Where it keeps everything."
+)
+@click.option("--faults", default="", metavar="SPEC", help="What shall go wrong, like nos.put:cut@3.")
+@click.option("--seconds", type=float, help="End after so long.")
+def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
+    """Runs the vendors on loopback, with accounts made for it."""
+    from dumbwaiter_sandbox import serve
+
+    try:
+        asyncio.run(serve(port, data, faults, seconds, lambda line: print(line, flush=True)))
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None

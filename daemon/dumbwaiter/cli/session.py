@@ -1,0 +1,154 @@
+"""What every command starts from: places, configuration, journal, daemon, and the two ways to print."""
+
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.where import places, short
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from dumbwaiter.catalog import Catalog
+    from dumbwaiter.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """Lets `--json` stand behind the command too."""
+
+    def set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.obj.json = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=set_json, help="Print facts as JSON."
+    )(command)
+
+
+class Session:
+    """One call of the program."""
+
+    def __init__(
+        self,
+        config: str | None,
+        state: str | None,
+        cache: str | None,
+        runtime: str | None,
+        *,
+        as_json: bool,
+        verbose: bool,
+        quiet: bool,
+    ) -> None:
+        self.places = places(config, state, cache, runtime)
+        self.json = as_json
+        self.verbose = verbose
+        self.quiet = quiet
+
+    @cached_property
+    def config(self) -> "Config":
+        """The checked configuration. Raises `Failure`."""
+        from dumbwaiter.config import load
+
+        return load(self.places.config)
+
+    @property
+    def level(self) -> str:
+        """The log level: as asked for here, else as configured."""
+        if self.verbose:
+            return "debug"
+        return "warning" if self.quiet else self.config.log.level
+
+    @cached_property
+    def reader(self) -> "Engine":
+        """The journal, to read. Raises `Failure` when there is none yet."""
+        from dumbwaiter.store.database import journal_url, reading
+
+        url = journal_url(self.places.state, self.config.journal)
+        if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
+            raise Failure(
+                f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED
+            )
+        return reading(url)
+
+    @cached_property
+    def catalog(self) -> "Catalog":
+        from dumbwaiter.catalog import Catalog
+
+        return Catalog(self.reader)
+
+    # Printing
+
+    def say(self, text: str) -> None:
+        """Talk, for a person; not with --quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def facts(self, value: Any) -> None:
+        """One JSON document on stdout."""
+        print(json.dumps(value, ensure_ascii=False), flush=True)
+
+    # The daemon
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Asks the daemon. Raises `Failure`: with `NO_DAEMON` when none runs, or as the daemon says."""
+        return next(self.follow(method, path, body))
+
+    def follow(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
+        """Yields the daemon's answer line by line, as long as it goes on."""
+        connection = _Connection(self.places.socket)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            for line in _lines(response):
+                value = json.loads(line)
+                if response.status != 200:
+                    raise Failure(value["error"], Exit(value["code"]))
+                yield value
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise Failure(
+                "the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
+        finally:
+            connection.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether a daemon answers."""
+        try:
+            self.ask("GET", "/status?jobs=0")
+        except Failure as failure:
+            if failure.code is Exit.NO_DAEMON:
+                return False
+            raise
+        return True
+
+
+def _lines(response: Iterable[bytes]) -> Iterator[bytes]:
+    for line in response:
+        if line.strip():
+            yield line
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=60.0)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(60.0)
+        self.sock.connect(short(self._path))

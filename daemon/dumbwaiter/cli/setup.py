@@ -1,0 +1,218 @@
+"""Commands around the configuration: init and check."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from dumbwaiter import config as configuration
+from dumbwaiter.app import rules
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure, Verdict
+from dumbwaiter.model import stamp_of_regular
+from dumbwaiter.naming import propose, shown
+
+
+@click.command()
+@click.option("--provider", default="vod", show_default=True, help="A name for the provider.")
+@click.option("--app-key", help="NetEase's AppKey.")
+@click.option("--secret-file", metavar="FILE", help="File that holds NetEase's AppSecret.")
+@click.option("--secret-env", metavar="NAME", help="Environment variable that holds it.")
+@click.option("--watch", metavar="DIR", help="Folder to watch.")
+@click.option("--mount", metavar="DIR", help="Where to show what is uploaded.")
+@click.option("--force", is_flag=True, help="Write over an existing configuration.")
+@click.pass_obj
+def init(
+    session: Session,
+    provider: str,
+    app_key: str | None,
+    secret_file: str | None,
+    secret_env: str | None,
+    watch: str | None,
+    mount: str | None,
+    *,
+    force: bool,
+) -> None:
+    """Writes a first configuration: asks on a terminal for what no option says."""
+    path = session.places.config
+    if os.path.exists(path) and not force:
+        raise Failure(f"{path} is there already: edit it, or use --force", Exit.USAGE)
+    app_key = app_key or _ask("AppKey", "--app-key")
+    watch = watch or _ask("Folder to watch", "--watch", "~/Drop")
+    if secret_env:
+        secret = f"{{ env = {_toml(secret_env)} }}"
+    else:
+        secret_file = secret_file or _write_secret(os.path.join(os.path.dirname(path), f"{provider}.secret"))
+        secret = f"{{ file = {_toml(secret_file)} }}"
+    text = f"""[provider.{provider}]
+broker = "netease"
+app_key = {_toml(app_key)}
+app_secret = {secret}
+
+[watch.drop]
+path = {_toml(watch)}
+provider = "{provider}"
+"""
+    if mount:
+        text += f"\n[mount]\npath = {_toml(mount)}\n"
+    configuration.parse(text, path)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    _write_private(path, text)
+    session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
+
+
+def _ask(what: str, option: str, default: str | None = None) -> str:
+    if not sys.stdin.isatty():
+        raise Failure(f"without a terminal, say {option}", Exit.USAGE)
+    return str(click.prompt(what, default=default, err=True))
+
+
+def _write_secret(path: str) -> str:
+    if not sys.stdin.isatty():
+        raise Failure("without a terminal, say --secret-file or --secret-env", Exit.USAGE)
+    secret = click.prompt("AppSecret", hide_input=True, err=True)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    _write_private(path, f"{secret}\n")
+    return path
+
+
+def _write_private(path: str, text: str) -> None:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML basic string
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option("--online", is_flag=True, help="Ask the provider for a grant too, and read its limits.")
+@json_option
+@click.pass_obj
+def check(session: Session, files: Sequence[str], *, online: bool) -> None:
+    """Says whether the configuration is usable; with FILES, whether and how each would be taken."""
+    config = session.config
+    problems = list(_problems(config))
+    if problems:
+        raise Failure(problems[0], Exit.USAGE)
+    facts = [_fate(config, path) for path in files]
+    if online:
+        asyncio.run(_ask_providers(config, facts))
+    if session.json:
+        session.facts({"config": session.places.config, "usable": True, "files": facts})
+    elif not files:
+        print(
+            f"{session.places.config} is usable: {len(config.provider)} providers, {len(config.watch)} watches"
+        )
+    for one in () if session.json else facts:
+        print(f"{one['path']}: {one['reason']}")
+        for name in ("watch", "provider", "key", "size", "limits"):
+            if one.get(name) is not None:
+                print(f"  {name}: {one[name]}")
+    if not all(one["taken"] for one in facts):
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _problems(config: Config) -> Iterator[str]:
+    """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
+    for options in config.provider.values():
+        options.app_secret.read()
+    for name, watch in config.watch.items():
+        if not os.path.isdir(watch.path):
+            yield f"the folder of watch.{name} is not there: mkdir -p {watch.path}"
+        elif not os.access(watch.path, os.R_OK | os.X_OK):
+            yield f"the folder of watch.{name}, {watch.path}, cannot be read by this user"
+    path = config.mount.path
+    if path is not None and not os.path.ismount(path):
+        try:
+            if os.listdir(path):
+                yield f"the mount point {path} is not empty: choose an empty folder"
+        except FileNotFoundError:
+            yield f"the mount point is not there: mkdir -p {path}"
+        except NotADirectoryError:
+            yield f"the mount point {path} is no folder"
+        except OSError as error:
+            if error.errno != 107:  # a dead mount of ours, which the next start clears
+                yield f"the mount point {path} cannot be read: {error.strerror}"
+
+
+def _fate(config: Config, path: str) -> dict[str, Any]:
+    """Returns what would happen to a file, and which rule decides."""
+    absolute = os.path.abspath(path)
+    facts: dict[str, Any] = {"path": shown(path), "taken": False}
+    for name, watch in config.watch.items():
+        if not absolute.startswith(f"{watch.path}/"):
+            continue
+        inner = absolute[len(watch.path) + 1 :]
+        chosen = rules(watch.path, watch.include, watch.exclude)
+        facts |= {"watch": name, "provider": watch.provider, "reason": chosen.why(inner)}
+        try:
+            stamp = stamp_of_regular(os.lstat(absolute))
+        except OSError as error:
+            return facts | {"reason": error.strerror}
+        if stamp is None:
+            return facts | {"reason": "no regular file"}
+        return facts | {"taken": chosen.takes(inner), "size": stamp.size, "key": propose(inner)}
+    return facts | {"reason": "lies in no watched folder"}
+
+
+async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
+    """Asks for a grant for each file that would be taken; without files, one a provider for a name of our own."""
+    from dumbwaiter.brokers import broker
+    from dumbwaiter.grants import Provider
+    from dumbwaiter.http import Http
+    from dumbwaiter.model import Ask
+
+    async def requested(_count: int) -> None:
+        pass
+
+    http = Http(1)
+    try:
+        for one in facts or [
+            {"provider": name, "taken": True, "size": 1, "key": "check.bin"} for name in config.provider
+        ]:
+            if not one["taken"]:
+                continue
+            provider = Provider(
+                one["provider"], broker(config.provider[one["provider"]]), http, requested=requested
+            )
+            ask = Ask(os.path.basename(one["key"]), one["key"], one["size"], "application/octet-stream")
+            try:
+                grant = await provider.grant(ask)
+            except Verdict as verdict:
+                raise Failure(f"provider {one['provider']}: {verdict}", exit_code(verdict)) from None
+            one["limits"] = _limits(grant)
+            one["key"] = grant.key
+    finally:
+        await http.close()
+
+
+def exit_code(verdict: Verdict) -> Exit:
+    """Returns the exit code that says the same as a verdict."""
+    from dumbwaiter.errors import Blocked, Reject
+
+    match verdict:
+        case Blocked():
+            return Exit.ACCOUNT
+        case Reject():
+            return Exit.ATTENTION
+    return Exit.TEMPORARY
+
+
+def _limits(grant: Any) -> dict[str, Any]:
+    limits = grant.limits
+    return {
+        "size_min": limits.size_min,
+        "size_max": limits.size_max,
+        "mime": list(limits.mime),
+        "expires_at": grant.expires_at,
+    }

@@ -1,0 +1,375 @@
+"""The configuration: TOML in, frozen structs out, and one clear sentence for whatever is wrong with it.
+
+Everything is checked before anything starts. A problem names file, line and key, says what was found and what is
+allowed, and the nearest known key. A secret stays where it is until `Source.read` is called by the one who needs it.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
+
+import msgspec
+from msgspec import Struct, field
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.ignore import Rules
+from dumbwaiter.model import Secret
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
+RESERVED = "put"  # the watch of files named on the command line
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Returns seconds of "200ms", "2s", "15m", "1h", "1d". Raises `ValueError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
+    if not match:
+        raise ValueError(f'"{text}" is no time: write a number and ms, s, m, h or d, like "2s"')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+class Duration(float):
+    """Seconds, written "2s" in the file."""
+
+
+class Source:
+    """Where a secret is: written in the file, or in the environment, a file, a credential of systemd, the keyring."""
+
+    __slots__ = ("_kind", "_value")
+    KINDS = ("env", "file", "credential", "keyring")
+
+    def __init__(self, kind: str, value: str) -> None:
+        self._kind = kind
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "***" if self._kind == "literal" else f"{self._kind}:{self._value}"
+
+    def read(self) -> Secret:
+        """Fetches the secret. Raises `Failure` with where to put it."""
+        match self._kind:
+            case "env":
+                return _secret_from_environment(self._value)
+            case "credential":
+                return _secret_from_credential(self._value)
+            case "keyring":
+                return _secret_from_keyring(self._value)
+            case "file":
+                return _secret_from_file(os.path.expanduser(self._value))
+        return Secret(self._value)
+
+
+def _secret_from_environment(name: str) -> Secret:
+    if value := os.environ.get(name):
+        return Secret(value)
+    raise Failure(f"the environment variable {name}, which should hold a secret, is not set", Exit.USAGE)
+
+
+def _secret_from_credential(name: str) -> Secret:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise Failure(
+            f'the credential "{name}" is handed over by systemd only: start the service, or use '
+            '{ file = "…" } or { env = "…" } outside of it',
+            Exit.USAGE,
+        )
+    return _secret_from_file(os.path.join(folder, name), guarded=False)
+
+
+def _secret_from_keyring(name: str) -> Secret:
+    service, slash, user = name.partition("/")
+    if not slash:
+        raise Failure(f'keyring = "{name}" must read "SERVICE/USER"', Exit.USAGE)
+    import keyring  # slow to load, and few need it
+    from keyring.errors import KeyringError
+
+    try:
+        value = keyring.get_password(service, user)
+    except KeyringError as error:
+        raise Failure(f'the keyring cannot be asked for "{name}": {error}', Exit.USAGE) from error
+    if not value:
+        raise Failure(f'the keyring holds nothing for "{name}": keyring set {service} {user}', Exit.USAGE)
+    return Secret(value)
+
+
+def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            value = file.read(65536).strip()
+    except FileNotFoundError:
+        raise Failure(f"the secret file {path} does not exist", Exit.USAGE) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise Failure(f"the secret file {path} cannot be read: {reason}", Exit.USAGE) from None
+    if guarded and stat.S_IMODE(mode) & 0o077:
+        raise Failure(f"the secret file {path} can be read by others: chmod 600 {path}", Exit.USAGE)
+    if not value:
+        raise Failure(f"the secret file {path} is empty", Exit.USAGE)
+    return Secret(value)
+
+
+class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):
+    """NetEase VOD: the application's key and secret mint tokens for NOS."""
+
+    app_key: str
+    app_secret: Source
+    api: str = "https://vcloud.163.com"
+    lbs: str = "http://wanproxy.127.net"  # documented without TLS
+    cdn: str = "http://{bucket}.nosdn.127.net"  # where public objects are read
+
+
+Provider = NetEase  # a union, tagged by broker, as soon as there is a second one
+
+
+class Watch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder, what is taken from it, and where that goes."""
+
+    path: str
+    provider: str
+    include: list[str] = []
+    exclude: list[str] = []
+    settle: Duration = Duration(2)
+    rescan: Duration = Duration(900)
+    polling: Literal["auto"] | bool = "auto"
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much at once."""
+
+    transfers: int = 4
+
+
+class Mount(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the catalog is shown."""
+
+    path: str | None = None
+    allow_other: bool = False
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """A checked configuration; paths are absolute."""
+
+    provider: dict[str, Provider] = {}
+    watch: dict[str, Watch] = {}
+    journal: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    mount: Mount = field(default_factory=Mount)
+    log: Log = field(default_factory=Log)
+
+    def folder_of(self, watch: str) -> str | None:
+        """Returns the folder that a watch's paths are relative to, None for a watch that is no longer configured."""
+        if watch == RESERVED:
+            return "/"
+        known = self.watch.get(watch)
+        return known.path if known else None
+
+
+def load(path: str) -> Config:
+    """Reads and checks a file. Raises `Failure` (exit code 2) with the first thing that is wrong."""
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read().decode()
+    except FileNotFoundError:
+        raise Failure(
+            f"there is no configuration at {path}: `dumbwaiter init` writes a first one", Exit.USAGE
+        ) from None
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is no UTF-8 text", Exit.USAGE) from None
+    return parse(text, path, private=not stat.S_IMODE(mode) & 0o077)
+
+
+def parse(text: str, path: str, *, private: bool = True) -> Config:
+    """Checks the text of a configuration. `private`: nobody but the owner can read the file."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Failure(f"{path}: {error}", Exit.USAGE) from None
+    text_of = _Text(text, path)
+    read = _Reader(text_of, private)
+    known = {f.name: f.type for f in msgspec.structs.fields(Config)}
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name not in known:
+            raise text_of.failure([name], f'unknown key "{name}"{_nearest(name, known)}')
+        one = {"provider": Provider, "watch": Watch}.get(name)
+        values[name] = read.tables(name, value, one) if one else read.value([name], value, known[name])
+    return _checked(Config(**values), text_of)
+
+
+class _Text:
+    """The file's text, to show where a problem stands."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self._lines = text.splitlines()
+        self._path = path
+
+    def failure(self, keys: Sequence[str], what: str) -> Failure:
+        """Returns the sentence for a problem at `keys`."""
+        line = self._line(keys)
+        place = f"{self._path}, line {line}" if line else self._path
+        return Failure(f"{place}: [{'.'.join(keys)}] {what}", Exit.USAGE)
+
+    def _line(self, keys: Sequence[str]) -> int | None:
+        """Finds the line of the deepest of `keys`: as the head of a table, else as a key in the table above it."""
+        for depth in range(len(keys), 0, -1):
+            head = r"\s*\.\s*".join(_bare(key) for key in keys[:depth])
+            start = self._find(rf"\s*\[\s*{head}\s*\]", 0)
+            if start is not None:
+                inside = self._find(rf"\s*{_bare(keys[depth])}\s*[=.]", start) if depth < len(keys) else None
+                return (start if inside is None else inside) + 1
+        top = self._find(rf"\s*{_bare(keys[0])}\s*[=.]", -1)
+        return None if top is None else top + 1
+
+    def _find(self, pattern: str, after: int) -> int | None:
+        """Returns the index of the first line that matches; below a table's head only up to the next head."""
+        for index in range(max(after, 0), len(self._lines)):
+            line = self._lines[index]
+            if re.match(pattern, line):
+                return index
+            if 0 < after < index and line.lstrip().startswith("["):
+                return None
+        return None
+
+
+def _bare(key: str) -> str:
+    return rf"[\"']?{re.escape(key)}[\"']?"
+
+
+class _Reader:
+    """Turns plain TOML values into typed ones."""
+
+    def __init__(self, text: _Text, private: bool) -> None:
+        self._text = text
+        self._private = private
+
+    def tables(self, name: str, value: Any, kind: Any) -> dict[str, Any]:
+        """Reads `[name.X]` for every X."""
+        if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
+            raise self._text.failure([name], f"give it a name: [{name}.NAME]")
+        return {key: self.value([name, key], table, kind) for key, table in value.items()}
+
+    def value(self, keys: list[str], value: Any, kind: Any) -> Any:
+        try:
+            return msgspec.convert(value, kind, dec_hook=self._decode)
+        except msgspec.ValidationError as error:
+            raise self._problem(keys, str(error), kind, value) from None
+
+    def _decode(self, kind: type, value: Any) -> Any:
+        if kind is Duration and isinstance(value, str):
+            return Duration(duration(value))
+        if kind is Source:
+            return self._source(value)
+        raise ValueError(f'Expected a time like "2s", got `{value}`')
+
+    def _source(self, value: Any) -> Source:
+        match value:
+            case str():
+                if not self._private:
+                    raise ValueError(
+                        "a secret stands in a file that others can read: chmod 600 the file, or move the secret "
+                        'out with { file = "…" }, { env = "…" }, { credential = "…" } or { keyring = "…" }'
+                    )
+                return Source("literal", value)
+            case dict() if len(value) == 1 and (kind := next(iter(value))) in Source.KINDS:
+                return Source(kind, str(value[kind]))
+        raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
+
+    def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
+        what, _, where = message.partition(" - at ")
+        keys = [*keys, *re.findall(r"\.(\w+)", where.strip("`"))]
+        if unknown := re.search(r"unknown field `(.*)`", what):
+            options = _options(kind, value)
+            return self._text.failure(
+                [*keys, unknown[1]], f'unknown key "{unknown[1]}"{_nearest(unknown[1], options)}'
+            )
+        if missing := re.search(r"missing required field `(.*)`", what):
+            what = f'the key "{missing[1]}" is missing'
+        elif wrong := re.search(r"^Invalid value '(.*)'$", what):
+            what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
+        return self._text.failure(keys, what[0].lower() + what[1:])
+
+
+BROKERS = tuple(str(kind.__struct_config__.tag) for kind in (get_args(Provider) or (Provider,)))
+
+
+def _options(kind: Any, value: Any) -> list[str]:
+    """Returns the keys that a table may hold; for a provider, those of its broker."""
+    for one in get_args(kind) or (kind,):
+        settings = one.__struct_config__
+        if settings.tag is None or value.get(settings.tag_field) == settings.tag:
+            return [f.encode_name for f in msgspec.structs.fields(one)]
+    return []
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, 1)
+    return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
+
+
+def _checked(config: Config, text: _Text) -> Config:
+    """Finds what is wrong between values, and makes paths absolute."""
+    for section, names in (("provider", config.provider), ("watch", config.watch)):
+        for name in names:
+            if not NAME.match(name) or name == RESERVED:
+                raise text.failure([section, name], f'"{name}" cannot be a name: it is a folder in the mount')
+    watches: dict[str, Watch] = {}
+    for name, watch in config.watch.items():
+        if watch.provider not in config.provider:
+            known = ", ".join(config.provider) or "none is configured"
+            raise text.failure(
+                ["watch", name, "provider"], f'there is no provider "{watch.provider}"; known: {known}'
+            )
+        try:
+            Rules(watch.include, watch.exclude)
+        except Failure as failure:
+            raise text.failure(["watch", name], str(failure)) from None
+        path = absolute(watch.path)
+        for other, taken in watches.items():
+            if nested(path, taken.path):
+                raise text.failure(
+                    ["watch", name, "path"],
+                    f"{path} and the folder of watch.{other}, {taken.path}, lie in one another: "
+                    "a file would belong to both",
+                )
+        watches[name] = msgspec.structs.replace(watch, path=path)
+    if not 1 <= config.limits.transfers <= 64:
+        raise text.failure(["limits", "transfers"], "must be from 1 to 64")
+    mount = config.mount
+    if mount.path is not None:
+        mount = msgspec.structs.replace(mount, path=absolute(mount.path))
+        for name, watch in watches.items():
+            if nested(mount.path or "", watch.path):
+                raise text.failure(
+                    ["mount", "path"],
+                    f"{mount.path} and the folder of watch.{name}, {watch.path}, lie in one another: "
+                    "the mount would be uploaded into itself",
+                )
+    return msgspec.structs.replace(config, watch=watches, mount=mount)
+
+
+def absolute(path: str) -> str:
+    """Returns `path` with "~" expanded, absolute, without a trailing slash."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def nested(one: str, other: str) -> bool:
+    """True when one folder is the other or lies in it, links resolved."""
+    one, other = os.path.realpath(one), os.path.realpath(other)
+    return os.path.commonpath([one, other]) in {one, other}

@@ -1,0 +1,188 @@
+"""The daemon's control socket: HTTP on a Unix socket, for the owner only.
+
+Small and the same for every client; an answer that goes on is one JSON object a line, written when the journal
+changes and not by asking it over and over.
+
+    GET  /status[?jobs=0][&follow=1]
+    POST /put      {"paths": [...], "provider": null, "watch": null}   follows the jobs to their end
+    POST /retry    {"ids": [...] or null}
+    POST /forget   {"ids": [...]}
+    POST /rescan   {"watch": null}
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from dumbwaiter import report
+from dumbwaiter.app import App
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.lifecycle import OPEN
+from dumbwaiter.where import Places, private_folder, short
+
+T = TypeVar("T")
+PACE = 0.2  # seconds between two lines of an answer that goes on
+BODY_MAX = 4 << 20
+
+
+class _Put(msgspec.Struct, forbid_unknown_fields=True):
+    paths: list[str]  # absolute and percent-encoded: JSON cannot hold a name that is no UTF-8
+    provider: str | None = None
+    watch: str | None = None
+
+
+class _Ids(msgspec.Struct, forbid_unknown_fields=True):
+    ids: list[int] | None = None
+
+
+class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
+    watch: str | None = None
+
+
+def application(app: App) -> Starlette:
+    """Returns the routes over a running app."""
+
+    async def status(request: Request) -> Response:
+        listed = request.query_params.get("jobs") != "0"
+        if request.query_params.get("follow") != "1":
+            return _json(await asyncio.to_thread(app.status, listed=listed))
+        return _lines(_follow(app, lambda: app.status(listed=listed)))
+
+    async def put(request: Request) -> Response:
+        wish = await _body(request, _Put)
+        ids = await app.put(
+            [os.fsdecode(unquote_to_bytes(path)) for path in wish.paths], wish.provider, wish.watch
+        )
+        return _lines(follow_jobs(app, ids))
+
+    async def retry(request: Request) -> Response:
+        return _json({"count": await app.retry((await _body(request, _Ids)).ids)})
+
+    async def forget(request: Request) -> Response:
+        ids = (await _body(request, _Ids)).ids or []
+        count = await app.journal.forget(ids, time.time())
+        app.pulse.beat()
+        return _json({"count": count})
+
+    async def rescan(request: Request) -> Response:
+        return _json({"watches": app.rescan((await _body(request, _Rescan)).watch)})
+
+    return Starlette(
+        routes=[
+            Route("/status", status),
+            Route("/put", put, methods=["POST"]),
+            Route("/retry", retry, methods=["POST"]),
+            Route("/forget", forget, methods=["POST"]),
+            Route("/rescan", rescan, methods=["POST"]),
+        ],
+        exception_handlers={Failure: _failed},
+    )
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Failure)
+    return _json({"error": str(error), "code": int(error.code)}, 400)
+
+
+async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
+    while True:
+        beat = app.pulse.next()
+        yield await asyncio.to_thread(look)
+        await asyncio.gather(_either(beat), asyncio.sleep(PACE))
+
+
+async def _either(beat: asyncio.Event) -> None:
+    """Waits for a change, or a while: a client that is gone is noticed by writing to it."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(beat.wait(), 10.0)
+
+
+async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
+    """Yields how jobs stand whenever that changes, and who is refused; ends when none has work left."""
+    while True:
+        beat = app.pulse.next()
+        jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
+        yield {
+            "jobs": [report.job_facts(job) for job in jobs],
+            "blocked": {name: one.trouble for name, one in app.providers.items() if one.blocked},
+        }
+        if all(job.state not in OPEN for job in jobs):
+            return
+        await _either(beat)
+
+
+async def _body(request: Request, shape: type[T]) -> T:
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > BODY_MAX:
+            raise Failure("the request is too large", Exit.USAGE)
+    try:
+        return msgspec.json.decode(bytes(content) or b"{}", type=shape)
+    except msgspec.DecodeError as error:
+        raise Failure(f"the request cannot be read: {error}", Exit.USAGE) from None
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _lines(values: AsyncIterator[Any]) -> Response:
+    async def lines() -> AsyncIterator[bytes]:
+        async for value in values:
+            yield msgspec.json.encode(value) + b"\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the daemon."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve(app: App, places: Places) -> AsyncIterator[None]:
+    """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead."""
+    private_folder(places.runtime)
+    path = short(places.socket)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(umask)
+    listener.listen(128)
+    server = _Server(
+        uvicorn.Config(
+            application(app),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    task = asyncio.create_task(server.serve([listener]), name="control")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.gather(task, return_exceptions=True)
+        with suppress(OSError):
+            os.unlink(places.socket)

@@ -1,0 +1,344 @@
+"""One job, one attempt: gets a grant, runs the transport, and turns what is raised into the next transition.
+
+`dispatch` fills the free places with due jobs; each attempt that ends makes room for the next. What follows an error
+is `policy`'s to say, what it means in the journal `lifecycle`'s; nothing here knows a vendor.
+"""
+
+import asyncio
+import mimetypes
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from dumbwaiter import log
+from dumbwaiter.errors import Changed, JournalTrouble, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.grants import Provider, freeze
+from dumbwaiter.http import Http
+from dumbwaiter.journal import Journal, LostLease
+from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
+from dumbwaiter.naming import join, propose, split
+from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.transports import choose
+from dumbwaiter.upload import IN_FLIGHT, FileUpload, open_version
+
+UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
+
+
+class Engine:
+    """The attempts under way. All of it runs on the loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        providers: Mapping[str, Provider],
+        http: Http,
+        *,
+        transfers: int,
+        worker: str,
+        folder_of: Callable[[str], str | None],
+        changed: Callable[[Job], None],
+        moved: Callable[[], None],
+        wake_at: Callable[[float], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.trouble: str | None = None  # what keeps the journal from working
+        self.journal = journal
+        self.providers = providers
+        self.http = http
+        self._places = transfers
+        self.worker = worker
+        self.folder_of = folder_of
+        self.changed = changed
+        self.moved = moved
+        self._wake_at = wake_at
+        self.clock = clock
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._dispatch: asyncio.Task[None] | None = None
+        self._asked = False
+        self._closing = False
+        self.log = log.get("engine")
+
+    @property
+    def busy(self) -> int:
+        return len(self._running)
+
+    def kick(self) -> None:
+        """Starts a dispatch, unless one runs that will see the same."""
+        self._asked = True
+        if self._dispatch is None or self._dispatch.done():
+            self._dispatch = asyncio.create_task(self.dispatch(), name="dispatch")
+
+    async def wake(self) -> None:
+        """`kick` for the scheduler, which would skip a run while the last one goes on."""
+        self.kick()
+
+    async def dispatch(self) -> None:
+        """Starts due jobs while there is room, and says when the next one is due."""
+        while self._asked and not self._closing:
+            self._asked = False
+            try:
+                await self._fill()
+            except JournalTrouble as trouble:
+                self._stumble(trouble)
+
+    async def _fill(self) -> None:
+        now = self.clock()
+        ends = {name: one.paused_until for name, one in self.providers.items() if one.paused_until > now}
+        free = self._places - len(self._running)
+        if free > 0:
+            jobs = await self.journal.claim(self.worker, now, free, ends)
+            for job in jobs:
+                self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+            if len(jobs) == free:
+                return  # there may be more; the end of one of these asks again
+        due = await self.journal.next_due(ends)
+        self.trouble = None
+        if wakes := [*ends.values(), *([] if due is None else [due])]:
+            self._wake_at(min(wakes))
+
+    async def close(self) -> None:
+        """Ends all attempts; what was acknowledged is kept, and no lease is left."""
+        self._closing = True
+        if self._dispatch is not None:
+            await asyncio.gather(self._dispatch, return_exceptions=True)
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _attempt(self, job: Job) -> None:
+        try:
+            await _Attempt(self, job).run()
+        except LostLease:
+            self.log.info("job taken away", job=job.id)
+        except JournalTrouble as trouble:
+            self._stumble(trouble)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.journal.release(self.worker, job.id))
+            raise
+        except Exception as error:
+            # A fault of ours in one job must not stop the others.
+            self.log.exception("attempt failed", job=job.id)
+            await self._survive(job, error)
+        finally:
+            del self._running[job.id]
+            self.moved()
+            if not self._closing:
+                self.kick()
+
+    async def _survive(self, job: Job, error: Exception) -> None:
+        now = self.clock()
+        try:
+            await self.journal.delay(
+                self.worker,
+                job.id,
+                now,
+                due_at=now + ceiling(job.attempts),
+                error=f"an error in dumbwaiter itself: {type(error).__name__}",
+                attempts=job.attempts + 1,
+            )
+        except (LostLease, JournalTrouble) as more:
+            self.log.error("job left to its lease", job=job.id, error=str(more))
+
+    def _stumble(self, trouble: JournalTrouble) -> None:
+        self.trouble = str(trouble)
+        self.log.error("journal in trouble", error=self.trouble)
+        self.moved()
+        self._wake_at(self.clock() + 5.0)
+
+
+class _Attempt:
+    """A leased job, from where it is to where it can get."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self._engine = engine
+        self._journal = engine.journal
+        self._clock = engine.clock
+        self._job = job
+        self._sent = job.sent if job.checkpoint else 0
+        self._reached = min(job.size, job.sent + IN_FLIGHT) if job.checkpoint else 0
+        self._fresh = False  # the grant in use was asked for by this attempt
+        self._again = 0
+        self._log = engine.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
+
+    async def run(self) -> None:
+        job = self._job
+        provider = self._engine.providers.get(job.provider)
+        if provider is None:
+            await self._delay(
+                Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured'
+            )
+            return
+        while True:
+            try:
+                if self._job.state is State.PENDING:
+                    await self._bring(provider)
+                await self._follow_up(provider)
+            except Verdict as verdict:
+                if not await self._obey(verdict, provider):
+                    return
+            else:
+                provider.trouble, provider.blocked = None, False
+                return
+
+    async def _bring(self, provider: Provider) -> None:
+        """Uploads the file and journals the receipt."""
+        job = self._job
+        root = self._engine.folder_of(job.watch)
+        if root is None:
+            raise Retry(f'no watch named "{job.watch}" is configured')
+        fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
+        try:
+            upload, receipt = await self._send(provider, fd)
+            digest = await upload.finish()
+        finally:
+            os.close(fd)
+        await self._journal.store(
+            self._engine.worker,
+            job.id,
+            self._clock(),
+            receipt=receipt,
+            digest=digest,
+            more=upload.unsaved,
+            again=upload.again,
+        )
+        self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
+        self._log.info("stored", key=receipt.key, size=job.size)
+
+    async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt]:
+        job = self._job
+        ask = Ask(
+            name=propose(split(job.path)[1]),
+            key=propose(job.path),
+            size=job.size,
+            mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
+        )
+        grant = await self._grant(provider, ask)
+        transport = choose(grant.ticket, job.size)
+        checkpoint = self._job.checkpoint
+        upload = FileUpload(
+            fd,
+            job.stamp,
+            http=self._engine.http,
+            ticket=grant.ticket,
+            key=grant.key,
+            mime=ask.mime,
+            checkpoint=msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None,
+            sent=self._sent,
+            reached=self._reached,
+            save=self._save,
+            confirm=lambda: provider.broker.confirm(grant, job.size, provider),
+        )
+        try:
+            return upload, await transport.send(upload)
+        finally:
+            self._reached = upload.reached
+
+    async def _grant(self, provider: Provider, ask: Ask) -> Grant:
+        """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
+        job = self._job
+        self._fresh = False
+        if job.grant is not None and (grant := await provider.restore(job.grant, 0.0)) is not None:
+            return grant
+        grant = await provider.grant(ask)
+        self._fresh = True
+        transport = choose(grant.ticket, job.size)
+        stored = freeze(grant, transport) if transport.session else None
+        if grant.key != job.key:
+            # Another object: what an earlier one received counts for nothing.
+            self._sent, job = 0, replace(job, checkpoint=None)
+        self._job = replace(job, key=grant.key, grant=stored)
+        await self._journal.name(self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored)
+        return grant
+
+    async def _save(self, checkpoint: str, sent: int, more: int, again: int) -> None:
+        await self._journal.advance(
+            self._engine.worker,
+            self._job.id,
+            self._clock(),
+            checkpoint=checkpoint,
+            sent=sent,
+            more=more,
+            again=again,
+        )
+        self._sent = sent
+        self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
+        self._engine.moved()
+
+    async def _follow_up(self, provider: Provider) -> None:
+        """Does what is left at the vendor and catalogues the file, or puts that off."""
+        job = self._job
+        assert job.receipt is not None
+        now = self._clock
+        worker = self._engine.worker
+        try:
+            follow = await provider.broker.follow_up(job.receipt, job.size, job.attempts, provider)
+        except (Reauth, Reject, Restart) as verdict:
+            # The file is there; what could not be learned about it is told, and no reason to wait.
+            facts = {**job.receipt.facts, "follow_up": str(verdict)}
+            follow = FollowUp(replace(job.receipt, facts=facts))
+        if follow.later is None:
+            await self._journal.finish(worker, job.id, now(), receipt=follow.receipt)
+            self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
+        else:
+            await self._journal.note(
+                worker,
+                job.id,
+                now(),
+                note=msgspec.json.encode(follow.receipt.facts).decode(),
+                due_at=now() + follow.later,
+                error=follow.error,
+            )
+
+    async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
+        """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
+        job = self._job
+        decision = decide(
+            verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again
+        )
+        sentence = str(verdict)
+        self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
+        match decision:
+            case Again():
+                self._again += 1
+                self._job = replace(
+                    job,
+                    grant=None if decision.new_grant else job.grant,
+                    checkpoint=None if decision.from_start else job.checkpoint,
+                )
+                if decision.from_start:
+                    self._sent = 0
+                return True
+            case Delay():
+                provider.trouble = sentence
+                await self._delay(decision, sentence)
+            case Pause():
+                provider.trouble, provider.blocked = sentence, True
+                provider.paused_until = decision.until
+                self._log.error("provider paused", error=sentence)
+                await self._delay(Delay(self._clock()), sentence)
+            case Rejected():
+                await self._journal.reject(self._engine.worker, job.id, self._clock(), error=sentence)
+            case Superseded():
+                await self._journal.supersede(
+                    self._engine.worker, job.id, self._clock(), reason=decision.reason
+                )
+                if isinstance(verdict, Changed):
+                    self._engine.changed(job)
+        return False
+
+    async def _delay(self, decision: Delay, sentence: str) -> None:
+        await self._journal.delay(
+            self._engine.worker,
+            self._job.id,
+            self._clock(),
+            due_at=decision.due_at,
+            error=sentence,
+            attempts=self._job.attempts + 1,
+            new_grant=decision.new_grant,
+            from_start=decision.from_start,
+        )

@@ -1,0 +1,81 @@
+"""What can go wrong, by what has to be done about it.
+
+Brokers and transports raise a verdict; `policy` decides what follows and `engine` does it. Each message is a
+sentence for a person. Trouble that ends a command instead of a job is a `Failure`, which carries its exit code.
+
+    Verdict
+    ├── Retry      nothing known wrong: network, 429, 5xx
+    ├── Reauth     this grant is refused or expired
+    ├── Restart    the remote forgot our session
+    ├── Reject     this file will never be accepted
+    ├── Changed    the file is no longer the stamped one
+    │   └── Gone   there is no file any more
+    └── Blocked    the account is refused, not the file
+    JournalTrouble the database is away or its disk full; nothing is lost, work waits
+    Failure        a command ends: exit code and sentence
+"""
+
+from enum import IntEnum
+
+
+class Verdict(Exception):
+    """Why an attempt ended early."""
+
+
+class Retry(Verdict):
+    """Nothing is known to be wrong with file or account; the same again later.
+
+    `after` is the number of seconds the server asked for, if it did.
+    """
+
+    def __init__(self, sentence: str, *, after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.after = after
+
+
+class Reauth(Verdict):
+    """The grant in use is refused or expired; another one may do."""
+
+
+class Restart(Verdict):
+    """The remote no longer knows this upload; it begins again."""
+
+
+class Reject(Verdict):
+    """The provider will never accept this file as it is."""
+
+
+class Changed(Verdict):
+    """The file is no longer the version that the job was made for."""
+
+
+class Gone(Changed):
+    """The file was removed before it could be sent."""
+
+
+class Blocked(Verdict):
+    """The provider refuses the account; no file of it can go on until a person acts."""
+
+
+class JournalTrouble(Exception):
+    """The journal cannot be read or written now: a full disk, a server that is away. Weather; it passes."""
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    TEMPORARY = 5
+    ATTENTION = 20
+    ACCOUNT = 21
+    NO_DAEMON = 23
+
+
+class Failure(Exception):
+    """A command cannot go on. The message is the one sentence that the user reads."""
+
+    def __init__(self, sentence: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(sentence)
+        self.code = code

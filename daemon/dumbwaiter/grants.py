@@ -1,0 +1,174 @@
+"""Providers at work: who may upload, with what, and until when.
+
+A grant lives in memory only. What a broker keeps between its calls (a session, a list of nodes) is renewed ahead of
+its end, with one request in flight however many wait, and replaced only when the new one is whole.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from dumbwaiter.brokers import Broker
+from dumbwaiter.errors import Reject, Verdict
+from dumbwaiter.http import Http
+from dumbwaiter.model import Ask, Grant
+from dumbwaiter.naming import shown
+from dumbwaiter.transports import TRANSPORTS, Transport
+from dumbwaiter.wire.message import Reply, Request
+
+T = TypeVar("T")
+
+RENEW = 0.8  # of its life, after which a value is renewed ahead of need
+MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
+
+
+class _Kept:
+    """A value with an end."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Any]], life: float) -> None:
+        self.fetch = fetch
+        self.life = life
+        self.value: Any = None
+        self.fetched_at: float | None = None
+        self.flight: asyncio.Task[None] | None = None
+
+    def age(self, now: float) -> float:
+        return float("inf") if self.fetched_at is None else now - self.fetched_at
+
+
+class Provider:
+    """One configured provider: its broker, and the desk the broker works at (`doors.Desk`)."""
+
+    def __init__(
+        self,
+        name: str,
+        broker: Broker,
+        http: Http,
+        *,
+        clock: Callable[[], float] = time.time,
+        requested: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self.broker = broker
+        self.paused_until = 0.0
+        self.trouble: str | None = None  # what its latest failure was, until something succeeds
+        self.blocked = False  # a person is needed
+        self.expires_at: float | None = None  # of the latest grant
+        self._http = http
+        self._clock = clock
+        self._requested = requested
+        self._kept: dict[str, _Kept] = {}
+
+    # The desk
+
+    async def call(self, request: Request) -> Reply:
+        return await self._http.call(request)
+
+    def now(self, url: str) -> float:
+        return self._clock() + self._http.skew(url)
+
+    def skew(self, url: str) -> float:
+        return self._http.skew(url)
+
+    def nonce(self) -> str:
+        return secrets.token_hex(16)
+
+    async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
+        kept = self._kept.setdefault(name, _Kept(fetch, life))
+        kept.fetch = fetch
+        age = kept.age(time.monotonic())
+        if age > life:
+            try:
+                await self._renew(kept)
+            except Verdict:
+                if kept.fetched_at is None:
+                    raise
+        elif age > life * RENEW:
+            self._renew(kept)
+        value: T = kept.value
+        return value
+
+    def _renew(self, kept: _Kept) -> Awaitable[None]:
+        async def renew() -> None:
+            try:
+                kept.value = await kept.fetch()
+                kept.fetched_at = time.monotonic()
+            finally:
+                kept.flight = None
+
+        if kept.flight is None:
+            kept.flight = asyncio.create_task(renew())
+            kept.flight.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return asyncio.shield(kept.flight)
+
+    async def refresh(self) -> None:
+        """Renews what is near its end, so that no upload has to wait for it."""
+        now = time.monotonic()
+        for kept in list(self._kept.values()):
+            if kept.fetched_at is not None and kept.age(now) > kept.life * RENEW:
+                try:
+                    await self._renew(kept)
+                except Verdict as verdict:
+                    self.trouble = str(verdict)
+
+    # Grants
+
+    async def grant(self, ask: Ask) -> Grant:
+        """Asks for permission for one file. Raises a verdict; `Reject` when the grant's limits exclude the file."""
+        await self._requested(1)
+        grant = (await self.broker.grants(ask, self))[0]
+        self.expires_at = grant.expires_at
+        _check(grant, ask)
+        return grant
+
+    async def restore(self, stored: str, seconds: float) -> Grant | None:
+        """Returns a journalled grant ready for use, None when its life ends within `seconds`."""
+        grant = thaw(stored)
+        if grant.expires_at is not None and grant.expires_at < self._clock() + seconds + MARGIN:
+            return None
+        return await self.broker.resume(grant, self)
+
+    def state(self, now: float) -> str:
+        if self.blocked:
+            return "blocked"
+        return "paused" if self.paused_until > now else "ready"
+
+
+class _Stored(Struct):
+    """A grant as the journal has it."""
+
+    kind: str
+    grant: msgspec.Raw
+
+
+def freeze(grant: Grant, transport: Transport) -> str:
+    """Writes a grant whose ticket is a session ticket."""
+    raw = msgspec.Raw(msgspec.json.encode(grant))
+    return msgspec.json.encode(_Stored(transport.name, raw)).decode()
+
+
+def thaw(text: str) -> Grant:
+    """Reads a journalled grant."""
+    stored = msgspec.json.decode(text, type=_Stored)
+    grant = msgspec.json.decode(stored.grant, type=Grant)
+    row = next(row for row in TRANSPORTS if row.name == stored.kind)
+    return msgspec.structs.replace(grant, ticket=msgspec.convert(grant.ticket, row.ticket))
+
+
+def _check(grant: Grant, ask: Ask) -> None:
+    limits = grant.limits
+    if limits.size_max is not None and ask.size > limits.size_max:
+        raise Reject(f"{shown(ask.name)} has {ask.size} bytes; the provider takes {limits.size_max} at most")
+    if limits.size_min is not None and ask.size < limits.size_min:
+        raise Reject(f"{shown(ask.name)} has {ask.size} bytes; the provider wants {limits.size_min} at least")
+    if limits.mime and not any(_fits(ask.mime, pattern) for pattern in limits.mime):
+        raise Reject(f"{shown(ask.name)} is {ask.mime}; the provider takes {', '.join(limits.mime)}")
+
+
+def _fits(mime: str, pattern: str) -> bool:
+    return pattern in {mime, "*/*"} or (pattern.endswith("/*") and mime.startswith(pattern[:-1]))

@@ -1,0 +1,183 @@
+"""The one place that speaks HTTP. Small requests go from the loop, file slices from threads.
+
+Every network trouble leaves here as `Retry` with a sentence; a status is no trouble, it is the vendor's to read.
+Redirects are never followed: they would carry a credential along. Answers are asked for unpacked and cut off at
+1 MiB. Nothing here logs a URL, a header or a body.
+"""
+
+import asyncio
+import os
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from dumbwaiter import __version__, log
+from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
+from dumbwaiter.errors import Retry
+from dumbwaiter.wire.message import FileSlice, Reply, Request
+
+LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
+CALL = 60.0  # for a whole small exchange
+SHUN = 300.0  # an origin that could not be reached goes last for so long
+SKEW = 5.0  # a clock difference below this may be the network's doing
+HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
+
+
+class Http:
+    """Clients, threads and what was learned of each origin: its clock, and whether it can be reached."""
+
+    def __init__(self, transfers: int, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._log = log.get("http")
+        self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False)
+        # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
+        stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
+        self._bulk = httpx.Client(
+            timeout=LIMITS, follow_redirects=False, transport=None if stock else BulkTransport()
+        )
+        self._threads = ThreadPoolExecutor(transfers, "bytes")
+        self._skews: dict[str, float] = {}
+        self._shunned: dict[str, float] = {}
+
+    async def call(self, request: Request) -> Reply:
+        """Sends one request and returns the complete answer, whatever its status. Raises `Retry`."""
+        started = self._clock()
+        try:
+            if isinstance(request.body, FileSlice):
+                reply = await self._send_slice(request, request.body)
+            else:
+                reply = await self._send(request, request.body)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            self._note_failure(request.url, error)
+            self._log.debug("request failed", what=request.what, error=str(error))
+            raise Retry(f"{request.what}: {_sentence(error, request.url)}") from None
+        self._log.debug("request done", what=request.what, status=reply.status)
+        self._note_clock(request.url, reply, started)
+        return reply
+
+    def skew(self, url: str) -> float:
+        """Returns how many seconds the clock of a server is ahead of ours, as far as its answers told."""
+        return self._skews.get(_origin(url), 0.0)
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        """Returns base URLs with those that could not be reached lately at the end."""
+        now = self._clock()
+        return sorted(urls, key=lambda url: self._shunned.get(_origin(url), 0.0) > now)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._bulk.close()
+        await self._calls.aclose()
+
+    async def _send(self, request: Request, body: bytes) -> Reply:
+        async with (
+            asyncio.timeout(CALL),
+            self._calls.stream(
+                request.method, request.url, headers=dict(request.headers), content=body or None
+            ) as response,
+        ):
+            content = bytearray()
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > REPLY_MAX:
+                    raise httpx.RemoteProtocolError("the answer is too large")
+        return _reply(response, bytes(content))
+
+    async def _send_slice(self, request: Request, piece: FileSlice) -> Reply:
+        url = httpx.URL(request.url)
+        abort = Abort()
+        headers = {
+            **HEADERS,
+            **request.headers,
+            "host": url.netloc.decode("ascii"),
+            "content-length": str(piece.length),
+        }
+        prepared = httpx.Request(
+            request.method,
+            url,
+            headers=headers,
+            stream=SliceStream(piece),
+            extensions={"timeout": LIMITS.as_dict(), "abort": abort},
+        )
+        exchange = asyncio.get_running_loop().run_in_executor(self._threads, self._bulk.send, prepared)
+        try:
+            response = await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            abort()
+            await asyncio.wait([exchange], timeout=2.0)
+            exchange.cancel()
+            if exchange.done() and not exchange.cancelled():
+                exchange.exception()
+            raise
+        return _reply(response, response.content)
+
+    def _note_failure(self, url: str, error: Exception) -> None:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            self._shunned[_origin(url)] = self._clock() + SHUN
+
+    def _note_clock(self, url: str, reply: Reply, started: float) -> None:
+        self._shunned.pop(_origin(url), None)
+        try:
+            theirs = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+        except (ValueError, OverflowError):
+            return
+        ours = (started + self._clock()) / 2
+        skew = theirs + 0.5 - ours  # "Date" has whole seconds
+        self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
+
+
+def _reply(response: httpx.Response, body: bytes) -> Reply:
+    return Reply(response.status_code, dict(response.headers), body, _retry_after(response))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Reads seconds or a date; nonsense says nothing."""
+    value = response.headers.get("retry-after", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (httpx.ConnectTimeout, "no answer from {host}"),
+    (httpx.ConnectError, "{host} cannot be reached ({reason})"),
+    (httpx.WriteTimeout, "{host} stopped taking bytes"),
+    (httpx.ReadTimeout, "{host} stopped answering"),
+    (httpx.NetworkError, "the connection to {host} broke ({reason})"),
+    (httpx.RemoteProtocolError, "{host} broke off its answer"),
+    (TimeoutError, "{host} takes too long to answer"),
+    (httpx.InvalidURL, "{host} is no usable address"),
+    (httpx.UnsupportedProtocol, "{host} is no usable address"),
+)
+
+
+def _sentence(error: Exception, url: str) -> str:
+    host = _origin(url).rpartition("/")[2].rpartition("@")[2]
+    for kind, sentence in _REASONS:
+        if isinstance(error, kind):
+            return sentence.format(host=host, reason=_reason(error))
+    return f"the exchange with {host} failed"
+
+
+def _reason(error: BaseException) -> str:
+    """Finds the operating system's word for it under what httpx and anyio wrapped around."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its name is not known"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
+    return str(error).lower() or "no reason given"

@@ -1,0 +1,192 @@
+"""Which files of a watch are taken: the junk list, the watch's include and exclude, the folder's own ignore file.
+
+All are gitignore patterns and later ones overrule earlier ones, so a person takes a name back from the junk list with
+`!*.tmp` in exclude. As with git, nothing inside an ignored folder is taken; that is what allows a scan to leave it
+out. Paths are relative to the watch and may hold any character a file name can, newlines and surrogates included.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+from dumbwaiter.errors import Exit, Failure
+
+IGNORE_FILE = ".dumbwaiterignore"
+
+JUNK: tuple[str, ...] = (
+    "*.part",
+    "*.crdownload",
+    "*.partial",
+    "*.filepart",
+    "*.download",
+    "*.tmp",
+    "*.aria2",
+    "~$*",  # Office: owner of an open document
+    ".~lock.*#",  # LibreOffice: the same
+    "*~",
+    r"\#*#",  # Emacs: unsaved changes
+    ".*.sw[opx]",  # vim: swap files
+    ".sw[opx]",
+    "4913",  # vim: may a file be made here?
+    "!4913/",  # a folder of that name is somebody's
+    ".goutputstream-*",  # GLib: written, then renamed
+    ".*." + "[0-9A-Za-z]" * 6,  # rsync: the same
+    ".fuse_hidden*",
+    ".nfs*",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    ".Trash-*/",
+    "lost+found/",
+    ".dumbwaiter*",
+)
+
+_ANYWHERE = "^(?:.+/)?"
+_REMEMBERED = 4096  # remembered verdicts on folders
+
+
+class _Line(NamedTuple):
+    """One pattern and where it stands."""
+
+    origin: str
+    pattern: str
+    regex: str
+    takes: bool  # False for "!pattern"
+
+    @property
+    def of_names(self) -> bool:
+        """True when the pattern looks at a name and not at the way to it."""
+        body = self.pattern.removeprefix("!").rstrip("/ ")
+        return "/" not in body and self.regex.startswith((_ANYWHERE, "."))
+
+
+def _regex(source: str) -> str:
+    """Turns a pattern's expression, made to find it somewhere along a path, into one for exactly one level."""
+    plain = source.replace("(?P<ps_d>", "(?:")
+    head = "" if plain.startswith("^") else ".*"  # "*" and "*/" come as "." and "(?:/)"
+    tail = ".+" if plain.endswith("/") else ""  # "a/**": everything inside, the folder itself not
+    return head + plain + tail
+
+
+def _line(origin: str, text: str) -> _Line | None:
+    """Reads one pattern; None for blank lines and remarks."""
+    try:
+        parsed = GitIgnoreSpecPattern(text)
+    except (ValueError, re.error):
+        parsed = None
+    if parsed is not None and parsed.regex is not None and parsed.include is not None:
+        return _Line(origin, text, _regex(parsed.regex.pattern), parsed.include)
+    if parsed is not None and (not text.strip() or text.startswith("#")):
+        return None
+    raise Failure(
+        f"The pattern {text!r} in {origin} cannot be read; write it as in a .gitignore file.", Exit.USAGE
+    )
+
+
+def _lines(origin: str, patterns: Sequence[str]) -> list[_Line]:
+    return [line for text in patterns if (line := _line(origin, text)) is not None]
+
+
+class _Spec:
+    """Patterns joined into one expression for names and one for paths: the last pattern that matches decides."""
+
+    def __init__(self, lines: Sequence[_Line]) -> None:
+        self._lines = lines
+        numbered = list(enumerate(lines))[::-1]  # an alternation takes its first match, git the last
+        self._names, self._name_of = self._join([(i, line) for i, line in numbered if line.of_names])
+        self._paths, self._path_of = self._join([(i, line) for i, line in numbered if not line.of_names])
+
+    @staticmethod
+    def _join(numbered: list[tuple[int, _Line]]) -> tuple[re.Pattern[str] | None, list[int]]:
+        if not numbered:
+            return None, []
+        parts = [line.regex.removeprefix(_ANYWHERE) if line.of_names else line.regex for _, line in numbered]
+        joined = re.compile("|".join(f"({part})" for part in parts), re.DOTALL)
+        assert joined.groups == len(parts)
+        return joined, [-1, *(number for number, _ in numbered)]
+
+    def decides(self, path: str) -> _Line | None:
+        """Returns the pattern that decides on this very level; a folder's path ends with "/"."""
+        if not self._lines:
+            return None
+        found = -1
+        if self._names is not None:
+            cut = path.rfind("/", 0, -1) + 1
+            if (match := self._names.fullmatch(path, cut)) is not None:
+                found = self._name_of[match.lastindex or 0]
+        if self._paths is not None and (match := self._paths.fullmatch(path)) is not None:
+            found = max(found, self._path_of[match.lastindex or 0])
+        return self._lines[found] if found >= 0 else None
+
+
+class _Verdict(NamedTuple):
+    """What the patterns say of one folder."""
+
+    refused: str  # the phrase that says why it is not entered; empty when it is
+    included: bool  # files in it are, unless something says otherwise
+
+
+class Rules:
+    """Decides which files of a watch are taken and which folders are entered."""
+
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        ignore_file: str = "",
+        junk: Sequence[str] = JUNK,
+    ) -> None:
+        own = [text.removesuffix("\r") for text in ignore_file.removeprefix("\ufeff").split("\n")]
+        self._include = _Spec(_lines("include", include))
+        self._exclude = _Spec(
+            [*_lines("junk pattern", junk), *_lines("exclude", exclude), *_lines(IGNORE_FILE, own)]
+        )
+        self._root = _Verdict("", not include)
+        self._folders: dict[str, _Verdict] = {}
+
+    def takes(self, path: str) -> bool:
+        """True when the file at this path is wanted."""
+        return not self._refusal(path)
+
+    def enters(self, folder: str) -> bool:
+        """False when nothing inside the folder can be wanted."""
+        return not self._folder(folder).refused
+
+    def why(self, path: str) -> str:
+        """Says which rule decided on a file, as a phrase for a person."""
+        return self._refusal(path) or "taken"
+
+    def _refusal(self, path: str) -> str:
+        folder = self._folder(path[: max(path.rfind("/"), 0)])
+        if folder.refused:
+            return folder.refused
+        line = self._exclude.decides(path)
+        if line is not None and line.takes:
+            return f"{line.origin} {line.pattern!r}"
+        line = self._include.decides(path)
+        included = folder.included if line is None else line.takes
+        return "" if included else "not in include"
+
+    def _folder(self, folder: str) -> _Verdict:
+        """Judges a folder by its parents first, without recursion: paths may be deeper than the stack."""
+        unknown = []
+        verdict = self._folders.get(folder) if folder else self._root
+        while verdict is None:
+            unknown.append(folder)
+            folder = folder[: max(folder.rfind("/"), 0)]
+            verdict = self._folders.get(folder) if folder else self._root
+        if len(self._folders) >= _REMEMBERED:
+            self._folders.clear()
+        for below in reversed(unknown):
+            verdict = verdict if verdict.refused else self._level(below, verdict)
+            self._folders[below] = verdict
+        return verdict
+
+    def _level(self, folder: str, above: _Verdict) -> _Verdict:
+        line = self._exclude.decides(folder + "/")
+        if line is not None and line.takes:
+            return _Verdict(f"{line.origin} {line.pattern!r} on folder {folder!r}", included=False)
+        line = self._include.decides(folder + "/")
+        return above if line is None else _Verdict("", line.takes)

@@ -1,0 +1,527 @@
+"""Jobs in the database: every transition of `lifecycle` is one method here and one commit.
+
+A transition holds only for the worker whose lease is on the job; anything else raises `LostLease` and changes
+nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on the disk when the call returns; a
+checkpoint may be lost with the power, which costs one chunk.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Row, func, or_, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.model import Job, Receipt, Stamp, State
+from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.store.database import Writer
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
+
+LEASE = 60.0  # seconds; renewed by every transition
+
+
+class LostLease(Exception):
+    """Another worker has the job, or a person ended it. What was in hand is to be dropped."""
+
+
+class Candidate(NamedTuple):
+    """A settled file that should be at its provider."""
+
+    watch: str
+    path: str
+    provider: str
+    stamp: Stamp
+
+
+class Known(NamedTuple):
+    """What the journal knows of the latest version of a path."""
+
+    id: int
+    stamp: Stamp
+    state: State
+    digest: str | None
+
+
+class Journal:
+    """The jobs of one installation. `host` names it, so that many can share a database."""
+
+    def __init__(self, writer: Writer, host: str) -> None:
+        self._writer = writer
+        self._host = host
+
+    # Intake
+
+    async def enqueue(self, candidates: Sequence[Candidate], now: float) -> list[int]:
+        """Makes a pending job of every version not known yet; returns their ids.
+
+        Older versions of the same path that nobody is working on are superseded.
+        """
+
+        def work(connection: Connection) -> list[int]:
+            return [id_ for one in candidates if (id_ := self._enqueue(connection, one, now)) is not None]
+
+        return await self._writer.call(work, durable=True)
+
+    def _enqueue(self, connection: Connection, one: Candidate, now: float) -> int | None:
+        statement = _insert(connection, jobs).values(
+            host=self._host,
+            watch=one.watch,
+            **_place(one.watch, one.path),
+            provider=one.provider,
+            **one.stamp._asdict(),
+            state=State.PENDING,
+            sent=0,
+            resent=0,
+            attempts=0,
+            due_at=now,
+            created_at=now,
+            updated_at=now,
+        )
+        id_ = connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[
+                    jobs.c.host,
+                    jobs.c.parent,
+                    jobs.c.name,
+                    jobs.c.provider,
+                    *(jobs.c[field] for field in Stamp._fields),
+                ],
+                set_={"state": State.PENDING, "due_at": now, "updated_at": now, "error": None},
+                where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
+            ).returning(jobs.c.id)
+        ).scalar()
+        if id_ is not None:
+            connection.execute(
+                update(jobs)
+                .where(
+                    *self._of(one.watch, one.path),
+                    jobs.c.provider == one.provider,
+                    jobs.c.id != id_,
+                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
+                    jobs.c.lease.is_(None),
+                )
+                .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=now)
+            )
+        return id_
+
+    async def known(self, watch: str, folder: str) -> dict[str, Known]:
+        """Returns, by file name, the latest version known of each file in a folder."""
+
+        def work(connection: Connection) -> dict[str, Known]:
+            rows = connection.execute(
+                select(
+                    jobs.c.name,
+                    jobs.c.id,
+                    *(jobs.c[field] for field in Stamp._fields),
+                    jobs.c.state,
+                    jobs.c.digest,
+                )
+                .where(jobs.c.host == self._host, jobs.c.parent == join(watch, folder))
+                .order_by(jobs.c.id)
+            )
+            return {row.name: Known(row.id, _stamp(row), State(row.state), row.digest) for row in rows}
+
+        return await self._writer.call(work)
+
+    async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
+        """Notes that a file's content is the same under a new stamp (chmod, rename within the folder)."""
+
+        def work(connection: Connection) -> None:
+            row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
+            connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
+            connection.execute(
+                update(entries)
+                .where(entries.c.provider == row.provider, entries.c.key == row.key)
+                .values(**stamp._asdict())
+            )
+
+        await self._writer.call(work)
+
+    def _of(self, watch: str, path: str) -> list[Any]:
+        place = _place(watch, path)
+        return [
+            jobs.c.host == self._host,
+            jobs.c.parent == place["parent"],
+            jobs.c.name == place["name"],
+        ]
+
+    # Work
+
+    async def claim(self, worker: str, now: float, limit: int, paused: Collection[str] = ()) -> list[Job]:
+        """Leases up to `limit` due jobs to `worker`, longest due first, none of a paused provider."""
+
+        def work(connection: Connection) -> list[Job]:
+            rows = connection.execute(
+                select(jobs)
+                .where(
+                    IS_OPEN,
+                    jobs.c.host == self._host,
+                    jobs.c.due_at <= now,
+                    or_(jobs.c.lease.is_(None), jobs.c.lease_until < now),
+                    jobs.c.provider.not_in(list(paused)),
+                )
+                .order_by(jobs.c.due_at, jobs.c.id)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            if rows:
+                connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id.in_([row.id for row in rows]))
+                    .values(lease=worker, lease_until=now + LEASE)
+                )
+            return [job(row) for row in rows]
+
+        return await self._writer.call(work)
+
+    async def release_all(self) -> int:
+        """Ends every lease on this installation's jobs. Only for one who holds its lock: no other worker can live."""
+
+        def work(connection: Connection) -> int:
+            return connection.execute(
+                update(jobs)
+                .where(jobs.c.host == self._host, jobs.c.lease.is_not(None))
+                .values(lease=None, lease_until=None)
+            ).rowcount
+
+        return await self._writer.call(work)
+
+    async def release(self, worker: str, id_: int) -> None:
+        """Gives a job back unchanged: the daemon stops."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == id_, jobs.c.lease == worker)
+                .values(lease=None, lease_until=None)
+            )
+
+        await self._writer.call(work)
+
+    async def next_due(self, paused: Collection[str] = ()) -> float | None:
+        """Returns when the next job that nobody works on is due."""
+
+        def work(connection: Connection) -> float | None:
+            return connection.execute(
+                select(func.min(jobs.c.due_at)).where(
+                    IS_OPEN,
+                    jobs.c.host == self._host,
+                    jobs.c.lease.is_(None),
+                    jobs.c.provider.not_in(list(paused)),
+                )
+            ).scalar()
+
+        return await self._writer.call(work)
+
+    async def name(self, worker: str, id_: int, now: float, *, key: str, grant: str | None) -> None:
+        """Settles the key, with the session ticket if the upload needs one to be resumed."""
+        await self._move(
+            Event.NAME, worker, id_, now, durable=True, key=key, grant=grant, lease_until=now + LEASE
+        )
+
+    async def advance(
+        self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
+    ) -> None:
+        """Notes what the server acknowledged: `sent` in all, `more` of it new, `again` bytes sent a second time."""
+
+        def work(connection: Connection) -> None:
+            self._apply(
+                connection,
+                Event.ADVANCE,
+                worker,
+                id_,
+                now,
+                {
+                    "checkpoint": checkpoint,
+                    "sent": sent,
+                    "resent": jobs.c.resent + again,
+                    "attempts": 0,
+                    "error": None,
+                    "lease_until": now + LEASE,
+                },
+            )
+            self._count(connection, bytes_sent=more, bytes_resent=again)
+
+        await self._writer.call(work)
+
+    async def delay(
+        self,
+        worker: str,
+        id_: int,
+        now: float,
+        *,
+        due_at: float,
+        error: str,
+        attempts: int,
+        new_grant: bool = False,
+        from_start: bool = False,
+    ) -> None:
+        """Puts a job off. With `new_grant` its session ticket goes, with `from_start` its checkpoint."""
+
+        def work(connection: Connection) -> None:
+            values: dict[str, Any] = {"due_at": due_at, "error": error, "attempts": attempts, **_FREE}
+            if new_grant:
+                values["grant"] = None
+            if from_start:
+                values |= {"checkpoint": None, "resent": jobs.c.resent + jobs.c.sent, "sent": 0}
+                sent = connection.execute(select(jobs.c.sent).where(jobs.c.id == id_)).scalar() or 0
+                self._count(connection, bytes_resent=sent)
+            self._apply(connection, Event.DELAY, worker, id_, now, values)
+
+        await self._writer.call(work)
+
+    async def store(
+        self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, again: int
+    ) -> None:
+        """Notes that the remote has the file whole; `more` and `again` as for `advance`."""
+
+        def work(connection: Connection) -> None:
+            self._apply(
+                connection,
+                Event.STORE,
+                worker,
+                id_,
+                now,
+                {
+                    "receipt": receipt,
+                    "key": receipt.key,
+                    "digest": digest,
+                    "sent": jobs.c.size,
+                    "resent": jobs.c.resent + again,
+                    "grant": None,
+                    "checkpoint": None,
+                    "attempts": 0,
+                    "error": None,
+                    "lease_until": now + LEASE,
+                },
+            )
+            self._count(connection, bytes_sent=more, bytes_resent=again)
+
+        await self._writer.call(work, durable=True)
+
+    async def note(
+        self, worker: str, id_: int, now: float, *, note: str, due_at: float, error: str | None
+    ) -> None:
+        """Notes how far a follow-up came, and when it goes on."""
+        await self._move(
+            Event.NOTE,
+            worker,
+            id_,
+            now,
+            note=note,
+            due_at=due_at,
+            error=error,
+            attempts=jobs.c.attempts + 1,
+            **_FREE,
+        )
+
+    async def finish(self, worker: str, id_: int, now: float, *, receipt: Receipt) -> None:
+        """Ends a job and catalogues its file, in one commit."""
+
+        def work(connection: Connection) -> None:
+            row = self._apply(
+                connection,
+                Event.FINISH,
+                worker,
+                id_,
+                now,
+                {"receipt": receipt, "note": None, "attempts": 0, "error": None, **_FREE},
+            )
+            self._catalogue(connection, row, receipt, now)
+
+        await self._writer.call(work, durable=True)
+
+    def _catalogue(self, connection: Connection, row: Row[Any], receipt: Receipt, now: float) -> None:
+        connection.execute(
+            update(entries)
+            .where(entries.c.parent == row.parent, entries.c.name == row.name, IS_CURRENT)
+            .values(current=False)
+        )
+        key_parent, key_name = split(join(row.provider, key_path(receipt.key)))
+        values = {
+            "host": self._host,
+            "provider": row.provider,
+            "key": receipt.key,
+            "key_parent": key_parent,
+            "key_name": key_name,
+            "watch": row.watch,
+            "parent": row.parent,
+            "name": row.name,
+            "current": True,
+            **_stamp(row)._asdict(),
+            "digest": row.digest,
+            "etag": receipt.etag,
+            "url": receipt.url,
+            "verified": receipt.verified,
+            "facts": receipt.facts,
+            "stored_at": now,
+        }
+        connection.execute(
+            _insert(connection, entries)
+            .values(values)
+            .on_conflict_do_update(index_elements=[entries.c.provider, entries.c.key], set_=values)
+        )
+
+    async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
+        """Ends a job whose version of the file is no more."""
+        await self._move(
+            Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE
+        )
+
+    async def reject(self, worker: str, id_: int, now: float, *, error: str) -> None:
+        """Ends a job that the provider will never accept; a person's `retry` brings it back."""
+        await self._move(Event.REJECT, worker, id_, now, grant=None, checkpoint=None, error=error, **_FREE)
+
+    # People
+
+    async def retry(self, ids: Sequence[int] | None, now: float) -> int:
+        """Makes rejected and waiting jobs due at once; all of them with None. Returns how many."""
+
+        def work(connection: Connection) -> int:
+            count = 0
+            chosen = jobs.c.id.in_(ids) if ids is not None else true()
+            for state in sources(Event.RETRY):
+                count += connection.execute(
+                    update(jobs)
+                    .where(jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
+                    .values(
+                        state=TRANSITIONS[state, Event.RETRY],
+                        due_at=now,
+                        attempts=0,
+                        error=None,
+                        updated_at=now,
+                    )
+                ).rowcount
+            return count
+
+        return await self._writer.call(work, durable=True)
+
+    async def forget(self, ids: Sequence[int], now: float) -> int:
+        """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
+
+        def work(connection: Connection) -> int:
+            return connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.id.in_(ids),
+                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
+                )
+                .values(
+                    state=State.SUPERSEDED,
+                    grant=None,
+                    checkpoint=None,
+                    error=FORGOTTEN,
+                    updated_at=now,
+                    **_FREE,
+                )
+            ).rowcount
+
+        return await self._writer.call(work, durable=True)
+
+    # Bookkeeping
+
+    async def count(self, **amounts: int) -> None:
+        """Adds to the installation's counters."""
+        await self._writer.call(lambda connection: self._count(connection, **amounts))
+
+    async def tidy(self) -> None:
+        """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it."""
+
+        def quiet(connection: Connection) -> bool:
+            return connection.execute(select(jobs.c.id).where(IS_OPEN).limit(1)).first() is None
+
+        if await self._writer.call(quiet):
+            await self._writer.checkpoint()
+
+    async def settled(self, ids: Sequence[int]) -> list[Job]:
+        """Returns those of the jobs that need no more work."""
+
+        def work(connection: Connection) -> list[Job]:
+            rows = connection.execute(select(jobs).where(jobs.c.id.in_(ids), ~IS_OPEN))
+            return [job(row) for row in rows]
+
+        return await self._writer.call(work)
+
+    def _count(self, connection: Connection, **amounts: int) -> None:
+        for name, amount in amounts.items():
+            if amount:
+                statement = _insert(connection, counters).values(host=self._host, name=name, value=amount)
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=[counters.c.host, counters.c.name],
+                        set_={"value": counters.c.value + amount},
+                    )
+                )
+
+    async def _move(
+        self, event: Event, worker: str, id_: int, now: float, *, durable: bool = False, **values: Any
+    ) -> None:
+        def work(connection: Connection) -> None:
+            self._apply(connection, event, worker, id_, now, values)
+
+        await self._writer.call(work, durable=durable)
+
+    def _apply(
+        self,
+        connection: Connection,
+        event: Event,
+        worker: str,
+        id_: int,
+        now: float,
+        values: dict[str, Any],
+    ) -> Row[Any]:
+        for state in sources(event):
+            row = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == id_, jobs.c.lease == worker, jobs.c.state == state)
+                .values(state=TRANSITIONS[state, event], updated_at=now, **values)
+                .returning(jobs)
+            ).first()
+            if row is not None:
+                return row
+        raise LostLease(f"job {id_} is no longer held by {worker}")
+
+
+_FREE: dict[str, Any] = {"lease": None, "lease_until": None}
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    """Returns the INSERT of the database in use; both know ON CONFLICT, each in a class of its own."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def _place(watch: str, path: str) -> dict[str, str]:
+    parent, name = split(path)
+    return {"parent": join(watch, parent), "name": name}
+
+
+def _stamp(row: Any) -> Stamp:
+    return Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns)
+
+
+def job(row: Row[Any]) -> Job:
+    """Reads one row of `jobs`."""
+    return Job(
+        id=row.id,
+        watch=row.watch,
+        path=join(row.parent.partition("/")[2], row.name),
+        provider=row.provider,
+        stamp=_stamp(row),
+        state=State(row.state),
+        key=row.key,
+        grant=row.grant,
+        checkpoint=row.checkpoint,
+        receipt=None if row.receipt is None else msgspec.convert(row.receipt, Receipt),
+        note=row.note,
+        digest=row.digest,
+        sent=row.sent,
+        resent=row.resent,
+        attempts=row.attempts,
+        due_at=row.due_at,
+        leased=row.lease is not None,
+        error=row.error,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

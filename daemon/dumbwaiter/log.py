@@ -1,0 +1,97 @@
+"""Logging: structlog, and the standard library's loggers through the same pipe; redaction is its last step.
+
+A console for people on a terminal, JSON lines otherwise. Events are constant phrases with fields; the engine binds
+job, path and provider once. No message is let through that holds a token, a signature or a password, whoever wrote it.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from dumbwaiter.naming import shown
+
+_SECRETS = re.compile(
+    r"""(?ix)
+    \b(UPLOAD\s+[^:\s]+:)[^\s"'&]+                      # NOS token
+    | ((?:authorization|x-nos-token|cookie|checksum)["']?\s*[:=]\s*["']?)[^\s"',}]+(?:\s+[^\s"',}]+)?
+    | ([?&"'](?:\w*token|\w*signature|\w*secret|password|sign|credential)["']?\s*[=:]\s*["']?)[^\s"'&,}]+
+    """
+)
+
+
+def redact(text: str) -> str:
+    """Returns `text` with everything that looks like a credential replaced."""
+    return _SECRETS.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
+
+
+def _clean(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Makes every field printable: names may hold bytes that no stream takes."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "event":
+            event[key] = shown(value)
+    return event
+
+
+def _redacted(_logger: Any, _method: str, line: Any) -> str:
+    return redact(str(line))
+
+
+def configure(
+    level: str = "info", form: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
+) -> None:
+    """Sets up logging for the process. Log lines go to `stream`, standard error by default."""
+    stream = stream or sys.stderr
+    console = form == "console" or (form == "auto" and stream.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        _clean,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        )
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    if not console:
+        shared.append(structlog.processors.ExceptionRenderer())  # no locals: they may hold secrets
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Handler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                renderer,
+                _redacted,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "apscheduler", "uvicorn", "asyncio", "watchdog", "alembic"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Never lets a log call fail: a full disk or a closed terminal is no reason to stop an upload."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
+        pass
+
+
+def get(name: str) -> Any:
+    """Returns a logger; `bind` adds fields that every line of a piece of work carries."""
+    return structlog.get_logger(name)

@@ -1,0 +1,175 @@
+"""The nouns: values that travel between modules. Nothing here does anything.
+
+Paths are text with undecodable bytes as surrogates (what `os.fsdecode` gives), separated by "/", and relative to
+the folder of their watch. Times are seconds since the epoch, sizes are bytes.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Secret:
+    """A text that never shows itself; `reveal` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class Stamp(NamedTuple):
+    """Names one version of a file's bytes."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        # Some file systems number beyond what a database's integer holds.
+        return cls(
+            status.st_ino & 0x7FFF_FFFF_FFFF_FFFF, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+    def same_but_touched(self, other: "Stamp") -> bool:
+        """True when only the ctime moved: chmod, a rename, a restored mtime. The digest decides what that was."""
+        return self[:3] == other[:3] and self.ctime_ns != other.ctime_ns
+
+
+def stamp_of_regular(status: os.stat_result) -> Stamp | None:
+    """Returns the stamp of a regular file, None for anything else."""
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+class Sighting(NamedTuple):
+    """This path may have changed. Losing one is harmless: the next scan repeats it."""
+
+    watch: str
+    path: str
+    closed: bool = False  # its writer closed it, or it was moved here whole
+
+
+class State(StrEnum):
+    """What is true of the remote. Who is at work says the lease."""
+
+    PENDING = "pending"
+    STORED = "stored"
+    DONE = "done"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+class Receipt(Struct, frozen=True, omit_defaults=True):
+    """What the remote says it has."""
+
+    key: str
+    etag: str = ""
+    url: str | None = None
+    verified: str = (
+        ""  # how the bytes were compared: "md5", "size", ...; empty when the vendor offers nothing
+    )
+    facts: dict[str, str] = {}
+
+
+class Job(Struct, frozen=True):
+    """The durable intent to bring one version of one file to one provider."""
+
+    id: int
+    watch: str
+    path: str
+    provider: str
+    stamp: Stamp
+    state: State
+    key: str | None = None
+    grant: str | None = None  # the session ticket as stored, owner-only, until the job ends
+    checkpoint: str | None = None
+    receipt: Receipt | None = None
+    note: str | None = None  # where a follow-up stands
+    digest: str | None = None
+    sent: int = 0
+    resent: int = 0
+    attempts: int = 0
+    due_at: float = 0.0
+    leased: bool = False
+    error: str | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.stamp.size
+
+
+class Entry(Struct, frozen=True):
+    """One line of the catalog: what is at a provider, and which file it was."""
+
+    id: int
+    provider: str
+    key: str
+    watch: str
+    path: str
+    stamp: Stamp
+    stored_at: float
+    url: str | None = None
+    etag: str = ""
+    verified: str = ""
+    facts: Mapping[str, str] = {}
+
+    @property
+    def size(self) -> int:
+        return self.stamp.size
+
+
+class Ask(Struct, frozen=True):
+    """What a broker needs to know of a file to get it a grant."""
+
+    name: str  # the file's own name
+    key: str  # proposed; the broker may prefix or replace it
+    size: int
+    mime: str
+
+
+class Limits(Struct, frozen=True):
+    """What a grant says it will accept. None: nothing said."""
+
+    size_min: int | None = None
+    size_max: int | None = None
+    mime: tuple[str, ...] = ()
+
+
+class Grant(Struct, frozen=True):
+    """Permission to upload. `ticket` is what the transport needs; its type joins broker and transport."""
+
+    ticket: Any
+    key: str
+    expires_at: float | None = None  # None: not said
+    limits: Limits = Limits()
+
+
+class FollowUp(Struct, frozen=True):
+    """What came of a follow-up: the receipt as it is now, and, if there is more to do, in how many seconds."""
+
+    receipt: Receipt
+    later: float | None = None
+    error: str | None = None

@@ -1,0 +1,63 @@
+"""Names: what a file is called at the remote, and how any name is shown to people. Pure."""
+
+import re
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\\ud800-\udfff]")
+_AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
+NAME_MAX = 255  # bytes in one name, on every file system that matters
+
+
+def shown(name: str) -> str:
+    """Returns `name` fit for a terminal, a log and strict JSON, and unlike any other name's.
+
+    Control characters and bytes that are no UTF-8 become backslash escapes, a backslash is doubled.
+    """
+    return _UNSAFE.sub(_backslashed, name)
+
+
+def _backslashed(match: re.Match[str]) -> str:
+    character = match.group()
+    if character == "\\":
+        return "\\\\"
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries an undecodable byte
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def split(path: str) -> tuple[str, str]:
+    """Splits a path into parent and name; the parent of a single name is empty."""
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
+def join(*parts: str) -> str:
+    """Joins path parts with "/", leaving out the empty ones."""
+    return "/".join(part for part in parts if part)
+
+
+def key_path(key: str) -> str:
+    """Returns a remote key as a path that a file system can hold.
+
+    Different keys give different paths: "%" and control characters are percent-escaped, and so is any name that a
+    folder cannot hold: empty, ".", "..", or longer than 255 bytes (cut, with a digest of the whole).
+    """
+    return "/".join(_component(part) for part in key.split("/"))
+
+
+def _component(part: str) -> str:
+    if part in {"", ".", ".."}:
+        return "%" + part.replace(".", "%2E")
+    escaped = _AWKWARD.sub(lambda match: f"%{ord(match.group()):02X}", part)
+    encoded = escaped.encode("utf-8", "surrogateescape")
+    if len(encoded) <= NAME_MAX:
+        return escaped
+    from hashlib import blake2s
+
+    tail = f"%~{blake2s(encoded, digest_size=8).hexdigest()}"
+    return encoded[: NAME_MAX - len(tail)].decode("utf-8", "ignore") + tail
+
+
+def propose(path: str) -> str:
+    """Returns the key for a file: its path below the watch, as UTF-8 can say it."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

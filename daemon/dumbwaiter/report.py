@@ -1,0 +1,118 @@
+"""What the journal says of the work: counts, totals, and jobs as people and programs are told of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Select, func, select
+
+from dumbwaiter.journal import job
+from dumbwaiter.model import Entry, Job, State
+from dumbwaiter.naming import join, shown, split
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
+
+LISTED = 1000  # jobs in one answer
+COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
+
+
+def totals(engine: Engine) -> dict[str, int]:
+    """Returns the number of jobs in each state, and the counters."""
+    by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+    amounts = select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)
+    zero = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)
+    return zero | _pairs(engine, by_state) | _pairs(engine, amounts)
+
+
+def waiting_by_watch(engine: Engine) -> dict[str, int]:
+    """Returns how many jobs of each watch have work left."""
+    return _pairs(engine, select(jobs.c.watch, func.count()).where(IS_OPEN).group_by(jobs.c.watch))
+
+
+def files_by_watch(engine: Engine) -> dict[str, int]:
+    """Returns how many files of each watch are at their provider."""
+    return _pairs(engine, select(entries.c.watch, func.count()).where(IS_CURRENT).group_by(entries.c.watch))
+
+
+def _pairs(engine: Engine, query: Select[Any]) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {name: int(count) for name, count in connection.execute(query)}
+
+
+def seen_watches(engine: Engine) -> set[str]:
+    """Returns the watches that ever had a job."""
+    with engine.connect() as connection:
+        return set(connection.execute(select(jobs.c.watch).distinct()).scalars())
+
+
+def open_jobs(engine: Engine) -> list[Job]:
+    """Returns jobs with work left, those at work first, then by when they are due."""
+    return _jobs(engine, IS_OPEN, jobs.c.lease.is_(None), jobs.c.due_at, jobs.c.id)
+
+
+def rejected(engine: Engine) -> list[Job]:
+    """Returns jobs that need a person."""
+    return _jobs(engine, jobs.c.state == State.REJECTED, jobs.c.updated_at.desc())
+
+
+def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:
+    """Returns all jobs of one file, newest first."""
+    parent, name = split(path)
+    where = (jobs.c.parent == join(watch, parent)) & (jobs.c.name == name)
+    return _jobs(engine, where, jobs.c.id.desc())
+
+
+def jobs_by_id(engine: Engine, ids: Sequence[int]) -> list[Job]:
+    """Returns the jobs with these ids."""
+    return _jobs(engine, jobs.c.id.in_(ids), jobs.c.id)
+
+
+def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any) -> list[Job]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(jobs).where(where).order_by(*order).limit(LISTED))
+        return [job(row) for row in rows]
+
+
+def job_facts(one: Job) -> dict[str, Any]:
+    """Returns a job as JSON shows it."""
+    return {
+        "id": one.id,
+        "watch": one.watch,
+        "path": shown(one.path),
+        "provider": one.provider,
+        "key": one.key,
+        "state": one.state.value,
+        "size": one.size,
+        "sent": one.sent,
+        "resent": one.resent,
+        "attempts": one.attempts,
+        "due_at": one.due_at,
+        "active": one.leased,
+        "error": one.error,
+        "url": one.receipt.url if one.receipt else None,
+    }
+
+
+def entry_facts(one: Entry) -> dict[str, Any]:
+    """Returns an entry as JSON shows it."""
+    return {
+        "provider": one.provider,
+        "key": one.key,
+        "watch": one.watch,
+        "path": shown(one.path),
+        "size": one.size,
+        "stored_at": one.stored_at,
+        "url": one.url,
+        "etag": one.etag,
+        "verified": one.verified,
+        "facts": dict(one.facts),
+    }
+
+
+def snapshot(engine: Engine, *, listed: bool = True) -> dict[str, Any]:
+    """Returns what `status --json` can say without a daemon."""
+    jobs_shown = (*open_jobs(engine), *rejected(engine)) if listed else ()
+    return {"jobs": [job_facts(one) for one in jobs_shown], "totals": totals(engine)}
+
+
+def nothing() -> dict[str, Any]:
+    """Returns what `snapshot` says of a journal that is not there yet."""
+    return {"jobs": [], "totals": dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)}

@@ -1,0 +1,178 @@
+"""Looks at the disk: all files of a folder tree, or one file and whether somebody still writes to it.
+
+Everything is judged on open descriptors, each opened from its parent's. So no link is followed, no other file system
+is entered, and a path may be longer than the kernel takes in one piece. One folder at a time is in memory.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+
+from dumbwaiter.ignore import Rules
+from dumbwaiter.model import Stamp, stamp_of_regular
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # the last two: something else stands there now
+_HELD = 16  # descriptors; a tree may be deeper than a process may have files open
+
+Skipped = Callable[[str, OSError], None]
+Folder = tuple[str, list[os.DirEntry[str]]]
+
+
+class Branch:
+    """Descriptors of a root and of the folders on the way to the one opened last. Raises OSError without a root."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._way: deque[tuple[str, int]] = deque()
+
+    def open(self, folder: str) -> int:
+        """Returns a descriptor that stays valid until the next call. Raises OSError."""
+        while self._way and not folder.startswith(self._way[-1][0] + "/"):
+            os.close(self._way.pop()[1])
+        at, descriptor = self._way[-1] if self._way else ("", self._root)
+        for name in folder[len(at) :].split("/"):
+            if name:
+                at = f"{at}/{name}" if at else name
+                descriptor = os.open(name, _FOLDER, dir_fd=descriptor)
+                self._way.append((at, descriptor))
+                if len(self._way) > _HELD:
+                    os.close(self._way.popleft()[1])
+        return descriptor
+
+    def close(self) -> None:
+        while self._way:
+            os.close(self._way.pop()[1])
+        os.close(self._root)
+
+
+def walk(
+    root: str,
+    enters: Callable[[str], bool],
+    folder: str = "",
+    *,
+    opened: Callable[[str, int], bool] = lambda _folder, _descriptor: True,
+    skipped: Skipped = lambda _folder, _error: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Folder]:
+    """Yields each folder with its entries that are no folders; these can be asked until the next step.
+
+    `opened` gets each folder and its descriptor before it is listed, and may refuse it. Raises FileNotFoundError
+    without a root; a folder that went away meanwhile is none; one that cannot be read, or is another file
+    system's (EXDEV), is told to `skipped`.
+    """
+    with closing(Branch(root)) as branch:
+        device = os.fstat(branch.open("")).st_dev
+        ahead = [folder] if enters(folder) else []
+        while ahead and not stop():
+            here = ahead.pop()
+            try:
+                descriptor = branch.open(here)
+                if os.fstat(descriptor).st_dev != device:
+                    skipped(here, OSError(errno.EXDEV, "another file system is mounted there"))
+                    continue
+                if not opened(here, descriptor):
+                    continue
+                entries, folders = _list(descriptor)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    skipped(here, error)
+                continue
+            paths = (f"{here}/{name}" if here else name for name in folders)
+            ahead.extend(path for path in paths if enters(path))
+            yield here, entries
+
+
+def _list(descriptor: int) -> tuple[list[os.DirEntry[str]], list[str]]:
+    entries: list[os.DirEntry[str]] = []
+    folders: list[str] = []
+    with os.scandir(descriptor) as listing:
+        for entry in listing:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            else:
+                entries.append(entry)
+    return entries, folders
+
+
+def scan(
+    root: str,
+    rules: Rules,
+    folder: str = "",
+    *,
+    skipped: Skipped = lambda _folder, _error: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[str, list[tuple[str, Stamp]]]]:
+    """Yields every folder with name and stamp of the regular files that the rules take, empty folders too.
+
+    `skipped` is told which folders were left out and why. Raises FileNotFoundError without a root.
+    """
+    takes = rules.takes
+    for here, entries in walk(root, rules.enters, folder, skipped=skipped, stop=stop):
+        prefix = f"{here}/" if here else ""
+        files: list[tuple[str, Stamp]] = []
+        for entry in entries:
+            try:
+                if entry.is_file(follow_symlinks=False) and takes(prefix + entry.name):
+                    files.append((entry.name, Stamp.of(entry.stat(follow_symlinks=False))))
+            except OSError:  # gone since it was listed
+                continue
+        yield here, files
+
+
+def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:
+    """Returns the stamp of a regular file and whether somebody has it open for writing; None where that is unknown.
+
+    No stamp: nothing there, or nothing that is a file, or no way to it. Raises OSError when that could not be found
+    out; asking again later may help.
+    """
+    folder, _, name = path.rpartition("/")
+    try:
+        with closing(Branch(root)) as branch:
+            return _look(branch.open(folder), name)
+    except PermissionError:
+        return None, None
+    except OSError as error:
+        if error.errno in _GONE:
+            return None, None
+        raise
+
+
+def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
+    stamp = stamp_of_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    if stamp is None:  # opening a device can have effects
+        return None, None
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+    except BlockingIOError:  # another program holds a lease and may be writing under it
+        return stamp, True
+    except PermissionError:
+        return stamp, None
+    try:
+        writing = _writing(descriptor)
+        return stamp_of_regular(os.fstat(descriptor)), writing
+    finally:
+        os.close(descriptor)
+
+
+def _writing(descriptor: int) -> bool | None:
+    """Asks by a read lease, which the kernel refuses while anybody can write, be it through a mapping.
+
+    Only a file's owner may ask, and only local file systems answer.
+    """
+    try:
+        # A writer that comes now is announced by SIGIO unless told otherwise, and that would end the process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

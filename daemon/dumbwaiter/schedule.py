@@ -1,0 +1,71 @@
+"""The clock: APScheduler runs dispatch, refresh, rescan and tidy.
+
+Due times live in the journal and in the journal only; the scheduler wakes. It reckons by the wall clock, so a
+heartbeat on the monotonic one looks whether the wall clock jumped, or the machine slept, and then runs everything.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from dumbwaiter import log
+
+BEAT = 5.0
+JUMP = 3.0  # seconds between the two clocks that are no drift any more
+
+
+class Schedule:
+    """Repeating work by name; each runs once at a time, and is never skipped for being late."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._scheduler: Any = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+        self._beat: asyncio.Task[None] | None = None
+        self._log = log.get("schedule")
+
+    def every(self, name: str, seconds: float, work: Callable[..., Awaitable[None]], *args: str) -> None:
+        """Runs `work` every so often, the first time after one interval."""
+        self._scheduler.add_job(work, "interval", args, seconds=seconds, id=name, name=name)
+
+    def now(self, name: str) -> None:
+        """Runs `name` as soon as possible."""
+        self.at(name, self._clock())
+
+    def at(self, name: str, when: float) -> None:
+        """Brings the next run of `name` forward to `when`; a nearer one stays."""
+        job = self._scheduler.get_job(name)
+        moment = datetime.fromtimestamp(when, UTC)
+        if job is not None and (job.next_run_time is None or moment < job.next_run_time):
+            job.modify(next_run_time=moment)
+
+    def start(self, jumped: Callable[[str], None]) -> None:
+        """Starts; `jumped` is told when the clock or the machine left out some time."""
+        self._scheduler.start()
+        self._beat = asyncio.create_task(self._watch_clock(jumped), name="clock")
+
+    async def close(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            await asyncio.gather(self._beat, return_exceptions=True)
+            self._scheduler.shutdown(wait=False)
+
+    async def _watch_clock(self, jumped: Callable[[str], None]) -> None:
+        before = self._clock() - time.monotonic()
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(BEAT)
+            now = self._clock() - time.monotonic()
+            late = time.monotonic() - started - BEAT
+            if abs(now - before) > JUMP or late > JUMP:
+                reason = "the clock was set" if abs(now - before) > JUMP else "the machine slept"
+                self._log.info("time jumped", reason=reason, seconds=round(now - before, 1))
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=datetime.fromtimestamp(self._clock(), UTC))
+                jumped(reason)
+            before = now

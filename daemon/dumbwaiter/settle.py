@@ -1,0 +1,176 @@
+"""Decides when a file is finished: it is quiet, two stamps agree, and nobody is seen writing.
+
+Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
+makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
+to be quiet for twice the longest pause it made so far, so that a slow copy is not taken half-way. A plain sighting
+never prolongs a wait: it may come from a scan, and scans repeat; the stamps show whether anything changed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from heapq import heappop, heappush
+from math import inf
+from typing import NamedTuple
+
+from dumbwaiter.model import Sighting, Stamp
+
+SETTLE = 2.0  # seconds, for a watch that says nothing
+RECHECK = 0.2  # seconds between the two stamps after a close
+MOMENT = (
+    0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
+)
+LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
+
+Name = tuple[str, str]  # watch, path
+
+
+class Ready(NamedTuple):
+    """A finished file: this version of it may be read."""
+
+    watch: str
+    path: str
+    stamp: Stamp
+
+
+class _Wait:
+    """What is known of one path that is not finished."""
+
+    __slots__ = ("closed", "closed_at", "due", "pause", "queued", "since", "stamp")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.closed_at = 0.0
+        self.stamp: Stamp | None = None
+        self.since = 0.0  # when that stamp was first seen
+        self.pause = 0.0  # the longest between two changes
+        self.due = inf  # when to look; never while somebody looks
+        self.queued = inf  # the earliest line in the queue that stands for it
+
+
+class Settle:
+    """The paths that are waiting to become quiet. `seconds` is the settle time of each watch."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._seconds = dict(seconds)
+        self._waits: dict[Name, _Wait] = {}
+        self._queue: list[tuple[float, Name]] = []
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def pending(self, watch: str) -> int:
+        """Returns how many files of a watch are waiting."""
+        return self._counts[watch]
+
+    def sight(self, sighting: Sighting, now: float) -> None:
+        """Begins to wait for a path, or notes that more has happened to it."""
+        name = (sighting.watch, sighting.path)
+        wait = self._waits.get(name)
+        if wait is None:
+            wait = self._waits[name] = _Wait()
+            self._counts[sighting.watch] += 1
+        if sighting.closed:
+            self._close(wait, now)
+            self._plan(name, wait, now)
+        else:
+            wait.closed = False
+            # the close mostly follows at once, and saves this look
+            self._plan(name, wait, min(wait.due, now + self._step(name[0])))
+
+    @staticmethod
+    def _close(wait: _Wait, now: float) -> None:
+        # A first close ends whatever pauses there were; one after another is a writer that opens again and again.
+        wait.pause = max(wait.pause, now - wait.closed_at) if wait.closed else 0.0
+        wait.closed = True
+        wait.closed_at = now
+        wait.stamp = None
+
+    def due(self, now: float) -> list[Name]:
+        """Returns the paths to look at now. Each is out until `observe` is told of it, or it is sighted again."""
+        out: list[Name] = []
+        while self._first() <= now:
+            name = heappop(self._queue)[1]
+            wait = self._waits[name]
+            wait.due = wait.queued = inf
+            out.append(name)
+        return out
+
+    def next_wake(self) -> float | None:
+        """Returns when `due` will have something, None if nothing is waiting."""
+        first = self._first()
+        return None if first == inf else first
+
+    def observe(
+        self, watch: str, path: str, stamp: Stamp | None, now: float, writing: bool | None = None
+    ) -> Ready | None:
+        """Takes what a look at the path has found and returns the file if it is finished.
+
+        No stamp means that there is no such file, and the path is forgotten. `writing` is whether somebody has the
+        file open for writing, None if that cannot be known.
+        """
+        name = (watch, path)
+        wait = self._waits.get(name)
+        if wait is None:
+            return None
+        if stamp is None:
+            self._drop(name)
+            return None
+        if stamp != wait.stamp:
+            self._change(wait, stamp, now)
+        quiet_at = wait.since + self._quiet(watch, wait)
+        if writing:
+            quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
+        elif quiet_at <= now:
+            self._drop(name)
+            return Ready(watch, path, stamp)
+        self._plan(name, wait, quiet_at)
+        return None
+
+    def _change(self, wait: _Wait, stamp: Stamp, now: float) -> None:
+        if wait.stamp is not None:
+            wait.pause = max(wait.pause, now - wait.since)
+            wait.closed = False  # somebody else goes on with it, whose close is still to come
+        wait.stamp = stamp
+        wait.since = now
+
+    def forget(self, watch: str) -> None:
+        """Forgets all paths of a watch."""
+        for name in [name for name in self._waits if name[0] == watch]:
+            self._drop(name)
+
+    def _settle(self, watch: str) -> float:
+        return self._seconds.get(watch, SETTLE)
+
+    def _step(self, watch: str) -> float:
+        """Returns the shortest time between two looks."""
+        return max(MOMENT, min(self._settle(watch), RECHECK))
+
+    def _quiet(self, watch: str, wait: _Wait) -> float:
+        """Returns how long the path has to show the same stamp."""
+        least = self._step(watch) if wait.closed else max(MOMENT, self._settle(watch))
+        return max(least, min(LONGEST, 2 * wait.pause))
+
+    def _drop(self, name: Name) -> None:
+        del self._waits[name]  # its lines in the queue find nothing, and fall out
+        self._counts[name[0]] -= 1
+
+    def _plan(self, name: Name, wait: _Wait, when: float) -> None:
+        """Sets the next look. A line is added only for an earlier time, so the queue stays as long as the waits."""
+        wait.due = when
+        if when < wait.queued:
+            wait.queued = when
+            heappush(self._queue, (when, name))
+
+    def _first(self) -> float:
+        """Brings the next look to the top of the queue and returns its time."""
+        while self._queue:
+            when, name = self._queue[0]
+            wait = self._waits.get(name)
+            if wait is not None and when == wait.queued == wait.due:
+                return when
+            heappop(self._queue)
+            if wait is not None and when == wait.queued:
+                wait.queued = inf
+                self._plan(name, wait, wait.due)
+        return inf

@@ -1,0 +1,1 @@
+"""The database under journal and catalog: tables, connections, one writer thread, migrations."""

@@ -1,0 +1,194 @@
+"""Connections to the journal's database: one that writes, on a thread of its own, and short read-only ones.
+
+SQLite runs in WAL mode. Its one writer begins each transaction as a writer (`BEGIN IMMEDIATE`), because a reader
+that turns writer half way is refused without waiting; readers cannot write and never checkpoint.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+
+from dumbwaiter.errors import JournalTrouble
+
+T = TypeVar("T")
+
+GROUP = 256  # jobs in one commit: bounds what a crash takes back and how long a waiter waits
+
+
+def journal_url(state: str, configured: str | None = None) -> URL:
+    """Returns where the journal is: as configured, else a file in the state folder."""
+    return (
+        make_url(configured)
+        if configured
+        else URL.create("sqlite", database=os.path.join(state, "journal.db"))
+    )
+
+
+def writing(url: URL) -> Engine:
+    """Returns an engine for the one writer. The SQLite file is created readable by its owner only."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    assert url.database
+    os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "secure_delete=ON",  # a session ticket that is cleared is gone from the file too
+            "wal_autocheckpoint=1000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def reading(url: URL) -> Engine:
+    """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+    return create_engine(
+        f"sqlite:///file:{quote(url.database or '')}?mode=ro&uri=true",
+        connect_args={"timeout": 30, "check_same_thread": False},
+        isolation_level="AUTOCOMMIT",  # a transaction left open would keep the write-ahead log from being reset
+    )
+
+
+class _Wish(NamedTuple):
+    work: Callable[[Connection], Any]
+    durable: bool
+    done: Future[Any]
+
+
+class _Order(NamedTuple):
+    """Something to do between transactions."""
+
+    close: bool
+    done: Future[None]
+
+
+class Writer:
+    """The journal's own thread. What is queued while a commit runs shares the next one.
+
+    `submit` is for other threads, `call` for coroutines. A function that raises takes nothing with it: the group is
+    rolled back and each member runs alone, so a function must not have effects outside the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
+        self._level = "NORMAL"
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
+        """Queues `work`. With `durable` its commit survives a power cut, otherwise a crash of the process only."""
+        wish = _Wish(work, durable, Future())
+        self._queue.put(wish)
+        return wish.done
+
+    async def call(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        """Runs `work` in a committed transaction and returns its result, or raises what it raised.
+
+        Trouble with the database itself is raised as `JournalTrouble`.
+        """
+        # A cancelled waiter must not stop a commit that is under way.
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self.submit(work, durable=durable)))
+        except DBAPIError as error:
+            raise JournalTrouble(f"the journal cannot be written: {error.orig}") from None
+
+    async def checkpoint(self) -> None:
+        """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more."""
+        await asyncio.wrap_future(self._order(close=False))
+
+    def close(self) -> None:
+        """Commits what is queued, then ends the thread and its connections."""
+        self._order(close=True).result()
+        self._thread.join()
+        self._engine.dispose()
+
+    def _order(self, *, close: bool) -> "Future[None]":
+        order = _Order(close, Future())
+        self._queue.put(order)
+        return order.done
+
+    def _run(self) -> None:
+        while True:
+            group, order = self._gather()
+            if group:
+                self._commit(group)
+            if order is not None:
+                self._obey(order)
+                if order.close:
+                    return
+
+    def _gather(self) -> tuple[list[_Wish], _Order | None]:
+        group: list[_Wish] = []
+        item = self._queue.get()
+        while isinstance(item, _Wish):
+            group.append(item)
+            if len(group) == GROUP:
+                return group, None
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return group, None
+        return group, item
+
+    def _obey(self, order: _Order) -> None:
+        try:
+            if self._sqlite:
+                with self._engine.connect() as connection:
+                    _driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except Exception as error:  # noqa: BLE001 - the waiter is told, whatever it is
+            order.done.set_exception(error)
+        else:
+            order.done.set_result(None)
+
+    def _commit(self, group: list[_Wish]) -> None:
+        try:
+            results = self._transaction(group)
+        except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
+            if len(group) == 1:
+                group[0].done.set_exception(error)
+            else:
+                for wish in group:
+                    self._commit([wish])
+            return
+        for wish, result in zip(group, results, strict=True):
+            wish.done.set_result(result)
+
+    def _transaction(self, group: list[_Wish]) -> list[Any]:
+        with self._engine.connect() as connection:
+            self._set_level(connection, "FULL" if any(wish.durable for wish in group) else "NORMAL")
+            with connection.begin():
+                return [wish.work(connection) for wish in group]
+
+    def _set_level(self, connection: Connection, level: str) -> None:
+        if self._sqlite and level != self._level:
+            _driver(connection).execute(f"PRAGMA synchronous={level}")
+            self._level = level
+
+
+def _driver(connection: Connection) -> Any:
+    """The driver's own connection; what runs on it is in no transaction of SQLAlchemy's."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    return driver

@@ -1,0 +1,150 @@
+"""The schema. Every column is explained here; `migrations/` brings an older database to it.
+
+Paths and keys are stored as the bytes they are (file names need not be UTF-8) and split into parent and name, where
+the parent begins with the name of the tree's first folder (a watch or a provider). So one index on (parent, name)
+answers look-up and listing of a tree, and comparing bytes gives the same order in every database.
+"""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    literal_column,
+)
+
+SCHEMA = "0001"  # the newest revision in migrations/versions
+
+
+class PathBytes(TypeDecorator[str]):
+    """Text with surrogates in Python, the file system's bytes in the database."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.encode("utf-8", "surrogateescape")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else bytes(value).decode("utf-8", "surrogateescape")
+
+
+class Json(TypeDecorator[Any]):
+    """A value that msgspec can write, as text; read back as plain objects."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else msgspec.json.decode(value)
+
+
+# SQLite gives "INTEGER PRIMARY KEY" its fast row number only under that very name.
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host", String(32), nullable=False),  # the installation whose disk holds the file
+    Column("watch", Text, nullable=False),  # name of the watch, "put" for files named on the command line
+    Column("parent", PathBytes, nullable=False),  # "WATCH/folder" of the file
+    Column("name", PathBytes, nullable=False),
+    Column("provider", Text, nullable=False),
+    # the stamp: which version of the file this job is about
+    Column("inode", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # lifecycle.State
+    Column("key", Text),  # remote name, settled before the first byte
+    Column("grant", Text),  # session ticket, JSON; a secret, so cleared when the upload ends
+    Column("checkpoint", Text),  # the transport's place, JSON; cleared with the grant
+    Column("receipt", Json),  # model.Receipt, once stored
+    Column("note", Text),  # the follow-up's place, JSON
+    Column("digest", Text),  # "xxh3:HEX" of the whole content, known when it is stored
+    Column("sent", BigInteger, nullable=False, default=0),  # bytes the server acknowledged
+    Column("resent", BigInteger, nullable=False, default=0),  # bytes sent more than once, at most
+    Column("attempts", Integer, nullable=False, default=0),  # failures in a row
+    Column("due_at", Float, nullable=False),  # not before
+    Column("lease", String(32)),  # who is at work; never a state
+    Column("lease_until", Float),
+    Column("error", Text),  # the latest failure, a sentence
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint(
+        "host", "parent", "name", "provider", "inode", "size", "mtime_ns", "ctime_ns", name="jobs_version"
+    ),
+)
+
+# A partial index serves only queries that repeat its condition to the letter, so these three stand here once.
+IS_OPEN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')", Boolean)
+IS_SHOWN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored', 'rejected')", Boolean)
+IS_CURRENT: ColumnElement[bool] = literal_column("current", Boolean)
+
+Index("jobs_due", jobs.c.host, jobs.c.due_at, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host", String(32), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("key", Text, nullable=False),  # exactly as the provider knows it
+    Column("key_parent", PathBytes, nullable=False),  # "PROVIDER/folder" in the keys tree, escaped
+    Column("key_name", PathBytes, nullable=False),
+    Column("watch", Text, nullable=False),
+    Column("parent", PathBytes, nullable=False),  # "WATCH/folder" in the files tree
+    Column("name", PathBytes, nullable=False),
+    Column("current", Boolean, nullable=False),  # the newest version under its path; older ones stay in keys/
+    Column(
+        "inode", BigInteger, nullable=False
+    ),  # the stamp tells whether the local original still is this version
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("digest", Text),
+    Column("etag", Text, nullable=False),
+    Column("url", Text),
+    Column("verified", Text, nullable=False),  # how the bytes were compared with the original's
+    Column("facts", Json, nullable=False),
+    Column("stored_at", Float, nullable=False),
+    UniqueConstraint("provider", "key", name="entries_key"),
+)
+Index("entries_keys", entries.c.key_parent, entries.c.key_name)
+Index(
+    "entries_files",
+    entries.c.parent,
+    entries.c.name,
+    sqlite_where=IS_CURRENT,
+    postgresql_where=IS_CURRENT,
+)
+Index("entries_stored", entries.c.stored_at)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("host", String(32), primary_key=True),
+    Column("name", String(32), primary_key=True),  # bytes_sent, bytes_resent, grants_requested
+    Column("value", BigInteger, nullable=False),
+)

@@ -1,0 +1,60 @@
+"""Brings a database to the schema this program knows: all migrations in one transaction, with a copy made before.
+
+A newer schema is refused by name, never guessed at.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.store.tables import SCHEMA
+
+
+def revision(connection: Connection) -> str | None:
+    """Returns the revision a database is at, None for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(engine: Engine) -> None:
+    """Leaves the database at `SCHEMA`. Raises `Failure` when it is newer than that."""
+    with engine.begin() as connection:
+        found = revision(connection)
+    if found == SCHEMA:
+        return
+    if found is not None and found > SCHEMA:
+        raise Failure(
+            f"the journal has schema {found}, this dumbwaiter knows {SCHEMA} at most: install the newer "
+            "dumbwaiter again, or point --state at another folder",
+            Exit.USAGE,
+        )
+    if found is not None:
+        _copy(engine, found)
+    _migrate(engine)
+
+
+def _copy(engine: Engine, found: str) -> None:
+    """Keeps the old database beside the new one. A server's databases are backed up by its own tools."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database:
+        return
+    copy = f"{database}.before-{SCHEMA}-from-{found}"
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command  # a tenth of a second that only a schema change pays
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

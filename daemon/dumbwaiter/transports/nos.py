@@ -1,0 +1,204 @@
+"""NetEase NOS: one object, sent in order, at most 4 MiB a time.
+
+After a break the server's offset is the truth; our own count is not. The context is the server's, opaque, and may
+change with every answer; it is tied to the object and to no node. The wire format is in NetEase's VOD manual,
+"upload by chunks" and "query the breakpoint".
+"""
+
+from hashlib import md5
+from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dumbwaiter.doors import Upload
+from dumbwaiter.errors import Reauth, Reject, Restart, Retry
+from dumbwaiter.model import MIB, Receipt
+from dumbwaiter.tickets import NosTicket
+from dumbwaiter.wire.message import FileSlice, Reply, Request, query
+
+CHUNK = 4 * MIB  # the server refuses more
+MD5_MAX = MIB  # up to here the digest of the whole file costs next to nothing
+STUCK = 3  # answers without progress before it counts as trouble
+DOUBTS = 5  # times to ask whether an upload that vanished is complete
+
+
+class Point(Struct, frozen=True, omit_defaults=True):
+    """Where the server told us to go on."""
+
+    offset: int = 0
+    context: str = ""  # empty until the first chunk is in
+    doubts: int = 0  # the last chunk was sent, and its answer did not say that all is well
+
+
+class _Answer(Struct, frozen=True):
+    offset: int | None = None
+    context: str | None = None
+
+
+class _Trouble(Struct, frozen=True, rename={"code": "errCode", "message": "errMsg"}):
+    code: str = ""
+    message: str = ""
+
+
+async def send(upload: Upload[NosTicket, Point]) -> Receipt:
+    """Sends the file, going on where the server says an earlier attempt came to."""
+    nodes = _Nodes(upload)
+    point = upload.checkpoint or Point()
+    if point.doubts:
+        return await _doubt(upload, point)
+    try:
+        if point.context:
+            point = await nodes.resume(point)
+        return await _send_from(upload, nodes, point)
+    except _Vanished as vanished:
+        # A finished upload is forgotten like an expired one; only the last chunk's turn leaves room for doubt.
+        if vanished.point.offset + CHUNK < upload.size:
+            raise Restart("NetEase no longer knows this upload") from None
+        return await _doubt(upload, vanished.point)
+
+
+async def _send_from(upload: Upload[NosTicket, Point], nodes: "_Nodes", point: Point) -> Receipt:
+    stuck = 0
+    while True:
+        chunk = await upload.read(point.offset, CHUNK)
+        try:
+            reached = await nodes.put(point, chunk)
+        except Retry as trouble:
+            nodes.switch(trouble)
+            if point.context:
+                point = await nodes.resume(point)
+            continue
+        if chunk.end == upload.size == reached.offset:
+            return Receipt(
+                upload.key,
+                verified="md5" if upload.size <= MD5_MAX else "",
+                facts={"bucket": upload.ticket.bucket},
+            )
+        stuck = stuck + 1 if reached.offset == point.offset else 0
+        if stuck == STUCK:
+            raise Retry("NetEase takes the bytes but does not get on")
+        point = reached
+        await upload.save(point, point.offset)
+
+
+async def _doubt(upload: Upload[NosTicket, Point], point: Point) -> Receipt:
+    """The upload is gone from the server: complete or lost. Asks elsewhere, a few times, then begins anew."""
+    receipt = await upload.confirm()
+    if receipt is not None:
+        return receipt
+    if point.doubts >= DOUBTS:
+        raise Restart("NetEase has neither the upload nor the object")
+    await upload.save(replace(point, doubts=point.doubts + 1), point.offset)
+    raise Retry("NetEase does not show the finished object yet", after=2.0**point.doubts)
+
+
+class _Vanished(Exception):
+    """The server does not know the context any more, or could not tell our side that all is stored."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+
+
+class _Nodes:
+    """The upload nodes, one in use; another one after each trouble, until all had their turn."""
+
+    def __init__(self, upload: Upload[NosTicket, Point]) -> None:
+        self._upload = upload
+        self._urls = upload.order(upload.ticket.nodes)
+        self._failures = 0
+
+    def switch(self, trouble: Retry) -> None:
+        """Turns to the next node. Raises `trouble` when none is left that was not tried since the last progress."""
+        self._failures += 1
+        if self._failures >= len(self._urls):
+            raise trouble
+        self._urls.append(self._urls.pop(0))
+
+    async def put(self, point: Point, chunk: FileSlice) -> Point:
+        """Sends one chunk and returns where the server is now."""
+        upload = self._upload
+        last = chunk.end == upload.size
+        headers = {"x-nos-token": upload.ticket.token, "content-type": upload.mime}
+        if chunk.data is not None and chunk.length == upload.size <= MD5_MAX:
+            headers["content-md5"] = md5(chunk.data, usedforsecurity=False).hexdigest()
+        reply = await upload.call(
+            Request(
+                "chunk",
+                "POST",
+                self._url(
+                    ("offset", point.offset),
+                    ("complete", "true" if last else "false"),
+                    *([("context", point.context)] if point.context else []),
+                    ("version", "1.0"),
+                ),
+                headers,
+                chunk,
+            )
+        )
+        if reply.status == 520 and last:
+            raise _Vanished(point)
+        if reply.status == 400 and point.context:
+            reached = await self.resume(point)
+            if reached == point:
+                raise Restart("NetEase refuses to go on with this upload")
+            return reached
+        answer = self._read(reply, point)
+        if answer.offset is None or answer.offset > chunk.end:
+            raise Restart("NetEase claims to have more than was sent")
+        self._failures = 0
+        context = answer.context if answer.context not in {None, "", "null"} else point.context
+        if not context and answer.offset < upload.size:
+            raise Retry("NetEase gave no context to go on with")
+        return Point(answer.offset, context or "")
+
+    async def resume(self, point: Point) -> Point:
+        """Asks where the server is, any node that answers."""
+        while True:
+            try:
+                reply = await self._upload.call(
+                    Request(
+                        "breakpoint",
+                        "GET",
+                        self._url(("uploadContext", None), ("context", point.context), ("version", "1.0")),
+                        {"x-nos-token": self._upload.ticket.token},
+                    )
+                )
+                if reply.status == 400:
+                    raise Restart("NetEase says the upload belongs to another object")
+                answer = self._read(reply, point)
+            except Retry as trouble:
+                self.switch(trouble)
+            else:
+                if answer.offset is None or answer.offset > self._upload.size:
+                    raise Restart("NetEase claims to have more than the file holds")
+                return replace(point, offset=answer.offset)
+
+    def _url(self, *parameters: tuple[str, object]) -> str:
+        ticket = self._upload.ticket
+        path = f"{quote(ticket.bucket, safe='')}/{quote(ticket.object, safe='')}"
+        return f"{self._urls[0].rstrip('/')}/{path}?{query(parameters)}"
+
+    def _read(self, reply: Reply, point: Point) -> _Answer:
+        """Returns an accepted answer; raises what any other means."""
+        match reply.status:
+            case 200:
+                answer = reply.json(_Answer)
+                if answer.offset is None or answer.offset < 0:
+                    raise Retry("NetEase's answer holds no offset")
+                return answer
+            case 403:
+                raise Reauth("NetEase refuses the upload token")
+            case 404:
+                raise _Vanished(point)
+            case 400 | 401 | 405 | 411 | 413 | 414 | 415:
+                raise Reject(f"NetEase refuses the file: {_words(reply)}")
+        raise Retry(f"NetEase's upload node answers {reply.status}", after=reply.after)
+
+
+def _words(reply: Reply) -> str:
+    try:
+        trouble = reply.json(_Trouble)
+    except Retry:
+        return f"status {reply.status}"
+    return " ".join(part for part in (trouble.code, trouble.message) if part) or f"status {reply.status}"

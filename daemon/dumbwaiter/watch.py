@@ -1,0 +1,594 @@
+"""EDGE watchdog: hears what happens in the watched folders and says so to the loop.
+
+Events are hints. The reader thread turns them into sightings and decides nothing; whatever makes hearing doubtful (an
+overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers. Of watchdog
+only its reader of the kernel's queue is used: the observers above it lose events and keep silent about it.
+
+Folders are watched by descriptor, each before it is listed, so nothing can slip in between and no link is followed.
+What a watch needs besides hearing is done by one more thread, because a dead network folder may stop whoever asks.
+"""
+
+import asyncio
+import errno
+import os
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
+)
+
+from dumbwaiter.ignore import Rules
+from dumbwaiter.model import Sighting
+from dumbwaiter.scan import walk
+
+CHUNK = 1000  # sightings handed over in one turn of the loop
+RETRY = 60.0  # seconds until folders that could not be watched are tried again
+PATIENCE = 10.0  # seconds without an answer, then a root counts as away
+BOUND = 5.0  # seconds that closing waits for a thread
+
+_CLOSE_WRITE = int(InotifyConstants.IN_CLOSE_WRITE)
+_CREATE = int(InotifyConstants.IN_CREATE)
+_MOVED_FROM = int(InotifyConstants.IN_MOVED_FROM)
+_MOVED_TO = int(InotifyConstants.IN_MOVED_TO)
+_IS_FOLDER = int(InotifyConstants.IN_ISDIR)
+_MASK = (
+    _CLOSE_WRITE
+    | _CREATE
+    | _MOVED_FROM
+    | _MOVED_TO
+    | int(InotifyConstants.IN_DELETE_SELF)
+    | int(InotifyConstants.IN_ONLYDIR)
+)
+_ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF)
+
+# What other machines do there, or a program behind a mount, is no event here.
+_REMOTE = {
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "fuse",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "smbfs",
+    "vboxsf",
+    "virtiofs",
+}
+_LIMITS = "/proc/sys/fs/inotify/"
+
+
+class Root(NamedTuple):
+    """The folder of one watch. `polling` None: where the file system is remote."""
+
+    name: str
+    path: str
+    rules: Rules
+    polling: bool | None = None
+
+
+class RootState(NamedTuple):
+    """How well a watch hears."""
+
+    state: (
+        str  # "watching"; "polling": scan more often, events are not all; "away": no root, let its jobs wait
+    )
+    folders: int  # that are heard
+    missing: int  # that should be and are not
+    overflows: int
+    sentence: str  # what a person should know; empty when all is well
+
+
+class _Folder:
+    """One folder of a watch. Without a descriptor it is not heard, and only stands above others that are."""
+
+    __slots__ = ("above", "below", "descriptor", "path", "round", "serial", "tree")
+
+    def __init__(self, tree: "_Tree", path: str, above: "_Folder | None") -> None:
+        self.tree = tree
+        self.path = path
+        self.above = above
+        self.below: dict[str, _Folder] | None = None
+        self.descriptor: WatchDescriptor | None = None
+        self.serial = CallbackId(0)
+        self.round = 0
+
+    @property
+    def name(self) -> str:
+        return self.path[self.path.rfind("/") + 1 :]
+
+
+class _Tree:
+    """What is known of one root."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.top = _Folder(self, "", None)
+        self.identity: tuple[int, int] | None = None  # device and inode of the folder that is heard
+        self.known: set[tuple[int, int]] = set()
+        self.mounted = False  # the root is where a file system is mounted
+        self.remote = ""  # its kind, if other machines can write there
+        self.away = ""  # why it cannot be heard
+        self.reason = ""  # why all of it has to be gone through again
+        self.heard = 0
+        self.gained = 0
+        self.refused: Counter[int] = Counter()  # folders not heard, by errno
+        self.overflows = 0
+        self.round = 0
+        self.retry_at = 0.0
+        self.asked_at: float | None = None
+
+
+class Watcher:
+    """Hears all roots. `seen`, `doubt` and `changed` are called in the loop's thread, every other method in any.
+
+    `doubt` gets the name of a watch and the reason why it should be scanned; `changed` the name of one that went
+    away, came back, or hears more or less than before.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Root],
+        seen: Callable[[list[Sighting]], None],
+        doubt: Callable[[str, str], None],
+        loop: asyncio.AbstractEventLoop,
+        changed: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self._trees = [_Tree(root) for root in roots]
+        self._rules = {root.name: root.rules for root in roots}
+        self._seen = seen
+        self._doubt = doubt
+        self._changed = changed
+        self._loop = loop
+        self._lock = threading.RLock()  # folders and reader
+        self._by_descriptor: dict[WatchDescriptor, _Folder] = {}
+        self._serial = 0
+        self._reader: InotifyFD | None = None
+        self._deaf = ""
+        self._revive_at = 0.0
+        self._started = False
+        self._closing = threading.Event()
+        self._asked = threading.Event()
+        self._tender = threading.Thread(target=self._tend_on, name="watch", daemon=True)
+        self._gate = threading.Lock()  # the three below
+        self._batch: dict[tuple[str, str], bool] = {}
+        self._scheduled = False
+        self._rest: Iterator[tuple[tuple[str, str], bool]] = iter(())
+
+    # --- for the owner ---
+
+    def start(self) -> None:
+        """Listens to all that is there. What happens from now on is seen; what was there before, a scan finds."""
+        self._tend()
+        self._started = True
+        self._tender.start()
+
+    def check(self) -> None:
+        """Has the roots looked at; returns at once."""
+        self._asked.set()
+
+    def adopt(self, name: str, rules: Rules) -> None:
+        """Gives a watch other rules; `doubt` follows when its folders are heard by them."""
+        for tree in self._trees:
+            if tree.root.name == name:
+                self._rules[name] = rules
+                tree.root = tree.root._replace(rules=rules)
+                tree.reason = "its rules have changed"
+        self._asked.set()
+
+    def close(self) -> None:
+        """Stops hearing. Nothing is called afterwards; a second call does nothing."""
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+            reader = self._reader
+        self._asked.set()
+        if reader is not None:
+            reader.stop()
+        for thread in (self._tender, reader):
+            if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+                thread.join(BOUND)
+
+    def states(self) -> dict[str, RootState]:
+        """Returns how well each watch hears."""
+        return {tree.root.name: self._state(tree) for tree in self._trees}
+
+    # --- called by watchdog's reader thread ---
+
+    def on_event(self, event: InotifyEvent) -> None:
+        try:
+            self._translate(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader has to live on
+            self._suspect(f"an event could not be understood ({type(error).__name__})")
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        if self._closing.is_set():
+            return
+        with self._lock:
+            folder = self._by_descriptor.pop(wd, None)
+            if folder is None:
+                return
+            folder.descriptor = None
+            folder.tree.heard -= 1
+            if folder.above is None:
+                folder.tree.reason = "the folder was away"
+                self._asked.set()
+            elif not folder.below:
+                self._detach(folder)
+
+    def on_queue_overflow(self) -> None:
+        for tree in self._trees:
+            tree.overflows += 1
+        self._suspect("more happened at once than the kernel keeps")
+
+    def _translate(self, event: InotifyEvent) -> None:
+        mask = event.mask
+        with self._lock:
+            folder = self._by_descriptor.get(event.wd)
+            if folder is None:
+                return
+            if not event.name:  # of the folder itself; what happened to a root is found out by looking
+                if folder.above is None:
+                    self._asked.set()
+                return
+            name = os.fsdecode(event.name)
+            tree = folder.tree
+            path = f"{folder.path}/{name}" if folder.path else name
+            if mask & _IS_FOLDER:
+                if mask & _MOVED_FROM and folder.below and name in folder.below:
+                    self._drop(folder.below[name])
+            elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE):
+                self._note(tree, path, closed=not mask & _CREATE)
+        if mask & _IS_FOLDER and mask & (_CREATE | _MOVED_TO):
+            self._enter(tree, path)
+
+    def _enter(self, tree: _Tree, path: str) -> None:
+        """Listens to a new folder and all below it, and reports what is already there."""
+        missing = self._state(tree).missing
+        for here, entries in self._walk(tree, path, again=False):
+            for entry in entries:
+                self._note(tree, f"{here}/{entry.name}", closed=False)
+        if self._state(tree).missing > missing:
+            self._post(self._changed, tree.root.name)
+            if not missing:
+                self._post(self._doubt, tree.root.name, "a new folder cannot be heard")
+
+    # --- from the threads to the loop ---
+
+    def _note(self, tree: _Tree, path: str, *, closed: bool) -> None:
+        with self._gate:
+            self._batch[tree.root.name, path] = closed
+            wake = not self._scheduled
+            self._scheduled = True
+        if wake:
+            self._post(self._deliver)
+
+    def _post(self, call: Callable[..., None], *values: str) -> None:
+        if not self._closing.is_set():
+            with suppress(RuntimeError):  # the loop has ended first
+                self._loop.call_soon_threadsafe(self._call, call, *values)
+
+    def _call(self, call: Callable[..., None], *values: str) -> None:
+        if not self._closing.is_set():
+            call(*values)
+
+    def _deliver(self) -> None:
+        """Hands over what has come together, some of it in each turn so that the loop stays free."""
+        chunk = list(islice(self._rest, CHUNK))
+        if not chunk:
+            with self._gate:
+                batch, self._batch = self._batch, {}
+                self._scheduled = bool(batch)
+            self._rest = iter(batch.items())
+            chunk = list(islice(self._rest, CHUNK))
+        if not chunk or self._closing.is_set():
+            return
+        self._loop.call_soon(self._deliver)
+        rules = self._rules
+        wanted = [
+            Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)
+        ]
+        if wanted:
+            self._seen(wanted)
+
+    # --- the tending thread ---
+
+    def _suspect(self, reason: str) -> None:
+        for tree in self._trees:
+            tree.reason = reason
+        self._asked.set()
+
+    def _tend_on(self) -> None:
+        while not self._closing.is_set():
+            self._asked.wait()
+            self._asked.clear()
+            try:
+                self._tend()
+            except Exception as error:  # noqa: BLE001 - as for the reader
+                for tree in self._trees:  # not at once again: it may fail for ever
+                    tree.reason = f"tending failed ({type(error).__name__})"
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        self._revive(now)
+        for tree in self._trees:
+            if self._closing.is_set():
+                return
+            before = self._state(tree)
+            reason = self._tend_tree(tree, now)
+            if self._started and reason:
+                self._post(self._doubt, tree.root.name, reason)
+            after = self._state(tree)
+            if self._started and (before.state, before.missing) != (after.state, after.missing):
+                self._post(self._changed, tree.root.name)
+
+    def _revive(self, now: float) -> None:
+        """Puts a new reader in the place of a dead one, or of the first that could not be had."""
+        if (
+            self._closing.is_set()
+            or (self._reader is not None and self._reader.is_alive())
+            or now < self._revive_at
+        ):
+            return
+        if all(tree.root.polling for tree in self._trees):
+            return
+        if self._reader is not None:
+            self._reader.stop()  # before there is another, as the numbers of their watches are the same
+        try:
+            reader = InotifyFD()
+        except OSError as error:
+            self._deaf = f"the kernel gives no inotify instance ({_text(error)}; the limit is {_limit('max_user_instances')})"
+            self._revive_at = now + RETRY
+            return
+        with self._lock:
+            if self._closing.is_set():
+                return
+            reader.start()
+            self._reader = reader
+            self._deaf = ""
+            self._by_descriptor.clear()
+            for tree in self._trees:
+                tree.top = _Folder(tree, "", None)
+                tree.heard = 0
+                tree.reason = "the events of some time are lost"
+
+    def _tend_tree(self, tree: _Tree, now: float) -> str:
+        """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
+        identity, mounted = self._identify(tree)
+        if identity is None:
+            with self._lock:
+                tree.identity = None
+                self._drop(tree.top)
+                tree.refused.clear()
+            return ""
+        reason, tree.reason = tree.reason, ""
+        if identity != tree.identity:
+            reason = "another folder stands there" if tree.identity else "the folder is there"
+            with self._lock:
+                self._drop(tree.top)
+                tree.identity, tree.mounted = identity, mounted
+                tree.known.add(identity)
+                tree.remote = _remote(identity[0])
+        if not self._hears(tree):
+            return reason
+        if reason or (tree.refused and now >= tree.retry_at):
+            self._listen_to_all(tree)
+            tree.retry_at = now + RETRY
+            if tree.gained and not reason:
+                reason = "folders are heard that were not"
+        return reason
+
+    def _identify(self, tree: _Tree) -> tuple[tuple[int, int] | None, bool]:
+        """Returns device and inode of the root, and whether a file system is mounted there."""
+        path = tree.root.path
+        tree.asked_at = time.monotonic()
+        try:
+            status = os.stat(path)
+            mounted = os.stat(os.path.join(path, "..")).st_dev != status.st_dev
+        except OSError as error:
+            tree.away = _text(error)
+            return None, False
+        finally:
+            tree.asked_at = None
+        identity = (status.st_dev, status.st_ino)
+        if not stat.S_ISDIR(status.st_mode):
+            tree.away = "that is not a folder"
+        elif tree.mounted and not mounted and identity not in tree.known:
+            tree.away = "nothing is mounted there"
+        else:
+            tree.away = ""
+        return (None if tree.away else identity), mounted
+
+    def _hears(self, tree: _Tree) -> bool:
+        return not tree.root.polling and self._reader is not None
+
+    def _listen_to_all(self, tree: _Tree) -> None:
+        """Listens to every folder of a root, and no longer to those that are not there."""
+        with self._lock:
+            tree.round += 1
+            tree.gained = 0
+            tree.refused.clear()
+        for _ in self._walk(tree, "", again=True):
+            pass
+        if self._closing.is_set():
+            return
+        with self._lock:
+            folders = [folder for folder in self._by_descriptor.values() if folder.tree is tree]
+            for folder in folders:
+                if folder.round != tree.round and folder.descriptor is not None:
+                    self._drop(folder)
+
+    # --- listening to folders ---
+
+    def _walk(self, tree: _Tree, path: str, *, again: bool) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """Listens to a folder and all below, and yields their files. `again`: also below those already heard."""
+
+        def skipped(_folder: str, error: OSError) -> None:
+            if error.errno != errno.EXDEV:  # another file system is not ours to hear
+                self._refuse(tree, error)
+
+        def opened(folder: str, descriptor: int) -> bool:
+            return self._listen(tree, folder, descriptor) or again
+
+        try:
+            yield from walk(
+                tree.root.path,
+                tree.root.rules.enters,
+                path,
+                opened=opened,
+                skipped=skipped,
+                stop=self._closing.is_set,
+            )
+        except OSError:  # no root; looking at it will say why
+            self._asked.set()
+
+    def _listen(self, tree: _Tree, path: str, descriptor: int) -> bool:
+        """Listens to an open folder; returns False if it was heard before."""
+        with self._lock:
+            if self._closing.is_set() or self._reader is None:
+                return False
+            self._serial += 1
+            serial = CallbackId(self._serial)  # a second callback under one id would be a warning
+            try:
+                wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
+            except OSError as error:
+                self._refuse(tree, error)
+                return True
+            heard = self._by_descriptor.get(wd)
+            if heard is not None and heard.tree is tree and heard.path == path:
+                self._reader.remove_callbacks([(wd, serial)])
+                heard.round = tree.round
+                return False
+            if heard is not None:  # it was moved here, and nobody heard that
+                self._drop(heard)
+            self._put(tree, path, wd, serial)
+            return True
+
+    def _refuse(self, tree: _Tree, error: OSError) -> None:
+        with self._lock:
+            tree.refused[error.errno or errno.EIO] += 1
+
+    def _add(self, reader: InotifyFD, descriptor: int, serial: CallbackId, mask: int) -> WatchDescriptor:
+        """Adds a watch. Raises OSError."""
+        wd = reader.add_callback(b"/proc/self/fd/%d" % descriptor, Mask(mask), self, serial)
+        if wd == -1:  # watchdog says nothing of a missing right, and keeps an entry for it
+            reader.remove_callbacks([(wd, serial)])
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return wd
+
+    def _put(self, tree: _Tree, path: str, wd: WatchDescriptor, serial: CallbackId) -> None:
+        folder = self._place(tree, path)
+        if folder.descriptor is not None or folder.below:  # another one stood here
+            self._drop(folder)
+            folder = self._place(tree, path)
+        folder.descriptor, folder.serial, folder.round = wd, serial, tree.round
+        self._by_descriptor[wd] = folder
+        tree.heard += 1
+        tree.gained += 1
+
+    @staticmethod
+    def _place(tree: _Tree, path: str) -> _Folder:
+        folder = tree.top
+        at = ""
+        for name in path.split("/") if path else ():
+            at = f"{at}/{name}" if at else name
+            if folder.below is None:
+                folder.below = {}
+            below = folder.below.get(name)
+            if below is None:
+                below = folder.below[name] = _Folder(tree, at, folder)
+            folder = below
+        return folder
+
+    def _drop(self, folder: _Folder) -> None:
+        """Listens no longer to a folder and all below it."""
+        callbacks: list[tuple[WatchDescriptor, CallbackId]] = []
+        ahead = [folder]
+        while ahead:
+            each = ahead.pop()
+            ahead.extend((each.below or {}).values())
+            if each.descriptor is not None:
+                callbacks.append((each.descriptor, each.serial))
+                self._by_descriptor.pop(each.descriptor, None)
+                each.descriptor = None
+        folder.below = None
+        folder.tree.heard -= len(callbacks)
+        self._detach(folder)
+        if self._reader is not None:
+            for callback in callbacks:
+                with suppress(OSError):
+                    self._reader.remove_callbacks([callback])
+
+    @staticmethod
+    def _detach(folder: _Folder) -> None:
+        if folder.above is not None and folder.above.below:
+            folder.above.below.pop(folder.name, None)
+
+    # --- states ---
+
+    def _state(self, tree: _Tree) -> RootState:
+        with self._lock:
+            state, sentence = self._sentence(tree)
+            return RootState(state, tree.heard, tree.refused.total(), tree.overflows, sentence)
+
+    def _sentence(self, tree: _Tree) -> tuple[str, str]:
+        path = tree.root.path
+        if tree.asked_at is not None and time.monotonic() - tree.asked_at > PATIENCE:
+            return "away", f"{path} does not answer; its files wait."
+        if tree.away:
+            return "away", f"{path}: {tree.away}; its files wait."
+        if tree.root.polling:
+            return "polling", "Scans only, as configured."
+        if self._deaf:
+            return "polling", f"Scans only: {self._deaf}."
+        if tree.remote and tree.root.polling is None:
+            return "polling", f"Scans also: {tree.remote} does not tell what other machines write."
+        return "watching", _missing(tree)
+
+
+def _missing(tree: _Tree) -> str:
+    full, total = tree.refused[errno.ENOSPC], tree.refused.total()
+    if full:
+        return (
+            f"{total} folders are not heard, only scanned: {tree.heard + full} watches are needed, the limit for all "
+            f"programs is {_limit('max_user_watches')}; raise fs.inotify.max_user_watches."
+        )
+    return f"{total} folders cannot be read." if total else ""
+
+
+def _limit(name: str) -> str:
+    try:
+        with open(_LIMITS + name, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def _text(error: OSError) -> str:
+    return os.strerror(error.errno or errno.EIO).lower()
+
+
+def _remote(device: int) -> str:
+    """Returns the kind of a file system if others than this machine's programs can write to it."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            before, _, after = line.decode(errors="surrogateescape").partition(" - ")
+            if before.split()[2] == wanted:
+                kind = after.split()[0]
+                return kind if kind in _REMOTE or kind.startswith("fuse.") else ""
+    return ""

@@ -1,0 +1,85 @@
+"""Where things are: one rule for configuration, state, cache and runtime folder, the same for every command.
+
+Order of precedence: flag, environment, the folder that systemd hands to a service, the user's XDG folder. So a
+command typed in a shell, or run by cron without any XDG variable, finds the daemon that systemd started.
+"""
+
+import os
+from contextlib import suppress
+
+from msgspec import Struct
+
+SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
+
+
+class Places(Struct, frozen=True):
+    """Absolute paths. Nothing says that they exist."""
+
+    config: str
+    state: str
+    cache: str
+    runtime: str
+
+    @property
+    def socket(self) -> str:
+        return os.path.join(self.runtime, "control.sock")
+
+
+def places(
+    config: str | None = None, state: str | None = None, cache: str | None = None, runtime: str | None = None
+) -> Places:
+    """Returns the places for this process."""
+    chosen_state = _chosen(state, "STATE")
+    return Places(
+        config=_chosen(config, "CONFIG") or _config(),
+        state=chosen_state or _folder("STATE", "~/.local/state"),
+        cache=_chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
+        # A daemon with a state folder of its own has a socket of its own.
+        runtime=_chosen(runtime, "RUNTIME")
+        or (chosen_state and os.path.join(chosen_state, "run"))
+        or _runtime(),
+    )
+
+
+def private_folder(path: str) -> str:
+    """Creates `path` for its owner only, if it is not there, and returns it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    return path
+
+
+def short(path: str) -> str:
+    """Returns a name for a socket that fits the 107 bytes which the kernel has for one.
+
+    Raises FileNotFoundError when its folder is not there.
+    """
+    if len(os.fsencode(path)) < 108:
+        return path
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+
+
+def _chosen(flag: str | None, kind: str) -> str | None:
+    value = flag or os.environ.get(f"DUMBWAITER_{kind}")
+    return os.path.abspath(os.path.expanduser(value)) if value else None
+
+
+def _folder(kind: str, default: str) -> str:
+    if given := os.environ.get(f"{kind}_DIRECTORY"):
+        return given.split(":")[0]  # systemd joins several with ":"; the first is ours
+    return os.path.join(os.environ.get(f"XDG_{kind}_HOME") or os.path.expanduser(default), "dumbwaiter")
+
+
+def _config() -> str:
+    own = os.path.join(_folder("CONFIG", "~/.config"), "config.toml")
+    return SYSTEM_CONFIG if not os.path.exists(own) and os.path.exists(SYSTEM_CONFIG) else own
+
+
+def _runtime() -> str:
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return given.split(":")[0]
+    session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"  # cron sets no variable
+    if os.path.isdir(session):
+        return os.path.join(session, "dumbwaiter")
+    return os.path.join(_folder("STATE", "~/.local/state"), "run")

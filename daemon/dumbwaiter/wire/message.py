@@ -1,0 +1,66 @@
+"""HTTP requests and replies as brokers and transports see them: values, with no client behind them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from dumbwaiter.errors import Retry
+
+T = TypeVar("T")
+
+
+class FileSlice(Struct, frozen=True):
+    """`length` bytes of an open file from `offset`, as a body; who sends it chooses how to read it.
+
+    `data` holds the bytes if they were read already. `taste` is shown the bytes in order as they are sent, with the
+    position of each piece.
+    """
+
+    fd: int
+    offset: int
+    length: int
+    data: bytes | None = None
+    taste: Callable[[int, bytes | memoryview], None] | None = None
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+class Request(Struct, frozen=True):
+    """One request. `what` names it in logs and sentences; URLs and headers may hold secrets and never get there."""
+
+    what: str
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    body: bytes | FileSlice = b""
+
+
+class Reply(Struct, frozen=True):
+    """A complete answer: whatever the status, the body is all there (at most 1 MiB)."""
+
+    status: int
+    headers: Mapping[str, str] = {}  # names in lower case
+    body: bytes = b""
+    after: float | None = None  # seconds the server asks to wait
+
+    def json(self, shape: type[T]) -> T:
+        """Returns the body as `shape`. Raises `Retry` for anything else: a proxy or a portal may have answered."""
+        try:
+            return msgspec.json.decode(self.body, type=shape, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Retry(
+                f"the server answered {self.status} with something that is not the expected JSON"
+            ) from error
+
+
+def query(parameters: Iterable[tuple[str, Any]]) -> str:
+    """Returns an encoded query string. A parameter whose value is None stands without "="."""
+    return "&".join(
+        quote(name, safe="") if value is None else f"{quote(name, safe='')}={quote(str(value), safe='')}"
+        for name, value in parameters
+    )

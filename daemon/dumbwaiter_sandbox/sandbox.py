@@ -1,0 +1,230 @@
+"""One sandbox: the vendors of the table on a block of ports, over one data folder.
+
+Everything that a vendor keeps outlives a restart on the same folder. Nothing leaves 127.0.0.1, callbacks to a customer's own
+address excepted.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from starlette.types import ASGIApp
+
+from dumbwaiter_sandbox import control
+from dumbwaiter_sandbox.clock import Clock
+from dumbwaiter_sandbox.faults import Faults
+from dumbwaiter_sandbox.gate import Gate
+from dumbwaiter_sandbox.log import RequestLog
+from dumbwaiter_sandbox.serving import HOST, Port, reserve
+from dumbwaiter_sandbox.storage import Objects, lock, open_database
+from dumbwaiter_sandbox.vendors import CATALOGUE, SECRETS, SERVICES, VENDORS
+from dumbwaiter_sandbox.world import World
+
+CONTROL = "sandbox"
+FOLDERS = ("state", "objects", "mount")
+
+
+def _silent(line: str) -> None:
+    """Print nothing."""
+
+
+class Sandbox:
+    """Runs from `async with` until its end.
+
+    `options` holds switches by vendor: {"netease": {"keep_partial": True}}. Raises ValueError for a wrong fault or switch,
+    OSError when the ports or the folder cannot be had.
+    """
+
+    world: World
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        port: int = 0,
+        faults: str = "",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        clock: Clock | None = None,
+        print: Callable[[str], None] | None = None,  # noqa: A002 - says what it replaces
+    ) -> None:
+        self.data = os.path.abspath(data)
+        self.port = port
+        self.urls: Mapping[str, str] = {}
+        self.accounts: Mapping[str, Mapping[str, str]] = {vendor.name: vendor.accounts for vendor in VENDORS}
+        self._say = print or _silent
+        self._clock = clock or Clock()
+        self._faults = Faults(faults, CATALOGUE)
+        self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in VENDORS}
+        self.set_options(options or {})
+        self._ports: dict[str, Port] = {}
+
+    @property
+    def config_path(self) -> str:
+        """The config that the sandbox writes."""
+        return os.path.join(self.data, "config.toml")
+
+    async def __aenter__(self) -> Self:
+        sockets = reserve(self.port, 1 + len(SERVICES))
+        try:
+            self.port = sockets[0].getsockname()[1]
+            names = (CONTROL, *(service.name for service in SERVICES))
+            self.urls = {name: f"http://{HOST}:{self.port + index}" for index, name in enumerate(names)}
+            self._lay_out()
+            self.world = self._world()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        try:
+            endpoints = {name: end for vendor in VENDORS for name, end in vendor.build(self.world).items()}
+            gates = (Gate(self.world, service, endpoints[service.name]) for service in SERVICES)
+            apps: tuple[ASGIApp, ...] = (control.application(self), *gates)
+            self._ports = {
+                name: Port(sock, app) for name, sock, app in zip(names, sockets, apps, strict=True)
+            }
+            await self._ports[CONTROL].open()
+            await self._settle()
+        except BaseException:
+            await self._stop()
+            raise
+        self._say(f"ready {self.urls[CONTROL]} config={self.config_path}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def set_faults(self, spec: str) -> None:
+        """Replace the faults; ports open and close as they say. Raises ValueError."""
+        self.world.faults = Faults(spec, CATALOGUE)
+        self._say(f"faults {self.world.faults.spec or 'none'}")
+        await self._settle()
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The switches by vendor."""
+        return {name: dataclasses.asdict(held) for name, held in self._options.items()}
+
+    def set_options(self, changes: Mapping[str, Any]) -> None:
+        """Change the named switches of the named vendors. Raises ValueError, and then changes nothing."""
+        self._options.update(
+            {name: _changed(self._options, name, members) for name, members in changes.items()}
+        )
+
+    def reset_options(self) -> None:
+        """Put every switch back."""
+        self._options.update({vendor.name: vendor.options() for vendor in VENDORS})
+
+    def _world(self) -> World:
+        database = open_database(self.data)
+        try:
+            objects = Objects(self.data, database)
+        except BaseException:
+            database.close()
+            raise
+        log = RequestLog(SECRETS, self._say)
+        return World(self.data, self._clock, database, objects, log, self._faults, self.urls, self._options)
+
+    def _lay_out(self) -> None:
+        for name in (*FOLDERS, *(os.path.join("drop", drop) for drop in _providers(self.urls))):
+            os.makedirs(os.path.join(self.data, name), exist_ok=True)
+        text = config(self.data, self.urls).encode()
+        fresh = self.config_path + ".new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        # Only the owner may read it: it holds literal secrets.
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text)
+        os.replace(fresh, self.config_path)
+
+    async def _settle(self) -> None:
+        """Open and close ports as the faults say."""
+        for service in SERVICES:
+            port = self._ports[service.name]
+            if self.world.faults.closes(service.name, service.kind):
+                await port.close(keep=True)
+            else:
+                await port.open()
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(port.close() for port in self._ports.values()))
+        for task in list(self.world.tasks):
+            task.cancel()
+        await asyncio.gather(*self.world.tasks, return_exceptions=True)
+        self.world.database.close()
+
+
+def config(data: str, urls: Mapping[str, str]) -> str:
+    """The text of config.toml: one provider and one watch for each that the vendors name, and a mount."""
+    sections: dict[str, Mapping[str, object]] = {}
+    for name, members in _providers(urls).items():
+        sections[f"provider.{name}"] = members
+        sections[f"watch.{name}"] = {
+            "path": os.path.join(data, "drop", name),
+            "provider": name,
+            "settle": "200ms",
+        }
+    sections["mount"] = {"path": os.path.join(data, "mount")}
+    return "\n".join(_section(name, members) for name, members in sections.items())
+
+
+async def serve(port: int, data: str, faults: str, seconds: float | None, say: Callable[[str], None]) -> None:
+    """Run until the seconds are over, SIGINT or SIGTERM; every request is said, and the sum at the end.
+
+    Raises ValueError for wrong faults, OSError when the ports or the folder cannot be had.
+    """
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    handled = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(
+            NotImplementedError, RuntimeError, ValueError
+        ):  # no signals outside the main thread
+            loop.add_signal_handler(number, done.set)
+            handled.append(number)
+    try:
+        async with Sandbox(data, port=port, faults=faults, print=say) as sandbox:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), seconds)
+            say(_sum(sandbox.world))
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _sum(world: World) -> str:
+    entries = world.log.as_json()
+    received = sum(entry["received"] for entry in entries)
+    struck = sum(entry["fault"] is not None for entry in entries)
+    return f"stopped after {world.log.total} requests, {received} bytes received, {struck} faults, {len(world.objects.all())} objects"
+
+
+def _providers(urls: Mapping[str, str]) -> dict[str, Mapping[str, object]]:
+    return {name: members for vendor in VENDORS for name, members in vendor.providers(urls).items()}
+
+
+def _changed(options: Mapping[str, Any], vendor: str, members: object) -> Any:
+    if vendor not in options:
+        raise ValueError(f"{vendor!r} is no vendor: choose from {', '.join(options)}")
+    if not isinstance(members, Mapping):
+        raise ValueError(f"the switches of {vendor} are not an object")  # noqa: TRY004 - answered like every wrong value
+    held = dataclasses.asdict(options[vendor])
+    if unknown := members.keys() - held.keys():
+        raise ValueError(f"{vendor} has no switch {min(unknown)!r}: choose from {', '.join(held)}")
+    try:
+        return msgspec.convert({**held, **members}, type(options[vendor]))
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a switch of {vendor} has a wrong value: {error}") from error
+
+
+def _section(name: str, members: Mapping[str, object]) -> str:
+    # JSON's texts, numbers, booleans and lists are TOML's too.
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in members.items())
+    return "\n".join((f"[{name}]", *lines, ""))

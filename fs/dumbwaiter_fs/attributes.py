@@ -1,0 +1,112 @@
+"""What a file looks like from outside: stat fields and extended attributes. Pure.
+
+No value here needs a request or a look at the disk; what is not known is left out.
+"""
+
+import hashlib
+import mimetypes
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from dumbwaiter.catalog import Node, Waiting
+from dumbwaiter.model import Entry, State
+from dumbwaiter.naming import shown
+
+PREFIX = "user.dumbwaiter."
+XATTR_MAX = 65536  # the kernel's limit for one value
+BLOCK = 4096
+
+Attributes = dict[str, int]
+
+
+def inode(path: str) -> int:
+    """Returns the same number for the same path, in every mount and after every restart; never 0 or 1."""
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return max(int.from_bytes(digest, "big") >> 1, 2)
+
+
+def brief(path: str, node: Node) -> Attributes:
+    """Returns what a listing needs of a name: its kind and number."""
+    return {"st_mode": stat.S_IFDIR | 0o555 if node.folder else stat.S_IFREG | 0o444, "st_ino": inode(path)}
+
+
+def of_folder(path: str, changed_at: float) -> Attributes:
+    # One link means "not counted": 2 would tell `find` that there are no folders inside.
+    return _complete(path, stat.S_IFDIR | 0o555, 0, round(changed_at * 1e9))
+
+
+def of_file(path: str, file: Entry | Waiting, now: os.stat_result | None = None) -> Attributes:
+    """`now`: the local file as it is, where that is what a read would give."""
+    if now is not None:
+        return _complete(path, stat.S_IFREG | 0o444, now.st_size, now.st_mtime_ns)
+    return _complete(path, stat.S_IFREG | 0o444, file.size, file.stamp.mtime_ns)
+
+
+def _complete(path: str, mode: int, size: int, time_ns: int) -> Attributes:
+    return {
+        "st_mode": mode,
+        "st_ino": inode(path),
+        "st_nlink": 1,
+        "st_uid": os.getuid(),
+        "st_gid": os.getgid(),
+        "st_size": size,
+        "st_blocks": -(-size // 512),
+        "st_mtime": time_ns,
+        "st_ctime": time_ns,
+        "st_atime": time_ns,
+    }
+
+
+def of_system(files: int, size: int) -> dict[str, int]:
+    """Returns the answer to statvfs: as full as the catalog is, and no room for more."""
+    return {
+        "f_bsize": BLOCK,
+        "f_frsize": BLOCK,
+        "f_blocks": -(-size // BLOCK),
+        "f_bfree": 0,
+        "f_bavail": 0,
+        "f_files": files,
+        "f_ffree": 0,
+        "f_favail": 0,
+        "f_namemax": 255,
+        "f_flag": os.ST_RDONLY | os.ST_NOSUID,
+    }
+
+
+def extended(file: Entry | Waiting | None) -> dict[str, bytes]:
+    """Returns the extended attributes that have a value; a folder has none."""
+    if file is None:
+        return {}
+    values = (
+        (PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file) if value
+    )
+    return {name: value for name, value in values if len(value) <= XATTR_MAX}
+
+
+def _facts(file: Entry | Waiting) -> Iterator[tuple[str, str | None]]:
+    yield "provider", file.provider
+    yield "key", file.key
+    yield "watch", file.watch
+    yield "path", file.path
+    if isinstance(file, Waiting):
+        yield "state", file.state
+        yield "error", file.error
+        return
+    yield "state", State.DONE
+    yield "url", file.url
+    yield "markdown", markdown(file.path, file.url) if file.url else None
+    yield "etag", file.etag
+    yield "stored_at", datetime.fromtimestamp(file.stored_at, UTC).isoformat(timespec="seconds")
+    yield "verified", file.verified
+    yield "error", file.facts.get("error")
+
+
+def markdown(path: str, url: str) -> str:
+    """Returns a link, or the picture itself where the name says that it is one."""
+    name = path.rpartition("/")[2]
+    label = shown(name).replace("[", "\\[").replace("]", "\\]")
+    picture = (mimetypes.guess_type(name)[0] or "").startswith("image/")
+    target = f"<{url}>" if any(c in url for c in " ()") else url
+    return f"{'!' if picture else ''}[{label}]({target})"

@@ -1,0 +1,245 @@
+"""The bytes of a file: from the local original while it is unchanged, else from the provider.
+
+An open file is one version. As long as anybody has a path open, that path stands for the version which the first of
+them found there: the kernel keeps one cache and one size for a path, so two versions at once would be mixed.
+"""
+
+import ctypes
+import errno
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from dumbwaiter.catalog import Waiting
+from dumbwaiter.model import Entry, Stamp
+from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.remote import Reader, Remote, Version
+
+_OPENAT2 = 437  # on every architecture
+_STAY = (
+    0x01 | 0x02 | 0x04 | 0x08
+)  # no other file system, no magic links, no symbolic links, not above the folder
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Source(Protocol):
+    """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno."""
+
+    def read(self, offset: int, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Original:
+    """The local file while it is still the version that was sent."""
+
+    def __init__(self, descriptor: int, stamp: Stamp) -> None:
+        self._descriptor = descriptor
+        self._stamp = stamp
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = _read(self._descriptor, offset, size)
+        # Looked at after reading: bytes that were read before a change are good, later ones are not given out.
+        if not same_bytes(os.fstat(self._descriptor), self._stamp):
+            raise Refused(errno.ESTALE, "the local file has been changed")
+        return data
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Live:
+    """A file that is not uploaded yet, as it is now; it may end early."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        return _read(self._descriptor, offset, size)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Shared:
+    """A version that is open, and by how many."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.remote = Version(entry.url, entry.size) if entry.url else None
+        self.count = 0
+        self.cached: type[Source] | None = None  # whose bytes the kernel's cache holds
+
+
+class _Handle:
+    def __init__(self, source: Source, path: str, size: int | None) -> None:
+        self.source = source
+        self.path = path
+        self.size = size  # None: ends where reading ends
+
+
+class Contents:
+    """All open files. Any thread may call."""
+
+    def __init__(self, folder_of: Callable[[str], str | None], remote: Remote) -> None:
+        self._folder_of = folder_of
+        self._remote = remote
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._handles: dict[int, _Handle] = {}
+        self._shared: dict[str, _Shared] = {}
+
+    def held(self, path: str) -> Entry | None:
+        """Returns the version that `path` stands for because somebody has it open."""
+        shared = self._shared.get(path)
+        return shared.entry if shared else None
+
+    def now(self, waiting: Waiting) -> os.stat_result | None:
+        """Returns what the local file is like, None when it cannot be found."""
+        try:
+            descriptor = self._local(waiting.watch, waiting.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def open(self, path: str, file: Entry | Waiting) -> tuple[int, bool]:
+        """Returns a handle, and whether its reads must go past the kernel's cache. Raises an errno."""
+        if isinstance(file, Waiting):
+            return self._number(_Handle(self._live(file), path, None)), True
+        with self._lock:
+            shared = self._shared.setdefault(path, _Shared(file))
+            shared.count += 1
+        try:
+            source = self._source(shared)
+        except BaseException:
+            self._leave(path)
+            raise
+        with self._lock:
+            shared.cached = shared.cached or type(source)
+            past = shared.cached is not type(source)
+        return self._number(_Handle(source, path, shared.entry.size)), past
+
+    def read(self, number: int, size: int, offset: int) -> bytes:
+        """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
+        handle = self._handles.get(number)
+        if handle is None:
+            raise Refused(errno.EBADF)
+        wanted = size if handle.size is None else min(size, max(0, handle.size - offset))
+        if wanted <= 0:
+            return b""
+        data = handle.source.read(offset, wanted)
+        # The kernel takes a short answer for the end of the file and cuts it there.
+        if len(data) > wanted or (len(data) < wanted and handle.size is not None):
+            raise Refused(errno.EIO, "the source gave another length")
+        return data
+
+    def release(self, number: int) -> None:
+        with self._lock:
+            handle = self._handles.pop(number, None)
+        if handle is None:
+            return
+        if handle.size is not None:
+            self._leave(handle.path)
+        handle.source.close()
+
+    def close(self) -> None:
+        """Closes what is still open; connections too."""
+        for number in list(self._handles):
+            self.release(number)
+        self._remote.close()
+
+    def _number(self, handle: _Handle) -> int:
+        with self._lock:
+            number = next(self._numbers)
+            self._handles[number] = handle
+        return number
+
+    def _leave(self, path: str) -> None:
+        with self._lock:
+            shared = self._shared[path]
+            shared.count -= 1
+            if not shared.count:
+                del self._shared[path]
+
+    def _source(self, shared: _Shared) -> Source:
+        if (original := self._original(shared.entry)) is not None:
+            return original
+        if shared.remote is None:
+            raise Refused(errno.ENXIO, "no unchanged original here, and no url")
+        if shared.remote.stale:
+            raise Refused(errno.ESTALE, "the remote has another version now")
+        if shared.entry.size:
+            self._remote.check(shared.remote.url)
+        return Reader(self._remote, shared.remote)
+
+    def _original(self, entry: Entry) -> Original | None:
+        try:
+            descriptor = self._local(entry.watch, entry.path, _FLAGS)
+        except OSError:
+            return None
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):
+            return Original(descriptor, entry.stamp)
+        os.close(descriptor)
+        return None
+
+    def _live(self, waiting: Waiting) -> Live:
+        try:
+            descriptor = self._local(waiting.watch, waiting.path, _FLAGS)
+        except OSError as error:
+            known = {errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE}
+            raise Refused(error.errno if error.errno in known else errno.ENXIO, "the local file") from None
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return Live(descriptor)
+        os.close(descriptor)
+        raise Refused(errno.ENXIO, "the local file is none")
+
+    def _local(self, watch: str, path: str, flags: int) -> int:
+        folder = self._folder_of(watch)
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "the watch is not configured here")
+        if folder == "/":  # named on the command line, by whatever links the person used
+            return os.open(f"/{path}", flags)
+        base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _open_below(base, path, flags)
+        finally:
+            os.close(base)
+
+
+def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:
+    """A ctime that moved alone is a matter of names and rights, not of bytes."""
+    return Stamp.of(status)[:3] == stamp[:3]
+
+
+def _read(descriptor: int, offset: int, size: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def _open_below(base: int, path: str, flags: int) -> int:
+    """Opens a path that stays in its folder, its file system, and clear of links; where the kernel can see to it."""
+    how = (ctypes.c_uint64 * 3)(flags, 0, _STAY)
+    name = ctypes.c_char_p(os.fsencode(path))
+    descriptor: int = _libc.syscall(
+        ctypes.c_long(_OPENAT2),
+        ctypes.c_int(base),
+        name,
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if descriptor >= 0:
+        return descriptor
+    code = ctypes.get_errno()
+    if code in {errno.ENOSYS, errno.EPERM}:  # a kernel before 5.6, or a sandbox that does not know the call
+        return os.open(path, flags, dir_fd=base)
+    raise OSError(code, os.strerror(code))

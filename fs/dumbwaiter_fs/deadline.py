@@ -1,0 +1,123 @@
+"""An httpx transport in which a request ends by a moment, not by a silence.
+
+A limit on each single read lets a server that drips bytes, header lines or interim replies hold a reader for ever.
+Here the stream under the HTTP parser looks at the clock itself.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+_limit = threading.local()
+
+
+@contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Within it no network call of this thread lasts beyond `moment` (of `time.monotonic`)."""
+    _limit.moment = moment
+    try:
+        yield
+    finally:
+        del _limit.moment
+
+
+def _left(timeout: float | None, late: type[Exception]) -> float | None:
+    moment = getattr(_limit, "moment", None)
+    if moment is None:
+        return timeout
+    left: float = moment - time.monotonic()
+    if left <= 0:
+        raise late("the deadline is over")
+    return left if timeout is None else min(left, timeout)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(
+            self._stream.start_tls(ssl_context, server_hostname, _left(timeout, httpcore.ConnectTimeout))
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._backend.connect_tcp(host, port, left, local_address, socket_options))
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Transport(httpx.BaseTransport):
+    """Plain HTTP/1.1 over a pool. Errors are httpcore's."""
+
+    def __init__(self) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(),
+            max_connections=None,  # the number of open streams is limited above, where it is known which is idle
+            max_keepalive_connections=16,
+            keepalive_expiry=30,
+            network_backend=_Backend(),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        reply = self._pool.handle_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(
+            reply.status, headers=reply.headers, stream=_Body(reply.stream), extensions=reply.extensions
+        )
+
+    def close(self) -> None:
+        self._pool.close()

@@ -1,0 +1,253 @@
+"""The mount's process: options, signals, life.
+
+    dumbwaiter-mount [--config F] [--state D] [--cache D] [--runtime D] [-v] [--background] [DIR]
+    dumbwaiter-mount --unmount DIR
+
+libfuse runs in a thread of its own while the main thread waits for a signal or for the end of the mount, so a signal
+is heard whatever a reader is waiting for. Every way out takes the mount off the folder.
+"""
+
+import argparse
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dumbwaiter import config, log
+from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.naming import shown
+from dumbwaiter.where import Places, places
+from dumbwaiter_fs import point
+
+LAST = 5.0  # seconds that open files have to be closed after a signal
+START = 20.0  # seconds until the kernel must have greeted the mount
+
+_log = log.get(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0 after an orderly end, 1 failed, 2 usage or configuration, 5 in use."""
+    wishes = _parser().parse_args(argv)
+    try:
+        if wishes.unmount:
+            point.unmount(point.resolved(wishes.unmount))
+            return Exit.DONE
+        return _mount(wishes)
+    except Failure as failure:
+        print(f"dumbwaiter: {failure}", file=sys.stderr)  # noqa: T201 - the sentence a person reads
+        return failure.code
+    except KeyboardInterrupt:
+        return Exit.FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dumbwaiter-mount",
+        description="Shows the catalog as read-only folders, until it is unmounted or ended by a signal.",
+        epilog="What every call on the mount does, and every errno, is written in fs/SEMANTICS.md.",
+    )
+    parser.add_argument("folder", metavar="DIR", nargs="?", help="an empty folder; default: [mount] path")
+    parser.add_argument("--config", metavar="FILE", help="configuration")
+    parser.add_argument("--state", metavar="DIR", help="folder of the journal")
+    parser.add_argument("--cache", metavar="DIR", help="folder of the cache")
+    parser.add_argument("--runtime", metavar="DIR", help="folder of the control socket")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.add_argument("--background", action="store_true", help="return as soon as the mount answers")
+    parser.add_argument("--unmount", metavar="DIR", help="take the mount off DIR and end")
+    return parser
+
+
+def _mount(wishes: argparse.Namespace) -> int:
+    where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
+    settings = config.load(where.config)
+    chosen = wishes.folder or settings.mount.path
+    if not chosen:
+        raise Failure(f"no folder to mount on: name one, or write [mount] path in {where.config}", Exit.USAGE)
+    folder = point.resolved(chosen)
+    point.check_apart(
+        folder,
+        {name: watch.path for name, watch in settings.watch.items()},
+        {"state": where.state, "cache": where.cache, "runtime": where.runtime},
+    )
+    _check_fuse(settings)
+    point.prepare(folder)
+    ready = _into_background() if wishes.background else None
+    if isinstance(ready, _Parent):
+        return ready.code
+    log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format)
+    return _Life(settings, where, folder, ready).run()
+
+
+def _check_fuse(settings: Config) -> None:
+    """Loads the binding. Raises `Failure` with the package to install."""
+    if not os.path.exists("/dev/fuse"):
+        raise Failure("there is no /dev/fuse here: modprobe fuse, or give the container that device")
+    try:
+        import fuse
+
+        version = int(fuse._libfuse.fuse_version())  # noqa: SLF001 - the binding offers no other way
+    except (OSError, AttributeError):
+        version = 0
+    if not 20 <= version < 30:
+        raise Failure("the mount needs libfuse 2: install the package libfuse2 (Fedora, Arch: fuse)")
+    if os.geteuid() == 0:
+        return
+    if point.fusermount() is None:
+        raise point.no_fusermount()
+    if settings.mount.allow_other and not _others_allowed():
+        raise Failure("[mount] allow_other needs the line user_allow_other in /etc/fuse.conf")
+
+
+def _others_allowed() -> bool:
+    try:
+        with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as lines:
+            return any(line.strip() == "user_allow_other" for line in lines)
+    except OSError:
+        return False
+
+
+class _Parent:
+    """What is left in the process that was started, once the mount has a process of its own."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def _into_background() -> "_Parent | int":
+    """Forks. Returns to the child with a pipe to write to when the mount answers, to the parent after that."""
+    inlet, outlet = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(inlet)
+        os.setsid()
+        return outlet
+    os.close(outlet)
+    try:
+        if os.read(inlet, 1):
+            return _Parent(Exit.DONE)
+        _, status = os.waitpid(child, 0)
+        return _Parent(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else Exit.FAILED)
+    finally:
+        os.close(inlet)
+
+
+def _detach(outlet: int) -> None:
+    """Tells the parent that the mount answers, and lets go of its terminal; a log file stays."""
+    os.write(outlet, b"+")
+    os.close(outlet)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        if number < 2 or not stat.S_ISREG(os.fstat(number).st_mode):
+            os.dup2(null, number)
+    os.close(null)
+
+
+class _Life:
+    """One mount from start to end."""
+
+    def __init__(self, settings: Config, where: Places, folder: str, ready: int | None) -> None:
+        self._settings = settings
+        self._where = where
+        self._folder = folder
+        self._ready = ready
+        # Put from signal handlers and other threads alike, which no lock but this queue's allows.
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._error: BaseException | None = None
+
+    def run(self) -> int:
+        from sdnotify import SystemdNotifier
+
+        from dumbwaiter.store.database import journal_url
+        from dumbwaiter_fs.content import Contents
+        from dumbwaiter_fs.operations import Operations
+        from dumbwaiter_fs.remote import DEADLINE, Remote
+        from dumbwaiter_fs.trees import Trees
+
+        # First of all: libfuse sets handlers of its own for what has none, and then a signal is not heard in Python.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _frame: self._news.put(signal.Signals(number).name))
+        systemd = SystemdNotifier()
+        trees = Trees(journal_url(self._where.state, self._settings.journal))
+        remote = Remote(float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE))
+        contents = Contents(self._settings.folder_of, remote)
+        operations = Operations(trees, contents, time.time(), lambda: self._news.put("mounted"))
+        thread = threading.Thread(target=self._serve, args=(operations,), name="fuse", daemon=True)
+        thread.start()
+        try:
+            news = self._next(START)
+            if news == "mounted":
+                _log.info("mounted", path=self._folder)
+                systemd.notify("READY=1")
+                if self._ready is not None:
+                    _detach(self._ready)
+                news = self._next(None)
+        finally:
+            systemd.notify("STOPPING=1")
+            self._leave(thread)
+        if self._error is not None:
+            raise Failure(f"{shown(self._folder)} cannot be mounted: libfuse refused ({self._error})")
+        if news == "silence":
+            raise Failure(f"{shown(self._folder)} cannot be mounted: the kernel did not answer")
+        _log.info("unmounted", path=self._folder, why=news)
+        if thread.is_alive():
+            # A reader is still waiting inside. libfuse's threads would meet an interpreter that is being taken down.
+            sys.stderr.flush()
+            os._exit(Exit.DONE)
+        contents.close()
+        trees.close()
+        return Exit.DONE
+
+    def _next(self, timeout: float | None) -> str:
+        try:
+            return self._news.get(timeout=timeout)
+        except Empty:
+            return "silence"
+
+    def _serve(self, operations: Any) -> None:
+        from fuse import FUSE
+
+        from dumbwaiter_fs.operations import ENCODING
+
+        try:
+            FUSE(operations, self._folder, raw_fi=True, encoding=ENCODING, foreground=True, **self._options())
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            self._error = error
+        self._news.put("ended")
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "fsname": point.NAME,
+            "subtype": point.NAME,
+            "ro": True,
+            "nosuid": True,
+            "nodev": True,
+            "default_permissions": True,
+            "allow_other": self._settings.mount.allow_other,
+            "use_ino": True,
+            "attr_timeout": 1,
+            "entry_timeout": 1,
+            "max_read": 1 << 20,
+            "max_readahead": 1 << 20,
+            "max_background": 64,  # else twelve waiting reads would hold up everybody's read-ahead
+        }
+
+    def _leave(self, thread: threading.Thread) -> None:
+        """Takes the mount off the folder, at once for new callers; waits a little for those inside."""
+        if thread.is_alive():
+            for lazy in (False, True):
+                try:
+                    point.unmount(self._folder, lazy=lazy)
+                    break
+                except Failure as failure:
+                    if lazy and thread.is_alive():
+                        _log.warning("cannot unmount", path=self._folder, why=str(failure))
+        thread.join(LAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

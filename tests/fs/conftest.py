@@ -1,0 +1,37 @@
+"""A prepared catalog, a provider's host, and mounts that never outlive their test."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fs.world import Mounted, Origin, Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path: Any) -> Iterator[Shelf]:
+    shelf = Shelf(os.path.realpath(tmp_path))
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    origin = Origin()
+    yield origin
+    origin.close()
+
+
+@pytest.fixture
+def mount(shelf: Shelf) -> Iterator[Callable[..., Mounted]]:
+    """Mounts a shelf, the test's own by default; unmounts whatever happened."""
+    mounts: list[Mounted] = []
+
+    def make(*flags: str, on: Shelf | None = None, **more: Any) -> Mounted:
+        mounts.append(Mounted(on or shelf, *flags, **more))
+        return mounts[-1].wait()
+
+    yield make
+    for mounted in reversed(mounts):
+        mounted.clear()

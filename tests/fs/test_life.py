@@ -1,0 +1,241 @@
+"""The process: what it says when it cannot mount, how it ends, and what a crash leaves behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dumbwaiter_fs import point
+from fs.world import Mounted, Shelf, command, until
+
+pytestmark = pytest.mark.fuse
+
+Mount = Callable[..., Mounted]
+
+
+def run(shelf: Shelf, *flags: str, **environment: str) -> tuple[int, str]:
+    """Runs the program to its end; returns code and what it said."""
+    done = subprocess.run(
+        command(shelf, *flags), capture_output=True, text=True, timeout=30, env={**os.environ, **environment}
+    )
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def one_sentence(said: str) -> str:
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_no_mount_point_is_one_sentence(shelf: Shelf) -> None:
+    code, said = run(shelf, f"{shelf.root}/none")
+    assert code == 2
+    assert "does not exist" in one_sentence(said)
+    assert not os.path.exists(f"{shelf.root}/none")
+
+
+def test_a_full_mount_point_is_one_sentence(shelf: Shelf) -> None:
+    with open(f"{shelf.mount}/x", "w"):
+        pass
+    code, said = run(shelf)
+    assert code == 2
+    assert "not empty" in one_sentence(said)
+
+
+def test_a_file_as_mount_point_is_one_sentence(shelf: Shelf) -> None:
+    code, said = run(shelf, shelf.config)
+    assert code == 2
+    assert "no folder" in one_sentence(said)
+
+
+def test_no_configuration_is_one_sentence(shelf: Shelf) -> None:
+    os.unlink(shelf.config)
+    code, said = run(shelf)
+    assert code == 2
+    assert "configuration" in one_sentence(said)
+
+
+@pytest.mark.parametrize("folder", ["drop/in", "."])
+def test_a_mount_in_a_watch_or_round_one_is_refused(shelf: Shelf, folder: str) -> None:
+    os.mkdir(f"{shelf.drop}/in")
+    os.symlink(os.path.join(shelf.root, folder), f"{shelf.root}/link")
+    code, said = run(shelf, f"{shelf.root}/link")
+    assert code == 2
+    assert "uploaded into itself" in one_sentence(said)
+
+
+def test_a_mount_over_the_state_folder_is_refused(shelf: Shelf) -> None:
+    code, said = run(shelf, shelf.state)
+    assert code == 2
+    assert "would hide it" in one_sentence(said)
+
+
+def test_a_library_that_is_missing_or_too_new_is_named(shelf: Shelf) -> None:
+    for library in ("/nonexistent/libfuse.so", "libc.so.6"):
+        code, said = run(shelf, FUSE_LIBRARY_PATH=library)
+        assert code == 1
+        assert "libfuse2" in one_sentence(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_and_takes_the_mount_off(mount: Mount, number: int) -> None:
+    mounted = mount()
+    assert os.listdir(mounted.path) == ["keys", "files", "outbox"]
+    assert mounted.stop(number) == 0
+    assert point.kind(mounted.path) is None
+
+
+def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x" * 100))
+    mounted = mount()
+    with open(mounted.at("files/w/a"), "rb"):
+        assert mounted.stop() == 0
+        assert point.kind(mounted.path) is None
+
+
+def test_a_signal_ends_it_while_a_read_hangs(shelf: Shelf, mount: Mount, origin: Any) -> None:
+    shelf.entry("a", 100, url=origin.put("a", b"x" * 100, hang=True))
+    mounted = mount(deadline=30.0)
+    reader = subprocess.Popen(
+        ["cat", mounted.at("files/w/a")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: origin.requests)
+        assert mounted.stop() == 0
+        assert point.kind(mounted.path) is None
+        assert reader.wait(10) != 0
+    finally:
+        reader.kill()
+        reader.wait()
+
+
+def test_unmounting_from_outside_ends_it(shelf: Shelf, mount: Mount) -> None:
+    mounted = mount()
+    assert run(shelf, "--unmount", mounted.path) == (0, "")
+    assert mounted.process.wait(10) == 0
+    code, said = run(shelf, "--unmount", mounted.path)
+    assert code == 1
+    assert "is not mounted" in one_sentence(said)
+
+
+def test_unmounting_while_a_file_is_open_says_so(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    mounted = mount()
+    with open(mounted.at("files/w/a"), "rb") as file:
+        code, said = run(shelf, "--unmount", mounted.path)
+        assert code == 5
+        assert "in use" in one_sentence(said)
+        assert file.read() == b"x"
+
+
+def test_a_second_mount_on_the_same_folder_is_refused(shelf: Shelf, mount: Mount) -> None:
+    mount()
+    code, said = run(shelf)
+    assert code == 1
+    assert "mounted already" in one_sentence(said)
+    assert os.listdir(shelf.mount)
+
+
+def test_a_dead_mount_is_cleared_at_the_next_start(shelf: Shelf, mount: Mount) -> None:
+    first = mount()
+    first.process.kill()
+    first.process.wait()
+    with pytest.raises(OSError, match="not connected"):
+        os.stat(first.path)
+    second = mount()
+    assert os.listdir(second.path) == ["keys", "files", "outbox"]
+    assert second.stop() == 0
+    assert os.listdir(shelf.mount) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a foreign file system")
+def test_a_foreign_mount_is_left_alone(shelf: Shelf) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", shelf.mount], check=True)
+    try:
+        code, said = run(shelf)
+        assert code == 2
+        assert "tmpfs" in one_sentence(said)
+        assert run(shelf, "--unmount", shelf.mount)[0] == 1
+        assert point.kind(shelf.mount) == "tmpfs"
+    finally:
+        subprocess.run(["umount", shelf.mount], check=True)
+
+
+def test_in_the_background_it_returns_when_the_mount_answers(shelf: Shelf) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    with open(f"{shelf.root}/log", "wb") as log:
+        done = subprocess.run(command(shelf, "--background"), stdout=subprocess.PIPE, stderr=log, timeout=30)
+    try:
+        assert (done.returncode, done.stdout) == (0, b"")
+        with open(f"{shelf.mount}/files/w/a", "rb") as file:
+            assert file.read() == b"x"
+    finally:
+        assert run(shelf, "--unmount", shelf.mount) == (0, "")
+    until(lambda: '"unmounted"' in open(f"{shelf.root}/log").read())
+
+
+def test_in_the_background_a_failure_has_its_code_and_sentence(shelf: Shelf) -> None:
+    os.rmdir(shelf.mount)
+    code, said = run(shelf, "--background")
+    assert code == 2
+    assert "does not exist" in one_sentence(said)
+
+
+def test_systemd_is_told(shelf: Shelf, mount: Mount) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.settimeout(10)
+        heard.bind(f"{shelf.root}/notify")
+        mounted = mount(NOTIFY_SOCKET=f"{shelf.root}/notify")
+        assert heard.recv(100) == b"READY=1"
+        mounted.stop()
+        assert heard.recv(100) == b"STOPPING=1"
+
+
+def test_it_survives_that_the_journal_is_made_later(tmp_path: Any, mount: Mount) -> None:
+    shelf = Shelf(os.path.realpath(tmp_path), journal=False)
+    mounted = mount(on=shelf)
+    assert os.listdir(mounted.at("files")) == []
+    shelf.create()
+    shelf.entry("a", shelf.write("a", b"x"))
+    until(lambda: os.path.exists(mounted.at("files/w/a")))
+    assert mounted.read("files/w/a") == b"x"
+    shelf.close()
+
+
+def test_the_options_are_those_of_a_harmless_mount(mount: Mount) -> None:
+    mounted = mount()
+    line = next(line.split() for line in open("/proc/mounts") if line.split()[1] == mounted.path)
+    assert line[0] == "dumbwaiter"
+    assert line[2] == "fuse.dumbwaiter"
+    assert {"ro", "nosuid", "nodev", "default_permissions", "max_read=1048576"} <= set(line[3].split(","))
+    assert "allow_other" not in line[3]
+
+
+def test_nothing_is_left_over_after_many_readers(shelf: Shelf, mount: Mount, origin: Any) -> None:
+    for index in range(20):
+        shelf.entry(f"f{index}", 1000, url=origin.put(f"f{index}", b"x" * 1000))
+    mounted = mount()
+    task = f"/proc/{mounted.process.pid}"
+
+    def everybody() -> None:
+        threads = [threading.Thread(target=mounted.read, args=(f"files/w/f{index}",)) for index in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    everybody()
+    until(lambda: len(os.listdir(f"{task}/task")) < 20)
+    before = len(os.listdir(f"{task}/fd"))
+    for _ in range(5):
+        everybody()
+    try:
+        until(lambda: len(os.listdir(f"{task}/fd")) <= before + 16, 5)
+    except AssertionError:
+        import collections;print(collections.Counter(os.readlink(f"{task}/fd/{x}") if not os.readlink(f"{task}/fd/{x}").startswith("socket") else "socket" for x in os.listdir(f"{task}/fd")), before);raise

@@ -1,0 +1,297 @@
+"""A catalog to fill by hand, a real HTTP server with faults, and real mounts that never outlive their test."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from dumbwaiter.catalog import Catalog
+from dumbwaiter.model import Stamp
+from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.tables import entries, jobs
+from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter_fs import point
+
+STORED = 1_700_000_000.0
+_SOON = 20.0
+
+
+class Shelf:
+    """A state folder with a journal, a configuration with the watch "w", and rows put in by hand."""
+
+    def __init__(self, root: str, *, journal: bool = True) -> None:
+        self.root = root
+        self.drop = self._folder("drop")
+        self.state = self._folder("state")
+        self.mount = self._folder("mount")
+        self.config = os.path.join(root, "config.toml")
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(
+                f'[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = {{ env = "NONE" }}\n'
+                f'[watch.w]\npath = "{self.drop}"\nprovider = "p"\n[mount]\npath = "{self.mount}"\n'
+            )
+        self._engine: Any = None
+        if journal:
+            self.create()
+
+    def _folder(self, name: str) -> str:
+        path = os.path.join(self.root, name)
+        os.mkdir(path)
+        return path
+
+    def create(self) -> None:
+        self._engine = writing(journal_url(self.state))
+        upgrade(self._engine)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def catalog(self) -> Catalog:
+        return Catalog.at(journal_url(self.state))
+
+    def write(self, path: str | bytes, content: bytes) -> Stamp:
+        """Writes a local original."""
+        whole = os.path.join(os.fsencode(self.drop), os.fsencode(path))
+        os.makedirs(os.path.dirname(whole), exist_ok=True)
+        with open(whole, "wb") as file:
+            file.write(content)
+        return Stamp.of(os.stat(whole))
+
+    def local(self, path: str) -> str:
+        return os.path.join(self.drop, path)
+
+    def entry(self, path: str, stamp: Stamp | int, *, key: str | None = None, **columns: Any) -> None:
+        """Catalogues a file; with a size in place of a stamp there is no local original."""
+        if isinstance(stamp, int):
+            stamp = Stamp(0, stamp, 1_600_000_000_000_000_000, 0)
+        key = (
+            f"k/{path}".encode("utf-8", "surrogateescape").decode("utf-8", "replace") if key is None else key
+        )
+        parent, name = split(join("w", path))
+        key_parent, key_name = split(f"p/{key_path(key)}")
+        values: dict[str, Any] = {
+            "host": "h",
+            "provider": "p",
+            "key": key,
+            "key_parent": key_parent,
+            "key_name": key_name,
+            "watch": "w",
+            "parent": parent,
+            "name": name,
+            "current": True,
+            "etag": "",
+            "verified": "",
+            "facts": {},
+            "stored_at": STORED,
+            **dict(zip(("inode", "size", "mtime_ns", "ctime_ns"), stamp, strict=True)),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(entries)
+                .where(entries.c.parent == values["parent"], entries.c.name == values["name"])
+                .values(current=False)
+            )
+            connection.execute(insert(entries).values(values | columns))
+
+    def job(self, path: str, stamp: Stamp, *, state: str = "pending", **columns: Any) -> None:
+        """Puts a file in the outbox."""
+        parent, name = split(join("w", path))
+        values: dict[str, Any] = {
+            "host": "h",
+            "watch": "w",
+            "parent": parent,
+            "name": name,
+            "provider": "p",
+            "state": state,
+            "due_at": 0.0,
+            "created_at": STORED,
+            "updated_at": STORED,
+            **dict(zip(("inode", "size", "mtime_ns", "ctime_ns"), stamp, strict=True)),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(insert(jobs).values(values | columns))
+
+    def many(self, rows: list[dict[str, Any]]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(insert(entries), rows)
+
+
+@dataclass
+class Object:
+    """What a url gives, and what goes wrong with it."""
+
+    body: bytes
+    etag: str | None = '"v1"'
+    ranges: bool = True
+    status: int | None = None
+    cut_at: int | None = None  # no byte of the object from here on is ever sent
+    cut_after: int | None = None  # each reply ends after so many bytes
+    hang: bool = False
+    drip: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Origin:
+    """A provider's download host."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.closing = threading.Event()
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                origin.requests.append((self.path, self.headers.get("Range", "")))
+                with suppress(OSError):
+                    origin.answer(self)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/{name}"
+
+    def put(self, name: str, body: bytes, **faults: Any) -> str:
+        self.objects[f"/{name}"] = Object(body, **faults)
+        return self.url(name)
+
+    def of(self, name: str) -> Object:
+        return self.objects[f"/{name}"]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        thing = self.objects.get(request.path)
+        if thing is None or thing.status:
+            request.send_response(thing.status or 404 if thing else 404)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        if thing.hang:
+            self.closing.wait(60)
+            request.close_connection = True
+            return
+        start, stop = 0, len(thing.body)
+        wanted = request.headers.get("Range", "")
+        condition = request.headers.get("If-Range")
+        partial = bool(wanted) and thing.ranges and (condition is None or condition == thing.etag)
+        if partial:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(stop, int(last) + 1)
+        request.send_response(206 if partial else 200)
+        if partial and "Content-Range" not in thing.headers:
+            request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(thing.body)}")
+        if thing.etag:
+            request.send_header("ETag", thing.etag)
+        for header, value in thing.headers.items():
+            request.send_header(header, value)
+        request.send_header("Content-Length", str(stop - start))
+        request.end_headers()
+        end = stop
+        if thing.cut_at is not None:
+            end = min(end, max(start, thing.cut_at))
+        if thing.cut_after is not None:
+            end = min(end, start + thing.cut_after)
+        if thing.drip:
+            for index in range(start, end):
+                request.wfile.write(thing.body[index : index + 1])
+                if self.closing.wait(0.1):
+                    return
+        request.wfile.write(thing.body[start:end])
+        if end < stop:
+            request.close_connection = True
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Mounted:
+    """A mount process and its folder."""
+
+    def __init__(self, shelf: Shelf, *flags: str, deadline: float = 3.0, **environment: str) -> None:
+        self.shelf = shelf
+        self.path = shelf.mount
+        self.log = os.path.join(shelf.root, "mount.log")
+        with open(self.log, "ab") as log:
+            self.start = log.tell()
+            self.process = subprocess.Popen(
+                command(shelf, *flags),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "DUMBWAITER_MOUNT_DEADLINE": str(deadline), **environment},
+            )
+
+    def said(self) -> str:
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            log.seek(self.start)
+            return log.read()
+
+    def wait(self) -> "Mounted":
+        """Returns when the mount answers."""
+        until(lambda: '"mounted"' in self.said() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def at(self, *parts: str) -> str:
+        return os.path.join(self.path, *parts)
+
+    def read(self, *parts: str) -> bytes:
+        with open(self.at(*parts), "rb") as file:
+            return file.read()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_SOON)
+
+    def clear(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(_SOON)
+        assert self.process.stdout is not None
+        said = self.process.stdout.read()
+        self.process.stdout.close()
+        while point.kind(self.path) == point.KIND:
+            point.unmount(self.path, lazy=True)
+        assert said == b"", "the mount speaks on standard output"
+
+
+def command(shelf: Shelf, *flags: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "dumbwaiter_fs.mount",
+        "--config",
+        shelf.config,
+        "--state",
+        shelf.state,
+        *flags,
+    ]
+
+
+def until(true: Callable[[], object], limit: float = _SOON) -> None:
+    """Waits for something to become true; fails when it does not."""
+    end = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)

@@ -1,0 +1,245 @@
+"""Rules: junk, include, exclude and the folder's own ignore file."""
+
+import os
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.ignore import JUNK, Rules
+
+TEMPORARY = [
+    "film.mkv.part",
+    "setup.exe.crdownload",
+    "a.partial",
+    "a.filepart",
+    "a.download",
+    "a.tmp",
+    "a.aria2",
+    "~$report.docx",
+    ".~lock.report.odt#",
+    ".notes.txt.swp",
+    ".notes.txt.swo",
+    ".notes.txt.swx",
+    "4913",
+    "notes.txt~",
+    "#notes.txt#",
+    ".goutputstream-X3ZK80",
+    ".fuse_hidden0000000100000001",
+    ".nfs000000000012",
+    ".photo.jpg.AbCdEf",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    ".dumbwaiterignore",
+    ".dumbwaiter-marker",
+]
+WANTED = [
+    "photo.jpg",
+    "party",
+    "a.partly",
+    "x.tmp.jpg",
+    "lock#",
+    "14913",
+    "4913.jpg",
+    ".bashrc",
+    ".profile",
+    "a b.txt",
+    "$x",
+    "#1.jpg",
+    "\udcff\udcfe.jpg",
+    "a.part\n",
+    "two\nlines.jpg",
+    "中文.jpg",
+    "dumbwaiter.txt",
+]
+ODD_FOLDERS = ["", "a/", "a/b/c/", "two\nlines/", "\udcff/", " /", "-/", "a\tb/"]
+
+
+@pytest.mark.parametrize("name", TEMPORARY)
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_temporary_names_are_left_out_everywhere(folder: str, name: str) -> None:
+    rules = Rules()
+    assert not rules.takes(folder + name)
+    assert rules.why(folder + name).startswith("junk pattern '")
+
+
+@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_names_that_only_resemble_them_are_taken(folder: str, name: str) -> None:
+    assert Rules().takes(folder + name)
+    assert Rules().why(folder + name) == "taken"
+
+
+def test_vim_s_test_file_does_not_cost_a_folder_of_that_name() -> None:
+    rules = Rules()
+    assert rules.enters("4913")
+    assert rules.takes("4913/a.jpg")
+    assert not rules.takes("4913/4913")
+
+
+def test_exclude_takes_a_name_back_from_the_junk_list() -> None:
+    rules = Rules(exclude=["!*.tmp"])
+    assert rules.takes("a.tmp")
+    assert not rules.takes("a.part")
+
+
+def test_the_junk_list_can_be_replaced() -> None:
+    assert Rules(junk=()).takes("a.part")
+
+
+def test_exclude_says_which_pattern_decided() -> None:
+    rules = Rules(exclude=["*.raw", "/secret/"])
+    assert rules.why("a/b.raw") == "exclude '*.raw'"
+    assert rules.why("secret/a.jpg") == "exclude '/secret/' on folder 'secret'"
+    assert rules.takes("a/secret/b.jpg")
+
+
+def test_the_ignore_file_speaks_last() -> None:
+    rules = Rules(exclude=["*.raw"], ignore_file="\ufeff# mine\r\n!keep.raw\r\n\r\nold/\r\n")
+    assert rules.takes("keep.raw")
+    assert not rules.takes("other.raw")
+    assert rules.why("old/a") == ".dumbwaiterignore 'old/' on folder 'old'"
+
+
+def test_include_is_all_that_is_taken() -> None:
+    rules = Rules(include=["*.jpg", "scans/", "!scans/drafts/"])
+    assert rules.takes("deep/down/a.jpg")
+    assert rules.takes("scans/a.txt")
+    assert rules.takes("scans/more/a.txt")
+    assert not rules.takes("scans/drafts/a.txt")
+    assert rules.takes("scans/drafts/a.jpg")
+    assert rules.why("a.txt") == "not in include"
+    assert rules.enters("deep/down")
+
+
+def test_junk_is_left_out_of_what_include_asks_for() -> None:
+    assert not Rules(include=["*"]).takes("a.part")
+
+
+def test_nothing_inside_an_ignored_folder_comes_back() -> None:
+    rules = Rules(exclude=["cache/", "!cache/keep.jpg"])
+    assert not rules.enters("cache")
+    assert not rules.enters("cache/deeper/still")
+    assert not rules.takes("cache/keep.jpg")
+    assert not rules.takes("a/cache/b/c.jpg")
+
+
+def test_a_folder_taken_back_does_not_take_back_what_is_in_it() -> None:
+    rules = Rules(exclude=["!a.part/"])
+    assert rules.takes("a.part/file")
+    assert not rules.takes("a.part/b.part")
+    assert not rules.enters("a.part/b.part")
+
+
+def test_everything_in_a_folder_but_one_file() -> None:
+    rules = Rules(exclude=["box/**", "!box/keep.jpg"])
+    assert rules.enters("box")
+    assert rules.takes("box/keep.jpg")
+    assert not rules.takes("box/other.jpg")
+    assert not rules.enters("box/sub")
+
+
+@pytest.mark.parametrize("pattern", ["!", "\\", "x\\", "[z-a]", "a[", "/"])
+@pytest.mark.parametrize("place", ["include", "exclude"])
+def test_a_pattern_that_cannot_be_read_is_named(place: str, pattern: str) -> None:
+    with pytest.raises(Failure, match="cannot be read") as caught:
+        Rules(**{place: [pattern]})  # type: ignore[arg-type]
+    assert caught.value.code is Exit.USAGE
+    assert place in str(caught.value)
+
+
+def test_a_bad_line_of_the_ignore_file_is_named_too() -> None:
+    with pytest.raises(Failure, match=r"'\[z-a\]' in \.dumbwaiterignore"):
+        Rules(ignore_file="*.raw\n[z-a]\n")
+
+
+def test_a_very_deep_path_is_judged() -> None:
+    path = "a/" * 5000 + "b.jpg"
+    assert Rules().takes(path)
+    assert not Rules(exclude=["a/"]).takes(path)
+
+
+def test_a_name_with_a_newline_cannot_hide_its_end() -> None:
+    assert not Rules(exclude=["*.raw"]).takes("a\nb.raw")
+    assert Rules(exclude=["*.raw"]).takes("a.raw\nb")
+
+
+GIT = [
+    ["*.raw", "!keep.raw"],
+    ["a/", "!a/b"],
+    ["a/*", "!a/b"],
+    ["/a", "b/"],
+    ["a/**", "!a/b"],
+    ["**/b"],
+    ["a/**/b"],
+    ["*", "!*/", "!*.jpg"],
+    ["/*", "!/a"],
+    ["a*"],
+    ["a/b/"],
+    ["!a", "b"],
+    ["[ab]"],
+    ["a?"],
+    ["\\!a", "\\#b"],
+    ["a.jpg/"],
+    ["a", "!a/"],
+    ["*.jpg", "!a.jpg/"],
+    ["**"],
+    ["*/", "!b/"],
+    ["a/*/"],
+    ["a**b", "*/c"],
+]
+PATHS = [
+    *("a", "b", "c", "ab", "!a", "#b", "a.jpg", "k.raw", "keep.raw"),
+    *("a/a", "a/b", "a/c", "b/a", "a.jpg/b", "a.jpg/a.jpg", "c/a", "c/b", "c/keep.raw"),
+    *("a/b/c", "a/c/b", "b/a/b", "c/a/b", "a/c/d/b", "c/a.jpg/x", "c/d/a.jpg", "b/c/d"),
+]
+
+
+@pytest.mark.parametrize("patterns", GIT, ids=" ".join)
+def test_agrees_with_git(tmp_path: os.PathLike[str], patterns: list[str]) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    with open(os.path.join(tmp_path, ".gitignore"), "w", encoding="utf-8") as file:
+        file.write("\n".join(patterns) + "\n")
+    asked = "\0".join(PATHS).encode() + b"\0"
+    told = subprocess.run(
+        ["git", "-C", tmp_path, "-c", "core.excludesFile=", "check-ignore", "--no-index", "-z", "--stdin"],
+        input=asked,
+        capture_output=True,
+        check=False,
+    )
+    ignored = set(told.stdout.decode().split("\0"))
+    rules = Rules(exclude=patterns, junk=())
+    assert [path for path in PATHS if not rules.takes(path)] == [path for path in PATHS if path in ignored]
+
+
+letters = st.sampled_from([*"ab.*?![]/\\#~ \n", "\udcff", "中", "**", "/**/", ".part"])
+pattern = st.lists(letters, max_size=6).map("".join).filter(lambda text: "\n" not in text)
+name = st.lists(st.sampled_from([*"ab.~#\n ", "\udcff", "中", ".part"]), min_size=1, max_size=4).map("".join)
+path = st.lists(name.filter(lambda text: text not in {".", ".."}), min_size=1, max_size=4).map("/".join)
+
+
+@given(st.lists(pattern, max_size=3), st.lists(pattern, max_size=3), st.lists(path, min_size=1, max_size=5))
+@settings(max_examples=5000, deadline=None)
+def test_any_rules_judge_any_path(include: list[str], exclude: list[str], paths: list[str]) -> None:
+    try:
+        rules = Rules(include, exclude)
+    except Failure:
+        return
+    for path in paths:
+        assert rules.takes(path) == (rules.why(path) == "taken")
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            assert rules.enters(folder) or not rules.takes(path)
+
+
+@given(path)
+@settings(max_examples=100, deadline=None)
+def test_without_patterns_everything_is_taken(path: str) -> None:
+    assert Rules(junk=()).takes(path)
+
+
+def test_every_junk_pattern_can_be_read() -> None:
+    assert all(Rules(junk=[pattern]) for pattern in JUNK)

@@ -1,0 +1,277 @@
+"""Settling, with stamps and a clock made by hand."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dumbwaiter.model import Sighting, Stamp
+from dumbwaiter.settle import LONGEST, MOMENT, RECHECK, Ready, Settle
+
+OPEN = Sighting("w", "a")
+CLOSED = Sighting("w", "a", closed=True)
+
+
+def stamp(version: int) -> Stamp:
+    return Stamp(1, 100, version, version)
+
+
+def quiet(settle: Settle, version: int, start: float, *, writing: bool | None = None) -> tuple[float, Ready]:
+    """Looks whenever asked to at a file that no longer changes; returns when it was ready."""
+    for _ in range(20):
+        wake = settle.next_wake()
+        assert wake is not None
+        now = max(start, wake)
+        for watch, path in settle.due(now):
+            if (ready := settle.observe(watch, path, stamp(version), now, writing)) is not None:
+                return now, ready
+    raise AssertionError("never ready")
+
+
+@pytest.fixture
+def settle() -> Settle:
+    return Settle({"w": 2.0})
+
+
+def test_a_closed_file_is_ready_after_two_looks(settle: Settle) -> None:
+    settle.sight(CLOSED, 10.0)
+    assert settle.due(10.0) == [("w", "a")]
+    assert settle.observe("w", "a", stamp(1), 10.0) is None
+    assert settle.due(10.0) == []
+    assert settle.next_wake() == 10.0 + RECHECK
+    assert settle.due(10.0 + RECHECK) == [("w", "a")]
+    assert settle.observe("w", "a", stamp(1), 10.0 + RECHECK) == Ready("w", "a", stamp(1))
+    assert len(settle) == 0
+    assert settle.next_wake() is None
+
+
+def test_without_a_close_the_whole_settle_time_must_be_quiet(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    when, ready = quiet(settle, 1, 0.0)
+    assert ready.stamp == stamp(1)
+    assert when == pytest.approx(2.0 + RECHECK)
+
+
+def test_a_close_that_follows_makes_the_wait_short(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    settle.sight(CLOSED, 0.1)
+    assert quiet(settle, 1, 0.1)[0] == pytest.approx(0.1 + RECHECK)
+
+
+def test_a_file_that_changed_between_the_looks_waits_again(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    settle.due(0.0)
+    settle.observe("w", "a", stamp(1), 0.0)
+    settle.due(RECHECK)
+    assert settle.observe("w", "a", stamp(2), RECHECK) is None
+    assert quiet(settle, 2, 0.0)[0] == pytest.approx(RECHECK + 2.0)
+
+
+def test_a_second_close_starts_the_wait_again(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    settle.due(0.0)
+    settle.observe("w", "a", stamp(1), 0.0)
+    settle.sight(CLOSED, RECHECK)
+    settle.due(RECHECK)
+    assert settle.observe("w", "a", stamp(1), RECHECK) is None
+
+
+def test_a_new_file_under_the_same_name_needs_its_own_close(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    settle.due(0.0)
+    settle.observe("w", "a", stamp(1), 0.0)
+    settle.sight(OPEN, 0.1)
+    assert quiet(settle, 2, 0.1)[0] > 2.0
+
+
+def test_scans_that_repeat_do_not_prolong_the_wait() -> None:
+    settle = Settle({"w": 100.0})
+    ready = None
+    for second in range(120):
+        settle.sight(OPEN, float(second))
+        for watch, path in settle.due(float(second)):
+            ready = ready or settle.observe(watch, path, stamp(1), float(second))
+    assert ready is not None
+
+
+def test_a_file_that_is_gone_is_forgotten(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    settle.due(0.0)
+    assert settle.observe("w", "a", None, 0.0) is None
+    assert len(settle) == 0
+    assert settle.next_wake() is None
+    assert settle.observe("w", "a", stamp(1), 9.0) is None
+
+
+def test_a_file_open_for_writing_is_not_ready(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    now = 0.0
+    for _ in range(50):
+        now = max(now, settle.next_wake() or 0.0)
+        assert settle.due(now) == [("w", "a")]
+        assert settle.observe("w", "a", stamp(1), now, writing=True) is None
+    assert 50 <= now <= 150
+    assert quiet(settle, 1, now, writing=False)[0] <= now + 2.0
+
+
+def test_the_close_of_a_long_copy_is_answered_at_once(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    for version in range(8):
+        wake = settle.next_wake()
+        assert wake is not None
+        settle.due(wake)
+        settle.observe("w", "a", stamp(version), wake, writing=True)
+    settle.sight(CLOSED, 500.0)
+    assert quiet(settle, 9, 500.0, writing=False)[0] == pytest.approx(500.0 + RECHECK)
+
+
+def test_a_slow_copy_with_pauses_is_not_taken_half_way(settle: Settle) -> None:
+    """Nobody can say whether it is open. It changes every 5 seconds after a steady beginning; settle is 2."""
+    settle.sight(OPEN, 0.0)
+
+    def version(now: float) -> int:
+        return int(now * 10) if now < 5 else 50 + int(now // 5) if now < 300 else 1000
+
+    while True:
+        now = settle.next_wake()
+        assert now is not None
+        for watch, path in settle.due(now):
+            if (ready := settle.observe(watch, path, stamp(version(now)), now)) is not None:
+                assert ready.stamp == stamp(1000)
+                assert now <= 300 + 2 * LONGEST
+                return
+
+
+def test_a_watch_without_patience_still_looks_twice() -> None:
+    settle = Settle({"w": 0.0})
+    settle.sight(OPEN, 0.0)
+    assert quiet(settle, 1, 0.0)[0] == pytest.approx(2 * MOMENT)
+
+
+def test_a_sighting_during_a_look_is_not_lost(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    assert settle.due(0.0) == [("w", "a")]
+    settle.sight(CLOSED, 0.1)
+    assert settle.observe("w", "a", stamp(1), 0.15) is None
+    assert quiet(settle, 2, 0.15)[1].stamp == stamp(2)
+
+
+def test_watches_are_counted_and_forgotten_one_by_one(settle: Settle) -> None:
+    for watch in ("w", "v"):
+        for number in range(3):
+            settle.sight(Sighting(watch, str(number)), 0.0)
+    assert (settle.pending("w"), settle.pending("v"), settle.pending("x"), len(settle)) == (3, 3, 0, 6)
+    settle.forget("w")
+    assert (settle.pending("w"), settle.pending("v"), len(settle)) == (0, 3, 3)
+    assert {watch for watch, _ in settle.due(9.0)} == {"v"}
+
+
+def test_many_files_cost_little_each(settle: Settle) -> None:
+    count = 100_000
+    for number in range(count):
+        settle.sight(Sighting("w", f"{number}"), number / 1e4)
+        settle.sight(Sighting("w", f"{number}", closed=True), number / 1e4)
+        assert settle.next_wake() == 0.0
+    out = settle.due(20.0)
+    assert len(out) == count
+    for watch, path in out:
+        settle.observe(watch, path, stamp(1), 20.0)
+    assert settle.due(20.0) == []
+    assert (
+        sum(1 for name in settle.due(20.0 + RECHECK) if settle.observe(*name, stamp(1), 20.0 + RECHECK))
+        == count
+    )
+    assert len(settle) == 0
+
+
+def test_sightings_that_repeat_do_not_lengthen_the_queue(settle: Settle) -> None:
+    for number in range(5000):
+        settle.sight(Sighting("w", f"{number % 10}", closed=number % 3 == 0), number / 1000)
+        if number % 100 == 0:
+            for name in settle.due(number / 1000):
+                settle.observe(*name, stamp(number), number / 1000)
+    assert len(settle._queue) <= 4 * len(settle)
+
+
+Event = tuple[float, str, str]
+events = st.lists(
+    st.tuples(
+        st.floats(0.001, 8.0),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["sight", "close", "write", "write and close", "remove", "open", "stop"]),
+    ),
+    max_size=30,
+)
+
+
+class Disk:
+    """Two files, changed by a random story, and their writers."""
+
+    def __init__(self) -> None:
+        self.version = {"a": 1, "b": 1}
+        self.exists = {"a": True, "b": True}
+        self.open: set[str] = set()
+        self.changed = {"a": -1000.0, "b": -1000.0}
+
+    def act(self, path: str, what: str, now: float) -> Iterator[Sighting]:
+        if what in {"open", "stop"}:
+            (self.open.add if what == "open" else self.open.discard)(path)
+        elif what == "remove":
+            self.exists[path] = False
+        else:
+            if not self.exists[path]:
+                yield Sighting("w", path)
+            if what.startswith("write") or not self.exists[path]:
+                self.version[path] += 1
+                self.changed[path] = now
+                self.exists[path] = True
+            if what != "write":
+                yield Sighting("w", path, closed=what != "sight")
+
+    def look(self, path: str) -> tuple[Stamp | None, bool]:
+        return (stamp(self.version[path]) if self.exists[path] else None), path in self.open
+
+
+def run(settle: Settle, disk: Disk, until: float) -> Iterator[tuple[float, Ready]]:
+    """Serves the settle until a moment; at most so many wake-ups as time allows."""
+    for _ in range(2000):
+        wake = settle.next_wake()
+        if wake is None or wake > until:
+            return
+        names = settle.due(wake)
+        assert names, "woken for nothing"
+        for name in names:
+            found, writing = disk.look(name[1])
+            if (ready := settle.observe(*name, found, wake, writing)) is not None:
+                yield wake, ready
+    raise AssertionError("wakes without end")
+
+
+@given(events, st.sampled_from([0.0, 0.1, 2.0, 5.0]))
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_only_quiet_files_are_ready_and_all_of_them(
+    story: list[Event], seconds: float
+) -> None:
+    settle, disk = Settle({"w": seconds}), Disk()
+    least = max(MOMENT, min(seconds, RECHECK))
+    waiting: set[str] = set()
+    now = 0.0
+
+    def serve(until: float) -> None:
+        for when, ready in run(settle, disk, until):
+            assert ready.stamp == stamp(disk.version[ready.path])
+            assert when - disk.changed[ready.path] >= least - 1e-9
+            assert ready.path not in disk.open
+            waiting.discard(ready.path)
+
+    for pause, path, what in story:
+        serve(now + pause)
+        now += pause
+        for sighting in disk.act(path, what, now):
+            settle.sight(sighting, now)
+            waiting.add(path)
+    disk.open.clear()
+    serve(now + 4 * LONGEST)
+    assert not {path for path in waiting if disk.exists[path]}
+    assert len(settle) == settle.pending("w") == 0

@@ -1,0 +1,665 @@
+"""Watching real folders with the real kernel."""
+
+import asyncio
+import errno
+import functools
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watchdog.observers import inotify_c
+from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
+
+from dumbwaiter import watch
+from dumbwaiter.ignore import Rules
+from dumbwaiter.model import Sighting
+from dumbwaiter.watch import Root, RootState, Watcher
+
+BOUND = 30.0  # seconds until a wait has failed
+
+
+def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **named: Any) -> None:
+        asyncio.run(test(*args, **named))  # type: ignore[arg-type]
+
+    return run
+
+
+class Ear:
+    """A watcher, and all that it said."""
+
+    def __init__(self, *roots: Root) -> None:
+        self.sightings: list[Sighting] = []
+        self.doubts: list[tuple[str, str]] = []
+        self.changes: list[str] = []
+        self.news = asyncio.Event()
+        self.thread = threading.get_ident()
+        self.watcher = Watcher(
+            roots,
+            self._seen,
+            self._doubt,
+            asyncio.get_running_loop(),
+            lambda name: self._tell(self.changes, name),
+        )
+
+    def _tell(self, where: list[Any], *what: Any) -> None:
+        assert threading.get_ident() == self.thread
+        where.extend(what)
+        self.news.set()
+
+    def _seen(self, sightings: list[Sighting]) -> None:
+        self._tell(self.sightings, *sightings)
+
+    def _doubt(self, name: str, reason: str) -> None:
+        self._tell(self.doubts, (name, reason))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(BOUND):
+            while not holds():
+                self.news.clear()
+                await self.news.wait()
+
+    @property
+    def paths(self) -> set[str]:
+        return {sighting.path for sighting in self.sightings}
+
+    @property
+    def closed(self) -> set[str]:
+        return {sighting.path for sighting in self.sightings if sighting.closed}
+
+    async def hears(self, folder: Path, path: str = "fence") -> None:
+        """Makes a file and waits for it: what happened before has been told by then."""
+        (folder / path).write_bytes(b"x")
+        await self.until(lambda: path in self.paths)
+
+    def state(self, name: str = "w") -> RootState:
+        return self.watcher.states()[name]
+
+    async def until_state(self, state: str) -> None:
+        """A change may be told before the check that is waited for, so the check is told too."""
+        self.watcher.check()
+        await self.until(lambda: self.state().state == state)
+
+
+@asynccontextmanager
+async def listening(*roots: Root) -> AsyncIterator[Ear]:
+    ear = Ear(*roots)
+    ear.watcher.start()
+    try:
+        yield ear
+    finally:
+        ear.watcher.close()
+
+
+def root(path: Path, rules: Rules | None = None, polling: bool | None = None) -> Root:
+    return Root("w", str(path), rules or Rules(), polling)
+
+
+def call(*command: str | Path) -> None:
+    subprocess.run(command, check=True)
+
+
+async def run(script: str, *args: object) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, *map(str, args))
+    assert await process.wait() == 0
+
+
+def test_watchdog_still_has_what_is_used_of_it() -> None:
+    parameters: dict[Callable[..., Any], list[str]] = {
+        InotifyFD.__init__: ["self"],
+        InotifyFD.add_callback: ["self", "path", "mask", "callback", "id_"],
+        InotifyFD.remove_callbacks: ["self", "callbacks"],
+        InotifyFD.stop: ["self"],
+        InotifyFD.start: ["self"],
+        inotify_c.WatchCallback.on_event: ["self", "event"],
+        inotify_c.WatchCallback.on_watch_deleted: ["self", "wd"],
+        inotify_c.WatchCallback.on_queue_overflow: ["self"],
+    }
+    for function, names in parameters.items():
+        assert list(inspect.signature(function).parameters) == names, function
+    assert issubclass(InotifyFD, threading.Thread)
+    assert {"wd", "mask", "name"} <= set(InotifyEvent.__dataclass_fields__)
+    assert inotify_c.InotifyConstants.IN_CLOSE_WRITE == 8
+    for name in vars(inotify_c.WatchCallback):
+        if name.startswith("on_"):
+            assert callable(getattr(Watcher, name)), name
+
+
+@on_loop
+async def test_create_close_and_move_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "whole").write_bytes(b"x")
+    async with listening(root(tmp_path / "w")) as ear:
+        descriptor = os.open(tmp_path / "w/slow", os.O_CREAT | os.O_WRONLY)
+        await ear.until(lambda: "slow" in ear.paths)
+        assert "slow" not in ear.closed
+        os.close(descriptor)
+        await ear.until(lambda: "slow" in ear.closed)
+        (tmp_path / "whole").rename(tmp_path / "w/whole")
+        await ear.until(lambda: "whole" in ear.closed)
+        os.link(tmp_path / "w/whole", tmp_path / "w/linked")
+        await ear.until(lambda: "linked" in ear.paths)
+        (tmp_path / "w/x.part").write_bytes(b"x")
+        (tmp_path / "w/x.part").rename(tmp_path / "w/x.jpg")
+        await ear.until(lambda: "x.jpg" in ear.closed)
+        assert "x.part" not in ear.paths
+        assert ear.state() == RootState("watching", 1, 0, 0, "")
+        assert ear.doubts == []
+
+
+BURST = """
+import os, sys
+root, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
+    descriptor = os.open(f"{root}/f{number}", os.O_CREAT | os.O_WRONLY)
+    os.write(descriptor, b"x")
+    os.close(descriptor)
+"""
+
+
+@on_loop
+async def test_a_burst_of_files_is_heard_whole(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        await run(BURST, tmp_path, 20_000)
+        await ear.until(lambda: len(ear.closed) >= 20_000)
+        assert ear.closed == {f"f{number}" for number in range(20_000)}
+        assert ear.state().overflows == 0
+
+
+RACE = """
+import os, sys
+root, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
+    os.makedirs(f"{root}/{number}/b/c")
+    with open(f"{root}/{number}/b/c/f", "wb") as file:
+        file.write(b"x")
+"""
+
+
+@on_loop
+async def test_files_in_folders_made_a_moment_before_are_heard(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        await run(RACE, tmp_path, 500)
+        await ear.until(lambda: len(ear.paths) >= 500)
+        assert ear.paths == {f"{number}/b/c/f" for number in range(500)}
+        await ear.until(lambda: ear.state().folders == 1501)
+        await ear.hears(tmp_path, "77/b/c/later")
+
+
+@on_loop
+async def test_trees_copied_and_moved_in_are_heard(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"from/{number % 7}/{number % 3}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"from/{number % 7}/{number % 3}/{number}").write_bytes(b"x")
+    files = {
+        str(path.relative_to(tmp_path / "from")) for path in (tmp_path / "from").rglob("*") if path.is_file()
+    }
+    (tmp_path / "w").mkdir()
+    async with listening(root(tmp_path / "w")) as ear:
+        process = await asyncio.create_subprocess_exec("cp", "-r", tmp_path / "from", tmp_path / "w/copy")
+        await process.wait()
+        (tmp_path / "from").rename(tmp_path / "w/moved")
+        wanted = {f"{folder}/{path}" for folder in ("copy", "moved") for path in files}
+        await ear.until(lambda: ear.paths >= wanted)
+        await ear.hears(tmp_path / "w", "moved/1/1/later")
+        await ear.hears(tmp_path / "w", "copy/1/1/later")
+
+
+@on_loop
+async def test_a_folder_moved_out_falls_silent_and_one_moved_within_speaks_under_its_new_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "w/out/deep").mkdir(parents=True)
+    (tmp_path / "w/old/deep").mkdir(parents=True)
+    async with listening(root(tmp_path / "w")) as ear:
+        assert ear.state().folders == 5
+        (tmp_path / "w/out").rename(tmp_path / "gone")
+        (tmp_path / "w/old").rename(tmp_path / "w/new")
+        await ear.hears(tmp_path / "w")
+        for path in ("gone/a", "gone/deep/a", "w/new/a", "w/new/deep/a"):
+            (tmp_path / path).write_bytes(b"x")
+        await ear.hears(tmp_path / "w", "fence2")
+        assert ear.paths == {"fence", "fence2", "new/a", "new/deep/a"}
+        assert ear.state().folders == 3
+        (tmp_path / "gone").rename(tmp_path / "w/back")
+        await ear.hears(tmp_path / "w", "back/deep/b")
+
+
+@on_loop
+async def test_folders_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        for _ in range(30):
+            (tmp_path / "a/b/c").mkdir(parents=True)
+            (tmp_path / "a/b").rename(tmp_path / "b")
+            shutil.rmtree(tmp_path / "a")
+            shutil.rmtree(tmp_path / "b")
+        await ear.hears(tmp_path)
+        assert ear.state().folders == 1
+        assert len(ear.watcher._by_descriptor) == 1
+        assert not ear.watcher._trees[0].top.below
+
+
+@on_loop
+async def test_ignored_folders_are_not_listened_to(tmp_path: Path) -> None:
+    (tmp_path / "cache/deep").mkdir(parents=True)
+    async with listening(root(tmp_path, Rules(exclude=["cache/", "*.raw"]))) as ear:
+        assert ear.state().folders == 1
+        (tmp_path / "more/cache").mkdir(parents=True)
+        for path in ("cache/a", "more/cache/a", "b.raw", "c.part"):
+            (tmp_path / path).write_bytes(b"x")
+        await ear.hears(tmp_path, "more/fence")
+        assert ear.paths == {"more/fence"}
+        assert ear.state().folders == 2
+
+
+@on_loop
+async def test_rules_can_be_changed(tmp_path: Path) -> None:
+    (tmp_path / "a/deep").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    async with listening(root(tmp_path, Rules(exclude=["b/"]))) as ear:
+        assert ear.state().folders == 3
+        ear.watcher.adopt("w", Rules(exclude=["a/"]))
+        await ear.until(lambda: ear.doubts == [("w", "its rules have changed")])
+        assert ear.state().folders == 2
+        (tmp_path / "a/deep/x").write_bytes(b"x")
+        await ear.hears(tmp_path, "b/x")
+        assert ear.paths == {"b/x"}
+
+
+@on_loop
+async def test_a_root_that_does_not_answer_is_away(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        ear.watcher._trees[0].asked_at = time.monotonic() - watch.PATIENCE - 1
+        assert ear.state().state == "away"
+        assert "does not answer" in ear.state().sentence
+        await ear.until_state("watching")
+
+
+@on_loop
+async def test_names_that_are_no_text_are_heard(tmp_path: Path) -> None:
+    names = [b"\xff\xfe", b"a\nb", b"\x1b[0m", b"n" * 255]
+    async with listening(root(tmp_path)) as ear:
+        for name in names:
+            folder = os.path.join(os.fsencode(tmp_path), b"d" + name[:200])
+            os.mkdir(folder)
+            os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_WRONLY))
+        await ear.until(lambda: len(ear.paths) >= len(names))
+        assert {os.fsencode(path) for path in ear.paths} == {
+            b"d" + name[:200] + b"/" + name for name in names
+        }
+
+
+@on_loop
+async def test_a_folder_deeper_than_a_path_may_be_long_is_heard(tmp_path: Path) -> None:
+    level, depth = "d" * 200, 30
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(level, dir_fd=at)
+        below = os.open(level, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    async with listening(root(tmp_path)) as ear:
+        assert ear.state().folders == depth + 1
+        os.close(os.open("a", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        os.mkdir("b", dir_fd=at)
+        os.close(os.open("b/a", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        await ear.until(lambda: ear.paths >= {f"{level}/" * depth + "a", f"{level}/" * depth + "b/a"})
+    os.close(at)
+    call("rm", "-rf", tmp_path / level)
+
+
+@on_loop
+async def test_links_inside_are_not_followed_and_a_link_as_root_is(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real/out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "real/loop").symlink_to("..")
+    async with listening(root(tmp_path / "link")) as ear:
+        (tmp_path / "real/out2").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere/a").write_bytes(b"x")
+        await ear.hears(tmp_path / "real")
+        assert ear.state().folders == 1
+        assert "out/a" not in ear.paths
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to("elsewhere")
+        ear.watcher.check()
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path / "elsewhere", "b")
+
+
+def hold(watcher: Watcher) -> threading.Event:
+    """Holds the reader at its next event until the returned one is set."""
+    go = threading.Event()
+    real = watcher.on_event
+
+    def held(event: InotifyEvent) -> None:
+        go.wait(BOUND)
+        real(event)
+
+    watcher.on_event = held  # type: ignore[method-assign]
+    return go
+
+
+@on_loop
+async def test_an_overflow_is_told_and_mended(tmp_path: Path) -> None:
+    """The kernel throws away what it cannot keep: new folders, and those that left."""
+    (tmp_path / "w/leaves").mkdir(parents=True)
+    (tmp_path / "w/renamed/deep").mkdir(parents=True)
+    (tmp_path / "w/many").mkdir()
+    count = int(watch._limit("max_queued_events")) // 2 + 3000
+    other = Root("other", str(tmp_path / "other"), Rules())
+    (tmp_path / "other").mkdir()
+    async with listening(root(tmp_path / "w"), other) as ear:
+        go = hold(ear.watcher)
+        await run(BURST, tmp_path / "w/many", count)
+        (tmp_path / "w/new/deep").mkdir(parents=True)
+        (tmp_path / "w/leaves").rename(tmp_path / "left")
+        (tmp_path / "w/renamed").rename(tmp_path / "w/now")
+        go.set()
+        await ear.until(lambda: {name for name, _ in ear.doubts} == {"w", "other"})
+        assert ear.state().overflows > 0
+        (tmp_path / "left/a").write_bytes(b"x")
+        await ear.hears(tmp_path / "w", "new/deep/a")
+        await ear.hears(tmp_path / "w", "now/deep/a")
+        assert not {path for path in ear.paths if path.startswith(("leaves", "renamed"))}
+        assert ear.state().folders == 6
+        assert ear.state().state == "watching"
+
+
+@on_loop
+async def test_an_error_in_the_callback_leaves_the_reader_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(root(tmp_path)) as ear:
+        real = ear.watcher._note
+        failures = iter([RuntimeWarning("made an error"), KeyError("x"), OSError(5, "x")])
+
+        def fail(*args: Any, **named: Any) -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            real(*args, **named)
+
+        monkeypatch.setattr(ear.watcher, "_note", fail)
+        (tmp_path / "a").write_bytes(b"x")
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path)
+        assert ear.watcher._reader is not None
+        assert ear.watcher._reader.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@on_loop
+async def test_a_dead_reader_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep/er").mkdir(parents=True)
+    async with listening(root(tmp_path)) as ear:
+        reader = ear.watcher._reader
+        assert reader is not None
+
+        def fail() -> list[InotifyEvent]:
+            raise OSError(errno.EIO, "no more")
+
+        monkeypatch.setattr(reader, "read_events", fail)
+        (tmp_path / "lost").write_bytes(b"x")
+        reader.join(BOUND)
+        ear.watcher.check()
+        await ear.until(lambda: bool(ear.doubts))
+        assert ear.state().folders == 3
+        await ear.hears(tmp_path, "deep/er/a")
+
+
+@on_loop
+async def test_a_root_removed_and_made_again_is_away_and_back(tmp_path: Path) -> None:
+    (tmp_path / "w/deep").mkdir(parents=True)
+    async with listening(root(tmp_path / "w")) as ear:
+        shutil.rmtree(tmp_path / "w")
+        await ear.until_state("away")
+        assert "no such file" in ear.state().sentence
+        assert ear.state().folders == 0
+        (tmp_path / "w/new").mkdir(parents=True)
+        await ear.until_state("watching")
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path / "w", "new/a")
+
+
+@on_loop
+async def test_a_root_replaced_at_once_is_noticed_without_a_check(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    async with listening(root(tmp_path / "w")) as ear:
+        for number in range(5):
+            shutil.rmtree(tmp_path / "w")
+            (tmp_path / "w").mkdir()
+            ear.doubts.clear()
+            (tmp_path / "w/early").write_bytes(b"x")
+            ear.watcher.check()
+            await ear.until(lambda: bool(ear.doubts) and ear.state().folders == 1)
+            await ear.hears(tmp_path / "w", f"a{number}")
+
+
+@on_loop
+async def test_a_root_renamed_is_away_and_its_new_name_is_not_heard(tmp_path: Path) -> None:
+    (tmp_path / "w/deep").mkdir(parents=True)
+    async with listening(root(tmp_path / "w")) as ear:
+        (tmp_path / "w").rename(tmp_path / "other")
+        await ear.until(lambda: ear.state().state == "away")
+        (tmp_path / "other/deep/a").write_bytes(b"x")
+        (tmp_path / "other").rename(tmp_path / "w")
+        await ear.until_state("watching")
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path / "w", "deep/b")
+        assert "deep/a" not in ear.paths
+
+
+@on_loop
+async def test_a_root_that_is_not_there_at_the_start_is_heard_once_it_is(tmp_path: Path) -> None:
+    async with listening(root(tmp_path / "w")) as ear:
+        assert ear.state().state == "away"
+        (tmp_path / "w").write_bytes(b"a file")
+        ear.watcher.check()
+        (tmp_path / "w").unlink()
+        (tmp_path / "w").mkdir()
+        await ear.until_state("watching")
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path / "w")
+
+
+def mount(path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "none", path], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount")
+
+
+@on_loop
+async def test_a_root_that_is_unmounted_is_away_until_it_is_mounted_again(tmp_path: Path) -> None:
+    """The empty folder below must not be taken for the root: its files would seem deleted."""
+    (tmp_path / "w").mkdir()
+    mount(tmp_path / "w")
+    try:
+        (tmp_path / "w/deep").mkdir()
+        async with listening(root(tmp_path / "w")) as ear:
+            call("umount", tmp_path / "w")
+            await ear.until_state("away")
+            assert "nothing is mounted there" in ear.state().sentence
+            assert ear.doubts == []
+            mount(tmp_path / "w")
+            await ear.until_state("watching")
+            await ear.until(lambda: bool(ear.doubts))
+            await ear.hears(tmp_path / "w")
+    finally:
+        call("umount", tmp_path / "w")
+
+
+@on_loop
+async def test_a_root_that_is_mounted_over_is_heard_anew_each_time(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    async with listening(root(tmp_path / "w")) as ear:
+        mount(tmp_path / "w")
+        try:
+            ear.watcher.check()
+            await ear.until(lambda: bool(ear.doubts))
+            await ear.hears(tmp_path / "w", "above")
+            ear.doubts.clear()
+        finally:
+            call("umount", tmp_path / "w")
+        ear.watcher.check()
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path / "w", "below")
+
+
+Add = Callable[[InotifyFD, bytes, Mask, Any, CallbackId], WatchDescriptor]
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, allowed: list[int], code: int = errno.ENOSPC) -> None:
+    """Lets the kernel refuse watches beyond a number; with EACCES as watchdog tells it, which is not at all."""
+    real: Add = InotifyFD.add_callback
+    refuse: Add = InotifyFD._add_callback if code == errno.EACCES else InotifyFD.add_callback
+
+    def add(self: InotifyFD, path: bytes, mask: Mask, callback: Any, id_: CallbackId) -> WatchDescriptor:
+        if len(self._watch_for_wd) < allowed[0]:
+            return real(self, path, mask, callback, id_)
+        if code == errno.EACCES:
+            with monkeypatch.context() as patch:
+                patch.setattr(inotify_c, "inotify_add_watch", lambda *_: -1)
+                patch.setattr(InotifyFD, "_raise_error", lambda **_: None)
+                return refuse(self, path, mask, callback, id_)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(InotifyFD, "add_callback", add)
+
+
+@on_loop
+async def test_folders_beyond_the_limit_are_counted_and_heard_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}/deep").mkdir(parents=True)
+    allowed = [7]
+    limit(monkeypatch, allowed)
+    monkeypatch.setattr(watch, "RETRY", 0.0)
+    async with listening(root(tmp_path)) as ear:
+        state = ear.state()
+        assert (state.state, state.folders, state.missing) == ("watching", 7, 12)
+        assert "19 watches are needed" in state.sentence
+        assert watch._limit("max_user_watches") in state.sentence
+        (tmp_path / "new").mkdir()
+        await ear.until(lambda: ear.state().missing == 13)
+        allowed[0] = 100
+        ear.watcher.check()
+        await ear.until(lambda: bool(ear.doubts) and "w" in ear.changes and ear.state().missing == 0)
+        assert ear.state() == RootState("watching", 20, 0, 0, "")
+        await ear.hears(tmp_path, "8/deep/a")
+
+
+@on_loop
+async def test_folders_that_may_not_be_watched_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+    limit(monkeypatch, [2], errno.EACCES)
+    async with listening(root(tmp_path)) as ear:
+        assert ear.state().missing == 3
+        assert ear.state().sentence == "3 folders cannot be read."
+        await ear.hears(tmp_path)
+
+
+@on_loop
+async def test_without_an_inotify_instance_the_watch_is_polled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_class: object) -> int:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InotifyFD, "_create_inotify_fd", classmethod(none))
+        patch.setattr(watch, "RETRY", 0.0)
+        async with listening(root(tmp_path)) as ear:
+            assert ear.state().state == "polling"
+            assert watch._limit("max_user_instances") in ear.state().sentence
+            patch.undo()
+            await ear.until_state("watching")
+            await ear.until(lambda: bool(ear.doubts))
+            await ear.hears(tmp_path)
+
+
+@on_loop
+async def test_a_polled_root_is_not_listened_to_but_looked_after(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    async with listening(root(tmp_path / "w", polling=True)) as ear:
+        assert ear.state() == RootState("polling", 0, 0, 0, "Scans only, as configured.")
+        assert ear.watcher._reader is None
+        (tmp_path / "w").rename(tmp_path / "v")
+        await ear.until_state("away")
+        (tmp_path / "v").rename(tmp_path / "w")
+        await ear.until_state("polling")
+        await ear.until(lambda: bool(ear.doubts))
+
+
+@on_loop
+async def test_a_remote_file_system_is_heard_and_polled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_remote", lambda _device: "nfs4")
+    async with listening(root(tmp_path)) as ear:
+        assert ear.state().state == "polling"
+        assert "nfs4" in ear.state().sentence
+        await ear.hears(tmp_path)
+    async with listening(root(tmp_path, polling=False)) as ear:
+        assert ear.state().state == "watching"
+
+
+def test_this_disk_is_not_remote(tmp_path: Path) -> None:
+    assert watch._remote(os.stat(tmp_path).st_dev) == ""
+
+
+@on_loop
+async def test_many_roots_share_one_reader(tmp_path: Path) -> None:
+    roots = [Root(name, str(tmp_path / name), Rules()) for name in "abc"]
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    async with listening(*roots) as ear:
+        for name in "abc":
+            (tmp_path / name / "x").write_bytes(b"x")
+        await ear.until(lambda: {sighting.watch for sighting in ear.sightings} == set("abc"))
+        shutil.rmtree(tmp_path / "b")
+        ear.watcher.check()
+        await ear.until(lambda: ear.state("b").state == "away")
+        assert ear.state("a").state == ear.state("c").state == "watching"
+
+
+@on_loop
+async def test_closing_ends_both_threads_and_says_nothing_more(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    async with listening(root(tmp_path)) as ear:
+        (tmp_path / "a").write_bytes(b"x")
+        ear.watcher.close()
+        ear.watcher.close()
+        assert ear.watcher._reader is not None
+        assert not ear.watcher._reader.is_alive()
+        assert not ear.watcher._tender.is_alive()
+        assert len(os.listdir("/proc/self/fd")) == before
+        ear.sightings.clear()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert ear.sightings == []
+        assert ear.doubts == []
+
+
+@on_loop
+async def test_a_loop_that_was_busy_gets_each_path_once(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        for _ in range(20):
+            for number in range(50):
+                (tmp_path / str(number)).write_bytes(b"x")
+        await ear.hears(tmp_path)
+        assert len(ear.sightings) < 2000
+        assert len(ear.closed) == 51
