@@ -6,7 +6,9 @@ out. Paths are relative to the watch and may hold any character a file name can,
 """
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
@@ -70,10 +72,19 @@ def _regex(source: str) -> str:
     return head + plain + tail
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps `re` from warning of sets like "[[]", which mean in a gitignore file what they mean to it today."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _line(origin: str, text: str) -> _Line | None:
     """Reads one pattern; None for blank lines and remarks."""
     try:
-        parsed = GitIgnoreSpecPattern(text)
+        with _quietly():
+            parsed = GitIgnoreSpecPattern(text)
     except (ValueError, re.error):
         parsed = None
     if parsed is not None and parsed.regex is not None and parsed.include is not None:
@@ -103,7 +114,8 @@ class _Spec:
         if not numbered:
             return None, []
         parts = [line.regex.removeprefix(_ANYWHERE) if line.of_names else line.regex for _, line in numbered]
-        joined = re.compile("|".join(f"({part})" for part in parts), re.DOTALL)
+        with _quietly():
+            joined = re.compile("|".join(f"({part})" for part in parts), re.DOTALL)
         assert joined.groups == len(parts)
         return joined, [-1, *(number for number, _ in numbered)]
 

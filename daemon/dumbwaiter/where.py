@@ -5,7 +5,6 @@ command typed in a shell, or run by cron without any XDG variable, finds the dae
 """
 
 import os
-from contextlib import suppress
 
 from msgspec import Struct
 
@@ -43,9 +42,11 @@ def places(
 
 def private_folder(path: str) -> str:
     """Creates `path` for its owner only, if it is not there, and returns it."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+    umask = os.umask(0o077)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(umask)
     return path
 
 

@@ -25,7 +25,7 @@ _ITEM = re.compile(
     re.IGNORECASE,
 )
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)")
-_STATUS = re.compile(r"[1-5][0-9]{2}")
+_STATUS = re.compile(r"(?!304)[3-5][0-9]{2}")  # those that end an exchange and carry a body
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import cast
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
@@ -69,8 +69,6 @@ class Nodes:
 
     def refuse(self, scope: Scope, status: int) -> Response:
         """An error as a node words it; a redirect leads to the other node."""
-        if status < 300:
-            return HTMLResponse("", status)
         if status < 400:
             here = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             nodes = [self._world.urls[name] for name in ("nos1", "nos2")]

@@ -6,7 +6,6 @@ conventions': lower-case hex SHA1 of AppSecret, Nonce and CurTime.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -84,13 +83,14 @@ def _policy(policy64: str, signature: str) -> Policy:
             callback_url=_text(members.get("CallbackUrl", "")),
             callback_body=_text(members.get("CallbackBody", "")),
         )
-    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise TokenError("the policy is malformed") from error
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a text is needed")
+    value.encode()  # half a surrogate pair is JSON and yet no text
     return value
 
 

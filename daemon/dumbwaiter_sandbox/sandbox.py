@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,6 +64,7 @@ class Sandbox:
         self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in VENDORS}
         self.set_options(options or {})
         self._ports: dict[str, Port] = {}
+        self._settling = asyncio.Lock()
 
     @property
     def config_path(self) -> str:
@@ -71,42 +72,37 @@ class Sandbox:
         return os.path.join(self.data, "config.toml")
 
     async def __aenter__(self) -> Self:
-        sockets = reserve(self.port, 1 + len(SERVICES))
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = reserve(self.port, 1 + len(SERVICES))
+            for sock in sockets:
+                stack.callback(sock.close)
             self.port = sockets[0].getsockname()[1]
             names = (CONTROL, *(service.name for service in SERVICES))
             self.urls = {name: f"http://{HOST}:{self.port + index}" for index, name in enumerate(names)}
-            self._lay_out()
-            self.world = self._world()
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        try:
-            endpoints = {name: end for vendor in VENDORS for name, end in vendor.build(self.world).items()}
-            gates = (Gate(self.world, service, endpoints[service.name]) for service in SERVICES)
-            apps: tuple[ASGIApp, ...] = (control.application(self), *gates)
-            self._ports = {
-                name: Port(sock, app) for name, sock, app in zip(names, sockets, apps, strict=True)
-            }
+            self._lay_out(stack)
+            self.world = self._world(stack)
+            apps: tuple[ASGIApp, ...] = (control.application(self), *self._gates())
+            for name, sock, app in zip(names, sockets, apps, strict=True):
+                self._ports[name] = Port(sock, app)
+                stack.push_async_callback(self._ports[name].close)
             await self._ports[CONTROL].open()
             await self._settle()
-        except BaseException:
-            await self._stop()
-            raise
+            self._stack = stack.pop_all()
         self._say(f"ready {self.urls[CONTROL]} config={self.config_path}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        await self._stack.aclose()
 
     async def set_faults(self, spec: str) -> None:
         """Replace the faults; ports open and close as they say. Raises ValueError."""
-        self.world.faults = Faults(spec, CATALOGUE)
-        self._say(f"faults {self.world.faults.spec or 'none'}")
-        await self._settle()
+        faults = Faults(spec, CATALOGUE)
+        async with self._settling:
+            self.world.faults = faults
+            self._say(f"faults {faults.spec or 'none'}")
+            await self._settle()
 
     def options(self) -> dict[str, dict[str, Any]]:
         """The switches by vendor."""
@@ -122,26 +118,29 @@ class Sandbox:
         """Put every switch back."""
         self._options.update({vendor.name: vendor.options() for vendor in VENDORS})
 
-    def _world(self) -> World:
+    def _world(self, stack: contextlib.AsyncExitStack) -> World:
         database = open_database(self.data)
-        try:
-            objects = Objects(self.data, database)
-        except BaseException:
-            database.close()
-            raise
+        stack.callback(database.close)
+        objects = Objects(self.data, database)
         log = RequestLog(SECRETS, self._say)
-        return World(self.data, self._clock, database, objects, log, self._faults, self.urls, self._options)
+        world = World(self.data, self._clock, database, objects, log, self._faults, self.urls, self._options)
+        stack.push_async_callback(world.end)
+        return world
 
-    def _lay_out(self) -> None:
+    def _gates(self) -> Iterator[ASGIApp]:
+        endpoints = {name: end for vendor in VENDORS for name, end in vendor.build(self.world).items()}
+        return (Gate(self.world, service, endpoints[service.name]) for service in SERVICES)
+
+    def _lay_out(self, stack: contextlib.AsyncExitStack) -> None:
         for name in (*FOLDERS, *(os.path.join("drop", drop) for drop in _providers(self.urls))):
             os.makedirs(os.path.join(self.data, name), exist_ok=True)
-        text = config(self.data, self.urls).encode()
+        stack.callback(os.close, lock(self.data))
         fresh = self.config_path + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)
         # Only the owner may read it: it holds literal secrets.
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(text)
+            file.write(config(self.data, self.urls).encode())
         os.replace(fresh, self.config_path)
 
     async def _settle(self) -> None:
@@ -152,13 +151,6 @@ class Sandbox:
                 await port.close(keep=True)
             else:
                 await port.open()
-
-    async def _stop(self) -> None:
-        await asyncio.gather(*(port.close() for port in self._ports.values()))
-        for task in list(self.world.tasks):
-            task.cancel()
-        await asyncio.gather(*self.world.tasks, return_exceptions=True)
-        self.world.database.close()
 
 
 def config(data: str, urls: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import parse_qs, quote
 
 import httpx
@@ -36,6 +36,8 @@ PATHS = {
 CALLS = (*PATHS.values(), "callback")
 OWN_FAULTS = frozenset({"code-NNN"})
 USER_LIMIT = 256
+SUFFIX_LIMIT = 128  # bytes; the name it ends must fit on a disk
+NUMBER_LIMIT = 2**31 - 1
 READY = 40
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 TOLD_WITHIN = 5.0  # seconds, real time
@@ -90,8 +92,8 @@ class Vod:
     def _init(self, members: Members) -> object:
         origin = _text(members, "originFileName")
         stem, suffix = os.path.splitext(origin.rpartition("/")[2])
-        if not suffix or suffix == ".":
-            raise RefusedError(400, "originFileName has no suffix")
+        if not suffix or suffix == "." or len(suffix.encode()) > SUFFIX_LIMIT:
+            raise RefusedError(400, "originFileName has no suffix, or one that is too long")
         user = _text(members, "userDefInfo", "")
         if len(user) > USER_LIMIT:
             raise RefusedError(400, f"userDefInfo has more than {USER_LIMIT} characters")
@@ -156,7 +158,7 @@ class Vod:
 
     def _query(self, members: Members) -> object:
         names = members.get("objectNames")
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not names or not all(map(_is_text, names)):
             raise RefusedError(400, "objectNames is not a list of names")
         found = self._videos.named(names, self._world.clock.now())
         entries = [{"objectName": video.object, self._id_name(video): video.vid} for video in found]
@@ -260,13 +262,18 @@ async def _members(request: Request) -> Members:
 
 def _text(members: Members, name: str, default: str | None = None) -> str:
     value = members.get(name, default)
-    if not isinstance(value, str) or (default is None and not value):
+    if not _is_text(value) or (default is None and not value):
         raise RefusedError(400, f"{name} is missing or no text")
     return value
 
 
+def _is_text(value: object) -> TypeGuard[str]:
+    """Half a surrogate pair is JSON and yet no text."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _number(members: Members, name: str, default: int | None = None) -> int:
     value = members.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > NUMBER_LIMIT:
         raise RefusedError(400, f"{name} is missing or no whole number")
     return value

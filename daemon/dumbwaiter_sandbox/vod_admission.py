@@ -50,10 +50,7 @@ class Admission:
             raise RefusedError(710)
         if len(nonce) > NONCE_LIMIT:
             raise RefusedError(400, f"Nonce has more than {NONCE_LIMIT} characters")
-        if (
-            not (curtime.isascii() and curtime.isdigit())
-            or abs(now - int(curtime)) > options.curtime_window
-        ):
+        if not (curtime.isascii() and curtime.isdigit()) or abs(now - int(curtime)) > options.curtime_window:
             raise RefusedError(710, "CurTime is outside the window")
         if given != nos_token.checksum(self._account["app_secret"], nonce, curtime):
             raise RefusedError(710, "CheckSum does not match")

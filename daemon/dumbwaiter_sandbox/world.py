@@ -67,6 +67,13 @@ class World:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    async def end(self) -> None:
+        """Stop what is done beside the answers."""
+        running = list(self.tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     @property
     def random(self) -> random.Random:
         """The generator that the faults' seed governs."""

@@ -92,6 +92,8 @@ def test_only_a_whole_unconditional_down_closes_a_port():
         ("kodo.part:cut", "names no call"),
         ("nos.put:explode", "unknown"),
         ("nos.put:999", "unknown"),
+        ("nos.put:100", "unknown"),
+        ("nos.put:304", "unknown"),
         ("nos.put:colon", "lbs.get"),
         ("nos.*:code-700", "not possible"),
         ("nos.put:cut=3", "argument"),

@@ -1,6 +1,8 @@
+import concurrent.futures
 import hashlib
 import http.server
 import json
+import os
 import socket
 import threading
 
@@ -437,3 +439,38 @@ def test_the_log_tells_each_chunk_and_no_secret(running):
     assert grant.token.split(":")[1] not in text
     assert running.account["app_secret"] not in text
     assert first["headers"]["x-nos-token"] == running.log("init")[0]["headers"]["checksum"] == "***"
+
+
+def test_many_clients_at_once(running):
+    grants = [running.init() for _ in range(8)]
+    data = [bytes([number]) * (MIB + number) for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda pair: running.send(*pair, chunk=MIB // 2), zip(grants, data, strict=True)))
+    assert [stored(running, grant.object) for grant in grants] == data
+
+
+def test_the_same_chunk_twice_at_once_is_stored_once(running):
+    grant = running.grant("o")
+    context = running.put(grant, b"abc").json()["context"]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        replies = list(
+            pool.map(
+                lambda node: running.put(grant, bytes(MIB), 3, False, context, node), ["nos1", "nos2"] * 2
+            )
+        )
+    assert {reply.json()["offset"] for reply in replies} == {3 + MIB}
+    assert sum(entry["stored"] for entry in running.log("put")) == 3 + MIB
+
+
+def test_bytes_of_a_request_that_never_ended_do_not_count_after_a_restart(start):
+    first = start()
+    grant = first.grant("o")
+    context = first.put(grant, b"abc").json()["context"]
+    first.stop()
+    (partial,) = os.listdir(f"{first.sandbox.data}/state/partial")
+    with open(f"{first.sandbox.data}/state/partial/{partial}", "ab") as file:
+        file.write(b"rubbish")
+    second = start()
+    second.put(grant, b"d", 3, True, context)
+    assert second.download(grant).content == b"abcd"
+    assert os.listdir(f"{first.sandbox.data}/state/partial") == []

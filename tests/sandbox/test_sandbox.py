@@ -189,3 +189,10 @@ def test_nothing_of_the_daemon_is_imported(tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_one_folder_has_one_sandbox(running, start):
+    with pytest.raises(OSError, match="another sandbox runs on"):
+        start()
+    with open(running.sandbox.config_path) as file:
+        assert running.urls["vod"] in file.read()

@@ -108,7 +108,10 @@ class NetEase:
         listed = await self._listed(receipt.key, desk)
         if listed is not None:
             return receipt
-        reply = await desk.call(Request("object", "HEAD", self._url(receipt)))
+        try:
+            reply = await desk.call(Request("object", "HEAD", self._url(receipt)))
+        except Retry:
+            return None  # not every object is public, and not every network lets us look
         if reply.status == 200 and reply.headers.get("content-length") == str(size):
             return replace(receipt, verified="size")
         return None

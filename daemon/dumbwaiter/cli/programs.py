@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import sys
 
 import click
@@ -31,11 +30,6 @@ def umount(session: Session, folder: str | None) -> None:
 def _mount_program(session: Session, *arguments: str) -> None:
     """Becomes the mount's own process: the kernel waits for it on every call, so it does nothing else."""
     places = session.places
-    program = shutil.which("dumbwaiter-mount", path=os.path.dirname(sys.argv[0])) or shutil.which(
-        "dumbwaiter-mount"
-    )
-    if program is None:
-        raise Failure("the program dumbwaiter-mount is not installed beside dumbwaiter")
     flags = [
         "--config",
         places.config,
@@ -48,7 +42,7 @@ def _mount_program(session: Session, *arguments: str) -> None:
     ]
     if session.verbose:
         flags.append("-v")
-    os.execv(program, [program, *flags, *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "dumbwaiter_fs.mount", *flags, *arguments])
 
 
 @click.command()

@@ -1,0 +1,257 @@
+"""The whole product in one terminal, with no account: sandbox, daemon and mount, each a real process.
+
+Drops files of every awkward kind into the watched folders, kills the daemon inside a large one, starts it again, and
+compares every object with its original: in the sandbox's store, and through the mount with the originals gone.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import click
+
+from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.show import size
+from dumbwaiter.config import load
+from dumbwaiter.errors import Failure
+from dumbwaiter.model import MIB, Entry
+from dumbwaiter.naming import join, shown
+
+CHUNK = 4 * MIB  # the most that a kill may cost
+BIG = "large film.mov"
+FILES: dict[str, int] = {
+    "empty.txt": 0,
+    "one byte.txt": 1,
+    "exactly four.bin": 4 * MIB,
+    "four and one.bin": 4 * MIB + 1,
+    "相册/照片 2026.jpg": 300_000,
+    "party 🎉.png": 70_000,
+    os.fsdecode(b"not utf-8 \xff.dat"): 12_345,
+    BIG: 300 * MIB,
+}
+
+
+@click.command()
+@click.option(
+    "--seconds", type=float, default=0.0, help="Leave it running so long at the end, to look around."
+)
+@click.option("--keep", type=click.Path(), help="Folder to work in, and to leave behind.")
+@click.pass_obj
+def demo(session: Session, seconds: float, keep: str | None) -> None:
+    """Shows all of it at work on this machine, and checks it byte for byte."""
+    with ExitStack() as stack:
+        folder = (
+            os.path.abspath(keep)
+            if keep
+            else stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-"))
+        )
+        _Demo(folder, stack).run(seconds)
+
+
+class _Demo:
+    """One run, in one folder."""
+
+    def __init__(self, folder: str, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._environment = os.environ | {
+            "DUMBWAITER_CONFIG": os.path.join(folder, "config.toml"),
+            "DUMBWAITER_STATE": os.path.join(folder, "dumbwaiter/state"),
+            "DUMBWAITER_CACHE": os.path.join(folder, "dumbwaiter/cache"),
+            "DUMBWAITER_RUNTIME": os.path.join(folder, "dumbwaiter/run"),
+        }
+        self._session = Session(
+            *(self._environment[f"DUMBWAITER_{name}"] for name in ("CONFIG", "STATE", "CACHE", "RUNTIME")),
+            as_json=False,
+            verbose=False,
+            quiet=False,
+        )
+        log = open(os.path.join(_made(folder), "demo.log"), "ab")  # noqa: SIM115 - the stack closes it
+        self._log = stack.enter_context(log)
+
+    def run(self, seconds: float) -> None:
+        base = self._start_sandbox()
+        config = load(self._session.places.config)
+        daemon = self._start_daemon()
+        mount = config.mount.path
+        assert mount is not None
+        self._start_mount(mount)
+        originals: dict[str, str] = {}
+        for name, watch in config.watch.items():
+            originals |= self._drop(name, watch.path)
+        acknowledged = self._kill_inside(daemon)
+        self._start_daemon()
+        self._wait(len(originals))
+        self._compare("in the store", originals, self._object)
+        self._tell_resent(base, acknowledged)
+        self._hide(originals)
+        self._compare(
+            "through the mount, originals gone", originals, lambda place: os.path.join(mount, "files", place)
+        )
+        _say("held", "every check, byte for byte")
+        if seconds:
+            _say("look", f"at {mount} for {seconds:.0f} s")
+            time.sleep(seconds)
+
+    # Programs
+
+    def _start(self, *command: str, program: str = "dumbwaiter") -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", program, *command],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self._stack.callback(_stop, process)
+        return process
+
+    def _start_sandbox(self) -> str:
+        process = self._start("sandbox", "--data", self._folder)
+        base = next((line.split()[1] for line in _output(process) if line.startswith("ready ")), None)
+        if base is None:
+            raise Failure(f"the sandbox did not start: {self._log.name}")
+        _say("sandbox", f"{base}, everything in {self._folder}")
+        return base
+
+    def _start_daemon(self) -> "subprocess.Popen[str]":
+        process = self._start("run")
+        self._until(lambda: self._session.running, process, "the daemon")
+        _say("daemon", f"runs as process {process.pid}")
+        return process
+
+    def _start_mount(self, mount: str) -> None:
+        process = self._start("mount", mount)
+        self._until(lambda: os.path.ismount(mount), process, "the mount")
+        _say("mount", mount)
+
+    def _until(self, ready: Callable[[], bool], process: "subprocess.Popen[str]", what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                with open(self._log.name, encoding="utf-8", errors="replace") as log:
+                    last = log.read().strip().rpartition("\n")[2]
+                raise Failure(f"{what} did not start: {last}")
+            time.sleep(0.05)
+
+    # Steps
+
+    def _drop(self, watch: str, folder: str) -> dict[str, str]:
+        """Writes the files and returns, by "WATCH/PATH", where they are."""
+        places = {}
+        for name, length in FILES.items():
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, length)
+            places[join(watch, name)] = path
+        total = size(sum(FILES.values()))
+        _say("drop", f"{len(FILES)} files, {total}, into {folder}: {', '.join(map(shown, FILES))}")
+        return places
+
+    def _kill_inside(self, daemon: "subprocess.Popen[str]") -> int:
+        """Kills the daemon as soon as a third of the large file is acknowledged; returns how much was."""
+        for state in self._session.follow("GET", "/status?follow=1"):
+            for job in state["jobs"]:
+                if job["path"] == BIG and job["sent"] > job["size"] // 3:
+                    daemon.kill()
+                    daemon.wait()
+                    _say("kill -9", f"the daemon, {size(job['sent'])} of {size(job['size'])} in")
+                    return int(job["sent"])
+            if not state["totals"]["pending"] and state["totals"]["done"] >= len(FILES):
+                break
+        raise Failure("the large file was through before the daemon could be killed")
+
+    def _wait(self, count: int) -> None:
+        for state in self._session.follow("GET", "/status?jobs=0&follow=1"):
+            totals = state["totals"]
+            if totals["rejected"]:
+                raise Failure(f"{totals['rejected']} files were rejected")
+            if totals["done"] == count and not state["settling"]:
+                _say("uploaded", f"{count} files")
+                return
+
+    def _object(self, place: str) -> str:
+        """Returns where the sandbox keeps the object of a file."""
+        node = self._session.catalog.find(f"files/{place}")
+        if node is None or not isinstance(node.file, Entry):
+            raise Failure(f"{shown(place)} is not in the catalog")
+        entry = node.file
+        return os.path.join(self._folder, "objects", entry.facts["bucket"], *entry.key.split("/"))
+
+    def _compare(self, where: str, originals: dict[str, str], found: Callable[[str], str]) -> None:
+        for place, path in originals.items():
+            if _sha256(found(place)) != _sha256(path):
+                raise Failure(f"{shown(place)} differs {where}")
+        _say("equal", f"{len(originals)} files {where}")
+
+    def _tell_resent(self, base: str, acknowledged: int) -> None:
+        """Counts, from what the sandbox received, how much came twice."""
+        node = self._session.catalog.find(f"files/netease/{BIG}")
+        assert node is not None
+        assert isinstance(node.file, Entry)
+        with urllib.request.urlopen(f"{base}/_sandbox/log") as answer:  # noqa: S310 - our own sandbox
+            requests = json.load(answer)
+        received = sum(
+            one["received"] for one in requests if one["call"] == "put" and node.file.key in one["target"]
+        )
+        again = received - node.file.size
+        _say("sent twice", f"{size(again)} after one kill at {size(acknowledged)}")
+        if again > CHUNK:
+            raise Failure(f"{again} bytes were sent twice, more than one chunk")
+
+    def _hide(self, originals: dict[str, str]) -> None:
+        """Moves the originals out of the watched folders."""
+        away = _made(os.path.join(self._folder, "originals"))
+        for number, (place, path) in enumerate(originals.items()):
+            originals[place] = os.path.join(away, str(number))
+            os.rename(path, originals[place])
+
+
+def _say(step: str, text: str) -> None:
+    print(f"{step:>12}  {text}", flush=True)
+
+
+def _made(folder: str) -> str:
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def _write(path: str, length: int) -> None:
+    numbers = random.Random(length)
+    with open(path, "wb") as file:
+        while length:
+            piece = numbers.randbytes(min(length, MIB))
+            file.write(piece)
+            length -= len(piece)
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _output(process: "subprocess.Popen[str]") -> Iterator[str]:
+    assert process.stdout is not None
+    return iter(process.stdout.readline, "")
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
