@@ -169,11 +169,12 @@ for number in range(count):
 
 @on_loop
 async def test_a_burst_of_files_is_heard_whole(tmp_path: Path) -> None:
+    """On a machine too busy to read in time the kernel may drop some, but never without a word."""
     async with listening(root(tmp_path)) as ear:
         await run(BURST, tmp_path, 20_000)
-        await ear.until(lambda: len(ear.closed) >= 20_000)
-        assert ear.closed == {f"f{number}" for number in range(20_000)}
-        assert ear.state().overflows == 0
+        await ear.until(lambda: len(ear.closed) >= 20_000 or bool(ear.doubts))
+        if not ear.state().overflows:
+            assert ear.closed == {f"f{number}" for number in range(20_000)}
 
 
 RACE = """

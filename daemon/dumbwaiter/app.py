@@ -105,7 +105,7 @@ class App:
             moved=self.pulse.beat,
             wake_at=lambda when: self.schedule.at("dispatch", when),
         )
-        self.intake = Intake(self._sources(), journal, queued=self._queued)
+        self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
         self._log = log.get("app")
 
@@ -138,7 +138,9 @@ class App:
             )
             for name, source in self._sources().items()
         ]
-        self.watcher = Watcher(roots, self.intake.sight, self._doubt, asyncio.get_running_loop())
+        self.watcher = Watcher(
+            roots, self.intake.sight, self._doubt, asyncio.get_running_loop(), self._ignore_file_changed
+        )
         await asyncio.to_thread(self.watcher.start)
         states = self.watcher.states()
         for name, watch in self.config.watch.items():
@@ -255,6 +257,17 @@ class App:
     def _changed(self, job: Job) -> None:
         """The file of a job is another version now: that one is wanted."""
         self.intake.sight([Sighting(job.watch, job.path)])
+
+    def _ignore_file_changed(self, watch: str) -> None:
+        assert self.watcher is not None
+        one = self.config.watch[watch]
+        try:
+            changed = rules(one.path, one.include, one.exclude)
+        except Failure as failure:
+            self._log.error("ignore file not used", watch=watch, error=str(failure))
+            return
+        self.intake.adopt(watch, changed)
+        self.watcher.adopt(watch, changed)
 
     def _doubt(self, watch: str, reason: str) -> None:
         self._log.warning("scanning again", watch=watch, reason=reason)

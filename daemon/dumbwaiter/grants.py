@@ -41,6 +41,20 @@ class _Kept:
         return float("inf") if self.fetched_at is None else now - self.fetched_at
 
 
+class _Pace:
+    """A token bucket: so many requests a second, and a second's worth at once after a rest."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0  # when all that was taken is paid for
+
+    async def step(self) -> None:
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now - 1.0) + 1.0 / self._rate
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+
+
 class Provider:
     """One configured provider: its broker, and the desk the broker works at (`doors.Desk`)."""
 
@@ -63,10 +77,12 @@ class Provider:
         self._clock = clock
         self._requested = requested
         self._kept: dict[str, _Kept] = {}
+        self._pace = _Pace(broker.requests)
 
     # The desk
 
     async def call(self, request: Request) -> Reply:
+        await self._pace.step()
         return await self._http.call(request)
 
     def now(self, url: str) -> float:

@@ -42,11 +42,13 @@ class Intake:
         journal: Journal,
         *,
         queued: Callable[[], None],
+        moved: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._sources = dict(sources)
         self._journal = journal
         self._queued = queued
+        self._moved = moved
         self._clock = clock
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
@@ -72,6 +74,10 @@ class Intake:
         """How much of what was seen is not in the journal yet."""
         return len(self._settle) + self._scans.total() + self._enqueueing
 
+    def adopt(self, watch: str, rules: Rules) -> None:
+        """Gives a watch other rules."""
+        self._sources[watch] = self._sources[watch]._replace(rules=rules)
+
     def sight(self, sightings: Iterable[Sighting]) -> None:
         """Takes what a watcher saw."""
         now = time.monotonic()
@@ -92,6 +98,7 @@ class Intake:
             self._log.warning("folder is not there", watch=watch, path=self._sources[watch].root)
         finally:
             self._scans[watch] = 0
+            self._moved()
 
     async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()
@@ -141,6 +148,7 @@ class Intake:
     async def _look(self, names: Sequence[tuple[str, str]]) -> None:
         seen = await asyncio.to_thread(self._look_all, names)
         now = time.monotonic()
+        before = len(self._settle)
         ready = [
             file
             for (watch, path), (stamp, writing) in zip(names, seen, strict=True)
@@ -152,6 +160,8 @@ class Intake:
                 await self._enqueue(ready)
             finally:
                 self._enqueueing -= 1
+        if len(self._settle) < before:
+            self._moved()
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
         return [self._look_at(watch, path) for watch, path in names]

@@ -54,6 +54,7 @@ def _providers(urls: Mapping[str, str]) -> Mapping[str, Mapping[str, object]]:
             "app_secret": ACCOUNT["app_secret"],
             "api": urls["vod"],
             "lbs": urls["lbs"],
+            "cdn": urls["cdn"] + "/{bucket}",
         }
     }
 

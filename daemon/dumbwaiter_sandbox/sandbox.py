@@ -28,7 +28,7 @@ from dumbwaiter_sandbox.vendors import CATALOGUE, SECRETS, SERVICES, VENDORS
 from dumbwaiter_sandbox.world import World
 
 CONTROL = "sandbox"
-FOLDERS = ("state", "objects", "mount")
+FOLDERS = ("sandbox", "objects", "mount")
 
 
 def _silent(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Stored objects: DIR/objects/BUCKET/KEY on disk, their facts in DIR/state/sandbox.db.
+"""Stored objects: DIR/objects/BUCKET/KEY on disk, their facts in DIR/sandbox/sandbox.db.
 
 An object becomes visible by one rename, so a reader sees all of it or none. A slash in a key makes a folder. The few segments
 that a file system reads differently (empty, "." and "..") get a "%" put in front, and so does a segment that looks like such
@@ -51,7 +51,7 @@ def open_database(data: str) -> sqlite3.Connection:
 
     Without fsync: it outlives the process, and a power cut is not a vendor's fault to imitate.
     """
-    database = sqlite3.connect(os.path.join(data, "state", "sandbox.db"))
+    database = sqlite3.connect(os.path.join(data, "sandbox", "sandbox.db"))
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=OFF")
     database.executescript(SCHEMA)
@@ -60,7 +60,7 @@ def open_database(data: str) -> sqlite3.Connection:
 
 def lock(data: str) -> int:
     """Take the folder for this process; the caller closes the descriptor. Raises OSError when another sandbox has it."""
-    held = os.open(os.path.join(data, "state", "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    held = os.open(os.path.join(data, "sandbox", "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

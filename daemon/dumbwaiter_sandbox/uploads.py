@@ -1,7 +1,7 @@
 """Unfinished NOS uploads and the contexts that name them.
 
 NetEase's VOD manual, 'media upload' and 'query of the upload breakpoint': a context is opaque, belongs to one bucket and
-object, and every node knows it. Contexts outlive a restart: rows in the database, the bytes in DIR/state/partial/ID. The row's
+object, and every node knows it. Contexts outlive a restart: rows in the database, the bytes in DIR/sandbox/partial/ID. The row's
 `stored` is the truth; bytes of the file beyond it are the rest of a broken request and are cut off before the next one.
 """
 
@@ -68,7 +68,7 @@ class Uploads:
     """All unfinished uploads."""
 
     def __init__(self, data: str, database: sqlite3.Connection) -> None:
-        self._folder = os.path.join(data, "state", "partial")
+        self._folder = os.path.join(data, "sandbox", "partial")
         self._database = database
         os.makedirs(self._folder, exist_ok=True)
         database.executescript(SCHEMA)

@@ -238,15 +238,18 @@ class _Life:
 
     def _leave(self, thread: threading.Thread) -> None:
         """Takes the mount off the folder, at once for new callers; waits a little for those inside."""
-        if thread.is_alive():
-            for lazy in (False, True):
+        end = time.monotonic() + LAST
+        lazy = False
+        while thread.is_alive() and time.monotonic() < end:
+            if point.kind(self._folder) == point.KIND:  # a signal can come before the mount is there
                 try:
                     point.unmount(self._folder, lazy=lazy)
-                    break
                 except Failure as failure:
-                    if lazy and thread.is_alive():
+                    if lazy:
                         _log.warning("cannot unmount", path=self._folder, why=str(failure))
-        thread.join(LAST)
+                    lazy = True
+                    continue
+            thread.join(0.2)
 
 
 if __name__ == "__main__":

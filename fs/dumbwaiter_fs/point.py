@@ -135,7 +135,7 @@ def unmount(point: str, *, lazy: bool = False) -> None:
     tool = fusermount()
     if tool is None:
         raise no_fusermount()
-    done = subprocess.run(  # noqa: S603 - one known program, the path is one argument
+    done = subprocess.run(
         [tool, "-u", *(["-z"] if lazy else []), "--", point],
         stdin=subprocess.DEVNULL,
         capture_output=True,

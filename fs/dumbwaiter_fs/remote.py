@@ -26,8 +26,10 @@ REST = 5.0  # seconds without a request to an origin that could not be reached
 WINDOW, WINDOW_MAX = MIB, 8 * MIB  # length of one request; doubles while reading goes straight on
 BEHIND = MIB  # bytes kept for readers that arrive out of order
 SKIP = MIB  # reading over a gap is cheaper than a new request
+IDLE = 15.0  # seconds after which an open reply is no longer trusted to go on
 STREAMS = 48  # replies left open between reads; more would use up the descriptors
-ASKED_AGAIN = 3  # requests after broken ones, in one read
+ASKED_AGAIN = 3  # requests after replies that broke off, in one read
+PROGRESS = 65536  # a reply that brought so much before it broke off is not counted
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 _MEANING = {
@@ -93,6 +95,8 @@ class Remote:
         try:
             client = self._opened()
             return client.send(client.build_request("GET", url, headers=headers), stream=True)
+        except httpx.InvalidURL:
+            raise Refused(errno.ENXIO, "the url cannot be read") from None
         except (httpcore.ConnectError, httpx.ConnectError):
             raise self._tripped(url, errno.EHOSTUNREACH) from None
         except (httpcore.TimeoutException, httpx.TimeoutException):
@@ -165,6 +169,7 @@ class Reader:
         self._window = WINDOW
         self._reply: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
+        self._used = 0.0
         self._over = 0  # bytes of the reply that stand before `_at`
 
     def read(self, offset: int, size: int) -> bytes:
@@ -207,21 +212,26 @@ class Reader:
                 self._lock.release()
 
     def _fill(self, offset: int, end: int) -> None:
-        if not self._from <= offset <= self._at + SKIP:
+        now = time.monotonic()
+        if now - self._used > IDLE:
+            self._drop()
+        self._used = now
+        ahead = SKIP if self._reply is not None else 0
+        if not self._from <= offset <= self._at + ahead:
             self._drop()
             self._held.clear()
             self._from = self._at = offset
             self._window = WINDOW
-        again = 0
+        again, began = 0, self._at
         while self._at < end:
-            fresh = self._reply is None
-            if fresh:
+            if self._reply is None:
+                began = self._at
                 self._ask(end)
             try:
                 self._take()
             except _Broken:
                 self._drop()
-                again += 1
+                again += self._at - began < PROGRESS
                 if again > ASKED_AGAIN:
                     raise Refused(errno.EIO, "the reply is cut off again and again") from None
 

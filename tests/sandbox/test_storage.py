@@ -9,7 +9,7 @@ from dumbwaiter_sandbox.storage import Objects, StoredObject, UnstorableError, o
 
 @pytest.fixture
 def objects(tmp_path):
-    os.makedirs(tmp_path / "state")
+    os.makedirs(tmp_path / "sandbox")
     database = open_database(str(tmp_path))
     yield Objects(str(tmp_path), database)
     database.close()

@@ -12,6 +12,11 @@ from dumbwaiter.model import Ask, FollowUp, Grant, Receipt
 class Broker(Protocol):
     """Knows one vendor's sign-in API and moves no file. Raises the verdicts of `errors`."""
 
+    @property
+    def requests(self) -> float:
+        """How many requests a second the vendor lets one account make."""
+        ...
+
     async def grants(self, ask: Ask, desk: Desk) -> Sequence[Grant]:
         """Returns permission for the file asked about, and for more if the vendor gives several at once."""
         ...

@@ -91,9 +91,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+        ended = cli.main(standalone_mode=False)
+        sys.exit(ended if isinstance(ended, int) else Exit.DONE)
     except click.Abort:
         _end("stopped", Exit.FAILED)
     except click.ClickException as wrong:

@@ -143,6 +143,8 @@ class _Nodes:
             if reached == point:
                 raise Restart("NetEase refuses to go on with this upload")
             return reached
+        if reply.status == 404:
+            raise Restart("NetEase no longer knows this upload")
         answer = self._read(reply, point)
         if answer.offset is None or answer.offset > chunk.end:
             raise Restart("NetEase claims to have more than was sent")

@@ -1,0 +1,30 @@
+# Every target sets up what it needs; each can be the first.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench
+
+demo: $(READY)
+	$(BIN)/dumbwaiter demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+$(READY): pyproject.toml tools/system-packages
+	tools/system-packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing dumbwaiter and what its tests need into $(VENV)"
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@

@@ -1,0 +1,375 @@
+"""Bytes without FUSE: what a reader gets is the version it opened, whole, or an errno."""
+
+import errno
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dumbwaiter.catalog import Waiting
+from dumbwaiter.model import MIB, Entry, Stamp, State
+from dumbwaiter_fs import remote
+from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.remote import Remote
+from fs.world import Origin, Shelf, until
+
+BODY = random.Random(1).randbytes(5 * MIB + 17)
+
+
+def entry(url: str | None, stamp: Stamp | int, path: str = "a", number: int = 1) -> Entry:
+    stamp = Stamp(0, stamp, 0, 0) if isinstance(stamp, int) else stamp
+    return Entry(number, "p", "k", "w", path, stamp, 0.0, url=url)
+
+
+@pytest.fixture
+def contents(shelf: Shelf) -> Iterator[Contents]:
+    contents = Contents(lambda watch: shelf.drop if watch == "w" else None, Remote(2.0))
+    yield contents
+    contents.close()
+
+
+def read(
+    contents: Contents, file: Any, offset: int = 0, size: int = 1 << 30, path: str = "files/w/a"
+) -> bytes:
+    number, _ = contents.open(path, file)
+    try:
+        return contents.read(number, size, offset)
+    finally:
+        contents.release(number)
+
+
+def fails(code: int, call: Callable[[], object]) -> None:
+    with pytest.raises(OSError, match=r"\[Errno") as raised:
+        call()
+    assert errno.errorcode[raised.value.errno or 0] == errno.errorcode[code]
+
+
+# The local original
+
+
+def test_an_unchanged_original_is_read_and_nobody_is_asked(
+    shelf: Shelf, contents: Contents, origin: Origin
+) -> None:
+    file = entry(origin.put("a", b"remote"), shelf.write("a", b"local!"))
+    assert read(contents, file) == b"local!"
+    os.chmod(shelf.local("a"), 0o600)
+    assert read(contents, file) == b"local!", "a ctime that moved alone says nothing about bytes"
+    assert origin.requests == []
+
+
+def test_a_changed_original_is_not_read(shelf: Shelf, contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", b"remote"), shelf.write("a", b"local!"))
+    shelf.write("a", b"LOCAL!")
+    os.utime(shelf.local("a"), ns=(1, 1))
+    assert read(contents, file) == b"remote"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "gone", "above"])
+def test_what_stands_in_place_of_the_original_is_not_read(
+    shelf: Shelf, contents: Contents, kind: str
+) -> None:
+    stamp = shelf.write("b/other", b"secret")
+    path, file = "b/a", shelf.local("b/a")
+    match kind:
+        case "link":
+            os.symlink(shelf.local("b/other"), file)
+        case "folder":
+            os.mkdir(file)
+        case "pipe":
+            os.mkfifo(file)
+        case "above":
+            os.rename(shelf.local("b"), f"{shelf.root}/outside")
+            os.symlink(f"{shelf.root}/outside", shelf.local("b"))
+            path = "b/other"
+    fails(errno.ENXIO, lambda: contents.open("files/w/a", entry(None, stamp, path)))
+
+
+def test_an_open_original_that_changes_is_stale(shelf: Shelf, contents: Contents) -> None:
+    file = entry(None, shelf.write("a", b"x" * 100))
+    number, _ = contents.open("files/w/a", file)
+    assert contents.read(number, 10, 0) == b"x" * 10
+    with open(shelf.local("a"), "r+b") as other:
+        other.write(b"y")
+    os.utime(shelf.local("a"), ns=(1, 1))
+    fails(errno.ESTALE, lambda: contents.read(number, 10, 50))
+    contents.release(number)
+
+
+def test_an_open_original_that_is_replaced_or_removed_is_read_to_its_end(
+    shelf: Shelf, contents: Contents
+) -> None:
+    number, _ = contents.open("files/w/a", entry(None, shelf.write("a", b"old")))
+    os.unlink(shelf.local("a"))
+    shelf.write("a", b"new")
+    assert contents.read(number, 10, 0) == b"old"
+    contents.release(number)
+
+
+def test_a_file_without_original_and_url_is_enxio(contents: Contents) -> None:
+    fails(errno.ENXIO, lambda: contents.open("files/w/a", entry(None, 3)))
+    fails(errno.ENXIO, lambda: contents.open("files/w/a", entry("ftp://host/x", 3)))
+    fails(errno.ENXIO, lambda: contents.open("files/w/a", entry("http:///x", 3)))
+    assert contents.held("files/w/a") is None
+
+
+# The outbox
+
+
+def waiting(stamp: Stamp, path: str = "a") -> Waiting:
+    return Waiting(1, "p", "w", path, stamp, State.PENDING, 0, 0.0)
+
+
+def test_a_waiting_file_is_read_as_it_is_now(shelf: Shelf, contents: Contents) -> None:
+    file = waiting(shelf.write("a", b"one"))
+    number, past = contents.open("outbox/w/a", file)
+    assert past, "its size changes: the kernel must not keep any of it"
+    assert contents.read(number, 10, 0) == b"one"
+    with open(shelf.local("a"), "ab") as other:
+        other.write(b" two")
+    assert contents.read(number, 10, 0) == b"one two"
+    contents.release(number)
+    now = contents.now(file)
+    assert now is not None
+    assert now.st_size == 7
+
+
+def test_a_waiting_file_that_is_gone_is_enoent(shelf: Shelf, contents: Contents) -> None:
+    stamp = shelf.write("a", b"one")
+    os.unlink(shelf.local("a"))
+    assert contents.now(waiting(stamp)) is None
+    fails(errno.ENOENT, lambda: contents.open("outbox/w/a", waiting(stamp)))
+
+
+# The provider
+
+
+def test_reading_straight_on_asks_for_longer_and_longer_ranges(contents: Contents, origin: Origin) -> None:
+    number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
+    got = b"".join(contents.read(number, 131072, offset) for offset in range(0, len(BODY), 131072))
+    contents.release(number)
+    assert got == BODY
+    assert [wanted for _, wanted in origin.requests] == [
+        f"bytes=0-{MIB - 1}",
+        f"bytes={MIB}-{3 * MIB - 1}",
+        f"bytes={3 * MIB}-{len(BODY) - 1}",
+    ]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(st.tuples(st.integers(0, len(BODY) + 10), st.integers(0, 300_000)), max_size=12))
+def test_any_order_of_reads_gives_the_bytes(
+    contents: Contents, origin: Origin, reads: list[tuple[int, int]]
+) -> None:
+    number, _ = contents.open("files/w/a", entry(origin.put("a", BODY, cut_after=200_000), len(BODY)))
+    for offset, size in reads:
+        assert contents.read(number, size, offset) == BODY[offset : offset + size]
+    contents.release(number)
+
+
+def test_many_readers_of_one_handle_get_their_own_bytes(contents: Contents, origin: Origin) -> None:
+    number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
+    wrong: list[int] = []
+
+    def reader(seed: int) -> None:
+        for offset in random.Random(seed).sample(range(0, len(BODY), 65536), 10):
+            wrong.extend([offset] * (contents.read(number, 65536, offset) != BODY[offset : offset + 65536]))
+
+    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    contents.release(number)
+    assert wrong == []
+
+
+def test_a_broken_reply_is_gone_on_with(contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", BODY, cut_after=700_000), len(BODY))
+    number, _ = contents.open("files/w/a", file)
+    got = b"".join(contents.read(number, 131072, offset) for offset in range(0, len(BODY), 131072))
+    contents.release(number)
+    assert got == BODY
+
+
+@pytest.mark.parametrize("part", [0, 25, 50, 99])
+def test_bytes_that_never_come_are_eio(contents: Contents, origin: Origin, part: int) -> None:
+    file = entry(origin.put("a", BODY, cut_at=len(BODY) * part // 100), len(BODY))
+    fails(errno.EIO, lambda: read(contents, file))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, errno.EACCES),
+        (403, errno.EACCES),
+        (404, errno.ESTALE),
+        (410, errno.ESTALE),
+        (416, errno.ESTALE),
+        (302, errno.EIO),
+        (204, errno.EIO),
+        (429, errno.EIO),
+        (500, errno.EIO),
+        (504, errno.ETIMEDOUT),
+    ],
+)
+def test_a_status_has_its_errno(contents: Contents, origin: Origin, status: int, code: int) -> None:
+    fails(code, lambda: read(contents, entry(origin.put("a", BODY, status=status), len(BODY))))
+
+
+def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(
+    contents: Contents, origin: Origin
+) -> None:
+    file = entry(origin.put("a", BODY, ranges=False), len(BODY))
+    assert read(contents, file) == BODY
+    assert read(contents, file, 1000, 1000) == BODY[1000:2000]
+    fails(errno.EIO, lambda: read(contents, file, 2 * MIB, 1000))
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_another_size_is_another_version(contents: Contents, origin: Origin, name: str) -> None:
+    file = entry(origin.put(name, BODY, ranges=name == "a"), len(BODY) - 1)
+    fails(errno.ESTALE, lambda: read(contents, file))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Range": f"bytes 1-{len(BODY)}/{len(BODY)}"},
+        {"Content-Range": "bytes 0-9/10"},
+        {"Content-Range": f"bytes 0-{len(BODY)}/{len(BODY)}"},
+        {"Content-Range": "nonsense"},
+        {"Content-Range": ""},
+        {"Content-Encoding": "gzip"},
+    ],
+)
+def test_a_reply_that_is_not_what_was_asked_is_not_used(
+    contents: Contents, origin: Origin, headers: dict[str, str]
+) -> None:
+    file = entry(origin.put("a", BODY, headers=headers), len(BODY))
+    with pytest.raises(OSError, match=r"Input/output|Stale"):
+        read(contents, file)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("etag", ['"v2"', None, 'W/"v1"'])
+def test_a_version_that_changes_while_it_is_open_is_stale(
+    contents: Contents, origin: Origin, etag: str | None, ranges: bool
+) -> None:
+    file = entry(origin.put("a", BODY), len(BODY))
+    first, _ = contents.open("files/w/a", file)
+    assert contents.read(first, 10, 0) == BODY[:10]
+    second, _ = contents.open("files/w/a", file)
+    origin.put("a", bytes(len(BODY)), etag=etag, ranges=ranges)
+    fails(errno.ESTALE, lambda: contents.read(first, 10, 4 * MIB))
+    fails(errno.ESTALE, lambda: contents.read(second, 10, 0))
+    fails(errno.ESTALE, lambda: contents.open("files/w/a", file))
+    contents.release(first)
+    contents.release(second)
+    assert read(contents, file, 0, 10) == bytes(10), "once nobody has it open, what is there is there"
+
+
+def test_an_open_path_stands_for_one_version(shelf: Shelf, contents: Contents, origin: Origin) -> None:
+    old = entry(origin.put("old", b"old"), 3)
+    new = entry(None, shelf.write("a", b"newer"), number=2)
+    first, past = contents.open("files/w/a", old)
+    assert not past
+    assert contents.held("files/w/a") == old
+    second, _ = contents.open("files/w/a", new)
+    assert contents.read(first, 10, 0) == contents.read(second, 10, 0) == b"old"
+    contents.release(first)
+    assert contents.held("files/w/a") == old
+    contents.release(second)
+    assert contents.held("files/w/a") is None
+    assert read(contents, new) == b"newer"
+
+
+def test_the_kernels_cache_holds_bytes_of_one_source(
+    shelf: Shelf, contents: Contents, origin: Origin
+) -> None:
+    file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
+    first, past = contents.open("files/w/a", file)
+    assert not past
+    os.unlink(shelf.local("a"))
+    second, past = contents.open("files/w/a", file)
+    assert past
+    contents.release(first)
+    contents.release(second)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_server_that_does_not_come_to_an_end_meets_the_deadline(
+    contents: Contents, origin: Origin, fault: str
+) -> None:
+    file = entry(origin.put("a", BODY, **{fault: True}), len(BODY))
+    start = time.monotonic()
+    fails(errno.ETIMEDOUT, lambda: read(contents, file))
+    assert time.monotonic() - start < 4
+    start = time.monotonic()
+    fails(errno.ETIMEDOUT, lambda: contents.open("files/w/b", file))
+    assert time.monotonic() - start < 0.5, "the origin is left alone for a while"
+
+
+def test_an_origin_that_is_down_is_said_at_once_and_tried_again_later(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = entry("http://127.0.0.1:1/a", 3)
+    number, _ = contents.open("files/w/a", file)
+    fails(errno.EHOSTUNREACH, lambda: contents.read(number, 3, 0))
+    contents.release(number)
+    fails(errno.EHOSTUNREACH, lambda: contents.open("files/w/a", file))
+    assert read(contents, entry(origin.put("a", b"abc"), 3)) == b"abc", "another origin is not meant"
+    later = time.monotonic() + remote.REST
+    monkeypatch.setattr(remote.time, "monotonic", lambda: later)
+    contents.release(contents.open("files/w/a", file)[0])
+
+
+def test_more_readers_than_streams_are_served(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "STREAMS", 2)
+    file = entry(origin.put("a", BODY), len(BODY))
+    numbers = [contents.open("files/w/a", file)[0] for _ in range(6)]
+    for offset in range(0, len(BODY), MIB):
+        for number in numbers:
+            assert contents.read(number, 1000, offset) == BODY[offset : offset + 1000]
+    for number in numbers:
+        contents.release(number)
+
+
+def test_an_empty_file_costs_no_request(contents: Contents, origin: Origin) -> None:
+    assert read(contents, entry(origin.put("a", b""), 0)) == b""
+    assert read(contents, entry("http://127.0.0.1:1/", 0)) == b""
+    assert origin.requests == []
+
+
+def test_a_handle_that_is_not_open_is_ebadf(contents: Contents) -> None:
+    fails(errno.EBADF, lambda: contents.read(99, 1, 0))
+    contents.release(99)
+
+
+def test_a_slow_but_moving_server_is_waited_for(contents: Contents, origin: Origin) -> None:
+    body = BODY[:60]
+    number, _ = contents.open("files/w/a", entry(origin.put("a", body, drip=True), len(body)))
+    start = time.monotonic()
+    got = b"".join(contents.read(number, 5, offset) for offset in range(0, 60, 5))
+    assert got == body
+    assert time.monotonic() - start > 3, "longer than one read may last"
+    contents.release(number)
+
+
+def test_connections_are_used_again(contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", b"x" * 100), 100)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        assert read(contents, file) == b"x" * 100
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 4)

@@ -1,0 +1,355 @@
+"""Real programs on a real mount: they get the bytes, or they say that they did not."""
+
+import errno
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dumbwaiter.naming import key_path, split
+from fs.world import STORED, Mounted, Origin, Shelf, until
+
+pytestmark = pytest.mark.fuse
+
+Mount = Callable[..., Mounted]
+BODY = random.Random(2).randbytes(3_000_017)
+MAP = """import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    sys.stdout.buffer.write(mapped)"""
+NAMES = [
+    b"plain.txt",
+    "目录 文件.txt".encode(),
+    "😀 emoji.mov".encode(),
+    b"not utf-8 \xff\xfe\x80.bin",
+    b"line\nbreak",
+    b"\x1b[31mred",
+    b"back\\slash 'quote' \"double\"",
+    b"-rf",
+    b" ",
+    b"%41%",
+    b"%~looks escaped",
+    b"e\xcc\x81 and \xc3\xa9",
+    b"x" * 255,
+]
+
+
+def cat(path: str) -> tuple[int, bytes]:
+    done = subprocess.run(["cat", path], capture_output=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+def code_of(call: Callable[[], Any]) -> str:
+    with pytest.raises(OSError, match=r"\[Errno") as raised:
+        call()
+    return errno.errorcode[raised.value.errno or 0]
+
+
+@pytest.mark.parametrize("folder", [b"", "文件夹\udcff/deep".encode("utf-8", "surrogateescape")])
+def test_every_name_is_listed_and_read(shelf: Shelf, mount: Mount, folder: bytes) -> None:
+    for name in NAMES:
+        path = os.path.join(folder, name)
+        shelf.entry(os.fsdecode(path), shelf.write(path, b"bytes of " + name))
+        shelf.job(os.fsdecode(path), shelf.write(b"waiting/" + path, b"waiting"))
+    mounted = mount()
+    root = os.path.join(os.fsencode(mounted.at("files/w")), folder)
+    assert sorted(name for name in os.listdir(root) if name in NAMES) == sorted(NAMES)
+    for name in NAMES:
+        path = os.path.join(root, name)
+        with open(path, "rb") as file:
+            assert file.read() == b"bytes of " + name
+        assert os.stat(path).st_size == 9 + len(name)
+        assert os.getxattr(path, "user.dumbwaiter.path") == os.path.join(folder, name)
+        assert "user.dumbwaiter.state" in os.listxattr(path)
+    waiting = os.path.join(os.fsencode(mounted.at("outbox/w")), folder)
+    assert sorted(name for name in os.listdir(waiting) if name in NAMES) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "a//b", "/lead", "trail/", "x" * 300, "nul\0", "a%2Fb", "\x1b"]
+)
+def test_every_key_is_listed_and_read(shelf: Shelf, mount: Mount, key: str) -> None:
+    shelf.entry("a", shelf.write("a", b"x"), key=key)
+    mounted = mount()
+    found = [os.path.join(root, name) for root, _, names in os.walk(mounted.at("keys")) for name in names]
+    assert found == [mounted.at("keys/p", key_path(key))]
+    with open(found[0], "rb") as file:
+        assert file.read() == b"x"
+    assert os.getxattr(found[0], "user.dumbwaiter.provider") == b"p"
+
+
+def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("d/a", shelf.write("d/a", b"x" * 1000))
+    mounted = mount()
+    status, local = os.stat(mounted.at("files/w/d/a")), os.stat(shelf.local("d/a"))
+    assert (status.st_size, status.st_mtime_ns, status.st_mode) == (1000, local.st_mtime_ns, 0o100444)
+    assert (status.st_uid, status.st_gid, status.st_blocks) == (os.getuid(), os.getgid(), 2)
+    folder = os.stat(mounted.at("files/w/d"))
+    assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40555)
+    assert abs(os.stat(mounted.at("files")).st_mtime - time.time()) < 60, "when the mount was made"
+    assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {
+        "a": status.st_ino
+    }
+    system = os.statvfs(mounted.path)
+    assert (system.f_files, system.f_blocks, system.f_bavail, system.f_namemax) == (1, 1, 0, 255)
+
+
+def test_every_write_says_read_only(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    at = mount().at
+    a, new = at("files/w/a"), at("files/w/new")
+    calls: list[Callable[[], Any]] = [
+        lambda: os.open(a, os.O_WRONLY | os.O_TRUNC),
+        lambda: os.open(a, os.O_RDWR),
+        lambda: os.open(new, os.O_WRONLY | os.O_CREAT),
+        lambda: os.truncate(a, 0),
+        lambda: os.mkdir(new),
+        lambda: os.rmdir(at("files/w")),
+        lambda: os.unlink(a),
+        lambda: os.rename(a, new),
+        lambda: os.link(a, new),
+        lambda: os.symlink(a, new),
+        lambda: os.mknod(new),
+        lambda: os.mkfifo(new),
+        lambda: os.chmod(a, 0o600),
+        lambda: os.chown(a, 1, 1),
+        lambda: os.utime(a),
+        lambda: os.setxattr(a, "user.dumbwaiter.url", b"x"),
+        lambda: os.removexattr(a, "user.dumbwaiter.path"),
+    ]
+    assert {code_of(call) for call in calls} == {"EROFS"}
+    assert not os.access(a, os.W_OK)
+
+
+def test_other_questions_have_the_usual_answers(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    at = mount().at
+    assert code_of(lambda: os.stat(at("files/w/none"))) == "ENOENT"
+    assert code_of(lambda: os.stat(at("other"))) == "ENOENT"
+    assert code_of(lambda: os.stat(at("files/w/a/b"))) == "ENOTDIR"
+    assert code_of(lambda: os.listdir(at("files/w/a"))) == "ENOTDIR"
+    assert b"Is a directory" in subprocess.run(["cat", at("files/w")], capture_output=True).stderr
+    assert code_of(lambda: os.readlink(at("files/w/a"))) == "EINVAL"
+    assert code_of(lambda: os.getxattr(at("files/w/a"), "user.other")) == "ENODATA"
+    assert code_of(lambda: os.getxattr(at("files/w/a"), "user.dumbwaiter.url")) == "ENODATA"
+    assert os.listxattr(at("files/w")) == []
+
+
+def test_listing_and_attributes_make_no_request(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    for index in range(30):
+        shelf.entry(f"d/{index}", 1000, url=origin.put(str(index), b"x" * 1000))
+    mounted = mount()
+    for line in ("ls -lR .", "find . -size +0 -ls", "du -a .", "getfattr -d -R .", "stat -f ."):
+        assert subprocess.run(line.split(), cwd=mounted.path, capture_output=True).returncode == 0
+    for index in range(30):
+        os.close(os.open(mounted.at(f"files/w/d/{index}"), os.O_RDONLY))
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 131072, 131073, 1 << 20, len(BODY)])
+def test_a_file_at_the_provider_is_read_whole(shelf: Shelf, mount: Mount, origin: Origin, size: int) -> None:
+    shelf.entry("a", size, url=origin.put("a", BODY[:size]))
+    assert cat(mount().at("files/w/a")) == (0, BODY[:size])
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ({"cut_at": 0}, "Input/output"),
+        ({"cut_at": len(BODY) // 4}, "Input/output"),
+        ({"cut_at": len(BODY) // 2}, "Input/output"),
+        ({"cut_at": len(BODY) - 1}, "Input/output"),
+        ({"status": 500}, "Input/output"),
+        ({"status": 403}, "Permission denied"),
+        ({"status": 404}, "Stale"),
+        ({"headers": {"Content-Encoding": "gzip"}}, "Input/output"),
+        ({"hang": True}, "timed out"),
+        ({"drip": True}, "timed out"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_never_wrong_bytes(
+    shelf: Shelf, mount: Mount, origin: Origin, faults: dict[str, Any], words: str
+) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY, **faults))
+    mounted = mount(deadline=1.0)
+    copy = f"{shelf.root}/copy"
+    done = subprocess.run(["cp", mounted.at("files/w/a"), copy], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert words in done.stderr
+    with open(copy, "rb") as file:
+        assert BODY.startswith(file.read())
+
+
+@pytest.mark.parametrize(
+    "faults", [{"ranges": False}, {"etag": None}, {"etag": 'W/"v"'}, {"cut_after": 900_000}]
+)
+def test_what_can_be_made_good_is(shelf: Shelf, mount: Mount, origin: Origin, faults: dict[str, Any]) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY, **faults))
+    assert cat(mount().at("files/w/a")) == (0, BODY)
+
+
+def test_random_reads_give_the_bytes(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY))
+    shelf.entry("b", shelf.write("b", BODY))
+    mounted = mount()
+    chance = random.Random(3)
+    for name in "ab":
+        with open(mounted.at("files/w", name), "rb", buffering=0) as file:
+            for _ in range(60):
+                offset, size = chance.randrange(len(BODY) + 100), chance.choice([1, 4096, 100_000, 700_000])
+                assert os.pread(file.fileno(), size, offset) == BODY[offset : offset + size]
+        # In a program of its own: a page fault holds the interpreter, and with it the origin's threads.
+        assert (
+            subprocess.run(
+                [sys.executable, "-c", MAP, mounted.at("files/w", name)], capture_output=True
+            ).stdout
+            == BODY
+        )
+
+
+def test_a_remote_that_changes_while_it_is_read_is_stale(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY))
+    mounted = mount()
+    with open(mounted.at("files/w/a"), "rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 1000, 0) == BODY[:1000]
+        origin.put("a", bytes(len(BODY)), etag='"v2"')
+        assert code_of(lambda: os.pread(file.fileno(), 1000, len(BODY) - 1000)) == "ESTALE"
+
+
+def test_a_reader_keeps_its_version_when_the_catalog_gets_a_newer_one(
+    shelf: Shelf, mount: Mount, origin: Origin
+) -> None:
+    old, new = BODY, b"new and shorter"
+    shelf.entry("a", len(old), key="1", url=origin.put("old", old))
+    mounted = mount()
+    path = mounted.at("files/w/a")
+    with open(path, "rb", buffering=0) as file:
+        got = file.read(4096)
+        shelf.entry("a", len(new), key="2", url=origin.put("new", new))
+        until(lambda: mounted.read("keys/p/2") == new)
+        with open(path, "rb") as second:
+            assert second.read(10) == old[:10]
+        while piece := file.read(65536):
+            got += piece
+    assert got == old
+    until(lambda: os.stat(path).st_size == len(new))
+    assert cat(path) == (0, new)
+
+
+def test_what_the_catalog_gets_is_seen_soon(shelf: Shelf, mount: Mount) -> None:
+    mounted = mount()
+    assert not os.path.exists(mounted.at("files/w/a"))
+    stamp = shelf.write("a", b"x")
+    shelf.job("a", stamp)
+    until(lambda: os.path.exists(mounted.at("outbox/w/a")), 3)
+    shelf.entry("a", stamp)
+    until(lambda: os.path.exists(mounted.at("files/w/a")), 3)
+    assert os.listdir(mounted.at("files/w")) == ["a"]
+
+
+def test_the_outbox_shows_the_file_as_it_is(shelf: Shelf, mount: Mount) -> None:
+    shelf.job("a", shelf.write("a", b"first"), error="the token was refused", state="rejected")
+    path = mount().at("outbox/w/a")
+    assert cat(path) == (0, b"first")
+    shelf.write("a", b"second and longer")
+    until(lambda: os.stat(path).st_size == 17, 3)
+    assert cat(path) == (0, b"second and longer")
+    assert os.getxattr(path, "user.dumbwaiter.error") == b"the token was refused"
+    assert os.getxattr(path, "user.dumbwaiter.state") == b"rejected"
+    os.unlink(shelf.local("a"))
+    assert cat(path)[0] != 0
+    assert "a" in os.listdir(os.path.dirname(path))
+
+
+def test_a_file_that_cannot_be_fetched_says_so_at_open(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", 100, facts={"error": "the task failed"})
+    at = mount().at
+    assert code_of(lambda: os.open(at("files/w/a"), os.O_RDONLY)) == "ENXIO"
+    assert os.getxattr(at("files/w/a"), "user.dumbwaiter.error") == b"the task failed"
+
+
+def test_getfattr_shows_all_there_is(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a.png", 9, url="http://h/a.png", etag="e", verified="md5", key="k")
+    mounted = mount()
+    done = subprocess.run(
+        ["getfattr", "-d", "files/w/a.png"], cwd=mounted.path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[1:-1] == [
+        f'user.dumbwaiter.{name}="{value}"'
+        for name, value in (
+            ("etag", "e"),
+            ("key", "k"),
+            ("markdown", "![a.png](http://h/a.png)"),
+            ("path", "a.png"),
+            ("provider", "p"),
+            ("state", "done"),
+            ("stored_at", "2023-11-14T22:13:20+00:00"),
+            ("url", "http://h/a.png"),
+            ("verified", "md5"),
+            ("watch", "w"),
+        )
+    ]
+
+
+def test_while_readers_hang_everything_else_answers(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    for index in range(32):
+        shelf.entry(f"hang{index}", 100_000, url=origin.put(f"hang{index}", b"", hang=True))
+    shelf.entry("good", shelf.write("good", BODY))
+    mounted = mount(deadline=4.0)
+    readers = [
+        subprocess.Popen(["cat", mounted.at(f"files/w/hang{index}")], stderr=subprocess.DEVNULL)
+        for index in range(32)
+    ]
+    try:
+        until(lambda: len(origin.requests) >= 32)
+        start = time.monotonic()
+        assert len(os.listdir(mounted.at("files/w"))) == 33
+        assert os.stat(mounted.at("files/w/hang31")).st_size == 100_000
+        assert os.statvfs(mounted.path).f_files == 33
+        assert time.monotonic() - start < 1
+        assert mounted.read("files/w/good") == BODY
+        readers[0].kill()
+        assert [reader.wait(20) != 0 for reader in readers] == [True] * 32
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+
+
+def test_a_folder_of_many_is_listed(shelf: Shelf, mount: Mount) -> None:
+    rows = []
+    for index in range(20_000):
+        parent, name = split(f"w/many/{index:05}")
+        rows.append(
+            {"host": "h", "provider": "p", "key": f"{index}", "key_parent": "p", "key_name": f"{index:05}"}
+            | {"watch": "w", "parent": parent, "name": name, "current": True, "inode": 0, "size": index}
+            | {"mtime_ns": 0, "ctime_ns": 0, "etag": "", "verified": "", "facts": {}, "stored_at": STORED}
+        )
+    shelf.many(rows)
+    mounted = mount()
+    with os.scandir(mounted.at("files/w/many")) as found:
+        assert {entry.name for entry in found} == {f"{index:05}" for index in range(20_000)}
+
+
+def test_a_storm_of_readers_gets_the_bytes(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    for index in range(8):
+        body = BODY[index * 1000 :]
+        shelf.entry(f"f{index}", len(body), url=origin.put(f"f{index}", body, cut_after=1_200_000))
+    mounted = mount()
+    wrong: list[int] = []
+
+    def reader(index: int) -> None:
+        if mounted.read(f"files/w/f{index % 8}") != BODY[index % 8 * 1000 :]:
+            wrong.append(index)
+
+    threads = [threading.Thread(target=reader, args=(index,)) for index in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

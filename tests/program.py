@@ -1,0 +1,189 @@
+"""The program as its user has it: real processes, real folders, and the vendors on loopback."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from dumbwaiter_sandbox import Sandbox
+
+PATIENCE = 60.0  # seconds until a wait has failed
+
+
+class Vendors:
+    """A sandbox in a thread of its own."""
+
+    def __init__(
+        self, data: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        self.sandbox = Sandbox(data, faults=faults, options=options)
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+        self._thread.start()
+        self._ready.result(PATIENCE)
+        self.http = httpx.Client(base_url=self.sandbox.urls["sandbox"], trust_env=False, timeout=PATIENCE)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        try:
+            async with self.sandbox:
+                self._ready.set_result(None)
+                await self._end.wait()
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    def close(self) -> None:
+        self.http.close()
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(PATIENCE)
+
+    def faults(self, spec: str) -> None:
+        self.http.put("/_sandbox/faults", content=spec).raise_for_status()
+
+    def options(self, **switches: Any) -> None:
+        self.http.put("/_sandbox/options", json={"netease": switches}).raise_for_status()
+
+    def advance(self, seconds: float) -> None:
+        self.http.post("/_sandbox/clock", json={"advance": seconds}).raise_for_status()
+
+    def log(self, call: str = "") -> list[dict[str, Any]]:
+        return [one for one in self.http.get("/_sandbox/log").json() if not call or one["call"] == call]
+
+
+class Program:
+    """One installation: configuration, state, a watched folder, and the commands."""
+
+    def __init__(
+        self, folder: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        self.folder = folder
+        self.data = folder / "vendors"
+        self.vendors = Vendors(self.data, faults, options)
+        self.drop = self.data / "drop/netease"
+        self.state = folder / "state"
+        self.mount = self.data / "mount"
+        self.config = self.data / "config.toml"
+        self.log = folder / "daemon.log"
+        self.environment = os.environ | {
+            "DUMBWAITER_CONFIG": str(self.config),
+            "DUMBWAITER_STATE": str(self.state),
+            "DUMBWAITER_CACHE": str(folder / "cache"),
+        }
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        try:
+            self.kill()
+        finally:
+            self.vendors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    # Commands
+
+    def __call__(
+        self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "dumbwaiter", *map(os.fspath, words)],
+            env=self.environment | dict(environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def facts(self, *words: str | os.PathLike[str]) -> Any:
+        """Runs a command with --json and returns what it printed."""
+        done = self("--json", *words)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self, *prefix: str, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the daemon and waits until it answers."""
+        with open(self.log, "ab") as log:
+            self.daemon = subprocess.Popen(
+                [*(prefix or (sys.executable, "-m", "dumbwaiter")), "-v", "run"],
+                env=self.environment | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.daemon is not None
+        assert self.daemon.poll() is None, self.log.read_text()
+        return self("--json", "status").stdout.startswith('{"running": true')
+
+    def kill(self) -> None:
+        if self.daemon is not None:
+            self.daemon.kill()
+            self.daemon.wait()
+            self.daemon = None
+
+    def stop(self) -> int:
+        """Ends the daemon as systemd does, and returns its exit code."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        code = self.daemon.wait(PATIENCE)
+        self.daemon = None
+        return code
+
+    def until(self, true: Any, patience: float = PATIENCE) -> None:
+        """Waits for another process to have done something that gives no event here."""
+        deadline = time.monotonic() + patience
+        while not true():
+            assert time.monotonic() < deadline, self.log.read_text() if self.log.exists() else "too late"
+            time.sleep(0.02)
+
+    # Files
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Drops a file into the watched folder, whole at once."""
+        path = self.drop / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / "aside"
+        aside.write_bytes(content)
+        aside.rename(path)
+        return path
+
+    def stored(self) -> dict[str, str]:
+        """Returns digest by path of every catalogued file, as the vendor has it."""
+        return {
+            entry["path"]: digest(
+                (self.data / "objects" / entry["facts"]["bucket"] / entry["key"]).read_bytes()
+            )
+            for entry in self.facts("ls")
+        }
+
+    def objects(self) -> list[str]:
+        """Returns the digest of every object that any vendor has."""
+        return [digest(path.read_bytes()) for path in (self.data / "objects").rglob("*") if path.is_file()]
+
+    def totals(self) -> dict[str, int]:
+        totals: dict[str, int] = self.facts("status")["totals"]
+        return totals
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
