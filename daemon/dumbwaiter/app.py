@@ -166,7 +166,7 @@ class App:
                     os.path.basename(one.path)
                 ].id
             ]
-        self._queued()
+        await self.retry(ids)
         return ids
 
     def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:

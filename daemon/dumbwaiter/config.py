@@ -10,7 +10,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct, field
@@ -22,6 +22,7 @@ from dumbwaiter.model import Secret
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
 RESERVED = "put"  # the watch of files named on the command line
 
+LONGEST = 366 * 86400.0  # seconds; what is longer, a clock cannot add
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -30,7 +31,10 @@ def duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
     if not match:
         raise ValueError(f'"{text}" is no time: write a number and ms, s, m, h or d, like "2s"')
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > LONGEST:
+        raise ValueError(f'"{text}" is too long: "366d" at most')
+    return seconds
 
 
 class Duration(float):
@@ -104,7 +108,7 @@ def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
             value = file.read(65536).strip()
     except FileNotFoundError:
         raise Failure(f"the secret file {path} does not exist", Exit.USAGE) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or no name that a file can have
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise Failure(f"the secret file {path} cannot be read: {reason}", Exit.USAGE) from None
     if guarded and stat.S_IMODE(mode) & 0o077:
@@ -233,7 +237,7 @@ class _Text:
             if start is not None:
                 inside = self._find(rf"\s*{_bare(keys[depth])}\s*[=.]", start) if depth < len(keys) else None
                 return (start if inside is None else inside) + 1
-        top = self._find(rf"\s*{_bare(keys[0])}\s*[=.]", -1)
+        top = self._find(rf"\s*\[*\s*{_bare(keys[0])}\s*[=.\]]", -1)
         return None if top is None else top + 1
 
     def _find(self, pattern: str, after: int) -> int | None:
@@ -287,7 +291,8 @@ class _Reader:
                     )
                 return Source("literal", value)
             case dict() if len(value) == 1 and (kind := next(iter(value))) in Source.KINDS:
-                return Source(kind, str(value[kind]))
+                if isinstance(value[kind], str):
+                    return Source(kind, value[kind])
         raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
 
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
@@ -302,6 +307,8 @@ class _Reader:
             what = f'the key "{missing[1]}" is missing'
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
+        elif what.startswith("Invalid enum value"):
+            what += f"; allowed: {_choices(kind, keys[-1])}"
         return self._text.failure(keys, what[0].lower() + what[1:])
 
 
@@ -315,6 +322,13 @@ def _options(kind: Any, value: Any) -> list[str]:
         if settings.tag is None or value.get(settings.tag_field) == settings.tag:
             return [f.encode_name for f in msgspec.structs.fields(one)]
     return []
+
+
+def _choices(kind: Any, key: str) -> str:
+    """Returns the words that a key may hold, as they are written in the file."""
+    one = get_type_hints(kind)[key]
+    words = [word for part in (one, *get_args(one)) if get_origin(part) is Literal for word in get_args(part)]
+    return ", ".join([*(f'"{word}"' for word in words), *(["true", "false"] if bool in get_args(one) else [])])
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -340,7 +354,7 @@ def _checked(config: Config, text: _Text) -> Config:
             Rules(watch.include, watch.exclude)
         except Failure as failure:
             raise text.failure(["watch", name], str(failure)) from None
-        path = absolute(watch.path)
+        path = _path(text, ["watch", name, "path"], watch.path)
         for other, taken in watches.items():
             if nested(path, taken.path):
                 raise text.failure(
@@ -353,7 +367,7 @@ def _checked(config: Config, text: _Text) -> Config:
         raise text.failure(["limits", "transfers"], "must be from 1 to 64")
     mount = config.mount
     if mount.path is not None:
-        mount = msgspec.structs.replace(mount, path=absolute(mount.path))
+        mount = msgspec.structs.replace(mount, path=_path(text, ["mount", "path"], mount.path))
         for name, watch in watches.items():
             if nested(mount.path or "", watch.path):
                 raise text.failure(
@@ -362,6 +376,12 @@ def _checked(config: Config, text: _Text) -> Config:
                     "the mount would be uploaded into itself",
                 )
     return msgspec.structs.replace(config, watch=watches, mount=mount)
+
+
+def _path(text: _Text, keys: Sequence[str], path: str) -> str:
+    if not path or "\0" in path:
+        raise text.failure(keys, "names no folder")
+    return absolute(path)
 
 
 def absolute(path: str) -> str:

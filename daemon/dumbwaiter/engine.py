@@ -57,6 +57,7 @@ class Engine:
         self._wake_at = wake_at
         self.clock = clock
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._left: set[int] = set()  # jobs whose lease could not be given back
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
@@ -88,6 +89,9 @@ class Engine:
     async def _fill(self) -> None:
         now = self.clock()
         ends = {name: one.paused_until for name, one in self.providers.items() if one.paused_until > now}
+        for id_ in list(self._left):
+            await self.journal.release(self.worker, id_)
+            self._left.discard(id_)
         free = self._places - len(self._running)
         if free > 0:
             jobs = await self.journal.claim(self.worker, now, free, ends)
@@ -116,14 +120,18 @@ class Engine:
         except LostLease:
             self.log.info("job taken away", job=job.id)
         except JournalTrouble as trouble:
+            self._left.add(job.id)
             self._stumble(trouble)
         except asyncio.CancelledError:
             await asyncio.shield(self.journal.release(self.worker, job.id))
             raise
         except Exception as error:
-            # A fault of ours in one job must not stop the others.
-            self.log.exception("attempt failed", job=job.id)
-            await self._survive(job, error)
+            if self._closing:  # a library's way to be cancelled
+                await self.journal.release(self.worker, job.id)
+            else:
+                # A fault of ours in one job must not stop the others.
+                self.log.exception("attempt failed", job=job.id)
+                await self._survive(job, error)
         finally:
             del self._running[job.id]
             self.moved()

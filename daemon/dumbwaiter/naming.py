@@ -2,7 +2,7 @@
 
 import re
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\\ud800-\udfff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\\ud800-\udfff]")
 _AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
@@ -10,7 +10,8 @@ NAME_MAX = 255  # bytes in one name, on every file system that matters
 def shown(name: str) -> str:
     """Returns `name` fit for a terminal, a log and strict JSON, and unlike any other name's.
 
-    Control characters and bytes that are no UTF-8 become backslash escapes, a backslash is doubled.
+    Control characters (those that turn the direction of writing too) and bytes that are no UTF-8 become backslash
+    escapes, a backslash is doubled.
     """
     return _UNSAFE.sub(_backslashed, name)
 

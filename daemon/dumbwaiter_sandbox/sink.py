@@ -67,7 +67,8 @@ class Sink:
         self._listener.close()
 
     def _converse(self, sock: socket.socket, number: int) -> None:
-        scrap = memoryview(mmap.mmap(-1, DROP_PIECE))  # the length of a drop; never written, so it takes no memory
+        # Gives a drop its length and is never written, so that it takes no memory.
+        scrap = memoryview(mmap.mmap(-1, DROP_PIECE))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A sender that dies is the sender's affair.
         with sock, suppress(OSError):

@@ -11,6 +11,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +30,9 @@ WRITE = 1 << 24
 def run(size: int, rounds: int) -> dict[str, Any]:
     """Measures and returns every round, the medians and the ratios."""
     with ExitStack() as stack:
-        fast = stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-", dir=_fast(2 * size)))
+        fast = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-", dir=_fast(2 * size))
+        )
         slow = stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-"))
         print(f"{'file':9} {size / (1 << 20):.0f} MiB in {fast}; journal in {slow}\n", flush=True)
         file = os.path.join(fast, "film.bin")
@@ -40,13 +43,15 @@ def run(size: int, rounds: int) -> dict[str, Any]:
         stack.callback(vendor.close)
         by_request = curl.requests(pieces, sink.url, os.path.join(slow, "pieces.conf"))
         by_body = curl.one_body(file, sink.url, os.path.join(slow, "whole.conf"))
-        taken: dict[str, list[dict[str, float]]] = {OURS: [], PIECES: [], WHOLE: []}
+        cases: dict[str, Callable[[], dict[str, float]]] = {
+            OURS: lambda: _ours(file, sink, vendor, slow),
+            PIECES: lambda: curl.send(by_request, size, sink),
+            WHOLE: lambda: curl.send(by_body, size, sink),
+        }
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
         for number in range(rounds):
-            with tempfile.TemporaryDirectory(dir=fast) as here, tempfile.TemporaryDirectory(dir=slow) as there:
-                with Daemon(here, there, vendor.config()) as daemon:
-                    taken[OURS].append(_round(OURS, number, daemon.bring(file, sink), size))
-            taken[PIECES].append(_round(PIECES, number, curl.send(by_request, size, sink), size))
-            taken[WHOLE].append(_round(WHOLE, number, curl.send(by_body, size, sink), size))
+            for name, case in cases.items():
+                taken[name].append(_round(name, number, case(), size))
     return {"size": size, "rounds": taken, "medians": _medians(taken), "ratios": _ratios(taken)}
 
 
@@ -68,12 +73,25 @@ def table(outcome: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _ours(file: str, sink: SinkProcess, vendor: Vendor, slow: str) -> dict[str, float]:
+    """Brings the file to a new installation: one that knows it would not send it again."""
+    with (
+        tempfile.TemporaryDirectory(dir=os.path.dirname(file)) as here,
+        tempfile.TemporaryDirectory(dir=slow) as there,
+        Daemon(here, there, vendor.config()) as daemon,
+    ):
+        return daemon.bring(file, sink)
+
+
 def _fast(needed: int) -> str | None:
     """Returns the folder of a file system in memory if it has room, else None for the usual place."""
     shared = "/dev/shm"
     if os.path.isdir(shared) and shutil.disk_usage(shared).free > needed + SPARE:
         return shared
-    print(f"{shared} has no room for {needed >> 20} MiB: the files are on disk, and page-cached at best", file=sys.stderr)
+    print(
+        f"{shared} has no room for {needed >> 20} MiB: the files are on disk, and page-cached at best",
+        file=sys.stderr,
+    )
     return None
 
 
@@ -113,7 +131,8 @@ def _ratios(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, flo
     return {
         name: {
             peer: statistics.median(
-                ours["mb_per_s"] / theirs["mb_per_s"] for ours, theirs in zip(rounds, taken[peer], strict=True)
+                ours["mb_per_s"] / theirs["mb_per_s"]
+                for ours, theirs in zip(rounds, taken[peer], strict=True)
             )
             for peer in taken
         }

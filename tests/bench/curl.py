@@ -10,10 +10,11 @@ import os
 from typing import Any
 from urllib.parse import quote
 
-from dumbwaiter_sandbox.sink import CONTEXT
 from tests.bench import process
 from tests.bench.sink import SinkProcess
 from tests.bench.vendor import BUCKET, OBJECT, token
+
+from dumbwaiter_sandbox.sink import CONTEXT
 
 CHUNK = 4 * 1024 * 1024
 COPY = 1024 * 1024
@@ -22,7 +23,7 @@ COPY = 1024 * 1024
 def cut(file: str, folder: str) -> list[str]:
     """Writes a file's pieces into a folder and returns their paths in order."""
     os.makedirs(folder)
-    pieces = []
+    pieces: list[str] = []
     with open(file, "rb") as source:
         while block := source.read(CHUNK):
             pieces.append(os.path.join(folder, f"{len(pieces):06}"))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, Self
 
 from tests.bench import process
 from tests.bench.sink import SinkProcess
@@ -32,7 +32,9 @@ class Daemon:
         self._journal = os.path.join(slow, "state", "journal.db")
         os.makedirs(self.folder)
         config = os.path.join(slow, "config.toml")
-        with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        with open(
+            os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+        ) as file:
             file.write(provider + WATCH.format(path=self.folder))
         self._environment = process.environment(
             DUMBWAITER_CONFIG=config,
@@ -41,7 +43,7 @@ class Daemon:
             DUMBWAITER_RUNTIME=os.path.join(slow, "run"),
         )
 
-    def __enter__(self) -> "Daemon":
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             log = stack.enter_context(open(self._log, "ab"))
             self._process = process.start(_command("run"), self._environment, stdout=log, stderr=log)
@@ -104,7 +106,12 @@ class Daemon:
 
     def _watches(self) -> bool:
         done = subprocess.run(
-            _command("--json", "status"), env=self._environment, capture_output=True, text=True, check=False, timeout=60
+            _command("--json", "status"),
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         status: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
         return any(watch["state"] == "watching" for watch in status.get("watches", []))
@@ -114,7 +121,9 @@ class Daemon:
         code = self._process.poll()
         if code is not None or time.monotonic() > deadline:
             with open(self._log, encoding="utf-8", errors="replace") as log:
-                raise RuntimeError(f"the daemon {'is stuck' if code is None else f'ended with {code}'}:\n{log.read()[-4000:]}")
+                raise RuntimeError(
+                    f"the daemon {'is stuck' if code is None else f'ended with {code}'}:\n{log.read()[-4000:]}"
+                )
 
 
 def _command(*words: str) -> list[str]:

@@ -15,7 +15,7 @@ def require(program: str, *, package: str) -> str:
     """Returns the path of a peer, or ends the run."""
     path = shutil.which(program)
     if path is None:
-        sys.exit(f"{program} is not installed, and without it there is nothing to compare with: apt-get install {package}")
+        sys.exit(f"{program} is missing, and with it what to compare with: apt-get install {package}")
     return path
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-SAMPLE = 0.05  # seconds between two looks at a peak that vanishes with its process
+SAMPLE = 0.01  # seconds between two looks at a peak that vanishes with its process
 TICKS = os.sysconf("SC_CLK_TCK")
 # A proxy is no part of what is measured, and dumbwaiter would use a slower transport for one.
 HIDDEN = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy", "dumbwaiter_transport"}
@@ -29,7 +29,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(
-    command: Sequence[str], env: Mapping[str, str] | None = None, *, stdout: int | IO[bytes], stderr: int | IO[bytes]
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes] | None = None,
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         command, env=dict(env or environment()), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr

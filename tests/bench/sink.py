@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Self
 
 from tests.bench import process
 
@@ -13,9 +13,9 @@ from tests.bench import process
 class SinkProcess:
     """Runs inside `with`."""
 
-    def __enter__(self) -> "SinkProcess":
+    def __enter__(self) -> Self:
         self._process = process.start(
-            [sys.executable, "-m", "dumbwaiter_sandbox.sink"], stdout=subprocess.PIPE, stderr=None
+            [sys.executable, "-m", "dumbwaiter_sandbox.sink"], stdout=subprocess.PIPE
         )
         try:
             self.url = self._line().removeprefix("ready ")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +39,7 @@ async def _run(session: Session) -> None:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
     held = lock(places)
     if not held.take():
+        held.close()
         raise Failure(f"a daemon is already running on {places.state}")
     notifier = sdnotify.SystemdNotifier()
     logger = log.get("daemon")
@@ -91,8 +92,7 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     without one it is done here, and what cannot be finished stays in the journal.
     """
     paths = [os.path.abspath(name) for name in files]
-    if not session.running:
-        log.configure("debug" if session.verbose else "error", session.config.log.format)
+    log.configure("debug" if session.verbose else "critical", session.config.log.format)
     final = asyncio.run(_put(session, paths, provider, watch))
     _report(session, final)
 
@@ -100,50 +100,49 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
 async def _put(
     session: Session, paths: Sequence[str], provider: str | None, watch: str | None
 ) -> dict[str, Any]:
-    final: dict[str, Any] = {}
-    with bars(session) as show:
-        async for answer in _answers(session, paths, provider, watch):
-            final = answer
-            show(answer["jobs"])
-            if _hopeless(answer):
-                break
-    return final
-
-
-async def _answers(
-    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
-) -> AsyncIterator[dict[str, Any]]:
+    """Returns the last answer: how the jobs ended, or that it makes no sense to wait for them."""
     wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
-    answers = session.follow("POST", "/put", wish)
     try:
-        first = await asyncio.to_thread(next, answers)
+        with contextlib.closing(session.follow("POST", "/put", wish)) as answers:
+            return await _watch_on(session, _from_thread(answers))
     except Failure as failure:
         if failure.code is not Exit.NO_DAEMON:
             raise
-    else:
-        yield first
-        while (answer := await asyncio.to_thread(next, answers, None)) is not None:
-            yield answer
-        return
-    async for answer in _alone(session, paths, provider, watch):
-        yield answer
+    return await _put_alone(session, paths, provider, watch)
 
 
-async def _alone(
+async def _put_alone(
     session: Session, paths: Sequence[str], provider: str | None, watch: str | None
-) -> AsyncIterator[dict[str, Any]]:
+) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes."""
     from dumbwaiter.app import lock, open_app
     from dumbwaiter.control import follow_jobs
 
     held = lock(session.places)
-    await asyncio.to_thread(held.wait)  # for another `put`
-    async with open_app(session.config, session.places) as app:
-        await app.start()
-        ids = await app.put(paths, provider, watch)
-        async for answer in follow_jobs(app, ids):
-            yield answer
-    held.close()
+    try:
+        await asyncio.to_thread(held.wait)  # for another `put`
+        async with open_app(session.config, session.places) as app:
+            await app.start()
+            ids = await app.put(paths, provider, watch)
+            return await _watch_on(session, follow_jobs(app, ids))
+    finally:
+        held.close()
+
+
+async def _from_thread(answers: Iterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    while (answer := await asyncio.to_thread(next, answers, None)) is not None:
+        yield answer
+
+
+async def _watch_on(session: Session, answers: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
+    final: dict[str, Any] = {}
+    with bars(session) as show:
+        async for answer in answers:
+            final = answer
+            show(answer["jobs"])
+            if _hopeless(answer):
+                break
+    return final
 
 
 def _hopeless(answer: dict[str, Any]) -> bool:
@@ -208,16 +207,13 @@ def _is_stuck(watch: dict[str, Any], stuck: list[dict[str, Any]]) -> bool:
     return not watch["pending"] or any(one["name"] == watch["provider"] for one in stuck)
 
 
-def _states(session: Session, end: float | None) -> Any:
+def _states(session: Session, end: float | None) -> Generator[dict[str, Any], None, None]:
     """Yields the daemon's states until `end`."""
-    states = session.follow("GET", "/status?jobs=0&follow=1")
-    try:
+    with contextlib.closing(session.follow("GET", "/status?jobs=0&follow=1")) as states:
         for state in states:
             yield state
             if end is not None and time.monotonic() > end:
                 return
-    finally:
-        states.close()  # type: ignore[attr-defined]
 
 
 @click.command()

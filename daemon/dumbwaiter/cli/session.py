@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,7 +103,7 @@ class Session:
         """Asks the daemon. Raises `Failure`: with `NO_DAEMON` when none runs, or as the daemon says."""
         return next(self.follow(method, path, body))
 
-    def follow(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
+    def follow(self, method: str, path: str, body: Any = None) -> Generator[Any, None, None]:
         """Yields the daemon's answer line by line, as long as it goes on."""
         connection = _Connection(self.places.socket)
         try:

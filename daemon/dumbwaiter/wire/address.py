@@ -15,7 +15,10 @@ def allowed(url: str, *, base: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+    # A name that is no ASCII may become an address once it is encoded: some full stops are not dots.
+    if parts.scheme not in {"http", "https"} or not url.isascii():
+        return False
+    if not parts.hostname or parts.username is not None:
         return False
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         return False
@@ -24,10 +27,12 @@ def allowed(url: str, *, base: str) -> bool:
 
 def inside(host: str) -> bool:
     """True for a host that is, by its spelling, not on the public internet."""
+    host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
-        # "0x7f.1" and "2130706433" are addresses too, to some resolvers.
-        return host.replace(".", "").isdigit() or host.lower().startswith("0x")
+        # "127.0x1" and "2130706433" are addresses too, to some resolvers; "router" is found in our own domain.
+        _, dot, last = host.rpartition(".")
+        return not dot or last.isdigit() or last.startswith("0x")

@@ -5,7 +5,6 @@ policy"): `UPLOAD access-key:signature:policy`, the policy being JSON in base64.
 """
 
 import base64
-import binascii
 from hashlib import sha1
 
 import msgspec
@@ -33,5 +32,5 @@ def policy(token: str) -> Policy | None:
     try:
         encoded = token.removeprefix("UPLOAD ").split(":", 2)[2]
         return msgspec.json.decode(base64.b64decode(encoded, validate=True), type=Policy)
-    except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeDecodeError):
+    except (IndexError, ValueError, RecursionError, msgspec.DecodeError):
         return None

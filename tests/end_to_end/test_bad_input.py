@@ -1,0 +1,218 @@
+"""Every mistake gets one clear sentence on stderr and the exit code that scripts can rely on."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dumbwaiter.model import MIB
+from program import Program, digest
+
+
+def sentence(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one sentence that a person reads; a traceback or a second line is a failure."""
+    assert done.stderr.startswith("dumbwaiter: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def edit(program: Program, old: str, new: str) -> None:
+    text = program.config.read_text()
+    assert old in text
+    program.config.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("command", ["check", "run", "status", "mount"])
+def test_a_missing_configuration_is_said(program: Program, command: str) -> None:
+    program.config.unlink()
+    done = program(command)
+    assert done.returncode == 2
+    assert "dumbwaiter init" in sentence(done)
+
+
+def test_an_unknown_key_names_line_and_nearest_key(program: Program) -> None:
+    edit(program, "settle =", "settel =")
+    done = program("run")
+    assert done.returncode == 2
+    line = program.config.read_text().splitlines().index('settel = "200ms"') + 1
+    assert f"line {line}" in sentence(done)
+    assert 'did you mean "settle"?' in done.stderr
+
+
+def test_a_secret_file_must_exist_and_be_private(program: Program) -> None:
+    secret = program.folder / "secret"
+    literal = program.vendors.sandbox.accounts["netease"]["app_secret"]
+    edit(program, f'app_secret = "{literal}"', f'app_secret = {{ file = "{secret}" }}')
+    done = program("run")
+    assert done.returncode == 2
+    assert f"{secret} does not exist" in sentence(done)
+    secret.write_text(literal)
+    secret.chmod(0o644)
+    done = program("check")
+    assert done.returncode == 2
+    assert f"chmod 600 {secret}" in sentence(done)
+    secret.chmod(0o600)
+    assert program("check").returncode == 0
+
+
+def test_a_literal_secret_needs_a_private_configuration(program: Program) -> None:
+    program.config.chmod(0o644)
+    done = program("run")
+    assert done.returncode == 2
+    assert "others can read" in sentence(done)
+    assert program.vendors.sandbox.accounts["netease"]["app_secret"] not in done.stderr
+
+
+def test_a_watch_folder_that_never_was_there_is_a_mistake(program: Program) -> None:
+    program.drop.rmdir()
+    for command in ("check", "run"):
+        done = program(command)
+        assert done.returncode == 2
+        assert f"mkdir -p {program.drop}" in sentence(done)
+
+
+def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
+    program.write("a.bin", b"a")
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stop() == 0
+    away = program.folder / "away"
+    program.drop.rename(away)
+    program.start()
+    assert program.facts("status")["watches"][0]["state"] == "away"
+    (away / "b.bin").write_bytes(b"b")
+    away.rename(program.drop)
+    program.until(lambda: len(program.objects()) == 2)
+    assert program("wait").returncode == 0
+    assert program.totals()["superseded"] == 0
+
+
+def test_two_watches_on_one_folder_are_refused(program: Program) -> None:
+    with program.config.open("a") as file:
+        file.write(f'\n[watch.again]\npath = "{program.drop}/inner"\nprovider = "netease"\n')
+    done = program("run")
+    assert done.returncode == 2
+    assert "lie in one another" in sentence(done)
+
+
+def test_a_mount_point_must_be_there_and_empty(program: Program) -> None:
+    (program.mount / "mine.txt").write_text("x")
+    for command in ("check", "mount"):
+        done = program(command)
+        assert done.returncode == 2
+        assert "not empty" in sentence(done)
+    (program.mount / "mine.txt").unlink()
+    program.mount.rmdir()
+    for command in ("check", "mount"):
+        done = program(command)
+        assert done.returncode == 2
+        assert str(program.mount) in sentence(done)
+
+
+def test_an_unreachable_provider_is_temporary(program: Program) -> None:
+    path = program.write("a.bin", b"a")
+    edit(program, program.vendors.sandbox.urls["vod"], "http://127.0.0.1:1")
+    done = program("put", path)
+    assert done.returncode == 5
+    assert "127.0.0.1:1 cannot be reached (connection refused)" in sentence(done)
+    edit(program, "http://127.0.0.1:1", program.vendors.sandbox.urls["vod"])
+    assert program("put", path).returncode == 0
+
+
+def test_a_wrong_secret_blocks_the_account(program: Program) -> None:
+    path = program.write("a.bin", b"a")
+    secret = program.vendors.sandbox.accounts["netease"]["app_secret"]
+    edit(program, f'"{secret}"', '"wrong"')
+    done = program("put", path)
+    assert done.returncode == 21
+    assert "AppSecret" in sentence(done)
+    program.start()
+    program.until(lambda: program.facts("status")["providers"][0]["state"] == "blocked")
+    done = program("wait", "--timeout", "20s")
+    assert done.returncode == 21
+    assert "AppSecret" in sentence(done)
+    assert program.totals()["rejected"] == 0
+    assert program.stop() == 0
+    edit(program, '"wrong"', f'"{secret}"')
+    program.start()
+    assert program("wait").returncode == 0
+
+
+def test_a_second_daemon_is_refused(program: Program) -> None:
+    program.start()
+    done = program("run")
+    assert done.returncode == 1
+    assert "already running" in sentence(done)
+
+
+@pytest.mark.parametrize("command", [("rescan",), ("wait",)])
+def test_commands_that_need_the_daemon_say_so(program: Program, command: tuple[str, ...]) -> None:
+    done = program(*command)
+    assert done.returncode == 23
+    assert "dumbwaiter run" in sentence(done)
+
+
+def test_put_of_what_is_no_file_is_refused(program: Program) -> None:
+    for path in (program.folder / "missing", program.drop):
+        done = program("put", path)
+        assert done.returncode == 2
+        assert str(path) in sentence(done)
+
+
+def test_an_unknown_option_is_usage(program: Program) -> None:
+    assert program("status", "--nonsense").returncode == 2
+    assert program("nonsense").returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
+def test_a_full_disk_under_the_state_folder_is_weather(program: Program) -> None:
+    program.state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", program.state], check=True)
+    try:
+        program.start()
+        stuffing = program.state / "stuffing"
+        with stuffing.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        contents = {f"file {number}.bin": os.urandom(100) for number in range(200)}
+        for name, content in contents.items():
+            program.write(name, content)
+        program.until(lambda: "journal in trouble" in program.log.read_text())
+        stuffing.unlink()
+        assert program("wait", "--timeout", "50s").returncode == 0
+        assert program.stored() == {name: digest(content) for name, content in contents.items()}
+        assert program.stop() == 0
+    finally:
+        program.kill()
+        subprocess.run(["umount", "-l", program.state], check=True)
+
+
+def test_sigterm_ends_within_ten_seconds_in_the_middle_of_work(program: Program) -> None:
+    program.vendors.faults("nos.put:stall")
+    program.start()
+    for number in range(6):
+        program.write(f"{number}.bin", os.urandom(MIB))
+    program.until(lambda: program.vendors.log("put"))
+    started = time.monotonic()
+    assert program.stop() == 0
+    assert time.monotonic() - started < 10
+    assert "Traceback" not in program.log.read_text()
+
+
+def test_nothing_is_left_open_after_a_run_of_the_python_warnings(program: Program) -> None:
+    """Unawaited coroutines, unclosed sockets and files: each is a warning, and each warning a fault."""
+    path = program.write("a.bin", b"a" * 1000)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "dumbwaiter", "put", path],
+        env=program.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr

@@ -1,0 +1,67 @@
+"""Links in the forms that people paste."""
+
+from typing import Any
+
+import pytest
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.links import filled, template
+from dumbwaiter.model import Entry, Stamp
+
+
+def entry(**changes: Any) -> Entry:
+    values: dict[str, Any] = {
+        "id": 1,
+        "provider": "vod",
+        "key": "k/1.mov",
+        "watch": "w",
+        "path": "films/a b.mov",
+        "stamp": Stamp(1, 42, 2, 3),
+        "stored_at": 0.0,
+        "url": "http://cdn.test/k/1.mov",
+    }
+    return Entry(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("url", "http://cdn.test/k/1.mov"),
+        ("markdown", "[a b.mov](http://cdn.test/k/1.mov)"),
+        ("html", '<a href="http://cdn.test/k/1.mov">a b.mov</a>'),
+        ("{name}\t{size}\t{key}\t{path}", "a b.mov\t42\tk/1.mov\tfilms/a b.mov"),
+        ("{size:>5}", "   42"),
+        ("{{{name}}}", "{a b.mov}"),
+    ],
+)
+def test_each_form_is_filled(form: str, expected: str) -> None:
+    assert filled(entry(), template(form)) == expected
+
+
+@pytest.mark.parametrize(
+    "form", ["", "Markdown", "text", "{nothing}", "{", "}", "{0}", "{}", "{url.x}", "{url[0]}", "{size:zz}"]
+)
+def test_what_is_no_form_is_refused_with_the_forms_there_are(form: str) -> None:
+    with pytest.raises(Failure) as raised:
+        template(form)
+    assert str(raised.value) == (
+        f'"{form}" is no format: use url, markdown, html, or a template with {{url}}, {{name}}, {{key}}, {{path}}, {{size}}'
+    )
+    assert raised.value.code is Exit.USAGE
+
+
+def test_markup_in_a_name_stays_text() -> None:
+    evil = entry(path='x/"><script>&.html', url="http://cdn.test/a(b) c?x=1&y=2")
+    assert filled(evil, template("html")) == (
+        '<a href="http://cdn.test/a(b) c?x=1&amp;y=2">&quot;&gt;&lt;script&gt;&amp;.html</a>'
+    )
+    brackets = entry(path="a](http://evil) [b", url="http://cdn.test/a(b) c")
+    assert filled(brackets, template("markdown")) == r"[evil) \[b](http://cdn.test/a%28b%29%20c)"
+
+
+def test_control_characters_in_a_name_are_shown_and_not_sent() -> None:
+    assert filled(entry(path="a/\x1b[2J\udcff"), "{name} {path}") == "\\x1b[2J\\xff a/\\x1b[2J\\xff"
+
+
+def test_without_a_url_the_place_is_empty() -> None:
+    assert filled(entry(url=None), "<{url}>") == "<>"

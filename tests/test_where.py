@@ -1,0 +1,130 @@
+"""One rule for where things are."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.where import SYSTEM_CONFIG, places, private_folder, short
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment that says nothing but where home is."""
+    for name in list(os.environ):
+        if name.startswith(("DUMBWAITER_", "XDG_")) or name.endswith("_DIRECTORY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_without_any_word_they_are_the_users_xdg_folders(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    found = places()
+    assert found.config == f"{bare}/.config/dumbwaiter/config.toml"
+    assert found.state == f"{bare}/.local/state/dumbwaiter"
+    assert found.cache == f"{bare}/.cache/dumbwaiter"
+    assert found.runtime == f"{bare}/.local/state/dumbwaiter/run"
+    assert found.socket == f"{bare}/.local/state/dumbwaiter/run/control.sock"
+
+
+def test_xdg_variables_name_the_users_folders(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", f"{bare}/{kind}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(bare))
+    found = places()
+    assert found.config == f"{bare}/CONFIG/dumbwaiter/config.toml"
+    assert found.state == f"{bare}/STATE/dumbwaiter"
+    assert found.cache == f"{bare}/CACHE/dumbwaiter"
+    assert found.runtime == f"{bare}/dumbwaiter"
+
+
+def test_systemds_folders_go_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/elsewhere")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/dumbwaiter:/var/lib/other")
+    monkeypatch.setenv("CACHE_DIRECTORY", "/var/cache/dumbwaiter")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/dumbwaiter:/run/other")
+    found = places()
+    assert (found.state, found.cache, found.runtime) == (
+        "/var/lib/dumbwaiter",
+        "/var/cache/dumbwaiter",
+        "/run/dumbwaiter",
+    )
+
+
+def test_the_environment_goes_before_systemd_and_a_flag_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/dumbwaiter")
+    monkeypatch.setenv("DUMBWAITER_STATE", "/from/environment")
+    monkeypatch.setenv("DUMBWAITER_CONFIG", "/from/environment.toml")
+    monkeypatch.setenv("DUMBWAITER_CACHE", "/from/cache")
+    monkeypatch.setenv("DUMBWAITER_RUNTIME", "/from/runtime")
+    found = places()
+    assert (found.config, found.state, found.cache, found.runtime) == (
+        "/from/environment.toml",
+        "/from/environment",
+        "/from/cache",
+        "/from/runtime",
+    )
+    found = places("/flag.toml", "/flag/state", "/flag/cache", "/flag/runtime")
+    assert (found.config, found.state, found.cache, found.runtime) == (
+        "/flag.toml",
+        "/flag/state",
+        "/flag/cache",
+        "/flag/runtime",
+    )
+
+
+def test_a_state_folder_of_ones_own_brings_a_socket_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp")
+    assert places(state="/mine").socket == "/mine/run/control.sock"
+    assert places(state="/mine", runtime="/other").socket == "/other/control.sock"
+
+
+def test_paths_are_absolute_and_know_home(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bare)
+    assert places(state="here").state == f"{bare}/here"
+    assert places(state="~/there").state == f"{bare}/there"
+    monkeypatch.setenv("DUMBWAITER_CACHE", "../x")
+    assert places().cache == f"{bare.parent}/x"
+
+
+def test_the_systems_configuration_serves_who_has_none(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {SYSTEM_CONFIG}
+    monkeypatch.setattr(os.path, "exists", lambda path: path in there)
+    assert places().config == SYSTEM_CONFIG
+    there.add(own := f"{bare}/.config/dumbwaiter/config.toml")
+    assert places().config == own
+    there.clear()
+    assert places().config == own
+
+
+def test_a_private_folder_is_its_owners_only_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = private_folder(f"{tmp_path}/a/b")
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    for made in (path, os.path.dirname(path)):
+        assert stat.S_IMODE(os.stat(made).st_mode) == 0o700
+    assert private_folder(path) == path
+
+
+def test_a_socket_far_down_can_still_be_bound_and_reached(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    path = f"{folder}/control.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(short(path))
+        server.listen()
+        assert stat.S_ISSOCK(os.stat(path).st_mode)
+        client.connect(short(path))
+    assert short("/short/control.sock") == "/short/control.sock"
+
+
+def test_a_socket_in_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        short(f"{tmp_path}/{'x' * 120}/control.sock")

@@ -1,0 +1,119 @@
+"""Where an answer may send us to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.wire.address import allowed, inside
+
+PUBLIC = "http://wanproxy.127.net"
+OWN = "http://127.0.0.1:8000"
+
+OUTSIDE = [
+    "http://59.111.35.13",
+    "http://59.111.35.13:8080",
+    "https://nosup-eastchina1.126.net",
+    "https://nosup-eastchina1.126.net/",
+    "http://NOSUP-eastchina1.126.net",
+    "http://[2606:4700:4700::1111]",
+    "http://[2606:4700:4700::1111]:8443",
+    "http://local.example.com",
+    "http://0xcafe.example.com",
+    "http://1.example.com",
+]
+INSIDE = [
+    "http://127.0.0.1",
+    "http://127.0.0.1:80",
+    "http://127.0.0.1.",
+    "http://127.1",
+    "http://0",
+    "http://2130706433",
+    "http://0x7f000001",
+    "http://0X7F.1",
+    "http://0177.0.0.1",
+    "http://127.0x0.0.1",
+    "http://127.0.0.0x1",
+    "http://010.0.0.1",
+    "http://0.0.0.0",
+    "http://10.0.0.1",
+    "http://172.16.0.1",
+    "http://192.168.1.1",
+    "http://100.64.0.1",
+    "http://169.254.169.254",
+    "http://255.255.255.255",
+    "http://[::1]",
+    "http://[::]",
+    "http://[::ffff:127.0.0.1]",
+    "http://[::ffff:10.0.0.1]",
+    "http://[fe80::1]",
+    "http://[fe80::1%25eth0]",
+    "http://[fc00::1]",
+    "http://localhost",
+    "http://LocalHost:8080",
+    "http://localhost.",
+    "http://a.localhost",
+    "http://printer.local",
+    "http://printer.local.",
+    "http://metadata.google.internal",
+    "http://metadata.google.internal.",
+    "http://router",
+]
+NEVER = [
+    "",
+    "nosup-eastchina1.126.net",
+    "//nosup-eastchina1.126.net",
+    "ftp://nosup-eastchina1.126.net",
+    "file:///etc/passwd",
+    "http://",
+    "http:///",
+    "http://:80",
+    "http://user@nosup-eastchina1.126.net",
+    "http://user:word@nosup-eastchina1.126.net",
+    "http://@nosup-eastchina1.126.net",
+    "http://nosup-eastchina1.126.net@169.254.169.254",
+    "http://nosup-eastchina1.126.net\\@169.254.169.254",
+    "http://nosup-eastchina1.126.net/path",
+    "http://nosup-eastchina1.126.net//",
+    "http://nosup-eastchina1.126.net?query",
+    "http://nosup-eastchina1.126.net/?query",
+    "http://nosup-eastchina1.126.net#fragment",
+    "http://nosup-eastchina1.126.net:99999",
+    "http://nosup-eastchina1.126.net:port",
+    "http://[::1",
+    "http://127。0。0。1",  # a client's own rules for names make plain dots of these
+    "http://１２７.０.０.１",
+    "http://ｌocalhost",
+]
+
+
+@pytest.mark.parametrize("url", OUTSIDE)
+@pytest.mark.parametrize("base", [PUBLIC, OWN])
+def test_an_address_on_the_public_internet_is_allowed(url: str, base: str) -> None:
+    assert allowed(url, base=base)
+
+
+@pytest.mark.parametrize("url", INSIDE)
+def test_an_address_inside_is_allowed_only_to_a_base_that_is_inside(url: str) -> None:
+    assert not allowed(url, base=PUBLIC)
+    assert allowed(url, base=OWN)
+
+
+@pytest.mark.parametrize("url", NEVER)
+@pytest.mark.parametrize("base", [PUBLIC, OWN])
+def test_what_is_not_plain_scheme_and_host_is_never_allowed(url: str, base: str) -> None:
+    assert not allowed(url, base=base)
+
+
+@given(st.integers(0x7F000000, 0x7FFFFFFF), st.data())
+def test_loopback_is_found_in_every_spelling_that_a_resolver_takes(number: int, data: st.DataObject) -> None:
+    octets = number.to_bytes(4, "big")
+    count = data.draw(st.integers(1, 4), label="parts")
+    parts = [*octets[: count - 1], int.from_bytes(octets[count - 1 :], "big")]
+    spelled = ".".join(data.draw(st.sampled_from([f"{part}", f"{part:#x}", f"0{part:o}"])) for part in parts)
+    assert inside(spelled)
+
+
+@given(st.text(), st.sampled_from([PUBLIC, OWN]))
+def test_no_text_makes_it_raise(text: str, base: str) -> None:
+    assert allowed(text, base=base) in {True, False}
+    assert allowed(f"http://{text}", base=base) in {True, False}
