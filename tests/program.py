@@ -24,9 +24,7 @@ PATIENCE = 60.0  # seconds until a wait has failed
 class Vendors:
     """A sandbox in a thread of its own."""
 
-    def __init__(
-        self, data: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, data: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.sandbox = Sandbox(data, faults=faults, options=options)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
@@ -67,9 +65,7 @@ class Vendors:
 class Program:
     """One installation: configuration, state, a watched folder, and the commands."""
 
-    def __init__(
-        self, folder: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.folder = folder
         self.data = folder / "vendors"
         self.vendors = Vendors(self.data, faults, options)
@@ -170,9 +166,7 @@ class Program:
     def stored(self) -> dict[str, str]:
         """Returns digest by path of every catalogued file, as the vendor has it."""
         return {
-            entry["path"]: digest(
-                (self.data / "objects" / entry["facts"]["bucket"] / entry["key"]).read_bytes()
-            )
+            entry["path"]: digest((self.data / "objects" / entry["facts"]["bucket"] / entry["key"]).read_bytes())
             for entry in self.facts("ls")
         }
 

@@ -144,7 +144,11 @@ def test_a_name_of_255_bytes_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("path", "key"),
-    [("a/b.mov", "a/b.mov"), ("测试 🎬.mov", "测试 🎬.mov"), (b"raw\xff.bin".decode("utf-8", "surrogateescape"), "raw\ufffd.bin")],
+    [
+        ("a/b.mov", "a/b.mov"),
+        ("测试 🎬.mov", "测试 🎬.mov"),
+        (b"raw\xff.bin".decode("utf-8", "surrogateescape"), "raw\ufffd.bin"),
+    ],
 )
 def test_the_proposed_key_is_the_path_as_utf8_can_say_it(path: str, key: str) -> None:
     assert propose(path) == key
@@ -152,4 +156,4 @@ def test_the_proposed_key_is_the_path_as_utf8_can_say_it(path: str, key: str) ->
 
 @given(names)
 def test_a_proposed_key_is_always_encodable(name: str) -> None:
-    assert propose(name).encode("utf-8")  is not None
+    assert propose(name).encode("utf-8") is not None

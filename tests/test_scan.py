@@ -120,16 +120,12 @@ def test_another_file_system_is_left_out_and_told(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fstat", fstat)
     told: list[tuple[str, int | None]] = []
-    found = dict(
-        scan(str(tmp_path), Rules(), skipped=lambda folder, error: told.append((folder, error.errno)))
-    )
+    found = dict(scan(str(tmp_path), Rules(), skipped=lambda folder, error: told.append((folder, error.errno))))
     assert set(found) == {"", "c"}
     assert told == [("mounted", errno.EXDEV)]
 
 
-def test_an_unreadable_folder_is_told_and_the_rest_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_folder_is_told_and_the_rest_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a", "closed/b", "c/d")
     real = os.open
 
@@ -140,9 +136,7 @@ def test_an_unreadable_folder_is_told_and_the_rest_found(
 
     monkeypatch.setattr(os, "open", refuse)
     told: list[tuple[str, int | None]] = []
-    found = dict(
-        scan(str(tmp_path), Rules(), skipped=lambda folder, error: told.append((folder, error.errno)))
-    )
+    found = dict(scan(str(tmp_path), Rules(), skipped=lambda folder, error: told.append((folder, error.errno))))
     assert set(found) == {"", "c"}
     assert told == [("closed", errno.EACCES)]
 
@@ -218,9 +212,7 @@ def test_names_that_are_no_text_can_be_looked_at(tmp_path: Path) -> None:
     assert look(str(tmp_path), "\udcff\n")[0] is not None
 
 
-def test_without_the_right_to_ask_the_writer_is_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_right_to_ask_the_writer_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 

@@ -178,10 +178,7 @@ def test_many_files_cost_little_each(settle: Settle) -> None:
     for watch, path in out:
         settle.observe(watch, path, stamp(1), 20.0)
     assert settle.due(20.0) == []
-    assert (
-        sum(1 for name in settle.due(20.0 + RECHECK) if settle.observe(*name, stamp(1), 20.0 + RECHECK))
-        == count
-    )
+    assert sum(1 for name in settle.due(20.0 + RECHECK) if settle.observe(*name, stamp(1), 20.0 + RECHECK)) == count
     assert len(settle) == 0
 
 
@@ -250,9 +247,7 @@ def run(settle: Settle, disk: Disk, until: float) -> Iterator[tuple[float, Ready
 
 @given(events, st.sampled_from([0.0, 0.1, 2.0, 5.0]))
 @settings(max_examples=150, deadline=None)
-def test_whatever_happens_only_quiet_files_are_ready_and_all_of_them(
-    story: list[Event], seconds: float
-) -> None:
+def test_whatever_happens_only_quiet_files_are_ready_and_all_of_them(story: list[Event], seconds: float) -> None:
     settle, disk = Settle({"w": seconds}), Disk()
     least = max(MOMENT, min(seconds, RECHECK))
     waiting: set[str] = set()

@@ -202,9 +202,7 @@ async def test_trees_copied_and_moved_in_are_heard(tmp_path: Path) -> None:
     for number in range(200):
         (tmp_path / f"from/{number % 7}/{number % 3}").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"from/{number % 7}/{number % 3}/{number}").write_bytes(b"x")
-    files = {
-        str(path.relative_to(tmp_path / "from")) for path in (tmp_path / "from").rglob("*") if path.is_file()
-    }
+    files = {str(path.relative_to(tmp_path / "from")) for path in (tmp_path / "from").rglob("*") if path.is_file()}
     (tmp_path / "w").mkdir()
     async with listening(root(tmp_path / "w")) as ear:
         process = await asyncio.create_subprocess_exec("cp", "-r", tmp_path / "from", tmp_path / "w/copy")
@@ -295,9 +293,7 @@ async def test_names_that_are_no_text_are_heard(tmp_path: Path) -> None:
             os.mkdir(folder)
             os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_WRONLY))
         await ear.until(lambda: len(ear.paths) >= len(names))
-        assert {os.fsencode(path) for path in ear.paths} == {
-            b"d" + name[:200] + b"/" + name for name in names
-        }
+        assert {os.fsencode(path) for path in ear.paths} == {b"d" + name[:200] + b"/" + name for name in names}
 
 
 @on_loop
@@ -561,9 +557,7 @@ async def test_folders_beyond_the_limit_are_counted_and_heard_later(
 
 
 @on_loop
-async def test_folders_that_may_not_be_watched_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_folders_that_may_not_be_watched_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         (tmp_path / str(number)).mkdir()
     limit(monkeypatch, [2], errno.EACCES)
@@ -574,9 +568,7 @@ async def test_folders_that_may_not_be_watched_are_counted(
 
 
 @on_loop
-async def test_without_an_inotify_instance_the_watch_is_polled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_an_inotify_instance_the_watch_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_class: object) -> int:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
@@ -606,9 +598,7 @@ async def test_a_polled_root_is_not_listened_to_but_looked_after(tmp_path: Path)
 
 
 @on_loop
-async def test_a_remote_file_system_is_heard_and_polled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_remote_file_system_is_heard_and_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_remote", lambda _device: "nfs4")
     async with listening(root(tmp_path)) as ear:
         assert ear.state().state == "polling"

@@ -99,6 +99,7 @@ class App:
             providers,
             http,
             transfers=config.limits.transfers,
+            parts=config.limits.parts,
             worker=secrets.token_hex(8),
             folder_of=config.folder_of,
             changed=self._changed,
@@ -162,9 +163,7 @@ class App:
         ids = []
         for one in candidates:
             ids += await self.journal.enqueue([one], time.time()) or [
-                (await self.journal.known(one.watch, os.path.dirname(one.path)))[
-                    os.path.basename(one.path)
-                ].id
+                (await self.journal.known(one.watch, os.path.dirname(one.path)))[os.path.basename(one.path)].id
             ]
         await self.retry(ids)
         return ids
@@ -239,7 +238,7 @@ class App:
                 {
                     "name": name,
                     "state": provider.state(now),
-                    "grants": 0,
+                    "grants": provider.spare,
                     "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
                     "error": provider.trouble,
                 }
@@ -322,7 +321,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         journal = await stack.enter_async_context(open_journal(config, places))
         reader = reading(journal_url(places.state, config.journal))
         stack.callback(reader.dispose)
-        http = Http(config.limits.transfers)
+        http = Http(config.limits.transfers * config.limits.parts)
         stack.push_async_callback(http.close)
 
         async def requested(count: int) -> None:
@@ -345,9 +344,7 @@ def host_id(state: str, database: str | None) -> str:
             host = file.read().strip()
     except FileNotFoundError:
         host = secrets.token_hex(8)
-        with open(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii"
-        ) as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
             file.write(host)
         return host
     if database is not None and (not os.path.exists(database) or os.path.getsize(database) == 0):

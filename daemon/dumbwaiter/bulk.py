@@ -37,12 +37,16 @@ class SliceStream(httpx.SyncByteStream):
         self.piece = piece
 
     def __len__(self) -> int:
-        return self.piece.length
+        return self.piece.body_length
 
     def __iter__(self) -> Iterator[bytes]:
+        if self.piece.before:
+            yield self.piece.before
         buffer = memoryview(bytearray(min(BUFFER, self.piece.length)))
         for view in _views(self.piece, buffer):
             yield bytes(view)
+        if self.piece.after:
+            yield self.piece.after
 
 
 class Abort:
@@ -178,7 +182,7 @@ class BulkTransport(httpx.BaseTransport):
         assert head is not None
         if isinstance(request.stream, SliceStream):
             piece = request.stream.piece
-            if piece.length:
+            if len(request.stream):
                 # h11 counts the bytes; they do not pass through it.
                 link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
             self._send_slice(link.sock, head, piece)
@@ -194,12 +198,14 @@ class BulkTransport(httpx.BaseTransport):
     def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice) -> None:
         # The head waits for the body's first segment, so that they leave as one.
         flag = socket.MSG_MORE if piece.length and not isinstance(sock, ssl.SSLSocket) else 0
-        sock.sendall(head, flag)
-        if piece.data is None and piece.taste is None and not isinstance(sock, ssl.SSLSocket):
+        sock.sendall(head + piece.before, flag)
+        if piece.data is None and not piece.tastes and not isinstance(sock, ssl.SSLSocket):
             _sendfile(sock, piece)
-            return
-        for view in _views(piece, self._buffer()):
-            sock.sendall(view)
+        else:
+            for view in _views(piece, self._buffer()):
+                sock.sendall(view)
+        if piece.after:
+            sock.sendall(piece.after)
 
     def _buffer(self) -> memoryview:
         """One buffer a thread: large blocks from malloc cost a page fault every 4 KiB, each time."""
@@ -234,9 +240,7 @@ class BulkTransport(httpx.BaseTransport):
             link.head.start_next_cycle()
         else:
             reusable = False
-        answer = httpx.Response(
-            response.status_code, headers=response.headers.raw_items(), content=bytes(body)
-        )
+        answer = httpx.Response(response.status_code, headers=response.headers.raw_items(), content=bytes(body))
         return answer, reusable
 
     def _event(self, link: _Link, deadline: float) -> object:
@@ -271,6 +275,8 @@ def _sendfile(sock: socket.socket, piece: FileSlice) -> None:
 def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
     """Yields the bytes of a slice, each piece valid until the next one is asked for."""
     if piece.data is not None:
+        for taste in piece.tastes:
+            taste(piece.offset, piece.data)
         yield memoryview(piece.data)
         return
     position = piece.offset
@@ -278,7 +284,7 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
         count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
         if count == 0:
             raise OSError(0, "the file became shorter while it was sent")
-        if piece.taste is not None:
-            piece.taste(position, buffer[:count])
+        for taste in piece.tastes:
+            taste(position, buffer[:count])
         yield buffer[:count]
         position += count

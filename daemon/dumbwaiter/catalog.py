@@ -119,9 +119,7 @@ class Catalog:
             return 0.0
         when = entries.c.stored_at if tree.table is entries else jobs.c.created_at
         with self._engine.connect() as connection:
-            latest = connection.execute(
-                select(func.max(when)).where(tree.shown, tree.parent == inner)
-            ).scalar()
+            latest = connection.execute(select(func.max(when)).where(tree.shown, tree.parent == inner)).scalar()
         return float(latest or 0.0)
 
     def totals(self) -> tuple[int, int]:

@@ -128,7 +128,13 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
     cdn: str = "http://{bucket}.nosdn.127.net"  # where public objects are read
 
 
-Provider = NetEase  # a union, tagged by broker, as soon as there is a second one
+Provider = NetEase  # a union, tagged by broker
+
+
+def secrets(provider: Provider) -> list[Source]:
+    """Returns where the secrets of a provider are."""
+    values = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]
+    return [value for value in values if isinstance(value, Source)]
 
 
 class Watch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +152,8 @@ class Watch(Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """How much at once."""
 
-    transfers: int = 4
+    transfers: int = 4  # files
+    parts: int = 4  # parts of one file, where the vendor takes them in any order
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,7 +220,10 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
             raise text_of.failure([name], f'unknown key "{name}"{_nearest(name, known)}')
         one = {"provider": Provider, "watch": Watch}.get(name)
         values[name] = read.tables(name, value, one) if one else read.value([name], value, known[name])
-    return _checked(Config(**values), text_of)
+    config = Config(**values)
+    if config.journal is not None:
+        _check_journal(config.journal, text_of, private)
+    return _checked(config, text_of)
 
 
 class _Text:
@@ -300,9 +310,7 @@ class _Reader:
         keys = [*keys, *re.findall(r"\.(\w+)", where.strip("`"))]
         if unknown := re.search(r"unknown field `(.*)`", what):
             options = _options(kind, value)
-            return self._text.failure(
-                [*keys, unknown[1]], f'unknown key "{unknown[1]}"{_nearest(unknown[1], options)}'
-            )
+            return self._text.failure([*keys, unknown[1]], f'unknown key "{unknown[1]}"{_nearest(unknown[1], options)}')
         if missing := re.search(r"missing required field `(.*)`", what):
             what = f'the key "{missing[1]}" is missing'
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
@@ -337,6 +345,17 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
 
 
+def _check_journal(url: str, text: _Text, private: bool) -> None:
+    if not url.startswith(("postgresql+psycopg://", "sqlite:///")):
+        raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
+    if not private and re.match(r"[^/]+//[^/@]*:[^/]*@", url):
+        raise text.failure(
+            ["journal"],
+            "holds a password and stands in a file that others can read: chmod 600 the file, or move the password "
+            "to ~/.pgpass",
+        )
+
+
 def _checked(config: Config, text: _Text) -> Config:
     """Finds what is wrong between values, and makes paths absolute."""
     for section, names in (("provider", config.provider), ("watch", config.watch)):
@@ -347,9 +366,7 @@ def _checked(config: Config, text: _Text) -> Config:
     for name, watch in config.watch.items():
         if watch.provider not in config.provider:
             known = ", ".join(config.provider) or "none is configured"
-            raise text.failure(
-                ["watch", name, "provider"], f'there is no provider "{watch.provider}"; known: {known}'
-            )
+            raise text.failure(["watch", name, "provider"], f'there is no provider "{watch.provider}"; known: {known}')
         try:
             Rules(watch.include, watch.exclude)
         except Failure as failure:
@@ -363,8 +380,9 @@ def _checked(config: Config, text: _Text) -> Config:
                     "a file would belong to both",
                 )
         watches[name] = msgspec.structs.replace(watch, path=path)
-    if not 1 <= config.limits.transfers <= 64:
-        raise text.failure(["limits", "transfers"], "must be from 1 to 64")
+    for name in ("transfers", "parts"):
+        if not 1 <= getattr(config.limits, name) <= 64:
+            raise text.failure(["limits", name], "must be from 1 to 64")
     mount = config.mount
     if mount.path is not None:
         mount = msgspec.structs.replace(mount, path=_path(text, ["mount", "path"], mount.path))

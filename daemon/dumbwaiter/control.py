@@ -62,9 +62,7 @@ def application(app: App) -> Starlette:
 
     async def put(request: Request) -> Response:
         wish = await _body(request, _Put)
-        ids = await app.put(
-            [os.fsdecode(unquote_to_bytes(path)) for path in wish.paths], wish.provider, wish.watch
-        )
+        ids = await app.put([os.fsdecode(unquote_to_bytes(path)) for path in wish.paths], wish.provider, wish.watch)
         return _lines(follow_jobs(app, ids))
 
     async def retry(request: Request) -> Response:

@@ -3,7 +3,7 @@
 So a broker or transport is protocol and nothing more, and runs against a sandbox or a test as it runs in the daemon.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from dumbwaiter.model import Receipt
@@ -12,6 +12,12 @@ from dumbwaiter.wire.message import FileSlice, Reply, Request
 Ticket = TypeVar("Ticket", covariant=True)
 Point = TypeVar("Point")
 T = TypeVar("T")
+
+
+class Hash(Protocol):
+    """What takes bytes in order: an object of hashlib, a checksum."""
+
+    def update(self, data: bytes, /) -> object: ...
 
 
 class Desk(Protocol):
@@ -49,7 +55,11 @@ class Upload(Protocol[Ticket, Point]):
     @property
     def checkpoint(self) -> Point | None: ...
     @property
-    def key(self) -> str: ...
+    def key(self) -> str | None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> str: ...
     @property
     def size(self) -> int: ...
     @property
@@ -58,8 +68,8 @@ class Upload(Protocol[Ticket, Point]):
     async def read(self, offset: int, length: int) -> FileSlice:
         """Returns the next piece, shorter at the end of the file.
 
-        The piece that ends the file holds its bytes, read before the stamp is checked: once they are sent, all that
-        went before was this version too. Raises `Changed`.
+        A piece of at most 4 MiB that ends the file holds its bytes, read before the stamp is checked: once they are
+        sent, all that went before was this version too. Raises `Changed`.
         """
         ...
 
@@ -69,6 +79,22 @@ class Upload(Protocol[Ticket, Point]):
 
     async def save(self, point: Point, sent: int) -> None:
         """Journals where to go on; `sent` bytes are acknowledged in all."""
+        ...
+
+    async def digested(self, offset: int, length: int, into: Hash) -> None:
+        """Feeds `into` with a piece of the file, for a digest that has to be known before the bytes go. Raises `Changed`."""
+        ...
+
+    async def parts(
+        self,
+        numbers: Iterable[int],
+        send: Callable[[int], Awaitable[T]],
+        done: Callable[[int, T], Awaitable[None]],
+    ) -> None:
+        """Runs `send` for each number, several side by side, and `done` with each result, one at a time.
+
+        The first exception ends them all and is raised.
+        """
         ...
 
     async def confirm(self) -> Receipt | None:

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 
 import msgspec
 from msgspec.structs import replace
@@ -20,10 +21,10 @@ from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import join, propose, split
+from dumbwaiter.naming import join, propose
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.transports import choose
-from dumbwaiter.upload import IN_FLIGHT, FileUpload, open_version
+from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, open_version
 
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 
@@ -38,6 +39,7 @@ class Engine:
         http: Http,
         *,
         transfers: int,
+        parts: int,
         worker: str,
         folder_of: Callable[[str], str | None],
         changed: Callable[[Job], None],
@@ -49,6 +51,7 @@ class Engine:
         self.journal = journal
         self.providers = providers
         self.http = http
+        self.parts = parts
         self._places = transfers
         self.worker = worker
         self.folder_of = folder_of
@@ -168,7 +171,17 @@ class _Attempt:
         self._clock = engine.clock
         self._job = job
         self._sent = job.sent if job.checkpoint else 0
-        self._reached = min(job.size, job.sent + IN_FLIGHT) if job.checkpoint else 0
+        self._ever = Ranges()
+        if job.checkpoint:
+            self._ever.add(0, min(job.size, job.sent + IN_FLIGHT))
+        self._ask = Ask(
+            watch=job.watch,
+            path=propose(job.path),
+            key=propose(job.path),
+            size=job.size,
+            mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
+            seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
+        )
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
         self._log = engine.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
@@ -177,9 +190,7 @@ class _Attempt:
         job = self._job
         provider = self._engine.providers.get(job.provider)
         if provider is None:
-            await self._delay(
-                Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured'
-            )
+            await self._delay(Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured')
             return
         while True:
             try:
@@ -219,12 +230,7 @@ class _Attempt:
 
     async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt]:
         job = self._job
-        ask = Ask(
-            name=propose(split(job.path)[1]),
-            key=propose(job.path),
-            size=job.size,
-            mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
-        )
+        ask = self._ask
         grant = await self._grant(provider, ask)
         transport = choose(grant.ticket, job.size)
         checkpoint = self._job.checkpoint
@@ -234,17 +240,20 @@ class _Attempt:
             http=self._engine.http,
             ticket=grant.ticket,
             key=grant.key,
-            mime=ask.mime,
+            ask=ask,
             checkpoint=msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None,
             sent=self._sent,
-            reached=self._reached,
+            ever=self._ever,
+            parts=self._engine.parts,
             save=self._save,
+            call=provider.transfer,
             confirm=lambda: provider.broker.confirm(grant, job.size, provider),
         )
         try:
             return upload, await transport.send(upload)
-        finally:
-            self._reached = upload.reached
+        except Reauth:
+            provider.refuse(grant)
+            raise
 
     async def _grant(self, provider: Provider, ask: Ask) -> Grant:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
@@ -284,20 +293,20 @@ class _Attempt:
         now = self._clock
         worker = self._engine.worker
         try:
-            follow = await provider.broker.follow_up(job.receipt, job.size, job.attempts, provider)
+            follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
         except (Reauth, Reject, Restart) as verdict:
             # The file is there; what could not be learned about it is told, and no reason to wait.
             facts = {**job.receipt.facts, "follow_up": str(verdict)}
             follow = FollowUp(replace(job.receipt, facts=facts))
         if follow.later is None:
-            await self._journal.finish(worker, job.id, now(), receipt=follow.receipt)
+            await self._journal.finish(worker, job.id, now(), receipt=follow.receipt, results=follow.results)
             self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
         else:
             await self._journal.note(
                 worker,
                 job.id,
                 now(),
-                note=msgspec.json.encode(follow.receipt.facts).decode(),
+                receipt=follow.receipt,
                 due_at=now() + follow.later,
                 error=follow.error,
             )
@@ -305,9 +314,7 @@ class _Attempt:
     async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
         """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
         job = self._job
-        decision = decide(
-            verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again
-        )
+        decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)
         self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
         match decision:
@@ -332,9 +339,7 @@ class _Attempt:
             case Rejected():
                 await self._journal.reject(self._engine.worker, job.id, self._clock(), error=sentence)
             case Superseded():
-                await self._journal.supersede(
-                    self._engine.worker, job.id, self._clock(), reason=decision.reason
-                )
+                await self._journal.supersede(self._engine.worker, job.id, self._clock(), reason=decision.reason)
                 if isinstance(verdict, Changed):
                     self._engine.changed(job)
         return False

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from dumbwaiter.brokers import Broker
+from dumbwaiter.broker import Broker
 from dumbwaiter.errors import Reject, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant
 from dumbwaiter.naming import shown
 from dumbwaiter.transports import TRANSPORTS, Transport
-from dumbwaiter.wire.message import Reply, Request
+from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 T = TypeVar("T")
 
@@ -78,11 +78,21 @@ class Provider:
         self._requested = requested
         self._kept: dict[str, _Kept] = {}
         self._pace = _Pace(broker.requests)
+        self._uploads = _Pace(broker.uploads) if broker.uploads else None
+        self._spare: list[Grant] = []  # good for any file
+        self._asking: list[tuple[Ask, asyncio.Future[Grant]]] = []
+        self._flight: asyncio.Task[None] | None = None
 
     # The desk
 
     async def call(self, request: Request) -> Reply:
         await self._pace.step()
+        return await self._http.call(request)
+
+    async def transfer(self, request: Request) -> Reply:
+        """Sends a request of a transport, no faster than the vendor counts uploads."""
+        if self._uploads is not None and isinstance(request.body, FileSlice):
+            await self._uploads.step()
         return await self._http.call(request)
 
     def now(self, url: str) -> float:
@@ -136,11 +146,70 @@ class Provider:
 
     async def grant(self, ask: Ask) -> Grant:
         """Asks for permission for one file. Raises a verdict; `Reject` when the grant's limits exclude the file."""
-        await self._requested(1)
-        grant = (await self.broker.grants(ask, self))[0]
+        grant = self._take_spare() or await self._ask(ask)
         self.expires_at = grant.expires_at
-        _check(grant, ask)
+        try:
+            _check(grant, ask)
+        except Reject:
+            if grant.key is None and not grant.many:
+                self._spare.append(grant)  # another file may fit
+            raise
         return grant
+
+    def refuse(self, grant: Grant) -> None:
+        """Forgets a grant that the provider refused."""
+        self._spare = [one for one in self._spare if one != grant]
+
+    @property
+    def spare(self) -> int:
+        """How many grants are at hand."""
+        return len(self._spare)
+
+    def _take_spare(self) -> Grant | None:
+        end = self._clock() + MARGIN
+        self._spare = [one for one in self._spare if one.expires_at is None or one.expires_at > end]
+        if not self._spare:
+            return None
+        return self._spare[0] if self._spare[0].many else self._spare.pop(0)
+
+    async def _ask(self, ask: Ask) -> Grant:
+        """Asks for one file; those who ask meanwhile share the next call, as far as the vendor takes several."""
+        future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
+        self._asking.append((ask, future))
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._ask_all())
+        return await future
+
+    async def _ask_all(self) -> None:
+        try:
+            while self._asking:
+                group = self._asking[: self.broker.batch]
+                del self._asking[: len(group)]
+                await self._ask_together(group)
+        finally:
+            self._flight = None
+
+    async def _ask_together(self, group: list[tuple[Ask, asyncio.Future[Grant]]]) -> None:
+        waiting = [(ask, future) for ask, future in group if not future.done()]
+        # What another call left over serves first.
+        while waiting and (spare := self._take_spare()) is not None:
+            waiting.pop(0)[1].set_result(spare)
+        if not waiting:
+            return
+        try:
+            await self._requested(1)
+            grants = await self.broker.grants([ask for ask, _ in waiting], self)
+        except Exception as error:  # noqa: BLE001 - raised again, by each who asked
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), grant in zip(waiting, grants, strict=False):
+            if grant.many and grant not in self._spare:
+                self._spare.append(grant)
+            if not future.done():
+                future.set_result(grant)
+        self._spare += grants[len(waiting) :]
 
     async def restore(self, stored: str, seconds: float) -> Grant | None:
         """Returns a journalled grant ready for use, None when its life ends within `seconds`."""

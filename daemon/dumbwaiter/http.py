@@ -37,9 +37,7 @@ class Http:
         self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False)
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
         stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
-        self._bulk = httpx.Client(
-            timeout=LIMITS, follow_redirects=False, transport=None if stock else BulkTransport()
-        )
+        self._bulk = httpx.Client(timeout=LIMITS, follow_redirects=False, transport=None if stock else BulkTransport())
         self._threads = ThreadPoolExecutor(transfers, "bytes")
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
@@ -95,7 +93,7 @@ class Http:
             **HEADERS,
             **request.headers,
             "host": url.netloc.decode("ascii"),
-            "content-length": str(piece.length),
+            "content-length": str(piece.body_length),
         }
         prepared = httpx.Request(
             request.method,

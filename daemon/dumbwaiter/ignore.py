@@ -91,9 +91,7 @@ def _line(origin: str, text: str) -> _Line | None:
         return _Line(origin, text, _regex(parsed.regex.pattern), parsed.include)
     if parsed is not None and (not text.strip() or text.startswith("#")):
         return None
-    raise Failure(
-        f"The pattern {text!r} in {origin} cannot be read; write it as in a .gitignore file.", Exit.USAGE
-    )
+    raise Failure(f"The pattern {text!r} in {origin} cannot be read; write it as in a .gitignore file.", Exit.USAGE)
 
 
 def _lines(origin: str, patterns: Sequence[str]) -> list[_Line]:
@@ -152,9 +150,7 @@ class Rules:
     ) -> None:
         own = [text.removesuffix("\r") for text in ignore_file.removeprefix("\ufeff").split("\n")]
         self._include = _Spec(_lines("include", include))
-        self._exclude = _Spec(
-            [*_lines("junk pattern", junk), *_lines("exclude", exclude), *_lines(IGNORE_FILE, own)]
-        )
+        self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *_lines(IGNORE_FILE, own)])
         self._root = _Verdict("", not include)
         self._folders: dict[str, _Verdict] = {}
 

@@ -116,9 +116,7 @@ class Intake:
                 new += len(fresh)
                 if fresh:
                     self.sight(fresh)
-        self._log.info(
-            "scanned", watch=watch, files=files, new=new, seconds=round(time.monotonic() - started, 3)
-        )
+        self._log.info("scanned", watch=watch, files=files, new=new, seconds=round(time.monotonic() - started, 3))
 
     async def _known(self, watch: str, folder: str) -> dict[str, Known]:
         while True:

@@ -192,9 +192,7 @@ class Journal:
 
         def work(connection: Connection) -> None:
             connection.execute(
-                update(jobs)
-                .where(jobs.c.id == id_, jobs.c.lease == worker)
-                .values(lease=None, lease_until=None)
+                update(jobs).where(jobs.c.id == id_, jobs.c.lease == worker).values(lease=None, lease_until=None)
             )
 
         await self._writer.call(work)
@@ -214,11 +212,9 @@ class Journal:
 
         return await self._writer.call(work)
 
-    async def name(self, worker: str, id_: int, now: float, *, key: str, grant: str | None) -> None:
+    async def name(self, worker: str, id_: int, now: float, *, key: str | None, grant: str | None) -> None:
         """Settles the key, with the session ticket if the upload needs one to be resumed."""
-        await self._move(
-            Event.NAME, worker, id_, now, durable=True, key=key, grant=grant, lease_until=now + LEASE
-        )
+        await self._move(Event.NAME, worker, id_, now, durable=True, key=key, grant=grant, lease_until=now + LEASE)
 
     async def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
@@ -301,7 +297,7 @@ class Journal:
         await self._writer.call(work, durable=True)
 
     async def note(
-        self, worker: str, id_: int, now: float, *, note: str, due_at: float, error: str | None
+        self, worker: str, id_: int, now: float, *, receipt: Receipt, due_at: float, error: str | None
     ) -> None:
         """Notes how far a follow-up came, and when it goes on."""
         await self._move(
@@ -309,15 +305,17 @@ class Journal:
             worker,
             id_,
             now,
-            note=note,
+            receipt=receipt,
             due_at=due_at,
             error=error,
             attempts=jobs.c.attempts + 1,
             **_FREE,
         )
 
-    async def finish(self, worker: str, id_: int, now: float, *, receipt: Receipt) -> None:
-        """Ends a job and catalogues its file, in one commit."""
+    async def finish(
+        self, worker: str, id_: int, now: float, *, receipt: Receipt, results: Sequence[Receipt] = ()
+    ) -> None:
+        """Ends a job and catalogues its file, and what the provider made of it, in one commit."""
 
         def work(connection: Connection) -> None:
             row = self._apply(
@@ -326,16 +324,22 @@ class Journal:
                 worker,
                 id_,
                 now,
-                {"receipt": receipt, "note": None, "attempts": 0, "error": None, **_FREE},
+                {"receipt": receipt, "attempts": 0, "error": None, **_FREE},
             )
-            self._catalogue(connection, row, receipt, now)
+            for one in (receipt, *results):
+                self._catalogue(connection, row, one, now)
 
         await self._writer.call(work, durable=True)
 
     def _catalogue(self, connection: Connection, row: Row[Any], receipt: Receipt, now: float) -> None:
+        name, stamp = row.name, _stamp(row)
+        if receipt.label:
+            stem, _, suffix = name.rpartition(".")
+            name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
+            stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
         connection.execute(
             update(entries)
-            .where(entries.c.parent == row.parent, entries.c.name == row.name, IS_CURRENT)
+            .where(entries.c.parent == row.parent, entries.c.name == name, IS_CURRENT)
             .values(current=False)
         )
         key_parent, key_name = split(join(row.provider, key_path(receipt.key)))
@@ -347,10 +351,10 @@ class Journal:
             "key_name": key_name,
             "watch": row.watch,
             "parent": row.parent,
-            "name": row.name,
+            "name": name,
             "current": True,
-            **_stamp(row)._asdict(),
-            "digest": row.digest,
+            **stamp._asdict(),
+            "digest": None if receipt.label else row.digest,
             "etag": receipt.etag,
             "url": receipt.url,
             "verified": receipt.verified,
@@ -365,9 +369,7 @@ class Journal:
 
     async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
         """Ends a job whose version of the file is no more."""
-        await self._move(
-            Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE
-        )
+        await self._move(Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE)
 
     async def reject(self, worker: str, id_: int, now: float, *, error: str) -> None:
         """Ends a job that the provider will never accept; a person's `retry` brings it back."""
@@ -514,7 +516,6 @@ def job(row: Row[Any]) -> Job:
         grant=row.grant,
         checkpoint=row.checkpoint,
         receipt=None if row.receipt is None else msgspec.convert(row.receipt, Receipt),
-        note=row.note,
         digest=row.digest,
         sent=row.sent,
         resent=row.resent,

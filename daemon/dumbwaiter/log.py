@@ -15,10 +15,13 @@ import structlog
 from dumbwaiter.naming import shown
 
 _SECRETS = re.compile(
+    # A quote may stand behind a backslash: JSON within a line of JSON.
     r"""(?ix)
-    \b(UPLOAD\s+[^:\s]+:)[^\s"'&]+                      # NOS token
-    | ((?:authorization|x-nos-token|cookie|checksum)["']?\s*[:=]\s*["']?)[^\s"',}]+(?:\s+[^\s"',}]+)?
-    | ([?&"'](?:\w*token|\w*signature|\w*secret|password|sign|credential)["']?\s*[=:]\s*["']?)[^\s"'&,}]+
+    \b(UPLOAD\s+[^:\s]+:)[^\s"'&\\]+                      # NOS token
+    | (cookie[\\"']*\s*[:=]\s*[\\"']*)[^"'\\\r\n]+        # several in one header
+    | ((?:authorization|x-nos-token|checksum)[\\"']*\s*[:=]\s*[\\"']*)[^\s"',}\\]+(?:\s+[^\s"',}\\]+)?
+    | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
+      (?:UPLOAD\s+)?[^\s"'&,}\\]+
     """
 )
 
@@ -37,7 +40,8 @@ def _clean(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def _redacted(_logger: Any, _method: str, line: Any) -> str:
-    return redact(str(line))
+    # Half a character in a name must not cost the line.
+    return redact(str(line)).encode("utf-8", "backslashreplace").decode()
 
 
 def configure(

@@ -48,9 +48,7 @@ class Stamp(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> "Stamp":
         # Some file systems number beyond what a database's integer holds.
-        return cls(
-            status.st_ino & 0x7FFF_FFFF_FFFF_FFFF, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        )
+        return cls(status.st_ino & 0x7FFF_FFFF_FFFF_FFFF, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def same_but_touched(self, other: "Stamp") -> bool:
         """True when only the ctime moved: chmod, a rename, a restored mtime. The digest decides what that was."""
@@ -86,10 +84,10 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     key: str
     etag: str = ""
     url: str | None = None
-    verified: str = (
-        ""  # how the bytes were compared: "md5", "size", ...; empty when the vendor offers nothing
-    )
+    verified: str = ""  # how the bytes were compared: "md5", "size", ...; empty when the vendor offers nothing
     facts: dict[str, str] = {}
+    label: str = ""  # of a result that the provider made: "watermark" stands beside photo.jpg as photo.watermark.jpg
+    size: int | None = None  # of a result
 
 
 class Job(Struct, frozen=True):
@@ -105,7 +103,6 @@ class Job(Struct, frozen=True):
     grant: str | None = None  # the session ticket as stored, owner-only, until the job ends
     checkpoint: str | None = None
     receipt: Receipt | None = None
-    note: str | None = None  # where a follow-up stands
     digest: str | None = None
     sent: int = 0
     resent: int = 0
@@ -144,10 +141,17 @@ class Entry(Struct, frozen=True):
 class Ask(Struct, frozen=True):
     """What a broker needs to know of a file to get it a grant."""
 
-    name: str  # the file's own name
+    watch: str
+    path: str  # below the watch, as UTF-8 can say it
     key: str  # proposed; the broker may prefix or replace it
     size: int
     mime: str
+    seed: str  # of the job: the same at every attempt, and no other job's
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.path.rpartition("/")[2]
 
 
 class Limits(Struct, frozen=True):
@@ -162,14 +166,19 @@ class Grant(Struct, frozen=True):
     """Permission to upload. `ticket` is what the transport needs; its type joins broker and transport."""
 
     ticket: Any
-    key: str
+    key: str | None  # None: the provider names the object when it has it
     expires_at: float | None = None  # None: not said
     limits: Limits = Limits()
+    many: bool = False  # good for any number of files until it expires
 
 
 class FollowUp(Struct, frozen=True):
-    """What came of a follow-up: the receipt as it is now, and, if there is more to do, in how many seconds."""
+    """What came of a follow-up: the receipt as it is now, and, if there is more to do, in how many seconds.
+
+    `results` are objects that the provider made of the file; each has a label.
+    """
 
     receipt: Receipt
+    results: tuple[Receipt, ...] = ()
     later: float | None = None
     error: str | None = None

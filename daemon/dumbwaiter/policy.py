@@ -75,7 +75,7 @@ def decide(
             return Again(new_grant=True)
         case Restart() if again < AT_ONCE:
             return Again(from_start=True)
-        case Retry(after=float(after) | int(after)):
+        case Retry(after=after) if after is not None:
             return Delay(now + min(after, AFTER_MAX))
         case _:
             return Delay(now + random() * ceiling(attempts), new_grant, from_start)

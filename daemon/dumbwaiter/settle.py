@@ -16,9 +16,7 @@ from dumbwaiter.model import Sighting, Stamp
 
 SETTLE = 2.0  # seconds, for a watch that says nothing
 RECHECK = 0.2  # seconds between the two stamps after a close
-MOMENT = (
-    0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
-)
+MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
 
 Name = tuple[str, str]  # watch, path

@@ -2,19 +2,37 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 import xxhash
 
+from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Changed, Gone, Retry
 from dumbwaiter.http import Http
-from dumbwaiter.model import MIB, Receipt, Stamp
+from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
+HELD = 4 * MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
+T = TypeVar("T")
 Save = Callable[[str, int, int, int], Awaitable[None]]
+
+
+class Ranges:
+    """Which bytes of a file were ever sent."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[int, int]] = []
+
+    def add(self, start: int, end: int) -> int:
+        """Adds a range and returns how much of it was there already."""
+        touching = [known for known in self._known if known[0] <= end and start <= known[1]]
+        apart = [known for known in self._known if known not in touching]
+        whole = (min([start, *(low for low, _ in touching)]), max([end, *(high for _, high in touching)]))
+        self._known = [*apart, whole]
+        return sum(min(high, end) - max(low, start) for low, high in touching)
 
 
 class Digest:
@@ -96,27 +114,33 @@ class FileUpload:
         *,
         http: Http,
         ticket: Any,
-        key: str,
-        mime: str,
+        key: str | None,
+        ask: Ask,
         checkpoint: Any,
         sent: int,
-        reached: int,
+        ever: Ranges,
+        parts: int,
         save: Save,
+        call: Callable[[Request], Awaitable[Reply]],
         confirm: Callable[[], Awaitable[Receipt | None]],
     ) -> None:
         self.ticket = ticket
         self.key = key
         self.size = stamp.size
-        self.mime = mime
+        self.name = ask.name
+        self.mime = ask.mime
+        self.seed = ask.seed
         self.checkpoint = checkpoint
         self.confirm = confirm
         self._fd = fd
         self._stamp = stamp
         self._http = http
         self._save = save
+        self._call = call
+        self._parts = parts
         self._digest = Digest()
         self._acknowledged = sent
-        self.reached = reached  # how far into the file anything was ever sent
+        self._ever = ever
         self.again = 0  # bytes sent a second time since the last save
 
     async def read(self, offset: int, length: int) -> FileSlice:
@@ -128,7 +152,9 @@ class FileUpload:
         if end < self.size:
             # The kernel fetches the next piece while this one is on the wire.
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
-            return FileSlice(self._fd, offset, end - offset, taste=self._digest.feed)
+            return FileSlice(self._fd, offset, end - offset, tastes=(self._digest.feed,))
+        if end - offset > HELD:
+            return FileSlice(self._fd, offset, end - offset, tastes=(self._digest.feed,))
         data = b""
         while len(data) < end - offset:
             piece = os.pread(self._fd, end - offset - len(data), offset + len(data))
@@ -136,14 +162,12 @@ class FileUpload:
                 raise Changed("the file became shorter")
             data += piece
         check(self._fd, self._stamp)
-        self._digest.feed(offset, data)
-        return FileSlice(self._fd, offset, len(data), data)
+        return FileSlice(self._fd, offset, len(data), data, (self._digest.feed,))
 
     async def call(self, request: Request) -> Reply:
         if isinstance(request.body, FileSlice):
-            self.again += max(0, min(self.reached, request.body.end) - request.body.offset)
-            self.reached = max(self.reached, request.body.end)
-        return await self._http.call(request)
+            self.again += self._ever.add(request.body.offset, request.body.end)
+        return await self._call(request)
 
     async def save(self, point: Any, sent: int) -> None:
         more, again = max(0, sent - self._acknowledged), self.again
@@ -160,6 +184,42 @@ class FileUpload:
     def unsaved(self) -> int:
         """Bytes that the finished upload acknowledged beyond the last save."""
         return self.size - self._acknowledged
+
+    async def digested(self, offset: int, length: int, into: Hash) -> None:
+        await asyncio.to_thread(self._digested, offset, length, into)
+
+    def _digested(self, offset: int, length: int, into: Hash) -> None:
+        check(self._fd, self._stamp)
+        end = min(offset + length, self.size)
+        while offset < end:
+            data = os.pread(self._fd, min(MIB, end - offset), offset)
+            if not data:
+                raise Changed("the file became shorter")
+            into.update(data)
+            offset += len(data)
+
+    async def parts(
+        self,
+        numbers: Iterable[int],
+        send: Callable[[int], Awaitable[T]],
+        done: Callable[[int, T], Awaitable[None]],
+    ) -> None:
+        left = iter(numbers)
+        turn = asyncio.Lock()
+
+        async def one_after_another() -> None:
+            for number in left:
+                result = await send(number)
+                async with turn:
+                    await done(number, result)
+
+        tasks = [asyncio.create_task(one_after_another()) for _ in range(self._parts)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def order(self, urls: tuple[str, ...]) -> list[str]:
         return self._http.order(urls)

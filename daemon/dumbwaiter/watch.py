@@ -83,9 +83,7 @@ class Root(NamedTuple):
 class RootState(NamedTuple):
     """How well a watch hears."""
 
-    state: (
-        str  # "watching"; "polling": scan more often, events are not all; "away": no root, let its jobs wait
-    )
+    state: str  # "watching"; "polling": scan more often, events are not all; "away": no root, let its jobs wait
     folders: int  # that are heard
     missing: int  # that should be and are not
     overflows: int
@@ -299,9 +297,7 @@ class Watcher:
             return
         self._loop.call_soon(self._deliver)
         rules = self._rules
-        wanted = [
-            Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)
-        ]
+        wanted = [Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)]
         if wanted:
             self._seen(wanted)
 
@@ -338,11 +334,7 @@ class Watcher:
 
     def _revive(self, now: float) -> None:
         """Puts a new reader in the place of a dead one, or of the first that could not be had."""
-        if (
-            self._closing.is_set()
-            or (self._reader is not None and self._reader.is_alive())
-            or now < self._revive_at
-        ):
+        if self._closing.is_set() or (self._reader is not None and self._reader.is_alive()) or now < self._revive_at:
             return
         if all(tree.root.polling for tree in self._trees):
             return
@@ -351,7 +343,9 @@ class Watcher:
         try:
             reader = InotifyFD()
         except OSError as error:
-            self._deaf = f"the kernel gives no inotify instance ({_text(error)}; the limit is {_limit('max_user_instances')})"
+            self._deaf = (
+                f"the kernel gives no inotify instance ({_text(error)}; the limit is {_limit('max_user_instances')})"
+            )
             self._revive_at = now + RETRY
             return
         with self._lock:

@@ -34,9 +34,7 @@ def places(
         state=chosen_state or _folder("STATE", "~/.local/state"),
         cache=_chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
         # A daemon with a state folder of its own has a socket of its own.
-        runtime=_chosen(runtime, "RUNTIME")
-        or (chosen_state and os.path.join(chosen_state, "run"))
-        or _runtime(),
+        runtime=_chosen(runtime, "RUNTIME") or (chosen_state and os.path.join(chosen_state, "run")) or _runtime(),
     )
 
 

@@ -107,14 +107,10 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def _listed(header: str | None, etag: str) -> bool:
-    return header is not None and (
-        header.strip() == "*" or etag in (part.strip() for part in header.split(","))
-    )
+    return header is not None and (header.strip() == "*" or etag in (part.strip() for part in header.split(",")))
 
 
 def _error(status: int, headers: dict[str, str] | None = None) -> Response:
     code = CODES.get(status, "InternalError")
-    text = (
-        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
-    )
+    text = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
     return Response(text, status, headers, "application/xml")

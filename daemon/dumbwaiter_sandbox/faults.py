@@ -144,9 +144,7 @@ class Faults:
         if places is not None and not any(label in places for label in labels):
             return False
         return all(
-            needed in labels
-            for label in labels
-            if (needed := self._catalogue.deferred.get((rule.fault.name, label)))
+            needed in labels for label in labels if (needed := self._catalogue.deferred.get((rule.fault.name, label)))
         )
 
 
@@ -159,9 +157,7 @@ def _fits(pattern: str, call: str) -> bool:
 def _rule(item: str, catalogue: Catalogue) -> Rule:
     match = _ITEM.fullmatch(item)
     if not match:
-        raise ValueError(
-            f"fault {item!r} is not of the form service.call:fault[@N][xM][%P], latency=50ms or seed=N"
-        )
+        raise ValueError(f"fault {item!r} is not of the form service.call:fault[@N][xM][%P], latency=50ms or seed=N")
     pattern, fault = match["call"].lower(), Fault(match["fault"].lower(), match["argument"] or "")
     _known(item, pattern, fault, catalogue)
     percent = float(match["percent"] or 100)

@@ -57,9 +57,7 @@ class RequestLog:
     def __init__(self, secrets: Iterable[str], say: Callable[[str], None]) -> None:
         names = sorted({name.lower() for name in secrets})
         self._secrets = frozenset(names)
-        self._query = re.compile(
-            rf"(?<=[?&])({'|'.join(map(re.escape, names)) or '(?!)'})=[^&]*", re.IGNORECASE
-        )
+        self._query = re.compile(rf"(?<=[?&])({'|'.join(map(re.escape, names)) or '(?!)'})=[^&]*", re.IGNORECASE)
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._say = say
         self.total = 0

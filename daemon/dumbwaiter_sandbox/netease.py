@@ -76,9 +76,7 @@ VENDOR = Vendor(
             CHUNK_FAULTS,
             ("nos.put", "nos1.put", "nos2.put", "nos.complete", "nos1.complete", "nos2.complete"),
         ),
-        **dict.fromkeys(
-            ANY_FAULTS, tuple(f"{name}.{call}" for name in ("nos", "nos1", "nos2") for call in NODE_CALLS)
-        ),
+        **dict.fromkeys(ANY_FAULTS, tuple(f"{name}.{call}" for name in ("nos", "nos1", "nos2") for call in NODE_CALLS)),
     },
     # A callback can only fail after the last chunk.
     deferred={("520", "nos.put"): "nos.complete"},

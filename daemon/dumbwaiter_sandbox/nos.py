@@ -26,9 +26,7 @@ from dumbwaiter_sandbox.world import Endpoint, World, entry_of, fault_of
 
 BEYOND = 1024 * 1024
 META = "x-nos-meta-"
-OWN_FAULTS = frozenset(
-    {"short", "context", "lost-context", "noprogress", "backwards", "beyond", "expired", "520"}
-)
+OWN_FAULTS = frozenset({"short", "context", "lost-context", "noprogress", "backwards", "beyond", "expired", "520"})
 CODES = {
     400: "InvalidRequest",
     403: "AccessDenied",
@@ -88,11 +86,7 @@ class Nodes:
                 bucket=bucket, object=name, offset=chunk.offset, length=chunk.length,
                 complete=chunk.complete, context=chunk.context,
             )  # fmt: skip
-            upload = (
-                self._begin(request, policy, chunk)
-                if not chunk.context
-                else self._find(policy, chunk.context)
-            )
+            upload = self._begin(request, policy, chunk) if not chunk.context else self._find(policy, chunk.context)
             self._lose(request, upload)
             async with upload.lock:
                 try:
@@ -176,9 +170,7 @@ class Nodes:
         fault = fault_of(request)
         name = fault.name if fault else ""
         before = upload.stored
-        body = await self._read(
-            request, chunk, upload, 0 if known or name in ("noprogress", "backwards") else None
-        )
+        body = await self._read(request, chunk, upload, 0 if known or name in ("noprogress", "backwards") else None)
         if name == "backwards":
             return self._next(upload, chunk, self._back(upload), name)
         if not known and name != "noprogress":
@@ -206,9 +198,7 @@ class Nodes:
 
     def _take(self, request: Request, chunk: Chunk) -> int:
         fault = fault_of(request)
-        most = (
-            chunk.length if self._options.max_accept is None else min(chunk.length, self._options.max_accept)
-        )
+        most = chunk.length if self._options.max_accept is None else min(chunk.length, self._options.max_accept)
         if fault and fault.name == "short":
             return min(most, self._world.random.randrange(1, chunk.length) if chunk.length > 1 else 0)
         return most
@@ -244,9 +234,7 @@ class Nodes:
         digest = upload.md5.hexdigest()
         if self._options.md5_mode == "whole_file" and chunk.md5 and chunk.md5 != digest:
             raise RefusedError(400, "Content-MD5 does not match the file")
-        if upload.stored < policy.size_min or (
-            policy.size_max is not None and upload.stored > policy.size_max
-        ):
+        if upload.stored < policy.size_min or (policy.size_max is not None and upload.stored > policy.size_max):
             raise RefusedError(400, "the token does not allow this size")
         return StoredObject(
             upload.bucket,

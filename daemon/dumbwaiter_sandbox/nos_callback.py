@@ -22,17 +22,13 @@ class CallbackFailedError(Exception):
     """The application server did not take the message."""
 
 
-async def call_back(
-    world: World, policy: Policy, stored: StoredObject, options: NetEaseOptions, key: str
-) -> str:
+async def call_back(world: World, policy: Policy, stored: StoredObject, options: NetEaseOptions, key: str) -> str:
     """The answer as callbackRetMsg holds it, empty without a callback. Raises CallbackFailedError."""
     if not policy.callback_url:
         return ""
     body = _filled(policy.callback_body, stored)
     inside = world.inside.get(policy.callback_url)
-    answer = (
-        await inside(body) if inside else await _post(policy.callback_url, body, nos_token.sign(key, body))
-    )
+    answer = await inside(body) if inside else await _post(policy.callback_url, body, nos_token.sign(key, body))
     return base64.b64encode(answer.encode()).decode() if options.callback_form == "base64" else answer
 
 

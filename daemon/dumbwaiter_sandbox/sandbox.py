@@ -110,9 +110,7 @@ class Sandbox:
 
     def set_options(self, changes: Mapping[str, Any]) -> None:
         """Change the named switches of the named vendors. Raises ValueError, and then changes nothing."""
-        self._options.update(
-            {name: _changed(self._options, name, members) for name, members in changes.items()}
-        )
+        self._options.update({name: _changed(self._options, name, members) for name, members in changes.items()})
 
     def reset_options(self) -> None:
         """Put every switch back."""
@@ -176,9 +174,7 @@ async def serve(port: int, data: str, faults: str, seconds: float | None, say: C
     loop = asyncio.get_running_loop()
     handled = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(
-            NotImplementedError, RuntimeError, ValueError
-        ):  # no signals outside the main thread
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # no signals outside the main thread
             loop.add_signal_handler(number, done.set)
             handled.append(number)
     try:

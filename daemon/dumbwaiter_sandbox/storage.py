@@ -113,9 +113,7 @@ class Objects:
     def all(self) -> list[StoredObject]:
         """Every object, by bucket and key."""
         rows = self._database.execute("SELECT * FROM objects ORDER BY bucket, key").fetchall()
-        return [
-            stored for stored in map(_stored, rows) if os.path.isfile(self.path(stored.bucket, stored.key))
-        ]
+        return [stored for stored in map(_stored, rows) if os.path.isfile(self.path(stored.bucket, stored.key))]
 
     def remove(self, bucket: str, key: str) -> None:
         """Delete the object; one that is gone already is no error."""

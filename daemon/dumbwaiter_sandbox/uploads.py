@@ -72,9 +72,7 @@ class Uploads:
         self._database = database
         os.makedirs(self._folder, exist_ok=True)
         database.executescript(SCHEMA)
-        self._uploads: dict[str, Upload] = {
-            row[0]: _upload(row) for row in database.execute("SELECT * FROM uploads")
-        }
+        self._uploads: dict[str, Upload] = {row[0]: _upload(row) for row in database.execute("SELECT * FROM uploads")}
         self._contexts: dict[str, Upload] = {}
         for context, id_ in database.execute("SELECT context, upload FROM contexts"):
             self._adopt(self._uploads[id_], context)

@@ -68,9 +68,7 @@ class Videos:
     def reserve(self, reservation: Reservation) -> None:
         """Note an object name."""
         with self._database as database:
-            database.execute(
-                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?)", tuple(vars(reservation).values())
-            )
+            database.execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?)", tuple(vars(reservation).values()))
 
     def reservation(self, name: str) -> Reservation | None:
         """What init said about an object name."""
@@ -100,18 +98,14 @@ class Videos:
     def named(self, names: Iterable[str], now: float) -> list[Video]:
         """The videos of these object names, in their order."""
         found = (
-            self._database.execute(
-                "SELECT * FROM videos WHERE object = ? AND visible <= ?", (name, now)
-            ).fetchone()
+            self._database.execute("SELECT * FROM videos WHERE object = ? AND visible <= ?", (name, now)).fetchone()
             for name in names
         )
         return [Video(*row) for row in found if row]
 
     def get(self, vid: int, now: float) -> Video | None:
         """One video."""
-        row = self._database.execute(
-            "SELECT * FROM videos WHERE vid = ? AND visible <= ?", (vid, now)
-        ).fetchone()
+        row = self._database.execute("SELECT * FROM videos WHERE vid = ? AND visible <= ?", (vid, now)).fetchone()
         return Video(*row) if row else None
 
     def count(self, type_id: int, now: float) -> int:

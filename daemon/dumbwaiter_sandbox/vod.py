@@ -228,9 +228,7 @@ class Vod:
         query = f"download={quote(video.name + suffix, safe='')}"
         if self._options.signed_downloads:
             expires = str(int(self._world.clock.now() + self._options.download_life))
-            signature = nos_token.download_signature(
-                self._account["secret_key"], expires, video.bucket, video.object
-            )
+            signature = nos_token.download_signature(self._account["secret_key"], expires, video.bucket, video.object)
             key = quote(self._account["access_key"], safe="")
             query = f"NOSAccessKeyId={key}&Expires={expires}&{query}&Signature={quote(signature, safe='')}"
         return f"{plain}?{query}"
@@ -243,9 +241,7 @@ def _calls(scope: Scope) -> tuple[str, ...]:
 
 def _refuse(_: Scope, status: int) -> Response:
     # A status other than 200 does not come from the API but from the proxy before it.
-    return HTMLResponse(
-        f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>", status
-    )
+    return HTMLResponse(f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>", status)
 
 
 async def _members(request: Request) -> Members:

@@ -79,9 +79,7 @@ def extended(file: Entry | Waiting | None) -> dict[str, bytes]:
     """Returns the extended attributes that have a value; a folder has none."""
     if file is None:
         return {}
-    values = (
-        (PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file) if value
-    )
+    values = ((PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file) if value)
     return {name: value for name, value in values if len(value) <= XATTR_MAX}
 
 

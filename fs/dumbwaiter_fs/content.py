@@ -19,9 +19,7 @@ from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.remote import Reader, Remote, Version
 
 _OPENAT2 = 437  # on every architecture
-_STAY = (
-    0x01 | 0x02 | 0x04 | 0x08
-)  # no other file system, no magic links, no symbolic links, not above the folder
+_STAY = 0x01 | 0x02 | 0x04 | 0x08  # no other file system, no magic links, no symbolic links, not above the folder
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _libc = ctypes.CDLL(None, use_errno=True)
 

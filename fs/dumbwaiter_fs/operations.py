@@ -184,9 +184,7 @@ def _tell(op: str, args: tuple[Any, ...], error: BaseException, code: int) -> No
         number = errno.errorcode[code]
         if not isinstance(error, Refused):
             where = "".join(f"{os.path.basename(f.filename)}:{f.lineno} " for f in _last(error)).strip()
-            _log.error(
-                "operation failed", op=op, path=path, errno=number, kind=type(error).__name__, where=where
-            )
+            _log.error("operation failed", op=op, path=path, errno=number, kind=type(error).__name__, where=where)
         elif error.why:
             _log.warning("operation refused", op=op, path=path, errno=number, why=error.why)
     except BaseException:  # noqa: BLE001, S110 - a log line is not worth a wrong answer

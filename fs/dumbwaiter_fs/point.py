@@ -54,9 +54,7 @@ def prepare(point: str) -> None:
             case "alive":
                 raise Failure(f"{shown(point)} is mounted already: `dumbwaiter umount` takes it off")
             case "stuck":
-                raise Failure(
-                    f"{shown(point)} is mounted already, by a process that does not answer: end it first"
-                )
+                raise Failure(f"{shown(point)} is mounted already, by a process that does not answer: end it first")
         unmount(point, lazy=True)
         on_it = kind(point)
     if on_it is not None:
@@ -73,13 +71,9 @@ def _check_folder(point: str) -> None:
             raise Failure(f"{shown(point)} is no folder: the mount needs an empty one", Exit.USAGE)
         empty = next(os.scandir(point), None) is None
     except FileNotFoundError:
-        raise Failure(
-            f"the mount point {shown(point)} does not exist: mkdir -p {shown(point)}", Exit.USAGE
-        ) from None
+        raise Failure(f"the mount point {shown(point)} does not exist: mkdir -p {shown(point)}", Exit.USAGE) from None
     except OSError as error:
-        raise Failure(
-            f"the mount point {shown(point)} cannot be used: {error.strerror}", Exit.USAGE
-        ) from None
+        raise Failure(f"the mount point {shown(point)} cannot be used: {error.strerror}", Exit.USAGE) from None
     if not empty:
         raise Failure(f"the mount point {shown(point)} is not empty: choose an empty folder", Exit.USAGE)
 

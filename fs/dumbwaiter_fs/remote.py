@@ -297,11 +297,7 @@ class Reader:
         status, version = reply.status_code, self._version
         if status not in {200, 206}:
             code = _MEANING.get(status, errno.EIO)
-            raise (
-                version.changed(f"status {status}")
-                if code == errno.ESTALE
-                else Refused(code, f"status {status}")
-            )
+            raise (version.changed(f"status {status}") if code == errno.ESTALE else Refused(code, f"status {status}"))
         if reply.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(errno.EIO, "the reply is encoded")
         version.pin(reply.headers)

@@ -30,9 +30,7 @@ WRITE = 1 << 24
 def run(size: int, rounds: int) -> dict[str, Any]:
     """Measures and returns every round, the medians and the ratios."""
     with ExitStack() as stack:
-        fast = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-", dir=_fast(2 * size))
-        )
+        fast = stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-", dir=_fast(2 * size)))
         slow = stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-"))
         print(f"{'file':9} {size / (1 << 20):.0f} MiB in {fast}; journal in {slow}\n", flush=True)
         file = os.path.join(fast, "film.bin")
@@ -131,8 +129,7 @@ def _ratios(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, flo
     return {
         name: {
             peer: statistics.median(
-                ours["mb_per_s"] / theirs["mb_per_s"]
-                for ours, theirs in zip(rounds, taken[peer], strict=True)
+                ours["mb_per_s"] / theirs["mb_per_s"] for ours, theirs in zip(rounds, taken[peer], strict=True)
             )
             for peer in taken
         }

@@ -32,9 +32,7 @@ class Daemon:
         self._journal = os.path.join(slow, "state", "journal.db")
         os.makedirs(self.folder)
         config = os.path.join(slow, "config.toml")
-        with open(
-            os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-        ) as file:
+        with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(provider + WATCH.format(path=self.folder))
         self._environment = process.environment(
             DUMBWAITER_CONFIG=config,

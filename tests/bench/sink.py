@@ -14,9 +14,7 @@ class SinkProcess:
     """Runs inside `with`."""
 
     def __enter__(self) -> Self:
-        self._process = process.start(
-            [sys.executable, "-m", "dumbwaiter_sandbox.sink"], stdout=subprocess.PIPE
-        )
+        self._process = process.start([sys.executable, "-m", "dumbwaiter_sandbox.sink"], stdout=subprocess.PIPE)
         try:
             self.url = self._line().removeprefix("ready ")
             assert self.url.startswith("http://"), self.url

@@ -40,9 +40,7 @@ class Vendor:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(calls, self._nodes))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.address = f"{self.url}/{BUCKET}/{OBJECT}"
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

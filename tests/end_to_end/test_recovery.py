@@ -125,9 +125,7 @@ def test_faults_of_every_kind_lose_nothing_and_double_nothing(program: Program) 
     wanted = {}
     for number in range(200):
         length = numbers.choice(
-            [0, 1, 100, 5_000, 200_000, 4 * MIB, 4 * MIB + 1, 9 * MIB]
-            if number % 10 == 0
-            else [0, 1, 100, 5_000]
+            [0, 1, 100, 5_000, 200_000, 4 * MIB, 4 * MIB + 1, 9 * MIB] if number % 10 == 0 else [0, 1, 100, 5_000]
         )
         content = numbers.randbytes(length)
         program.write(f"folder {number % 7}/file {number}.bin", content)

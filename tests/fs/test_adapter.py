@@ -104,9 +104,7 @@ def operations(**parts: Any) -> Any:
 def test_every_operation_that_the_binding_may_call_is_in_the_table() -> None:
     import fuse
 
-    known = {
-        name for name, *_ in fuse.fuse_operations._fields_ if callable(getattr(operations(), name, None))
-    }
+    known = {name for name, *_ in fuse.fuse_operations._fields_ if callable(getattr(operations(), name, None))}
     assert known - {"getdir", "utime"} == set(CALLS)
 
 
@@ -172,9 +170,7 @@ def test_an_operation_that_does_not_exist_is_eio() -> None:
         operations()("nothing")
 
 
-@pytest.mark.parametrize(
-    "flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND]
-)
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND])
 def test_opening_for_writing_is_refused_as_read_only(flags: int) -> None:
     with pytest.raises(OSError, match="Read-only"):
         operations()("open", "/x", SimpleNamespace(flags=flags))

@@ -34,9 +34,7 @@ def contents(shelf: Shelf) -> Iterator[Contents]:
     contents.close()
 
 
-def read(
-    contents: Contents, file: Any, offset: int = 0, size: int = 1 << 30, path: str = "files/w/a"
-) -> bytes:
+def read(contents: Contents, file: Any, offset: int = 0, size: int = 1 << 30, path: str = "files/w/a") -> bytes:
     number, _ = contents.open(path, file)
     try:
         return contents.read(number, size, offset)
@@ -53,9 +51,7 @@ def fails(code: int, call: Callable[[], object]) -> None:
 # The local original
 
 
-def test_an_unchanged_original_is_read_and_nobody_is_asked(
-    shelf: Shelf, contents: Contents, origin: Origin
-) -> None:
+def test_an_unchanged_original_is_read_and_nobody_is_asked(shelf: Shelf, contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", b"remote"), shelf.write("a", b"local!"))
     assert read(contents, file) == b"local!"
     os.chmod(shelf.local("a"), 0o600)
@@ -71,9 +67,7 @@ def test_a_changed_original_is_not_read(shelf: Shelf, contents: Contents, origin
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "gone", "above"])
-def test_what_stands_in_place_of_the_original_is_not_read(
-    shelf: Shelf, contents: Contents, kind: str
-) -> None:
+def test_what_stands_in_place_of_the_original_is_not_read(shelf: Shelf, contents: Contents, kind: str) -> None:
     stamp = shelf.write("b/other", b"secret")
     path, file = "b/a", shelf.local("b/a")
     match kind:
@@ -101,9 +95,7 @@ def test_an_open_original_that_changes_is_stale(shelf: Shelf, contents: Contents
     contents.release(number)
 
 
-def test_an_open_original_that_is_replaced_or_removed_is_read_to_its_end(
-    shelf: Shelf, contents: Contents
-) -> None:
+def test_an_open_original_that_is_replaced_or_removed_is_read_to_its_end(shelf: Shelf, contents: Contents) -> None:
     number, _ = contents.open("files/w/a", entry(None, shelf.write("a", b"old")))
     os.unlink(shelf.local("a"))
     shelf.write("a", b"new")
@@ -167,9 +159,7 @@ def test_reading_straight_on_asks_for_longer_and_longer_ranges(contents: Content
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.tuples(st.integers(0, len(BODY) + 10), st.integers(0, 300_000)), max_size=12))
-def test_any_order_of_reads_gives_the_bytes(
-    contents: Contents, origin: Origin, reads: list[tuple[int, int]]
-) -> None:
+def test_any_order_of_reads_gives_the_bytes(contents: Contents, origin: Origin, reads: list[tuple[int, int]]) -> None:
     number, _ = contents.open("files/w/a", entry(origin.put("a", BODY, cut_after=200_000), len(BODY)))
     for offset, size in reads:
         assert contents.read(number, size, offset) == BODY[offset : offset + size]
@@ -226,9 +216,7 @@ def test_a_status_has_its_errno(contents: Contents, origin: Origin, status: int,
     fails(code, lambda: read(contents, entry(origin.put("a", BODY, status=status), len(BODY))))
 
 
-def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(
-    contents: Contents, origin: Origin
-) -> None:
+def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", BODY, ranges=False), len(BODY))
     assert read(contents, file) == BODY
     assert read(contents, file, 1000, 1000) == BODY[1000:2000]
@@ -293,9 +281,7 @@ def test_an_open_path_stands_for_one_version(shelf: Shelf, contents: Contents, o
     assert read(contents, new) == b"newer"
 
 
-def test_the_kernels_cache_holds_bytes_of_one_source(
-    shelf: Shelf, contents: Contents, origin: Origin
-) -> None:
+def test_the_kernels_cache_holds_bytes_of_one_source(shelf: Shelf, contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
     first, past = contents.open("files/w/a", file)
     assert not past

@@ -135,9 +135,7 @@ def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> No
 def test_a_signal_ends_it_while_a_read_hangs(shelf: Shelf, mount: Mount, origin: Any) -> None:
     shelf.entry("a", 100, url=origin.put("a", b"x" * 100, hang=True))
     mounted = mount(deadline=30.0)
-    reader = subprocess.Popen(
-        ["cat", mounted.at("files/w/a")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    reader = subprocess.Popen(["cat", mounted.at("files/w/a")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: origin.requests)
         assert mounted.stop() == 0

@@ -70,9 +70,7 @@ def test_every_name_is_listed_and_read(shelf: Shelf, mount: Mount, folder: bytes
     assert sorted(name for name in os.listdir(waiting) if name in NAMES) == sorted(NAMES)
 
 
-@pytest.mark.parametrize(
-    "key", ["", ".", "..", "a//b", "/lead", "trail/", "x" * 300, "nul\0", "a%2Fb", "\x1b"]
-)
+@pytest.mark.parametrize("key", ["", ".", "..", "a//b", "/lead", "trail/", "x" * 300, "nul\0", "a%2Fb", "\x1b"])
 def test_every_key_is_listed_and_read(shelf: Shelf, mount: Mount, key: str) -> None:
     shelf.entry("a", shelf.write("a", b"x"), key=key)
     mounted = mount()
@@ -92,9 +90,7 @@ def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
     folder = os.stat(mounted.at("files/w/d"))
     assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40555)
     assert abs(os.stat(mounted.at("files")).st_mtime - time.time()) < 60, "when the mount was made"
-    assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {
-        "a": status.st_ino
-    }
+    assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {"a": status.st_ino}
     system = os.statvfs(mounted.path)
     assert (system.f_files, system.f_blocks, system.f_bavail, system.f_namemax) == (1, 1, 0, 255)
 
@@ -185,9 +181,7 @@ def test_what_goes_wrong_is_said_and_never_wrong_bytes(
         assert BODY.startswith(file.read())
 
 
-@pytest.mark.parametrize(
-    "faults", [{"ranges": False}, {"etag": None}, {"etag": 'W/"v"'}, {"cut_after": 900_000}]
-)
+@pytest.mark.parametrize("faults", [{"ranges": False}, {"etag": None}, {"etag": 'W/"v"'}, {"cut_after": 900_000}])
 def test_what_can_be_made_good_is(shelf: Shelf, mount: Mount, origin: Origin, faults: dict[str, Any]) -> None:
     shelf.entry("a", len(BODY), url=origin.put("a", BODY, **faults))
     assert cat(mount().at("files/w/a")) == (0, BODY)
@@ -205,10 +199,7 @@ def test_random_reads_give_the_bytes(shelf: Shelf, mount: Mount, origin: Origin)
                 assert os.pread(file.fileno(), size, offset) == BODY[offset : offset + size]
         # In a program of its own: a page fault holds the interpreter, and with it the origin's threads.
         assert (
-            subprocess.run(
-                [sys.executable, "-c", MAP, mounted.at("files/w", name)], capture_output=True
-            ).stdout
-            == BODY
+            subprocess.run([sys.executable, "-c", MAP, mounted.at("files/w", name)], capture_output=True).stdout == BODY
         )
 
 
@@ -276,9 +267,7 @@ def test_a_file_that_cannot_be_fetched_says_so_at_open(shelf: Shelf, mount: Moun
 def test_getfattr_shows_all_there_is(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a.png", 9, url="http://h/a.png", etag="e", verified="md5", key="k")
     mounted = mount()
-    done = subprocess.run(
-        ["getfattr", "-d", "files/w/a.png"], cwd=mounted.path, capture_output=True, text=True
-    )
+    done = subprocess.run(["getfattr", "-d", "files/w/a.png"], cwd=mounted.path, capture_output=True, text=True)
     assert done.stdout.splitlines()[1:-1] == [
         f'user.dumbwaiter.{name}="{value}"'
         for name, value in (
@@ -302,8 +291,7 @@ def test_while_readers_hang_everything_else_answers(shelf: Shelf, mount: Mount, 
     shelf.entry("good", shelf.write("good", BODY))
     mounted = mount(deadline=4.0)
     readers = [
-        subprocess.Popen(["cat", mounted.at(f"files/w/hang{index}")], stderr=subprocess.DEVNULL)
-        for index in range(32)
+        subprocess.Popen(["cat", mounted.at(f"files/w/hang{index}")], stderr=subprocess.DEVNULL) for index in range(32)
     ]
     try:
         until(lambda: len(origin.requests) >= 32)

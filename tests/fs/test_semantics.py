@@ -18,9 +18,7 @@ PAGE = Path(__file__).parents[2] / "fs" / "SEMANTICS.md"
 def examples() -> list[tuple[str, str]]:
     """Returns command and output of every example in a fenced block."""
     blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    parts = (
-        part.partition("\n") for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    )
+    parts = (part.partition("\n") for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
     return [(command, output) for command, _, output in parts]
 
 

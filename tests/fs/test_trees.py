@@ -27,9 +27,7 @@ def test_a_shown_name_is_one_that_a_folder_can_hold(raw: bytes) -> None:
 
 
 @given(
-    st.binary(min_size=1, max_size=255).filter(
-        lambda raw: not re.search(rb"[/\0]", raw) and raw not in {b".", b".."}
-    )
+    st.binary(min_size=1, max_size=255).filter(lambda raw: not re.search(rb"[/\0]", raw) and raw not in {b".", b".."})
 )
 def test_a_name_that_can_be_held_is_shown_as_it_is(raw: bytes) -> None:
     assert os.fsencode(holdable(os.fsdecode(raw))) == raw

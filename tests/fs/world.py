@@ -75,9 +75,7 @@ class Shelf:
         """Catalogues a file; with a size in place of a stamp there is no local original."""
         if isinstance(stamp, int):
             stamp = Stamp(0, stamp, 1_600_000_000_000_000_000, 0)
-        key = (
-            f"k/{path}".encode("utf-8", "surrogateescape").decode("utf-8", "replace") if key is None else key
-        )
+        key = f"k/{path}".encode("utf-8", "surrogateescape").decode("utf-8", "replace") if key is None else key
         parent, name = split(join("w", path))
         key_parent, key_name = split(f"p/{key_path(key)}")
         values: dict[str, Any] = {

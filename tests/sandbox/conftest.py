@@ -142,9 +142,7 @@ class Running:
         if query is None:
             query = f"offset={offset}&complete={str(complete).lower()}&version={version}"
             query += f"&context={quote(context, safe='')}" if context else ""
-        headers = {"x-nos-token": grant.token} | {
-            name.replace("_", "-"): value for name, value in headers.items()
-        }
+        headers = {"x-nos-token": grant.token} | {name.replace("_", "-"): value for name, value in headers.items()}
         return self.http.post(self.address(grant, node, query), content=data, headers=headers)
 
     def ask(self, grant, context, node="nos1", flag="uploadContext"):

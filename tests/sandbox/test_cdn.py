@@ -68,9 +68,7 @@ def test_an_empty_object(running):
     assert running.download(grant, range="bytes=0-").status_code == 416
 
 
-@pytest.mark.parametrize(
-    "path", ["/voddumb01/none", "/voddumb01", "/voddumb01/", "/", "/%ff/%00", "/..%2f/x"]
-)
+@pytest.mark.parametrize("path", ["/voddumb01/none", "/voddumb01", "/voddumb01/", "/", "/%ff/%00", "/..%2f/x"])
 def test_what_is_not_there(running, path):
     assert running.http.get(running.urls["cdn"] + path).status_code == 404
 

@@ -227,11 +227,7 @@ def test_the_offset_goes_backwards(running, call):
     data = bytes(range(200))
     grant, context = begun(running, data[:100])
     running.faults(f"{call}:backwards@1")
-    reply = (
-        running.put(grant, data[100:], 100, True, context)
-        if call == "nos.put"
-        else running.ask(grant, context)
-    )
+    reply = running.put(grant, data[100:], 100, True, context) if call == "nos.put" else running.ask(grant, context)
     offset = reply.json()["offset"]
     assert offset < 100
     assert running.ask(grant, context).json()["offset"] == offset

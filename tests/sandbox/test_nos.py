@@ -101,10 +101,7 @@ def test_a_wrong_parameter_is_refused(running, query):
 
 
 def test_the_order_of_parameters_is_free(running):
-    assert (
-        running.put(running.grant("o"), b"x", query="context=&version=1.0&complete=true&offset=0").status_code
-        == 200
-    )
+    assert running.put(running.grant("o"), b"x", query="context=&version=1.0&complete=true&offset=0").status_code == 200
 
 
 def test_a_chunk_has_at_most_four_mebibytes(running):
@@ -117,10 +114,7 @@ def test_a_chunk_has_at_most_four_mebibytes(running):
 def test_a_chunk_announces_its_length(running):
     grant = running.grant("o")
     url = running.address(grant, query="offset=0&complete=true&version=1.0")
-    assert (
-        running.http.post(url, content=iter([b"abc"]), headers={"x-nos-token": grant.token}).status_code
-        == 400
-    )
+    assert running.http.post(url, content=iter([b"abc"]), headers={"x-nos-token": grant.token}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -309,15 +303,9 @@ def test_the_md5_of_each_chunk_is_a_switch(running):
     grant = running.grant("o")
     assert running.put(grant, b"ab", content_md5=hashlib.md5(b"ba").hexdigest()).status_code == 400
     context = running.put(grant, b"ab", content_md5=hashlib.md5(b"ab").hexdigest()).json()["context"]
-    assert (
-        running.put(grant, b"cd", 2, True, context, content_md5=hashlib.md5(b"xx").hexdigest()).status_code
-        == 400
-    )
+    assert running.put(grant, b"cd", 2, True, context, content_md5=hashlib.md5(b"xx").hexdigest()).status_code == 400
     assert running.ask(grant, context).json()["offset"] == 2
-    assert (
-        running.put(grant, b"cd", 2, True, context, content_md5=hashlib.md5(b"cd").hexdigest()).status_code
-        == 200
-    )
+    assert running.put(grant, b"cd", 2, True, context, content_md5=hashlib.md5(b"cd").hexdigest()).status_code == 200
 
 
 def test_md5_can_be_ignored(running):
@@ -339,12 +327,8 @@ def test_a_body_that_breaks_is_kept_only_by_switch(running, keep):
     grant = running.grant("o")
     context = running.put(grant, b"abc").json()["context"]
     with socket.create_connection(("127.0.0.1", running.sandbox.port + 3)) as sock:
-        head = (
-            f"POST /voddumb01/o?offset=3&complete=true&version=1.0&context={context} HTTP/1.1\r\nHost: x\r\n"
-        )
-        sock.sendall(
-            f"{head}x-nos-token: {grant.token}\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n".encode()
-        )
+        head = f"POST /voddumb01/o?offset=3&complete=true&version=1.0&context={context} HTTP/1.1\r\nHost: x\r\n"
+        sock.sendall(f"{head}x-nos-token: {grant.token}\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n".encode())
         assert sock.recv(100).startswith(b"HTTP/1.1 100")  # thus the server reads before the break
         sock.sendall(b"def")
         sock.shutdown(socket.SHUT_WR)
@@ -454,9 +438,7 @@ def test_the_same_chunk_twice_at_once_is_stored_once(running):
     context = running.put(grant, b"abc").json()["context"]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         replies = list(
-            pool.map(
-                lambda node: running.put(grant, bytes(MIB), 3, False, context, node), ["nos1", "nos2"] * 2
-            )
+            pool.map(lambda node: running.put(grant, bytes(MIB), 3, False, context, node), ["nos1", "nos2"] * 2)
         )
     assert {reply.json()["offset"] for reply in replies} == {3 + MIB}
     assert sum(entry["stored"] for entry in running.log("put")) == 3 + MIB

@@ -42,9 +42,7 @@ def test_the_manuals_signatures(secret, sign):
 )
 def test_minted_tokens(policy, sign):
     name = policy.pop("Object")
-    token = nos_token.mint(
-        ACCESS, SECRET, {"Bucket": "voddumb01", "Object": name, "Expires": 4102329600, **policy}
-    )
+    token = nos_token.mint(ACCESS, SECRET, {"Bucket": "voddumb01", "Object": name, "Expires": 4102329600, **policy})
     assert token.startswith(f"UPLOAD {ACCESS}:{sign}:")
     checked = nos_token.check(token, ACCESS, SECRET, 4102329599)
     assert (checked.bucket, checked.object, checked.expires) == ("voddumb01", name, 4102329600)

@@ -156,9 +156,7 @@ def test_leaving_in_the_middle_of_a_stall_ends_at_once(start):
 def program(data, seconds=""):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", PROGRAM, str(data), seconds]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -181,13 +179,9 @@ def test_serve_ends_with_its_time(tmp_path):
 
 
 def test_nothing_of_the_daemon_is_imported(tmp_path):
-    script = (
-        "import sys, dumbwaiter_sandbox; print([m for m in sys.modules if m.split('.')[0] == 'dumbwaiter'])"
-    )
+    script = "import sys, dumbwaiter_sandbox; print([m for m in sys.modules if m.split('.')[0] == 'dumbwaiter'])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
 
 

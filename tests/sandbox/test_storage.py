@@ -21,9 +21,7 @@ def put(objects, tmp_path, key, data=b"x"):
     objects.publish(str(source), StoredObject("b", key, len(data), "etag", "text/plain", 1.0))
 
 
-KEYS = st.lists(
-    st.sampled_from(["", ".", "..", "%", "%.", "%..", "%%", "a", "%a", "..."]), min_size=1, max_size=4
-)
+KEYS = st.lists(st.sampled_from(["", ".", "..", "%", "%.", "%..", "%%", "a", "%a", "..."]), min_size=1, max_size=4)
 
 
 def root_of(objects):

@@ -64,9 +64,7 @@ def test_a_policy_with_everything_in_it_is_read() -> None:
             "CallbackBody": "size=$(ObjectSize)",
         }
     )
-    assert policy(token(made)) == Policy(
-        "voddumb01", "a/b 测试.txt", 4102329600, 1, 2048, "image/*;video/mp4"
-    )
+    assert policy(token(made)) == Policy("voddumb01", "a/b 测试.txt", 4102329600, 1, 2048, "image/*;video/mp4")
 
 
 def test_the_signature_may_hold_every_letter_of_base64() -> None:
@@ -94,11 +92,7 @@ def test_the_signature_may_hold_every_letter_of_base64() -> None:
         token(encoded({"Bucket": 1, "Object": "o"})),
         token(encoded({"Bucket": "b", "Object": "o", "Expires": "soon"})),
         token(encoded({"Bucket": "b", "Object": "o", "ObjectSizeMax": 1.5})),
-        token(
-            base64.b64encode(
-                b'{"Bucket":"b","Object":"o","x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
-            ).decode()
-        ),
+        token(base64.b64encode(b'{"Bucket":"b","Object":"o","x":' + b"[" * 50_000 + b"]" * 50_000 + b"}").decode()),
     ],
 )
 def test_what_holds_no_policy_is_an_opaque_token(text: str) -> None:

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from dumbwaiter import config
+from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
@@ -66,7 +67,7 @@ class _Video(Struct):
     size: int | None = msgspec.field(name="initialSize", default=None)
 
 
-class NetEase:
+class NetEase(Broker):
     """One application's account."""
 
     requests = 40.0  # half of what the manual allows: another program may share the account, and bursts count
@@ -74,11 +75,10 @@ class NetEase:
     def __init__(self, options: config.NetEase) -> None:
         self._options = options
         self._secret = options.app_secret.read()
-        self._lbs: tuple[
-            str, ...
-        ] = ()  # by address, as the last answer gave it: saves a look-up that may fail
+        self._lbs: tuple[str, ...] = ()  # by address, as the last answer gave it: saves a look-up that may fail
 
-    async def grants(self, ask: Ask, desk: Desk) -> Sequence[Grant]:
+    async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
+        (ask,) = asks
         made = await self._vod(desk, "upload/init", {"originFileName": ask.name}, _Init)
         policy = nos.policy(made.token)
         if policy is not None and (policy.bucket, policy.object) != (made.bucket, made.object):
@@ -119,7 +119,7 @@ class NetEase:
             return _with(replace(receipt, verified="size"), callback="failed")
         return None
 
-    async def follow_up(self, receipt: Receipt, size: int, tries: int, desk: Desk) -> FollowUp:
+    async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Learns the video's number and address, and compares its size with the file's."""
         receipt = replace(receipt, url=receipt.url or self._url(receipt))
         listed = await self._listed(receipt.key, desk)
@@ -131,7 +131,7 @@ class NetEase:
             return FollowUp(_with(receipt, image=listed.image))
         video = await self._vod(desk, "video/get", {"vid": listed.vid}, _Video)
         receipt = _with(replace(receipt, url=video.url or receipt.url), vid=listed.vid)
-        if video.size == size:
+        if video.size == ask.size:
             return FollowUp(replace(receipt, verified=receipt.verified or "size"))
         if video.size is not None:
             receipt = _with(replace(receipt, verified=""), size_at_provider=video.size)

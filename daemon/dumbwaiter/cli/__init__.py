@@ -49,9 +49,7 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--config", metavar="FILE", help="Configuration file.")
 @click.option("--state", metavar="DIR", help="Folder of the journal.")
 @click.option("--cache", metavar="DIR", help="Folder of the mount's cache.")

@@ -97,9 +97,7 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     _report(session, final)
 
 
-async def _put(
-    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
-) -> dict[str, Any]:
+async def _put(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
     """Returns the last answer: how the jobs ended, or that it makes no sense to wait for them."""
     wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
     try:
@@ -111,9 +109,7 @@ async def _put(
     return await _put_alone(session, paths, provider, watch)
 
 
-async def _put_alone(
-    session: Session, paths: Sequence[str], provider: str | None, watch: str | None
-) -> dict[str, Any]:
+async def _put_alone(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes."""
     from dumbwaiter.app import lock, open_app
     from dumbwaiter.control import follow_jobs
@@ -149,8 +145,7 @@ def _hopeless(answer: dict[str, Any]) -> bool:
     """True when nothing more can be expected soon of the jobs that are left."""
     left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
     return bool(left) and all(
-        job["provider"] in answer["blocked"] or (job["attempts"] >= TRIES and not job["active"])
-        for job in left
+        job["provider"] in answer["blocked"] or (job["attempts"] >= TRIES and not job["active"]) for job in left
     )
 
 
@@ -193,9 +188,7 @@ def wait(session: Session, timeout: str | None) -> None:
             left = totals["pending"] + totals["stored"] + state["settling"]
             if not left:
                 if totals["rejected"]:
-                    raise Failure(
-                        f"{totals['rejected']} files need a person: dumbwaiter failed", Exit.ATTENTION
-                    )
+                    raise Failure(f"{totals['rejected']} files need a person: dumbwaiter failed", Exit.ATTENTION)
                 return
             stuck = [one for one in state["providers"] if one["state"] == "blocked"]
             if stuck and not state["settling"] and all(_is_stuck(watch, stuck) for watch in state["watches"]):

@@ -41,18 +41,14 @@ FILES: dict[str, int] = {
 
 
 @click.command()
-@click.option(
-    "--seconds", type=float, default=0.0, help="Leave it running so long at the end, to look around."
-)
+@click.option("--seconds", type=float, default=0.0, help="Leave it running so long at the end, to look around.")
 @click.option("--keep", type=click.Path(), help="Folder to work in, and to leave behind.")
 @click.pass_obj
 def demo(session: Session, seconds: float, keep: str | None) -> None:
     """Shows all of it at work on this machine, and checks it byte for byte."""
     with ExitStack() as stack:
         folder = (
-            os.path.abspath(keep)
-            if keep
-            else stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-"))
+            os.path.abspath(keep) if keep else stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-"))
         )
         _Demo(folder, stack).run(seconds)
 
@@ -94,9 +90,7 @@ class _Demo:
         self._compare("in the store", originals, self._object)
         self._tell_resent(base, acknowledged)
         self._hide(originals)
-        self._compare(
-            "through the mount, originals gone", originals, lambda place: os.path.join(mount, "files", place)
-        )
+        self._compare("through the mount, originals gone", originals, lambda place: os.path.join(mount, "files", place))
         _say("held", "every check, byte for byte")
         if seconds:
             _say("look", f"at {mount} for {seconds:.0f} s")
@@ -201,9 +195,7 @@ class _Demo:
         assert isinstance(node.file, Entry)
         with urllib.request.urlopen(f"{base}/_sandbox/log") as answer:  # noqa: S310 - our own sandbox
             requests = json.load(answer)
-        received = sum(
-            one["received"] for one in requests if one["call"] == "put" and node.file.key in one["target"]
-        )
+        received = sum(one["received"] for one in requests if one["call"] == "put" and node.file.key in one["target"])
         again = received - node.file.size
         _say("sent twice", f"{size(again)} after one kill at {size(acknowledged)}")
         if again > CHUNK:

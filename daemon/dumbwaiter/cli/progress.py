@@ -76,9 +76,7 @@ def _shower(progress: "Progress") -> Show:
         for number, job in moving.items():
             if number not in tasks:
                 tasks[number] = progress.add_task(job["path"], total=max(job["size"], 1), note="")
-            progress.update(
-                tasks[number], completed=job["sent"] if job["size"] else 1, note=job["error"] or ""
-            )
+            progress.update(tasks[number], completed=job["sent"] if job["size"] else 1, note=job["error"] or "")
         for number in tasks.keys() - moving.keys():
             progress.remove_task(tasks.pop(number))
 

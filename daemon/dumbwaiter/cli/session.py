@@ -30,9 +30,9 @@ def json_option(command: F) -> F:
         if value:
             ctx.obj.json = True
 
-    return click.option(
-        "--json", is_flag=True, expose_value=False, callback=set_json, help="Print facts as JSON."
-    )(command)
+    return click.option("--json", is_flag=True, expose_value=False, callback=set_json, help="Print facts as JSON.")(
+        command
+    )
 
 
 class Session:
@@ -75,9 +75,7 @@ class Session:
 
         url = journal_url(self.places.state, self.config.journal)
         if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
-            raise Failure(
-                f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED
-            )
+            raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
         return reading(url)
 
     @cached_property
@@ -115,9 +113,7 @@ class Session:
                     raise Failure(value["error"], Exit(value["code"]))
                 yield value
         except (FileNotFoundError, ConnectionRefusedError):
-            raise Failure(
-                "the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON
-            ) from None
+            raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import mimetypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -110,9 +111,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     if session.json:
         session.facts({"config": session.places.config, "usable": True, "files": facts})
     elif not files:
-        print(
-            f"{session.places.config} is usable: {len(config.provider)} providers, {len(config.watch)} watches"
-        )
+        print(f"{session.places.config} is usable: {len(config.provider)} providers, {len(config.watch)} watches")
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
         for name in ("watch", "provider", "key", "size", "limits"):
@@ -125,7 +124,8 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 def _problems(config: Config) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
     for options in config.provider.values():
-        options.app_secret.read()
+        for source in configuration.secrets(options):
+            source.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             yield f"the folder of watch.{name} is not there: mkdir -p {watch.path}"
@@ -182,10 +182,10 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
         ]:
             if not one["taken"]:
                 continue
-            provider = Provider(
-                one["provider"], broker(config.provider[one["provider"]]), http, requested=requested
-            )
-            ask = Ask(os.path.basename(one["key"]), one["key"], one["size"], "application/octet-stream")
+            provider = Provider(one["provider"], broker(config.provider[one["provider"]]), http, requested=requested)
+            name = one["key"]
+            mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
             try:
                 grant = await provider.grant(ask)
             except Verdict as verdict:

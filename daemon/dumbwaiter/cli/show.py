@@ -70,8 +70,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
             for name, watch in config.watch.items()
         ],
         "providers": [
-            {"name": name, "state": "off", "grants": 0, "expires_in": None, "error": None}
-            for name in config.provider
+            {"name": name, "state": "off", "grants": 0, "expires_in": None, "error": None} for name in config.provider
         ],
         **jobs,
     }
@@ -93,9 +92,7 @@ def _print_status(facts: dict[str, Any]) -> None:
         if provider["error"]:
             print(f"! {provider['name']} {provider['state']}: {provider['error']}")
     for job in facts["jobs"]:
-        print(
-            f"{job['id']:>6}  {_stage(job):<24}  {_place(job)}{'  ' + job['error'] if job['error'] else ''}"
-        )
+        print(f"{job['id']:>6}  {_stage(job):<24}  {_place(job)}{'  ' + job['error'] if job['error'] else ''}")
     print(
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
@@ -246,9 +243,7 @@ def cat(session: Session, path: str) -> None:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "--format", "form", default="url", help='url, markdown, html, or a template like "{name}: {url}".'
-)
+@click.option("--format", "form", default="url", help='url, markdown, html, or a template like "{name}: {url}".')
 @json_option
 @click.pass_obj
 def link(session: Session, paths: Sequence[str], form: str) -> None:

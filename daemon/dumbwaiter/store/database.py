@@ -25,11 +25,7 @@ GROUP = 256  # jobs in one commit: bounds what a crash takes back and how long a
 
 def journal_url(state: str, configured: str | None = None) -> URL:
     """Returns where the journal is: as configured, else a file in the state folder."""
-    return (
-        make_url(configured)
-        if configured
-        else URL.create("sqlite", database=os.path.join(state, "journal.db"))
-    )
+    return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
 
 
 def writing(url: URL) -> Engine:

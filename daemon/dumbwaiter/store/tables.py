@@ -80,7 +80,6 @@ jobs = Table(
     Column("grant", Text),  # session ticket, JSON; a secret, so cleared when the upload ends
     Column("checkpoint", Text),  # the transport's place, JSON; cleared with the grant
     Column("receipt", Json),  # model.Receipt, once stored
-    Column("note", Text),  # the follow-up's place, JSON
     Column("digest", Text),  # "xxh3:HEX" of the whole content, known when it is stored
     Column("sent", BigInteger, nullable=False, default=0),  # bytes the server acknowledged
     Column("resent", BigInteger, nullable=False, default=0),  # bytes sent more than once, at most
@@ -117,9 +116,7 @@ entries = Table(
     Column("parent", PathBytes, nullable=False),  # "WATCH/folder" in the files tree
     Column("name", PathBytes, nullable=False),
     Column("current", Boolean, nullable=False),  # the newest version under its path; older ones stay in keys/
-    Column(
-        "inode", BigInteger, nullable=False
-    ),  # the stamp tells whether the local original still is this version
+    Column("inode", BigInteger, nullable=False),  # the stamp tells whether the local original still is this version
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("ctime_ns", BigInteger, nullable=False),

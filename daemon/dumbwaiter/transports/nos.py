@@ -71,7 +71,7 @@ async def _send_from(upload: Upload[NosTicket, Point], nodes: "_Nodes", point: P
             continue
         if chunk.end == upload.size == reached.offset:
             return Receipt(
-                upload.key,
+                upload.ticket.object,
                 verified="md5" if upload.size <= MD5_MAX else "",
                 facts={"bucket": upload.ticket.bucket},
             )

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dumbwaiter.errors import Retry
 
@@ -15,19 +16,26 @@ T = TypeVar("T")
 class FileSlice(Struct, frozen=True):
     """`length` bytes of an open file from `offset`, as a body; who sends it chooses how to read it.
 
-    `data` holds the bytes if they were read already. `taste` is shown the bytes in order as they are sent, with the
-    position of each piece.
+    `data` holds the bytes if they were read already. Each of `tastes` is shown the bytes in order as they are sent,
+    with the position of each piece. `before` and `after` are what stands around them in a form.
     """
 
     fd: int
     offset: int
     length: int
     data: bytes | None = None
-    taste: Callable[[int, bytes | memoryview], None] | None = None
+    tastes: tuple[Callable[[int, bytes | memoryview], None], ...] = ()
+    before: bytes = b""
+    after: bytes = b""
 
     @property
     def end(self) -> int:
         return self.offset + self.length
+
+    @property
+    def body_length(self) -> int:
+        """Bytes of the whole body, what stands around the slice included."""
+        return len(self.before) + self.length + len(self.after)
 
 
 class Request(Struct, frozen=True):
@@ -53,9 +61,7 @@ class Reply(Struct, frozen=True):
         try:
             return msgspec.json.decode(self.body, type=shape, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Retry(
-                f"the server answered {self.status} with something that is not the expected JSON"
-            ) from error
+            raise Retry(f"the server answered {self.status} with something that is not the expected JSON") from error
 
 
 def query(parameters: Iterable[tuple[str, Any]]) -> str:
@@ -64,3 +70,27 @@ def query(parameters: Iterable[tuple[str, Any]]) -> str:
         quote(name, safe="") if value is None else f"{quote(name, safe='')}={quote(str(value), safe='')}"
         for name, value in parameters
     )
+
+
+def form(
+    fields: Iterable[tuple[str, str]], file_field: str, name: str, mime: str, piece: FileSlice, boundary: str
+) -> tuple[str, FileSlice]:
+    """Returns content type and body of a form (RFC 7578) whose last field is a file.
+
+    `boundary` must not occur in the file; a long random one does not.
+    """
+    lines = []
+    for field, value in fields:
+        lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"\r\n\r\n{value}\r\n')
+    lines.append(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(file_field)}"; filename="{_quoted(name)}"\r\n'
+        f"Content-Type: {mime}\r\n\r\n"
+    )
+    before = "".join(lines).encode("utf-8", "surrogateescape")
+    after = f"\r\n--{boundary}--\r\n".encode()
+    return f"multipart/form-data; boundary={boundary}", replace(piece, before=before, after=after)
+
+
+def _quoted(name: str) -> str:
+    """Escapes a name as browsers do."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

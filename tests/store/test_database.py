@@ -1,0 +1,363 @@
+"""The writer thread, and the connections of readers."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import journals
+import pytest
+from journals import Book, in_file
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.store.database import GROUP, Writer, journal_url, reading, writing
+
+database = journals.database
+postgres = journals.postgres
+book = journals.book
+sqlite_book = journals.sqlite_book
+
+PATIENCE = 30.0
+
+
+def count(name: str, amount: int = 1) -> Any:
+    """Returns a function for the writer that leaves a trace."""
+
+    def work(connection: Connection) -> str:
+        connection.execute(
+            text("INSERT INTO counters (host, name, value) VALUES ('h', :name, :amount)"),
+            {"name": name, "amount": amount},
+        )
+        return name
+
+    return work
+
+
+def names(book: Book) -> list[str]:
+    return [row.name for row in book.rows("SELECT name FROM counters ORDER BY name")]
+
+
+class Gate:
+    """Holds the writer inside a transaction, so that all that follows is one group."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._inside = threading.Event()
+        self._open = threading.Event()
+        self._held = writer.submit(self._wait)
+        assert self._inside.wait(PATIENCE)
+
+    def _wait(self, connection: Connection) -> None:
+        self._inside.set()
+        assert self._open.wait(PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()
+        self._held.result(PATIENCE)
+
+
+def commits(engine: Engine) -> list[int]:
+    """Counts the commits from now on."""
+    seen: list[int] = []
+    event.listen(engine, "commit", lambda connection: seen.append(1))
+    return seen
+
+
+def results(futures: list[Future[Any]]) -> list[Any]:
+    return [future.result(PATIENCE) for future in futures]
+
+
+# The writer
+
+
+def test_what_is_queued_during_a_commit_shares_the_next_one(book: Book) -> None:
+    seen = commits(book.engine)
+    gate = Gate(book.writer)
+    futures = [book.writer.submit(count(f"n{number:03}")) for number in range(100)]
+    gate.open()
+    assert results(futures) == [f"n{number:03}" for number in range(100)]
+    assert len(seen) == 2
+    assert len(names(book)) == 100
+
+
+def test_a_group_has_an_end(book: Book) -> None:
+    seen = commits(book.engine)
+    gate = Gate(book.writer)
+    futures = [book.writer.submit(count(f"n{number:04}")) for number in range(GROUP + 1)]
+    gate.open()
+    results(futures)
+    assert len(seen) == 3
+
+
+def test_a_function_that_fails_takes_nothing_with_it(book: Book) -> None:
+    def wrong(connection: Connection) -> None:
+        count("half")(connection)
+        raise KeyError("of this one only")
+
+    gate = Gate(book.writer)
+    before, failing, after = (book.writer.submit(work) for work in (count("before"), wrong, count("after")))
+    gate.open()
+    assert results([before, after]) == ["before", "after"]
+    with pytest.raises(KeyError, match="of this one only"):
+        failing.result(PATIENCE)
+    assert names(book) == ["after", "before"]
+
+
+def test_a_statement_that_fails_takes_nothing_with_it(book: Book) -> None:
+    """PostgreSQL refuses everything else in a transaction after an error."""
+    gate = Gate(book.writer)
+    futures = [book.writer.submit(work) for work in (count("one"), count("one"), count("two"))]
+    gate.open()
+    assert futures[0].result(PATIENCE) == "one"
+    with pytest.raises(DBAPIError):
+        futures[1].result(PATIENCE)
+    assert futures[2].result(PATIENCE) == "two"
+    assert names(book) == ["one", "two"]
+
+
+def test_even_an_exception_that_is_no_error_leaves_the_writer_alive(book: Book) -> None:
+    def leave(connection: Connection) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        book.writer.submit(leave).result(PATIENCE)
+    assert book.run(count("still here")) == "still here"
+
+
+def test_a_cancelled_waiter_does_not_stop_the_commit_nor_the_writer(book: Book) -> None:
+    async def impatient() -> None:
+        gate = Gate(book.writer)
+        waiters = [
+            asyncio.create_task(book.writer.call(count("cancelled"))),
+            asyncio.create_task(book.writer.checkpoint()),
+        ]
+        await asyncio.sleep(0)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(waiter.cancelled() for waiter in waiters)
+        gate.open()
+        async with asyncio.timeout(PATIENCE):
+            assert await book.writer.call(count("later")) == "later"
+
+    asyncio.run(impatient())
+    assert names(book) == ["cancelled", "later"]
+
+
+def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
+    url = in_file(tmp_path)
+    writer = Writer(writing(url))
+    gate = Gate(writer)
+    futures = [writer.submit(count(f"n{number}")) for number in range(10)]
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    gate.open()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    assert len(results(futures)) == 10
+    with Book(url) as later:
+        assert len(names(later)) == 10
+
+
+def test_closing_empties_the_write_ahead_log(tmp_path: Path) -> None:
+    with Book(in_file(tmp_path)) as made:
+        made.run(count("one"))
+        assert (tmp_path / "journal.db-wal").stat().st_size > 0
+    assert not (tmp_path / "journal.db-wal").exists() or (tmp_path / "journal.db-wal").stat().st_size == 0
+
+
+# SQLite
+
+
+def level(connection: Connection) -> int:
+    found = connection.exec_driver_sql("PRAGMA synchronous").scalar()
+    assert isinstance(found, int)
+    return found
+
+
+NORMAL, FULL = 1, 2
+
+
+def test_durable_waits_for_the_disk_for_that_commit_only(sqlite_book: Book) -> None:
+    assert [sqlite_book.run(level, durable=durable) for durable in (False, True, True, False, False, True)] == [
+        NORMAL, FULL, FULL, NORMAL, NORMAL, FULL,
+    ]  # fmt: skip
+
+
+def test_one_durable_member_makes_its_whole_group_durable(sqlite_book: Book) -> None:
+    gate = Gate(sqlite_book.writer)
+    futures = [sqlite_book.writer.submit(level, durable=durable) for durable in (False, True, False)]
+    gate.open()
+    assert results(futures) == [FULL, FULL, FULL]
+    assert sqlite_book.run(level) == NORMAL
+
+
+def test_the_file_is_its_owners_only_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Book(URL_IN(tmp_path)) as made:
+            made.run(lambda connection: connection.exec_driver_sql("CREATE TABLE t (x)") and None)
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db-shm": 0o600}
+
+
+def URL_IN(folder: Path) -> Any:
+    return journal_url(str(folder))
+
+
+def test_a_reader_cannot_write(sqlite_book: Book) -> None:
+    reader = reading(sqlite_book.url)
+    with reader.connect() as connection, pytest.raises(DBAPIError, match="readonly"):
+        connection.execute(text("DELETE FROM jobs"))
+    reader.dispose()
+
+
+def test_a_reader_sees_each_commit_at_once_and_keeps_no_transaction_open(book: Book) -> None:
+    reader = reading(book.url)
+    with reader.connect() as connection:
+        for number in range(3):
+            book.run(count(f"n{number}"))
+            assert connection.execute(text("SELECT count(*) FROM counters")).scalar() == number + 1
+        if book.url.get_backend_name() == "sqlite":
+            assert not connection.connection.driver_connection.in_transaction  # type: ignore[union-attr]
+    reader.dispose()
+
+
+def test_a_reader_stands_in_no_ones_way(sqlite_book: Book, tmp_path: Path) -> None:
+    """An open connection must not keep the write-ahead log from being emptied."""
+    reader = reading(sqlite_book.url)
+    with reader.connect() as connection:
+        connection.execute(text("SELECT * FROM jobs")).all()
+        sqlite_book.run(count("one"))
+        asyncio.run(sqlite_book.writer.checkpoint())
+        assert (tmp_path / "state/journal.db-wal").stat().st_size == 0
+    reader.dispose()
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "100%25", "what?x=1", "#1", "a&b", "测试", "a\udcffb", "'"])
+def test_a_folder_of_any_name_can_hold_the_journal(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    with Book(in_file(folder)) as made:
+        made.run(count("one"))
+        assert made.catalog.totals() == (0, 0)
+        reader = reading(made.url)
+        with reader.connect() as connection:
+            assert connection.execute(text("SELECT name FROM counters")).scalar() == "one"
+        reader.dispose()
+    assert sorted(os.listdir(tmp_path)) == [name]
+
+
+def test_reading_makes_no_journal_where_none_is(tmp_path: Path) -> None:
+    reader = reading(journal_url(str(tmp_path)))
+    with pytest.raises(DBAPIError, match="unable to open"):
+        reader.connect()
+    reader.dispose()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cleared_ticket_is_in_no_byte_of_the_files(sqlite_book: Book, tmp_path: Path) -> None:
+    def bytes_of_all() -> bytes:
+        return b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+
+    for number in range(50):
+        sqlite_book.named(f"film {number}")
+    assert b"secret ticket" in bytes_of_all()
+    ids = [row.id for row in sqlite_book.rows("SELECT id FROM jobs")]
+    assert sqlite_book.forget(ids, 200.0) == 50
+    sqlite_book.tidy()
+    assert b"secret ticket" not in bytes_of_all()
+
+
+def test_the_log_is_not_emptied_while_an_upload_is_open(sqlite_book: Book, tmp_path: Path) -> None:
+    sqlite_book.pending()
+    sqlite_book.tidy()
+    assert (tmp_path / "state/journal.db-wal").stat().st_size > 0
+
+
+# Trouble
+
+
+@pytest.fixture
+def full(sqlite_book: Book) -> Iterator[Book]:
+    """A journal whose disk is full: SQLite meets its own limit with the same error as the disk's."""
+
+    def shut(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    sqlite_book.run(shut)
+    yield sqlite_book
+
+
+def fill(book: Book) -> None:
+    for number in range(1000):
+        book.pending(f"{number:0200}")
+
+
+def test_a_full_disk_is_trouble_that_passes(full: Book) -> None:
+    with pytest.raises(JournalTrouble, match=r"^the journal cannot be written: database or disk is full$"):
+        fill(full)
+    before = full.rows("SELECT count(*) AS n FROM jobs")[0].n
+    with pytest.raises(JournalTrouble):
+        full.enqueue([journals.file(f"{number:0200}", version=2) for number in range(1000)], 1.0)
+    assert full.rows("SELECT count(*) AS n FROM jobs")[0].n == before
+    full.run(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 100000") and None)
+    assert full.pending("there is room again")
+
+
+def test_trouble_names_no_statement_and_no_value(full: Book) -> None:
+    with pytest.raises(JournalTrouble) as raised:
+        fill(full)
+    assert "INSERT" not in str(raised.value)
+    assert "0000" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        def execute(self, statement: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("dumbwaiter.store.database._driver", lambda connection: Stuck())
+    with pytest.raises(JournalTrouble, match=r"^the journal cannot be written: disk I/O error$"):
+        asyncio.run(sqlite_book.writer.checkpoint())
+    monkeypatch.undo()
+    assert sqlite_book.run(count("still here")) == "still here"
+
+
+def test_closing_ends_the_thread_even_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def execute(self, statement: str) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    writer = Writer(writing(in_file(tmp_path)))
+    monkeypatch.setattr("dumbwaiter.store.database._driver", lambda connection: Stuck())
+    writer.close()
+    assert not writer._thread.is_alive()
+
+
+def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
+    if book.url.get_backend_name() == "sqlite":
+        pytest.skip("there is no server")
+    mine = "pid = pg_backend_pid()"
+    book.rows("SELECT 1")
+    other = Book(book.url)
+    try:
+        other.rows("SELECT 1")
+        book.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND NOT {mine}")
+        assert other.rows("SELECT 1 AS one")[0].one == 1  # a dead connection is found out before it is used
+        with pytest.raises(JournalTrouble):
+            other.run(lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")) and None)
+        assert other.rows("SELECT 2 AS two")[0].two == 2
+    finally:
+        other.close()

@@ -1,0 +1,214 @@
+"""Migrations: they make what the tables say, one step at a time, and never by halves."""
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import journals
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Engine, create_engine, text
+
+import dumbwaiter.store.migrations
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.store import upgrade as module
+from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.tables import SCHEMA, metadata
+from dumbwaiter.store.upgrade import revision, upgrade
+
+database = journals.database
+postgres = journals.postgres
+
+MIGRATIONS = Path(str(dumbwaiter.store.migrations.__file__)).parent
+NEXT = "9999"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine on a file that is not there yet."""
+    made = writing(journal_url(str(tmp_path)))
+    yield made
+    made.dispose()
+
+
+def objects(path: Path) -> dict[str, str]:
+    """Returns the statement that makes each table and index, as SQLite has it, without its blanks."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {name: "".join(sql.split()).replace('"', "") for name, sql in rows if name != "alembic_version"}
+
+
+def test_the_migrations_make_what_the_tables_say(database: URL) -> None:
+    engine = writing(database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_the_migrations_make_the_very_indexes_of_the_tables(engine: Engine, tmp_path: Path) -> None:
+    """A comparison of metadata overlooks the condition of a partial index."""
+    upgrade(engine)
+    direct = create_engine(f"sqlite:///{tmp_path}/direct.db")
+    metadata.create_all(direct)
+    direct.dispose()
+    assert objects(tmp_path / "journal.db") == objects(tmp_path / "direct.db")
+    assert len(objects(tmp_path / "direct.db")) == 8
+
+
+def test_the_schema_is_the_newest_script() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [SCHEMA]
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert revisions == sorted(revisions, reverse=True)  # they are compared as text
+
+
+def test_an_empty_file_becomes_a_journal(engine: Engine, tmp_path: Path) -> None:
+    assert (tmp_path / "journal.db").stat().st_size == 0
+    upgrade(engine)
+    with engine.begin() as connection:
+        assert revision(connection) == SCHEMA
+    assert _files(tmp_path) == {"journal.db"}
+
+
+def _files(folder: Path) -> set[str]:
+    return {name for name in os.listdir(folder) if not name.endswith(("-wal", "-shm"))}
+
+
+def test_todays_schema_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO counters VALUES ('h', 'n', 1)"))
+    upgrade(engine)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT value FROM counters")).scalar() == 1
+    assert _files(tmp_path) == {"journal.db"}
+
+
+def test_a_newer_schema_is_refused_by_name_and_not_touched(engine: Engine, tmp_path: Path) -> None:
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = objects(tmp_path / "journal.db")
+    with pytest.raises(Failure) as raised:
+        upgrade(engine)
+    assert raised.value.code is Exit.USAGE == 2
+    assert str(raised.value) == (
+        f"the journal has schema 9999, this dumbwaiter knows {SCHEMA} at most: install the newer dumbwaiter again, "
+        "or point --state at another folder"
+    )
+    assert objects(tmp_path / "journal.db") == before
+    assert _files(tmp_path) == {"journal.db"}
+
+
+@pytest.fixture
+def tomorrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program with one migration more; returns its script."""
+    folder = tmp_path / "program/migrations"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "__file__", str(folder.parent / "upgrade.py"))
+    monkeypatch.setattr(module, "SCHEMA", NEXT)
+    script = folder / "versions/9999_next.py"
+    script.write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n"
+        f"revision, down_revision = {NEXT!r}, {SCHEMA!r}\n"
+        "def upgrade():\n"
+        "    op.add_column('jobs', sa.Column('colour', sa.Text))\n"
+        "    op.execute('DELETE FROM counters')\n"
+    )
+    return script
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """A folder with a journal of today, which is old tomorrow, and a line in it."""
+    folder = tmp_path / "state"
+    journals.in_file(folder)
+    engine = writing(journal_url(str(folder)))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO counters VALUES ('h', 'n', 1)"))
+    engine.dispose()
+    return folder
+
+
+def columns(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+
+
+def counted(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT value FROM counters")]
+
+
+def version(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(found)
+
+
+def test_an_older_schema_is_copied_before_it_is_changed(older: Path, tomorrow: Path) -> None:
+    engine = writing(journal_url(str(older)))
+    upgrade(engine)
+    engine.dispose()
+    copy = older / f"journal.db.before-{NEXT}-from-{SCHEMA}"
+    assert _files(older) == {"journal.db", copy.name}
+    assert (version(older / "journal.db"), version(copy)) == (NEXT, SCHEMA)
+    assert "colour" in columns(older / "journal.db")
+    assert "colour" not in columns(copy)
+    assert (counted(older / "journal.db"), counted(copy)) == ([], [1])
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+
+
+def test_the_copy_holds_what_was_still_in_the_write_ahead_log(older: Path, tomorrow: Path) -> None:
+    engine = writing(journal_url(str(older)))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO counters VALUES ('h', 'late', 2)"))
+    assert (older / "journal.db-wal").stat().st_size > 0
+    upgrade(engine)
+    engine.dispose()
+    assert sorted(counted(older / f"journal.db.before-{NEXT}-from-{SCHEMA}")) == [1, 2]
+
+
+def test_a_migration_that_fails_changes_nothing(older: Path, tomorrow: Path) -> None:
+    whole = tomorrow.read_text()
+    tomorrow.write_text(whole + "    raise RuntimeError('half way')\n")
+    before = objects(older / "journal.db")
+    engine = writing(journal_url(str(older)))
+    with pytest.raises(RuntimeError, match="half way"):
+        upgrade(engine)
+    engine.dispose()
+    assert objects(older / "journal.db") == before
+    assert version(older / "journal.db") == SCHEMA
+    assert counted(older / "journal.db") == [1]
+    tomorrow.write_text(whole)
+    engine = writing(journal_url(str(older)))
+    upgrade(engine)
+    engine.dispose()
+    assert version(older / "journal.db") == NEXT
+
+
+def test_a_server_is_migrated_in_one_transaction_too(database: URL, tomorrow: Path) -> None:
+    engine = writing(database)
+    whole = tomorrow.read_text()
+    tomorrow.write_text(whole + "    raise RuntimeError('half way')\n")
+    with pytest.raises(RuntimeError, match="half way"):
+        upgrade(engine)
+    with engine.begin() as connection:
+        assert revision(connection) == SCHEMA
+    tomorrow.write_text(whole)
+    upgrade(engine)
+    with engine.begin() as connection:
+        assert revision(connection) == NEXT
+        connection.execute(text("SELECT colour FROM jobs"))
+    engine.dispose()

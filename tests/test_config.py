@@ -1,0 +1,542 @@
+"""The configuration: what is taken, and the one sentence for whatever is wrong with it."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keyring
+import keyring.backend
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keyring.errors import KeyringError
+
+from dumbwaiter.config import Config, Duration, NetEase, Source, Watch, duration, load, nested, parse
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.model import Secret
+
+FILE = "/etc/dumbwaiter/config.toml"
+SECRET = "s3cret-of-the-account"
+
+PROVIDER = f"""\
+[provider.vod]
+broker = "netease"
+app_key = "key"
+app_secret = "{SECRET}"
+
+"""
+WATCH = """\
+[watch.films]
+path = "/drop/films"
+provider = "vod"
+"""
+BOTH = PROVIDER + WATCH  # 8 lines
+
+
+def refused(text: str, *, private: bool = True) -> str:
+    """Returns the sentence that a configuration is refused with."""
+    with pytest.raises(Failure) as raised:
+        parse(text, FILE, private=private)
+    assert raised.value.code is Exit.USAGE
+    sentence = str(raised.value)
+    assert SECRET not in sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def changed(old: str, new: str, text: str = BOTH) -> str:
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+# What is taken
+
+
+def test_a_small_configuration_has_sensible_values() -> None:
+    config = parse(BOTH, FILE)
+    provider = config.provider["vod"]
+    assert provider.app_secret.read() == Secret(SECRET)
+    assert (provider.app_key, provider.api, provider.lbs, provider.cdn) == (
+        "key",
+        "https://vcloud.163.com",
+        "http://wanproxy.127.net",
+        "http://{bucket}.nosdn.127.net",
+    )
+    assert config.watch == {
+        "films": Watch("/drop/films", "vod", [], [], settle=Duration(2), rescan=Duration(900), polling="auto")
+    }
+    assert (config.journal, config.limits.transfers, config.mount.path) == (None, 4, None)
+    assert (config.log.level, config.log.format) == ("info", "auto")
+
+
+def test_an_empty_configuration_is_one() -> None:
+    assert parse("", FILE) == Config()
+
+
+def test_paths_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = changed("/drop/films", "~/films/") + '[watch.b]\npath = "b/../c"\nprovider = "vod"\n[mount]\npath = "~/up"\n'
+    config = parse(text, FILE)
+    assert [watch.path for watch in config.watch.values()] == [f"{tmp_path}/films", f"{tmp_path}/c"]
+    assert config.mount.path == f"{tmp_path}/up"
+
+
+def test_the_folder_of_a_watch_is_known_also_for_files_named_on_the_command_line() -> None:
+    config = parse(BOTH, FILE)
+    assert config.folder_of("films") == "/drop/films"
+    assert config.folder_of("put") == "/"
+    assert config.folder_of("gone") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("200ms", 0.2),
+        ("2s", 2),
+        ("1.5 s", 1.5),
+        ("15m", 900),
+        ("1h", 3600),
+        ("1d", 86400),
+        (" 0s ", 0),
+        ("366d", 31_622_400),
+    ],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert duration(text) == pytest.approx(seconds)
+    assert parse(BOTH + f'settle = "{text}"\n', FILE).watch["films"].settle == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "2", "s", "-1s", "1e3s", "2 weeks", "1h30m", "two s", "inf s", "1.s"])
+def test_anything_else_is_no_duration(text: str) -> None:
+    assert refused(BOTH + f'settle = "{text}"\n') == (
+        f'{FILE}, line 9: [watch.films.settle] "{text}" is no time: write a number and ms, s, m, h or d, like "2s"'
+    )
+
+
+def test_a_duration_that_no_clock_can_add_is_refused() -> None:
+    assert refused(BOTH + 'rescan = "367d"\n') == (
+        f'{FILE}, line 9: [watch.films.rescan] "367d" is too long: "366d" at most'
+    )
+
+
+@pytest.mark.parametrize(("value", "polling"), [('"auto"', "auto"), ("true", True), ("false", False)])
+def test_polling_is_a_word_or_a_choice(value: str, polling: object) -> None:
+    assert parse(f"{BOTH}polling = {value}\n", FILE).watch["films"].polling is polling or polling == "auto"
+
+
+# What is refused, and how
+
+SENTENCES = {
+    # keys
+    BOTH + 'setle = "2s"\n': ', line 9: [watch.films.setle] unknown key "setle"; did you mean "settle"?',
+    BOTH + "zzz = 1\n": (
+        ', line 9: [watch.films.zzz] unknown key "zzz"; '
+        "known: exclude, include, path, polling, provider, rescan, settle"
+    ),
+    changed("app_key", "app_kee"): (
+        ', line 3: [provider.vod.app_kee] unknown key "app_kee"; did you mean "app_key"?'
+    ),
+    BOTH + "[limits]\ntransfer = 1\n": (
+        ', line 10: [limits.transfer] unknown key "transfer"; did you mean "transfers"?'
+    ),
+    BOTH + "[wach.b]\n": ', line 9: [wach] unknown key "wach"; did you mean "watch"?',
+    'jurnal = ""\n' + BOTH: ', line 1: [jurnal] unknown key "jurnal"; did you mean "journal"?',
+    changed(f'app_secret = "{SECRET}"\n', ""): ', line 1: [provider.vod] the key "app_secret" is missing',
+    changed('path = "/drop/films"\n', ""): ', line 6: [watch.films] the key "path" is missing',
+    changed('provider = "vod"\n', ""): ', line 6: [watch.films] the key "provider" is missing',
+    # types
+    changed('"key"', "5"): ", line 3: [provider.vod.app_key] expected `str`, got `int`",
+    changed('"/drop/films"', "[]"): ", line 7: [watch.films.path] expected `str`, got `array`",
+    BOTH + 'include = "*"\n': ", line 9: [watch.films.include] expected `array`, got `str`",
+    BOTH + "exclude = [1]\n": ", line 9: [watch.films.exclude] expected `str`, got `int`",
+    BOTH + "settle = 2\n": ', line 9: [watch.films.settle] expected a time like "2s", got `2`',
+    BOTH + "polling = 1\n": ", line 9: [watch.films.polling] expected `bool | str`, got `int`",
+    BOTH + 'polling = "yes"\n': (
+        ", line 9: [watch.films.polling] invalid enum value 'yes'; allowed: \"auto\", true, false"
+    ),
+    BOTH + '[limits]\ntransfers = "4"\n': ", line 10: [limits.transfers] expected `int`, got `str`",
+    BOTH + "[limits]\ntransfers = true\n": ", line 10: [limits.transfers] expected `int`, got `bool`",
+    BOTH + '[log]\nlevel = "loud"\n': (
+        ", line 10: [log.level] invalid enum value 'loud'; allowed: \"debug\", \"info\", \"warning\", \"error\""
+    ),
+    BOTH + '[log]\nformat = "xml"\n': (
+        ", line 10: [log.format] invalid enum value 'xml'; allowed: \"auto\", \"console\", \"json\""
+    ),
+    "limits = 4\n" + BOTH: ", line 1: [limits] expected `object`, got `int`",
+    "journal = 4\n" + BOTH: ", line 1: [journal] expected `str | null`, got `int`",
+    "provider = []\n": ", line 1: [provider] give it a name: [provider.NAME]",
+    '[provider]\nbroker = "netease"\n': ", line 1: [provider] give it a name: [provider.NAME]",
+    PROVIDER + '[[watch.a]]\npath = "/a"\n': ", line 6: [watch] give it a name: [watch.NAME]",
+    # values
+    changed('"netease"', '"netese"'): (
+        ', line 2: [provider.vod.broker] unknown broker "netese"; did you mean "netease"?'
+    ),
+    changed('"netease"', '"xyz"'): ', line 2: [provider.vod.broker] unknown broker "xyz"; known: netease',
+    changed('"vod"\n', '"vid"\n'): ', line 8: [watch.films.provider] there is no provider "vid"; known: vod',
+    WATCH: ', line 3: [watch.films.provider] there is no provider "vod"; known: none is configured',
+    BOTH + "[limits]\ntransfers = 0\n": ", line 10: [limits.transfers] must be from 1 to 64",
+    BOTH + "[limits]\ntransfers = 65\n": ", line 10: [limits.transfers] must be from 1 to 64",
+    changed('"/drop/films"', '""'): ", line 7: [watch.films.path] names no folder",
+    changed('"/drop/films"', '"/a\\u0000b"'): ", line 7: [watch.films.path] names no folder",
+    BOTH + '[mount]\npath = ""\n': ", line 10: [mount.path] names no folder",
+    'journal = "mysql://u@h/d"\n' + BOTH: (
+        ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
+    ),
+    # names
+    changed("[watch.films]", '[watch."a/b"]'): (
+        ', line 6: [watch.a/b] "a/b" cannot be a name: it is a folder in the mount'
+    ),
+    changed("[watch.films]", '[watch.".."]'): (
+        ', line 6: [watch...] ".." cannot be a name: it is a folder in the mount'
+    ),
+    changed("[watch.films]", '[watch."電影"]'): (
+        ', line 6: [watch.電影] "電影" cannot be a name: it is a folder in the mount'
+    ),
+    changed("[watch.films]", "[watch.put]"): (
+        ', line 6: [watch.put] "put" cannot be a name: it is a folder in the mount'
+    ),
+    changed("[provider.vod]", '[provider."v d"]'): (
+        ', line 1: [provider.v d] "v d" cannot be a name: it is a folder in the mount'
+    ),
+    changed("[provider.vod]", '[provider.""]'): (
+        ', line 1: [provider.] "" cannot be a name: it is a folder in the mount'
+    ),
+    # folders
+    BOTH + WATCH.replace("watch.films", "watch.more"): (
+        ", line 10: [watch.more.path] /drop/films and the folder of watch.films, /drop/films, lie in one another: "
+        "a file would belong to both"
+    ),
+    BOTH + WATCH.replace("watch.films", "watch.more").replace("/drop/films", "/drop/films/new"): (
+        ", line 10: [watch.more.path] /drop/films/new and the folder of watch.films, /drop/films, lie in one "
+        "another: a file would belong to both"
+    ),
+    BOTH + WATCH.replace("watch.films", "watch.more").replace("/drop/films", "/drop/x/.."): (
+        ", line 10: [watch.more.path] /drop and the folder of watch.films, /drop/films, lie in one another: "
+        "a file would belong to both"
+    ),
+    BOTH + '[mount]\npath = "/drop/films/mount"\n': (
+        ", line 10: [mount.path] /drop/films/mount and the folder of watch.films, /drop/films, lie in one another: "
+        "the mount would be uploaded into itself"
+    ),
+    BOTH + '[mount]\npath = "/"\n': (
+        ", line 10: [mount.path] / and the folder of watch.films, /drop/films, lie in one another: "
+        "the mount would be uploaded into itself"
+    ),
+    # TOML itself
+    BOTH + "settle = \n": ": Invalid value (at line 9, column 10)",
+    BOTH + WATCH: ": Cannot declare ('watch', 'films') twice (at line 9, column 13)",
+    changed(f'{SECRET}"', SECRET): ": Illegal character '\\n' (at line 4, column 36)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), SENTENCES.items())
+def test_a_mistake_has_one_sentence_with_its_place(text: str, sentence: str) -> None:
+    assert refused(text) == FILE + sentence
+
+
+SECRET_SHAPE = f'{FILE}, line 4: [provider.vod.app_secret] a secret is "text" or a table with one of env, file, credential, keyring'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5",
+        "true",
+        f'["{SECRET}"]',
+        "{}",
+        '{ environment = "A" }',
+        '{ env = "A", file = "b" }',
+        "{ env = 5 }",
+        f'{{ env = {{ value = "{SECRET}" }} }}',
+        f'{{ literal = "{SECRET}" }}',
+    ],
+)
+def test_a_secret_of_another_shape_is_refused_without_showing_it(value: str) -> None:
+    assert refused(changed(f'"{SECRET}"', value)) == SECRET_SHAPE
+
+
+def test_a_literal_secret_is_refused_when_others_can_read_the_file() -> None:
+    assert refused(BOTH, private=False) == (
+        f"{FILE}, line 4: [provider.vod.app_secret] a secret stands in a file that others can read: chmod 600 the file, "
+        'or move the secret out with { file = "…" }, { env = "…" }, { credential = "…" } or { keyring = "…" }'
+    )
+    elsewhere = changed(f'"{SECRET}"', '{ env = "VOD" }')
+    assert repr(parse(elsewhere, FILE, private=False).provider["vod"].app_secret) == "env:VOD"
+
+
+def test_a_password_in_the_journals_url_is_refused_when_others_can_read_the_file() -> None:
+    line = f'journal = "postgresql+psycopg://u:{SECRET}@db/journal"\n'
+    assert refused(line, private=False) == (
+        f"{FILE}, line 1: [journal] holds a password and stands in a file that others can read: chmod 600 the file, "
+        "or move the password to ~/.pgpass"
+    )
+    assert parse(line, FILE).journal == f"postgresql+psycopg://u:{SECRET}@db/journal"
+    assert parse('journal = "postgresql+psycopg://u@db/journal"', FILE, private=False).journal is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[ "provider" . \'vod\' ]  # mine\nbroker = "netease"\napp_key = 5\napp_secret = "x"\n', 3),
+        ('provider.vod = { broker = "netease", app_key = 5, app_secret = "x" }\n', 1),
+        ('\n\nprovider.vod.broker = "netease"\nprovider.vod.app_key = 5\nprovider.vod.app_secret = "x"\n', 3),
+    ],
+)
+def test_the_place_is_found_in_every_way_to_write_a_table(text: str, line: int) -> None:
+    assert refused(text) == f"{FILE}, line {line}: [provider.vod.app_key] expected `str`, got `int`"
+
+
+def test_a_pattern_that_cannot_be_read_is_named() -> None:
+    sentence = refused(BOTH + 'exclude = ["a/**b["]\n')
+    assert sentence.startswith(f"{FILE}, line 6: [watch.films] ")
+    assert "'a/**b['" in sentence
+
+
+def test_folders_are_compared_with_their_links_resolved(tmp_path: Path) -> None:
+    (tmp_path / "real/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/inner")
+    real = changed("/drop/films", f"{tmp_path}/real")
+    other = f'[watch.more]\npath = "{tmp_path}/link"\nprovider = "vod"\n'
+    assert refused(real + other) == (
+        f"{FILE}, line 10: [watch.more.path] {tmp_path}/link and the folder of watch.films, {tmp_path}/real, "
+        "lie in one another: a file would belong to both"
+    )
+    assert refused(f'{real}[mount]\npath = "{tmp_path}/link/not yet there"\n') == (
+        f"{FILE}, line 10: [mount.path] {tmp_path}/link/not yet there and the folder of watch.films, {tmp_path}/real, "
+        "lie in one another: the mount would be uploaded into itself"
+    )
+
+
+def test_folders_side_by_side_are_no_nest() -> None:
+    assert not nested("/drop/films", "/drop/films2")
+    assert nested("/drop/films", "/drop/films/")
+    assert nested("/drop", "/drop/films")
+    assert nested("/", "/drop")
+
+
+# The file
+
+
+def written(folder: Path, text: str, mode: int = 0o600) -> str:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return str(path)
+
+
+def failure(path: str) -> str:
+    with pytest.raises(Failure) as raised:
+        load(path)
+    assert raised.value.code is Exit.USAGE
+    assert SECRET not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_file_is_loaded(tmp_path: Path) -> None:
+    assert load(written(tmp_path, BOTH)).provider["vod"].app_key == "key"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
+def test_a_file_that_others_can_open_holds_no_secret(tmp_path: Path, mode: int) -> None:
+    assert "a secret stands in a file that others can read" in failure(written(tmp_path, BOTH, mode))
+
+
+def test_a_missing_file_is_told_with_the_way_to_make_one(tmp_path: Path) -> None:
+    path = f"{tmp_path}/none.toml"
+    assert failure(path) == f"there is no configuration at {path}: `dumbwaiter init` writes a first one"
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    assert failure(str(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
+
+
+def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"# \xff\n")
+    assert failure(str(path)) == f"{path} is no UTF-8 text"
+
+
+# Where a secret is
+
+
+def unread(source: Source) -> str:
+    with pytest.raises(Failure) as raised:
+        source.read()
+    assert raised.value.code is Exit.USAGE
+    return str(raised.value)
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_secret_never_shows_itself() -> None:
+    source = Source("literal", SECRET)
+    assert repr(source) == repr(source.read()) == str(source.read()) == f"{source.read()}" == "***"
+    assert source.read().reveal() == SECRET
+    assert SECRET not in repr(parse(BOTH, FILE))
+
+
+def test_a_secret_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOD", SECRET)
+    assert Source("env", "VOD").read() == Secret(SECRET)
+    monkeypatch.setenv("VOD", "")
+    words = "the environment variable VOD, which should hold a secret, is not set"
+    assert unread(Source("env", "VOD")) == words
+    monkeypatch.delenv("VOD")
+    assert unread(Source("env", "VOD")) == words
+
+
+def test_a_secret_is_read_from_a_file_without_its_last_newline(
+    secret_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Source("file", str(secret_file)).read() == Secret(SECRET)
+    monkeypatch.setenv("HOME", str(secret_file.parent))
+    assert Source("file", "~/secret").read() == Secret(SECRET)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o602, 0o660])
+def test_a_secret_file_that_others_can_open_is_refused(secret_file: Path, mode: int) -> None:
+    secret_file.chmod(mode)
+    assert unread(Source("file", str(secret_file))) == (
+        f"the secret file {secret_file} can be read by others: chmod 600 {secret_file}"
+    )
+
+
+def test_a_secret_file_that_holds_none_is_refused(secret_file: Path) -> None:
+    secret_file.write_text(" \n")
+    assert unread(Source("file", str(secret_file))) == f"the secret file {secret_file} is empty"
+    secret_file.write_bytes(b"\xff\xfe")
+    assert unread(Source("file", str(secret_file))) == (
+        f"the secret file {secret_file} cannot be read: it is no UTF-8 text"
+    )
+    secret_file.unlink()
+    assert unread(Source("file", str(secret_file))) == f"the secret file {secret_file} does not exist"
+    assert unread(Source("file", str(secret_file.parent))) == (
+        f"the secret file {secret_file.parent} cannot be read: Is a directory"
+    )
+    assert "cannot be read" in unread(Source("file", "a\0b"))
+
+
+def test_a_credential_is_read_from_systemds_folder(secret_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Systemd guards that folder; its files may be readable within it."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret_file.parent))
+    secret_file.chmod(0o444)
+    assert Source("credential", "secret").read() == Secret(SECRET)
+    assert unread(Source("credential", "other")) == (f"the secret file {secret_file.parent}/other does not exist")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert unread(Source("credential", "secret")) == (
+        'the credential "secret" is handed over by systemd only: start the service, or use { file = "…" } or '
+        '{ env = "…" } outside of it'
+    )
+
+
+class Ring(keyring.backend.KeyringBackend):
+    """A keyring with one secret in it, or a locked one."""
+
+    priority = 1.0  # type: ignore[assignment]
+    locked = False
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self.locked:
+            raise KeyringError("it is locked")
+        return SECRET if (service, username) == ("vod", "me/at/work") else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    before = keyring.get_keyring()
+    keyring.set_keyring(ring := Ring())
+    yield ring
+    keyring.set_keyring(before)
+
+
+def test_a_secret_is_read_from_the_keyring(ring: Ring) -> None:
+    assert Source("keyring", "vod/me/at/work").read() == Secret(SECRET)
+    assert unread(Source("keyring", "vod/you")) == ('the keyring holds nothing for "vod/you": keyring set vod you')
+    assert unread(Source("keyring", "vod")) == 'keyring = "vod" must read "SERVICE/USER"'
+    ring.locked = True
+    assert unread(Source("keyring", "vod/you")) == 'the keyring cannot be asked for "vod/you": it is locked'
+
+
+@pytest.mark.parametrize("kind", Source.KINDS)
+def test_every_kind_of_secret_can_be_written(kind: str) -> None:
+    made = parse(changed(f'"{SECRET}"', f'{{ {kind} = "A/B" }}'), FILE).provider["vod"]
+    assert isinstance(made, NetEase)
+    assert repr(made.app_secret) == f"{kind}:A/B"
+
+
+# Whatever it is, it is a Failure
+
+keys = st.one_of(
+    st.sampled_from(
+        "provider watch limits mount log journal broker app_key app_secret api path include exclude settle "
+        "polling transfers level format vod films env file credential keyring".split()
+    ),
+    st.text(max_size=5),
+)
+plain = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=True),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    st.sampled_from(["netease", "vod", "/drop", "2s", "auto", "info", "~", "a\0b", "*.mov"]),
+    st.dates(),
+    st.times(),
+    st.datetimes(),
+)
+tables = st.recursive(
+    plain,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(st.data())
+def test_whatever_the_values_nothing_but_a_failure_is_raised(data: st.DataObject) -> None:
+    """Some real sections with real and unreal values in them, so that the checks are reached."""
+    sections = {
+        "provider": {"vod": {"broker": "netease", "app_key": "k", "app_secret": SECRET}},
+        "watch": {"films": {"path": "/drop", "provider": "vod"}},
+    }
+    raw: dict[str, Any] = {
+        name: data.draw(st.one_of(st.just(sections.get(name, {})), tables), label=name)
+        for name in data.draw(st.sets(keys, max_size=4), label="sections")
+    }
+    if "watch" in raw and isinstance(raw["watch"], dict):
+        raw["watch"]["more"] = data.draw(tables, label="more")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tomllib, "loads", lambda text: raw)
+        try:
+            assert isinstance(parse("", FILE), Config)
+        except Failure as failed:
+            assert failed.code is Exit.USAGE
+            assert SECRET not in str(failed)
+
+
+@given(st.text())
+def test_whatever_the_text_nothing_but_a_failure_is_raised(text: str) -> None:
+    try:
+        assert isinstance(parse(text, FILE), Config)
+    except Failure as failed:
+        assert str(failed).startswith(FILE)
+
+
+def test_a_home_that_is_not_known_is_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse(changed("/drop/films", "~nobody-at-all/x"), FILE).watch["films"].path == os.path.join(
+        tmp_path, "~nobody-at-all/x"
+    )

@@ -1,0 +1,198 @@
+"""The log: readable, complete, and without a secret in it."""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter import log
+
+SECRET = "s3cretvalue+/=="
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Puts logging back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    others = {
+        name: logging.getLogger(name).level
+        for name in ("httpx", "httpcore", "apscheduler", "uvicorn", "asyncio", "watchdog", "alembic")
+    }
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, number in others.items():
+        logging.getLogger(name).setLevel(number)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines() -> Callable[[], list[dict[str, object]]]:
+    stream = io.StringIO()
+    log.configure("debug", "json", stream)
+
+    def read() -> list[dict[str, object]]:
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    return read
+
+
+LEAKS = [
+    f"x-nos-token: UPLOAD nosak:{SECRET}:eyJCdWNrZXQi{SECRET}",
+    f"UPLOAD nosak:{SECRET}:{SECRET}",
+    f"{{'x-nos-token': 'UPLOAD ak:{SECRET}:{SECRET}'}}",
+    f'{{"x-nos-token":"UPLOAD ak:{SECRET}:{SECRET}"}}',
+    f"Authorization: Bearer {SECRET}",
+    f"authorization={SECRET}",
+    f"'Authorization': 'NOS ak:{SECRET}'",
+    f"CheckSum: {SECRET}",
+    f'{{"CheckSum": "{SECRET}"}}',
+    f"Cookie: a={SECRET}; b={SECRET}; c={SECRET}",
+    f"Set-Cookie: session={SECRET}; path=/",
+    f"GET http://x/y?token={SECRET}&a=1",
+    f"GET http://x/y?a=1&X-Amz-Security-Token={SECRET}",
+    f"GET http://x/y?Signature={SECRET}&Expires=1",
+    f"GET http://x/y?a=1&access_token={SECRET}",
+    f"POST http://x/?app_secret={SECRET}",
+    f'{{"password":"{SECRET}"}}',
+    f"{{'refresh_token': '{SECRET}'}}",
+    f"http://x/?password={SECRET}",
+    f"http://x/?sign={SECRET}",
+    f"X-Amz-Credential is in ?X-Amz-Credential={SECRET}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_what_looks_like_a_credential_is_hidden(text: str) -> None:
+    assert SECRET not in log.redact(text)
+    assert "s3cret" not in log.redact(text)
+    assert "***" in log.redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "uploading film.mov",
+        "the upload token is refused",
+        "UPLOAD finished",
+        "http://x/y?offset=1&complete=true&context=abc",
+        "signed in",
+        "path=token.txt size=3",
+        "a secret stands in a file",
+    ],
+)
+def test_what_is_none_stays(text: str) -> None:
+    assert log.redact(text) == text
+
+
+@given(st.text())
+def test_redaction_takes_every_text_and_is_done_once(text: str) -> None:
+    assert log.redact(log.redact(text)) == log.redact(text)
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_no_way_into_the_log_lets_a_secret_through(text: str, lines: Callable[[], list[dict[str, object]]]) -> None:
+    logger = log.get("test")
+    logger.info("said", text=text, deep={"list": [text]})
+    logger.bind(text=text).warning(text)
+    logging.getLogger("httpx").warning("HTTP Request: %s", text)
+    try:
+        raise RuntimeError(text)
+    except RuntimeError:
+        logger.exception("failed")
+        logging.getLogger("other").exception("failed")
+    written = lines()
+    assert len(written) == 5
+    assert "s3cret" not in json.dumps(written)
+
+
+def test_a_line_is_json_with_its_fields(lines: Callable[[], list[dict[str, object]]]) -> None:
+    log.get("test").bind(job=7).info("chunk stored", offset=4, path="a/电影.mov")
+    (line,) = lines()
+    assert {key: line[key] for key in ("event", "level", "job", "offset", "path")} == {
+        "event": "chunk stored",
+        "level": "info",
+        "job": 7,
+        "offset": 4,
+        "path": "a/电影.mov",
+    }
+    assert str(line["timestamp"]).endswith("Z")
+
+
+ODD = "raw\udcff \x1b[2J\n end"
+
+
+def test_names_that_no_stream_takes_are_written_all_the_same(tmp_path: object) -> None:
+    """A line that cannot be encoded would be lost, and with it what went wrong with that very file."""
+    raw = io.BytesIO()
+    log.configure("debug", "json", io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
+    log.get("test").info("seen", path=ODD)
+    log.get("test").info(f"seen {ODD}")
+    log.get("test").info("seen", paths=[ODD])
+    logging.getLogger("other").warning("seen %s", ODD)
+    written = [json.loads(line) for line in raw.getvalue().splitlines()]
+    assert len(written) == 4
+    assert written[0]["path"] == "raw\\xff \\x1b[2J\\x0a end"
+
+
+def test_the_console_shows_no_escape_sequence_of_a_name() -> None:
+    stream = io.StringIO()
+    log.configure("info", "console", stream)
+    log.get("test").info("seen", path="\x1b[2J")
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\\x1b[2J" in stream.getvalue()
+
+
+def test_a_traceback_names_no_locals(lines: Callable[[], list[dict[str, object]]]) -> None:
+    hidden = "a value that stands in a local variable"
+    try:
+        raise RuntimeError(hidden[:2])
+    except RuntimeError:
+        log.get("test").exception("failed")
+    (line,) = lines()
+    assert hidden not in str(line["exception"])
+    assert "RuntimeError" in str(line["exception"])
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_call_never_fails() -> None:
+    log.configure("debug", "json", Broken())
+    log.get("test").error("lost", number=1)
+    logging.getLogger("other").error("lost %d", 1)
+
+
+def test_the_level_is_kept_and_libraries_speak_of_trouble_only() -> None:
+    stream = io.StringIO()
+    log.configure("info", "json", stream)
+    log.get("test").debug("quiet")
+    logging.getLogger("httpx").info("HTTP Request: GET http://x/?token=1")
+    logging.getLogger("apscheduler.executors").info("Running job")
+    assert stream.getvalue() == ""
+    log.configure("error", "json", stream)
+    log.get("test").warning("quiet")
+    logging.getLogger("httpx").warning("quiet")
+    assert stream.getvalue() == ""
+    log.get("test").error("loud")
+    assert "loud" in stream.getvalue()
+
+
+def test_a_terminal_gets_a_console_and_a_file_gets_json() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, braces in ((Terminal(), False), (io.StringIO(), True)):
+        log.configure("info", "auto", stream)
+        log.get("test").info("hello")
+        assert stream.getvalue().startswith("{") is braces
