@@ -15,6 +15,7 @@ from dumbwaiter.naming import join, split
 from dumbwaiter.store.database import reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
 
+HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
 TREES = ("keys", "files", "outbox")
 
 
@@ -77,7 +78,10 @@ class Catalog:
         self._engine.dispose()
 
     def find(self, path: str) -> Node | None:
-        """Returns what stands at `path` ("files/masters/a/b.mov"), None when nothing does."""
+        """Returns what stands at `path` ("files/masters/a/b.mov"), None when nothing does.
+
+        Where a file and a folder have one name, the name is the folder's and the file's is that name with "%".
+        """
         tree_name, _, inner = path.partition("/")
         tree = _TREES.get(tree_name)
         if tree is None:
@@ -86,12 +90,15 @@ class Catalog:
             return Node(tree_name)
         parent, name = split(inner)
         with self._engine.connect() as connection:
-            row = connection.execute(
-                select(tree.table).where(tree.shown, tree.parent == parent, tree.name == name).limit(1)
-            ).first()
-            if row is not None:
+            if _has_below(connection, tree, inner):
+                return Node(name)
+            if (row := _file(connection, tree, parent, name)) is not None:
                 return _node(row, tree)
-            return Node(name) if _has_below(connection, tree, inner) else None
+            hidden = name.removesuffix(HIDDEN)
+            if hidden == name or not _has_below(connection, tree, join(parent, hidden)):
+                return None
+            row = _file(connection, tree, parent, hidden)
+            return None if row is None else Node(name, _node(row, tree).file)
 
     def children(self, path: str) -> list[Node]:
         """Returns what a folder holds: its folders first, then its files. Empty for a path that is no folder."""
@@ -102,14 +109,15 @@ class Catalog:
         if tree is None:
             return []
         with self._engine.connect() as connection:
-            nodes = {name: Node(name) for name in _folders(connection, tree, inner)}
+            folders = {name: Node(name) for name in _folders(connection, tree, inner)}
+            files: dict[str, Node] = {}
             for row in connection.execute(
                 select(tree.table).where(tree.shown, tree.parent == inner).order_by(tree.name)
             ):
                 node = _node(row, tree)
-                # Several jobs may stand for one path: it is one file. A folder hides a file of its name.
-                nodes.setdefault(node.name, node)
-        return list(nodes.values())
+                name = f"{node.name}{HIDDEN}" if node.name in folders else node.name
+                files.setdefault(name, Node(name, node.file))  # several jobs may stand for one path
+        return [*folders.values(), *files.values()]
 
     def changed_at(self, path: str) -> float:
         """Returns when a folder's own files last changed, 0.0 when it holds none."""
@@ -143,10 +151,15 @@ def _below(tree: _Tree, folder: str) -> ColumnElement[bool]:
 
 
 def _has_below(connection: Connection, tree: _Tree, folder: str) -> bool:
-    for condition in (tree.shown & (tree.parent == folder), _below(tree, folder)):
-        if connection.execute(select(tree.parent).where(condition).limit(1)).first() is not None:
-            return True
-    return False
+    here = select(tree.parent).where(tree.shown, tree.parent == folder)
+    deeper = select(tree.parent).where(_below(tree, folder))
+    return bool(connection.execute(select(here.exists() | deeper.exists())).scalar())
+
+
+def _file(connection: Connection, tree: _Tree, parent: str, name: str) -> Row[Any] | None:
+    return connection.execute(
+        select(tree.table).where(tree.shown, tree.parent == parent, tree.name == name).limit(1)
+    ).first()
 
 
 def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
@@ -155,19 +168,19 @@ def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
     "a b" sorts between "a" and "a/x", so a leap goes over what is inside a folder only, and a name can come twice.
     """
     skip = len(folder) + 1 if folder else 0
+    inside = tree.shown & (tree.parent < f"{folder}0") if folder else tree.shown
+    # One lower bound alone: with two, SQLite starts each leap at the folder's first row.
     beyond = tree.parent >= (f"{folder}/" if folder else "")
     known = set()
     while True:
-        found = connection.execute(
-            select(tree.parent).where(_below(tree, folder), beyond).order_by(tree.parent).limit(1)
-        ).scalar()
+        found = connection.execute(select(tree.parent).where(inside, beyond).order_by(tree.parent).limit(1)).scalar()
         if found is None:
             return
-        name, inside, _ = found[skip:].partition("/")
+        name, deeper, _ = found[skip:].partition("/")
         if name not in known:
             known.add(name)
             yield name
-        beyond = tree.parent >= f"{join(folder, name)}0" if inside else tree.parent > found
+        beyond = tree.parent >= f"{join(folder, name)}0" if deeper else tree.parent > found
 
 
 def _node(row: Row[Any], tree: _Tree) -> Node:

@@ -99,6 +99,8 @@ def _check_fuse(settings: Config) -> None:
         return
     if point.fusermount() is None:
         raise point.no_fusermount()
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):  # fusermount opens it with the user's own rights
+        raise Failure("/dev/fuse may not be opened by this user: an administrator must allow it (mode 0666 is usual)")
     if settings.mount.allow_other and not _others_allowed():
         raise Failure("[mount] allow_other needs the line user_allow_other in /etc/fuse.conf")
 

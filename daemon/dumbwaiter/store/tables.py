@@ -95,10 +95,11 @@ jobs = Table(
     ),
 )
 
-# A partial index serves only queries that repeat its condition to the letter, so these three stand here once.
-IS_OPEN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')", Boolean)
-IS_SHOWN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored', 'rejected')", Boolean)
-IS_CURRENT: ColumnElement[bool] = literal_column("current", Boolean)
+# A partial index serves only queries that repeat its condition to the letter, so these three stand here once, and without a
+# type: a Boolean would be rendered as "= 1".
+IS_OPEN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')")
+IS_SHOWN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored', 'rejected')")
+IS_CURRENT: ColumnElement[bool] = literal_column("current")
 
 Index("jobs_due", jobs.c.host, jobs.c.due_at, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
