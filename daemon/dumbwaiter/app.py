@@ -21,7 +21,7 @@ from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
-from dumbwaiter.ignore import Rules
+from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Job, Sighting, stamp_of_regular
@@ -140,7 +140,12 @@ class App:
             for name, source in self._sources().items()
         ]
         self.watcher = Watcher(
-            roots, self.intake.sight, self._doubt, asyncio.get_running_loop(), self._ignore_file_changed
+            roots,
+            self.intake.sight,
+            self._doubt,
+            asyncio.get_running_loop(),
+            changed=lambda _watch: self.pulse.beat(),
+            ruled=self._ignore_file_changed,
         )
         await asyncio.to_thread(self.watcher.start)
         states = self.watcher.states()
@@ -292,7 +297,7 @@ class App:
 def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
     """Returns what a watch takes, its folder's own ignore file included."""
     try:
-        with open(os.path.join(folder, ".dumbwaiterignore"), encoding="utf-8") as file:
+        with open(os.path.join(folder, IGNORE_FILE), encoding="utf-8") as file:
             ignored = file.read()
     except (OSError, UnicodeDecodeError):
         ignored = ""

@@ -29,7 +29,7 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
-from dumbwaiter.ignore import Rules
+from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.model import Sighting
 from dumbwaiter.scan import walk
 
@@ -131,10 +131,10 @@ class _Tree:
 
 
 class Watcher:
-    """Hears all roots. `seen`, `doubt` and `changed` are called in the loop's thread, every other method in any.
+    """Hears all roots. `seen`, `doubt` and the others are called in the loop's thread, every other method in any.
 
     `doubt` gets the name of a watch and the reason why it should be scanned; `changed` the name of one that went
-    away, came back, or hears more or less than before.
+    away, came back, or hears more or less than before; `ruled` the name of one whose own ignore file was written.
     """
 
     def __init__(
@@ -144,12 +144,14 @@ class Watcher:
         doubt: Callable[[str, str], None],
         loop: asyncio.AbstractEventLoop,
         changed: Callable[[str], None] = lambda _name: None,
+        ruled: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._trees = [_Tree(root) for root in roots]
         self._rules = {root.name: root.rules for root in roots}
         self._seen = seen
         self._doubt = doubt
         self._changed = changed
+        self._ruled = ruled
         self._loop = loop
         self._lock = threading.RLock()  # folders and reader
         self._by_descriptor: dict[WatchDescriptor, _Folder] = {}
@@ -297,6 +299,9 @@ class Watcher:
             return
         self._loop.call_soon(self._deliver)
         rules = self._rules
+        for watch, path in (name for name, _ in chunk):
+            if path == IGNORE_FILE:
+                self._ruled(watch)
         wanted = [Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)]
         if wanted:
             self._seen(wanted)

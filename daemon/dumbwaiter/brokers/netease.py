@@ -24,6 +24,7 @@ from dumbwaiter.wire.address import allowed
 from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 3600.0  # the vendor's own clients keep a list of nodes for two hours
+SUFFIX_MAX = 8  # letters and digits
 VISIBLE = 6  # times to ask for a video; VOD learns of it some time after NOS has it
 UNTOLD = 2  # times to ask when NOS could not tell VOD
 REFUSED = {
@@ -79,7 +80,7 @@ class NetEase(Broker):
 
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
         (ask,) = asks
-        made = await self._vod(desk, "upload/init", {"originFileName": ask.name}, _Init)
+        made = await self._vod(desk, "upload/init", {"originFileName": _with_suffix(ask.name)}, _Init)
         policy = nos.policy(made.token)
         if policy is not None and (policy.bucket, policy.object) != (made.bucket, made.object):
             raise Retry("NetEase gave a token for another object than it named")
@@ -205,6 +206,12 @@ class NetEase(Broker):
         if reply.status != 200:
             raise Retry(f"NetEase's VOD service answers {reply.status}", after=reply.after)
         return reply.json(_Envelope)
+
+
+def _with_suffix(name: str) -> str:
+    """VOD wants a name with a suffix, which the object's name then ends in."""
+    suffix = name.rpartition(".")[2] if "." in name.lstrip(".") else ""
+    return name if suffix.isalnum() and len(suffix) <= SUFFIX_MAX else f"{name}.bin"
 
 
 def _said(envelope: _Envelope) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dumbwaiter import config as configuration
+from dumbwaiter import log
 from dumbwaiter.app import rules
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.config import Config
@@ -102,6 +103,7 @@ def _toml(text: str) -> str:
 def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     """Says whether the configuration is usable; with FILES, whether and how each would be taken."""
     config = session.config
+    log.configure("debug" if session.verbose else "critical", config.log.format)
     problems = list(_problems(config))
     if problems:
         raise Failure(problems[0], Exit.USAGE)

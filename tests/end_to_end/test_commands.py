@@ -1,0 +1,257 @@
+"""The commands as a person or a script uses them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from program import Program, digest
+
+AWKWARD = os.fsdecode(b"not utf-8 \xff \x1b[31m\n.bin")
+
+
+def test_put_prints_one_link_a_line(program: Program) -> None:
+    paths = [program.write(f"{number}.txt", bytes([number])) for number in range(3)]
+    done = program("put", *paths)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    links = done.stdout.splitlines()
+    assert len(links) == 3
+    assert {digest(program.vendors.http.get(link).content) for link in links} == {digest(bytes([n])) for n in range(3)}
+
+
+def test_put_goes_through_the_daemon_when_one_runs(program: Program) -> None:
+    program.start()
+    outside = program.folder / "outside.txt"
+    outside.write_bytes(b"outside")
+    done = program("put", outside)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    (entry,) = program.facts("ls", "put")
+    assert entry["watch"] == "put"
+    assert "/" + entry["path"] == str(outside)
+
+
+def test_put_of_the_same_file_again_sends_nothing(program: Program) -> None:
+    path = program.write("a.txt", b"a")
+    first, second = program("put", path), program("put", path)
+    assert first.stdout == second.stdout
+    assert len(program.vendors.log("init")) == 1
+
+
+def test_many_puts_at_once_take_turns(program: Program) -> None:
+    paths = [program.write(f"{number}.txt", bytes([number])) for number in range(6)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dumbwaiter", "put", path],
+            env=program.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for path in paths
+    ]
+    for one in running:
+        out, err = one.communicate(timeout=60)
+        assert one.returncode == 0, err
+        assert out.count("\n") == 1
+        assert "locked" not in err
+    assert program.totals()["done"] == 6
+
+
+def test_status_tells_what_is_promised(program: Program) -> None:
+    program.start()
+    program.write("a.txt", b"abc")
+    assert program("wait").returncode == 0
+    facts = program.facts("status")
+    assert facts["running"] is True
+    (watch,) = facts["watches"]
+    assert watch | {"name": "netease", "state": "watching", "files": 1, "pending": 0} == watch
+    (provider,) = facts["providers"]
+    assert provider | {"name": "netease", "state": "ready", "error": None} == provider
+    assert facts["totals"] | {"pending": 0, "stored": 0, "done": 1, "rejected": 0, "bytes_sent": 3} == facts["totals"]
+    assert facts["totals"]["grants_requested"] == 1
+    assert facts["jobs"] == []
+    assert program.stop() == 0
+    assert program.facts("status")["running"] is False
+
+
+def test_status_of_a_file_tells_its_story(program: Program) -> None:
+    path = program.write("a.txt", b"abc")
+    assert program("put", path).returncode == 0
+    story = program("status", path).stdout
+    assert "done" in story
+    assert "3 of 3 bytes" in story
+    (facts,) = program.facts("status", path)
+    assert facts["state"] == "done"
+    unknown = program("status", program.folder / "never")
+    assert unknown.returncode == 1
+    assert "never seen" in unknown.stderr
+
+
+def test_status_watch_is_a_stream_of_lines(program: Program) -> None:
+    program.start()
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "dumbwaiter", "status", "--watch"],
+        env=program.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["totals"]["done"] == 0
+        program.write("a.txt", b"abc")
+        while json.loads(watching.stdout.readline())["totals"]["done"] == 0:
+            pass
+    finally:
+        watching.terminate()
+        watching.communicate(timeout=30)
+
+
+def test_names_of_every_kind_are_printed_safely(program: Program) -> None:
+    names = [AWKWARD, "相册/照片.jpg", "back\\slash", "with space", "emoji 🎉"]
+    for name in names:
+        program.write(name, name.encode("utf-8", "surrogateescape"))
+    program.start()
+    assert program("wait").returncode == 0
+    listed = {entry["path"] for entry in program.facts("ls")}
+    assert listed == {r"not utf-8 \xff \x1b[31m\x0a.bin", "相册/照片.jpg", r"back\\slash", "with space", "emoji 🎉"}
+    plain = program("ls").stdout
+    assert "\x1b" not in plain
+    assert len(plain.splitlines()) == len(names)
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, "-m", "dumbwaiter", "cat", os.path.join("netease", name)],
+            env=program.environment | {"LC_ALL": "C"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == name.encode("utf-8", "surrogateescape"), done.stderr
+
+
+def test_cat_reads_from_the_provider_when_the_original_is_gone(program: Program) -> None:
+    content = os.urandom(3_000_000)
+    path = program.write("film.mov", content)
+    assert program("put", path).returncode == 0
+    path.unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "dumbwaiter", "cat", "netease/film.mov"],
+        env=program.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == content
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("url", "{url}"),
+        ("markdown", r"[a \[1\].txt]({url})"),
+        ("html", '<a href="{url}">a [1].txt</a>'),
+        ("{name} is {size} bytes", "a [1].txt is 3 bytes"),
+    ],
+)
+def test_links_come_in_the_forms_that_people_paste(program: Program, form: str, expected: str) -> None:
+    path = program.write("a [1].txt", b"abc")
+    url = program("put", path).stdout.strip()
+    done = program("link", "netease/a [1].txt", "--format", form)
+    assert done.stdout.strip() == expected.replace("{url}", url)
+
+
+def test_a_format_that_is_none_is_refused(program: Program) -> None:
+    path = program.write("a.txt", b"abc")
+    program("put", path)
+    done = program("link", path, "--format", "{nonsense}")
+    assert done.returncode == 2
+    assert "{url}" in done.stderr
+
+
+def test_what_the_provider_refuses_needs_a_person(program: Program) -> None:
+    program.vendors.faults("nos.put:400")
+    path = program.write("a.txt", b"abc")
+    done = program("put", path)
+    assert done.returncode == 20
+    failed = program("failed")
+    assert failed.returncode == 20
+    assert "a.txt" in failed.stdout
+    (job,) = json.loads(program("failed", "--json").stdout)
+    program.vendors.faults("")
+    assert program("retry", str(job["id"])).returncode == 0
+    assert program("put", path).returncode == 0
+    assert program("failed").returncode == 0
+
+
+def test_a_forgotten_job_stays_forgotten(program: Program) -> None:
+    program.vendors.faults("nos.put:400")
+    program.start()
+    program.write("a.txt", b"abc")
+    assert program("wait").returncode == 20
+    (job,) = json.loads(program("failed", "--json").stdout)
+    assert program("forget", str(job["id"])).returncode == 0
+    assert program("wait").returncode == 0
+    assert program("rescan").returncode == 0
+    assert program("wait").returncode == 0
+    assert program.totals() | {"pending": 0, "rejected": 0, "superseded": 1} == program.totals()
+    assert program("forget", "999").returncode == 1
+
+
+def test_check_says_what_would_become_of_a_file(program: Program) -> None:
+    taken = program.write("a.txt", b"abc")
+    junk = program.write("a.part", b"abc")
+    done = program("check", taken)
+    assert done.returncode == 0
+    assert "netease" in done.stdout
+    done = program("check", junk, program.folder / "elsewhere")
+    assert done.returncode == 1
+    assert "*.part" in done.stdout
+    assert "no watched folder" in done.stdout
+
+
+def test_check_online_reads_the_limits_of_a_grant(program: Program) -> None:
+    done = program("--json", "check", "--online", program.write("a.txt", b"abc"))
+    assert done.returncode == 0, done.stderr
+    (fate,) = json.loads(done.stdout)["files"]
+    assert fate["limits"]["expires_at"] > 0
+
+
+def test_init_writes_a_configuration_that_check_takes(program: Program) -> None:
+    config = program.folder / "new/config.toml"
+    watch = program.folder / "drop here"
+    watch.mkdir()
+    flags = ("--app-key", "k", "--secret-env", "S", "--watch", str(watch))
+    done = program("--config", str(config), "init", *flags)
+    assert done.returncode == 0, done.stderr
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert program("--config", str(config), "check", environment={"S": "x"}).returncode == 0
+    again = program("--config", str(config), "init", *flags)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    silent = program("--config", str(program.folder / "other.toml"), "init")
+    assert silent.returncode == 2
+    assert "--app-key" in silent.stderr
+
+
+def test_an_ignore_file_is_followed_as_it_changes(program: Program) -> None:
+    program.write(".dumbwaiterignore", b"*.raw\n")
+    program.start()
+    program.write("a.raw", b"a")
+    program.write("b.txt", b"b")
+    assert program("wait").returncode == 0
+    assert set(program.stored()) == {"b.txt"}
+    program.write(".dumbwaiterignore", b"")
+    program.until(lambda: len(program.objects()) == 2)
+    assert program("wait").returncode == 0
+    assert set(program.stored()) == {"a.raw", "b.txt"}
+
+
+def test_every_command_explains_itself(program: Program) -> None:
+    for command in program("--help").stdout.split("Commands:")[1].split("\n")[1:]:
+        if command.strip():
+            done = program(command.split()[0], "--help")
+            assert done.returncode == 0
+            assert "Usage:" in done.stdout
