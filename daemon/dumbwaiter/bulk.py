@@ -22,7 +22,7 @@ import httpx
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.wire.message import FileSlice
 
-BUFFER = MIB  # what one thread reads at a time
+BUFFER = 256 * KIB  # what one thread reads at a time; it stays in the processor's cache
 REPLY_MAX = MIB  # an answer larger than this is none of a vendor's
 ANSWER = 180.0  # seconds from the last byte sent to a complete answer
 INTERIM_MAX = 16  # "100 Continue" and the like before an answer
@@ -74,6 +74,10 @@ class Abort:
                 with suppress(OSError):  # it is closed already
                     # Below TLS: the thread may be inside the TLS layer's own call.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class _Short(httpx.WriteError):
+    """The file ended before the slice did: the rest of the body will never come, so no answer is to be waited for."""
 
 
 class _Link(NamedTuple):
@@ -128,8 +132,10 @@ class BulkTransport(httpx.BaseTransport):
                 if not stack:
                     return None
                 link = stack.pop()
-            # Anything readable on an idle connection is its end.
-            if not select.select([link.sock], [], [], 0)[0]:
+            # Anything readable on an idle connection is its end. (`select` takes no descriptor above 1023.)
+            poll = select.poll()
+            poll.register(link.sock, select.POLLIN)
+            if not poll.poll(0):
                 return link
             link.sock.close()
 
@@ -240,7 +246,10 @@ class BulkTransport(httpx.BaseTransport):
             link.head.start_next_cycle()
         else:
             reusable = False
-        answer = httpx.Response(response.status_code, headers=response.headers.raw_items(), content=bytes(body))
+        # A stream and no content: httpx would unpack that, however large it becomes.
+        answer = httpx.Response(
+            response.status_code, headers=response.headers.raw_items(), stream=httpx.ByteStream(bytes(body))
+        )
         return answer, reusable
 
     def _event(self, link: _Link, deadline: float) -> object:
@@ -268,7 +277,7 @@ def _sendfile(sock: socket.socket, piece: FileSlice) -> None:
     while position < piece.end:
         count = os.sendfile(sock.fileno(), piece.fd, position, piece.end - position)
         if count == 0:
-            raise OSError(0, "the file became shorter while it was sent")
+            raise _Short("the file became shorter while it was sent")
         position += count
 
 
@@ -283,7 +292,7 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
     while position < piece.end:
         count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
         if count == 0:
-            raise OSError(0, "the file became shorter while it was sent")
+            raise _Short("the file became shorter while it was sent")
         for taste in piece.tastes:
             taste(position, buffer[:count])
         yield buffer[:count]

@@ -5,11 +5,12 @@ nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on t
 checkpoint may be lost with the power, which costs one chunk.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, func, or_, select, true, update
+from sqlalchemy import Connection, Row, bindparam, case, func, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
@@ -213,30 +214,34 @@ class Journal:
         return await self._writer.call(work)
 
     async def name(self, worker: str, id_: int, now: float, *, key: str | None, grant: str | None) -> None:
-        """Settles the key, with the session ticket if the upload needs one to be resumed."""
-        await self._move(Event.NAME, worker, id_, now, durable=True, key=key, grant=grant, lease_until=now + LEASE)
+        """Settles the key, with the session ticket if the upload needs one to be resumed.
+
+        Under another key than before, the upload begins anew: the checkpoint was the other object's.
+        """
+        same = jobs.c.key.is_not_distinct_from(key)
+        await self._move(
+            Event.NAME,
+            worker,
+            id_,
+            now,
+            durable=True,
+            key=key,
+            grant=grant,
+            checkpoint=case((same, jobs.c.checkpoint)),
+            sent=case((same, jobs.c.sent), else_=0),
+            lease_until=now + LEASE,
+        )
 
     async def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
     ) -> None:
         """Notes what the server acknowledged: `sent` in all, `more` of it new, `again` bytes sent a second time."""
 
+        values = {"checkpoint": checkpoint, "sent": sent, "again": again, "lease_until": now + LEASE, "updated_at": now}
+
         def work(connection: Connection) -> None:
-            self._apply(
-                connection,
-                Event.ADVANCE,
-                worker,
-                id_,
-                now,
-                {
-                    "checkpoint": checkpoint,
-                    "sent": sent,
-                    "resent": jobs.c.resent + again,
-                    "attempts": 0,
-                    "error": None,
-                    "lease_until": now + LEASE,
-                },
-            )
+            if not connection.execute(_ADVANCE, {"job": id_, "worker": worker, **values}).rowcount:
+                raise LostLease(f"job {id_} is no longer held by {worker}")
             self._count(connection, bytes_sent=more, bytes_resent=again)
 
         await self._writer.call(work)
@@ -305,6 +310,7 @@ class Journal:
             worker,
             id_,
             now,
+            durable=True,  # what was asked of the vendor may cost, and is not to be asked again
             receipt=receipt,
             due_at=due_at,
             error=error,
@@ -366,6 +372,26 @@ class Journal:
             .values(values)
             .on_conflict_do_update(index_elements=[entries.c.provider, entries.c.key], set_=values)
         )
+
+    async def amend(
+        self, id_: int, now: float, facts: Mapping[str, str | None], *, unless: str = "", result: Receipt | None = None
+    ) -> bool:
+        """Adds facts to a catalogued file (None takes one away) and a result beside it, on the disk when it returns.
+
+        False, and nothing is done, when the file has the fact `unless` already, or is in the catalog no more.
+        """
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(select(entries).where(entries.c.id == id_).with_for_update()).first()
+            if row is None or unless in row.facts:
+                return False
+            merged = {name: value for name, value in {**row.facts, **facts}.items() if value is not None}
+            connection.execute(update(entries).where(entries.c.id == id_).values(facts=merged))
+            if result is not None:
+                self._catalogue(connection, row, result, now)
+            return True
+
+        return await self._writer.call(work, durable=True)
 
     async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
         """Ends a job whose version of the file is no more."""
@@ -449,12 +475,8 @@ class Journal:
     def _count(self, connection: Connection, **amounts: int) -> None:
         for name, amount in amounts.items():
             if amount:
-                statement = _insert(connection, counters).values(host=self._host, name=name, value=amount)
                 connection.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=[counters.c.host, counters.c.name],
-                        set_={"value": counters.c.value + amount},
-                    )
+                    _counting(connection.dialect.name), {"host": self._host, "name": name, "value": amount}
                 )
 
     async def _move(
@@ -484,6 +506,30 @@ class Journal:
             if row is not None:
                 return row
         raise LostLease(f"job {id_} is no longer held by {worker}")
+
+
+# Once a chunk: built once, because building costs more than running.
+_ADVANCE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state.in_(sources(Event.ADVANCE)))
+    .values(
+        checkpoint=bindparam("checkpoint"),
+        sent=bindparam("sent"),
+        resent=jobs.c.resent + bindparam("again"),
+        attempts=0,
+        error=None,
+        lease_until=bindparam("lease_until"),
+        updated_at=bindparam("updated_at"),
+    )
+)
+
+
+@cache
+def _counting(dialect: str) -> Any:
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(counters)
+    return statement.on_conflict_do_update(
+        index_elements=[counters.c.host, counters.c.name], set_={"value": counters.c.value + statement.excluded.value}
+    )
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
