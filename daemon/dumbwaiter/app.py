@@ -5,7 +5,6 @@ Two programs run on it: `run`, with folders to watch, and `put` without a daemon
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import signal
@@ -16,48 +15,28 @@ from typing import Any
 
 from dumbwaiter import log, report
 from dumbwaiter.brokers import broker
+from dumbwaiter.catalog import Catalog
+from dumbwaiter.claims import claim
 from dumbwaiter.config import RESERVED, Config
 from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import IGNORE_FILE, Rules
+from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
-from dumbwaiter.model import Job, Sighting, stamp_of_regular
+from dumbwaiter.model import Entry, Job, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
 from dumbwaiter.schedule import Schedule
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
-from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter.watch import Root, Watcher
-from dumbwaiter.where import Places, private_folder
+from dumbwaiter.where import Places
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 CHECK = 5.0  # between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched
 TIDY = 60.0
-
-
-class Lock:
-    """One daemon a state folder. The file is never removed: whoever holds the lock on it is the one."""
-
-    def __init__(self, state: str) -> None:
-        self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def take(self) -> bool:
-        """Takes the lock if nobody holds it."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def wait(self) -> None:
-        """Takes the lock as soon as nobody else holds it."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class Pulse:
@@ -208,6 +187,16 @@ class App:
         self._queued()
         return count
 
+    async def claim(self, path: str) -> dict[str, Any]:
+        """Fetches what the provider sells beside a catalogued file, once; returns what `claims.claim` does."""
+        found = await asyncio.to_thread(Catalog(self.reader).find, path)
+        if found is None or not isinstance(found.file, Entry):
+            raise Failure(f"{shown(path)} is not at any provider")
+        provider = self.providers.get(found.file.provider)
+        if provider is None:
+            raise Failure(f'no provider named "{found.file.provider}" is configured', Exit.USAGE)
+        return await claim(self.journal, provider, found.file)
+
     def rescan(self, watch: str | None) -> list[str]:
         """Starts a scan of one watch or of all, and returns which."""
         names = [watch] if watch else list(self.config.watch)
@@ -305,24 +294,13 @@ def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
 
 
 @asynccontextmanager
-async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]:
-    """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
-    url = journal_url(places.state, config.journal)
-    host = host_id(places.state, url.database if url.get_backend_name() == "sqlite" else None)
-    engine = writing(url)
-    await asyncio.to_thread(upgrade, engine)
-    writer = Writer(engine)
-    try:
-        yield Journal(writer, host)
-    finally:
-        await asyncio.to_thread(writer.close)
-
-
-@asynccontextmanager
 async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     """Makes an app whose parts are ready and not started. The caller holds the lock of the state folder."""
     async with AsyncExitStack() as stack:
         brokers = {name: broker(options) for name, options in config.provider.items()}
+        for name, one in brokers.items():
+            for sentence in one.warnings:
+                log.get("app").warning("provider needs care", provider=name, reason=sentence)
         journal = await stack.enter_async_context(open_journal(config, places))
         reader = reading(journal_url(places.state, config.journal))
         stack.callback(reader.dispose)
@@ -336,35 +314,6 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         app = App(config, places, journal, http, providers, reader)
         stack.push_async_callback(app.stop)
         yield app
-
-
-def host_id(state: str, database: str | None) -> str:
-    """Returns the name of this installation, made at its first start.
-
-    It also remembers that there was a journal: one that has vanished is told of, never quietly begun anew.
-    """
-    path = os.path.join(state, "host")
-    try:
-        with open(path, encoding="ascii") as file:
-            host = file.read().strip()
-    except FileNotFoundError:
-        host = secrets.token_hex(8)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
-            file.write(host)
-        return host
-    if database is not None and (not os.path.exists(database) or os.path.getsize(database) == 0):
-        raise Failure(
-            f"the journal {database} is missing or empty, but there was one: put its backup back, or remove {path} "
-            "to begin a new one (everything in the watched folders is then uploaded again)",
-            Exit.USAGE,
-        )
-    return host
-
-
-def lock(places: Places) -> Lock:
-    """Prepares the state folder and returns its lock, not yet taken."""
-    private_folder(places.state)
-    return Lock(places.state)
 
 
 async def stopped() -> None:

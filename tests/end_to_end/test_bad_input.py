@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,10 @@ def sentence(done: "subprocess.CompletedProcess[str]") -> str:
     assert done.stderr.count("\n") == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def _named(rows: list[dict[str, Any]], name: str = "netease") -> dict[str, Any]:
+    return next(row for row in rows if row["name"] == name)
 
 
 def edit(program: Program, old: str, new: str) -> None:
@@ -83,7 +88,7 @@ def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
     away = program.folder / "away"
     program.drop.rename(away)
     program.start()
-    assert program.facts("status")["watches"][0]["state"] == "away"
+    assert _named(program.facts("status")["watches"])["state"] == "away"
     (away / "b.bin").write_bytes(b"b")
     away.rename(program.drop)
     program.until(lambda: len(program.objects()) == 2)
@@ -131,7 +136,7 @@ def test_a_wrong_secret_blocks_the_account(program: Program) -> None:
     assert done.returncode == 21
     assert "AppSecret" in sentence(done)
     program.start()
-    program.until(lambda: program.facts("status")["providers"][0]["state"] == "blocked")
+    program.until(lambda: _named(program.facts("status")["providers"])["state"] == "blocked")
     done = program("wait", "--timeout", "20s")
     assert done.returncode == 21
     assert "AppSecret" in sentence(done)

@@ -26,7 +26,7 @@ def test_put_goes_through_the_daemon_when_one_runs(program: Program) -> None:
     program.start()
     outside = program.folder / "outside.txt"
     outside.write_bytes(b"outside")
-    done = program("put", outside)
+    done = program("put", "--provider", "netease", outside)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     (entry,) = program.facts("ls", "put")
@@ -67,9 +67,9 @@ def test_status_tells_what_is_promised(program: Program) -> None:
     assert program("wait").returncode == 0
     facts = program.facts("status")
     assert facts["running"] is True
-    (watch,) = facts["watches"]
+    (watch,) = [one for one in facts["watches"] if one["name"] == "netease"]
     assert watch | {"name": "netease", "state": "watching", "files": 1, "pending": 0} == watch
-    (provider,) = facts["providers"]
+    (provider,) = [one for one in facts["providers"] if one["name"] == "netease"]
     assert provider | {"name": "netease", "state": "ready", "error": None} == provider
     assert facts["totals"] | {"pending": 0, "stored": 0, "done": 1, "rejected": 0, "bytes_sent": 3} == facts["totals"]
     assert facts["totals"]["grants_requested"] == 1

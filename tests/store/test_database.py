@@ -201,16 +201,12 @@ def test_one_durable_member_makes_its_whole_group_durable(sqlite_book: Book) -> 
 def test_the_file_is_its_owners_only_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with Book(URL_IN(tmp_path)) as made:
+        with Book(journal_url(str(tmp_path))) as made:
             made.run(lambda connection: connection.exec_driver_sql("CREATE TABLE t (x)") and None)
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
         os.umask(before)
     assert modes == {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db-shm": 0o600}
-
-
-def URL_IN(folder: Path) -> Any:
-    return journal_url(str(folder))
 
 
 def test_a_reader_cannot_write(sqlite_book: Book) -> None:
@@ -346,9 +342,8 @@ def test_closing_ends_the_thread_even_when_the_disk_is_full(tmp_path: Path, monk
     assert not writer._thread.is_alive()
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
-    if book.url.get_backend_name() == "sqlite":
-        pytest.skip("there is no server")
     mine = "pid = pg_backend_pid()"
     book.rows("SELECT 1")
     other = Book(book.url)

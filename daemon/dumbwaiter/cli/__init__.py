@@ -22,6 +22,7 @@ COMMANDS = {
     "retry": "daemon",
     "forget": "daemon",
     "rescan": "daemon",
+    "claim": "claim",
     "status": "show",
     "ls": "show",
     "cat": "show",

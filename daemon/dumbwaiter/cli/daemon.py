@@ -32,7 +32,8 @@ async def _run(session: Session) -> None:
     import sdnotify
 
     from dumbwaiter import control
-    from dumbwaiter.app import lock, open_app, stopped
+    from dumbwaiter.app import open_app, stopped
+    from dumbwaiter.installation import lock
 
     config, places = session.config, session.places
     if not config.watch:
@@ -111,8 +112,9 @@ async def _put(session: Session, paths: Sequence[str], provider: str | None, wat
 
 async def _put_alone(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes."""
-    from dumbwaiter.app import lock, open_app
+    from dumbwaiter.app import open_app
     from dumbwaiter.control import follow_jobs
+    from dumbwaiter.installation import lock
 
     held = lock(session.places)
     try:
@@ -145,7 +147,8 @@ def _hopeless(answer: dict[str, Any]) -> bool:
     """True when nothing more can be expected soon of the jobs that are left."""
     left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
     return bool(left) and all(
-        job["provider"] in answer["blocked"] or (job["attempts"] >= TRIES and not job["active"]) for job in left
+        job["provider"] in answer["blocked"] or (job["error"] and job["attempts"] >= TRIES and not job["active"])
+        for job in left
     )
 
 
@@ -243,7 +246,7 @@ def _change(session: Session, path: str, body: dict[str, Any]) -> int:
 
 
 async def _change_journal(session: Session, path: str, ids: Sequence[int] | None) -> int:
-    from dumbwaiter.app import lock, open_journal
+    from dumbwaiter.installation import lock, open_journal
 
     held = lock(session.places)
     if not held.take():

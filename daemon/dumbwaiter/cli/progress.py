@@ -21,7 +21,8 @@ def live(states: Iterator[dict[str, Any]]) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with _progress(Console()) as progress, Live(console=progress.console, auto_refresh=False) as screen:
+    progress = _progress(Console())
+    with Live(console=progress.console, auto_refresh=False) as screen:
         show = _shower(progress)
         for state in states:
             show(state["jobs"])

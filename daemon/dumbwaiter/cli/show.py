@@ -181,7 +181,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
     """
     from dumbwaiter.report import entry_facts
 
-    top = _tree_path(session, path) if path else "files"
+    top = tree_path(session, path) if path else "files"
     found = list(_entries(session.catalog, top))
     if path and not found:
         raise Failure(f"nothing is known under {shown(path)}")
@@ -210,7 +210,7 @@ def _entries(catalog: Catalog, top: str) -> Iterator[tuple[str, Entry]]:
             yield inner, child.file
 
 
-def _tree_path(session: Session, path: str) -> str:
+def tree_path(session: Session, path: str) -> str:
     """Returns the path in the catalog's trees that a person means."""
     plain = path.strip("/")
     if plain.partition("/")[0] in TREES:
@@ -225,7 +225,7 @@ def _tree_path(session: Session, path: str) -> str:
 
 
 def _entry(session: Session, path: str) -> Entry:
-    node = session.catalog.find(_tree_path(session, path))
+    node = session.catalog.find(tree_path(session, path))
     if node is None or not isinstance(node.file, Entry):
         raise Failure(f"{shown(path)} is not at any provider: dumbwaiter status {shown(path)}")
     return node.file

@@ -1,0 +1,65 @@
+"""The one command that costs something: claim."""
+
+import asyncio
+import os
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from dumbwaiter import log
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.show import tree_path
+from dumbwaiter.errors import Exit, Failure
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def claim(session: Session, path: str, *, yes: bool) -> None:
+    """Fetches Xinhua's picture without watermark, prints its link and lists it beside the original.
+
+    This costs one use of the account, and is never done by anything else. It is asked for once only: when the answer
+    was lost, this says so and does not try again.
+    """
+    if not yes:
+        _ask(path)
+    log.configure("debug" if session.verbose else "critical", session.config.log.format)
+    wish = tree_path(session, path)
+    try:
+        claimed = session.ask("POST", "/claim", {"path": quote(os.fsencode(wish))})
+    except Failure as failure:
+        if failure.code is not Exit.NO_DAEMON:
+            raise
+        claimed = asyncio.run(_claim_alone(session, wish))
+    if not claimed["charged"]:
+        session.say("it was claimed before; nothing is charged a second time")
+    if session.json:
+        session.facts(claimed)
+    else:
+        print(claimed["url"])
+
+
+def _ask(path: str) -> None:
+    if not sys.stdin.isatty():
+        raise Failure("a claim costs one use of the account: say --yes", Exit.USAGE)
+    if not click.confirm(f"Claim {path}? It costs one use of the account.", err=True):
+        raise click.Abort
+
+
+async def _claim_alone(session: Session, wish: str) -> dict[str, Any]:
+    """Claims without a daemon: takes its place meanwhile."""
+    from dumbwaiter.app import open_app
+    from dumbwaiter.installation import lock
+
+    held = lock(session.places)
+    try:
+        if not held.take():
+            raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
+        async with open_app(session.config, session.places) as app:
+            return await app.claim(wish)
+    finally:
+        held.close()

@@ -1,0 +1,246 @@
+"""The transport for bulk bytes by itself: its connections, and how an exchange is ended from outside."""
+
+import os
+import resource
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import peer
+import pytest
+from peer import OK, Connection, Peer
+
+from dumbwaiter.bulk import Abort, BulkTransport, SliceStream
+from dumbwaiter.model import MIB
+from dumbwaiter.wire.message import FileSlice
+
+TIMEOUT = httpx.Timeout(peer.PATIENCE)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Iterator[int]:
+    """A file of 16 MiB that differ."""
+    path = tmp_path / "content"
+    path.write_bytes(os.urandom(MIB) * 16)
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def transport() -> Iterator[BulkTransport]:
+    made = BulkTransport()
+    yield made
+    made.close()
+
+
+def request(url: str, fd: int, length: int, abort: Abort | None = None, **slice_: Any) -> httpx.Request:
+    return httpx.Request(
+        "POST",
+        url,
+        headers={"content-length": str(length)},
+        stream=SliceStream(FileSlice(fd, 0, length, **slice_)),
+        extensions={"timeout": TIMEOUT.as_dict(), **({"abort": abort} if abort else {})},
+    )
+
+
+def test_the_last_used_connection_is_the_first_taken(transport: BulkTransport, content: int) -> None:
+    both = threading.Barrier(2)
+
+    def script(connection: Connection) -> None:
+        connection.request()
+        both.wait(peer.PATIENCE)
+        connection.send(OK)
+        while True:
+            connection.request()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % connection.number)
+
+    with Peer(script) as server:
+        threads = [
+            threading.Thread(target=transport.handle_request, args=(request(server.url, content, 10),)) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.connections) == 2
+        used = {transport.handle_request(request(server.url, content, 10)).read() for _ in range(5)}
+        assert len(used) == 1
+        assert len(server.connections) == 2
+
+
+def test_each_origin_has_connections_of_its_own(transport: BulkTransport, content: int) -> None:
+    with Peer(peer.echo([])) as one, Peer(peer.echo([])) as other:
+        for _ in range(2):
+            for server in (one, other):
+                assert transport.handle_request(request(server.url, content, 1)).status_code == 200
+        assert (len(one.connections), len(other.connections)) == (1, 1)
+
+
+def test_descriptors_beyond_1023_are_as_good_as_others(transport: BulkTransport, content: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip("no more descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    taken = []
+    try:
+        while not taken or taken[-1] < 1024:
+            taken.append(os.dup(content))
+        with Peer(peer.echo([])) as server:
+            for _ in range(2):
+                assert transport.handle_request(request(server.url, content, 10)).status_code == 200
+            assert len(server.connections) == 1
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("when", ["while it sends", "while it waits"])
+def test_another_thread_ends_an_exchange_at_once(transport: BulkTransport, content: int, when: str) -> None:
+    abort = Abort()
+    arrived = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        if when == "while it waits":
+            connection.body(16 * MIB)
+        else:
+            connection.body(1)
+        arrived.set()
+        abort_seen.wait(peer.PATIENCE)
+        connection.wait_for_the_end()
+
+    abort_seen = threading.Event()
+    with Peer(script) as server:
+        failed: list[BaseException] = []
+
+        def exchange() -> None:
+            try:
+                transport.handle_request(request(server.url, content, 16 * MIB, abort))
+            except httpx.TransportError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=exchange)
+        thread.start()
+        assert arrived.wait(peer.PATIENCE)
+        abort()
+        thread.join(peer.PATIENCE / 2)
+        assert not thread.is_alive()
+        abort_seen.set()
+        assert len(failed) == 1
+        transport_idle = transport._idle
+        assert not any(transport_idle.values())
+
+
+def test_what_was_ended_before_it_began_sends_nothing(transport: BulkTransport, content: int) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    abort = Abort()
+    abort()
+    with Peer(peer.echo(seen)) as server:
+        with pytest.raises(httpx.WriteError, match="the transfer was ended"):
+            transport.handle_request(request(server.url, content, 10, abort))
+    assert seen == []
+
+
+def test_ending_what_is_over_disturbs_nobody(transport: BulkTransport, content: int) -> None:
+    with Peer(peer.echo([])) as server:
+        abort = Abort()
+        transport.handle_request(request(server.url, content, 10, abort))
+        abort()
+        assert transport.handle_request(request(server.url, content, 10)).status_code == 200
+        assert len(server.connections) == 1
+
+
+def test_closing_hangs_up_what_is_idle(content: int) -> None:
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.request()
+        connection.send(OK)
+        connection.wait_for_the_end()
+        over.set()
+
+    with Peer(script) as server:
+        made = BulkTransport()
+        made.handle_request(request(server.url, content, 10))
+        made.close()
+        assert over.wait(peer.PATIENCE)
+        made.close()
+
+
+def test_a_body_of_plain_bytes_is_taken_too(transport: BulkTransport) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    with Peer(peer.echo(seen)) as server, httpx.Client(transport=transport, trust_env=False) as client:
+        assert client.put(f"{server.url}/x", content=b"plain").text == "ok"
+        assert client.get(f"{server.url}/y").text == "ok"
+    assert [body for _, body in seen] == [b"plain", b""]
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-keyout", str(path), "-out", str(path) + ".crt",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def encrypted(certificate: Path, seen: list[tuple[bytes, bytes]]) -> Any:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+
+    def script(connection: Connection) -> None:
+        with suppress(ssl.SSLError):
+            connection.sock = context.wrap_socket(connection.sock, server_side=True)
+            peer.echo(seen)(connection)
+
+    return script
+
+
+def test_bytes_arrive_through_tls_and_its_connection_is_used_again(certificate: Path, content: int) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    transport = BulkTransport(ssl.create_default_context(cafile=f"{certificate}.crt"))
+    with Peer(encrypted(certificate, seen)) as server:
+        url = server.url.replace("http", "https")
+        for length in (0, 3 * MIB + 1):
+            assert transport.handle_request(request(url, content, length, before=b"<", after=b">")).status_code == 200
+        assert len(server.connections) == 1
+        transport.close()
+    assert [body for _, body in seen] == [b"<>", b"<" + os.pread(content, 3 * MIB + 1, 0) + b">"]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path, content: int) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    transport = BulkTransport()
+    with Peer(encrypted(certificate, seen)) as server:
+        with pytest.raises(httpx.ConnectError, match="(?i)certificate"):
+            transport.handle_request(request(server.url.replace("http", "https"), content, 10))
+    assert seen == []
+
+
+def test_a_peer_that_never_finishes_the_handshake_is_given_up(content: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        transport = BulkTransport()
+        asked = request(f"https://127.0.0.1:{silent.getsockname()[1]}", content, 10)
+        asked.extensions["timeout"]["connect"] = 0.2
+        with pytest.raises(httpx.ConnectTimeout):
+            transport.handle_request(asked)

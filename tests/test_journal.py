@@ -1,0 +1,848 @@
+"""Jobs, on each database there is; and a machine that drives them against a dictionary."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import journals
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from journals import WORKER, Book, file, in_file
+from sqlalchemy import URL, event
+
+from dumbwaiter.catalog import Catalog
+from dumbwaiter.journal import LEASE, Candidate, Known, LostLease
+from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
+from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
+from dumbwaiter.store.database import journal_url
+
+database = journals.database
+postgres = journals.postgres
+book = journals.book
+sqlite_book = journals.sqlite_book
+
+NOW = 1000.0
+RAW = b"raw \xff\x80 name".decode("utf-8", "surrogateescape")
+
+
+def states(book: Book) -> dict[int, str]:
+    return {row.id: row.state for row in book.rows("SELECT id, state FROM jobs ORDER BY id")}
+
+
+def claimed(book: Book, now: float = NOW, limit: int = 100, worker: str = WORKER, paused: tuple[str, ...] = ()) -> list[int]:
+    return [job.id for job in book.claim(worker, now, limit, paused)]
+
+
+# Enqueue
+
+
+def test_a_new_version_is_a_pending_job_due_now(book: Book) -> None:
+    (id_,) = book.enqueue([Candidate("w", "a/film.mov", "vod", Stamp(7, 10, 2, 3))], NOW)
+    (job,) = book.claim(WORKER, NOW, 10)
+    assert job == Job(
+        id_, "w", "a/film.mov", "vod", Stamp(7, 10, 2, 3), State.PENDING, due_at=NOW, created_at=NOW, updated_at=NOW
+    )
+
+
+def test_the_same_version_makes_no_second_job(book: Book) -> None:
+    first = book.enqueue([file("a"), file("b")], NOW)
+    assert book.enqueue([file("a"), file("b"), file("c")], NOW + 1) != first
+    assert book.enqueue([file("a"), file("a")], NOW + 2) == []
+    assert len(states(book)) == 3
+
+
+@pytest.mark.parametrize("change", ["inode", "size", "mtime_ns", "ctime_ns"])
+def test_each_part_of_a_stamp_makes_another_version(book: Book, change: str) -> None:
+    one = file("a")
+    other = one._replace(stamp=one.stamp._replace(**{change: 99}))
+    ids = book.enqueue([one, other], NOW)
+    assert states(book) == {ids[0]: "superseded", ids[1]: "pending"}
+
+
+def test_an_older_version_that_nobody_works_on_is_superseded(book: Book) -> None:
+    old = book.named("a", NOW)
+    book.delay(WORKER, old, NOW, due_at=NOW + 5, error="later", attempts=1)
+    other_path, other_provider, other_watch = (
+        book.pending("b"),
+        book.pending("a", provider="art"),
+        book.pending("a", watch="v"),
+    )
+    new = book.pending("a", NOW + 10, version=2)
+    assert states(book) == {
+        old: "superseded",
+        other_path: "pending",
+        other_provider: "pending",
+        other_watch: "pending",
+        new: "pending",
+    }
+    row = book.row(old)
+    assert (row.error, row.grant, row.checkpoint, row.updated_at) == (REPLACED, None, None, NOW + 10)
+
+
+def test_a_rejected_version_is_superseded_by_a_newer_one(book: Book) -> None:
+    old = book.leased("a", NOW)
+    book.reject(WORKER, old, NOW, error="too large")
+    new = book.pending("a", version=2)
+    assert states(book) == {old: "superseded", new: "pending"}
+
+
+def test_a_version_that_somebody_works_on_is_left_to_him(book: Book) -> None:
+    old = book.leased("a", NOW)
+    book.pending("a", NOW, version=2)
+    assert states(book)[old] == "pending"
+    book.name(WORKER, old, NOW, key="k", grant=None)
+
+
+@pytest.mark.parametrize("end", ["stored", "done"])
+def test_what_is_at_the_remote_is_never_superseded(book: Book, end: str) -> None:
+    old = getattr(book, end)("a", NOW)
+    book.release(WORKER, old)
+    book.pending("a", version=2)
+    assert states(book)[old] == end
+
+
+def test_only_a_version_that_was_gone_comes_back_to_life(book: Book) -> None:
+    ends: dict[str, Callable[[int], Any]] = {
+        "gone": lambda id_: book.supersede(WORKER, id_, NOW, reason=GONE),
+        "replaced": lambda id_: book.supersede(WORKER, id_, NOW, reason=REPLACED),
+        "forgotten": lambda id_: book.forget([id_], NOW),
+        "rejected": lambda id_: book.reject(WORKER, id_, NOW, error="never"),
+    }
+    ids = {}
+    for name, end in ends.items():
+        ids[name] = book.named(name, NOW)
+        end(ids[name])
+    ids["done"] = book.done("done", NOW)
+    before = states(book)
+    assert book.enqueue([file(name) for name in ids], NOW + 50) == [ids["gone"]]
+    assert states(book) == before | {ids["gone"]: "pending"}
+    (job,) = book.claim(WORKER, NOW + 50, 10)
+    assert (job.id, job.due_at, job.error, job.grant, job.checkpoint) == (ids["gone"], NOW + 50, None, None, None)
+
+
+def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
+    path = f"{RAW}/a b/{RAW}"
+    id_ = book.pending(path)
+    assert book.known("w", f"{RAW}/a b") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
+    (job,) = book.claim(WORKER, NOW, 10)
+    assert job.path == path
+    assert book.enqueue([file(path)], NOW) == []
+
+
+def test_a_version_beyond_2_gib_and_the_year_2200_is_held(book: Book) -> None:
+    stamp = Stamp(2**63 - 1, 2**53, 2**62, 2**63 - 1)
+    book.enqueue([Candidate("w", "a", "vod", stamp)], NOW)
+    assert book.claim(WORKER, NOW, 1)[0].stamp == stamp
+
+
+# Known
+
+
+def test_the_latest_version_of_each_file_of_a_folder_is_known(book: Book) -> None:
+    book.pending("f/a")
+    newest = book.pending("f/a", version=2)
+    done = book.done("f/b", NOW)
+    book.pending("f/deep/c")
+    book.pending("other")
+    book.pending("f/a", watch="v")
+    assert book.known("w", "f") == {
+        "a": Known(newest, Stamp(7, 10, 2, 2), State.PENDING, None),
+        "b": Known(done, Stamp(7, 10, 1, 1), State.DONE, "xxh3:00"),
+    }
+    assert set(book.known("w", "")) == {"other"}
+    assert book.known("w", "nothing") == {}
+
+
+def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
+    id_ = book.done("a", NOW)
+    other = book.done("b", NOW)
+    touched = Stamp(7, 10, 1, 999)
+    book.touch(id_, touched, NOW + 5)
+    assert book.known("w", "")["a"].stamp == touched
+    assert book.enqueue([Candidate("w", "a", "vod", touched)], NOW) == []
+    stamps = {entry.path: entry.stamp for entry in book.catalog.history()}
+    assert stamps == {"a": touched, "b": Stamp(7, 10, 1, 1)}
+    assert book.row(other).ctime_ns == 1
+
+
+# Claim
+
+
+def test_a_job_is_leased_to_one_worker(book: Book) -> None:
+    ids = book.enqueue([file("a"), file("b"), file("c")], NOW)
+    assert claimed(book, limit=2, worker="one") == ids[:2]
+    assert claimed(book, worker="two") == ids[2:]
+    assert claimed(book, worker="three") == []
+    assert [book.row(id_).lease for id_ in ids] == ["one", "one", "two"]
+
+
+def test_what_is_due_longest_is_claimed_first_and_nothing_before_its_time(book: Book) -> None:
+    late, early, never = (book.pending(name, now) for name, now in (("a", 30.0), ("b", 10.0), ("c", 50.0)))
+    assert claimed(book, 9.0) == []
+    assert claimed(book, 30.0) == [early, late]
+    assert claimed(book, 49.9) == []
+    assert claimed(book, 50.0) == [never]
+
+
+def test_equal_times_are_claimed_in_their_order(book: Book) -> None:
+    ids = book.enqueue([file(f"{number}") for number in range(20)], NOW)
+    assert claimed(book, limit=5) + claimed(book, limit=15) == ids
+
+
+def test_no_job_of_a_paused_provider_is_claimed(book: Book) -> None:
+    vod, art, news = (book.pending(provider, provider=provider) for provider in ("vod", "art", "news"))
+    assert claimed(book, paused=("vod", "news")) == [art]
+    assert claimed(book, paused=("vod",)) == [news]
+    assert claimed(book) == [vod]
+
+
+def test_only_open_jobs_are_claimed(book: Book) -> None:
+    stored = book.stored("a", NOW)
+    book.done("b", NOW)
+    rejected = book.leased("c", NOW)
+    book.reject(WORKER, rejected, NOW, error="no")
+    superseded = book.leased("d", NOW)
+    book.supersede(WORKER, superseded, NOW, reason=GONE)
+    book.release(WORKER, stored)
+    assert claimed(book) == [stored]
+
+
+def test_a_lease_that_ran_out_is_anybodys(book: Book) -> None:
+    id_ = book.leased(now=NOW, worker="dead")
+    assert claimed(book, NOW + LEASE, worker="next") == []
+    assert claimed(book, NOW + LEASE + 0.1, worker="next") == [id_]
+    with pytest.raises(LostLease):
+        book.name("dead", id_, NOW, key="k", grant=None)
+
+
+def test_every_transition_of_the_worker_renews_his_lease(book: Book) -> None:
+    id_ = book.leased(now=NOW)
+    for number, transition in enumerate(
+        (
+            lambda now: book.name(WORKER, id_, now, key="k", grant=None),
+            lambda now: book.advance(WORKER, id_, now, checkpoint="{}", sent=1, more=1, again=0),
+            lambda now: book.store(WORKER, id_, now, receipt=Receipt("k"), digest="d", more=1, again=0),
+        )
+    ):
+        now = NOW + (number + 1) * LEASE
+        transition(now)
+        assert claimed(book, now + LEASE, worker="next") == []
+
+
+def test_a_released_job_is_as_it_was(book: Book) -> None:
+    id_ = book.named(now=NOW)
+    before = book.row(id_)._asdict()
+    book.release("somebody else", id_)
+    assert book.row(id_)._asdict() == before
+    book.release(WORKER, id_)
+    assert book.row(id_)._asdict() == before | {"lease": None, "lease_until": None}
+    assert claimed(book) == [id_]
+
+
+def test_all_leases_of_an_installation_end_together(database: URL) -> None:
+    with Book(database) as mine, Book(database, "beef") as other:
+        ids = mine.enqueue([file("a"), file("b")], NOW)
+        theirs = other.leased("c", NOW)
+        claimed(mine)
+        assert mine.release_all() == 2
+        assert claimed(mine, worker="next") == ids
+        assert other.row(theirs).lease == WORKER
+
+
+def test_an_installation_sees_its_own_jobs_only(database: URL) -> None:
+    with Book(database) as mine, Book(database, "beef") as other:
+        id_ = mine.pending("a")
+        assert other.enqueue([file("a")], NOW) != []
+        assert claimed(mine) == [id_]
+        assert len(claimed(other)) == 1
+        assert claimed(other) == []
+        assert other.retry(None, NOW) == other.forget([id_], NOW) == 0
+        mine.count(grants_requested=2)
+        assert (mine.counters(), other.counters()) == ({"grants_requested": 2}, {})
+
+
+def test_the_next_job_that_is_due_is_known(book: Book) -> None:
+    assert book.next_due() is None
+    book.pending("a", 50.0)
+    art = book.pending("b", 20.0, provider="art")
+    book.done("c", 1.0)
+    assert book.next_due() == 20.0
+    assert book.next_due(["art"]) == 50.0
+    assert book.next_due(["art", "vod"]) is None
+    assert claimed(book, 20.0) == [art]
+    assert book.next_due() == 50.0
+
+
+# A worker's transitions
+
+
+def test_a_name_is_settled_with_its_ticket(book: Book) -> None:
+    id_ = book.leased(now=NOW)
+    book.name(WORKER, id_, NOW + 1, key="a/键", grant='{"t":1}')
+    row = book.row(id_)
+    assert (row.state, row.key, row.grant, row.updated_at) == ("pending", "a/键", '{"t":1}', NOW + 1)
+
+
+def test_a_checkpoint_belongs_to_its_key(book: Book) -> None:
+    id_ = book.named()
+    key = book.row(id_).key
+    book.name(WORKER, id_, NOW, key=key, grant="renewed")
+    assert (book.row(id_).checkpoint, book.row(id_).sent) == ('{"offset":4}', 4)
+    book.name(WORKER, id_, NOW, key="another object", grant="new")
+    assert (book.row(id_).checkpoint, book.row(id_).sent) == (None, 0)
+
+
+def test_an_advance_is_counted(book: Book) -> None:
+    id_ = book.leased(now=NOW)
+    book.delay(WORKER, id_, NOW, due_at=NOW, error="trouble", attempts=3)
+    claimed(book)
+    book.advance(WORKER, id_, NOW, checkpoint="1", sent=4, more=4, again=0)
+    book.advance(WORKER, id_, NOW + 1, checkpoint="2", sent=9, more=5, again=2)
+    row = book.row(id_)
+    assert (row.checkpoint, row.sent, row.resent, row.attempts, row.error) == ("2", 9, 2, 0, None)
+    assert book.counters() == {"bytes_sent": 9, "bytes_resent": 2}
+
+
+def test_a_delay_keeps_the_place_and_ends_the_lease(book: Book) -> None:
+    id_ = book.named()
+    book.delay(WORKER, id_, NOW, due_at=NOW + 60, error="the network is down", attempts=2)
+    row = book.row(id_)
+    assert (row.due_at, row.error, row.attempts, row.lease) == (NOW + 60, "the network is down", 2, None)
+    assert (row.grant, row.checkpoint, row.sent) == ('{"ticket":"secret ticket"}', '{"offset":4}', 4)
+    assert claimed(book, NOW + 59) == []
+    assert claimed(book, NOW + 60) == [id_]
+
+
+def test_a_delay_may_drop_the_ticket_or_the_place(book: Book) -> None:
+    one, other = book.named("a"), book.named("b")
+    book.delay(WORKER, one, NOW, due_at=NOW, error="e", attempts=1, new_grant=True)
+    book.delay(WORKER, other, NOW, due_at=NOW, error="e", attempts=1, from_start=True)
+    assert (book.row(one).grant, book.row(one).checkpoint, book.row(one).sent) == (None, '{"offset":4}', 4)
+    row = book.row(other)
+    assert (row.checkpoint, row.sent, row.resent) == (None, 0, 4)
+    assert row.grant is not None
+    assert book.counters() == {"bytes_sent": 8, "bytes_resent": 4}
+
+
+def test_a_stored_file_has_its_receipt_and_no_secret(book: Book) -> None:
+    id_ = book.named(now=NOW)
+    receipt = Receipt("final/key", "etag", "http://x/y", "md5", {"vid": "7", "名": "值"})
+    book.store(WORKER, id_, NOW + 1, receipt=receipt, digest="xxh3:ab", more=6, again=1)
+    row = book.row(id_)
+    assert (row.state, row.key, row.digest) == ("stored", "final/key", "xxh3:ab")
+    assert (row.sent, row.resent, row.grant, row.checkpoint) == (10, 1, None, None)
+    assert book.counters() == {"bytes_sent": 10, "bytes_resent": 1}
+    book.release(WORKER, id_)
+    (job,) = book.claim(WORKER, NOW + 1, 1)
+    assert job.receipt == receipt
+
+
+def test_a_follow_up_goes_on_from_its_note(book: Book) -> None:
+    id_ = book.stored(now=NOW)
+    one, other = (Receipt("k", facts={"task": task}) for task in "12")
+    book.note(WORKER, id_, NOW, receipt=one, due_at=NOW + 5, error="not yet")
+    assert claimed(book, NOW + 4) == []
+    (job,) = book.claim(WORKER, NOW + 5, 1)
+    assert (job.state, job.receipt, job.error, job.attempts) == (State.STORED, one, "not yet", 1)
+    book.note(WORKER, id_, NOW, receipt=other, due_at=NOW + 5, error=None)
+    (job,) = book.claim(WORKER, NOW + 5, 1)
+    assert (job.receipt, job.error, job.attempts) == (other, None, 2)
+
+
+def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
+    id_ = book.stored("a/film.mov", NOW)
+    seen: list[int] = []
+    event.listen(book.engine, "commit", lambda connection: seen.append(1))
+    book.finish(WORKER, id_, NOW + 9, receipt=Receipt("k/1", "etag", "http://x/1", "size", {"vid": "7"}))
+    assert len(seen) == 1
+    (entry,) = book.catalog.history()
+    assert entry == Entry(
+        entry.id, "vod", "k/1", "w", "a/film.mov", Stamp(7, 10, 1, 1), NOW + 9, "http://x/1", "etag", "size", {"vid": "7"}
+    )
+    row = book.row(id_)
+    assert (row.state, row.lease, row.grant, row.error, row.attempts) == ("done", None, None, None, 0)
+
+
+def test_what_a_provider_made_of_a_file_is_catalogued_beside_it(book: Book) -> None:
+    id_ = book.stored("a/photo.jpg", NOW)
+    made = Receipt("k/2", url="http://x/2", label="watermark", size=77)
+    book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=[made])
+    found = {entry.path: (entry.key, entry.size) for entry in book.catalog.history()}
+    assert found == {"a/photo.jpg": ("k/1", 10), "a/photo.watermark.jpg": ("k/2", 77)}
+    plain = book.stored("a/README", NOW)
+    book.finish(WORKER, plain, NOW, receipt=Receipt("k/3"), results=[Receipt("k/4", label="small")])
+    assert book.catalog.find("files/w/a/README.small") is not None
+
+
+def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    id_ = book.stored(now=NOW)
+
+    def broken(*_values: object) -> None:
+        raise RuntimeError("no entry")
+
+    monkeypatch.setattr(book.journal, "_catalogue", broken)
+    with pytest.raises(RuntimeError):
+        book.finish(WORKER, id_, NOW, receipt=Receipt("k"))
+    assert book.row(id_).state == "stored"
+    assert book.catalog.history() == []
+
+
+def test_a_rejected_job_says_why_and_keeps_no_secret(book: Book) -> None:
+    id_ = book.named()
+    book.reject(WORKER, id_, NOW, error="电影 is too large")
+    row = book.row(id_)
+    assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == (
+        "rejected", "电影 is too large", None, None, None,
+    )  # fmt: skip
+
+
+def test_a_superseded_job_says_why_and_keeps_no_secret(book: Book) -> None:
+    id_ = book.named()
+    book.supersede(WORKER, id_, NOW, reason=GONE)
+    row = book.row(id_)
+    assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == ("superseded", GONE, None, None, None)
+
+
+CALLS: dict[Event, Callable[[Book, str, int], Any]] = {
+    Event.NAME: lambda book, worker, id_: book.name(worker, id_, NOW, key="stolen", grant="g"),
+    Event.ADVANCE: lambda book, worker, id_: book.advance(worker, id_, NOW, checkpoint="c", sent=9, more=5, again=5),
+    Event.DELAY: lambda book, worker, id_: book.delay(worker, id_, NOW, due_at=1, error="e", attempts=1, from_start=True),
+    Event.STORE: lambda book, worker, id_: book.store(worker, id_, NOW, receipt=Receipt("r"), digest="d", more=1, again=1),
+    Event.NOTE: lambda book, worker, id_: book.note(worker, id_, NOW, receipt=Receipt("n"), due_at=1, error="e"),
+    Event.FINISH: lambda book, worker, id_: book.finish(worker, id_, NOW, receipt=Receipt("r")),
+    Event.SUPERSEDE: lambda book, worker, id_: book.supersede(worker, id_, NOW, reason=GONE),
+    Event.REJECT: lambda book, worker, id_: book.reject(worker, id_, NOW, error="e"),
+}  # fmt: skip
+
+
+def everything(book: Book) -> list[Any]:
+    return [book.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("jobs", "entries", "counters")]
+
+
+@pytest.mark.parametrize("event", CALLS)
+def test_who_has_lost_his_lease_changes_nothing(book: Book, event: Event) -> None:
+    make = book.stored if event in {Event.NOTE, Event.FINISH} else book.named
+    taken, free, ended = make("a"), make("b"), make("c")
+    book.release(WORKER, free)
+    book.run(lambda connection: connection.exec_driver_sql(f"UPDATE jobs SET state = 'done' WHERE id = {ended}") and None)
+    before = everything(book)
+    for worker, id_ in (("thief", taken), (WORKER, free), (WORKER, ended), (WORKER, 12345)):
+        with pytest.raises(LostLease, match=rf"^job {id_} is no longer held by {worker}$"):
+            CALLS[event](book, worker, id_)
+    assert everything(book) == before
+    CALLS[event](book, WORKER, taken)
+    assert everything(book) != before
+
+
+@pytest.mark.parametrize("event", CALLS)
+def test_an_event_holds_in_its_states_only(book: Book, event: Event) -> None:
+    for state in State:
+        id_ = book.leased(f"in {state}")
+        book.run(
+            lambda connection, state=state, id_=id_: connection.exec_driver_sql(
+                f"UPDATE jobs SET state = '{state}' WHERE id = {id_}"
+            )
+            and None
+        )
+        if state in sources(event):
+            CALLS[event](book, WORKER, id_)
+        else:
+            with pytest.raises(LostLease):
+                CALLS[event](book, WORKER, id_)
+
+
+def test_every_event_of_a_worker_is_tried_here() -> None:
+    assert set(CALLS) == set(Event) - {Event.RETRY}
+
+
+# People
+
+
+def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
+    rejected = book.leased("a", NOW)
+    book.reject(WORKER, rejected, NOW, error="no")
+    waiting = book.named("b", NOW)
+    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    stored = book.stored("c", NOW)
+    book.delay(WORKER, stored, NOW, due_at=NOW + 999, error="later", attempts=7)
+    busy = book.leased("d", NOW)
+    book.release(WORKER, rejected)
+    done = book.done("e", NOW)
+    before = states(book)
+    assert book.retry(None, NOW + 1) == 3
+    assert states(book) == before | {rejected: "pending"}
+    for id_ in (rejected, waiting, stored):
+        row = book.row(id_)
+        assert (row.due_at, row.attempts, row.error) == (NOW + 1, 0, None)
+    assert book.row(waiting).checkpoint is not None
+    assert book.row(busy).lease == WORKER
+    assert book.row(done).state == "done"
+
+
+def test_a_retry_is_for_the_named_jobs_only(book: Book) -> None:
+    ids = [book.leased(name, NOW) for name in "abc"]
+    for id_ in ids:
+        book.reject(WORKER, id_, NOW, error="no")
+    assert book.retry([], NOW) == 0
+    assert book.retry([ids[0], ids[2], 999], NOW) == 2
+    assert list(states(book).values()) == ["pending", "rejected", "pending"]
+
+
+def test_a_forgotten_job_is_taken_from_who_works_on_it_for_good(book: Book) -> None:
+    id_ = book.named()
+    assert book.forget([id_, 999], NOW) == 1
+    row = book.row(id_)
+    assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == (
+        "superseded", FORGOTTEN, None, None, None,
+    )  # fmt: skip
+    with pytest.raises(LostLease):
+        book.advance(WORKER, id_, NOW, checkpoint="c", sent=9, more=5, again=0)
+    assert book.enqueue([file("a/film.mov")], NOW) == []
+    assert book.retry(None, NOW) == 0
+
+
+def test_what_is_at_the_remote_cannot_be_forgotten(book: Book) -> None:
+    ids = [book.stored("a", NOW), book.done("b", NOW)]
+    assert book.forget(ids, NOW) == 0
+    assert list(states(book).values()) == ["stored", "done"]
+
+
+# Bookkeeping
+
+
+def test_counters_add_up_and_skip_nothing(book: Book) -> None:
+    for _ in range(3):
+        book.count(grants_requested=1, bytes_sent=2**40)
+    book.count(grants_requested=0)
+    assert book.counters() == {"grants_requested": 3, "bytes_sent": 3 * 2**40}
+
+
+def test_jobs_that_need_no_more_work_are_settled(book: Book) -> None:
+    pending, stored, done = book.pending("a"), book.stored("b"), book.done("c")
+    rejected = book.leased("d")
+    book.reject(WORKER, rejected, NOW, error="no")
+    ids = [pending, stored, done, rejected]
+    assert {job.id for job in book.settled(ids)} == {done, rejected}
+    assert book.settled([pending]) == book.settled([]) == []
+
+
+def test_many_workers_at_once_never_hold_one_job(database: URL) -> None:
+    """The journal's own thread orders them on SQLite; on PostgreSQL they may be in many processes."""
+    many = 4 if database.get_backend_name() == "postgresql" else 1
+    books = [Book(database) for _ in range(many)]
+    try:
+        books[0].enqueue([file(f"{number}") for number in range(60)], NOW)
+
+        async def claim(book: Book, worker: str) -> list[int]:
+            taken: list[int] = []
+            while found := await book.journal.claim(worker, NOW, 3):
+                taken += [job.id for job in found]
+            return taken
+
+        async def all_of_them() -> list[list[int]]:
+            return await asyncio.gather(*(claim(book, f"w{n}{m}") for n, book in enumerate(books) for m in range(4)))
+
+        taken = [id_ for ids in asyncio.run(all_of_them()) for id_ in ids]
+        assert len(taken) == len(set(taken)) == 60
+    finally:
+        for book in books:
+            book.close()
+
+
+# Plans
+
+
+def plan(book: Book, call: Callable[[], Any]) -> str:
+    """Returns how SQLite goes about the SELECTs of a call."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            statements.append((statement, parameters))
+
+    event.listen(book.engine, "before_cursor_execute", note)
+    call()
+    event.remove(book.engine, "before_cursor_execute", note)
+    assert statements
+    lines = []
+    for statement, parameters in statements:
+        rows = book.run(
+            lambda connection, s=statement, p=parameters: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {s}", p).all()
+        )
+        lines += [row.detail for row in rows]
+    return "\n".join(lines)
+
+
+def test_claiming_walks_the_index_of_what_is_due(sqlite_book: Book) -> None:
+    way = plan(sqlite_book, lambda: sqlite_book.claim(WORKER, NOW, 4, ["art"]))
+    assert "SEARCH jobs USING INDEX jobs_due (host=? AND due_at<?)" in way
+    assert "TEMP B-TREE" not in way
+    assert "SCAN jobs" not in way
+
+
+def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> None:
+    way = plan(sqlite_book, lambda: sqlite_book.next_due(["art"]))
+    assert "SEARCH jobs USING INDEX jobs_due (host=?)" in way
+    assert "SCAN jobs" not in way
+
+
+def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
+    way = plan(sqlite_book, lambda: sqlite_book.known("w", "a"))
+    assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way
+
+
+# A machine
+
+
+class Model:
+    """One job as a dictionary would have it."""
+
+    def __init__(self, candidate: Candidate, due_at: float) -> None:
+        self.candidate = candidate
+        self.state = "pending"
+        self.due_at = due_at
+        self.lease: str | None = None
+        self.lease_until = 0.0
+        self.error: str | None = None
+        self.sent = 0
+        self.resent = 0
+        self.attempts = 0
+        self.key: str | None = None
+        self.secret = False
+        self.checkpoint = False
+
+    def free(self) -> None:
+        self.lease = None
+
+    def end(self, state: str, error: str | None) -> None:
+        self.state, self.error, self.lease, self.secret, self.checkpoint = state, error, None, False, False
+
+
+paths = st.sampled_from(["a", "a b", "a/x", "b/ü", RAW])
+workers = st.sampled_from(["one", "two"])
+
+
+class Machine(RuleBasedStateMachine):
+    """Drives a journal in SQLite; a dictionary says what should be in it."""
+
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.book = Book(in_file(Path(self.folder.name)))
+        self.now = 0.0
+        self.model: dict[int, Model] = {}
+        self.catalogued: dict[str, tuple[str, int]] = {}  # key -> path, job
+
+    def teardown(self) -> None:
+        self.book.close()
+        self.folder.cleanup()
+
+    # Steps
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, LEASE + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(target=jobs, path=paths, version=st.integers(1, 3))
+    def sees(self, path: str, version: int) -> int:
+        candidate = file(path, version=version)
+        made = self.book.enqueue([candidate], self.now)
+        known = next((id_ for id_, job in self.model.items() if job.candidate == candidate), None)
+        if known is not None and (self.model[known].state, self.model[known].error) != ("superseded", GONE):
+            assert made == []
+            return known
+        (id_,) = made
+        if known is not None:
+            assert id_ == known
+            revived = self.model[known]
+            revived.state, revived.due_at, revived.error = "pending", self.now, None
+        else:
+            self.model[id_] = Model(candidate, self.now)
+        for other, job in self.model.items():
+            if (
+                other != id_
+                and job.candidate.path == path
+                and job.state in {"pending", "rejected"}
+                and job.lease is None
+            ):
+                job.end("superseded", REPLACED)
+        return id_
+
+    @rule(worker=workers, limit=st.integers(1, 3))
+    def claims(self, worker: str, limit: int) -> None:
+        due = [
+            (job.due_at, id_)
+            for id_, job in self.model.items()
+            if job.state in {"pending", "stored"}
+            and job.due_at <= self.now
+            and (job.lease is None or job.lease_until < self.now)
+        ]
+        expected = [id_ for _, id_ in sorted(due)[:limit]]
+        assert [job.id for job in self.book.claim(worker, self.now, limit)] == expected
+        for id_ in expected:
+            self.model[id_].lease = worker
+            self.model[id_].lease_until = self.now + LEASE
+
+    def _tries(self, event: Event, worker: str, id_: int, call: Callable[[], Any]) -> Model | None:
+        """Makes a worker's transition; returns the job if it must have been made."""
+        job = self.model[id_]
+        if job.lease == worker and State(job.state) in sources(event):
+            call()
+            return job
+        with pytest.raises(LostLease):
+            call()
+        return None
+
+    @rule(id_=jobs, worker=workers, key=st.sampled_from(["k1", "k2"]))
+    def names(self, id_: int, worker: str, key: str) -> None:
+        key = f"{key} of {id_}"
+        call = lambda: self.book.name(worker, id_, self.now, key=key, grant="ticket")  # noqa: E731
+        if (job := self._tries(Event.NAME, worker, id_, call)) is not None:
+            if job.key != key:
+                job.checkpoint, job.sent = False, 0
+            job.key, job.secret, job.lease_until = key, True, self.now + LEASE
+
+    @rule(id_=jobs, worker=workers, sent=st.integers(0, 10), again=st.integers(0, 3))
+    def advances(self, id_: int, worker: str, sent: int, again: int) -> None:
+        call = lambda: self.book.advance(worker, id_, self.now, checkpoint="c", sent=sent, more=1, again=again)  # noqa: E731
+        if (job := self._tries(Event.ADVANCE, worker, id_, call)) is not None:
+            job.sent, job.checkpoint, job.attempts, job.error = sent, True, 0, None
+            job.resent += again
+            job.lease_until = self.now + LEASE
+
+    @rule(id_=jobs, worker=workers, later=st.integers(0, 50), grant=st.booleans(), start=st.booleans())
+    def delays(self, id_: int, worker: str, later: int, grant: bool, start: bool) -> None:
+        call = lambda: self.book.delay(  # noqa: E731
+            worker, id_, self.now, due_at=self.now + later, error="later", attempts=self.model[id_].attempts + 1,
+            new_grant=grant, from_start=start,
+        )  # fmt: skip
+        if (job := self._tries(Event.DELAY, worker, id_, call)) is not None:
+            job.due_at, job.error, job.attempts = self.now + later, "later", job.attempts + 1
+            job.secret = job.secret and not grant
+            if start:
+                job.checkpoint = False
+                job.resent, job.sent = job.resent + job.sent, 0
+            job.free()
+
+    @rule(id_=jobs, worker=workers)
+    def stores(self, id_: int, worker: str) -> None:
+        receipt = Receipt(f"stored {id_}")
+        call = lambda: self.book.store(worker, id_, self.now, receipt=receipt, digest="d", more=1, again=1)  # noqa: E731
+        if (job := self._tries(Event.STORE, worker, id_, call)) is not None:
+            job.state, job.key, job.sent, job.attempts, job.error = "stored", receipt.key, 10, 0, None
+            job.resent += 1
+            job.secret = job.checkpoint = False
+            job.lease_until = self.now + LEASE
+
+    @rule(id_=jobs, worker=workers, later=st.integers(0, 50))
+    def notes(self, id_: int, worker: str, later: int) -> None:
+        call = lambda: self.book.note(worker, id_, self.now, receipt=Receipt("n"), due_at=self.now + later, error="not yet")  # noqa: E731
+        if (job := self._tries(Event.NOTE, worker, id_, call)) is not None:
+            job.due_at, job.error, job.attempts = self.now + later, "not yet", job.attempts + 1
+            job.free()
+
+    @rule(id_=jobs, worker=workers)
+    def finishes(self, id_: int, worker: str) -> None:
+        key = self.model[id_].key or "none"
+        call = lambda: self.book.finish(worker, id_, self.now, receipt=Receipt(key))  # noqa: E731
+        if (job := self._tries(Event.FINISH, worker, id_, call)) is not None:
+            job.state, job.attempts, job.error = "done", 0, None
+            job.free()
+            self.catalogued[key] = (job.candidate.path, id_)
+
+    @rule(id_=jobs, worker=workers)
+    def rejects(self, id_: int, worker: str) -> None:
+        if (job := self._tries(Event.REJECT, worker, id_, lambda: self.book.reject(worker, id_, self.now, error="no"))) is not None:
+            job.end("rejected", "no")
+
+    @rule(id_=jobs, worker=workers, reason=st.sampled_from([GONE, REPLACED]))
+    def supersedes(self, id_: int, worker: str, reason: str) -> None:
+        call = lambda: self.book.supersede(worker, id_, self.now, reason=reason)  # noqa: E731
+        if (job := self._tries(Event.SUPERSEDE, worker, id_, call)) is not None:
+            job.end("superseded", reason)
+
+    @rule(id_=jobs, worker=workers)
+    def releases(self, id_: int, worker: str) -> None:
+        self.book.release(worker, id_)
+        if self.model[id_].lease == worker:
+            self.model[id_].free()
+
+    @rule(everything=st.booleans(), id_=jobs)
+    def retries(self, everything: bool, id_: int) -> None:
+        chosen = [
+            job
+            for number, job in self.model.items()
+            if (everything or number == id_) and job.lease is None and State(job.state) in sources(Event.RETRY)
+        ]
+        assert self.book.retry(None if everything else [id_], self.now) == len(chosen)
+        for job in chosen:
+            job.state = "stored" if job.state == "stored" else "pending"
+            job.due_at, job.attempts, job.error = self.now, 0, None
+
+    @rule(id_=consumes(jobs))
+    def forgets(self, id_: int) -> None:
+        job = self.model[id_]
+        expected = job.state in {"pending", "rejected"}
+        assert self.book.forget([id_], self.now) == expected
+        if expected:
+            job.end("superseded", FORGOTTEN)
+
+    @rule()
+    def is_killed(self) -> None:
+        """A new process on the same file: what was committed is there, and no lease is worth anything."""
+        self.book.close()
+        self.book = Book(journal_url(self.folder.name))
+        self.book.release_all()
+        for job in self.model.values():
+            job.free()
+
+    # What always holds
+
+    @invariant()
+    def the_journal_is_the_dictionary(self) -> None:
+        rows = {row.id: row for row in self.book.rows("SELECT * FROM jobs")}
+        assert rows.keys() == self.model.keys()
+        for id_, job in self.model.items():
+            row = rows[id_]
+            found = (row.state, row.due_at, row.lease, row.error, row.sent, row.resent, row.attempts, row.key)
+            assert found == (
+                job.state, job.due_at, job.lease, job.error, job.sent, job.resent, job.attempts, job.key,
+            ), id_  # fmt: skip
+            assert (row.grant is not None, row.checkpoint is not None) == (job.secret, job.checkpoint)
+
+    @invariant()
+    def no_ended_job_keeps_a_secret_or_a_lease(self) -> None:
+        assert not self.book.rows(
+            "SELECT id FROM jobs WHERE state NOT IN ('pending', 'stored') "
+            "AND (\"grant\" IS NOT NULL OR checkpoint IS NOT NULL OR lease IS NOT NULL)"
+        )
+
+    @invariant()
+    def the_catalog_is_what_is_done(self) -> None:
+        entries = self.book.catalog.history(1000)
+        assert {entry.key: entry.path for entry in entries} == {key: path for key, (path, _) in self.catalogued.items()}
+        done = {id_ for id_, job in self.model.items() if job.state == "done"}
+        assert done == {id_ for _, id_ in self.catalogued.values()}
+
+    @invariant()
+    def one_version_of_a_path_is_current(self) -> None:
+        shown = [node.file for node in _files(self.book.catalog, "files/w")]
+        assert len({entry.path for entry in shown}) == len(shown)
+        assert {entry.path for entry in shown} == {path for path, _ in self.catalogued.values()}
+
+
+def _files(catalog: Catalog, folder: str) -> list[Any]:
+    found = []
+    for node in catalog.children(folder):
+        found += _files(catalog, f"{folder}/{node.name}") if node.folder else [node]
+    return found
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
