@@ -1,10 +1,11 @@
 """What every broker is, with the defaults of a vendor that asks for nothing special."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from dumbwaiter.doors import Desk
-from dumbwaiter.model import Ask, FollowUp, Grant, Receipt
+from dumbwaiter.errors import Reject
+from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Receipt
 
 
 class Broker(ABC):
@@ -13,6 +14,7 @@ class Broker(ABC):
     requests: float = 20.0  # a second, that the vendor lets one account make of its API
     uploads: float | None = None  # a second, where the vendor counts those too
     batch: int = 1  # files that one call can ask for
+    warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start
 
     @abstractmethod
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
@@ -21,14 +23,29 @@ class Broker(ABC):
         What comes after those is kept for later asks; such a grant must be good for any file.
         """
 
+    def fit(self, grant: Grant, ask: Ask) -> Grant:
+        """Returns a grant that is good for many files as one file needs it, the same each time. May raise `Reject`."""
+        return grant
+
     async def resume(self, grant: Grant, desk: Desk) -> Grant:
         """Returns a grant from the journal as it can be used now."""
         return grant
 
     async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
-        """Returns a receipt if the provider shows the object whole, None if it does not, or not yet."""
+        """Returns a receipt if the provider shows the object whole, None if it does not, or not yet.
+
+        Where an upload has to be committed, this commits it, and may be called again.
+        """
         return None
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Does what is left to do at the vendor once the file is stored; `tries` counts the earlier calls."""
         return FollowUp(receipt)
+
+    async def claim(self, entry: Entry, intend: Callable[[], Awaitable[None]], desk: Desk) -> Receipt:
+        """Fetches what the vendor sells beside a stored file, at a person's word only; the result has a label.
+
+        `intend` is awaited right before the one call that costs: it makes the intention durable. `Blocked`, `Reject`
+        and a void `Retry` say that the call cost nothing; after any other failure it may have.
+        """
+        raise Reject("this provider has nothing to claim")

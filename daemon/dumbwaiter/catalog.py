@@ -112,11 +112,11 @@ class Catalog:
             folders = {name: Node(name) for name in _folders(connection, tree, inner)}
             files: dict[str, Node] = {}
             for row in connection.execute(
-                select(tree.table).where(tree.shown, tree.parent == inner).order_by(tree.name)
+                select(tree.table).where(tree.shown, tree.parent == inner).order_by(tree.name, tree.table.c.id)
             ):
                 node = _node(row, tree)
                 name = f"{node.name}{HIDDEN}" if node.name in folders else node.name
-                files.setdefault(name, Node(name, node.file))  # several jobs may stand for one path
+                files[name] = Node(name, node.file)  # several jobs may stand for one path: the newest counts
         return [*folders.values(), *files.values()]
 
     def changed_at(self, path: str) -> float:
@@ -158,7 +158,10 @@ def _has_below(connection: Connection, tree: _Tree, folder: str) -> bool:
 
 def _file(connection: Connection, tree: _Tree, parent: str, name: str) -> Row[Any] | None:
     return connection.execute(
-        select(tree.table).where(tree.shown, tree.parent == parent, tree.name == name).limit(1)
+        select(tree.table)
+        .where(tree.shown, tree.parent == parent, tree.name == name)
+        .order_by(tree.table.c.id.desc())
+        .limit(1)
     ).first()
 
 

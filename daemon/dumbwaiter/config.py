@@ -18,6 +18,8 @@ from msgspec import Struct, field
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Secret
+from dumbwaiter.wire.hmac_token import LIFE_MAX
+from dumbwaiter.wire.recipe import Expression, Stored
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
 RESERVED = "put"  # the watch of files named on the command line
@@ -128,12 +130,157 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
     cdn: str = "http://{bucket}.nosdn.127.net"  # where public objects are read
 
 
-Provider = NetEase  # a union, tagged by broker
+class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a grant is asked for. Blanks: {key} {name} {path} {size} {mime} {seed} {uuid} {secret.NAME}."""
+
+    url: str
+    method: Literal["GET", "POST", "PUT"] = "POST"
+    headers: dict[str, str] = {}
+    body: str | dict[str, Any] | None = None  # a table is sent as JSON
+
+
+class RecipeReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where in the reply a grant stands."""
+
+    url: Expression
+    grants: Expression = Expression("@")  # a list of grants, or the only one; the others are looked up in each
+    token: Expression | None = None
+    fields: Expression | None = None  # of the form; for PUT its headers
+    key: Expression | None = None
+    link: Expression | None = None
+    expires_at: Expression | None = None
+    expires_in: Expression | None = None
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="recipe"):
+    """A provider described here, without code."""
+
+    transport: Literal["form", "put", "qiniu", "oss"]
+    request: RecipeRequest
+    reply: RecipeReply
+    stored: Stored = Stored()
+    secrets: dict[str, Source] = {}
+    token_field: str = "token"  # noqa: S105 - a field's name
+    file_field: str = "file"
+    many: bool = False  # one grant serves many files
+    life: Duration | None = None  # of a grant that does not say
+    requests: float = 20.0  # a second
+
+
+class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jimeng"):
+    """Jimeng or Dreamina: a session cookie gives temporary keys for ImageX. A token "us-…" is the international one's."""
+
+    refresh_token: Source
+    api: str | None = None  # signs in; by default the vendor's own of the token's region
+    imagex: str | None = None  # by default what signing in names
+    region: str | None = None  # as the keys are used; by default what signing in names
+    multipart: Literal["gateway", "plain", "v1"] = "gateway"  # how large files are sent: three ways, one of them known
+    web_version: str | None = None  # of the page that we sign in as (international)
+    da_version: str | None = None
+
+
+class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="careyshop"):
+    """CareyShop: an administrator's sign-in gives tokens for the shop's own disk, Qiniu or Aliyun OSS."""
+
+    api: str  # with its version: "https://shop.example/api/v1"
+    app_key: str
+    app_secret: Source
+    username: str
+    password: Source
+    module: Literal["", "careyshop", "qiniu", "aliyun"] = ""  # empty: the shop's default
+    terminal: Literal["web", "app"] = "web"  # app: temporary credentials for OSS, and parts for large files
+    request: Literal["post", "get"] = "post"  # how the shop is asked
+    parent: int = 0  # number of the directory in the shop that files are listed in
+    platform: str = ""  # name of the sign-in; a second one of the same name ends the first
+    endpoint: str = ""  # of OSS for app, without the bucket; by default the shop is asked
+    region: str = ""  # of OSS for signature v4; by default the endpoint's
+    signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
+    addressing: Literal["virtual", "path"] = "virtual"  # where the bucket stands: in the host name, or in the path
+
+
+FORBIDDEN = re.compile(r"\$[({][^)}]*[)}]")  # Qiniu would fill it in; Jiandaoyun refuses it
+BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key")
+
+
+class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jiandaoyun"):
+    """Jiandaoyun: files as attachments in the records of one form."""
+
+    api_key: Source
+    app_id: str
+    entry_id: str  # of the form
+    record: Literal["per-file", "none"] | None = None  # by default a record per file, once `attachment` is set
+    attachment: str = ""  # the field that takes the file
+    values: dict[str, str] = {}  # by field: text with {path} {name} {folder} {watch} {size} {mime} {hash} {key}
+    transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
+    start_workflow: bool = False  # of a new record
+    start_trigger: bool = False
+    api: str = "https://api.jiandaoyun.com/api"
+
+    def __post_init__(self) -> None:
+        for name in ("app_id", "entry_id", "attachment"):
+            if FORBIDDEN.search(getattr(self, name)):
+                raise ValueError(f"{name} must not hold text like ${{…}} or $(…): Jiandaoyun refuses it")
+        if self.records != "none" and not self.attachment:
+            raise ValueError('a record needs the form\'s field for files: attachment = "_widget_…"')
+        for name, template in self.values.items():
+            try:
+                template.format(**dict.fromkeys(BLANKS, ""))
+            except (KeyError, IndexError, ValueError, AttributeError):
+                known = " ".join(f"{{{blank}}}" for blank in BLANKS)
+                raise ValueError(f'the value of "{name}" has a blank that is not known; known: {known}') from None
+
+    @property
+    def records(self) -> str:
+        """Which records are written."""
+        return self.record or ("per-file" if self.attachment else "none")
+
+    @property
+    def path_field(self) -> str | None:
+        """The field by which a file's record is found again, None when no value tells one path from another."""
+        return next((name for name, template in self.values.items() if "{path}" in template), None)
+
+
+class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="xinhua"):
+    """Xinhua image processing (camera360): a key pair buys a JWT, and that gives upload tokens for JPEG pictures."""
+
+    access_key: str
+    secret_key: Source
+    models: list[str] = []  # that the JWT is good for; none: all of this account
+    token_life: Duration = Duration(20 * 3600)
+    process: bool = False  # have each picture processed, and catalogue the watermarked result
+    api: str = "https://xinhua-api.camera360.com"
+    upload: str | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
+    uc: str | None = None  # who is asked; by default Qiniu's own
+    prefix: str = ""  # of keys: the bucket is shared with the account's other programs
+    request: Literal["get", "post", "query"] = "get"  # how keys are named; the documented one is a GET with a body
+    poll: Duration = Duration(2)  # until the first look at a task; later looks are further apart
+    patience: Duration = Duration(900)  # with a task
+    repeat_task: bool = False  # create a second task when the answer to the first was lost
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^:\s]+", self.access_key):
+            raise _at("access_key", "must not be empty, nor hold a colon or a space")
+        if not all(re.fullmatch(r"[^:,\s]+", model) for model in self.models):
+            raise _at("models", "must be identifiers without colon, comma or space")
+        if not 1 <= self.token_life <= LIFE_MAX:
+            raise _at("token_life", f'{self.token_life:g} seconds is no life for a token: "1s" at least, "72h" at most')
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", self.prefix):
+            raise _at("prefix", "may hold letters, digits and _.- only, 100 at most")
+
+
+def _at(key: str, what: str) -> ValueError:
+    """Returns a problem with one key of a table, as msgspec would say where it is."""
+    return ValueError(f"{what} - at `$.{key}`")
+
+
+Provider = NetEase | Jimeng | Recipe | CareyShop | Jiandaoyun | Xinhua  # tagged by broker
 
 
 def secrets(provider: Provider) -> list[Source]:
     """Returns where the secrets of a provider are."""
-    values = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]
+    values: list[Any] = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]
+    if isinstance(provider, Recipe):
+        values += provider.secrets.values()
     return [value for value in values if isinstance(value, Source)]
 
 
@@ -265,6 +412,9 @@ def _bare(key: str) -> str:
     return rf"[\"']?{re.escape(key)}[\"']?"
 
 
+_WANTED = {Duration: 'a time like "2s"', Expression: "a JMESPath expression"}
+
+
 class _Reader:
     """Turns plain TOML values into typed ones."""
 
@@ -289,7 +439,10 @@ class _Reader:
             return Duration(duration(value))
         if kind is Source:
             return self._source(value)
-        raise ValueError(f'Expected a time like "2s", got `{value}`')
+        if kind is Expression and isinstance(value, str):
+            return Expression(value)
+        wanted = 'a time like "2s"' if kind is Duration else "a text"
+        raise ValueError(f"Expected {wanted}, got `{value}`")
 
     def _source(self, value: Any) -> Source:
         match value:
@@ -307,29 +460,30 @@ class _Reader:
 
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
         what, _, where = message.partition(" - at ")
-        keys = [*keys, *re.findall(r"\.(\w+)", where.strip("`"))]
+        inner = re.findall(r"\.(\w+)", where.strip("`"))
+        keys = [*keys, *inner]
         if unknown := re.search(r"unknown field `(.*)`", what):
-            options = _options(kind, value)
+            options = [one.encode_name for one in msgspec.structs.fields(_table(kind, value, inner))]
             return self._text.failure([*keys, unknown[1]], f'unknown key "{unknown[1]}"{_nearest(unknown[1], options)}')
         if missing := re.search(r"missing required field `(.*)`", what):
             what = f'the key "{missing[1]}" is missing'
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
         elif what.startswith("Invalid enum value"):
-            what += f"; allowed: {_choices(kind, keys[-1])}"
+            what += f"; allowed: {_choices(_table(kind, value, inner[:-1]), inner[-1])}"
         return self._text.failure(keys, what[0].lower() + what[1:])
 
 
 BROKERS = tuple(str(kind.__struct_config__.tag) for kind in (get_args(Provider) or (Provider,)))
 
 
-def _options(kind: Any, value: Any) -> list[str]:
-    """Returns the keys that a table may hold; for a provider, those of its broker."""
+def _table(kind: Any, value: Any, inner: Sequence[str]) -> Any:
+    """Returns the struct for a table, or for the one at `inner` in it; for a provider, that of its broker."""
     for one in get_args(kind) or (kind,):
         settings = one.__struct_config__
         if settings.tag is None or value.get(settings.tag_field) == settings.tag:
-            return [f.encode_name for f in msgspec.structs.fields(one)]
-    return []
+            return _table(get_type_hints(one)[inner[0]], value, inner[1:]) if inner else one
+    return kind
 
 
 def _choices(kind: Any, key: str) -> str:

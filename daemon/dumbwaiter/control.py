@@ -8,6 +8,7 @@ changes and not by asking it over and over.
     POST /retry    {"ids": [...] or null}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
+    POST /claim    {"path": "files/..."}   percent-encoded, a path of the catalog's trees
 """
 
 import asyncio
@@ -47,6 +48,10 @@ class _Ids(msgspec.Struct, forbid_unknown_fields=True):
     ids: list[int] | None = None
 
 
+class _Claim(msgspec.Struct, forbid_unknown_fields=True):
+    path: str
+
+
 class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
     watch: str | None = None
 
@@ -77,6 +82,10 @@ def application(app: App) -> Starlette:
     async def rescan(request: Request) -> Response:
         return _json({"watches": app.rescan((await _body(request, _Rescan)).watch)})
 
+    async def claim(request: Request) -> Response:
+        wish = await _body(request, _Claim)
+        return _json(await app.claim(os.fsdecode(unquote_to_bytes(wish.path))))
+
     return Starlette(
         routes=[
             Route("/status", status),
@@ -84,6 +93,7 @@ def application(app: App) -> Starlette:
             Route("/retry", retry, methods=["POST"]),
             Route("/forget", forget, methods=["POST"]),
             Route("/rescan", rescan, methods=["POST"]),
+            Route("/claim", claim, methods=["POST"]),
         ],
         exception_handlers={Failure: _failed},
     )

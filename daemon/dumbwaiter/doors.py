@@ -42,6 +42,10 @@ class Desk(Protocol):
         """
         ...
 
+    def forget(self, name: str, value: object) -> None:
+        """Drops what is kept under this name, if it still is `value`: the provider refused it."""
+        ...
+
     def nonce(self) -> str:
         """Returns a random text that was never returned before."""
         ...
@@ -99,6 +103,10 @@ class Upload(Protocol[Ticket, Point]):
 
     async def confirm(self) -> Receipt | None:
         """Asks the provider by another way whether the object is there whole; None when it cannot tell yet."""
+        ...
+
+    def now(self, url: str) -> float:
+        """Returns the time as the server at `url` has it, as far as known."""
         ...
 
     def order(self, urls: tuple[str, ...]) -> list[str]:

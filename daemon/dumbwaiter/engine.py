@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter import log
-from dumbwaiter.errors import Changed, JournalTrouble, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Changed, JournalTrouble, Reauth, Reject, Restart, Retry, Unfit, Verdict
 from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
@@ -24,7 +24,7 @@ from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.transports import choose
-from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, open_version
+from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, mime_of, open_version
 
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 
@@ -184,6 +184,7 @@ class _Attempt:
         )
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
+        self._unfit: set[str] = set()  # transports that the provider does not take
         self._log = engine.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
 
     async def run(self) -> None:
@@ -212,6 +213,7 @@ class _Attempt:
             raise Retry(f'no watch named "{job.watch}" is configured')
         fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
         try:
+            self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
             upload, receipt = await self._send(provider, fd)
             digest = await upload.finish()
         finally:
@@ -232,7 +234,7 @@ class _Attempt:
         job = self._job
         ask = self._ask
         grant = await self._grant(provider, ask)
-        transport = choose(grant.ticket, job.size)
+        transport = choose(grant.ticket, job.size, self._unfit)
         checkpoint = self._job.checkpoint
         upload = FileUpload(
             fd,
@@ -247,12 +249,16 @@ class _Attempt:
             parts=self._engine.parts,
             save=self._save,
             call=provider.transfer,
+            now=provider.now,
             confirm=lambda: provider.broker.confirm(grant, job.size, provider),
         )
         try:
             return upload, await transport.send(upload)
         except Reauth:
-            provider.refuse(grant)
+            provider.refuse(grant, replace(ask, held=self._job.key))
+            raise
+        except Unfit:
+            self._unfit.add(transport.name)
             raise
 
     async def _grant(self, provider: Provider, ask: Ask) -> Grant:
@@ -261,7 +267,7 @@ class _Attempt:
         self._fresh = False
         if job.grant is not None and (grant := await provider.restore(job.grant, 0.0)) is not None:
             return grant
-        grant = await provider.grant(ask)
+        grant = await provider.grant(replace(ask, held=job.key))
         self._fresh = True
         transport = choose(grant.ticket, job.size)
         stored = freeze(grant, transport) if transport.session else None

@@ -7,6 +7,7 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     ├── Retry      nothing known wrong: network, 429, 5xx
     ├── Reauth     this grant is refused or expired
     ├── Restart    the remote forgot our session
+    │   └── Unfit  the provider does not take files this way; another may do
     ├── Reject     this file will never be accepted
     ├── Changed    the file is no longer the stamped one
     │   └── Gone   there is no file any more
@@ -25,12 +26,14 @@ class Verdict(Exception):
 class Retry(Verdict):
     """Nothing is known to be wrong with file or account; the same again later.
 
-    `after` is the number of seconds the server asked for, if it did.
+    `after` is the number of seconds the server asked for, if it did. `void` is True when the request certainly had no
+    effect: it never left, or it was turned away.
     """
 
-    def __init__(self, sentence: str, *, after: float | None = None) -> None:
+    def __init__(self, sentence: str, *, after: float | None = None, void: bool = False) -> None:
         super().__init__(sentence)
         self.after = after
+        self.void = void
 
 
 class Reauth(Verdict):
@@ -39,6 +42,10 @@ class Reauth(Verdict):
 
 class Restart(Verdict):
     """The remote no longer knows this upload; it begins again."""
+
+
+class Unfit(Restart):
+    """The provider does not take files in this way; the next one in the table of transports may do."""
 
 
 class Reject(Verdict):

@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
-from dumbwaiter.errors import Reject, Verdict
+from dumbwaiter.errors import Blocked, Reject, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant
 from dumbwaiter.naming import shown
+from dumbwaiter.policy import PAUSE
 from dumbwaiter.transports import TRANSPORTS, Transport
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
@@ -106,7 +107,7 @@ class Provider:
 
     async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         kept = self._kept.setdefault(name, _Kept(fetch, life))
-        kept.fetch = fetch
+        kept.fetch, kept.life = fetch, life
         age = kept.age(time.monotonic())
         if age > life:
             try:
@@ -118,6 +119,11 @@ class Provider:
             self._renew(kept)
         value: T = kept.value
         return value
+
+    def forget(self, name: str, value: object) -> None:
+        kept = self._kept.get(name)
+        if kept is not None and kept.value == value:
+            kept.fetched_at = None
 
     def _renew(self, kept: _Kept) -> Awaitable[None]:
         async def renew() -> None:
@@ -136,17 +142,22 @@ class Provider:
         """Renews what is near its end, so that no upload has to wait for it."""
         now = time.monotonic()
         for kept in list(self._kept.values()):
+            if self.paused_until > self._clock():
+                return  # a vendor that has just refused us is not asked again and again
             if kept.fetched_at is not None and kept.age(now) > kept.life * RENEW:
                 try:
                     await self._renew(kept)
                 except Verdict as verdict:
                     self.trouble = str(verdict)
+                    if isinstance(verdict, Blocked):
+                        self.blocked, self.paused_until = True, self._clock() + PAUSE
 
     # Grants
 
     async def grant(self, ask: Ask) -> Grant:
         """Asks for permission for one file. Raises a verdict; `Reject` when the grant's limits exclude the file."""
-        grant = self._take_spare() or await self._ask(ask)
+        whole = self._take_spare() or await self._ask(ask)
+        grant = self.broker.fit(whole, ask) if whole.many else whole
         self.expires_at = grant.expires_at
         try:
             _check(grant, ask)
@@ -156,9 +167,9 @@ class Provider:
             raise
         return grant
 
-    def refuse(self, grant: Grant) -> None:
-        """Forgets a grant that the provider refused."""
-        self._spare = [one for one in self._spare if one != grant]
+    def refuse(self, grant: Grant, ask: Ask) -> None:
+        """Forgets a grant that the provider refused for a file."""
+        self._spare = [one for one in self._spare if grant != (self.broker.fit(one, ask) if one.many else one)]
 
     @property
     def spare(self) -> int:
@@ -251,6 +262,10 @@ def _check(grant: Grant, ask: Ask) -> None:
         raise Reject(f"{shown(ask.name)} has {ask.size} bytes; the provider takes {limits.size_max} at most")
     if limits.size_min is not None and ask.size < limits.size_min:
         raise Reject(f"{shown(ask.name)} has {ask.size} bytes; the provider wants {limits.size_min} at least")
+    if limits.suffixes and ask.name.lower().rpartition(".")[2] not in limits.suffixes:
+        raise Reject(
+            f"the provider does not take {shown(ask.name)}: its suffix is none of {', '.join(limits.suffixes)}"
+        )
     if limits.mime and not any(_fits(ask.mime, pattern) for pattern in limits.mime):
         raise Reject(f"{shown(ask.name)} is {ask.mime}; the provider takes {', '.join(limits.mime)}")
 

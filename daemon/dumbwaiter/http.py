@@ -10,9 +10,10 @@ import os
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -25,6 +26,7 @@ LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
 CALL = 60.0  # for a whole small exchange
 SHUN = 300.0  # an origin that could not be reached goes last for so long
 SKEW = 5.0  # a clock difference below this may be the network's doing
+NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
 
 
@@ -34,7 +36,9 @@ class Http:
     def __init__(self, transfers: int, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._log = log.get("http")
-        self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False)
+        # Two accounts at one vendor share this client: a cookie set for one must not come with the other.
+        none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=none)
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
         stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
         self._bulk = httpx.Client(timeout=LIMITS, follow_redirects=False, transport=None if stock else BulkTransport())
@@ -50,10 +54,12 @@ class Http:
                 reply = await self._send_slice(request, request.body)
             else:
                 reply = await self._send(request, request.body)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        # OSError: the file cannot be read. UnicodeError: a header that was given to us is none.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            sentence = _sentence(error, request.url)  # the error's own text may quote a header
             self._note_failure(request.url, error)
-            self._log.debug("request failed", what=request.what, error=str(error))
-            raise Retry(f"{request.what}: {_sentence(error, request.url)}") from None
+            self._log.debug("request failed", what=request.what, error=sentence)
+            raise Retry(f"{request.what}: {sentence}", void=isinstance(error, NEVER_LEFT)) from None
         self._log.debug("request done", what=request.what, status=reply.status)
         self._note_clock(request.url, reply, started)
         return reply
@@ -88,6 +94,8 @@ class Http:
 
     async def _send_slice(self, request: Request, piece: FileSlice) -> Reply:
         url = httpx.URL(request.url)
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise httpx.UnsupportedProtocol("no address of a web server")
         abort = Abort()
         headers = {
             **HEADERS,
@@ -102,9 +110,9 @@ class Http:
             stream=SliceStream(piece),
             extensions={"timeout": LIMITS.as_dict(), "abort": abort},
         )
-        exchange = asyncio.get_running_loop().run_in_executor(self._threads, self._bulk.send, prepared)
+        exchange = asyncio.get_running_loop().run_in_executor(self._threads, self._exchange, prepared)
         try:
-            response = await asyncio.shield(exchange)
+            return await asyncio.shield(exchange)
         except asyncio.CancelledError:
             abort()
             await asyncio.wait([exchange], timeout=2.0)
@@ -112,7 +120,14 @@ class Http:
             if exchange.done() and not exchange.cancelled():
                 exchange.exception()
             raise
-        return _reply(response, response.content)
+
+    def _exchange(self, prepared: httpx.Request) -> Reply:
+        """Runs on one of our threads. The body stays as it came, as in `_send`."""
+        response = self._bulk.send(prepared, stream=True)
+        try:
+            return _reply(response, _limited(response.iter_raw()))
+        finally:
+            response.close()
 
     def _note_failure(self, url: str, error: Exception) -> None:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -129,6 +144,18 @@ class Http:
         self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
 
 
+def _limited(pieces: Iterable[bytes]) -> bytes:
+    end = time.monotonic() + CALL
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > REPLY_MAX:
+            raise httpx.RemoteProtocolError("the answer is too large")
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout("the answer takes too long")
+    return bytes(content)
+
+
 def _reply(response: httpx.Response, body: bytes) -> Reply:
     return Reply(response.status_code, dict(response.headers), body, _retry_after(response))
 
@@ -136,7 +163,7 @@ def _reply(response: httpx.Response, body: bytes) -> Reply:
 def _retry_after(response: httpx.Response) -> float | None:
     """Reads seconds or a date; nonsense says nothing."""
     value = response.headers.get("retry-after", "")
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

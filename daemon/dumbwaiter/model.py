@@ -147,6 +147,7 @@ class Ask(Struct, frozen=True):
     size: int
     mime: str
     seed: str  # of the job: the same at every attempt, and no other job's
+    held: str | None = None  # the key of an earlier attempt, to be kept where a grant covers it
 
     @property
     def name(self) -> str:
@@ -160,6 +161,7 @@ class Limits(Struct, frozen=True):
     size_min: int | None = None
     size_max: int | None = None
     mime: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()  # of names, in lower case, without the dot
 
 
 class Grant(Struct, frozen=True):

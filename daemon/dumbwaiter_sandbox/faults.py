@@ -32,8 +32,8 @@ _STATUS = re.compile(r"(?!304)[3-5][0-9]{2}")  # those that end an exchange and 
 class Catalogue:
     """What can be asked for: the calls of all services, and the faults that only some of them know.
 
-    A fault name that ends in -NNN stands for any three digits. `deferred` narrows a fault at one call to the requests
-    that also carry a second label, and only those count.
+    A fault name that ends in -NNN stands for any number of three to five digits. `deferred` narrows a fault at one call
+    to the requests that also carry a second label, and only those count.
     """
 
     calls: frozenset[str]
@@ -59,7 +59,7 @@ class Fault:
     @property
     def kind(self) -> str:
         """The name under which a vendor declares it: code-700 is a code-NNN."""
-        return re.sub(r"(?<=-)\d{3}$", "NNN", self.name)
+        return re.sub(r"(?<=-)\d{3,5}$", "NNN", self.name)
 
     @property
     def status(self) -> int | None:

@@ -214,5 +214,7 @@ def _changed(options: Mapping[str, Any], vendor: str, members: object) -> Any:
 
 def _section(name: str, members: Mapping[str, object]) -> str:
     # JSON's texts, numbers, booleans and lists are TOML's too.
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in members.items())
-    return "\n".join((f"[{name}]", *lines, ""))
+    plain = {key: value for key, value in members.items() if not isinstance(value, Mapping)}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    tables = [_section(f"{name}.{key}", value) for key, value in members.items() if isinstance(value, Mapping)]
+    return "\n".join((f"[{name}]", *lines, "", *tables))

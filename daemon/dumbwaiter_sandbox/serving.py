@@ -15,7 +15,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 HOST = "127.0.0.1"
 KEEP_ALIVE = 75  # seconds; a pooled connection must not close just as its next request leaves
@@ -74,8 +74,12 @@ class _Flow(FlowControl):
 
 def _protocol() -> type[asyncio.Protocol]:
     base: type[asyncio.Protocol] = H11Protocol
+    # Qiniu answers with statuses that HTTP does not know, and uvicorn looks each one up.
+    STATUS_PHRASES.update(dict.fromkeys(range(600, 1000), b""))
     with contextlib.suppress(ImportError):
-        base = importlib.import_module("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol
+        tools = importlib.import_module("uvicorn.protocols.http.httptools_impl")
+        tools.STATUS_LINE.update({status: b"HTTP/1.1 %d \r\n" % status for status in range(600, 1000)})
+        base = tools.HttpToolsProtocol
     return type("ReachableProtocol", (_Reachable, base), {})
 
 

@@ -89,7 +89,7 @@ def test_only_a_whole_unconditional_down_closes_a_port():
         ("nos.put:cut@", "form"),
         ("nos.put:cutx0", "unknown"),
         ("nos.pot:cut", "names no call"),
-        ("kodo.part:cut", "names no call"),
+        ("acme.part:cut", "names no call"),
         ("nos.put:explode", "unknown"),
         ("nos.put:999", "unknown"),
         ("nos.put:100", "unknown"),

@@ -5,10 +5,15 @@ from typing import Any
 
 from dumbwaiter import config
 from dumbwaiter.broker import Broker
-from dumbwaiter.brokers import netease
+from dumbwaiter.brokers import careyshop, jiandaoyun, jimeng, netease, recipe, xinhua
 
 BROKERS: dict[type[config.Provider], Callable[[Any], Broker]] = {
     config.NetEase: netease.NetEase,
+    config.Jimeng: jimeng.Jimeng,
+    config.Recipe: recipe.Recipe,
+    config.CareyShop: careyshop.CareyShop,
+    config.Jiandaoyun: jiandaoyun.Jiandaoyun,
+    config.Xinhua: xinhua.Xinhua,
 }
 
 

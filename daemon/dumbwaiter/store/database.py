@@ -6,6 +6,7 @@ that turns writer half way is refused without waiting; readers cannot write and 
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -58,8 +59,9 @@ def reading(url: URL) -> Engine:
     """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it."""
     if url.get_backend_name() != "sqlite":
         return create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+    file = quote(os.fsencode(url.database or ""))
     return create_engine(
-        f"sqlite:///file:{quote(url.database or '')}?mode=ro&uri=true",
+        URL.create("sqlite", database=f"file:{file}", query={"mode": "ro", "uri": "true"}),
         connect_args={"timeout": 30, "check_same_thread": False},
         isolation_level="AUTOCOMMIT",  # a transaction left open would keep the write-ahead log from being reset
     )
@@ -111,12 +113,19 @@ class Writer:
             raise JournalTrouble(f"the journal cannot be written: {error.orig}") from None
 
     async def checkpoint(self) -> None:
-        """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more."""
-        await asyncio.wrap_future(self._order(close=False))
+        """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more.
+
+        Trouble with the database is raised as `JournalTrouble`.
+        """
+        # Shielded as in `call`: the thread must not find its order cancelled.
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._order(close=False)))
+        except (DBAPIError, sqlite3.Error) as error:
+            raise JournalTrouble(f"the journal cannot be written: {getattr(error, 'orig', error)}") from None
 
     def close(self) -> None:
         """Commits what is queued, then ends the thread and its connections."""
-        self._order(close=True).result()
+        self._order(close=True).exception()  # a log that could not be emptied is emptied by the next one
         self._thread.join()
         self._engine.dispose()
 

@@ -1,14 +1,37 @@
 """Every way to move a file's bytes: one row each. `choose` takes the first that fits ticket and size."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from msgspec import Struct
 
 from dumbwaiter.errors import Reject
-from dumbwaiter.model import Receipt
-from dumbwaiter.tickets import NosTicket
-from dumbwaiter.transports import nos
+from dumbwaiter.model import MIB, Receipt
+from dumbwaiter.tickets import (
+    CareyShopTicket,
+    FormTicket,
+    ImageXTicket,
+    NosTicket,
+    OssPostTicket,
+    OssStsTicket,
+    PutTicket,
+    QiniuTicket,
+)
+from dumbwaiter.transports import (
+    careyshop_form,
+    form,
+    imagex,
+    nos,
+    oss_multipart,
+    oss_post,
+    put,
+    qiniu_form,
+    qiniu_resumable,
+)
+
+
+class NoPoint(Struct, frozen=True):
+    """The checkpoint of a transport that sends a file whole: there is nothing to go on from."""
 
 
 class Transport(Struct, frozen=True):
@@ -22,12 +45,23 @@ class Transport(Struct, frozen=True):
     size_max: int | None = None
 
 
-TRANSPORTS = (Transport("nos", nos.send, NosTicket, nos.Point, session=True),)
+TRANSPORTS = (
+    Transport("nos", nos.send, NosTicket, nos.Point, session=True),
+    Transport("form", form.send, FormTicket, NoPoint),
+    Transport("put", put.send, PutTicket, NoPoint),
+    Transport("imagex", imagex.send, ImageXTicket, imagex.Point, session=True),
+    Transport("oss_post", oss_post.send, OssPostTicket, NoPoint),
+    Transport("oss_multipart", oss_multipart.send, OssStsTicket, oss_multipart.Point),
+    Transport("careyshop_form", careyshop_form.send, CareyShopTicket, careyshop_form.Point),
+    Transport("qiniu_form", qiniu_form.send, QiniuTicket, NoPoint, size_max=4 * MIB),
+    Transport("qiniu_resumable", qiniu_resumable.send, QiniuTicket, qiniu_resumable.Point),
+    Transport("qiniu_form_large", qiniu_form.send, QiniuTicket, NoPoint),  # where parts are refused
+)
 
 
-def choose(ticket: object, size: int) -> Transport:
-    """Returns the transport for a ticket. Raises `Reject` when none takes a file of this size."""
+def choose(ticket: object, size: int, unfit: Collection[str] = ()) -> Transport:
+    """Returns the transport for a ticket, none of those that proved unfit. Raises `Reject` when no other is left."""
     for row in TRANSPORTS:
-        if isinstance(ticket, row.ticket) and (row.size_max is None or size <= row.size_max):
+        if row.name not in unfit and isinstance(ticket, row.ticket) and (row.size_max is None or size <= row.size_max):
             return row
     raise Reject(f"no way to upload {size} bytes with a {type(ticket).__name__}")

@@ -4,10 +4,10 @@ import ipaddress
 from urllib.parse import urlsplit
 
 
-def allowed(url: str, *, base: str) -> bool:
+def allowed(url: str, *, base: str, path: bool = False) -> bool:
     """True when `url`, which an answer from `base` named, is one to send a file to.
 
-    It must be plain scheme and host. An address inside (loopback, private, link-local) is allowed only when the
+    It must be plain scheme and host, unless `path` permits more. An address inside (loopback, private, link-local) is allowed only when the
     configured `base` is one itself: else a forged answer could make us talk to our own network.
     """
     try:
@@ -20,7 +20,7 @@ def allowed(url: str, *, base: str) -> bool:
         return False
     if not parts.hostname or parts.username is not None:
         return False
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+    if not path and (parts.path not in {"", "/"} or parts.query or parts.fragment):
         return False
     return not inside(parts.hostname) or inside(urlsplit(base).hostname or "")
 

@@ -1,0 +1,415 @@
+"""CareyShop: a shop's upload tokens for its own disk, Qiniu or Aliyun OSS.
+
+Signed in once, with a platform name of our own: a second sign-in under one name ends the first. A token is good for
+any number of files until `expires`; the name of each object is ours, below the directory that the token gives. What
+the storage's callback was answered with tells the address of the file. The wire format is in CareyShop's API manual,
+"get upload token", "get upload address", "administrator sign-in".
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b, sha256
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dumbwaiter import config
+from dumbwaiter.broker import Broker
+from dumbwaiter.doors import Desk
+from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt, Secret
+from dumbwaiter.naming import shown
+from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
+from dumbwaiter.wire import careyshop, oss, qiniu
+from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.message import Reply, Request, query
+
+SESSION = 86400.0  # seconds until the first renewal, should the shop not say
+ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
+SIGNED = 500.0  # of the 600 seconds that a signature is good for
+ZONE = timedelta(hours=8)  # of the vendor, for the dates in its folders
+FOLDER = "uploads/files/"
+SUFFIX_MAX = 10  # letters and digits
+PAGE = 50
+SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})
+LATE = "timestamp已过期"
+ACCOUNT = {
+    "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
+    "sign错误": "refuses the signature: check app_secret",
+    "sign不存在": "finds no signature",
+    "账号不存在": "knows no such username",
+    "账号已禁用": "has switched this account off",
+    "账号或密码错误": "refuses username or password",
+}
+T = TypeVar("T")
+
+
+class _Token(Struct):
+    token: str
+    refresh: str = ""
+    token_expires: float = 0.0
+
+
+class _SignedIn(Struct):
+    token: _Token
+
+
+class _Field(Struct):
+    name: str
+    type: str = "hidden"
+    default: Any = ""
+
+
+class _Address(Struct):
+    upload_url: str
+    module: str = ""
+    param: tuple[_Field, ...] = ()
+
+
+class _Credentials(Struct):
+    access_key_id: str
+    access_key_secret: str
+    security_token: str
+    expiration: str = ""
+
+
+class _Granted(Struct):
+    expires: float = 0.0
+    token: dict[str, Any] | None = None
+    credentials: _Credentials | None = None
+    bucket: str = ""
+    callback: str = ""
+    image_ext: str = ""
+    file_ext: str = ""
+    file_size: str = ""
+
+
+class _Module(Struct):
+    name: str = ""
+    module: str = ""
+
+
+class _Listing(Struct):
+    items: tuple[careyshop.Item, ...] = ()
+
+
+class CareyShop(Broker):
+    """One administrator's account in one shop."""
+
+    requests = 10.0  # a shop runs on PHP, and is there for its customers
+
+    def __init__(self, options: config.CareyShop) -> None:
+        self._options = options
+        self._api = options.api.rstrip("/")
+        self._secret = options.app_secret.read()
+        self._password = options.password.read()
+        self._session: _Token | None = None
+        self._life = SESSION
+        self._form: tuple[_Granted, float | None] | None = None  # the shop's own form, and until when
+        own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{options.module}/{options.terminal}"
+        self._platform = options.platform or f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
+
+    async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
+        (ask,) = asks
+        if self._form is not None:
+            granted, end = self._form
+            if end is None or end > desk.now(self._api) + SIGNED:
+                return [await self._own(granted, ask, desk)]
+            self._form = None
+        wanted: dict[str, str] = {"module": self._options.module, "type": self._options.terminal}
+        granted = await self._call(desk, "upload", "get.upload.token", wanted, _Granted)
+        if granted.credentials is not None:
+            return [await self._sts(granted, granted.credentials, desk)]
+        address = _address(granted)
+        match address.module:
+            case "careyshop":
+                self._form = (granted, granted.expires or None)
+                return [await self._own(granted, ask, desk)]
+            case "aliyun":
+                return [self._oss(granted, address, desk)]
+            case "qiniu":
+                return [self._qiniu(granted, address, desk)]
+        raise Blocked(f'the shop\'s module "{shown(address.module)}" is none that dumbwaiter knows')
+
+    def fit(self, grant: Grant, ask: Ask) -> Grant:
+        """Names the object: the directory of the token, a random name that is the job's own, the file's suffix."""
+        ticket = grant.ticket
+        parent = str(self._options.parent)
+        match ticket:
+            case OssPostTicket():
+                key = self._key(ticket.prefix, ask)
+                own = {"key": key, "x:filename": ask.name, "x:parent_id": parent}
+                filled = tuple((name, own.get(name, value)) for name, value in ticket.fields)
+                policy = oss.policy(dict(filled).get("policy", ""))
+                if policy is not None and not policy.covers(key):
+                    raise Retry("the shop's upload policy is for another folder than the shop names")
+                return replace(grant, key=key, ticket=replace(ticket, fields=filled))
+            case OssStsTicket():
+                variables = {**ticket.variables, "x:filename": ask.name}
+                held = ask.held if ask.held is not None and ask.held.startswith(FOLDER) else None
+                key = held or self._key(ticket.facts["dir"], ask)
+                return replace(grant, key=key, ticket=replace(ticket, variables=variables))
+            case QiniuTicket():
+                key = self._key(ticket.facts["dir"], ask)
+                own = {"x:filename": ask.name, "x:parent_id": parent}
+                fields = {name: own.get(name, value) for name, value in ticket.fields.items()}
+                return replace(grant, key=key, ticket=replace(ticket, key=key, fields=fields))
+        return grant
+
+    async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
+        """Looks for the file in the shop's list: the newest of its name and size."""
+        if not isinstance(grant.ticket, CareyShopTicket):
+            return None
+        name = dict(grant.ticket.fields).get("x:filename", "")
+        wanted = {"name": name, "order_field": "storage_id", "order_type": "desc", "page_no": "1"}
+        listing = await self._call(
+            desk, "storage", "get.storage.list", {**wanted, "page_size": str(PAGE)}, _Listing | None
+        )
+        for one in listing.items if listing else ():
+            if one.name == name and one.size == size and one.protocol in {"", "careyshop"}:
+                return self._told(Receipt(one.path.lstrip("/"), etag=one.hash, facts=dict(grant.ticket.facts)), one)
+        return None
+
+    async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
+        """Reads what the storage's callback, or the shop itself, said of the file. Nothing is asked again."""
+        facts = {name: value for name, value in receipt.facts.items() if name not in {"answer", "dir"}}
+        plain = replace(receipt, facts=facts)
+        if "answer" not in receipt.facts:
+            return FollowUp(plain)
+        try:
+            item = careyshop.item(receipt.facts["answer"])
+        except Retry:
+            return FollowUp(_with(plain, registered="unknown"))
+        if item.status != 200:
+            return FollowUp(_with(plain, registered="no", shop_said=shown(item.message[:200])))
+        if item.size is not None and item.size != ask.size:
+            return FollowUp(_with(self._told(plain, item), size_at_provider=item.size))
+        told = self._told(plain, item)
+        return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
+
+    def _told(self, receipt: Receipt, item: careyshop.Item) -> Receipt:
+        url = item.url
+        if url and "://" not in url:
+            url = f"{urlsplit(self._api).scheme}://{url.lstrip('/')}"
+        if item.storage_id is not None:
+            receipt = _with(receipt, storage_id=item.storage_id)
+        return replace(receipt, url=url or receipt.url)
+
+    # What the three kinds of storage need
+
+    async def _own(self, granted: _Granted, ask: Ask, desk: Desk) -> Grant:
+        """Signs a form for the shop itself; a signature ends with its timestamp."""
+        address = _address(granted)
+        session = await self._sign_in(desk)
+        own = {
+            "x:filename": ask.name,
+            "x:parent_id": str(self._options.parent),
+            **self._public("add.upload.list", desk, session.token),
+        }
+        fields, file = _filled(granted, address)
+        filled = {**dict(fields), **own}
+        filled["sign"] = careyshop.sign(self._secret.reveal(), filled)
+        facts = {"bucket": "shop"}  # it has no other name
+        until = desk.now(self._api) + SIGNED - desk.skew(self._api)
+        ticket = CareyShopTicket(self._checked(address.upload_url), tuple(filled.items()), file, facts)
+        return Grant(ticket, None, until, _limits(granted))
+
+    def _oss(self, granted: _Granted, address: _Address, desk: Desk) -> Grant:
+        fields, file = _filled(granted, address)
+        policy = oss.policy(dict(fields).get("policy", "")) or oss.Policy()
+        url = self._checked(address.upload_url)
+        facts = {"bucket": _bucket(url)}
+        limits = _limits(granted, policy.size_min, policy.size_max)
+        prefix = _text((granted.token or {}).get("dir", ""))
+        ticket = OssPostTicket(url, fields, file, prefix, facts)
+        return Grant(ticket, None, self._end(desk, granted.expires, policy.expires), limits, many=True)
+
+    def _qiniu(self, granted: _Granted, address: _Address, desk: Desk) -> Grant:
+        fields, _ = _filled(granted, address)
+        values = dict(fields)
+        token = values.get("token", "")
+        policy = qiniu.policy(token) or qiniu.Policy("")
+        facts = {"dir": _text((granted.token or {}).get("dir", "")), "bucket": policy.bucket}
+        own = {name: value for name, value in values.items() if name not in {"key", "token"}}
+        ticket = QiniuTicket((self._checked(address.upload_url),), token, None, own, facts)
+        limits = replace(_limits(granted, policy.size_min, policy.size_max), mime=policy.limits.mime)
+        return Grant(ticket, None, self._end(desk, granted.expires, policy.deadline), limits, many=True)
+
+    async def _sts(self, granted: _Granted, credentials: _Credentials, desk: Desk) -> Grant:
+        options = self._options
+        endpoint = options.endpoint
+        if not endpoint:
+            address = await desk.kept("address", ADDRESS_LIFE, lambda: self._where(desk))
+            scheme, _, host = self._checked(address.upload_url).rstrip("/").partition("://")
+            endpoint = f"{scheme}://{host.removeprefix(f'{granted.bucket}.')}"
+        host = urlsplit(endpoint).hostname or ""
+        region = options.region or host.split(".")[0].removeprefix("oss-").removesuffix("-internal")
+        today = datetime.fromtimestamp(desk.now(self._api), UTC) + ZONE
+        ticket = OssStsTicket(
+            endpoint,
+            granted.bucket,
+            credentials.access_key_id,
+            Secret(credentials.access_key_secret),
+            Secret(credentials.security_token),
+            region,
+            4 if options.signature == "v4" else 1,
+            options.addressing == "path",
+            granted.callback,
+            {"x:replace": "", "x:parent_id": str(options.parent), "x:filename": ""},
+            {"bucket": granted.bucket, "dir": f"{FOLDER}{today:%Y%m%d}/"},
+        )
+        # The shop's limit of size is for forms; parts have none.
+        limits = replace(_limits(granted), size_max=None)
+        end = self._end(desk, granted.expires, oss.moment(credentials.expiration))
+        return Grant(ticket, None, end, limits, many=True)
+
+    async def _where(self, desk: Desk) -> _Address:
+        address: _Address = await self._call(desk, "upload", "get.upload.url", {"module": "aliyun"}, _Address)
+        return address
+
+    def _end(self, desk: Desk, *ends: float | None) -> float | None:
+        """Returns the earliest end on our clock; zero is none."""
+        said = [end for end in ends if end]
+        return min(said) - desk.skew(self._api) if said else None
+
+    def _key(self, folder: str, ask: Ask) -> str:
+        suffix = ask.name.rpartition(".")[2] if "." in ask.name.lstrip(".") else ""
+        ending = f".{suffix}" if suffix.isascii() and suffix.isalnum() and len(suffix) <= SUFFIX_MAX else ""
+        secret = self._secret.reveal().encode()[:64]
+        return f"{folder}{blake2b(ask.seed.encode(), key=secret, digest_size=16).hexdigest()}{ending}"
+
+    def _checked(self, url: str) -> str:
+        """Returns an address that the shop gave. Raises `Blocked` for one that no file is to be sent to."""
+        parts = urlsplit(url)
+        if not allowed(f"{parts.scheme}://{parts.netloc}", base=self._api) or parts.query or parts.fragment:
+            raise Blocked("the shop names an upload address that dumbwaiter does not send files to")
+        return url
+
+    # The shop's API
+
+    async def _call(self, desk: Desk, controller: str, method: str, wanted: dict[str, str], shape: Any) -> Any:
+        """Calls an operation that needs a sign-in. A session that the shop ended is made anew, once."""
+        session = await self._sign_in(desk)
+        found = await self._signed(desk, controller, method, wanted, session.token)
+        if found.status == 401 or found.message in SIGN_IN:
+            desk.forget("session", session)
+            self._session = None
+            session = await self._sign_in(desk)
+            found = await self._signed(desk, controller, method, wanted, session.token)
+        if found.status == 200:
+            return careyshop.decoded(found.data, shape)
+        if found.message.startswith("上传模块名"):
+            raise Blocked(await self._no_module(desk, session))
+        raise _refusal(found, method)
+
+    async def _no_module(self, desk: Desk, session: _Token) -> str:
+        found = await self._signed(desk, "upload", "get.upload.module", {}, session.token)
+        known = careyshop.decoded(found.data, tuple[_Module, ...] | None) if found.status == 200 else ()
+        names = ", ".join(shown(one.module) for one in known or ()) or "none"
+        return f'the shop has no upload module "{self._options.module}"; it has: {names}'
+
+    async def _sign_in(self, desk: Desk) -> _Token:
+        return await desk.kept("session", self._life, lambda: self._session_anew(desk))
+
+    async def _session_anew(self, desk: Desk) -> _Token:
+        """Refreshes a session that still is good, or signs in."""
+        now = desk.now(self._api)
+        found = None
+        if self._session is not None and self._session.refresh and self._session.token_expires > now:
+            refresh = {"refresh": self._session.refresh}
+            found = await self._signed(desk, "admin", "refresh.admin.token", refresh, self._session.token)
+        if found is None or found.status != 200:
+            wanted = {
+                "username": self._options.username,
+                "password": self._password.reveal(),
+                "platform": self._platform,
+            }
+            found = await self._signed(desk, "admin", "login.admin.user", wanted, "")
+        if found.status != 200:
+            raise _refusal(found, "sign-in")
+        self._session = careyshop.decoded(found.data, _SignedIn).token
+        if self._session.token_expires:
+            self._life = max(60.0, self._session.token_expires - desk.now(self._api))
+        return self._session
+
+    def _public(self, method: str, desk: Desk, token: str) -> dict[str, str]:
+        values = {
+            "appkey": self._options.app_key,
+            "timestamp": str(int(desk.now(self._api))),
+            "format": "json",
+            "method": method,
+        }
+        return {**values, "token": token} if token else values
+
+    async def _signed(
+        self, desk: Desk, controller: str, method: str, wanted: dict[str, str], token: str
+    ) -> careyshop.Envelope:
+        """Sends a signed call; a second time when only our clock was wrong, which the answer has set right."""
+        found = await self._send(desk, controller, method, wanted, token)
+        return await self._send(desk, controller, method, wanted, token) if found.message == LATE else found
+
+    async def _send(
+        self, desk: Desk, controller: str, method: str, wanted: dict[str, str], token: str
+    ) -> careyshop.Envelope:
+        values = {**wanted, **self._public(method, desk, token)}
+        values["sign"] = careyshop.sign(self._secret.reveal(), values)
+        del values["method"]  # it stands in the path
+        url = f"{self._api}/{controller}/method/{method}.html"
+        text = query(values.items())
+        if self._options.request == "get" and method != "login.admin.user":
+            request = Request(method, "GET", f"{url}?{text}")
+        else:
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            request = Request(method, "POST", url, headers, text.encode())
+        return careyshop.envelope(await desk.call(request))
+
+
+def _refusal(found: careyshop.Envelope, what: str) -> Exception:
+    if found.message in ACCOUNT:
+        return Blocked(f"the shop {ACCOUNT[found.message]} ({found.message})")
+    words = f"{found.status} {shown(found.message[:200])}".strip()
+    if found.status == 403 or found.message in SIGN_IN:
+        return Blocked(f"the shop does not let this account do {what}: {words}")
+    return Retry(f"the shop answers {what} with {words}")
+
+
+def _address(granted: _Granted) -> _Address:
+    try:
+        return msgspec.convert((granted.token or {}).get("upload_url"), _Address, strict=False)
+    except msgspec.ValidationError:
+        raise Retry("the shop's answer holds no upload address") from None
+
+
+def _filled(granted: _Granted, address: _Address) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Returns the form's fields in the shop's order, each with the value it gave, and the name of the file's."""
+    values = granted.token or {}
+    file = next((one.name for one in address.param if one.type == "file"), "file")
+    fields = [(one.name, _text(values.get(one.name, one.default))) for one in address.param if one.type != "file"]
+    return tuple(fields), file
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, dict | list):
+        return ""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _limits(granted: _Granted, low: int | None = None, high: int | None = None) -> Limits:
+    said = [limit for limit in (high, careyshop.size(granted.file_size)) if limit is not None]
+    suffixes = careyshop.names(f"{granted.image_ext},{granted.file_ext}")
+    return Limits(low, min(said) if said else None, suffixes=suffixes)
+
+
+def _bucket(url: str) -> str:
+    """Reads the bucket from a form's address: the first name of the host, or the path where there is one."""
+    parts = urlsplit(url)
+    return parts.path.strip("/") or (parts.hostname or "").split(".")[0]
+
+
+def _with(receipt: Receipt, **facts: object) -> Receipt:
+    return replace(receipt, facts={**receipt.facts, **{name: str(value) for name, value in facts.items()}})

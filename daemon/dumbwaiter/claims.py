@@ -1,0 +1,68 @@
+"""What a person buys beside a stored file, once: the intention is on the disk before the call that costs.
+
+The fact "claim" of a catalogued file says how it stands: "intended" from just before that call, "charged" once its
+answer is here. Whoever finds "intended" cannot know whether the call was made (a crash, a lost answer), and does not
+make it again. Nothing but the command `claim` leads here.
+"""
+
+import time
+from typing import Any
+
+from dumbwaiter import log
+from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Retry, Verdict
+from dumbwaiter.grants import Provider
+from dumbwaiter.journal import Journal
+from dumbwaiter.model import Entry
+from dumbwaiter.naming import join, shown
+
+INTENDED, CHARGED = "intended", "charged"
+
+
+async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str, Any]:
+    """Fetches what the provider sells beside `entry` and catalogues it; what was fetched before is only told again.
+
+    Raises `Failure` when it cannot be had, and when nobody knows whether it was paid for.
+    """
+    place = shown(join(entry.watch, entry.path))
+    if entry.facts.get("claim") == CHARGED:
+        return {"path": place, "url": entry.facts.get("claimed"), "charged": False}
+    if "claim" in entry.facts:
+        raise _in_doubt(place)
+    intended = False
+
+    async def intend() -> None:
+        nonlocal intended
+        if not await journal.amend(entry.id, time.time(), {"claim": INTENDED}, unless="claim"):
+            raise _in_doubt(place)  # somebody else was faster
+        intended = True
+        log.get("claims").warning("claim intended", provider=provider.name, path=place, key=entry.key)
+
+    try:
+        receipt = await provider.broker.claim(entry, intend, provider)
+    except Verdict as verdict:
+        void = isinstance(verdict, Blocked | Reject) or (isinstance(verdict, Retry) and verdict.void)
+        if intended and not void:
+            raise Failure(
+                f"{place}: {verdict}; it may have been charged, so it is not tried again", Exit.ATTENTION
+            ) from None
+        if intended:
+            await journal.amend(entry.id, time.time(), {"claim": None})
+        raise Failure(f"{place}: {verdict}; nothing was charged", _code(verdict)) from None
+    url = receipt.url or ""
+    await journal.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
+    log.get("claims").warning("claim charged", provider=provider.name, path=place, key=entry.key)
+    return {"path": place, "url": url, "charged": True}
+
+
+def _in_doubt(place: str) -> Failure:
+    return Failure(
+        f"{place}: an earlier claim was begun and its answer never came: it may have been charged, so it is not tried "
+        "again; the provider's own records know",
+        Exit.ATTENTION,
+    )
+
+
+def _code(verdict: Verdict) -> Exit:
+    if isinstance(verdict, Blocked):
+        return Exit.ACCOUNT
+    return Exit.TEMPORARY if isinstance(verdict, Retry) else Exit.FAILED

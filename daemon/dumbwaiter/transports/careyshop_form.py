@@ -1,0 +1,78 @@
+"""CareyShop's own upload: a signed form to the shop, which names the file and answers with its SHA-1.
+
+Every form that reached the shop makes another file there. So after a lost answer the shop's list is asked first, and
+only a file that is not in it is sent again. The wire format is in CareyShop's API manual, "upload resources".
+"""
+
+from hashlib import sha1
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dumbwaiter.doors import Upload
+from dumbwaiter.errors import Reauth, Reject, Retry
+from dumbwaiter.model import Receipt
+from dumbwaiter.naming import shown
+from dumbwaiter.tickets import CareyShopTicket
+from dumbwaiter.wire.careyshop import envelope, item
+from dumbwaiter.wire.message import Request, form
+
+SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足", "timestamp已过期"})
+AGAIN = frozenset({"异常错误，请重新尝试上传"})
+
+
+class Point(Struct, frozen=True):
+    """A form was sent; whether it arrived is not known."""
+
+    tries: int = 1
+
+
+async def send(upload: Upload[CareyShopTicket, Point]) -> Receipt:
+    """Sends the form, unless the shop has the file from an earlier one."""
+    point = upload.checkpoint
+    if point is not None and (found := await _listed(upload)) is not None:
+        return found
+    digest = sha1(usedforsecurity=False)
+
+    def taste(_offset: int, data: bytes | memoryview) -> None:
+        digest.update(data)
+
+    piece = await upload.read(0, upload.size)
+    piece = replace(piece, tastes=(*piece.tastes, taste))
+    ticket = upload.ticket
+    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
+    await upload.save(Point(point.tries + 1 if point else 1), 0)
+    reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
+    whole = envelope(reply)
+    if whole.status != 200:
+        raise _refusal(whole.status, whole.message)
+    stored = item(reply.body.decode("utf-8", "replace"))
+    if stored.status != 200:
+        raise _refusal(stored.status, stored.message)
+    if stored.size not in {None, upload.size} or (stored.hash and stored.hash.lower() != digest.hexdigest()):
+        raise Retry("the shop received other bytes than were sent")
+    return Receipt(
+        stored.path.lstrip("/"),
+        etag=stored.hash.lower(),
+        verified="sha1" if stored.hash else "size" if stored.size is not None else "",
+        facts={**ticket.facts, "answer": reply.body.decode("utf-8", "replace")},
+    )
+
+
+async def _listed(upload: Upload[CareyShopTicket, Any]) -> Receipt | None:
+    receipt = await upload.confirm()
+    if receipt is None:
+        return None
+    digest = sha1(usedforsecurity=False)
+    await upload.digested(0, upload.size, digest)
+    return replace(receipt, verified="sha1") if receipt.etag.lower() == digest.hexdigest() else None
+
+
+def _refusal(status: int, message: str) -> Exception:
+    words = shown(message[:200])
+    if status in {401, 403} or message in SIGN_IN:
+        return Reauth(f"the shop refuses the upload: {words}")
+    if message in AGAIN or (status >= 500 and not message):
+        return Retry(f"the shop could not store the file: {words}")
+    return Reject(f"the shop refuses the file: {words}")

@@ -1,0 +1,50 @@
+"""Aliyun OSS by form: one request, the fields as the broker gave them, the file last.
+
+A form cannot be resumed; a broken one stores nothing, and a repeated one overwrites its own key. A 203 says that the
+object is stored and the broker's callback failed: it is never a reason to send again. The wire format is in OSS's
+manual, "PostObject" and "callback".
+"""
+
+from urllib.parse import quote
+
+from msgspec.structs import replace
+
+from dumbwaiter.doors import Upload
+from dumbwaiter.errors import Reject
+from dumbwaiter.model import Receipt
+from dumbwaiter.tickets import OssPostTicket
+from dumbwaiter.wire.message import Request, form
+from dumbwaiter.wire.oss import Crc, trouble
+from dumbwaiter.wire.oss_replies import answer, compared, tag, verdict
+
+KEY_MAX = 1023  # bytes
+
+
+async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
+    """Sends the form and reads OSS's answer, or the callback's."""
+    ticket = upload.ticket
+    key = upload.key or dict(ticket.fields).get("key", "")
+    if not 0 < len(key.encode()) <= KEY_MAX:
+        raise Reject(f"the key has {len(key.encode())} bytes; OSS takes 1 to {KEY_MAX}")
+    crc = Crc()
+    piece = await upload.read(0, upload.size)
+    piece = replace(piece, tastes=(*piece.tastes, crc.taste))
+    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
+    reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
+    if reply.status not in {200, 201, 203, 204}:
+        raise _refusal(verdict(reply, form=True), trouble(reply.body).code, upload)
+    called = any(name == "callback" and value for name, value in ticket.fields)
+    return Receipt(
+        key,
+        etag=tag(reply),
+        url=f"{ticket.url.rstrip('/')}/{quote(key)}",
+        verified=compared(reply, crc.value),
+        facts={**ticket.facts, **(answer(reply) if called or reply.status == 203 else {})},
+    )
+
+
+def _refusal(found: Exception, code: str, upload: Upload[OssPostTicket, None]) -> Exception:
+    """Says the size where that is what OSS minds."""
+    if code in {"EntityTooLarge", "EntityTooSmall"}:
+        return Reject(f"the file has {upload.size} bytes, which the upload policy does not allow ({code})")
+    return found

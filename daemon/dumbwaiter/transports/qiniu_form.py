@@ -1,0 +1,86 @@
+"""Qiniu Kodo, one form for a whole file: small files, and large ones where the provider takes no parts.
+
+The file is the form's last field, its CRC-32 goes ahead of it, and its content hash is compared with the answer's. The
+same token with the same bytes gives the same object, so a lost answer is asked for once more. Qiniu's developer
+manual: "form upload" and "error response".
+"""
+
+from zlib import crc32
+
+from dumbwaiter.doors import Upload
+from dumbwaiter.errors import Retry
+from dumbwaiter.model import Receipt
+from dumbwaiter.tickets import QiniuTicket
+from dumbwaiter.wire import qiniu
+from dumbwaiter.wire.message import FileSlice, Reply, Request, form
+
+STORED = 579  # the object is there, and the provider's own server could not be told
+EXISTS = 614
+
+
+class _Sums:
+    """What is to be known of the bytes before they go."""
+
+    def __init__(self) -> None:
+        self.etag = qiniu.Etag()
+        self.crc = 0
+
+    def update(self, data: bytes) -> None:
+        self.etag.update(data)
+        self.crc = crc32(data, self.crc)
+
+
+async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
+    """Sends the file in one request."""
+    ticket = upload.ticket
+    piece = await upload.read(0, upload.size)
+    sums = _Sums()
+    if piece.data is None:
+        await upload.digested(0, upload.size, sums)
+    else:
+        sums.update(piece.data)
+    policy = qiniu.policy(ticket.token)
+    etag = sums.etag.text()
+    reply, answer = await _deliver(upload, piece, sums.crc, forced=policy is not None and policy.forced)
+    if reply.status == EXISTS:
+        return qiniu.compared(await upload.confirm(), etag, policy, ticket.key, ticket.facts)
+    if answer is None:
+        facts = {**ticket.facts, "callback": "failed"}
+        return qiniu.receipt(policy, ticket.key, qiniu.Answer(), etag, "crc32", facts)
+    return qiniu.receipt(policy, ticket.key, answer, etag, "crc32", ticket.facts)
+
+
+async def _deliver(
+    upload: Upload[QiniuTicket, None], piece: FileSlice, crc: int, *, forced: bool
+) -> tuple[Reply, qiniu.Answer | None]:
+    """Returns the reply that settles the matter, with what it says of a success."""
+    ticket = upload.ticket
+    fields = [("token", ticket.token)]
+    if ticket.key is not None and not forced:
+        fields.append(("key", ticket.key))
+    fields += [*ticket.fields.items(), ("crc32", str(crc))]
+    name = qiniu.plain(ticket.name or upload.name)
+    kind, body = form(fields, "file", name, upload.mime, piece, f"dumbwaiter-{upload.seed}")
+    urls = upload.order(ticket.urls)
+    if len(urls) == 1:
+        urls *= 2  # an answer may be lost anywhere
+    moved = False
+    while True:
+        url = urls.pop(0)
+        try:
+            reply = await upload.call(Request("form", "POST", f"{url.rstrip('/')}/", {"content-type": kind}, body))
+            answer = qiniu.answer(reply)
+        except Retry:
+            if not urls:
+                raise
+            continue
+        if answer is not None or reply.status in {STORED, EXISTS}:
+            return reply, answer
+        if not moved and (better := qiniu.better_host(reply, url)) is not None:
+            moved = True
+            urls.insert(0, better)
+            continue
+        trouble = qiniu.trouble(reply)
+        urls = [other for other in urls if other != url]
+        if not urls or not isinstance(trouble, Retry) or trouble.after is not None:
+            raise trouble

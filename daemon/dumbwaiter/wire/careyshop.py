@@ -1,0 +1,82 @@
+"""CareyShop's formats: the signature of a call, the envelope of an answer, what an upload is answered with.
+
+CareyShop's API manual, "signature", "get upload token", "upload resources". The JSON `status` is the truth: over
+plain HTTP every answer has the HTTP status 200.
+"""
+
+from collections.abc import Mapping
+from hashlib import md5
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from dumbwaiter.errors import Retry
+from dumbwaiter.wire.message import Reply
+
+
+def sign(secret: str, parameters: Mapping[str, str]) -> str:
+    """Returns the `sign` parameter: every name with its text, by name in byte order, between two secrets."""
+    text = "".join(f"{name}{parameters[name]}" for name in sorted(parameters, key=lambda name: name.encode()))
+    return md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest()
+
+
+class Envelope(Struct, frozen=True):
+    """An answer: 200, or why not."""
+
+    status: int
+    message: str = ""
+    data: Raw = Raw(b"null")
+
+
+class Item(Struct, frozen=True):
+    """A stored file as the shop knows it; or, with another status than 200, why it has none."""
+
+    status: int = 200
+    message: str = ""
+    storage_id: int | None = None
+    name: str = ""
+    size: int | None = None
+    hash: str = ""
+    path: str = ""
+    url: str = ""
+    protocol: str = ""
+
+
+def envelope(reply: Reply) -> Envelope:
+    """Reads an answer. Raises `Retry` for anything else: a proxy in front of the shop, a broken server."""
+    if reply.status >= 500 and not reply.body.lstrip().startswith(b"{"):
+        raise Retry(f"the shop answers {reply.status}", after=reply.after)
+    return reply.json(Envelope)
+
+
+def item(text: str) -> Item:
+    """Reads what an upload of one file was answered with. Raises `Retry` for anything that is no such answer."""
+    found = envelope(Reply(200, body=text.encode()))
+    if found.status != 200:
+        return Item(found.status, found.message)
+    items: tuple[Item, ...] = decoded(found.data, tuple[Item, ...])
+    if not items:
+        raise Retry("the shop's answer names no file")
+    return items[0]
+
+
+def decoded(data: Raw, shape: Any) -> Any:
+    """Returns an envelope's data as `shape`. Raises `Retry`."""
+    return Reply(200, body=bytes(data)).json(shape)
+
+
+def size(text: str) -> int | None:
+    """Returns the bytes of a limit such as "2M"; None for no limit and for what cannot be read."""
+    number, unit = text.strip().upper().removesuffix("B"), 1
+    if number and number[-1] in "KMGT":
+        unit = 1024 ** ("KMGT".index(number[-1]) + 1)
+        number = number[:-1]
+    try:
+        return int(float(number) * unit) or None
+    except (ValueError, OverflowError):
+        return None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Returns the members of a list such as "jpg,png"."""
+    return tuple(part for part in (one.strip().lower().lstrip(".") for one in text.split(",")) if part)

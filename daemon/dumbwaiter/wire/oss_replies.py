@@ -1,0 +1,73 @@
+"""What an answer of OSS means for the upload: OSS's manual, "error responses" and the page of each call."""
+
+from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.naming import shown
+from dumbwaiter.wire.message import Reply
+from dumbwaiter.wire.oss import Trouble, trouble
+
+EXPIRED = frozenset(
+    {
+        "SecurityTokenExpired",
+        "InvalidSecurityToken",
+        "InvalidAccessKeyId",
+        "AccessKeyIdAndSecurityTokenNotMatch",
+        "SignatureDoesNotMatch",  # of a triple whose members come from two answers, too
+    }
+)
+ACCOUNT = frozenset(
+    {
+        "AccessDenied",
+        "NoSuchBucket",
+        "InvalidBucketName",
+        "UserDisable",
+        "BucketDisable",
+        "SecondLevelDomainForbidden",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+AGAIN = frozenset({"RequestTimeout", "BadRequest", "InvalidDigest", "RequestTimeTooSkewed"})
+ANEW = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "MalformedXML", "EntityTooSmall"})
+
+
+def verdict(reply: Reply, *, form: bool = False) -> Verdict:
+    """Returns what follows an answer that is no success. `form`: of a form, which has a policy and no parts."""
+    found = trouble(reply.body)
+    words = _words(found, reply.status)
+    if reply.status >= 500 or reply.status in {408, 429} or found.code in AGAIN or not found.code:
+        return Retry(f"OSS answers {words}", after=reply.after)
+    if found.code in EXPIRED or "expired" in found.message.lower():
+        return Reauth(f"OSS refuses the credentials: {words}")
+    if form and "Policy" in found.message:
+        return Reject(f"the upload policy does not allow this file: {words}")
+    if not form and found.code in ANEW:
+        return Restart(f"OSS cannot go on with this upload: {words}")
+    if found.code in ACCOUNT:
+        return Blocked(f"OSS refuses the account: {words}")
+    return Reject(f"OSS refuses the file: {words}")
+
+
+def compared(reply: Reply, crc: int) -> str:
+    """Returns "crc64" if the answer shows that our bytes arrived, nothing if it does not say. Raises `Retry`."""
+    theirs = reply.headers.get("x-oss-hash-crc64ecma", "")
+    if not theirs.isdigit():
+        return ""
+    if int(theirs) != crc:
+        raise Retry("OSS received other bytes than were sent")
+    return "crc64"
+
+
+def tag(reply: Reply) -> str:
+    """Returns the ETag without its quotes, empty without one."""
+    return reply.headers.get("etag", "").strip('"')
+
+
+def answer(reply: Reply) -> dict[str, str]:
+    """Returns, as facts of the receipt, what became of the callback."""
+    if reply.status == 203:
+        return {"callback": "failed", "callback_said": shown(_words(trouble(reply.body), 203))}
+    return {"answer": reply.body.decode("utf-8", "replace")}
+
+
+def _words(found: Trouble, status: int) -> str:
+    return " ".join(part for part in (found.code, found.message[:200]) if part) or f"status {status}"

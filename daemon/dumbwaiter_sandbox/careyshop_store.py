@@ -1,0 +1,119 @@
+"""What a shop keeps: who is signed in, and its list of stored files.
+
+CareyShop's API manual, 'administrator sign-in' and 'storage'. One live token for each platform name; a list shows one directory, a
+search by name the whole store.
+"""
+
+import sqlite3
+import uuid
+from dataclasses import dataclass
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS careyshop_sessions (
+    platform TEXT PRIMARY KEY,
+    token TEXT NOT NULL,
+    expires REAL NOT NULL,
+    refresh TEXT NOT NULL,
+    refresh_expires REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS careyshop_storage (
+    storage_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    mime TEXT NOT NULL,
+    ext TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    path TEXT NOT NULL,
+    url TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    type INTEGER NOT NULL,        -- 0 image, 1 other file
+    create_time TEXT NOT NULL,
+    update_time TEXT NOT NULL
+);
+"""
+COLUMNS = (
+    "storage_id parent_id name mime ext size hash path url protocol type create_time update_time".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One sign-in."""
+
+    platform: str
+    token: str
+    expires: float
+    refresh: str
+    refresh_expires: float
+
+    def as_json(self) -> dict[str, object]:
+        """The token object of an answer."""
+        return {
+            "group_id": 1,
+            "token": self.token,
+            "token_expires": int(self.expires),
+            "refresh": self.refresh,
+            "refresh_expires": int(self.refresh_expires),
+        }
+
+
+class Store:
+    """Both tables."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.executescript(SCHEMA)
+
+    def sign_in(self, platform: str, now: float, life: float) -> Session:
+        """A new session; the one of that platform before it is dead."""
+        session = Session(platform, uuid.uuid4().hex, now + life, uuid.uuid4().hex, now + life + 86400)
+        with self._database as database:
+            database.execute(
+                "INSERT OR REPLACE INTO careyshop_sessions VALUES (?, ?, ?, ?, ?)", tuple(vars(session).values())
+            )
+        return session
+
+    def session(self, token: str) -> Session | None:
+        """The session of a token."""
+        row = self._database.execute("SELECT * FROM careyshop_sessions WHERE token = ?", (token,)).fetchone()
+        return Session(*row) if row else None
+
+    def sign_out(self) -> None:
+        """End every session."""
+        with self._database as database:
+            database.execute("DELETE FROM careyshop_sessions")
+
+    def keep(self, item: dict[str, object], *, same: tuple[str, ...] = ()) -> dict[str, object]:
+        """Add a file, or update the one that agrees in the columns `same`; the row."""
+        found = None
+        if same:
+            where = " AND ".join(f"{name} = ?" for name in same)
+            sql = f"SELECT storage_id, create_time, parent_id FROM careyshop_storage WHERE {where}"  # noqa: S608 - columns of ours
+            found = self._database.execute(sql, [item[name] for name in same]).fetchone()
+        if found:
+            item = {**item, "storage_id": found[0], "create_time": found[1]}
+        row = {name: item.get(name) for name in COLUMNS}
+        with self._database as database:
+            marks = ", ".join("?" * len(COLUMNS))
+            cursor = database.execute(f"INSERT OR REPLACE INTO careyshop_storage VALUES ({marks})", list(row.values()))  # noqa: S608
+        return {**row, "storage_id": cursor.lastrowid}
+
+    def by_path(self, path: str) -> dict[str, object] | None:
+        """The file that lies there."""
+        row = self._database.execute("SELECT * FROM careyshop_storage WHERE path = ?", (path,)).fetchone()
+        return dict(zip(COLUMNS, row, strict=True)) if row else None
+
+    def items(
+        self, parent: int, name: str, column: str, *, down: bool, page: int, size: int
+    ) -> tuple[list[dict[str, object]], int]:
+        """A page of the list, and how many there are in all."""
+        where, value = ("name LIKE '%' || ? || '%'", name) if name else ("parent_id = ?", parent)
+        column = column if column in COLUMNS else "storage_id"
+        sql = f"FROM careyshop_storage WHERE {where}"
+        total = self._database.execute(f"SELECT count(*) {sql}", (value,)).fetchone()[0]
+        rows = self._database.execute(
+            f"SELECT * {sql} ORDER BY {column} {'DESC' if down else 'ASC'} LIMIT ? OFFSET ?",
+            (value, size, (page - 1) * size),
+        )
+        return [dict(zip(COLUMNS, row, strict=True)) for row in rows], total

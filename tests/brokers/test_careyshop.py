@@ -1,0 +1,250 @@
+"""What a shop's answers become: grants, keys, limits, ends."""
+
+import asyncio
+import base64
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+import pytest
+
+from dumbwaiter import config
+from dumbwaiter.brokers.careyshop import CareyShop
+from dumbwaiter.config import Source
+from dumbwaiter.errors import Blocked, Retry
+from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
+from dumbwaiter.wire.message import Reply, Request
+
+NOW = 1527440873.0
+POLICY = base64.b64encode(
+    b'{"expiration":"2018-05-28T02:07:53Z","conditions":[["content-length-range",0,2097152],'
+    b'["starts-with","$key","uploads\\/files\\/20180528\\/"]]}'
+).decode()
+SIGNED_IN = {"admin": {}, "token": {"token": "t" * 32, "refresh": "r", "token_expires": NOW + 86400}}
+
+
+def _fields(*names: str) -> list[dict[str, Any]]:
+    defaults = {"x:parent_id": 0, "success_action_status": 200}
+    fields = [{"name": name, "type": "hidden", "default": defaults.get(name, "")} for name in names]
+    return [*fields, {"name": "file", "type": "file", "default": ""}]
+
+
+def _oss(expires: float, folder: str = "uploads/files/20180528/") -> dict[str, Any]:
+    names = ("x:replace", "x:parent_id", "x:filename", "OSSAccessKeyId", "policy", "Signature", "callback", "key")
+    address = {
+        "upload_url": "http://careyshop.oss-cn-hangzhou.aliyuncs.com/",
+        "module": "aliyun",
+        "param": _fields(*names, "success_action_status"),
+    }
+    given = {"OSSAccessKeyId": "AK", "policy": POLICY, "Signature": "S", "callback": "CB", "dir": folder}
+    return {"token": {"upload_url": address, **given}, "expires": expires}
+
+
+LOCAL = {
+    "token": {
+        "upload_url": {
+            "upload_url": "https://shop.example.com/api/v1/upload/method/add.upload.list.html",
+            "module": "careyshop",
+            "param": _fields("x:replace", "x:parent_id", "x:filename", "token"),
+        },
+        "token": "careyshop",
+    },
+    "expires": 0,
+}
+STS = {
+    "credentials": {
+        "access_key_id": "STS.1",
+        "access_key_secret": "hidden-word",
+        "security_token": "token",
+        "expiration": "2018-05-28T14:49:21Z",
+    },
+    "bucket": "careyshop",
+    "callback": "{}",
+    "expires": 1527518962,
+}
+ADDRESS = {"upload_url": "http://careyshop.oss-cn-hangzhou.aliyuncs.com/", "module": "aliyun", "param": []}
+
+
+class Desk:
+    """Answers by operation; a list is given one by one."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"login_admin_user": SIGNED_IN, **answers}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self._kept: dict[str, Any] = {}
+
+    async def call(self, request: Request) -> Reply:
+        assert isinstance(request.body, bytes)
+        text = request.body.decode() or request.url.partition("?")[2]
+        self.asked.append((request.what, {name: values[0] for name, values in parse_qs(text).items()}))
+        answer = self.answers[request.what.replace(".", "_")]
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if isinstance(answer, str):
+            return Reply(200, body=msgspec.json.encode({"status": 500, "message": answer}))
+        return Reply(200, body=msgspec.json.encode({"status": 200, "message": "success", "data": answer}))
+
+    def now(self, url: str) -> float:
+        return NOW
+
+    def skew(self, url: str) -> float:
+        return 0.0
+
+    def nonce(self) -> str:
+        return "n"
+
+    def forget(self, name: str, value: object) -> None:
+        if self._kept.get(name) == value:
+            del self._kept[name]
+
+    async def kept(self, name: str, life: float, fetch: Any) -> Any:
+        if name not in self._kept:
+            self._kept[name] = await fetch()
+        return self._kept[name]
+
+
+def _broker(**options: Any) -> CareyShop:
+    given = {
+        "api": "https://shop.example.com/api/v1",
+        "app_key": "12345678",
+        "app_secret": Source("literal", "0123456789abcdef0123456789abcdef"),
+        "username": "somebody",
+        "password": Source("literal", "password"),
+    }
+    return CareyShop(config.CareyShop(**{**given, **options}))
+
+
+def _ask(name: str = "a b.JPG", seed: str = "5eed", held: str | None = None) -> Ask:
+    return Ask("w", name, name, 10, "image/jpeg", seed, held)
+
+
+def _grant(broker: CareyShop, desk: Desk, ask: Ask | None = None) -> Grant:
+    (grant,) = asyncio.run(broker.grants([ask or _ask()], desk))
+    return grant
+
+
+def test_the_form_is_filled_in_the_shops_order_and_named_by_us() -> None:
+    broker, desk = _broker(parent=7), Desk(get_upload_token=_oss(1527444473))
+    whole = _grant(broker, desk)
+    assert whole.many
+    assert whole.expires_at == 1527444473  # and not the policy's own end, eight hours later
+    assert whole.limits == Limits(0, 2097152)
+    grant = broker.fit(whole, _ask())
+    ticket = grant.ticket
+    assert isinstance(ticket, OssPostTicket)
+    assert grant.key is not None
+    assert ticket.fields == (
+        ("x:replace", ""),
+        ("x:parent_id", "7"),
+        ("x:filename", "a b.JPG"),
+        ("OSSAccessKeyId", "AK"),
+        ("policy", POLICY),
+        ("Signature", "S"),
+        ("callback", "CB"),
+        ("key", grant.key),
+        ("success_action_status", "200"),
+    )
+    assert grant.key.startswith("uploads/files/20180528/")
+    assert grant.key.endswith(".JPG")
+
+
+def test_a_job_keeps_its_key_and_no_other_has_it() -> None:
+    broker, desk = _broker(), Desk(get_upload_token=_oss(0))
+    whole = _grant(broker, desk)
+    keys = [broker.fit(whole, _ask(seed=seed)).key for seed in ("1", "1", "2")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_policys_end_counts_when_it_is_the_earlier_or_the_only_one() -> None:
+    assert _grant(_broker(), Desk(get_upload_token=_oss(0))).expires_at == 1527473273
+    assert _grant(_broker(), Desk(get_upload_token=_oss(1527473274))).expires_at == 1527473273
+
+
+def test_a_policy_for_another_folder_than_the_shop_names_is_not_used() -> None:
+    broker = _broker()
+    whole = _grant(broker, Desk(get_upload_token=_oss(0, "uploads/files/20180529/")))
+    with pytest.raises(Retry, match="another folder"):
+        broker.fit(whole, _ask())
+
+
+def test_temporary_credentials_keep_the_key_of_an_earlier_day() -> None:
+    broker = _broker(module="aliyun", terminal="app")
+    whole = _grant(broker, Desk(get_upload_token=STS, get_upload_url=ADDRESS))
+    assert whole.expires_at == 1527518961
+    ticket = whole.ticket
+    assert isinstance(ticket, OssStsTicket)
+    assert (ticket.endpoint, ticket.region) == ("http://oss-cn-hangzhou.aliyuncs.com", "cn-hangzhou")
+    held = "uploads/files/20180527/x.jpg"
+    assert broker.fit(whole, _ask(held=held)).key == held
+    assert str(broker.fit(whole, _ask()).key).startswith("uploads/files/20180528/")  # the vendor's date
+    assert "hidden-word" not in repr(whole)
+    with pytest.raises(TypeError):
+        msgspec.json.encode(whole)
+
+
+def test_the_shops_own_form_is_signed_for_each_file_and_asked_for_once() -> None:
+    broker, desk = _broker(), Desk(get_upload_token=LOCAL)
+
+    async def two() -> list[Grant]:
+        return [(await broker.grants([_ask(name)], desk))[0] for name in ("a.jpg", "b.jpg")]
+
+    grants = asyncio.run(two())
+    assert [what for what, _ in desk.asked] == ["login.admin.user", "get.upload.token"]
+    fields = dict(grants[1].ticket.fields)
+    assert isinstance(grants[1].ticket, CareyShopTicket)
+    assert not grants[1].many
+    assert fields["token"] == "t" * 32  # and not the word "careyshop"
+    assert fields["x:filename"] == "b.jpg"
+    assert len(fields["sign"]) == 32
+
+
+def test_a_newer_shop_says_suffixes_and_size() -> None:
+    settings = {"image_ext": "jpg,png", "file_ext": "", "file_size": "1M"}
+    whole = _grant(_broker(), Desk(get_upload_token={**LOCAL, **settings}))
+    assert whole.limits == Limits(None, 1048576, suffixes=("jpg", "png"))
+
+
+@pytest.mark.parametrize("message", ["token已过期", "权限不足", "token错误"])
+def test_a_session_that_ended_is_made_anew_once(message: str) -> None:
+    desk = Desk(get_upload_token=[message, LOCAL])
+    _grant(_broker(), desk)
+    assert [what for what, _ in desk.asked].count("login.admin.user") == 2
+    with pytest.raises((Blocked, Retry)):
+        _grant(_broker(), Desk(get_upload_token=message))
+
+
+@pytest.mark.parametrize("message", ["sign错误", "appkey已禁用或不存在"])
+def test_a_wrong_account_is_a_persons_business(message: str) -> None:
+    with pytest.raises(Blocked, match="app_"):
+        _grant(_broker(), Desk(get_upload_token=message))
+    with pytest.raises(Blocked, match="username"):
+        _grant(_broker(), Desk(login_admin_user="账号或密码错误"))
+
+
+def test_a_module_that_the_shop_lacks_is_named_with_those_it_has() -> None:
+    desk = Desk(get_upload_token="上传模块名 qiniu 不存在", get_upload_module=[[{"name": "OSS", "module": "aliyun"}]])
+    with pytest.raises(Blocked, match="aliyun"):
+        _grant(_broker(module="qiniu"), desk)
+
+
+def test_nothing_is_sent_to_an_address_inside_that_a_shop_outside_names() -> None:
+    answer = _oss(0)
+    answer["token"]["upload_url"]["upload_url"] = "http://169.254.169.254/"
+    with pytest.raises(Blocked, match="address"):
+        _grant(_broker(), Desk(get_upload_token=answer))
+
+
+def test_the_shop_is_asked_by_get_if_so_configured() -> None:
+    desk = Desk(get_upload_token=LOCAL)
+    _grant(_broker(request="get"), desk)
+    assert desk.asked[-1][1]["appkey"] == "12345678"
+
+
+def test_each_provider_signs_in_under_a_name_of_its_own() -> None:
+    names = set()
+    for module in ("", "qiniu", "aliyun"):
+        desk = Desk(get_upload_token=LOCAL)
+        _grant(_broker(module=module), desk)
+        names.add(desk.asked[0][1]["platform"])
+    assert len(names) == 3

@@ -1,0 +1,280 @@
+"""What Jiandaoyun's answers are taken to mean, with a desk that plays them."""
+
+import asyncio
+import base64
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import pytest
+
+from dumbwaiter import config
+from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
+from dumbwaiter.errors import Blocked, Failure, Reject, Retry, Verdict
+from dumbwaiter.model import Ask, FollowUp, Limits, Receipt
+from dumbwaiter.wire.message import Reply, Request
+
+T = TypeVar("T")
+ASK = Ask("w", "dir/a.txt", "dir/a.txt", 5, "text/plain", "seed")
+NOW = 1_800_000_000.0
+FILE = "_widget_1"
+
+
+class Desk:
+    """Answers calls from a list, and remembers them."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    async def call(self, request: Request) -> Reply:
+        assert isinstance(request.body, bytes)
+        assert request.headers["authorization"] == "Bearer secret"
+        self.asked.append((request.what, json.loads(request.body)))
+        match self.answers.pop(0):
+            case Verdict() as verdict:
+                raise verdict
+            case Reply() as reply:
+                return reply
+            case answer:
+                return Reply(200, {}, json.dumps(answer).encode())
+
+    def now(self, url: str) -> float:
+        return NOW + 7
+
+    def skew(self, url: str) -> float:
+        return 7.0
+
+    async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
+        return await fetch()
+
+    def forget(self, name: str, value: object) -> None:
+        raise AssertionError
+
+    def nonce(self) -> str:
+        return "0123456789abcdef0123456789abcdef"
+
+
+def broker(**options: Any) -> Jiandaoyun:
+    source = config.Source("literal", "secret")
+    return Jiandaoyun(config.Jiandaoyun(source, "59264073a2a60c0c08e20bfb", "59264073a2a60c0c08e20bfd", **options))
+
+
+def recording(**options: Any) -> Jiandaoyun:
+    return broker(attachment=FILE, values={"_widget_2": "{watch}/{path}", "_widget_3": "{size}"}, **options)
+
+
+def token(number: int, **members: object) -> str:
+    policy = {"scope": "b", "deadline": NOW + 3607, "forceSaveKey": True, "saveKey": f"key {number}", **members}
+    return f"ak:sign:{base64.urlsafe_b64encode(json.dumps(policy).encode()).decode()}"
+
+
+def pairs(*tokens: str, url: str = "https://upload.qiniup.com") -> object:
+    return {"token_and_url_list": [{"url": url, "token": one} for one in tokens], "news": 1}
+
+
+def grants(made: Jiandaoyun, desk: Desk, count: int = 1) -> Any:
+    return asyncio.run(made.grants([ASK] * count, desk))
+
+
+def follow_up(made: Jiandaoyun, desk: Desk, **facts: str) -> FollowUp:
+    receipt = Receipt("key 1", "Fqr0xh3cxeii2r7eDztILNmuqUNN", verified="crc32", facts={"transaction": "t", **facts})
+    return asyncio.run(made.follow_up(ASK, receipt, 0, desk))
+
+
+def trouble(code: int, status: int = 400) -> Reply:
+    return Reply(status, {}, json.dumps({"code": code, "msg": "words"}).encode())
+
+
+def test_all_tokens_of_one_call_are_grants_of_one_transaction() -> None:
+    desk = Desk(pairs(*(token(number, fsizeMin=1, fsizeLimit=9) for number in range(100))))
+    found = grants(broker(), desk, 3)
+    assert len(found) == 100
+    ((what, body),) = desk.asked
+    assert what == "file/get_upload_token"
+    assert uuid.UUID(body["transaction_id"]).version == 4
+    assert {grant.ticket.facts["transaction"] for grant in found} == {body["transaction_id"]}
+    assert all(grant.key is None and not grant.many for grant in found)
+    assert found[0].limits == Limits(1, 9)
+    # By our own clock, and early enough for the record.
+    assert found[0].expires_at == NOW + 3000
+    assert found[0].ticket.urls == ("https://upload.qiniup.com",)
+
+
+def test_a_token_that_ends_sooner_says_when() -> None:
+    (found,) = grants(broker(), Desk(pairs(token(1, deadline=NOW + 107))))
+    assert found.expires_at == NOW + 100
+
+
+def test_a_policy_that_cannot_be_read_is_no_obstacle() -> None:
+    (found,) = grants(broker(), Desk(pairs("ak:sign:eyJmc226")))
+    assert found.limits == Limits()
+    assert found.key is None
+
+
+def test_too_few_tokens_are_asked_for_again_under_the_same_transaction() -> None:
+    desk = Desk(pairs(token(1)), pairs(), pairs(token(2), token(3)))
+    assert len(grants(broker(), desk, 2)) == 3
+    assert len({body["transaction_id"] for _, body in desk.asked}) == 1
+    with pytest.raises(Retry, match="no upload tokens"):
+        grants(broker(), Desk(pairs(), pairs(), pairs()))
+
+
+def test_an_address_in_our_own_network_is_not_uploaded_to() -> None:
+    with pytest.raises(Retry):
+        grants(broker(), Desk(*[pairs(token(1), url="http://10.0.0.1")] * 3))
+
+
+def test_a_transaction_for_each_file_if_so_configured() -> None:
+    made = broker(transaction="per-file")
+    assert made.batch == 1
+    assert len(grants(made, Desk(pairs(token(1), token(2))))) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict", "words"),
+    [
+        (trouble(8301), Blocked, "check api_key"),
+        (trouble(2004), Blocked, "check app_id"),
+        (trouble(3000), Blocked, "check entry_id"),
+        (trouble(7216), Blocked, "quota"),
+        (trouble(17053), Blocked, "app_id"),
+        (trouble(8303), Retry, "slower pace"),
+        (trouble(8304), Retry, "slower pace"),
+        (trouble(9007), Retry, "code 9007"),
+        (trouble(17027), Retry, "code 17027"),
+        (trouble(4000), Retry, "code 4000"),
+        (trouble(1), Reject, "code 1: words"),
+        (trouble(17026), Reject, "per-file"),
+        (trouble(0, 429), Retry, "fewer calls"),
+        (Reply(502, {}, b"<html>"), Retry, "status 502"),
+        (Reply(401, {}, b""), Blocked, "api_key"),
+        (Reply(200, {}, b"<html>"), Retry, "expected JSON"),
+    ],
+)
+def test_what_an_error_means(reply: Reply, verdict: type[Verdict], words: str) -> None:
+    with pytest.raises(verdict, match=words) as raised:
+        grants(broker(), Desk(reply))
+    assert "secret" not in str(raised.value)
+
+
+def record(key: str = "key 1", size: int = 5, **members: object) -> dict[str, object]:
+    url = f"https://files.jiandaoyun.com/{key}?e=1&token=x"
+    return {"_id": "5" * 24, FILE: [{"name": "a.txt", "size": size, "mime": "text/plain", "url": url}], **members}
+
+
+def test_without_a_field_for_files_no_record_is_written() -> None:
+    desk = Desk()
+    done = follow_up(broker(), desk)
+    assert (done.later, desk.asked) == (None, [])
+
+
+def test_a_new_path_makes_a_record_under_the_uploads_transaction() -> None:
+    desk = Desk({"data": []}, {"data": record()})
+    done = follow_up(recording(start_workflow=True), desk)
+    (_, search), (what, body) = desk.asked
+    assert search["filter"]["cond"][0]["value"] == ["w/dir/a.txt"]
+    assert what == "data/create"
+    assert body["transaction_id"] == "t"
+    assert body["data"] == {
+        "_widget_2": {"value": "w/dir/a.txt"},
+        "_widget_3": {"value": 5},
+        FILE: {"value": ["key 1"]},
+    }
+    assert body["is_start_workflow"] is True
+    assert done.receipt.facts["record"] == "5" * 24
+    assert done.receipt.url is not None
+    assert done.receipt.verified == "crc32"
+
+
+def test_an_address_that_ends_in_the_content_hash_proves_it() -> None:
+    done = follow_up(recording(), Desk({"data": []}, {"data": record("Fqr0xh3cxeii2r7eDztILNmuqUNN")}))
+    assert done.receipt.verified == "qetag"
+
+
+def test_the_record_of_an_older_version_is_updated() -> None:
+    desk = Desk({"data": [record("older", _widget_2="w/dir/a.txt"), record(_widget_2="another")]}, {"data": record()})
+    follow_up(recording(), desk)
+    what, body = desk.asked[1]
+    assert (what, body["data_id"]) == ("data/update", "5" * 24)
+
+
+def test_a_record_that_has_the_file_already_is_left_alone() -> None:
+    desk = Desk({"data": [record(_widget_2="w/dir/a.txt")]})
+    assert follow_up(recording(), desk).receipt.facts["record"] == "5" * 24
+    assert len(desk.asked) == 1
+
+
+def test_an_answer_without_the_attachment_is_asked_for() -> None:
+    desk = Desk({"data": []}, {"data": {"_id": "5" * 24}}, {"data": record()})
+    follow_up(recording(), desk)
+    assert desk.asked[2][0] == "data/get"
+
+
+def test_a_record_that_does_not_show_the_file_is_told() -> None:
+    with pytest.raises(Reject, match="does not show"):
+        follow_up(recording(), Desk({"data": []}, {"data": record(size=6)}))
+
+
+def test_nothing_is_written_when_the_hour_is_over() -> None:
+    desk = Desk({"data": []})
+    with pytest.raises(Reject, match="hour"):
+        follow_up(recording(), desk, asked=str(int(NOW - 3600)))
+    assert len(desk.asked) == 1
+
+
+def test_a_file_that_jiandaoyun_was_not_told_of_gets_no_record() -> None:
+    desk = Desk()
+    with pytest.raises(Reject, match="not told"):
+        follow_up(recording(), desk, callback="failed")
+    assert desk.asked == []
+
+
+TOML = """
+[provider.forms]
+broker = "jiandaoyun"
+api_key = {{ env = "JDY_KEY" }}
+app_id = "{app}"
+entry_id = "59264073a2a60c0c08e20bfd"
+{more}
+"""
+
+
+def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> config.Jiandaoyun:
+    provider = config.parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
+    assert isinstance(provider, config.Jiandaoyun)
+    return provider
+
+
+def test_a_configuration_with_no_word_about_records_writes_none() -> None:
+    assert parse().records == "none"
+    assert parse(more='attachment = "_widget_1"').records == "per-file"
+    assert parse(more='attachment = "_widget_1"\nrecord = "none"').records == "none"
+
+
+@pytest.mark.parametrize("text", ["${x}", "$(x)", "$(x}", "${x)", "pre$(x)post", "$$(x)", "${}"])
+def test_text_that_qiniu_would_fill_in_is_refused(text: str) -> None:
+    with pytest.raises(Failure, match="app_id must not hold"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["ssd", "$x", "a$b{c}", "${open", "$ (x)"])
+def test_text_that_only_looks_like_it_is_taken(text: str) -> None:
+    assert parse(text).app_id == text
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('record = "per-file"', "field for files"),
+        ('attachment = "a"\nvalues = { b = "{pat}" }', "blank that is not known"),
+        ('attachment = "a"\nvalues = { b = "{" }', "blank that is not known"),
+        ('recrd = "none"', 'did you mean "record"'),
+        ('record = "per-year"', '"per-file", "none"'),
+    ],
+)
+def test_a_wrong_configuration_is_told(more: str, words: str) -> None:
+    with pytest.raises(Failure, match=re.escape(words)):
+        parse(more=more)

@@ -1,0 +1,273 @@
+"""A CareyShop and the storages behind it, the whole way: watched folder, daemon, shop, OSS, Qiniu, callback, catalog."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter.model import KIB, MIB
+from program import Program, digest
+
+FORMS = ("careyshop", "careyshop-qiniu", "careyshop-aliyun")
+KINDS = (*FORMS, "careyshop-sts")
+DAY = 86400
+
+
+def _drop(program: Program, watch: str, name: str, size: int) -> bytes:
+    content = random.Random(f"{watch}/{name}/{size}").randbytes(size)
+    program.drop = program.data / "drop" / watch
+    program.write(name, content)
+    return content
+
+
+def _options(program: Program, **switches: dict[str, Any]) -> None:
+    program.vendors.http.put("/_sandbox/options", json=switches).raise_for_status()
+
+
+def _entries(program: Program) -> dict[str, dict[str, Any]]:
+    return {entry["path"]: entry for entry in program.facts("ls")}
+
+
+def _job(program: Program) -> dict[str, Any]:
+    (job,) = program.facts("failed")
+    return dict(job)
+
+
+def _parts(program: Program) -> list[int]:
+    return [one["part"] for one in program.vendors.log("part") if one["service"] == "oss" and one["status"] == 200]
+
+
+@pytest.mark.parametrize("watch", KINDS)
+def test_files_of_every_size_arrive_and_are_listed_in_the_shop(program: Program, watch: str) -> None:
+    sizes = [0, 1, 2 * MIB] if watch in FORMS else [0, 1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 12 * MIB]
+    wanted = {f"a b {size}.bin": digest(_drop(program, watch, f"a b {size}.bin", size)) for size in sizes}
+    program.start()
+    assert program("wait", "--timeout", "30s").returncode == 0
+    assert program.stored() == wanted
+    for entry in _entries(program).values():
+        assert entry["facts"]["storage_id"]
+        assert entry["key"].startswith("uploads/files/")
+        assert entry["key"].endswith(".bin")
+        assert entry["verified"] in {"sha1", "crc64", "crc32", "qetag"}
+        assert digest(program.vendors.http.get(entry["url"]).content) == wanted[entry["path"]]
+    assert len([one for one in program.vendors.log("login") if one["service"] == "careyshop"]) == 1
+
+
+@pytest.mark.parametrize("watch", FORMS)
+def test_a_file_beyond_the_limit_is_refused_with_both_numbers(program: Program, watch: str) -> None:
+    _options(program, careyshop={"generation": 2})
+    _drop(program, watch, "large.bin", 2 * MIB + 1)
+    program.start()
+    program("wait")
+    assert "2097153 bytes; the provider takes 2097152 at most" in _job(program)["error"]
+    assert not program.objects()
+
+
+def test_a_suffix_that_the_shop_does_not_take_is_refused_before_a_byte(program: Program) -> None:
+    _options(program, careyshop={"generation": 2})
+    _drop(program, "careyshop", "script.php", 100)
+    program.start()
+    program("wait")
+    assert "the provider does not take script.php" in _job(program)["error"]
+    assert not program.vendors.log("upload")
+
+
+def test_an_older_shop_says_itself_which_suffix_it_refuses(program: Program) -> None:
+    _drop(program, "careyshop", "script.php", 100)
+    program.start()
+    program("wait")
+    assert "上传文件后缀不允许" in _job(program)["error"]
+
+
+def test_a_token_is_asked_for_once_and_used_for_many_files(program: Program) -> None:
+    for number in range(20):
+        _drop(program, "careyshop-aliyun", f"{number}.txt", 100)
+    program.start()
+    assert program("wait").returncode == 0
+    assert len(program.vendors.log("token")) == 1
+    assert program.totals()["done"] == 20
+
+
+def test_the_shop_chooses_where_files_go_when_nobody_says(program: Program) -> None:
+    _options(program, careyshop={"default_module": "aliyun"})
+    content = _drop(program, "careyshop", "a.txt", 100)
+    program.start()
+    assert program("wait").returncode == 0
+    assert _entries(program)["a.txt"]["facts"]["bucket"] == "careyshop-oss"
+    assert program.stored() == {"a.txt": digest(content)}
+
+
+@pytest.mark.parametrize(("watch", "fault"), [("careyshop-aliyun", "oss.post:203"), ("careyshop-sts", "oss.put:203")])
+def test_a_failed_callback_is_told_and_nothing_is_sent_again(program: Program, watch: str, fault: str) -> None:
+    program.vendors.faults(fault)
+    content = _drop(program, watch, "a.txt", 1000)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+    assert _entries(program)["a.txt"]["facts"]["callback"] == "failed"
+    assert len(program.vendors.log("post") + program.vendors.log("put")) == 1
+
+
+def test_a_callback_that_the_shop_answers_with_an_error_is_told(program: Program) -> None:
+    program.vendors.faults("careyshop.callback:inner-error")
+    _drop(program, "careyshop-aliyun", "a.txt", 1000)
+    program.start()
+    assert program("wait").returncode == 0
+    assert _entries(program)["a.txt"]["facts"]["registered"] == "no"
+    assert len(program.vendors.log("post")) == 1
+
+
+def test_a_killed_upload_goes_on_with_the_parts_that_are_missing(program: Program) -> None:
+    program.vendors.faults("latency=30ms")
+    content = _drop(program, "careyshop-sts", "film.mov", 60 * MIB)
+    program.start()
+    program.until(lambda: len(_parts(program)) >= 6)
+    program.kill()
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+    parts = _parts(program)
+    assert set(parts) == set(range(1, 16))
+    assert len(parts) <= 15 + 4  # those under way, side by side
+    assert len(program.vendors.log("begin")) == 1
+    assert not [one for one in program.vendors.log("list") if one["service"] == "oss"]
+
+
+def test_credentials_that_end_in_the_middle_are_replaced_and_no_part_is_lost(program: Program) -> None:
+    program.vendors.faults("latency=150ms")
+    content = _drop(program, "careyshop-sts", "film.mov", 60 * MIB)
+    program.start()
+    program.until(lambda: len(_parts(program)) >= 5)
+    program.vendors.advance(3700)  # past midnight at times: the key stays all the same
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+    assert sorted(_parts(program)) == list(range(1, 16))
+    assert len(program.vendors.log("begin")) == 1
+    assert len(program.vendors.log("token")) <= 3  # the leap made our clock wrong, and one call was signed with it
+
+
+def test_a_policy_that_ended_is_replaced(program: Program) -> None:
+    _options(program, careyshop={"token_life": 120})
+    _drop(program, "careyshop-aliyun", "a.txt", 10)
+    program.start()
+    assert program("wait").returncode == 0
+    program.vendors.advance(200)
+    content = _drop(program, "careyshop-aliyun", "b.txt", 10)
+    program.until(lambda: len(program.objects()) == 2)
+    assert program("wait").returncode == 0
+    assert program.stored()["b.txt"] == digest(content)
+    assert len(program.vendors.log("token")) == 2
+
+
+def test_a_folder_of_another_day_gets_another_key(program: Program) -> None:
+    program.vendors.faults("oss.post:500@1")
+    content = _drop(program, "careyshop-aliyun", "a.txt", 10)
+    program.start()
+    program.until(lambda: program.vendors.log("post"))
+    program.vendors.advance(DAY)
+    assert program("wait").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+
+
+@pytest.mark.parametrize("call", ["put", "begin", "part", "complete"])
+@pytest.mark.parametrize("cut", ["cut", "cut-within", "cut-after", "cut-reply"])
+def test_no_cut_loses_or_doubles_an_object_of_oss(program: Program, call: str, cut: str) -> None:
+    program.vendors.faults(f"oss.{call}:{cut}@1")
+    content = _drop(program, "careyshop-sts", "film.mov", 1000 if call == "put" else 9 * MIB)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+    assert program.objects() == [digest(content)]
+    assert _entries(program)["film.mov"]["verified"] == "crc64"
+
+
+@pytest.mark.parametrize("cut", ["cut", "cut-within", "cut-after", "cut-reply"])
+def test_no_cut_doubles_a_file_on_the_shops_own_disk(program: Program, cut: str) -> None:
+    program.vendors.faults(f"careyshop.upload:{cut}@1")
+    content = _drop(program, "careyshop", "a.txt", 100 * KIB)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+    assert program.objects() == [digest(content)]
+    assert _entries(program)["a.txt"]["verified"] == "sha1"
+
+
+@pytest.mark.parametrize(
+    ("watch", "size", "faults"),
+    [
+        ("careyshop-sts", 9 * MIB, "oss.part:bad-crc@1,oss.part:no-upload@3"),
+        ("careyshop-sts", 9 * MIB, "oss.complete:no-part@1"),
+        ("careyshop-sts", 9 * MIB, "oss.part:expired@2,oss.complete:expired@1,oss.begin:late@1"),
+        ("careyshop-sts", 9 * MIB, "oss.part:503@1x2,oss.part:html@3,oss.complete:500@1"),
+        ("careyshop-aliyun", 1000, "oss.post:bad-policy@1,oss.post:503@2,oss.post:cut-within@3"),
+        ("careyshop", 1000, "careyshop.upload:signed-out@1,careyshop.token:truncated@1,careyshop.login:inner-error@1"),
+        ("careyshop-qiniu", 1000, "careyshop.token:signed-out@1,careyshop.token:html@2,careyshop.token:502@3"),
+    ],
+)
+def test_trouble_passes(program: Program, watch: str, size: int, faults: str) -> None:
+    program.vendors.faults(faults)
+    content = _drop(program, watch, "film.mov", size)
+    program.start()
+    assert program("wait", "--timeout", "40s").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+    assert set(program.objects()) == {digest(content)}
+
+
+def test_a_clock_that_is_wrong_is_set_right_by_the_first_answer(program: Program) -> None:
+    program.vendors.advance(1200)
+    content = _drop(program, "careyshop-sts", "film.mov", 9 * MIB)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+
+
+def test_a_new_bucket_takes_signatures_of_version_4(program: Program) -> None:
+    _options(program, oss={"v1": False})
+    text = program.config.read_text()
+    program.config.write_text(text.replace('addressing = "path"', 'addressing = "path"\nsignature = "v4"'))
+    content = _drop(program, "careyshop-sts", "film.mov", 9 * MIB)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+
+
+def test_an_account_without_the_right_is_said_so(program: Program) -> None:
+    _options(program, careyshop={"right": False})
+    _drop(program, "careyshop", "a.txt", 10)
+    program.start()
+    program.until(lambda: _blocked(program))
+    assert len(program.vendors.log("login")) <= 2
+
+
+def _blocked(program: Program) -> bool:
+    (shop,) = [one for one in program.facts("status")["providers"] if one["name"] == "careyshop"]
+    return shop["state"] == "blocked" and "权限不足" in json.dumps(shop, ensure_ascii=False)
+
+
+def test_a_file_that_changes_while_it_is_sent_goes_up_in_its_new_version(program: Program) -> None:
+    program.vendors.faults("latency=150ms")
+    old = _drop(program, "careyshop-sts", "film.mov", 40 * MIB)
+    program.start()
+    program.until(lambda: len(_parts(program)) >= 3)
+    new = random.Random(9).randbytes(9 * MIB)
+    Path(program.drop / "film.mov").write_bytes(new)
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(new)}
+    assert set(program.objects()) <= {digest(old), digest(new)}
+
+
+def test_no_key_of_the_account_is_kept(program: Program) -> None:
+    program.vendors.faults("latency=30ms")
+    for watch in KINDS:
+        _drop(program, watch, "a.txt", 100)
+    _drop(program, "careyshop-sts", "film.mov", 40 * MIB)
+    program.start()
+    program.until(lambda: len(_parts(program)) >= 3)
+    program.kill()
+    secrets = [program.vendors.sandbox.accounts["careyshop"][name].encode() for name in ("app_secret", "password")]
+    for path in [program.log, *(one for one in program.state.rglob("*") if one.is_file())]:
+        content = path.read_bytes()
+        for secret in (*secrets, b"CAIS", b"STS."):
+            assert secret not in content, path

@@ -1,0 +1,236 @@
+"""Files dropped for Jiandaoyun become attachments of records, whatever happens on the way."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dumbwaiter.model import MIB
+from dumbwaiter_sandbox.jiandaoyun import ACCOUNT, ATTACHMENT, FIELDS
+from program import Program, digest
+
+_, PATH, SIZE, HASH = FIELDS
+PART = 4 * MIB
+
+
+@pytest.fixture
+def forms(tmp_path: Path) -> Iterator[Program]:
+    with Program(tmp_path) as made:
+        made.drop = made.data / "drop/jiandaoyun"
+        yield made
+
+
+def options(forms: Program, vendor: str = "jiandaoyun", **switches: Any) -> None:
+    forms.vendors.http.put("/_sandbox/options", json={vendor: switches}).raise_for_status()
+
+
+def records(forms: Program) -> dict[str, Any]:
+    """Returns the records of the form by path; a path that stands twice is an error."""
+    reply = httpx.post(
+        f"{forms.vendors.sandbox.urls['forms']}/api/v5/app/entry/data/list",
+        headers={"authorization": f"Bearer {ACCOUNT['api_key']}"},
+        json={"app_id": ACCOUNT["app_id"], "entry_id": ACCOUNT["entry_id"], "limit": 100},
+        trust_env=False,
+    )
+    found = reply.json()["data"]
+    by_path = {record[PATH]: record for record in found}
+    assert len(by_path) == len(found)
+    return by_path
+
+
+def read(record: dict[str, Any]) -> str:
+    (attached,) = record[ATTACHMENT]
+    return digest(httpx.get(attached["url"], trust_env=False).content)
+
+
+def drop(forms: Program, name: str, size: int, seed: int = 0) -> str:
+    content = random.Random(f"{size}/{seed}").randbytes(size)
+    forms.write(name, content)
+    return digest(content)
+
+
+def sent(forms: Program) -> int:
+    return sum(one["received"] for call in ("part", "form") for one in forms.vendors.log(call))
+
+
+def test_each_file_is_the_attachment_of_a_record_of_its_own(forms: Program) -> None:
+    forms.start()
+    wanted = {
+        f"dir/文件 {size}.bin": drop(forms, f"dir/文件 {size}.bin", size) for size in (1, PART, PART + 1, 9 * MIB)
+    }
+    assert forms("wait").returncode == 0
+    found = records(forms)
+    assert {path: read(record) for path, record in found.items()} == wanted == forms.stored()
+    entries = {entry["path"]: entry for entry in forms.facts("ls")}
+    for path, record in found.items():
+        assert record[SIZE] == entries[path]["size"]
+        assert record[HASH] == entries[path]["etag"]
+        assert record[ATTACHMENT][0]["name"] == path.rpartition("/")[2]
+        assert entries[path]["facts"]["record"] == record["_id"]
+    assert {entry["verified"] for entry in entries.values()} == {"crc32", "md5"}
+    assert all(one["fields"][-1] == "file" for one in forms.vendors.log("form"))
+
+
+def test_one_call_brings_the_tokens_for_many_files(forms: Program) -> None:
+    for number in range(60):
+        drop(forms, f"file {number}.txt", 100, number)
+    forms.start()
+    assert forms("wait").returncode == 0
+    assert len(forms.vendors.log("token")) == 1
+    assert len(records(forms)) == 60
+    assert len({one["key"] for one in forms.vendors.log("form")}) == 60
+
+
+def test_what_the_token_does_not_take_is_told_before_a_byte_is_sent(forms: Program) -> None:
+    options(forms, size_max=1000)
+    forms.start()
+    drop(forms, "empty.txt", 0)
+    drop(forms, "large.txt", 1001)
+    drop(forms, "fits.txt", 1000)
+    assert forms("wait").returncode == 20
+    told = forms("failed").stdout
+    assert "empty.txt has 0 bytes; the provider wants 1 at least" in told
+    assert "large.txt has 1001 bytes; the provider takes 1000 at most" in told
+    assert set(records(forms)) == {"fits.txt"}
+    assert len(forms.vendors.log("form")) == 1
+
+
+def test_another_version_of_a_file_takes_its_place_in_the_record(forms: Program) -> None:
+    forms.start()
+    drop(forms, "plan.txt", 500, 1)
+    assert forms("wait").returncode == 0
+    first = records(forms)["plan.txt"]["_id"]
+    wanted = drop(forms, "plan.txt", 500, 2)
+    forms.until(lambda: read(records(forms)["plan.txt"]) == wanted)
+    assert records(forms)["plan.txt"]["_id"] == first
+
+
+def test_a_kill_inside_a_large_file_costs_the_parts_on_their_way(forms: Program) -> None:
+    forms.vendors.faults("latency=60ms")
+    forms.start()
+    wanted = drop(forms, "film.mov", 40 * MIB)
+    forms.until(lambda: sent(forms) > 12 * MIB)
+    forms.kill()
+    forms.vendors.faults("")
+    forms.start()
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["film.mov"]) == wanted
+    assert sent(forms) - 40 * MIB <= 4 * PART
+    assert len(forms.objects()) == 1
+
+
+def test_a_transaction_that_ends_on_the_way_is_replaced_and_no_part_goes_twice(forms: Program) -> None:
+    options(forms, tokens=1)  # the daemon's own clock stays: it would try what is left of the old transaction
+    forms.vendors.faults("latency=60ms")
+    forms.start()
+    wanted = drop(forms, "film.mov", 40 * MIB)
+    forms.until(lambda: sent(forms) > 12 * MIB)
+    forms.vendors.advance(3700)
+    forms.vendors.faults("")
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["film.mov"]) == wanted
+    assert len(forms.vendors.log("token")) == 2
+    assert sent(forms) - 40 * MIB <= 4 * PART
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "forms.token:cut-reply@1",
+        "forms.token:code-8303@1",
+        "forms.list:502@1",
+        "forms.create:cut@1",
+        "forms.create:cut-after@1",
+        "forms.create:cut-reply@1",
+        "forms.create:code-9007@1",
+    ],
+)
+def test_a_lost_or_refused_call_leaves_one_record(forms: Program, fault: str) -> None:
+    forms.vendors.faults(fault)
+    forms.start()
+    wanted = drop(forms, "a.txt", 1000)
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.txt"]) == wanted
+
+
+@pytest.mark.parametrize(("call", "size"), [("form", 1000), ("complete", PART + 1)])
+def test_a_failed_callback_is_told_and_the_file_is_sent_once(forms: Program, call: str, size: int) -> None:
+    forms.vendors.faults(f"kodo.{call}:579@1")
+    forms.start()
+    wanted = drop(forms, "a.txt", size)
+    assert forms("wait").returncode == 0
+    (entry,) = forms.facts("ls")
+    assert entry["facts"]["callback"] == "failed"
+    assert "no record can show it" in entry["facts"]["follow_up"]
+    assert forms.objects() == [wanted]
+    assert len(forms.vendors.log(call)) == 1
+
+
+def test_a_refused_key_pauses_the_provider_and_says_what_to_check(forms: Program) -> None:
+    forms.vendors.faults("forms.token:code-8301@1")
+    forms.start()
+    wanted = drop(forms, "a.txt", 10)
+    forms.until(lambda: next(p for p in forms.facts("status")["providers"] if p["name"] == "jiandaoyun")["error"])
+    (provider,) = (p for p in forms.facts("status")["providers"] if p["name"] == "jiandaoyun")
+    assert provider["state"] == "blocked"
+    assert "check api_key" in provider["error"]
+    assert forms("resume").returncode == 0 or forms("retry", "--all").returncode == 0
+    forms.until(lambda: "a.txt" in records(forms))
+    assert read(records(forms)["a.txt"]) == wanted
+
+
+def test_tokens_that_nobody_can_read_are_passed_over(forms: Program) -> None:
+    options(forms, damaged=2)
+    forms.start()
+    wanted = drop(forms, "a.txt", 10)
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.txt"]) == wanted
+
+
+def test_where_parts_are_refused_a_form_takes_the_whole_file(forms: Program) -> None:
+    forms.vendors.faults("kodo.init:403")
+    forms.start()
+    wanted = drop(forms, "a.bin", PART + 1)
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.bin"]) == wanted
+    assert len(forms.vendors.log("form")) == 1
+
+
+def test_the_key_never_reaches_another_host(forms: Program) -> None:
+    forms.start()
+    drop(forms, "a.bin", PART + 1)
+    drop(forms, "b.bin", 10)
+    assert forms("wait").returncode == 0
+    for one in forms.vendors.log():
+        assert one["service"] == "forms" or not str(one["headers"].get("authorization", "")).startswith("Bearer")
+    journal = (forms.state).rglob("*")
+    secret = ACCOUNT["api_key"].encode()
+    assert not any(secret in path.read_bytes() for path in journal if path.is_file())
+    assert secret not in forms.log.read_bytes()
+
+
+FAULTS = ",".join(
+    ["seed=11"]
+    + [f"kodo.{call}:{fault}%4" for call in ("form", "init", "part", "parts", "complete")
+       for fault in ("cut", "cut-within", "cut-after", "cut-reply", "html", "599", "406", "expired-token")]
+    + ["kodo.part:no-upload%2", "kodo.part:bad-md5%3", "kodo.parts:lost-part%20"]
+    + [f"forms.{call}:{fault}%5" for call in ("token", "list", "create", "update", "get")
+       for fault in ("cut", "cut-after", "cut-reply", "code-9007", "code-8304", "502")]
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_faults_of_every_kind_lose_nothing(forms: Program) -> None:
+    forms.vendors.faults(FAULTS)
+    forms.start()
+    numbers = random.Random(3)
+    wanted = {}
+    for number in range(60):
+        size = numbers.choice([1, 100, 5000, PART, PART + 1, 9 * MIB] if number % 6 == 0 else [1, 100, 5000])
+        wanted[f"{number}.bin"] = drop(forms, f"{number}.bin", size, number)
+    forms.until(lambda: forms.facts("status")["totals"]["done"] == 60, 100)
+    forms.vendors.faults("")
+    assert {path: read(record) for path, record in records(forms).items()} == wanted == forms.stored()
