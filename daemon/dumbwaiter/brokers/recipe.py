@@ -1,0 +1,172 @@
+"""A provider described in the configuration: one request for a grant, and where in its reply the grant stands.
+
+There is no vendor's manual here; docs/recipes.md says what the configuration can say.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from dumbwaiter import config
+from dumbwaiter.broker import Broker
+from dumbwaiter.doors import Desk
+from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
+from dumbwaiter.wire import qiniu
+from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.message import Reply, Request
+from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
+
+ABOUT_THE_FILE = {"name", "path", "size", "mime", "seed"}  # blanks that make a grant one file's own
+MILLISECONDS = 1e11  # a larger time since the epoch is not in seconds
+
+
+class Recipe(Broker):
+    """One provider in words."""
+
+    def __init__(self, options: config.Recipe) -> None:
+        self._options = options
+        self._secrets = {name: source.read() for name, source in options.secrets.items()}
+        self.requests = options.requests
+        asked = options.request
+        self._blanks = blanks([asked.url, asked.headers, asked.body])
+
+    async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
+        (ask,) = asks
+        reply = await desk.call(self._request(ask, desk))
+        answer = _answer(reply)
+        found = self._options.reply.grants.find(answer)
+        grants = [self._grant(one, ask, desk) for one in (found if isinstance(found, list) else [found])]
+        if not grants:
+            raise Retry("the reply holds no grant")
+        return grants
+
+    def _request(self, ask: Ask, desk: Desk) -> Request:
+        asked = self._options.request
+        values = {
+            "key": ask.key,
+            "name": ask.name,
+            "path": ask.path,
+            "size": str(ask.size),
+            "mime": ask.mime,
+            "seed": ask.seed,
+            "uuid": _uuid(desk.nonce()),
+            **{f"secret.{name}": secret.reveal() for name, secret in self._secrets.items()},
+        }
+        headers = {name: fill(value, values, _one_line) for name, value in asked.headers.items()}
+        body = b""
+        if isinstance(asked.body, str):
+            body = fill(asked.body, values).encode()
+        elif asked.body is not None:
+            body = msgspec.json.encode(fill_in(asked.body, values))
+            headers = {"content-type": "application/json"} | headers
+        url = fill(asked.url, values, lambda value: quote(value, safe=""))
+        return Request("grant", asked.method, url, headers, body)
+
+    def _grant(self, one: Any, ask: Ask, desk: Desk) -> Grant:
+        reply = self._options.reply
+        url = _text(reply.url, one)
+        token = _text(reply.token, one)
+        key = _text(reply.key, one)
+        link = _text(reply.link, one)
+        if url is None or not allowed(url, base=self._options.request.url, path=True):
+            raise Retry("the reply holds no address to upload to")
+        ticket, limits, expires_at = self._ticket(one, url, token, key, link)
+        life = self._life(one, desk) or expires_at
+        return Grant(ticket, key or self._own_key(ask), life, limits, many=self._options.many)
+
+    def _own_key(self, ask: Ask) -> str | None:
+        """Returns a key for a grant whose reply names none: None if the request said nothing of the file."""
+        if "key" in self._blanks:
+            return ask.key
+        return f"{ask.seed}/{ask.name}" if self._blanks & ABOUT_THE_FILE else None
+
+    def _ticket(
+        self, one: Any, url: str, token: str | None, key: str | None, link: str | None
+    ) -> tuple[Any, Limits, float | None]:
+        """Returns a ticket for the chosen transport, and what the token itself says of limits and life."""
+        options = self._options
+        fields = _texts(options.reply.fields, one)
+        match options.transport:
+            case "qiniu":
+                if token is None:
+                    raise Retry("the reply holds no upload token")
+                policy = qiniu.policy(token)
+                limits = policy.limits if policy else Limits()
+                return QiniuTicket((url,), token, key, fields), limits, policy.deadline if policy else None
+            case "oss":
+                return OssPostTicket(url, tuple(fields.items())), Limits(), None
+            case "put":
+                return PutTicket(url, fields, key, link, options.stored), Limits(), None
+        if token is not None:
+            fields = {**fields, options.token_field: token}
+        return FormTicket(url, fields, options.file_field, key, link, options.stored), Limits(), None
+
+    def _life(self, one: Any, desk: Desk) -> float | None:
+        reply = self._options.reply
+        now = desk.now(self._options.request.url) - desk.skew(self._options.request.url)
+        if (seconds := _number(reply.expires_in, one)) is not None:
+            return now + seconds
+        if (moment := _moment(reply.expires_at, one)) is not None:
+            return moment - desk.skew(self._options.request.url)
+        return None if self._options.life is None else now + self._options.life
+
+
+def _answer(reply: Reply) -> Any:
+    match reply.status:
+        case 401 | 403:
+            raise Blocked(f"the token service refuses the account (status {reply.status})")
+        case 408 | 425 | 429:
+            raise Retry(f"the token service asks to wait (status {reply.status})", after=reply.after)
+        case status if 400 <= status < 500:
+            raise Reject(f"the token service refuses the file (status {status})")
+        case status if status // 100 != 2:
+            raise Retry(f"the token service answers {status}", after=reply.after)
+    return reply.json(object)
+
+
+def _text(expression: Expression | None, value: Any) -> str | None:
+    return None if expression is None else expression.text_of(value)
+
+
+def _texts(expression: Expression | None, value: Any) -> dict[str, str]:
+    """Reads form fields or headers: an object, or a list of objects with "key" or "name" and "value"."""
+    found = None if expression is None else expression.find(value)
+    if isinstance(found, Mapping):
+        return {str(name): str(one) for name, one in found.items() if isinstance(one, str | int | float)}
+    if isinstance(found, list):
+        return {
+            str(one.get("key", one.get("name"))): str(one.get("value", "")) for one in found if isinstance(one, Mapping)
+        }
+    return {}
+
+
+def _number(expression: Expression | None, value: Any) -> float | None:
+    try:
+        return float(_text(expression, value) or "")
+    except ValueError:
+        return None
+
+
+def _moment(expression: Expression | None, value: Any) -> float | None:
+    """Reads a time: seconds or milliseconds since the epoch, or ISO 8601."""
+    if (number := _number(expression, value)) is not None:
+        return number / 1000 if number > MILLISECONDS else number
+    try:
+        return datetime.fromisoformat(_text(expression, value) or "").timestamp()
+    except ValueError:
+        return None
+
+
+def _one_line(value: str) -> str:
+    return value.replace("\r", "").replace("\n", "")
+
+
+def _uuid(nonce: str) -> str:
+    """Returns 32 hex digits as a random UUID (RFC 9562, version 4)."""
+    digits = f"{nonce[:12]}4{nonce[13:16]}{'89ab'[int(nonce[16], 16) % 4]}{nonce[17:]}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

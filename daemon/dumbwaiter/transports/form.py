@@ -1,0 +1,25 @@
+"""A form with one file (RFC 7578), sent whole: for a service that the configuration describes.
+
+There is nothing to resume: a form that broke off is sent again. The fields come first, as the grant gave them, and the
+file last.
+"""
+
+from dumbwaiter.doors import Upload
+from dumbwaiter.model import Receipt
+from dumbwaiter.tickets import FormTicket
+from dumbwaiter.wire.message import Request, form
+from dumbwaiter.wire.recipe import judge, receipt
+
+
+async def send(upload: Upload[FormTicket, None]) -> Receipt:
+    """Sends the file and reads from the answer what the recipe says stands there."""
+    ticket = upload.ticket
+    piece = await upload.read(0, max(upload.size, 1))
+    kind, body = form(
+        ticket.fields.items(), ticket.file_field, upload.name, upload.mime, piece, f"dumbwaiter-{upload.seed}"
+    )
+    reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
+    judge(reply)
+    return receipt(
+        reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link
+    )
