@@ -10,6 +10,7 @@ from importlib import import_module
 
 import click
 
+from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 
@@ -58,7 +59,7 @@ class _Commands(click.Group):
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say less.")
-@click.version_option(package_name="dumbwaiter")
+@click.version_option(__version__)
 @click.pass_context
 def cli(
     ctx: click.Context,

@@ -5,15 +5,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dumbwaiter.catalog import TREES, Catalog
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
+
+if TYPE_CHECKING:
+    from dumbwaiter.catalog import Catalog
 
 
 @click.command()
@@ -196,7 +198,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
             print(name)
 
 
-def _entries(catalog: Catalog, top: str) -> Iterator[tuple[str, Entry]]:
+def _entries(catalog: "Catalog", top: str) -> Iterator[tuple[str, Entry]]:
     """Yields every catalogued file at or below a path, with its path."""
     node = catalog.find(top)
     if node is not None and isinstance(node.file, Entry):
@@ -212,6 +214,8 @@ def _entries(catalog: Catalog, top: str) -> Iterator[tuple[str, Entry]]:
 
 def tree_path(session: Session, path: str) -> str:
     """Returns the path in the catalog's trees that a person means."""
+    from dumbwaiter.catalog import TREES  # the database's library is slow to load, and `status` asks the daemon
+
     plain = path.strip("/")
     if plain.partition("/")[0] in TREES:
         return plain
