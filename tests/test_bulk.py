@@ -45,8 +45,8 @@ def request(url: str, fd: int, length: int, abort: Abort | None = None, **slice_
     return httpx.Request(
         "POST",
         url,
-        headers={"content-length": str(length)},
-        stream=SliceStream(FileSlice(fd, 0, length, **slice_)),
+        headers={"host": "peer.test", "content-length": str(len(stream := SliceStream(FileSlice(fd, 0, length, **slice_))))},
+        stream=stream,
         extensions={"timeout": TIMEOUT.as_dict(), **({"abort": abort} if abort else {})},
     )
 
@@ -136,8 +136,7 @@ def test_another_thread_ends_an_exchange_at_once(transport: BulkTransport, conte
         assert not thread.is_alive()
         abort_seen.set()
         assert len(failed) == 1
-        transport_idle = transport._idle
-        assert not any(transport_idle.values())
+        assert not any(transport._idle.values())
 
 
 def test_what_was_ended_before_it_began_sends_nothing(transport: BulkTransport, content: int) -> None:
@@ -210,8 +209,8 @@ def encrypted(certificate: Path, seen: list[tuple[bytes, bytes]]) -> Any:
 
     def script(connection: Connection) -> None:
         with suppress(ssl.SSLError):
-            connection.sock = context.wrap_socket(connection.sock, server_side=True)
-            peer.echo(seen)(connection)
+            with context.wrap_socket(connection.sock, server_side=True) as connection.sock:
+                peer.echo(seen)(connection)
 
     return script
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
-from dumbwaiter.config import Config, Duration, NetEase, Source, Watch, duration, load, nested, parse
+from dumbwaiter.config import BROKERS, Config, Duration, NetEase, Source, Watch, Xinhua, duration, load, nested, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
 
@@ -174,7 +174,8 @@ SENTENCES = {
     changed('"netease"', '"netese"'): (
         ', line 2: [provider.vod.broker] unknown broker "netese"; did you mean "netease"?'
     ),
-    changed('"netease"', '"xyz"'): ', line 2: [provider.vod.broker] unknown broker "xyz"; known: netease',
+    changed('"netease"', '"xyz"'): ', line 2: [provider.vod.broker] unknown broker "xyz"; known: '
+    + ", ".join(sorted(BROKERS)),
     changed('"vod"\n', '"vid"\n'): ', line 8: [watch.films.provider] there is no provider "vid"; known: vod',
     WATCH: ', line 3: [watch.films.provider] there is no provider "vod"; known: none is configured',
     BOTH + "[limits]\ntransfers = 0\n": ", line 10: [limits.transfers] must be from 1 to 64",
@@ -483,8 +484,32 @@ def test_every_kind_of_secret_can_be_written(kind: str) -> None:
 
 keys = st.one_of(
     st.sampled_from(
-        "provider watch limits mount log journal broker app_key app_secret api path include exclude settle "
-        "polling transfers level format vod films env file credential keyring".split()
+        [
+            "provider",
+            "watch",
+            "limits",
+            "mount",
+            "log",
+            "journal",
+            "broker",
+            "app_key",
+            "app_secret",
+            "api",
+            "path",
+            "include",
+            "exclude",
+            "settle",
+            "polling",
+            "transfers",
+            "level",
+            "format",
+            "vod",
+            "films",
+            "env",
+            "file",
+            "credential",
+            "keyring",
+        ]
     ),
     st.text(max_size=5),
 )
@@ -540,3 +565,43 @@ def test_a_home_that_is_not_known_is_a_folder_of_that_name(monkeypatch: pytest.M
     assert parse(changed("/drop/films", "~nobody-at-all/x"), FILE).watch["films"].path == os.path.join(
         tmp_path, "~nobody-at-all/x"
     )
+
+
+# Xinhua
+
+NEWS = """\
+[provider.news]
+broker = "xinhua"
+access_key = "AK0123"
+secret_key = "s3cret-of-the-account"
+"""
+
+
+def test_xinhua_has_sensible_values() -> None:
+    news = parse(NEWS, FILE).provider["news"]
+    assert isinstance(news, Xinhua)
+    assert (news.models, news.token_life, news.process, news.request) == ([], 72000, False, "get")
+    assert (news.api, news.upload, news.uc) == ("https://xinhua-api.camera360.com", None, None)
+    assert parse(NEWS + 'token_life = "72h"\nmodels = ["one", "two"]\n', FILE)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "words"),
+    [
+        ('token_life = "73h"', "token_life", '262800 seconds is no life for a token: "1s" at least, "72h" at most'),
+        ('token_life = "500ms"', "token_life", '"1s" at least'),
+        ('models = ["a:b"]', "models", "without colon, comma or space"),
+        ('models = ["a,b"]', "models", "without colon, comma or space"),
+        ('prefix = "a/b"', "prefix", "letters, digits and _.- only"),
+        ('request = "put"', "request", 'allowed: "get", "post", "query"'),
+        ('proces = "yes"', "proces", 'did you mean "process"?'),
+    ],
+)
+def test_what_xinhua_cannot_take_is_refused_at_its_line(line: str, key: str, words: str) -> None:
+    sentence = refused(f"{NEWS}{line}\n")
+    assert sentence.startswith(f"{FILE}, line 5: [provider.news.{key}] ")
+    assert words in sentence
+
+
+def test_an_access_key_with_a_colon_is_refused() -> None:
+    assert "line 3: [provider.news.access_key]" in refused(changed("AK0123", "AK:0123", NEWS))

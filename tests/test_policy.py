@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter import errors
-from dumbwaiter.errors import Blocked, Changed, Gone, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Blocked, Changed, Gone, Reauth, Reject, Restart, Retry, Unfit, Verdict
 from dumbwaiter.lifecycle import GONE, REPLACED
 from dumbwaiter.policy import (
     AFTER_MAX,
@@ -54,6 +54,7 @@ TABLE: list[tuple[Verdict, int, bool, int, Decision]] = [
     (Restart("s"), 0, True, 2, Again(from_start=True)),
     (Restart("s"), 0, True, 3, Delay(NOW + 0.5, from_start=True)),
     (Restart("s"), 2, False, 9, Delay(NOW + 2.0, from_start=True)),
+    (Unfit("u"), 0, True, 0, Again(from_start=True)),
     (Reject("j"), 0, False, 0, Rejected()),
     (Reject("j"), 9, True, 3, Rejected()),
     (Changed("c"), 0, False, 0, Superseded(REPLACED)),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
-from dumbwaiter.errors import Blocked, Reject, Verdict
+from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant
 from dumbwaiter.naming import shown
@@ -111,7 +111,7 @@ class Provider:
         age = kept.age(time.monotonic())
         if age > life:
             try:
-                await self._renew(kept)
+                await asyncio.shield(self._renew(kept))
             except Verdict:
                 if kept.fetched_at is None:
                     raise
@@ -125,7 +125,7 @@ class Provider:
         if kept is not None and kept.value == value:
             kept.fetched_at = None
 
-    def _renew(self, kept: _Kept) -> Awaitable[None]:
+    def _renew(self, kept: _Kept) -> asyncio.Task[None]:
         async def renew() -> None:
             try:
                 kept.value = await kept.fetch()
@@ -136,7 +136,7 @@ class Provider:
         if kept.flight is None:
             kept.flight = asyncio.create_task(renew())
             kept.flight.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return asyncio.shield(kept.flight)
+        return kept.flight
 
     async def refresh(self) -> None:
         """Renews what is near its end, so that no upload has to wait for it."""
@@ -146,7 +146,7 @@ class Provider:
                 return  # a vendor that has just refused us is not asked again and again
             if kept.fetched_at is not None and kept.age(now) > kept.life * RENEW:
                 try:
-                    await self._renew(kept)
+                    await asyncio.shield(self._renew(kept))
                 except Verdict as verdict:
                     self.trouble = str(verdict)
                     if isinstance(verdict, Blocked):
@@ -220,11 +220,17 @@ class Provider:
                 self._spare.append(grant)
             if not future.done():
                 future.set_result(grant)
+        for _, future in waiting[len(grants) :]:
+            if not future.done():
+                future.set_exception(Retry("the provider gave fewer permissions than were asked for"))
         self._spare += grants[len(waiting) :]
 
     async def restore(self, stored: str, seconds: float) -> Grant | None:
         """Returns a journalled grant ready for use, None when its life ends within `seconds`."""
-        grant = thaw(stored)
+        try:
+            grant = thaw(stored)
+        except (msgspec.DecodeError, LookupError):
+            return None  # another version of the program wrote it
         if grant.expires_at is not None and grant.expires_at < self._clock() + seconds + MARGIN:
             return None
         return await self.broker.resume(grant, self)
@@ -249,11 +255,11 @@ def freeze(grant: Grant, transport: Transport) -> str:
 
 
 def thaw(text: str) -> Grant:
-    """Reads a journalled grant."""
+    """Reads a journalled grant. Raises `LookupError` or `msgspec.DecodeError` for one that this program does not know."""
     stored = msgspec.json.decode(text, type=_Stored)
     grant = msgspec.json.decode(stored.grant, type=Grant)
-    row = next(row for row in TRANSPORTS if row.name == stored.kind)
-    return msgspec.structs.replace(grant, ticket=msgspec.convert(grant.ticket, row.ticket))
+    kinds = {row.name: row.ticket for row in TRANSPORTS}
+    return msgspec.structs.replace(grant, ticket=msgspec.convert(grant.ticket, kinds[stored.kind]))
 
 
 def _check(grant: Grant, ask: Ask) -> None:

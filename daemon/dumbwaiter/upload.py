@@ -1,6 +1,7 @@
 """One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal."""
 
 import asyncio
+import errno
 import mimetypes
 import os
 from collections.abc import Awaitable, Callable, Iterable
@@ -86,6 +87,8 @@ def open_version(root: str, path: str, stamp: Stamp) -> int:
     except OSError as error:
         if os.path.islink(os.path.join(root, path)):
             raise Gone("a link stands in the file's place") from None
+        if error.errno == errno.ENXIO:
+            raise Gone("a socket stands in the file's place") from None
         raise Retry(f"the file cannot be read: {error.strerror}") from None
     try:
         check(fd, stamp)

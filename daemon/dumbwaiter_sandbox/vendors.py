@@ -4,7 +4,16 @@ from dumbwaiter_sandbox import careyshop, jiandaoyun, jimeng, kodo, netease, oss
 from dumbwaiter_sandbox.faults import Catalogue
 from dumbwaiter_sandbox.world import Service, Vendor
 
-VENDORS: tuple[Vendor, ...] = (netease.VENDOR, kodo.VENDOR, jiandaoyun.VENDOR, presign.VENDOR, jimeng.VENDOR, oss.VENDOR, careyshop.VENDOR, xinhua.VENDOR)
+VENDORS: tuple[Vendor, ...] = (
+    netease.VENDOR,
+    kodo.VENDOR,
+    jiandaoyun.VENDOR,
+    presign.VENDOR,
+    jimeng.VENDOR,
+    oss.VENDOR,
+    careyshop.VENDOR,
+    xinhua.VENDOR,
+)
 
 SERVICES: tuple[Service, ...] = tuple(service for vendor in VENDORS for service in vendor.services)
 

@@ -5,7 +5,6 @@ made; a picture without watermark is charged once a task, after it was handed ou
 here errors are {"error": text}. A result is the picture with a comment segment that says what was done to it.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -263,7 +262,7 @@ class Xinhua:
         self._tasks.look(task)
         if task.looks < self._options.looks:
             return {"taskStatus": "running" if task.looks else "init", "taskMessage": "处理中"}
-        return await self._result(task, "watermark")
+        return self._result(task, "watermark")
 
     async def _unwatermark(self, request: Request) -> Mapping[str, Any]:
         task = self._found(request)
@@ -271,7 +270,7 @@ class Xinhua:
             raise RefusedError(402, "剩余次数不足")
         if task.looks <= self._options.looks:
             return {"taskStatus": "running", "taskMessage": "处理中"}
-        answer = await self._result(task, "unwatermark")
+        answer = self._result(task, "unwatermark")
         if answer.get("image") and not task.charged:
             self._tasks.charge(task)
             entry_of(request).facts["charged"] = task.id
@@ -283,13 +282,13 @@ class Xinhua:
             raise RefusedError(404, "there is no such task")
         return task
 
-    async def _result(self, task: Task, kind: str) -> Mapping[str, Any]:
+    def _result(self, task: Task, kind: str) -> Mapping[str, Any]:
         options = self._options
         if options.outcome == "failed":
             return {"taskStatus": "failed", "taskMessage": "处理失败", "image": ""}
         key = f"{kind}/{hashlib.md5(f'{kind} of {task.id}'.encode()).hexdigest()}.jpg"
         if options.image != "none" and self._world.objects.find(ACCOUNT["bucket"], key) is None:
-            await asyncio.to_thread(self._make, task.key, key, kind)
+            self._make(task.key, key, kind)
         image = {"url": f"{self._base}/{key}", "key": key, "none": ""}[options.image]
         details = [] if options.detect == "pass" else ["face", "flag"]
         return {

@@ -157,6 +157,7 @@ def test_a_kill_costs_no_part_that_was_acknowledged(jimeng: Program, multipart: 
         "tos1.*:down",
     ],
 )
+@pytest.mark.slow
 def test_a_fault_loses_nothing_and_is_got_over_with_one_permission(jimeng: Program, faults: str) -> None:
     small, large = png(3, 4), random.Random(8).randbytes(2 * PART + 77)
     jimeng.vendors.faults(f"seed=3,{faults}")

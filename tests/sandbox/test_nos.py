@@ -449,10 +449,10 @@ def test_bytes_of_a_request_that_never_ended_do_not_count_after_a_restart(start)
     grant = first.grant("o")
     context = first.put(grant, b"abc").json()["context"]
     first.stop()
-    (partial,) = os.listdir(f"{first.sandbox.data}/state/partial")
-    with open(f"{first.sandbox.data}/state/partial/{partial}", "ab") as file:
+    (partial,) = os.listdir(f"{first.sandbox.data}/sandbox/partial")
+    with open(f"{first.sandbox.data}/sandbox/partial/{partial}", "ab") as file:
         file.write(b"rubbish")
     second = start()
     second.put(grant, b"d", 3, True, context)
     assert second.download(grant).content == b"abcd"
-    assert os.listdir(f"{first.sandbox.data}/state/partial") == []
+    assert os.listdir(f"{first.sandbox.data}/sandbox/partial") == []

@@ -21,13 +21,13 @@ from msgspec.structs import replace
 from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt, Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
 from dumbwaiter.wire.address import allowed
-from dumbwaiter.wire.message import Reply, Request, query
+from dumbwaiter.wire.message import Request, query
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
@@ -158,7 +158,7 @@ class CareyShop(Broker):
                 key = self._key(ticket.facts["dir"], ask)
                 own = {"x:filename": ask.name, "x:parent_id": parent}
                 fields = {name: own.get(name, value) for name, value in ticket.fields.items()}
-                return replace(grant, key=key, ticket=replace(ticket, key=key, fields=fields))
+                return replace(grant, key=key, ticket=replace(ticket, key=key, fields=fields, own=True))
         return grant
 
     async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Reject
+from dumbwaiter.errors import Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.wire.message import Request, form
@@ -33,6 +33,8 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     if reply.status not in {200, 201, 203, 204}:
         raise _refusal(verdict(reply, form=True), trouble(reply.body).code, upload)
+    if "x-oss-request-id" not in reply.headers:
+        raise Retry("something other than OSS answered in its place")  # a portal's page has status 200 too
     called = any(name == "callback" and value for name, value in ticket.fields)
     return Receipt(
         key,

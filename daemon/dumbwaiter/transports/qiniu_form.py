@@ -43,7 +43,7 @@ async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
     etag = sums.etag.text()
     reply, answer = await _deliver(upload, piece, sums.crc, forced=policy is not None and policy.forced)
     if reply.status == EXISTS:
-        return qiniu.compared(await upload.confirm(), etag, policy, ticket.key, ticket.facts)
+        return qiniu.compared(await upload.confirm(), etag, policy, ticket.key, ticket.facts, own=ticket.own)
     if answer is None:
         facts = {**ticket.facts, "callback": "failed"}
         return qiniu.receipt(policy, ticket.key, qiniu.Answer(), etag, "crc32", facts)

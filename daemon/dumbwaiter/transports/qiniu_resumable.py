@@ -218,7 +218,7 @@ class _Sender:
                 return qiniu.receipt(self._policy, self._ticket.key, answer or qiniu.Answer(), etag, sure, facts)
             if reply.status == EXISTS:
                 there = await self._upload.confirm()
-                return qiniu.compared(there, etag, self._policy, self._ticket.key, self._facts())
+                return qiniu.compared(there, etag, self._policy, self._ticket.key, self._facts(), own=self._ticket.own)
             if reply.status in GONE:
                 return await self._vanished(replace(self._point, sent=self._upload.size))
             if reply.status == 400:

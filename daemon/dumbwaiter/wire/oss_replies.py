@@ -50,7 +50,7 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
 def compared(reply: Reply, crc: int) -> str:
     """Returns "crc64" if the answer shows that our bytes arrived, nothing if it does not say. Raises `Retry`."""
     theirs = reply.headers.get("x-oss-hash-crc64ecma", "")
-    if not theirs.isdigit():
+    if not theirs.isdecimal():
         return ""
     if int(theirs) != crc:
         raise Retry("OSS received other bytes than were sent")

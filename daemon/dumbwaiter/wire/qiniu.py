@@ -311,25 +311,33 @@ def receipt(
 
 
 def compared(
-    there: Receipt | None, etag: str, policy: Policy | None, key: str | None, facts: Mapping[str, str]
+    there: Receipt | None,
+    etag: str,
+    policy: Policy | None,
+    key: str | None,
+    facts: Mapping[str, str],
+    *,
+    own: bool = False,
 ) -> Receipt:
     """Returns the receipt for an object that was there already and is this very file.
 
-    `there` is what the provider shows of it. Raises `Reject` for any other, and `Reauth` where another token means
-    another name.
+    `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much.
+    Raises `Reject` for any other, and `Reauth` where another token means another name.
     """
     if policy is not None and policy.forced:
         raise Reauth("the upload token was used for another file")
-    name = (policy.final(key) if policy else key) or "the same name"
+    name = policy.final(key) if policy else key
+    known = {**({"bucket": policy.bucket} if policy else {}), **facts}
+    if there is None and own and name:
+        return Receipt(name, etag, facts=known)
+    name = name or "the same name"
     if there is None or not there.etag:
         raise Reject(
             f"Qiniu has {name} already, and whether it is this file cannot be seen: give the file another name"
         )
     if there.etag != etag:
         raise Reject(f"Qiniu has another file as {name} already: give this one another name, or remove that one")
-    return replace(
-        there, verified="qetag", facts={**({"bucket": policy.bucket} if policy else {}), **there.facts, **facts}
-    )
+    return replace(there, verified="qetag", facts={**known, **there.facts, **facts})
 
 
 def plain(name: str) -> str:

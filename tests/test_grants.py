@@ -1,0 +1,517 @@
+"""Providers at work, with a broker made by hand and a clock to turn."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from dumbwaiter import grants
+from dumbwaiter.broker import Broker
+from dumbwaiter.doors import Desk
+from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.grants import MARGIN, RENEW, Provider, freeze, thaw
+from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.tickets import NosTicket
+from dumbwaiter.transports import TRANSPORTS, choose
+from dumbwaiter.wire.message import FileSlice, Reply, Request
+
+NOW = 1_800_000_000.0
+LIFE = 100.0
+
+
+def ask(path: str = "a/film.mov", size: int = 10, mime: str = "video/quicktime") -> Ask:
+    return Ask(watch="w", path=path, key=path, size=size, mime=mime, seed="seed")
+
+
+class Bank(Broker):
+    """Gives what its list says, in calls that a test holds back."""
+
+    requests = 1e9
+
+    def __init__(self, given: Sequence[Any] = (), batch: int = 1) -> None:
+        self.given = list(given)
+        self.batch = batch
+        self.asked: list[list[str]] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
+        self.asked.append([one.path for one in asks])
+        await self.hold.wait()
+        answer = self.given.pop(0) if self.given else [Grant(one.path, one.path) for one in asks]
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+
+class Turned:
+    """The clocks of a provider."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = 0.0
+        monkeypatch.setattr(grants, "time", SimpleNamespace(monotonic=lambda: 5000.0 + self.passed, time=self.now))
+
+    def now(self) -> float:
+        return NOW + self.passed
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Turned:
+    return Turned(monkeypatch)
+
+
+def provider(clock: Turned, broker: Broker | None = None, **changes: Any) -> Provider:
+    async def requested(count: int) -> None:
+        counted.append(count)
+
+    counted: list[int] = []
+    arguments: dict[str, Any] = {"clock": clock.now, "requested": requested}
+    made = Provider("vod", broker or Bank(), SimpleNamespace(skew=lambda url: 7.0), **(arguments | changes))  # type: ignore[arg-type]
+    made.counted = counted  # type: ignore[attr-defined]
+    return made
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test in a loop in which nothing may go unheard."""
+
+    async def heard() -> None:
+        unheard: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context))
+        async with asyncio.timeout(20):
+            await test()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()
+        assert unheard == []
+
+    asyncio.run(heard())
+
+
+class Source:
+    """Something to be kept: counts how often it is fetched, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+        self.fails = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def __call__(self) -> str:
+        self.fetched += 1
+        number = self.fetched
+        await self.hold.wait()
+        if self.fails:
+            raise Retry("the source is away")
+        return f"value {number}"
+
+
+async def turn() -> None:
+    """Lets what runs in the background come to its end."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# What is kept
+
+
+def test_fifty_who_wait_make_one_fetch(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        source.hold.clear()
+        waiting = [asyncio.create_task(one.kept("nodes", LIFE, source)) for _ in range(50)]
+        await turn()
+        source.hold.set()
+        assert set(await asyncio.gather(*waiting)) == {"value 1"}
+        assert source.fetched == 1
+
+    run(test)
+
+
+def test_a_value_is_kept_for_most_of_its_life(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        assert await one.kept("nodes", LIFE, source) == "value 1"
+        clock.passed = LIFE * RENEW
+        assert await one.kept("nodes", LIFE, source) == "value 1"
+        await turn()
+        assert source.fetched == 1
+
+    run(test)
+
+
+def test_near_its_end_it_is_renewed_in_the_background(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        await one.kept("nodes", LIFE, source)
+        clock.passed = LIFE * RENEW + 1
+        source.hold.clear()
+        assert [await one.kept("nodes", LIFE, source) for _ in range(10)] == ["value 1"] * 10
+        await turn()
+        assert source.fetched == 2
+        source.hold.set()
+        await turn()
+        assert await one.kept("nodes", LIFE, source) == "value 2"
+        assert source.fetched == 2
+
+    run(test)
+
+
+def test_past_its_end_who_asks_waits_for_the_new_one(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        await one.kept("nodes", LIFE, source)
+        clock.passed = LIFE + 1
+        assert await one.kept("nodes", LIFE, source) == "value 2"
+
+    run(test)
+
+
+def test_the_old_value_stays_while_it_cannot_be_renewed(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        await one.kept("nodes", LIFE, source)
+        source.fails = True
+        for clock.passed in (LIFE * RENEW + 1, LIFE + 1, LIFE * 100):
+            assert await one.kept("nodes", LIFE, source) == "value 1"
+            await turn()
+        assert source.fetched == 4
+        source.fails = False
+        assert await one.kept("nodes", LIFE, source) == "value 5"
+
+    run(test)
+
+
+def test_the_first_failure_is_raised_to_all_and_tried_again(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        source.fails = True
+        failures = await asyncio.gather(*(one.kept("nodes", LIFE, source) for _ in range(3)), return_exceptions=True)
+        assert [str(failure) for failure in failures] == ["the source is away"] * 3
+        assert source.fetched == 1
+        source.fails = False
+        assert await one.kept("nodes", LIFE, source) == "value 2"
+
+    run(test)
+
+
+def test_a_waiter_who_leaves_does_not_end_the_fetch_of_the_others(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        source.hold.clear()
+        leaves, stays = (asyncio.create_task(one.kept("nodes", LIFE, source)) for _ in range(2))
+        await turn()
+        leaves.cancel()
+        await turn()
+        source.hold.set()
+        assert await stays == "value 1"
+        assert leaves.cancelled()
+
+    run(test)
+
+
+def test_values_are_kept_by_name(clock: Turned) -> None:
+    async def test() -> None:
+        one, first, second = provider(clock), Source(), Source()
+        assert [await one.kept("a", LIFE, first), await one.kept("b", LIFE, second)] == ["value 1"] * 2
+        assert (first.fetched, second.fetched) == (1, 1)
+
+    run(test)
+
+
+def test_a_refused_value_is_fetched_anew_if_it_still_is_that_one(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        await one.kept("session", LIFE, source)
+        one.forget("session", "another value")
+        one.forget("nothing", "value 1")
+        assert await one.kept("session", LIFE, source) == "value 1"
+        one.forget("session", "value 1")
+        assert await one.kept("session", LIFE, source) == "value 2"
+
+    run(test)
+
+
+def test_refreshing_renews_what_nears_its_end_and_nothing_else(clock: Turned) -> None:
+    async def test() -> None:
+        one, old, young = provider(clock), Source(), Source()
+        await one.kept("old", LIFE, old)
+        await one.kept("young", 10 * LIFE, young)
+        clock.passed = LIFE * RENEW + 1
+        await one.refresh()
+        assert (old.fetched, young.fetched) == (2, 1)
+        assert one.trouble is None
+        old.fails = True
+        clock.passed *= 2
+        await one.refresh()
+        assert one.trouble == "the source is away"
+        assert await one.kept("old", LIFE, old) == "value 2"
+
+    run(test)
+
+
+# The desk
+
+
+def test_requests_keep_the_vendors_pace(clock: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second's worth at once after a rest, then one at a time; uploads are counted where the vendor does."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        clock.passed += seconds
+
+    async def call(request: Request) -> Reply:
+        return Reply(200)
+
+    class Slow(Bank):
+        requests = 10.0
+        uploads = 2.0
+
+    async def test() -> None:
+        one = provider(clock, Slow())
+        one._http = SimpleNamespace(call=call)  # type: ignore[assignment]
+        monkeypatch.setattr(grants.asyncio, "sleep", sleep)
+        for _ in range(30):
+            await one.call(Request("x", "GET", "http://x"))
+        assert sum(waits) == pytest.approx(2.0)
+        waits.clear()
+        clock.passed += 100
+        piece = Request("x", "PUT", "http://x", body=FileSlice(0, 0, 1))
+        for _ in range(6):
+            await one.transfer(piece)
+        assert sum(waits) == pytest.approx(2.0)
+        waits.clear()
+        for _ in range(100):
+            await one.transfer(Request("x", "GET", "http://x"))
+        assert waits == []
+        monkeypatch.undo()
+
+    asyncio.run(test())
+
+
+def test_time_is_told_as_the_server_has_it(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock)
+        assert one.now("http://x") == NOW + 7.0
+        assert one.skew("http://x") == 7.0
+        assert len({one.nonce() for _ in range(1000)}) == 1000
+
+    run(test)
+
+
+# Grants
+
+
+def test_each_call_for_grants_is_counted(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock)
+        for number in range(3):
+            assert (await one.grant(ask(f"{number}"))).key == f"{number}"
+        assert one.counted == [1, 1, 1]  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_who_asks_meanwhile_shares_the_next_call(clock: Turned) -> None:
+    async def test() -> None:
+        bank = Bank(batch=10)
+        bank.hold.clear()
+        one = provider(clock, bank)
+        first = asyncio.create_task(one.grant(ask("first")))
+        await turn()
+        others = [asyncio.create_task(one.grant(ask(f"{number}"))) for number in range(15)]
+        await turn()
+        bank.hold.set()
+        assert (await first).key == "first"
+        assert [(await other).key for other in others] == [f"{number}" for number in range(15)]
+        assert [len(asked) for asked in bank.asked] == [1, 10, 5]
+        assert one.counted == [1, 1, 1]  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_a_failure_goes_to_those_who_asked_and_not_to_the_next(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock, Bank([Blocked("the account is closed")], batch=2))
+        results = await asyncio.gather(*(one.grant(ask(name)) for name in "abc"), return_exceptions=True)
+        assert [type(result) for result in results] == [Blocked, Blocked, Grant]
+
+    run(test)
+
+
+def test_one_who_leaves_does_not_take_the_others_grant(clock: Turned) -> None:
+    async def test() -> None:
+        bank = Bank(batch=2)
+        bank.hold.clear()
+        one = provider(clock, bank)
+        leaves, stays = (asyncio.create_task(one.grant(ask(name))) for name in ("leaves", "stays"))
+        await turn()
+        leaves.cancel()
+        await turn()
+        bank.hold.set()
+        assert (await stays).key == "stays"
+
+    run(test)
+
+
+def test_a_vendor_who_gives_fewer_than_asked_leaves_nobody_waiting(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock, Bank([[Grant("t", "a")], []], batch=3))
+        results = await asyncio.gather(*(one.grant(ask(name)) for name in "abc"), return_exceptions=True)
+        assert [type(result) for result in results] == [Grant, Retry, Retry]
+        with pytest.raises(Retry, match="fewer permissions than were asked for"):
+            await one.grant(ask("d"))
+
+    run(test)
+
+
+def test_what_comes_beyond_what_was_asked_is_kept_while_it_lasts(clock: Turned) -> None:
+    async def test() -> None:
+        end = NOW + 1000
+        given = [Grant(f"t{number}", None, expires_at=end) for number in range(3)]
+        bank = Bank([given])
+        one = provider(clock, bank)
+        assert [(await one.grant(ask(name))).ticket for name in "ab"] == ["t0", "t1"]
+        assert (len(bank.asked), one.spare, one.expires_at) == (1, 1, end)
+        clock.passed = 1000 - MARGIN
+        assert (await one.grant(ask("late"))).key == "late"
+        assert (len(bank.asked), one.spare) == (2, 0)
+
+    run(test)
+
+
+def test_a_refused_grant_is_not_given_out_again(clock: Turned) -> None:
+    async def test() -> None:
+        given = [Grant(f"t{number}", None) for number in range(3)]
+        one = provider(clock, Bank([given]))
+        await one.grant(ask("a"))
+        one.refuse(given[1], ask("a"))
+        assert (await one.grant(ask("b"))).ticket == "t2"
+
+    run(test)
+
+
+LIMITS: list[tuple[Limits, Ask, str | None]] = [
+    (Limits(), ask(size=0), None),
+    (Limits(1, 10), ask(size=1), None),
+    (Limits(1, 10), ask(size=10), None),
+    (Limits(1, 10), ask(size=11), "film.mov has 11 bytes; the provider takes 10 at most"),
+    (Limits(1, 10), ask(size=0), "film.mov has 0 bytes; the provider wants 1 at least"),
+    (Limits(0, 0), ask(size=1), "film.mov has 1 bytes; the provider takes 0 at most"),
+    (Limits(mime=("video/quicktime",)), ask(), None),
+    (Limits(mime=("video/*",)), ask(), None),
+    (Limits(mime=("image/*", "*/*")), ask(), None),
+    (Limits(mime=("video/mp4",)), ask(), "film.mov is video/quicktime; the provider takes video/mp4"),
+    (Limits(mime=("vid*/*", "image/*")), ask(), "film.mov is video/quicktime; the provider takes vid*/*, image/*"),
+    (Limits(mime=("video/*",)), ask(mime="videos/x"), "film.mov is videos/x; the provider takes video/*"),
+    (Limits(suffixes=("mov",)), ask("A/B.MOV"), None),
+    (
+        Limits(suffixes=("mp4", "avi")),
+        ask(),
+        "the provider does not take film.mov: its suffix is none of mp4, avi",
+    ),
+    (Limits(1, 2), ask("x\x1b[2J.mov"), "x\\x1b[2J.mov has 10 bytes; the provider takes 2 at most"),
+]
+
+
+@pytest.mark.parametrize(("limits", "wanted", "sentence"), LIMITS)
+def test_a_file_that_the_grant_excludes_is_rejected_with_words(
+    clock: Turned, limits: Limits, wanted: Ask, sentence: str | None
+) -> None:
+    async def test() -> None:
+        one = provider(clock, Bank([[Grant("t", "k", limits=limits)]]))
+        if sentence is None:
+            assert (await one.grant(wanted)).key == "k"
+        else:
+            with pytest.raises(Reject) as raised:
+                await one.grant(wanted)
+            assert str(raised.value) == sentence
+
+    run(test)
+
+
+def test_a_grant_that_did_not_fit_one_file_serves_another(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock, Bank([[Grant("t", None, limits=Limits(size_max=5))]]))
+        with pytest.raises(Reject):
+            await one.grant(ask(size=6))
+        assert (await one.grant(ask(size=5))).ticket == "t"
+
+    run(test)
+
+
+# Through the journal
+
+TICKET = NosTicket("bucket", "object 测试", "UPLOAD a:b:c", ("http://node1", "http://node2"))
+GRANT = Grant(TICKET, "object 测试", NOW + 1000, Limits(0, 5, ("video/*",)))
+
+
+def test_a_grant_is_thawed_as_it_was_frozen() -> None:
+    frozen = freeze(GRANT, choose(TICKET, 1))
+    assert thaw(frozen) == GRANT
+    assert isinstance(thaw(frozen).ticket, NosTicket)
+    bare = Grant(TICKET, "k")
+    assert thaw(freeze(bare, choose(TICKET, 1))) == bare
+
+
+@pytest.mark.parametrize("row", [row for row in TRANSPORTS if row.session], ids=lambda row: row.name)
+def test_every_session_ticket_can_be_frozen(row: Any) -> None:
+    """With texts in all places that take one; that is what a ticket of a later transport has to survive."""
+    fields = msgspec.structs.fields(row.ticket)
+    values = {one.name: ("a", "b") if "tuple" in str(one.type) else "text" for one in fields if one.required}
+    try:
+        ticket = msgspec.convert(values, row.ticket, strict=False)
+    except msgspec.ValidationError:
+        pytest.skip("this ticket holds more than texts")
+    assert thaw(freeze(Grant(ticket, "k"), row)) == Grant(ticket, "k")
+
+
+def test_a_journalled_grant_is_restored_while_it_lasts(clock: Turned) -> None:
+    class Renews(Bank):
+        async def resume(self, grant: Grant, desk: Desk) -> Grant:
+            return msgspec.structs.replace(grant, ticket=msgspec.structs.replace(grant.ticket, nodes=("http://new",)))
+
+    async def test() -> None:
+        one = provider(clock, Renews())
+        frozen = freeze(GRANT, choose(TICKET, 1))
+        restored = await one.restore(frozen, 0.0)
+        assert restored is not None
+        assert restored.ticket.nodes == ("http://new",)
+        assert restored.key == GRANT.key
+        assert await one.restore(frozen, 1000 - MARGIN - 1) is not None
+        assert await one.restore(frozen, 1000 - MARGIN + 1) is None
+        clock.passed = 1000 - MARGIN + 1
+        assert await one.restore(frozen, 0.0) is None
+        endless = freeze(Grant(TICKET, "k"), choose(TICKET, 1))
+        assert await one.restore(endless, 1e9) is not None
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["", "{}", "null", "not JSON", '{"kind":"pigeon","grant":{"ticket":{},"key":"k"}}', '{"kind":"nos","grant":{"ticket":{},"key":"k"}}'],
+)
+def test_a_grant_of_another_program_is_asked_for_anew(clock: Turned, stored: str) -> None:
+    async def test() -> None:
+        assert await provider(clock).restore(stored, 0.0) is None
+
+    run(test)
+
+
+def test_a_providers_state_is_one_word(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock)
+        assert one.state(NOW) == "ready"
+        one.paused_until = NOW + 1
+        assert one.state(NOW) == "paused"
+        assert one.state(NOW + 2) == "ready"
+        one.blocked = True
+        assert one.state(NOW + 2) == "blocked"
+
+    run(test)
+

@@ -1,0 +1,40 @@
+"""The vendors on loopback, once a module and clean for each test, and a sender that is closed at the end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import Vendors
+from sending import Sender
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
+    made = Vendors(tmp_path_factory.mktemp("vendors"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def vendors(running: Vendors) -> Vendors:
+    for path in ("faults", "options", "log"):
+        running.http.delete(f"/_sandbox/{path}").raise_for_status()
+    running.http.post("/_sandbox/clock", json={"shift": 0}).raise_for_status()
+    return running
+
+
+@pytest.fixture
+def sender(vendors: Vendors, tmp_path: Path) -> Iterator[Callable[..., Sender]]:
+    """Makes a sender for some content: `sender("netease", b"bytes", name="film.mov")`."""
+    with ExitStack() as stack:
+
+        def make(provider: str, content: bytes, name: str = "film.mov", **arguments: Any) -> Sender:
+            folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            path = folder / "content"
+            path.write_bytes(content)
+            return stack.enter_context(Sender.of(vendors, provider, path, name=name, **arguments))
+
+        yield make
