@@ -12,7 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
@@ -110,7 +110,7 @@ class Book:
         self.catalog.close()
         self.writer.close()
 
-    def __enter__(self) -> "Book":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import peer
 import pytest
-from peer import OK, Connection, Peer
 
+import peer
 from dumbwaiter.bulk import Abort, BulkTransport, SliceStream
 from dumbwaiter.model import MIB
 from dumbwaiter.wire.message import FileSlice
+from peer import OK, Connection, Peer
 
 TIMEOUT = httpx.Timeout(peer.PATIENCE)
 
@@ -45,7 +45,10 @@ def request(url: str, fd: int, length: int, abort: Abort | None = None, **slice_
     return httpx.Request(
         "POST",
         url,
-        headers={"host": "peer.test", "content-length": str(len(stream := SliceStream(FileSlice(fd, 0, length, **slice_))))},
+        headers={
+            "host": "peer.test",
+            "content-length": str(len(stream := SliceStream(FileSlice(fd, 0, length, **slice_)))),
+        },
         stream=stream,
         extensions={"timeout": TIMEOUT.as_dict(), **({"abort": abort} if abort else {})},
     )
@@ -64,7 +67,8 @@ def test_the_last_used_connection_is_the_first_taken(transport: BulkTransport, c
 
     with Peer(script) as server:
         threads = [
-            threading.Thread(target=transport.handle_request, args=(request(server.url, content, 10),)) for _ in range(2)
+            threading.Thread(target=transport.handle_request, args=(request(server.url, content, 10),))
+            for _ in range(2)
         ]
         for thread in threads:
             thread.start()
@@ -143,9 +147,8 @@ def test_what_was_ended_before_it_began_sends_nothing(transport: BulkTransport, 
     seen: list[tuple[bytes, bytes]] = []
     abort = Abort()
     abort()
-    with Peer(peer.echo(seen)) as server:
-        with pytest.raises(httpx.WriteError, match="the transfer was ended"):
-            transport.handle_request(request(server.url, content, 10, abort))
+    with Peer(peer.echo(seen)) as server, pytest.raises(httpx.WriteError, match="the transfer was ended"):
+        transport.handle_request(request(server.url, content, 10, abort))
     assert seen == []
 
 
@@ -208,9 +211,8 @@ def encrypted(certificate: Path, seen: list[tuple[bytes, bytes]]) -> Any:
     context.load_cert_chain(f"{certificate}.crt", certificate)
 
     def script(connection: Connection) -> None:
-        with suppress(ssl.SSLError):
-            with context.wrap_socket(connection.sock, server_side=True) as connection.sock:
-                peer.echo(seen)(connection)
+        with suppress(ssl.SSLError), context.wrap_socket(connection.sock, server_side=True) as connection.sock:
+            peer.echo(seen)(connection)
 
     return script
 
@@ -230,9 +232,8 @@ def test_bytes_arrive_through_tls_and_its_connection_is_used_again(certificate: 
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path, content: int) -> None:
     seen: list[tuple[bytes, bytes]] = []
     transport = BulkTransport()
-    with Peer(encrypted(certificate, seen)) as server:
-        with pytest.raises(httpx.ConnectError, match="(?i)certificate"):
-            transport.handle_request(request(server.url.replace("http", "https"), content, 10))
+    with Peer(encrypted(certificate, seen)) as server, pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
+        transport.handle_request(request(server.url.replace("http", "https"), content, 10))
     assert seen == []
 
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import journals
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from journals import WORKER, Book, file, in_file
 from sqlalchemy import URL, event
 
+import journals
 from dumbwaiter.catalog import Catalog, Node, Waiting
 from dumbwaiter.model import Entry, Receipt, Stamp, State
 from dumbwaiter.naming import key_path
 from dumbwaiter.store.database import journal_url
+from journals import WORKER, Book, file, in_file
 
 database = journals.database
 postgres = journals.postgres
@@ -205,7 +205,9 @@ def test_a_catalog_of_many_installations_is_one_tree(database: URL) -> None:
 
 parts = st.one_of(
     st.sampled_from(["a", "a b", "a!", "a0", "a.b", "b", RAW, "%", "a%"]),
-    st.binary(min_size=1, max_size=3).map(lambda raw: raw.replace(b"/", b"_").replace(b"\0", b"_").decode("utf-8", "surrogateescape")),
+    st.binary(min_size=1, max_size=3).map(
+        lambda raw: raw.replace(b"/", b"_").replace(b"\0", b"_").decode("utf-8", "surrogateescape")
+    ),
 )
 paths = st.lists(parts, min_size=1, max_size=4).map("/".join)
 

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
-from dumbwaiter.config import BROKERS, Config, Duration, NetEase, Source, Watch, Xinhua, duration, load, nested, parse
+from dumbwaiter.config import BROKERS, Config, Watch, load, nested, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
+from dumbwaiter.options import NetEase, Xinhua
+from dumbwaiter.sources import Duration, Source, duration
 
 FILE = "/etc/dumbwaiter/config.toml"
 SECRET = "s3cret-of-the-account"

@@ -494,7 +494,14 @@ def test_a_journalled_grant_is_restored_while_it_lasts(clock: Turned) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    ["", "{}", "null", "not JSON", '{"kind":"pigeon","grant":{"ticket":{},"key":"k"}}', '{"kind":"nos","grant":{"ticket":{},"key":"k"}}'],
+    [
+        "",
+        "{}",
+        "null",
+        "not JSON",
+        '{"kind":"pigeon","grant":{"ticket":{},"key":"k"}}',
+        '{"kind":"nos","grant":{"ticket":{},"key":"k"}}',
+    ],
 )
 def test_a_grant_of_another_program_is_asked_for_anew(clock: Turned, stored: str) -> None:
     async def test() -> None:
@@ -514,4 +521,3 @@ def test_a_providers_state_is_one_word(clock: Turned) -> None:
         assert one.state(NOW + 2) == "blocked"
 
     run(test)
-

@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import peer
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from peer import OK, Connection, Peer
 
+import peer
 from dumbwaiter import http as edge
 from dumbwaiter.bulk import REPLY_MAX
 from dumbwaiter.errors import Retry
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB
 from dumbwaiter.wire.message import FileSlice, Reply, Request
+from peer import OK, Connection, Peer
 
 SECRET = "UPLOAD ak:s3cretsign:s3cretpolicy"
 SHORT = 0.3  # seconds of silence that these tests allow
@@ -313,13 +313,18 @@ TROUBLE: dict[str, tuple[Callable[[Connection], None], str]] = {
         says(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
         "broke off its answer|failed",
     ),
-    "resets": (resets, r"the connection to 127\.0\.0\.1:\d+ broke \((connection reset by peer|broken pipe)\)|broke off"),
+    "resets": (
+        resets,
+        r"the connection to 127\.0\.0\.1:\d+ broke \((connection reset by peer|broken pipe)\)|broke off",
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", TROUBLE)
-def test_whatever_a_server_does_trouble_passes(make: Make, way: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_server_does_trouble_passes(
+    make: Make, way: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "endless interim answers" and way != "own":
         monkeypatch.setattr(edge, "CALL", 1.0)
         if way == "httpx":
@@ -411,7 +416,15 @@ def test_a_name_that_is_not_known_is_told(make: Make, way: str, monkeypatch: pyt
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "url",
-    ["http://exa mple/x", "http://[::1/x", "http://host:99999/x", "ftp://host/x", "http://\u2024/x", "http:///x", "nonsense"],
+    [
+        "http://exa mple/x",
+        "http://[::1/x",
+        "http://host:99999/x",
+        "ftp://host/x",
+        "http://\u2024/x",
+        "http:///x",
+        "nonsense",
+    ],
 )
 def test_an_address_that_is_none_is_told(make: Make, way: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -421,7 +434,9 @@ def test_an_address_that_is_none_is_told(make: Make, way: str, url: str, monkeyp
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("value", ["UPLOAD ak:s3cret\r\nX-Evil: 1", "UPLOAD ak:s3cret\0", "s3cret 测试", "s3cret\udcff"])
+@pytest.mark.parametrize(
+    "value", ["UPLOAD ak:s3cret\r\nX-Evil: 1", "UPLOAD ak:s3cret\0", "s3cret 测试", "s3cret\udcff"]
+)
 def test_a_header_that_is_none_never_leaves(make: Make, way: str, value: str) -> None:
     """A token comes from outside: it must neither add a header nor show itself in an error or in the log."""
     seen: list[tuple[bytes, bytes]] = []
@@ -585,7 +600,9 @@ def test_a_wait_that_the_server_asks_for_is_read(make: Make, way: str, value: st
 
 
 def test_a_wait_until_a_date_is_the_time_from_now(make: Make) -> None:
-    answer = f"HTTP/1.1 503 Busy\r\nRetry-After: {formatdate(time.time() + 100, usegmt=True)}\r\nContent-Length: 0\r\n\r\n"
+    answer = (
+        f"HTTP/1.1 503 Busy\r\nRetry-After: {formatdate(time.time() + 100, usegmt=True)}\r\nContent-Length: 0\r\n\r\n"
+    )
     with Peer(peer.echo([], answer.encode())) as server:
         after = make("call")(server.url).after
     assert after is not None
@@ -606,7 +623,9 @@ def test_a_servers_clock_is_learned_from_its_answers(make: Make, way: str) -> No
     def dated(connection: Connection) -> None:
         while True:
             connection.request()
-            connection.send(f"HTTP/1.1 200 OK\r\nDate: {formatdate(next(dates), usegmt=True)}\r\nContent-Length: 0\r\n\r\n".encode())
+            connection.send(
+                f"HTTP/1.1 200 OK\r\nDate: {formatdate(next(dates), usegmt=True)}\r\nContent-Length: 0\r\n\r\n".encode()
+            )
 
     with Peer(dated) as server:
         client = make(way, clock=lambda: NOW)

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import journals
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from journals import WORKER, Book, file, in_file
 from sqlalchemy import URL, event
 
+import journals
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import LEASE, Candidate, Known, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url
+from journals import WORKER, Book, file, in_file
 
 database = journals.database
 postgres = journals.postgres
@@ -33,7 +33,9 @@ def states(book: Book) -> dict[int, str]:
     return {row.id: row.state for row in book.rows("SELECT id, state FROM jobs ORDER BY id")}
 
 
-def claimed(book: Book, now: float = NOW, limit: int = 100, worker: str = WORKER, paused: tuple[str, ...] = ()) -> list[int]:
+def claimed(
+    book: Book, now: float = NOW, limit: int = 100, worker: str = WORKER, paused: tuple[str, ...] = ()
+) -> list[int]:
     return [job.id for job in book.claim(worker, now, limit, paused)]
 
 
@@ -361,7 +363,17 @@ def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
     assert len(seen) == 1
     (entry,) = book.catalog.history()
     assert entry == Entry(
-        entry.id, "vod", "k/1", "w", "a/film.mov", Stamp(7, 10, 1, 1), NOW + 9, "http://x/1", "etag", "size", {"vid": "7"}
+        entry.id,
+        "vod",
+        "k/1",
+        "w",
+        "a/film.mov",
+        Stamp(7, 10, 1, 1),
+        NOW + 9,
+        "http://x/1",
+        "etag",
+        "size",
+        {"vid": "7"},
     )
     row = book.row(id_)
     assert (row.state, row.lease, row.grant, row.error, row.attempts) == ("done", None, None, None, 0)
@@ -428,7 +440,9 @@ def test_who_has_lost_his_lease_changes_nothing(book: Book, event: Event) -> Non
     make = book.stored if event in {Event.NOTE, Event.FINISH} else book.named
     taken, free, ended = make("a"), make("b"), make("c")
     book.release(WORKER, free)
-    book.run(lambda connection: connection.exec_driver_sql(f"UPDATE jobs SET state = 'done' WHERE id = {ended}") and None)
+    book.run(
+        lambda connection: connection.exec_driver_sql(f"UPDATE jobs SET state = 'done' WHERE id = {ended}") and None
+    )
     before = everything(book)
     for worker, id_ in (("thief", taken), (WORKER, free), (WORKER, ended), (WORKER, 12345)):
         with pytest.raises(LostLease, match=rf"^job {id_} is no longer held by {worker}$"):
@@ -443,10 +457,9 @@ def test_an_event_holds_in_its_states_only(book: Book, event: Event) -> None:
     for state in State:
         id_ = book.leased(f"in {state}")
         book.run(
-            lambda connection, state=state, id_=id_: connection.exec_driver_sql(
-                f"UPDATE jobs SET state = '{state}' WHERE id = {id_}"
+            lambda connection, state=state, id_=id_: (
+                connection.exec_driver_sql(f"UPDATE jobs SET state = '{state}' WHERE id = {id_}") and None
             )
-            and None
         )
         if state in sources(event):
             CALLS[event](book, WORKER, id_)
@@ -742,7 +755,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50))
     def notes(self, id_: int, worker: str, later: int) -> None:
-        call = lambda: self.book.note(worker, id_, self.now, receipt=Receipt("n"), due_at=self.now + later, error="not yet")  # noqa: E731
+        def call():
+            return self.book.note(worker, id_, self.now, receipt=Receipt("n"), due_at=self.now + later, error="not yet")
+
         if (job := self._tries(Event.NOTE, worker, id_, call)) is not None:
             job.due_at, job.error, job.attempts = self.now + later, "not yet", job.attempts + 1
             job.free()
@@ -758,7 +773,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers)
     def rejects(self, id_: int, worker: str) -> None:
-        if (job := self._tries(Event.REJECT, worker, id_, lambda: self.book.reject(worker, id_, self.now, error="no"))) is not None:
+        if (
+            job := self._tries(Event.REJECT, worker, id_, lambda: self.book.reject(worker, id_, self.now, error="no"))
+        ) is not None:
             job.end("rejected", "no")
 
     @rule(id_=jobs, worker=workers, reason=st.sampled_from([GONE, REPLACED]))
@@ -820,7 +837,7 @@ class Machine(RuleBasedStateMachine):
     def no_ended_job_keeps_a_secret_or_a_lease(self) -> None:
         assert not self.book.rows(
             "SELECT id FROM jobs WHERE state NOT IN ('pending', 'stored') "
-            "AND (\"grant\" IS NOT NULL OR checkpoint IS NOT NULL OR lease IS NOT NULL)"
+            'AND ("grant" IS NOT NULL OR checkpoint IS NOT NULL OR lease IS NOT NULL)'
         )
 
     @invariant()

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import xxhash
@@ -160,7 +160,9 @@ def test_anything_else_has_its_verdict_and_leaves_nothing_open(
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE, errno.EPERM])
-def test_a_file_that_cannot_be_read_now_is_tried_again(film: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_now_is_tried_again(
+    film: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = stamp(film)
 
     def refuse(*_arguments: object, **_named: object) -> int:
@@ -305,7 +307,7 @@ class Doors:
     async def _confirm(self) -> Receipt | None:
         return None
 
-    def __enter__(self) -> "Doors":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

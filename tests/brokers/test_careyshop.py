@@ -8,11 +8,11 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 
-from dumbwaiter import config
+from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
-from dumbwaiter.config import Source
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.sources import Source
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
 from dumbwaiter.wire.message import Reply, Request
 
@@ -112,7 +112,7 @@ def _broker(**options: Any) -> CareyShop:
         "username": "somebody",
         "password": Source("literal", "password"),
     }
-    return CareyShop(config.CareyShop(**{**given, **options}))
+    return CareyShop(settings.CareyShop(**{**given, **options}))
 
 
 def _ask(name: str = "a b.JPG", seed: str = "5eed", held: str | None = None) -> Ask:

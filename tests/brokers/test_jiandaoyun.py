@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import pytest
 
 from dumbwaiter import config
+from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
 from dumbwaiter.errors import Blocked, Failure, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, FollowUp, Limits, Receipt
+from dumbwaiter.sources import Source
 from dumbwaiter.wire.message import Reply, Request
 
 T = TypeVar("T")
@@ -58,8 +60,8 @@ class Desk:
 
 
 def broker(**options: Any) -> Jiandaoyun:
-    source = config.Source("literal", "secret")
-    return Jiandaoyun(config.Jiandaoyun(source, "59264073a2a60c0c08e20bfb", "59264073a2a60c0c08e20bfd", **options))
+    source = Source("literal", "secret")
+    return Jiandaoyun(settings.Jiandaoyun(source, "59264073a2a60c0c08e20bfb", "59264073a2a60c0c08e20bfd", **options))
 
 
 def recording(**options: Any) -> Jiandaoyun:
@@ -242,9 +244,9 @@ entry_id = "59264073a2a60c0c08e20bfd"
 """
 
 
-def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> config.Jiandaoyun:
+def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> settings.Jiandaoyun:
     provider = config.parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
-    assert isinstance(provider, config.Jiandaoyun)
+    assert isinstance(provider, settings.Jiandaoyun)
     return provider
 
 

@@ -8,10 +8,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from dumbwaiter import config
+from dumbwaiter import options as settings
 from dumbwaiter.brokers.jimeng import Jimeng
 from dumbwaiter.errors import Blocked, Failure, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Receipt
+from dumbwaiter.sources import Source
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire.message import Reply, Request
 
@@ -64,7 +65,7 @@ class Desk:
 
 
 def broker(token: str = SESSION, **options: Any) -> Jimeng:
-    return Jimeng(config.Jimeng(refresh_token=config.Source("literal", token), **options))
+    return Jimeng(settings.Jimeng(refresh_token=Source("literal", token), **options))
 
 
 def signed_in(**more: object) -> dict[str, object]:

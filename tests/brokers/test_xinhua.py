@@ -11,13 +11,13 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from dumbwaiter import config
+from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
-from dumbwaiter.config import Duration, Source
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt, Stamp
+from dumbwaiter.sources import Duration, Source
 from dumbwaiter_sandbox.xinhua import ACCOUNT
 from program import Vendors
 
@@ -31,7 +31,7 @@ class Desk:
     def __init__(self, vendors: Vendors, **changes: Any) -> None:
         urls = vendors.sandbox.urls
         self.vendors = vendors
-        self.options = config.Xinhua(
+        self.options = settings.Xinhua(
             access_key=ACCOUNT["access_key"],
             secret_key=Source("literal", changes.pop("secret_key", ACCOUNT["secret_key"])),
             **{"models": [ACCOUNT["model"]], "api": urls["xinhua"], "uc": urls["uc"], "process": True, **changes},

@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import journals
 import pytest
-from journals import Book, in_file
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+import journals
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import GROUP, Writer, journal_url, reading, writing
+from journals import Book, in_file
 
 database = journals.database
 postgres = journals.postgres
@@ -290,7 +290,7 @@ def full(sqlite_book: Book) -> Iterator[Book]:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
     sqlite_book.run(shut)
-    yield sqlite_book
+    return sqlite_book
 
 
 def fill(book: Book) -> None:
@@ -349,10 +349,14 @@ def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
     other = Book(book.url)
     try:
         other.rows("SELECT 1")
-        book.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND NOT {mine}")
+        book.rows(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND NOT {mine}"
+        )
         assert other.rows("SELECT 1 AS one")[0].one == 1  # a dead connection is found out before it is used
         with pytest.raises(JournalTrouble):
-            other.run(lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")) and None)
+            other.run(
+                lambda connection: connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())")) and None
+            )
         assert other.rows("SELECT 2 AS two")[0].two == 2
     finally:
         other.close()

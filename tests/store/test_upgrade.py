@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import journals
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -17,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Engine, create_engine, text
 
 import dumbwaiter.store.migrations
+import journals
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.store import upgrade as module
 from dumbwaiter.store.database import journal_url, writing

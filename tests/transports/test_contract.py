@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from program import Vendors
-from sending import Sender
 
 from dumbwaiter.errors import Changed, Reject, Verdict
 from dumbwaiter.model import MIB, Secret
 from dumbwaiter.transports import TRANSPORTS, choose
+from program import Vendors
+from sending import Sender
 
 Make = Callable[..., Sender]
 
@@ -101,7 +101,9 @@ def test_whichever_exchange_breaks_the_file_arrives_once_and_whole(
         no_secret(vendors, one, [str(verdict) for verdict in one.verdicts])
 
 
-@pytest.mark.parametrize("kind", [row.name for row in TRANSPORTS if row.name in ROWS and row.checkpoint.__struct_fields__])
+@pytest.mark.parametrize(
+    "kind", [row.name for row in TRANSPORTS if row.name in ROWS and row.checkpoint.__struct_fields__]
+)
 def test_a_new_process_goes_on_from_every_checkpoint(kind: str, vendors: Vendors, sender: Make) -> None:
     """One file is ended right after its first save, the next one after its second, and so on."""
     row = ROWS[kind]
@@ -165,4 +167,6 @@ def _secrets_of(ticket: Any) -> list[str]:
     if not isinstance(ticket, dict):
         return []
     names = ("token", "secret", "session", "auth", "policy", "signature")
-    return [value for name, value in ticket.items() if isinstance(value, str) and value and any(n in name for n in names)]
+    return [
+        value for name, value in ticket.items() if isinstance(value, str) and value and any(n in name for n in names)
+    ]

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-from dumbwaiter import config
+from dumbwaiter import options
 from dumbwaiter.broker import Broker
 from dumbwaiter.brokers import careyshop, jiandaoyun, jimeng, netease, recipe, xinhua
 
-BROKERS: dict[type[config.Provider], Callable[[Any], Broker]] = {
-    config.NetEase: netease.NetEase,
-    config.Jimeng: jimeng.Jimeng,
-    config.Recipe: recipe.Recipe,
-    config.CareyShop: careyshop.CareyShop,
-    config.Jiandaoyun: jiandaoyun.Jiandaoyun,
-    config.Xinhua: xinhua.Xinhua,
+BROKERS: dict[type[options.Provider], Callable[[Any], Broker]] = {
+    options.NetEase: netease.NetEase,
+    options.Jimeng: jimeng.Jimeng,
+    options.Recipe: recipe.Recipe,
+    options.CareyShop: careyshop.CareyShop,
+    options.Jiandaoyun: jiandaoyun.Jiandaoyun,
+    options.Xinhua: xinhua.Xinhua,
 }
 
 
-def broker(options: config.Provider) -> Broker:
+def broker(settings: options.Provider) -> Broker:
     """Returns the broker for a provider. Raises `Failure` when one of its secrets cannot be had."""
-    return BROKERS[type(options)](options)
+    return BROKERS[type(settings)](settings)

@@ -18,12 +18,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt, Secret
 from dumbwaiter.naming import shown
+from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
 from dumbwaiter.wire.address import allowed
@@ -103,7 +103,7 @@ class CareyShop(Broker):
 
     requests = 10.0  # a shop runs on PHP, and is there for its customers
 
-    def __init__(self, options: config.CareyShop) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._api = options.api.rstrip("/")
         self._secret = options.app_secret.read()

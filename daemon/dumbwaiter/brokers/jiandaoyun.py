@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed
@@ -91,7 +91,7 @@ class Jiandaoyun(Broker):
     uploads = 20.0
     batch = 100
 
-    def __init__(self, options: config.Jiandaoyun) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._key = options.api_key.read()
         if options.transaction == "per-file":

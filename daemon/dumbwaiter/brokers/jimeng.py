@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct, field
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Exit, Failure, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Limits, Receipt, Secret
 from dumbwaiter.naming import shown
+from dumbwaiter.options import Jimeng as Options
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire import imagex, jimeng, sigv4
 from dumbwaiter.wire.address import allowed
@@ -168,7 +168,7 @@ class Jimeng(Broker):
 
     requests = 10.0  # the vendor says nothing, and takes haste for a robot's
 
-    def __init__(self, options: config.Jimeng) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._token = options.refresh_token.read()
         text = self._token.reveal()

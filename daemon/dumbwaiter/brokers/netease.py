@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.naming import shown
+from dumbwaiter.options import NetEase as Options
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire import nos
 from dumbwaiter.wire.address import allowed
@@ -73,7 +74,7 @@ class NetEase(Broker):
 
     requests = 40.0  # half of what the manual allows: another program may share the account, and bursts count
 
-    def __init__(self, options: config.NetEase) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._secret = options.app_secret.read()
         self._lbs: tuple[str, ...] = ()  # by address, as the last answer gave it: saves a look-up that may fail
@@ -215,7 +216,7 @@ def _with_suffix(name: str) -> str:
 
 
 def _said(envelope: _Envelope) -> str:
-    return f": {envelope.msg[:200]}" if envelope.msg else ""
+    return f": {shown(envelope.msg[:200])}" if envelope.msg else ""
 
 
 def _with(receipt: Receipt, **facts: object) -> Receipt:

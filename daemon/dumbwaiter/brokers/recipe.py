@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.options import Recipe as Options
 from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed
@@ -28,7 +28,7 @@ MILLISECONDS = 1e11  # a larger time since the epoch is not in seconds
 class Recipe(Broker):
     """One provider in words."""
 
-    def __init__(self, options: config.Recipe) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._secrets = {name: source.read() for name, source in options.secrets.items()}
         self.requests = options.requests

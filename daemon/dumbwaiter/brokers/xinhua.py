@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dumbwaiter import config
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.options import Xinhua as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed
@@ -104,7 +104,7 @@ class Xinhua(Broker):
     requests = 10.0  # the vendor names no limit
     batch = 20  # keys in one call; the vendor names no limit there either
 
-    def __init__(self, options: config.Xinhua) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._secret = options.secret_key.read()
         self._life = float(options.token_life)

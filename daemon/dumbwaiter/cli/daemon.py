@@ -179,7 +179,7 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 @click.pass_obj
 def wait(session: Session, timeout: str | None) -> None:
     """Returns when everything seen so far is done: 0, or 20 when something needs a person."""
-    from dumbwaiter.config import duration
+    from dumbwaiter.sources import duration
 
     try:
         end = time.monotonic() + duration(timeout) if timeout else None

@@ -18,6 +18,7 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
+from dumbwaiter.options import secrets
 
 
 @click.command()
@@ -126,7 +127,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 def _problems(config: Config) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
     for options in config.provider.values():
-        for source in configuration.secrets(options):
+        for source in secrets(options):
             source.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dumbwaiter.doors import Upload
 from dumbwaiter.errors import Reauth, Reject, Restart, Retry
 from dumbwaiter.model import MIB, Receipt
+from dumbwaiter.naming import shown
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire.message import FileSlice, Reply, Request, query
 
@@ -203,4 +204,4 @@ def _words(reply: Reply) -> str:
         trouble = reply.json(_Trouble)
     except Retry:
         return f"status {reply.status}"
-    return " ".join(part for part in (trouble.code, trouble.message) if part) or f"status {reply.status}"
+    return shown(" ".join(part for part in (trouble.code, trouble.message) if part)[:200]) or f"status {reply.status}"

@@ -1,0 +1,175 @@
+"""What can be said of a provider in the configuration: one struct a vendor, told apart by `broker`."""
+
+import re
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from dumbwaiter.sources import Duration, Source
+from dumbwaiter.wire.hmac_token import LIFE_MAX
+from dumbwaiter.wire.recipe import Expression, Stored
+
+
+class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):
+    """NetEase VOD: the application's key and secret mint tokens for NOS."""
+
+    app_key: str
+    app_secret: Source
+    api: str = "https://vcloud.163.com"
+    lbs: str = "http://wanproxy.127.net"  # documented without TLS
+    cdn: str = "http://{bucket}.nosdn.127.net"  # where public objects are read
+
+
+class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a grant is asked for. Blanks: {key} {name} {path} {size} {mime} {seed} {uuid} {secret.NAME}."""
+
+    url: str
+    method: Literal["GET", "POST", "PUT"] = "POST"
+    headers: dict[str, str] = {}
+    body: str | dict[str, Any] | None = None  # a table is sent as JSON
+
+
+class RecipeReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where in the reply a grant stands."""
+
+    url: Expression
+    grants: Expression = Expression("@")  # a list of grants, or the only one; the others are looked up in each
+    token: Expression | None = None
+    fields: Expression | None = None  # of the form; for PUT its headers
+    key: Expression | None = None
+    link: Expression | None = None
+    expires_at: Expression | None = None
+    expires_in: Expression | None = None
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="recipe"):
+    """A provider described here, without code."""
+
+    transport: Literal["form", "put", "qiniu", "oss"]
+    request: RecipeRequest
+    reply: RecipeReply
+    stored: Stored = Stored()
+    secrets: dict[str, Source] = {}
+    token_field: str = "token"  # noqa: S105 - a field's name
+    file_field: str = "file"
+    many: bool = False  # one grant serves many files
+    life: Duration | None = None  # of a grant that does not say
+    requests: float = 20.0  # a second
+
+
+class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jimeng"):
+    """Jimeng or Dreamina: a session cookie gives temporary keys for ImageX. A token "us-…" is the international one's."""
+
+    refresh_token: Source
+    api: str | None = None  # signs in; by default the vendor's own of the token's region
+    imagex: str | None = None  # by default what signing in names
+    region: str | None = None  # as the keys are used; by default what signing in names
+    multipart: Literal["gateway", "plain", "v1"] = "gateway"  # how large files are sent: three ways, one of them known
+    web_version: str | None = None  # of the page that we sign in as (international)
+    da_version: str | None = None
+
+
+class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="careyshop"):
+    """CareyShop: an administrator's sign-in gives tokens for the shop's own disk, Qiniu or Aliyun OSS."""
+
+    api: str  # with its version: "https://shop.example/api/v1"
+    app_key: str
+    app_secret: Source
+    username: str
+    password: Source
+    module: Literal["", "careyshop", "qiniu", "aliyun"] = ""  # empty: the shop's default
+    terminal: Literal["web", "app"] = "web"  # app: temporary credentials for OSS, and parts for large files
+    request: Literal["post", "get"] = "post"  # how the shop is asked
+    parent: int = 0  # number of the directory in the shop that files are listed in
+    platform: str = ""  # name of the sign-in; a second one of the same name ends the first
+    endpoint: str = ""  # of OSS for app, without the bucket; by default the shop is asked
+    region: str = ""  # of OSS for signature v4; by default the endpoint's
+    signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
+    addressing: Literal["virtual", "path"] = "virtual"  # where the bucket stands: in the host name, or in the path
+
+
+FORBIDDEN = re.compile(r"\$[({][^)}]*[)}]")  # Qiniu would fill it in; Jiandaoyun refuses it
+BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key")
+
+
+class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jiandaoyun"):
+    """Jiandaoyun: files as attachments in the records of one form."""
+
+    api_key: Source
+    app_id: str
+    entry_id: str  # of the form
+    record: Literal["per-file", "none"] | None = None  # by default a record per file, once `attachment` is set
+    attachment: str = ""  # the field that takes the file
+    values: dict[str, str] = {}  # by field: text with {path} {name} {folder} {watch} {size} {mime} {hash} {key}
+    transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
+    start_workflow: bool = False  # of a new record
+    start_trigger: bool = False
+    api: str = "https://api.jiandaoyun.com/api"
+
+    def __post_init__(self) -> None:
+        for name in ("app_id", "entry_id", "attachment"):
+            if FORBIDDEN.search(getattr(self, name)):
+                raise ValueError(f"{name} must not hold text like ${{…}} or $(…): Jiandaoyun refuses it")
+        if self.records != "none" and not self.attachment:
+            raise ValueError('a record needs the form\'s field for files: attachment = "_widget_…"')
+        for name, template in self.values.items():
+            try:
+                template.format(**dict.fromkeys(BLANKS, ""))
+            except (KeyError, IndexError, ValueError, AttributeError):
+                known = " ".join(f"{{{blank}}}" for blank in BLANKS)
+                raise ValueError(f'the value of "{name}" has a blank that is not known; known: {known}') from None
+
+    @property
+    def records(self) -> str:
+        """Which records are written."""
+        return self.record or ("per-file" if self.attachment else "none")
+
+    @property
+    def path_field(self) -> str | None:
+        """The field by which a file's record is found again, None when no value tells one path from another."""
+        return next((name for name, template in self.values.items() if "{path}" in template), None)
+
+
+class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="xinhua"):
+    """Xinhua image processing (camera360): a key pair buys a JWT, and that gives upload tokens for JPEG pictures."""
+
+    access_key: str
+    secret_key: Source
+    models: list[str] = []  # that the JWT is good for; none: all of this account
+    token_life: Duration = Duration(20 * 3600)
+    process: bool = False  # have each picture processed, and catalogue the watermarked result
+    api: str = "https://xinhua-api.camera360.com"
+    upload: str | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
+    uc: str | None = None  # who is asked; by default Qiniu's own
+    prefix: str = ""  # of keys: the bucket is shared with the account's other programs
+    request: Literal["get", "post", "query"] = "get"  # how keys are named; the documented one is a GET with a body
+    poll: Duration = Duration(2)  # until the first look at a task; later looks are further apart
+    patience: Duration = Duration(900)  # with a task
+    repeat_task: bool = False  # create a second task when the answer to the first was lost
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^:\s]+", self.access_key):
+            raise _at("access_key", "must not be empty, nor hold a colon or a space")
+        if not all(re.fullmatch(r"[^:,\s]+", model) for model in self.models):
+            raise _at("models", "must be identifiers without colon, comma or space")
+        if not 1 <= self.token_life <= LIFE_MAX:
+            raise _at("token_life", f'{self.token_life:g} seconds is no life for a token: "1s" at least, "72h" at most')
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", self.prefix):
+            raise _at("prefix", "may hold letters, digits and _.- only, 100 at most")
+
+
+def _at(key: str, what: str) -> ValueError:
+    """Returns a problem with one key of a table, as msgspec would say where it is."""
+    return ValueError(f"{what} - at `$.{key}`")
+
+
+Provider = NetEase | Jimeng | Recipe | CareyShop | Jiandaoyun | Xinhua  # tagged by broker
+
+
+def secrets(provider: Provider) -> list[Source]:
+    """Returns where the secrets of a provider are."""
+    values: list[Any] = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]
+    if isinstance(provider, Recipe):
+        values += provider.secrets.values()
+    return [value for value in values if isinstance(value, Source)]

@@ -1,0 +1,103 @@
+"""Where a secret is, and how long a time is, as the configuration writes them."""
+
+import os
+import re
+import stat
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.model import Secret
+
+LONGEST = 366 * 86400.0  # seconds; what is longer, a clock cannot add
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Returns seconds of "200ms", "2s", "15m", "1h", "1d". Raises `ValueError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
+    if not match:
+        raise ValueError(f'"{text}" is no time: write a number and ms, s, m, h or d, like "2s"')
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > LONGEST:
+        raise ValueError(f'"{text}" is too long: "366d" at most')
+    return seconds
+
+
+class Duration(float):
+    """Seconds, written "2s" in the file."""
+
+
+class Source:
+    """Where a secret is: written in the file, or in the environment, a file, a credential of systemd, the keyring."""
+
+    __slots__ = ("_kind", "_value")
+    KINDS = ("env", "file", "credential", "keyring")
+
+    def __init__(self, kind: str, value: str) -> None:
+        self._kind = kind
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "***" if self._kind == "literal" else f"{self._kind}:{self._value}"
+
+    def read(self) -> Secret:
+        """Fetches the secret. Raises `Failure` with where to put it."""
+        match self._kind:
+            case "env":
+                return _secret_from_environment(self._value)
+            case "credential":
+                return _secret_from_credential(self._value)
+            case "keyring":
+                return _secret_from_keyring(self._value)
+            case "file":
+                return _secret_from_file(os.path.expanduser(self._value))
+        return Secret(self._value)
+
+
+def _secret_from_environment(name: str) -> Secret:
+    if value := os.environ.get(name):
+        return Secret(value)
+    raise Failure(f"the environment variable {name}, which should hold a secret, is not set", Exit.USAGE)
+
+
+def _secret_from_credential(name: str) -> Secret:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise Failure(
+            f'the credential "{name}" is handed over by systemd only: start the service, or use '
+            '{ file = "…" } or { env = "…" } outside of it',
+            Exit.USAGE,
+        )
+    return _secret_from_file(os.path.join(folder, name), guarded=False)
+
+
+def _secret_from_keyring(name: str) -> Secret:
+    service, slash, user = name.partition("/")
+    if not slash:
+        raise Failure(f'keyring = "{name}" must read "SERVICE/USER"', Exit.USAGE)
+    import keyring  # slow to load, and few need it
+    from keyring.errors import KeyringError
+
+    try:
+        value = keyring.get_password(service, user)
+    except KeyringError as error:
+        raise Failure(f'the keyring cannot be asked for "{name}": {error}', Exit.USAGE) from error
+    if not value:
+        raise Failure(f'the keyring holds nothing for "{name}": keyring set {service} {user}', Exit.USAGE)
+    return Secret(value)
+
+
+def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            value = file.read(65536).strip()
+    except FileNotFoundError:
+        raise Failure(f"the secret file {path} does not exist", Exit.USAGE) from None
+    except (OSError, ValueError) as error:  # no UTF-8, or no name that a file can have
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise Failure(f"the secret file {path} cannot be read: {reason}", Exit.USAGE) from None
+    if guarded and stat.S_IMODE(mode) & 0o077:
+        raise Failure(f"the secret file {path} can be read by others: chmod 600 {path}", Exit.USAGE)
+    if not value:
+        raise Failure(f"the secret file {path} is empty", Exit.USAGE)
+    return Secret(value)
