@@ -96,14 +96,17 @@ class Program:
     # Commands
 
     def __call__(
-        self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None
+        self,
+        *words: str | os.PathLike[str],
+        environment: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "dumbwaiter", *map(os.fspath, words)],
             env=self.environment | dict(environment or {}),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
             check=False,
             stdin=subprocess.DEVNULL,
         )

@@ -2,9 +2,39 @@
 
 import os
 import random
+import re
+import tomllib
+from pathlib import Path
 
+from dumbwaiter.config import Config, parse
 from dumbwaiter.model import MIB
 from program import Program, digest
+
+PAGE = Path(__file__).parents[2] / "docs/recipes.md"
+EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)[1:]  # the first one is a sketch
+
+
+def test_the_examples_of_the_page_are_configurations() -> None:
+    assert len(EXAMPLES) == 2
+    for text in EXAMPLES:
+        assert isinstance(parse(text, "recipes.md"), Config)
+
+
+def test_jiandaoyuns_hundred_tokens_are_described_as_the_page_says(program: Program) -> None:
+    account = tomllib.loads(program.config.read_text())["provider"]["jiandaoyun"]
+    text = EXAMPLES[1].replace("https://api.jiandaoyun.com/api", account["api"])
+    for name in ("app_id", "entry_id"):
+        text = re.sub(rf'{name} = "\w+"', f'{name} = "{account[name]}"', text)
+    with program.config.open("a") as file:
+        file.write(text)
+    contents = {f"{number}.txt": os.urandom(100 + number) for number in range(5)}
+    for name, content in contents.items():
+        (program.folder / name).write_bytes(content)
+    paths = [program.folder / name for name in contents]
+    done = program("put", "--provider", "attachments", *paths, environment={"JDY_KEY": account["api_key"]})
+    assert done.returncode == 0, done.stderr
+    assert len(program.vendors.log("token")) == 1
+    assert set(program.objects()) == {digest(content) for content in contents.values()}
 
 
 def test_a_service_that_signs_addresses_is_described_in_the_configuration(program: Program) -> None:

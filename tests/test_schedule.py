@@ -1,0 +1,178 @@
+"""The clock: work runs when it is due, once at a time, and a jump of time is noticed."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dumbwaiter import schedule as module
+from dumbwaiter.schedule import Schedule
+
+PATIENCE = 20.0
+
+
+class Work:
+    """Counts its runs; a test can wait for one and hold one up."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, ...]] = []
+        self.ran = asyncio.Event()
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def run(self, *arguments: str) -> None:
+        self.runs.append(arguments)
+        self.ran.set()
+        await self.hold.wait()
+
+    async def next(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.ran.wait()
+        self.ran.clear()
+
+
+class Clock:
+    """Wall time with a hand to turn."""
+
+    shift = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.shift
+
+
+class Jumps:
+    """What was told of time that was left out."""
+
+    def __init__(self) -> None:
+        self._told: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self, reason: str) -> None:
+        self._told.put_nowait(reason)
+
+    async def next(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            return await self._told.get()
+
+
+def run(test: Callable[[Schedule, Clock, Jumps], Awaitable[None]]) -> None:
+    async def closed() -> None:
+        clock, jumps = Clock(), Jumps()
+        made = Schedule(clock)
+        made.start(jumps)
+        try:
+            await test(made, clock, jumps)
+        finally:
+            await made.close()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "clock"]
+
+    asyncio.run(closed())
+
+
+def next_run(made: Schedule, name: str) -> float:
+    moment: Any = made._scheduler.get_job(name).next_run_time
+    return float(moment.timestamp())
+
+
+def test_work_waits_for_its_interval_and_repeats() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work, often = Work(), Work()
+        made.every("scan", 3600, work.run, "films")
+        assert next_run(made, "scan") == pytest.approx(time.time() + 3600, abs=10)
+        made.every("often", 0.01, often.run)
+        await often.next()
+        await often.next()
+        assert work.runs == []
+
+    run(test)
+
+
+def test_work_runs_at_once_when_told_with_what_it_was_given() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work = Work()
+        made.every("scan", 3600, work.run, "films", "again")
+        made.now("scan")
+        await work.next()
+        assert work.runs == [("films", "again")]
+        assert next_run(made, "scan") == pytest.approx(time.time() + 3600, abs=10)
+
+    run(test)
+
+
+def test_a_run_is_brought_forward_and_never_put_off() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        made.every("dispatch", 3600, Work().run)
+        soon = time.time() + 100
+        made.at("dispatch", soon)
+        assert next_run(made, "dispatch") == pytest.approx(soon)
+        made.at("dispatch", soon + 50)
+        assert next_run(made, "dispatch") == pytest.approx(soon)
+        made.at("dispatch", soon - 50)
+        assert next_run(made, "dispatch") == pytest.approx(soon - 50)
+
+    run(test)
+
+
+def test_what_is_long_overdue_runs_all_the_same() -> None:
+    """A late run is late, not dropped, and runs that were missed are one."""
+
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work = Work()
+        made.every("tidy", 60, work.run)
+        made.at("tidy", time.time() - 1_000_000)
+        await work.next()
+        assert len(work.runs) == 1
+
+    run(test)
+
+
+def test_a_name_that_is_not_known_is_nothing_to_do() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        made.now("nothing")
+        made.at("nothing", time.time())
+
+    run(test)
+
+
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0, 86_400.0 * 365])
+def test_when_the_clock_is_set_everything_runs(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.05)
+
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        one, other = Work(), Work()
+        made.every("one", 1e6, one.run)
+        made.every("other", 1e6, other.run)
+        await asyncio.sleep(0)  # it has looked at the clock once
+        clock.shift = seconds
+        assert await jumps.next() == "the clock was set"
+        # The scheduler itself asks the system, so what is due by a clock set forward is not run here.
+        if seconds < 0:
+            await one.next()
+            await other.next()
+        else:
+            assert next_run(made, "one") == pytest.approx(clock(), abs=10)
+
+    run(test)
+
+
+def test_a_machine_that_slept_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setattr(module, "JUMP", 0.3)
+
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work = Work()
+        made.every("scan", 1e6, work.run)
+        await asyncio.sleep(0)  # it has looked at the clock once
+        time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still, as on a machine that sleeps
+        assert await jumps.next() == "the machine slept"
+        await work.next()
+
+    run(test)
+
+
+def test_closing_before_the_start_is_no_trouble() -> None:
+    async def test() -> None:
+        await Schedule().close()
+
+    asyncio.run(test())
