@@ -22,7 +22,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.bench
 
 $(READY): pyproject.toml tools/system-packages
-	tools/system-packages
+	PYTHON=$(PYTHON) tools/system-packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing dumbwaiter and what its tests need into $(VENV)"
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'

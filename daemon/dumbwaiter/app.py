@@ -99,6 +99,9 @@ class App:
 
     async def start(self) -> None:
         """Starts the clock and the attempts; jobs left by an earlier run go on."""
+        for name, provider in self.providers.items():
+            for sentence in provider.broker.warnings:
+                self._log.warning("provider needs care", provider=name, reason=sentence)
         await self.journal.release_all()
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("refresh", REFRESH, self._refresh)
@@ -298,9 +301,6 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     """Makes an app whose parts are ready and not started. The caller holds the lock of the state folder."""
     async with AsyncExitStack() as stack:
         brokers = {name: broker(options) for name, options in config.provider.items()}
-        for name, one in brokers.items():
-            for sentence in one.warnings:
-                log.get("app").warning("provider needs care", provider=name, reason=sentence)
         journal = await stack.enter_async_context(open_journal(config, places))
         reader = reading(journal_url(places.state, config.journal))
         stack.callback(reader.dispose)
