@@ -146,12 +146,9 @@ class App:
 
     async def put(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[int]:
         """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file."""
-        candidates = [await asyncio.to_thread(self._candidate, path, provider, watch) for path in paths]
-        ids = []
-        for one in candidates:
-            ids += await self.journal.enqueue([one], time.time()) or [
-                (await self.journal.known(one.watch, os.path.dirname(one.path)))[os.path.basename(one.path)].id
-            ]
+        candidates = await asyncio.to_thread(lambda: [self._candidate(path, provider, watch) for path in paths])
+        await self.journal.enqueue(candidates, time.time())
+        ids = await self.journal.ids(candidates)
         await self.retry(ids)
         return ids
 

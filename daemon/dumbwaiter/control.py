@@ -128,7 +128,8 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
         }
         if all(job.state not in OPEN for job in jobs):
             return
-        await _either(beat)
+        # Many jobs change often; telling of each change would cost more than the work itself.
+        await asyncio.gather(_either(beat), asyncio.sleep(min(PACE, len(ids) * PACE / 100)))
 
 
 async def _body(request: Request, shape: type[T]) -> T:

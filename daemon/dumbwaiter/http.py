@@ -55,7 +55,7 @@ class Http:
             else:
                 reply = await self._send(request, request.body)
         # OSError: the file cannot be read. UnicodeError: a header that was given to us is none.
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ExceptionGroup) as error:
             sentence = _sentence(error, request.url)  # the error's own text may quote a header
             self._note_failure(request.url, error)
             self._log.debug("request failed", what=request.what, error=sentence)
@@ -185,6 +185,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "{host} takes too long to answer"),
     (httpx.InvalidURL, "{host} is no usable address"),
     (httpx.UnsupportedProtocol, "{host} is no usable address"),
+    (ExceptionGroup, "{host} cannot be reached ({reason})"),  # how anyio may tell of several tries to connect
 )
 
 
@@ -204,5 +205,5 @@ def _reason(error: BaseException) -> str:
             return "its name is not known"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno).lower()
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
     return str(error).lower() or "no reason given"

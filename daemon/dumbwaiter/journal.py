@@ -106,6 +106,23 @@ class Journal:
             )
         return id_
 
+    async def ids(self, candidates: Sequence[Candidate]) -> list[int]:
+        """Returns the jobs of these very versions, in their order."""
+
+        def work(connection: Connection) -> list[int]:
+            return [
+                connection.execute(
+                    select(jobs.c.id).where(
+                        *self._of(one.watch, one.path),
+                        jobs.c.provider == one.provider,
+                        *(jobs.c[field] == value for field, value in one.stamp._asdict().items()),
+                    )
+                ).scalar_one()
+                for one in candidates
+            ]
+
+        return await self._writer.call(work)
+
     async def known(self, watch: str, folder: str) -> dict[str, Known]:
         """Returns, by file name, the latest version known of each file in a folder."""
 
