@@ -1,12 +1,15 @@
 """What every test can ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from program import Program
+from program import Program, Vendors
+from sending import Sender
 
 # How long an example takes says how busy the machine is, and nothing else.
 settings.register_profile("patient", deadline=None)
@@ -18,3 +21,35 @@ def program(tmp_path: Path) -> Iterator[Program]:
     """The program with folders of its own, and every vendor on loopback."""
     with Program(tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
+    """The vendors on loopback, once a module."""
+    made = Vendors(tmp_path_factory.mktemp("vendors"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def vendors(running: Vendors) -> Vendors:
+    """The vendors, clean for each test."""
+    for path in ("faults", "options", "log"):
+        running.http.delete(f"/_sandbox/{path}").raise_for_status()
+    running.http.post("/_sandbox/clock", json={"shift": 0}).raise_for_status()
+    return running
+
+
+@pytest.fixture
+def sender(vendors: Vendors, tmp_path: Path) -> Iterator[Callable[..., Sender]]:
+    """Makes a sender for some content: `sender("netease", b"bytes", name="film.mov")`."""
+    with ExitStack() as stack:
+
+        def make(provider: str, content: bytes, name: str = "film.mov", **arguments: Any) -> Sender:
+            folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            path = folder / "content"
+            path.write_bytes(content)
+            return stack.enter_context(Sender.of(vendors, provider, path, name=name, **arguments))
+
+        yield make
