@@ -42,6 +42,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     transfers: int = 4  # files
     parts: int = 4  # parts of one file, where the vendor takes them in any order
+    bandwidth: Literal["off"] = "off"  # no limit is what there is
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
