@@ -95,18 +95,18 @@ def connection_of(scope: Scope) -> Connection:
 def reserve(port: int, count: int) -> list[socket.socket]:
     """Bind `count` ports from `port` on, or a free block when it is 0. Raises OSError when they are taken."""
     if port:
-        return _block(port, count)
+        return _block(port, count, again=True)
     for _ in range(TRIES):
         with contextlib.suppress(OSError):
-            return _block(random.randrange(*SEARCH), count)
+            return _block(random.randrange(*SEARCH), count, again=False)
     raise OSError(f"no block of {count} free ports was found on {HOST}")
 
 
-def _block(port: int, count: int) -> list[socket.socket]:
+def _block(port: int, count: int, *, again: bool) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for number in range(port, port + count):
-            sockets.append(_bind(number))  # noqa: PERF401 - those bound so far must be closed on failure
+            sockets.append(_bind(number, again=again))  # noqa: PERF401 - those bound so far must be closed on failure
     except (OSError, OverflowError) as error:
         for sock in sockets:
             sock.close()
@@ -114,12 +114,15 @@ def _block(port: int, count: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(port: int, *, again: bool) -> socket.socket:
+    """Bind a port; `again` also when connections of an earlier server linger on it.
+
+    Two who bind "again" may both get a port and the second learns it only when it listens: no way to search for a free one.
+    """
     # asyncio switches off Nagle's delay only on a socket that names its protocol.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # A restart must not wait for the connections of the run before it.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, again)
         sock.bind((HOST, port))
     except BaseException:
         sock.close()
@@ -177,7 +180,7 @@ class Port:
         await asyncio.sleep(0)  # one turn of the loop closes the aborted sockets
         await _finish(server.server_state.tasks)
         if keep:
-            self._sock = _bind(self.number)
+            self._sock = _bind(self.number, again=True)
 
 
 async def _finish(tasks: set[asyncio.Task[None]]) -> None:
