@@ -64,10 +64,6 @@ class Blocked(Verdict):
     """The provider refuses the account; no file of it can go on until a person acts."""
 
 
-class JournalTrouble(Exception):
-    """The journal cannot be read or written now: a full disk, a server that is away. Weather; it passes."""
-
-
 class Exit(IntEnum):
     """Exit codes of every command."""
 
@@ -78,6 +74,17 @@ class Exit(IntEnum):
     ATTENTION = 20
     ACCOUNT = 21
     NO_DAEMON = 23
+
+
+class JournalTrouble(Exception):
+    """The journal cannot be read or written now.
+
+    Mostly weather that passes: a full disk, a server that is away. `code` is what a command ends with.
+    """
+
+    def __init__(self, sentence: str, code: Exit = Exit.TEMPORARY) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 class Failure(Exception):

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
 
 from dumbwaiter.catalog import TREES, Catalog, Node
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.naming import NAME_MAX, join, split
 
 T = TypeVar("T")
@@ -100,8 +100,8 @@ class Trees:
             return empty
         try:
             answer = query(catalog)
-        except DBAPIError as error:
-            if not self._answered and _no_table(error):
+        except JournalTrouble as trouble:
+            if not self._answered and _no_table(trouble.__cause__):
                 return empty  # its creator has not come that far
             raise
         self._answered = True
@@ -124,11 +124,11 @@ class Trees:
             return self._catalog
 
 
-def _no_table(error: DBAPIError) -> bool:
+def _no_table(error: BaseException | None) -> bool:
     """True for the answer of a database in which the schema has not been made."""
-    if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+    if getattr(error, "sqlstate", None) == UNDEFINED_TABLE:
         return True
-    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
 
 
 _MARK = "%~"

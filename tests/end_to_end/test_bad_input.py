@@ -120,11 +120,12 @@ def test_a_mount_point_must_be_there_and_empty(program: Program) -> None:
 
 def test_an_unreachable_provider_is_temporary(program: Program) -> None:
     path = program.write("a.bin", b"a")
-    edit(program, program.vendors.sandbox.urls["vod"], "http://127.0.0.1:1")
+    url = program.vendors.sandbox.urls["vod"]
+    edit(program, f'"{url}"', '"http://127.0.0.1:1"')
     done = program("put", path)
     assert done.returncode == 5
     assert "127.0.0.1:1 cannot be reached (connection refused)" in sentence(done)
-    edit(program, "http://127.0.0.1:1", program.vendors.sandbox.urls["vod"])
+    edit(program, '"http://127.0.0.1:1"', f'"{url}"')
     assert program("put", path).returncode == 0
 
 
@@ -221,3 +222,24 @@ def test_nothing_is_left_open_after_a_run_of_the_python_warnings(program: Progra
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("command", [("run",), ("status",), ("ls",), ("retry", "--all"), ("failed",)])
+def test_a_journal_that_is_no_database_is_said_with_its_remedy(program: Program, command: tuple[str, ...]) -> None:
+    program.state.mkdir(mode=0o700)
+    journal = program.state / "journal.db"
+    journal.write_bytes(b"garbage" * 4096)
+    done = program(*command)
+    assert done.returncode == 2
+    assert "the journal is damaged" in sentence(done)
+    assert journal.read_bytes() == b"garbage" * 4096
+
+
+@pytest.mark.parametrize("command", [("run",), ("status",), ("ls",)])
+def test_a_database_server_that_is_away_is_temporary(program: Program, command: tuple[str, ...]) -> None:
+    url = "postgresql+psycopg://someone:hidden-word@127.0.0.1:1/journal"
+    program.config.write_text(f'journal = "{url}"\n{program.config.read_text()}')
+    done = program(*command)
+    assert done.returncode == 5
+    assert "onnection refused" in sentence(done)
+    assert "hidden-word" not in done.stderr

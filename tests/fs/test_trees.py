@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.exc import OperationalError
 
 from dumbwaiter.catalog import Node
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import attributes
@@ -86,7 +86,7 @@ def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> 
     assert trees.node("files/w/a") is None
     with shelf._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE entries")
-    with pytest.raises(OperationalError):
+    with pytest.raises(JournalTrouble):
         trees.node("files/w/b")
 
 

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import DBAPIError
 
 import journals
 from dumbwaiter.errors import JournalTrouble
@@ -115,7 +115,7 @@ def test_a_statement_that_fails_takes_nothing_with_it(book: Book) -> None:
     futures = [book.writer.submit(work) for work in (count("one"), count("one"), count("two"))]
     gate.open()
     assert futures[0].result(PATIENCE) == "one"
-    with pytest.raises(DBAPIError):
+    with pytest.raises(JournalTrouble):
         futures[1].result(PATIENCE)
     assert futures[2].result(PATIENCE) == "two"
     assert names(book) == ["one", "two"]
@@ -211,7 +211,7 @@ def test_the_file_is_its_owners_only_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_a_reader_cannot_write(sqlite_book: Book) -> None:
     reader = reading(sqlite_book.url)
-    with reader.connect() as connection, pytest.raises(DBAPIError, match="readonly"):
+    with reader.connect() as connection, pytest.raises(JournalTrouble, match="readonly"):
         connection.execute(text("DELETE FROM jobs"))
     reader.dispose()
 
@@ -253,7 +253,7 @@ def test_a_folder_of_any_name_can_hold_the_journal(tmp_path: Path, name: str) ->
 
 def test_reading_makes_no_journal_where_none_is(tmp_path: Path) -> None:
     reader = reading(journal_url(str(tmp_path)))
-    with pytest.raises(DBAPIError, match="unable to open"):
+    with pytest.raises(JournalTrouble, match="unable to open"):
         reader.connect()
     reader.dispose()
     assert list(tmp_path.iterdir()) == []
@@ -312,9 +312,9 @@ def test_a_full_disk_is_trouble_that_passes(full: Book) -> None:
 def test_trouble_names_no_statement_and_no_value(full: Book) -> None:
     with pytest.raises(JournalTrouble) as raised:
         fill(full)
-    assert "INSERT" not in str(raised.value)
-    assert "0000" not in str(raised.value)
-    assert raised.value.__cause__ is None
+    told = "".join(traceback.format_exception(raised.value))
+    assert "INSERT INTO" not in told
+    assert "0000" not in told
 
 
 def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(

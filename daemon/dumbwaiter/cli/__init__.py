@@ -101,7 +101,7 @@ def main() -> None:
     except Failure as failure:
         _end(str(failure), failure.code)
     except JournalTrouble as trouble:
-        _end(str(trouble), Exit.TEMPORARY)
+        _end(str(trouble), trouble.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has seen enough
         sys.exit(Exit.DONE)

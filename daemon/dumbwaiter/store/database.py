@@ -14,10 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 
-from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.errors import Exit, JournalTrouble
 
 T = TypeVar("T")
 
@@ -32,8 +31,8 @@ def journal_url(state: str, configured: str | None = None) -> URL:
 def writing(url: URL) -> Engine:
     """Returns an engine for the one writer. The SQLite file is created readable by its owner only."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        return _telling(create_engine(url, pool_pre_ping=True), "written")
+    engine = _telling(create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}), "written")
     assert url.database
     os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -58,13 +57,35 @@ def writing(url: URL) -> Engine:
 def reading(url: URL) -> Engine:
     """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        return _telling(create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True), "read")
     file = quote(os.fsencode(url.database or ""))
-    return create_engine(
+    engine = create_engine(
         URL.create("sqlite", database=f"file:{file}", query={"mode": "ro", "uri": "true"}),
         connect_args={"timeout": 30, "check_same_thread": False},
         isolation_level="AUTOCOMMIT",  # a transaction left open would keep the write-ahead log from being reset
     )
+    return _telling(engine, "read")
+
+
+def _telling(engine: Engine, what: str) -> Engine:
+    """Makes every error of the database a `JournalTrouble` whose cause is the driver's own exception.
+
+    SQLAlchemy's would quote statement and parameters, and a parameter may be a session ticket.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def tell(context: ExceptionContext) -> None:
+        if not context.is_pre_ping:  # the pool is about to connect again
+            raise _trouble(context.original_exception, what) from context.original_exception
+
+    return engine
+
+
+def _trouble(error: BaseException, what: str) -> JournalTrouble:
+    reason = str(error).partition("\n")[0]
+    if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return JournalTrouble(f"the journal is damaged ({reason}): stop the daemon and put its backup back", Exit.USAGE)
+    return JournalTrouble(f"the journal cannot be {what}: {reason}")
 
 
 class _Wish(NamedTuple):
@@ -107,10 +128,7 @@ class Writer:
         Trouble with the database itself is raised as `JournalTrouble`.
         """
         # A cancelled waiter must not stop a commit that is under way.
-        try:
-            return await asyncio.shield(asyncio.wrap_future(self.submit(work, durable=durable)))
-        except DBAPIError as error:
-            raise JournalTrouble(f"the journal cannot be written: {error.orig}") from None
+        return await asyncio.shield(asyncio.wrap_future(self.submit(work, durable=durable)))
 
     async def checkpoint(self) -> None:
         """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more.
@@ -120,8 +138,8 @@ class Writer:
         # Shielded as in `call`: the thread must not find its order cancelled.
         try:
             await asyncio.shield(asyncio.wrap_future(self._order(close=False)))
-        except (DBAPIError, sqlite3.Error) as error:
-            raise JournalTrouble(f"the journal cannot be written: {getattr(error, 'orig', error)}") from None
+        except sqlite3.Error as error:
+            raise _trouble(error, "written") from error
 
     def close(self) -> None:
         """Commits what is queued, then ends the thread and its connections."""
