@@ -124,6 +124,8 @@ def _bind(port: int, *, again: bool) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, again)
         sock.bind((HOST, port))
+        # Its connections inherit this: one that lingers does not keep a closed port from being bound again.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
     except BaseException:
         sock.close()
         raise
