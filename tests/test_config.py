@@ -4,10 +4,11 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import keyring
 import keyring.backend
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from keyring.errors import KeyringError
 from dumbwaiter.config import BROKERS, Config, Watch, load, nested, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
-from dumbwaiter.options import NetEase, Xinhua
-from dumbwaiter.sources import Duration, Source, duration
+from dumbwaiter.options import NetEase, Provider, RecipeRequest, Xinhua
+from dumbwaiter.sources import Address, Duration, Source, Target, duration
 
 FILE = "/etc/dumbwaiter/config.toml"
 SECRET = "s3cret-of-the-account"
@@ -238,6 +239,47 @@ SENTENCES = {
 @pytest.mark.parametrize(("text", "sentence"), SENTENCES.items())
 def test_a_mistake_has_one_sentence_with_its_place(text: str, sentence: str) -> None:
     assert refused(text) == FILE + sentence
+
+
+ADDRESSES = {
+    "http://127.0.0.1:189808981": "names no host, or a port that is none: 1 to 65535",
+    "http://127.0.0.1:0": "names no host, or a port that is none: 1 to 65535",
+    "http://127.0.0.1:http": "names no host, or a port that is none: 1 to 65535",
+    "http://[::1": "names no host, or a port that is none: 1 to 65535",
+    "": 'is no address: write it like "https://api.example.com"',
+    "api.example.com": 'is no address: write it like "https://api.example.com"',
+    "ftp://api.example.com": 'is no address: write it like "https://api.example.com"',
+    "https://": 'is no address: write it like "https://api.example.com"',
+    "https://api example.com": 'is no address: write it like "https://api.example.com"',
+    "https://api.example.com?x=1": 'goes too far: a base ends before "?" and "#"',
+}
+
+
+@pytest.mark.parametrize(("address", "sentence"), ADDRESSES.items())
+@pytest.mark.parametrize("key", ["api", "lbs", "cdn"])
+def test_an_address_that_no_server_can_have_is_refused_with_its_place(key: str, address: str, sentence: str) -> None:
+    text = changed("[watch.films]", f'{key} = "{address}"\n\n[watch.films]')
+    assert refused(text) == f'{FILE}, line 6: [provider.vod.{key}] "{address}" {sentence}'
+
+
+def test_every_vendors_addresses_are_looked_at() -> None:
+    for kind in get_args(Provider):
+        for one in msgspec.structs.fields(kind):
+            if one.name in {"api", "lbs", "cdn", "imagex", "upload", "uc", "endpoint"}:
+                assert Address in {one.type, *get_args(one.type)}, (kind, one.name)
+    assert get_type_hints(RecipeRequest)["url"] is Target
+
+
+@pytest.mark.parametrize("good", ["http://[::1]:65535/", "https://{bucket}.example/{key}", "https://bücher.example/a"])
+def test_what_a_server_can_have_is_taken(good: str) -> None:
+    assert Address.of(good) == good
+    assert Target.of(f"{good}?size={{size}}") == f"{good}?size={{size}}"
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    for address in ("https://me:geheim@api.example.com", "https://me:geheim@api.example.com:99999"):
+        said = refused(changed("[watch.films]", f'api = "{address}"\n[watch.films]'))
+        assert said == f"{FILE}, line 6: [provider.vod.api] a name or password cannot stand in an address"
 
 
 SECRET_SHAPE = f'{FILE}, line 4: [provider.vod.app_secret] a secret is "text" or a table with one of env, file, credential, keyring'

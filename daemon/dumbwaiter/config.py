@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.options import Provider
-from dumbwaiter.sources import Duration, Source, duration
+from dumbwaiter.sources import Address, Duration, Source, duration
 from dumbwaiter.wire.recipe import Expression
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
@@ -179,11 +179,13 @@ class _Reader:
     def _decode(self, kind: type, value: Any) -> Any:
         if kind is Duration and isinstance(value, str):
             return Duration(duration(value))
+        if issubclass(kind, Address) and isinstance(value, str):
+            return kind.of(value)
         if kind is Source:
             return self._source(value)
         if kind is Expression and isinstance(value, str):
             return Expression(value)
-        wanted = 'a time like "2s"' if kind is Duration else "a text"
+        wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")
 
     def _source(self, value: Any) -> Source:

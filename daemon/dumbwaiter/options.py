@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from dumbwaiter.sources import Duration, Source
+from dumbwaiter.sources import Address, Duration, Source, Target
 from dumbwaiter.wire.hmac_token import LIFE_MAX
 from dumbwaiter.wire.recipe import Expression, Stored
 
@@ -16,15 +16,15 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
 
     app_key: str
     app_secret: Source
-    api: str = "https://vcloud.163.com"
-    lbs: str = "http://wanproxy.127.net"  # documented without TLS
-    cdn: str = "http://{bucket}.nosdn.127.net"  # where public objects are read
+    api: Address = Address("https://vcloud.163.com")
+    lbs: Address = Address("http://wanproxy.127.net")  # documented without TLS
+    cdn: Address = Address("http://{bucket}.nosdn.127.net")  # where public objects are read
 
 
 class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """How a grant is asked for. Blanks: {key} {name} {path} {size} {mime} {seed} {uuid} {secret.NAME}."""
 
-    url: str
+    url: Target
     method: Literal["GET", "POST", "PUT"] = "POST"
     headers: dict[str, str] = {}
     body: str | dict[str, Any] | None = None  # a table is sent as JSON
@@ -62,8 +62,8 @@ class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     """Jimeng or Dreamina: a session cookie gives temporary keys for ImageX. A token "us-…" is the international one's."""
 
     refresh_token: Source
-    api: str | None = None  # signs in; by default the vendor's own of the token's region
-    imagex: str | None = None  # by default what signing in names
+    api: Address | None = None  # signs in; by default the vendor's own of the token's region
+    imagex: Address | None = None  # by default what signing in names
     region: str | None = None  # as the keys are used; by default what signing in names
     multipart: Literal["gateway", "plain", "v1"] = "gateway"  # how large files are sent: three ways, one of them known
     web_version: str | None = None  # of the page that we sign in as (international)
@@ -73,7 +73,7 @@ class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="careyshop"):
     """CareyShop: an administrator's sign-in gives tokens for the shop's own disk, Qiniu or Aliyun OSS."""
 
-    api: str  # with its version: "https://shop.example/api/v1"
+    api: Address  # with its version: "https://shop.example/api/v1"
     app_key: str
     app_secret: Source
     username: str
@@ -83,7 +83,7 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
     request: Literal["post", "get"] = "post"  # how the shop is asked
     parent: int = 0  # number of the directory in the shop that files are listed in
     platform: str = ""  # name of the sign-in; a second one of the same name ends the first
-    endpoint: str = ""  # of OSS for app, without the bucket; by default the shop is asked
+    endpoint: Address | None = None  # of OSS for app, without the bucket; by default the shop is asked
     region: str = ""  # of OSS for signature v4; by default the endpoint's
     signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
     addressing: Literal["virtual", "path"] = "virtual"  # where the bucket stands: in the host name, or in the path
@@ -105,7 +105,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
     start_workflow: bool = False  # of a new record
     start_trigger: bool = False
-    api: str = "https://api.jiandaoyun.com/api"
+    api: Address = Address("https://api.jiandaoyun.com/api")
 
     def __post_init__(self) -> None:
         for name in ("app_id", "entry_id", "attachment"):
@@ -139,9 +139,9 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     models: list[str] = []  # that the JWT is good for; none: all of this account
     token_life: Duration = Duration(20 * 3600)
     process: bool = False  # have each picture processed, and catalogue the watermarked result
-    api: str = "https://xinhua-api.camera360.com"
-    upload: str | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
-    uc: str | None = None  # who is asked; by default Qiniu's own
+    api: Address = Address("https://xinhua-api.camera360.com")
+    upload: Address | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
+    uc: Address | None = None  # who is asked; by default Qiniu's own
     prefix: str = ""  # of keys: the bucket is shared with the account's other programs
     request: Literal["get", "post", "query"] = "get"  # how keys are named; the documented one is a GET with a body
     poll: Duration = Duration(2)  # until the first look at a task; later looks are further apart

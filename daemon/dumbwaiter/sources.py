@@ -1,11 +1,14 @@
-"""Where a secret is, and how long a time is, as the configuration writes them."""
+"""Where a secret is, how long a time is and where a server is, as the configuration writes them."""
 
 import os
 import re
 import stat
+from typing import Self
+from urllib.parse import urlsplit
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
+from dumbwaiter.naming import shown
 
 LONGEST = 366 * 86400.0  # seconds; what is longer, a clock cannot add
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -24,6 +27,37 @@ def duration(text: str) -> float:
 
 class Duration(float):
     """Seconds, written "2s" in the file."""
+
+
+class Address(str):
+    """The base URL of a server. Blanks may stand in it, like {bucket}."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Returns a URL that requests can go to. Raises `ValueError`."""
+        if "@" in text.partition("://")[2].partition("/")[0]:
+            raise ValueError("a name or password cannot stand in an address")
+        said = f'"{shown(text)}"'
+        try:
+            parts = urlsplit(re.sub(r"\{[^{}]*\}", "1", text))
+            good = parts.port != 0
+        except ValueError:  # a port that is no number, or brackets without their like
+            good = False
+        if not good:
+            raise ValueError(f"{said} names no host, or a port that is none: 1 to 65535")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[\s\x00-\x1f\x7f\\]", text):
+            raise ValueError(f'{said} is no address: write it like "https://api.example.com"')
+        if cls is Address and ("?" in text or "#" in text):
+            raise ValueError(f'{said} goes too far: a base ends before "?" and "#"')
+        return cls(text)
+
+
+class Target(Address):
+    """The whole URL of one request."""
+
+    __slots__ = ()
 
 
 class Source:

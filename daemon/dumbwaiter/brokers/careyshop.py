@@ -242,7 +242,7 @@ class CareyShop(Broker):
 
     async def _sts(self, granted: _Granted, credentials: _Credentials, desk: Desk) -> Grant:
         options = self._options
-        endpoint = options.endpoint
+        endpoint: str = options.endpoint or ""
         if not endpoint:
             address = await desk.kept("address", ADDRESS_LIFE, lambda: self._where(desk))
             scheme, _, host = self._checked(address.upload_url).rstrip("/").partition("://")
