@@ -22,7 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Job, Receipt, Stamp
-from dumbwaiter.store.database import Writer, journal_url, writing
+from dumbwaiter.store.database import Writer, journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
 
 HOST = "f00d"
@@ -116,12 +116,15 @@ class Book:
         self.host = host
         self.engine: Engine = writing(url)
         self.writer = Writer(self.engine)
-        self.journal = Journal(self.writer, host)
+        self.reader = reading(url)
+        self.journal = Journal(self.writer, host, self.reader)
+        self.folders = self.journal.folders
         self.catalog = Catalog.at(url)
         self._runner = asyncio.Runner()
 
     def close(self) -> None:
         self._runner.close()
+        self.reader.dispose()
         self.catalog.close()
         self.writer.close()
 

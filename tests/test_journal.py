@@ -14,7 +14,8 @@ from sqlalchemy import URL, event
 
 import journals
 from dumbwaiter.catalog import Catalog
-from dumbwaiter.journal import LEASE, Candidate, Known, LostLease
+from dumbwaiter.folders import Known
+from dumbwaiter.journal import LEASE, Candidate, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url
@@ -129,7 +130,7 @@ def test_only_a_version_that_was_gone_comes_back_to_life(book: Book) -> None:
 def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
     path = f"{RAW}/a b/{RAW}"
     id_ = book.pending(path)
-    assert book.known("w", f"{RAW}/a b") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
+    assert book.folders.known("w", f"{RAW}/a b") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
     (job,) = book.claim(WORKER, NOW, 10)
     assert job.path == path
     assert book.enqueue([file(path)], NOW) == []
@@ -151,12 +152,12 @@ def test_the_latest_version_of_each_file_of_a_folder_is_known(book: Book) -> Non
     book.pending("f/deep/c")
     book.pending("other")
     book.pending("f/a", watch="v")
-    assert book.known("w", "f") == {
+    assert book.folders.known("w", "f") == {
         "a": Known(newest, Stamp(7, 10, 2, 2), State.PENDING, None),
         "b": Known(done, Stamp(7, 10, 1, 1), State.DONE, "xxh3:00"),
     }
-    assert set(book.known("w", "")) == {"other"}
-    assert book.known("w", "nothing") == {}
+    assert set(book.folders.known("w", "")) == {"other"}
+    assert book.folders.known("w", "nothing") == {}
 
 
 def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
@@ -164,7 +165,7 @@ def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
     other = book.done("b", NOW)
     touched = Stamp(7, 10, 1, 999)
     book.touch(id_, touched, NOW + 5)
-    assert book.known("w", "")["a"].stamp == touched
+    assert book.folders.known("w", "")["a"].stamp == touched
     assert book.enqueue([Candidate("w", "a", "vod", touched)], NOW) == []
     stamps = {entry.path: entry.stamp for entry in book.catalog.history()}
     assert stamps == {"a": touched, "b": Stamp(7, 10, 1, 1)}
@@ -577,9 +578,11 @@ def plan(book: Book, call: Callable[[], Any]) -> str:
         if statement.startswith("SELECT"):
             statements.append((statement, parameters))
 
-    event.listen(book.engine, "before_cursor_execute", note)
+    for engine in (book.engine, book.reader):
+        event.listen(engine, "before_cursor_execute", note)
     call()
-    event.remove(book.engine, "before_cursor_execute", note)
+    for engine in (book.engine, book.reader):
+        event.remove(engine, "before_cursor_execute", note)
     assert statements
     lines = []
     for statement, parameters in statements:
@@ -604,7 +607,7 @@ def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> 
 
 
 def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
-    way = plan(sqlite_book, lambda: sqlite_book.known("w", "a"))
+    way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a"))
     assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way
 
 

@@ -9,13 +9,26 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp
-from dumbwaiter.scan import Branch, look, scan
+from dumbwaiter.scan import Branch, digest, look, rows, walk, wanted
+
+
+def scan(
+    root: str,
+    rules: Rules,
+    folder: str = "",
+    skipped: Callable[[str, OSError], None] = lambda _folder, _error: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[str, list[tuple[str, Stamp]]]]:
+    """Yields every folder with the files that the rules take."""
+    for here, found, _ in walk(root, rules.enters, folder, read=rows, skipped=skipped, stop=stop):
+        yield here, list(wanted(here, found, rules))
 
 
 def files(root: Path, rules: Rules | None = None, folder: str = "") -> dict[str, Stamp]:
@@ -258,3 +271,37 @@ def test_looking_is_harmless_while_others_open_the_file(tmp_path: Path) -> None:
     writer.kill()
     writer.wait()
     assert None not in answers
+
+
+def digests(root: Path, rules: Rules | None = None) -> dict[str, bytes]:
+    found = walk(str(root), Rules().enters, read=rows)
+    return {here: digest(seen, rules or Rules()) for here, seen, _ in found}
+
+
+def test_a_folder_has_the_same_digest_until_something_in_it_changes(tmp_path: Path) -> None:
+    make(tmp_path, "a/one", "a/two", "b/one", os.fsdecode(b"b/\xff"))
+    before = digests(tmp_path)
+    assert digests(tmp_path) == before
+    changes: list[Callable[[], object]] = [
+        lambda: (tmp_path / "a/two").write_bytes(b"longer"),
+        lambda: os.utime(tmp_path / "a/two", ns=(0, 0)),
+        lambda: (tmp_path / "a/two").chmod(0o600),
+        lambda: (tmp_path / "a/two").rename(tmp_path / "a/three"),
+        lambda: (tmp_path / "a/three").unlink(),
+        lambda: (tmp_path / "a/new").touch(),
+        lambda: (tmp_path / "b/one").replace(tmp_path / "a/one"),
+    ]
+    for change in changes[:-1]:
+        change()
+        after = digests(tmp_path)
+        assert after["a"] != before["a"]
+        assert {**after, "a": b""} == {**before, "a": b""}
+        before = after
+    changes[-1]()
+    assert all(digests(tmp_path)[folder] != before[folder] for folder in ("a", "b"))
+
+
+def test_other_rules_give_other_digests(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    kinds = [Rules(), Rules(exclude=["*.x"]), Rules(include=["*.x"]), Rules(ignore_file="*.x"), Rules(junk=[])]
+    assert len({digests(tmp_path, rules)[""] for rules in kinds}) == len(kinds)

@@ -29,7 +29,6 @@ from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
 from dumbwaiter.schedule import Schedule
-from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter.watch import Root, Watcher
 from dumbwaiter.where import Places
 
@@ -64,13 +63,12 @@ class App:
         journal: Journal,
         http: Http,
         providers: dict[str, Provider],
-        reader: Any,
     ) -> None:
         self.config = config
         self.places = places
         self.journal = journal
         self.providers = providers
-        self.reader = reader
+        self.reader = journal.reader
         self.pulse = Pulse()
         self.schedule = Schedule()
         self.engine = Engine(
@@ -299,8 +297,6 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         brokers = {name: broker(options) for name, options in config.provider.items()}
         journal = await stack.enter_async_context(open_journal(config, places))
-        reader = reading(journal_url(places.state, config.journal))
-        stack.callback(reader.dispose)
         http = Http(config.limits.transfers * config.limits.parts)
         stack.push_async_callback(http.close)
 
@@ -308,7 +304,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
             await journal.count(grants_requested=count)
 
         providers = {name: Provider(name, one, http, requested=requested) for name, one in brokers.items()}
-        app = App(config, places, journal, http, providers, reader)
+        app = App(config, places, journal, http, providers)
         stack.push_async_callback(app.stop)
         yield app
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import xxhash
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from dumbwaiter.errors import Exit, Failure
@@ -148,6 +149,8 @@ class Rules:
         ignore_file: str = "",
         junk: Sequence[str] = JUNK,
     ) -> None:
+        self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk))  # what makes these rules again
+        self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts).encode())
         own = [text.removesuffix("\r") for text in ignore_file.removeprefix("\ufeff").split("\n")]
         self._include = _Spec(_lines("include", include))
         self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *_lines(IGNORE_FILE, own)])

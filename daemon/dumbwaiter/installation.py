@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Journal
-from dumbwaiter.store.database import Writer, journal_url, writing
+from dumbwaiter.store.database import Writer, journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter.where import Places, private_folder
 
@@ -51,9 +51,11 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
     writer = Writer(engine)
+    reader = reading(url)
     try:
-        yield Journal(writer, host)
+        yield Journal(writer, host, reader)
     finally:
+        reader.dispose()
         await asyncio.to_thread(writer.close)
 
 

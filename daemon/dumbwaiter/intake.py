@@ -8,20 +8,28 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
 from dumbwaiter.errors import JournalTrouble, Verdict
+from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
-from dumbwaiter.journal import Candidate, Journal, Known
+from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Sighting, Stamp, State
-from dumbwaiter.naming import join, split
-from dumbwaiter.scan import look, scan
+from dumbwaiter.naming import split
+from dumbwaiter.rescan import Rescan
+from dumbwaiter.scan import look
 from dumbwaiter.settle import Ready, Settle
 from dumbwaiter.upload import digest_of
 
 BATCH = 512  # files looked at in one trip to a thread
 AGAIN = 5.0  # seconds until a journal in trouble is tried again
+BACKLOG = 20_000  # files that settle, from which on a scan waits
+EASE = 5.0  # seconds that it waits at most for each few thousand more
+
+T = TypeVar("T")
 
 
 class Source(NamedTuple):
@@ -52,6 +60,7 @@ class Intake:
         self._clock = clock
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
+        self._eased = asyncio.Event()
         self._scans: Counter[str] = Counter()
         self._enqueueing = 0
         self._task: asyncio.Task[None] | None = None
@@ -96,32 +105,43 @@ class Intake:
             await self._scan(watch, self._sources[watch])
         except FileNotFoundError:
             self._log.warning("folder is not there", watch=watch, path=self._sources[watch].root)
+        except (OSError, JournalTrouble) as error:
+            self._log.warning("scan ended early", watch=watch, reason=str(error))  # the next one begins anew
         finally:
             self._scans[watch] = 0
             self._moved()
 
     async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()
-        folders = scan(source.root, source.rules)
+        rescan = await self._insist(lambda: Rescan(self._journal.folders, watch, source.root, source.rules))
         files = new = 0
-        while batch := await asyncio.to_thread(_take, folders):
-            for folder, found in batch:
-                known = await self._known(watch, folder) if found else {}
-                fresh = [
-                    Sighting(watch, join(folder, name), closed=_quiet(stamp, source.settle, self._clock()))
-                    for name, stamp in found
-                    if name not in known or known[name].stamp != stamp
-                ]
-                files += len(found)
-                new += len(fresh)
-                if fresh:
-                    self.sight(fresh)
+        try:
+            while (step := await asyncio.to_thread(rescan.step)) is not None:
+                files += step.files
+                new += len(step.fresh)
+                now = self._clock()
+                self.sight(Sighting(watch, path, _quiet(stamp, source.settle, now)) for path, stamp in step.fresh)
+                if step.surveyed:
+                    await self._journal.survey(watch, step.surveyed)
+                await self._ease()
+            for page in await asyncio.to_thread(rescan.gone):
+                await self._journal.unsurvey(watch, page)
+        finally:
+            rescan.close()
         self._log.info("scanned", watch=watch, files=files, new=new, seconds=round(time.monotonic() - started, 3))
 
-    async def _known(self, watch: str, folder: str) -> dict[str, Known]:
+    async def _ease(self) -> None:
+        """Waits while more is settling than need be in memory, unless it does not become less."""
+        if len(self._settle) > BACKLOG:
+            self._eased.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._eased.wait(), EASE)
+
+    async def _insist(self, ask: Callable[[], T]) -> T:
+        """Asks the journal in a thread until it answers."""
         while True:
             try:
-                return await self._journal.known(watch, folder)
+                return await asyncio.to_thread(ask)
             except JournalTrouble as trouble:
                 self._log.error("journal in trouble", error=str(trouble))
                 await asyncio.sleep(AGAIN)
@@ -160,6 +180,8 @@ class Intake:
                 self._enqueueing -= 1
         if len(self._settle) < before:
             self._moved()
+        if len(self._settle) <= BACKLOG:
+            self._eased.set()
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
         return [self._look_at(watch, path) for watch, path in names]
@@ -178,7 +200,7 @@ class Intake:
             folders[file.watch, split(file.path)[0]].append(file)
         candidates = []
         for (watch, folder), files in folders.items():
-            known = await self._known(watch, folder)
+            known = await self._insist(partial(self._journal.folders.known, watch, folder))
             for file in files:
                 if not await self._same(file, known.get(split(file.path)[1])):
                     provider = self._sources[watch].provider
@@ -209,20 +231,6 @@ class Intake:
             return False
         await self._journal.touch(known.id, file.stamp, self._clock())
         return True
-
-
-def _take(
-    folders: Iterable[tuple[str, list[tuple[str, Stamp]]]],
-) -> list[tuple[str, list[tuple[str, Stamp]]]]:
-    """Takes the next folders of a scan, about a batch of files."""
-    batch = []
-    files = 0
-    for folder, found in folders:
-        batch.append((folder, found))
-        files += len(found)
-        if files >= BATCH or len(batch) >= BATCH:
-            break
-    return batch
 
 
 def _quiet(stamp: Stamp, settle: float, now: float) -> bool:

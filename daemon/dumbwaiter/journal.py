@@ -10,14 +10,15 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, case, func, or_, select, true, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, func, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dumbwaiter.folders import Folders, Surveyed, stamp_of
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 
@@ -35,21 +36,14 @@ class Candidate(NamedTuple):
     stamp: Stamp
 
 
-class Known(NamedTuple):
-    """What the journal knows of the latest version of a path."""
-
-    id: int
-    stamp: Stamp
-    state: State
-    digest: str | None
-
-
 class Journal:
     """The jobs of one installation. `host` names it, so that many can share a database."""
 
-    def __init__(self, writer: Writer, host: str) -> None:
+    def __init__(self, writer: Writer, host: str, reader: Engine) -> None:
         self._writer = writer
         self._host = host
+        self.reader = reader
+        self.folders = Folders(reader, host)
 
     # Intake
 
@@ -123,24 +117,32 @@ class Journal:
 
         return await self._writer.call(work)
 
-    async def known(self, watch: str, folder: str) -> dict[str, Known]:
-        """Returns, by file name, the latest version known of each file in a folder."""
+    async def survey(self, watch: str, folders: Sequence[Surveyed]) -> None:
+        """Notes folders whose every file is known, so that the next rescan passes them by while they stay as they are."""
 
-        def work(connection: Connection) -> dict[str, Known]:
-            rows = connection.execute(
-                select(
-                    jobs.c.name,
-                    jobs.c.id,
-                    *(jobs.c[field] for field in Stamp._fields),
-                    jobs.c.state,
-                    jobs.c.digest,
-                )
-                .where(jobs.c.host == self._host, jobs.c.parent == join(watch, folder))
-                .order_by(jobs.c.id)
+        def work(connection: Connection) -> None:
+            statement = _insert(connection, surveyed)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[surveyed.c.host, surveyed.c.parent],
+                    set_={"files": statement.excluded.files, "digest": statement.excluded.digest},
+                ),
+                [
+                    {"host": self._host, "parent": join(watch, one.folder), "files": one.files, "digest": one.digest}
+                    for one in folders
+                ],
             )
-            return {row.name: Known(row.id, _stamp(row), State(row.state), row.digest) for row in rows}
 
-        return await self._writer.call(work)
+        await self._writer.call(work)
+
+    async def unsurvey(self, watch: str, folders: Sequence[str]) -> None:
+        """Forgets the notes on folders that are no more."""
+
+        def work(connection: Connection) -> None:
+            parents = [join(watch, folder) for folder in folders]
+            connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(parents)))
+
+        await self._writer.call(work)
 
     async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder)."""
@@ -355,7 +357,7 @@ class Journal:
         await self._writer.call(work, durable=True)
 
     def _catalogue(self, connection: Connection, row: Row[Any], receipt: Receipt, now: float) -> None:
-        name, stamp = row.name, _stamp(row)
+        name, stamp = row.name, stamp_of(row)
         if receipt.label:
             stem, _, suffix = name.rpartition(".")
             name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
@@ -562,10 +564,6 @@ def _place(watch: str, path: str) -> dict[str, str]:
     return {"parent": join(watch, parent), "name": name}
 
 
-def _stamp(row: Any) -> Stamp:
-    return Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns)
-
-
 def job(row: Row[Any]) -> Job:
     """Reads one row of `jobs`."""
     return Job(
@@ -573,7 +571,7 @@ def job(row: Row[Any]) -> Job:
         watch=row.watch,
         path=join(row.parent.partition("/")[2], row.name),
         provider=row.provider,
-        stamp=_stamp(row),
+        stamp=stamp_of(row),
         state=State(row.state),
         key=row.key,
         grant=row.grant,

@@ -47,8 +47,12 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Stamp":
+        return cls.numbered(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @classmethod
+    def numbered(cls, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> "Stamp":
         # Some file systems number beyond what a database's integer holds.
-        return cls(status.st_ino & 0x7FFF_FFFF_FFFF_FFFF, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(inode & 0x7FFF_FFFF_FFFF_FFFF, size, mtime_ns, ctime_ns)
 
     def same_but_touched(self, other: "Stamp") -> bool:
         """True when only the ctime moved: chmod, a rename, a restored mtime. The digest decides what that was."""

@@ -6,11 +6,17 @@ is entered, and a path may be longer than the kernel takes in one piece. One fol
 
 import errno
 import fcntl
+import marshal
 import os
 import signal
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import xxhash
 
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp, stamp_of_regular
@@ -21,7 +27,10 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # the last two: something el
 _HELD = 16  # descriptors; a tree may be deeper than a process may have files open
 
 Skipped = Callable[[str, OSError], None]
-Folder = tuple[str, list[os.DirEntry[str]]]
+Rows = list[Any]  # name, facts, name, facts ...: flat, because every tuple costs
+T = TypeVar("T")
+
+_FACTS = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 class Branch:
@@ -56,15 +65,17 @@ def walk(
     enters: Callable[[str], bool],
     folder: str = "",
     *,
+    read: Callable[[int], tuple[T, list[str]]],
     opened: Callable[[str, int], bool] = lambda _folder, _descriptor: True,
     skipped: Skipped = lambda _folder, _error: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Folder]:
-    """Yields each folder with its entries that are no folders; these can be asked until the next step.
+    deep: bool = True,
+) -> Iterator[tuple[str, T, list[str]]]:
+    """Yields each folder with what `read` makes of its descriptor, and the folders in it that are entered.
 
-    `opened` gets each folder and its descriptor before it is listed, and may refuse it. Raises FileNotFoundError
-    without a root; a folder that went away meanwhile is none; one that cannot be read, or is another file
-    system's (EXDEV), is told to `skipped`.
+    `opened` gets each folder and its descriptor before it is read, and may refuse it. Unless `deep`, only `folder`
+    itself is opened. Raises FileNotFoundError without a root; a folder that went away meanwhile is none; one that
+    cannot be read, or is another file system's (EXDEV), is told to `skipped`.
     """
     with closing(Branch(root)) as branch:
         device = os.fstat(branch.open("")).st_dev
@@ -78,51 +89,58 @@ def walk(
                     continue
                 if not opened(here, descriptor):
                     continue
-                entries, folders = _list(descriptor)
+                found, names = read(descriptor)
             except OSError as error:
                 if error.errno not in _GONE:
                     skipped(here, error)
                 continue
-            paths = (f"{here}/{name}" if here else name for name in folders)
-            ahead.extend(path for path in paths if enters(path))
-            yield here, entries
+            paths = (f"{here}/{name}" if here else name for name in names)
+            folders = [path for path in paths if enters(path)]
+            if deep:
+                ahead.extend(folders)
+            yield here, found, folders
 
 
-def _list(descriptor: int) -> tuple[list[os.DirEntry[str]], list[str]]:
-    entries: list[os.DirEntry[str]] = []
+def names(descriptor: int) -> tuple[list[str], list[str]]:
+    """Reads a folder: the names of what is no folder in it, and those of its folders."""
+    files: list[str] = []
     folders: list[str] = []
+    with os.scandir(descriptor) as listing:
+        for entry in listing:
+            (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+    return files, folders
+
+
+def rows(descriptor: int) -> tuple[Rows, list[str]]:
+    """Reads a folder: name and facts, in turn, of what is no folder in it; and the names of its folders."""
+    found: Rows = []
+    folders: list[str] = []
+    add = found.append
     with os.scandir(descriptor) as listing:
         for entry in listing:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
-            else:
-                entries.append(entry)
-    return entries, folders
-
-
-def scan(
-    root: str,
-    rules: Rules,
-    folder: str = "",
-    *,
-    skipped: Skipped = lambda _folder, _error: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[str, list[tuple[str, Stamp]]]]:
-    """Yields every folder with name and stamp of the regular files that the rules take, empty folders too.
-
-    `skipped` is told which folders were left out and why. Raises FileNotFoundError without a root.
-    """
-    takes = rules.takes
-    for here, entries in walk(root, rules.enters, folder, skipped=skipped, stop=stop):
-        prefix = f"{here}/" if here else ""
-        files: list[tuple[str, Stamp]] = []
-        for entry in entries:
+                continue
             try:
-                if entry.is_file(follow_symlinks=False) and takes(prefix + entry.name):
-                    files.append((entry.name, Stamp.of(entry.stat(follow_symlinks=False))))
+                facts = _FACTS(entry.stat(follow_symlinks=False))
             except OSError:  # gone since it was listed
                 continue
-        yield here, files
+            add(entry.name)
+            add(facts)
+    return found, folders
+
+
+def digest(found: Rows, rules: Rules) -> bytes:
+    """Names what a folder held, and the rules that judge it. The order is the file system's own, as it is cheapest."""
+    return xxhash.xxh3_128_digest(marshal.dumps(found, 2), rules.fingerprint)  # version 2 writes equal values equally
+
+
+def wanted(folder: str, found: Rows, rules: Rules) -> Iterator[tuple[str, Stamp]]:
+    """Yields name and stamp of the regular files that the rules take."""
+    prefix = f"{folder}/" if folder else ""
+    for name, (mode, *stamp) in zip(found[::2], found[1::2], strict=True):
+        if stat.S_ISREG(mode) and rules.takes(prefix + name):
+            yield name, Stamp.numbered(*stamp)
 
 
 def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:

@@ -31,7 +31,7 @@ from watchdog.observers.inotify_c import (
 
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.model import Sighting
-from dumbwaiter.scan import walk
+from dumbwaiter.scan import names, walk
 
 CHUNK = 1000  # sightings handed over in one turn of the loop
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
@@ -259,9 +259,9 @@ class Watcher:
     def _enter(self, tree: _Tree, path: str) -> None:
         """Listens to a new folder and all below it, and reports what is already there."""
         missing = self._state(tree).missing
-        for here, entries in self._walk(tree, path, again=False):
-            for entry in entries:
-                self._note(tree, f"{here}/{entry.name}", closed=False)
+        for here, files in self._walk(tree, path, again=False):
+            for name in files:
+                self._note(tree, f"{here}/{name}", closed=False)
         if self._state(tree).missing > missing:
             self._post(self._changed, tree.root.name)
             if not missing:
@@ -433,7 +433,7 @@ class Watcher:
 
     # --- listening to folders ---
 
-    def _walk(self, tree: _Tree, path: str, *, again: bool) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    def _walk(self, tree: _Tree, path: str, *, again: bool) -> Iterator[tuple[str, list[str]]]:
         """Listens to a folder and all below, and yields their files. `again`: also below those already heard."""
 
         def skipped(_folder: str, error: OSError) -> None:
@@ -444,14 +444,16 @@ class Watcher:
             return self._listen(tree, folder, descriptor) or again
 
         try:
-            yield from walk(
+            for here, files, _ in walk(
                 tree.root.path,
                 tree.root.rules.enters,
                 path,
+                read=names,
                 opened=opened,
                 skipped=skipped,
                 stop=self._closing.is_set,
-            )
+            ):
+                yield here, files
         except OSError:  # no root; looking at it will say why
             self._asked.set()
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = "0001"  # the newest revision in migrations/versions
+SCHEMA = "0002"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -145,4 +145,14 @@ counters = Table(
     Column("host", String(32), primary_key=True),
     Column("name", String(32), primary_key=True),  # bytes_sent, bytes_resent, grants_requested
     Column("value", BigInteger, nullable=False),
+)
+
+surveyed = Table(
+    "surveyed",
+    metadata,
+    Column("host", String(32), primary_key=True),
+    Column("parent", PathBytes, primary_key=True),  # "WATCH/folder"; the journal knows every file of it
+    Column("files", BigInteger, nullable=False),  # how many: tells how long the next rescan will take
+    Column("digest", LargeBinary, nullable=False),  # of the watch's rules and what the folder held, see scan.digest
+    sqlite_with_rowid=False,
 )

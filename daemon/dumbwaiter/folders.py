@@ -1,0 +1,95 @@
+"""What the journal knows of the files in a folder. Read only; any thread may ask, each answer is one short query."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, and_, func, or_, select
+
+from dumbwaiter.lifecycle import GONE
+from dumbwaiter.model import Stamp, State
+from dumbwaiter.naming import join
+from dumbwaiter.store.tables import jobs, surveyed
+
+
+class Known(NamedTuple):
+    """What the journal knows of the latest version of a path."""
+
+    id: int
+    stamp: Stamp
+    state: State
+    digest: str | None
+
+
+class Surveyed(NamedTuple):
+    """A folder whose every file the journal knows, as the digest says it was."""
+
+    folder: str  # below the watch
+    files: int
+    digest: bytes
+
+
+class Folders:
+    """The folders of one installation, in the journal that `engine` reads."""
+
+    def __init__(self, engine: Engine, host: str) -> None:
+        self._engine = engine
+        self._host = host
+
+    def known(self, watch: str, folder: str) -> dict[str, Known]:
+        """Returns, by file name, the latest version known of each file in a folder.
+
+        A version that was gone before it was sent is not known: should it come back, it is wanted.
+        """
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(
+                    jobs.c.name,
+                    jobs.c.id,
+                    *(jobs.c[field] for field in Stamp._fields),
+                    jobs.c.state,
+                    jobs.c.digest,
+                )
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.parent == join(watch, folder),
+                    or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_distinct_from(GONE)),
+                )
+                .order_by(jobs.c.id)
+            )
+            return {row.name: Known(row.id, stamp_of(row), State(row.state), row.digest) for row in rows}
+
+    def digests(self, watch: str, folders: Iterable[str]) -> dict[str, bytes]:
+        """Returns the digests noted for those of the folders whose files were all known."""
+        skip = len(watch) + 1
+        parents = [join(watch, folder) for folder in folders]
+        query = select(surveyed.c.parent, surveyed.c.digest).where(
+            surveyed.c.host == self._host, surveyed.c.parent.in_(parents)
+        )
+        with self._engine.connect() as connection:
+            return {parent[skip:]: bytes(digest) for parent, digest in connection.execute(query)}
+
+    def surveyed(self, watch: str) -> tuple[int, int]:
+        """Returns how many folders of a watch have a note, and how many files these hold."""
+        query = select(func.count(), func.coalesce(func.sum(surveyed.c.files), 0)).where(self._below(watch))
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one()
+        return int(row[0]), int(row[1])
+
+    def noted(self, watch: str, after: str | None, limit: int) -> list[str]:
+        """Returns the next folders that have a note, in the order of their names."""
+        query = select(surveyed.c.parent).where(self._below(watch)).order_by(surveyed.c.parent).limit(limit)
+        if after is not None:
+            query = query.where(surveyed.c.parent > join(watch, after))
+        skip = len(watch) + 1
+        with self._engine.connect() as connection:
+            return [parent[skip:] for parent in connection.execute(query).scalars()]
+
+    def _below(self, watch: str) -> Any:
+        # "0" is the character after "/"
+        inside = and_(surveyed.c.parent > f"{watch}/", surveyed.c.parent < f"{watch}0")
+        return and_(surveyed.c.host == self._host, or_(surveyed.c.parent == watch, inside))
+
+
+def stamp_of(row: Any) -> Stamp:
+    """Reads the stamp in a row of `jobs` or `entries`."""
+    return Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns)

@@ -1,0 +1,231 @@
+"""Rescans against a real journal: what is passed by, what is looked into, and what is never passed by."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import journals
+from dumbwaiter import rescan, survey
+from dumbwaiter.ignore import Rules
+from dumbwaiter.journal import Candidate
+from dumbwaiter.lifecycle import GONE
+from dumbwaiter.model import Stamp
+from dumbwaiter.rescan import Rescan
+from dumbwaiter.survey import Survey
+from journals import WORKER, Book, in_file
+from test_scan import make
+
+database = journals.database
+postgres = journals.postgres
+book = journals.book
+
+
+class Watched:
+    """A watched folder and its journal."""
+
+    def __init__(self, book: Book, root: Path) -> None:
+        self.book = book
+        self.root = root
+        self.rules = Rules()
+        self.looked: list[str] = []
+
+    def rescan(self) -> set[str]:
+        """Returns what is not known, and notes what may be noted."""
+        self.looked.clear()
+        fresh: set[str] = set()
+        passage = Rescan(self.book.folders, "w", str(self.root), self.rules)
+        known = self.book.folders.known
+
+        while (step := passage.step()) is not None:
+            fresh |= {path for path, _ in step.fresh}
+            self.looked += [path for path, _ in step.fresh] + [one.folder for one in step.surveyed]
+            if step.surveyed:
+                self.book.survey("w", step.surveyed)
+        for page in passage.gone():
+            self.book.unsurvey("w", page)
+        assert known == self.book.folders.known
+        return fresh
+
+    def take(self, paths: set[str]) -> list[int]:
+        """Makes a job of each, as it is now."""
+        ids: list[int] = self.book.enqueue(
+            [Candidate("w", path, "vod", Stamp.of(os.lstat(self.root / path))) for path in sorted(paths)], 1.0
+        )
+        return ids
+
+
+@pytest.fixture
+def watched(book: Book, tmp_path: Path) -> Watched:
+    (tmp_path / "w").mkdir()
+    return Watched(book, tmp_path / "w")
+
+
+def test_folders_whose_files_are_known_are_passed_by(watched: Watched) -> None:
+    raw = os.fsdecode(b"b/\xff")
+    make(watched.root, "a", raw, "b/d/e", "junk/x.part")
+    assert watched.rescan() == {"a", raw, "b/d/e"}
+    assert watched.rescan() == {"a", raw, "b/d/e"}
+    watched.take({"a", raw, "b/d/e"})
+    assert watched.rescan() == set()
+    assert sorted(watched.looked) == ["", "b", "b/d"]
+    assert watched.rescan() == set()
+    assert watched.looked == []
+    assert watched.book.folders.surveyed("w") == (4, 3)
+
+
+def test_a_folder_with_one_file_that_is_not_queued_is_looked_into_again(watched: Watched) -> None:
+    make(watched.root, "f/a", "f/b")
+    watched.take({"f/a"})
+    for _ in range(3):
+        assert watched.rescan() == {"f/b"}
+
+
+def test_a_file_that_changes_is_found(watched: Watched) -> None:
+    make(watched.root, "f/a", "g/b")
+    watched.take(watched.rescan())
+    watched.rescan()
+    (watched.root / "f/a").write_bytes(b"longer")
+    assert watched.rescan() == {"f/a"}
+    assert watched.rescan() == {"f/a"}
+
+
+def test_other_rules_look_into_every_folder(watched: Watched) -> None:
+    make(watched.root, "f/a.jpg", "f/b.txt")
+    watched.rules = Rules(include=["*.jpg"])
+    watched.take(watched.rescan())
+    assert watched.rescan() == watched.rescan() == set()
+    watched.rules = Rules()
+    assert watched.rescan() == {"f/b.txt"}
+
+
+def test_a_version_that_was_gone_before_it_was_sent_is_wanted_again(watched: Watched) -> None:
+    make(watched.root, "a")
+    (id_,) = watched.take({"a"})
+    watched.book.claim(WORKER, 2.0, 1)
+    watched.book.supersede(WORKER, id_, 2.0, reason=GONE)
+    assert watched.rescan() == {"a"}
+    assert watched.take({"a"}) == [id_]
+    assert watched.rescan() == set()
+
+
+def test_a_forgotten_version_is_not_wanted_again(watched: Watched) -> None:
+    make(watched.root, "a")
+    watched.book.forget(watched.take({"a"}), 2.0)
+    assert watched.rescan() == watched.rescan() == set()
+
+
+def test_notes_on_folders_that_are_no_more_go(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescan, "PAGE", 2)
+    make(watched.root, *(f"{number}/a" for number in range(5)), "1/b/c")
+    watched.take(watched.rescan())
+    watched.rescan()
+    assert watched.book.folders.surveyed("w") == (7, 6)
+    shutil.rmtree(watched.root / "1")
+    shutil.rmtree(watched.root / "4")
+    watched.rescan()
+    assert watched.book.folders.surveyed("w") == (4, 3)
+    assert watched.rescan() == set()
+    assert watched.looked == []
+
+
+def test_watches_of_similar_names_have_notes_of_their_own(watched: Watched) -> None:
+    make(watched.root, "a")
+    watched.take(watched.rescan())
+    watched.rescan()
+    folders = watched.book.folders
+    assert [folders.surveyed(name)[0] for name in ("w", "ww", "w0", "v")] == [1, 0, 0, 0]
+
+
+# Helpers
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    make(root, "top", *(f"{one}/{two}/file" for one in range(40) for two in range(5)), "deep/" + "x/" * 30 + "end")
+    make(root, os.fsdecode(b"\xff/\xfe"), "no.part")
+    return root
+
+
+def surveyed(root: Path, *, large: bool) -> list[tuple[str, int, bytes]]:
+    passage = Survey(str(root), Rules(exclude=["/7/"]), large=large)
+    found = []
+    while batch := passage.take():
+        found += [(one.folder, one.files, one.digest) for one in batch]
+    return sorted(found)
+
+
+def test_helpers_find_the_same(tree: Path) -> None:
+    alone = surveyed(tree, large=False)
+    assert len(alone) == 1 + 39 * 6 + 31 + 1
+    assert surveyed(tree, large=True) == alone
+
+
+def test_a_path_too_long_for_an_order_is_gone_through_here(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "ORDER", 3)
+    monkeypatch.setattr(survey, "LISTED", 8)
+    assert surveyed(tree, large=True) == surveyed(tree, large=False)
+
+
+def test_without_a_process_to_be_had_it_is_done_here(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = surveyed(tree, large=False)
+
+    def refuse(*_values: object, **_named: object) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(survey.subprocess, "Popen", refuse)
+    assert surveyed(tree, large=True) == alone
+
+
+@pytest.fixture
+def begun(tree: Path) -> Iterator[Survey]:
+    passage = Survey(str(tree), Rules(), large=True)
+    passage._news = passage._shared()
+    while not passage._helpers:
+        next(passage._news)
+    yield passage
+    passage.close()
+
+
+def drain(passage: Survey) -> None:
+    while passage.take():
+        pass
+
+
+def test_a_helper_that_dies_ends_the_survey_with_an_error(begun: Survey) -> None:
+    os.kill(begun._helpers[0]._process.pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="a helper ended"):
+        drain(begun)
+    assert all(helper._process.returncode is not None for helper in begun._helpers)
+
+
+def test_a_survey_that_is_closed_leaves_no_process(begun: Survey) -> None:
+    begun.close()
+    drain(begun)
+    assert all(helper._process.returncode is not None for helper in begun._helpers)
+
+
+def test_a_helper_ends_with_its_daemon(tree: Path) -> None:
+    helper = survey._Helper(str(tree), Rules())
+    helper._orders.close()
+    assert helper._process.wait(30) == 0
+    helper.news.close()
+
+
+def test_large_trees_get_helpers(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescan, "LARGE", 100)
+    with Book(in_file(tmp_path / "state")) as book:
+        watched = Watched(book, tree)
+        watched.take(watched.rescan())
+        watched.rescan()
+        (tree / "3/2/file").write_bytes(b"changed")
+        passage = Rescan(book.folders, "w", str(tree), Rules())
+        fresh = []
+        while (step := passage.step()) is not None:
+            fresh += [path for path, _ in step.fresh]
+        assert fresh == ["3/2/file"]
+        assert len(passage._survey._helpers) == survey.HELPERS
