@@ -395,6 +395,18 @@ def test_a_refused_grant_is_not_given_out_again(clock: Turned) -> None:
     run(test)
 
 
+def test_what_came_with_a_refused_grant_is_not_tried_either(clock: Turned) -> None:
+    """The vendor's clock may have gone ahead of the one that their end was reckoned by."""
+
+    async def test() -> None:
+        given = [Grant(f"t{number}", None, expires_at=NOW + 1000) for number in range(100)]
+        one = provider(clock, Bank([given, [Grant("new", None, expires_at=NOW + 2000)]]))
+        one.refuse(await one.grant(ask("a")), ask("a"))
+        assert (await one.grant(ask("b"))).ticket == "new"
+
+    run(test)
+
+
 LIMITS: list[tuple[Limits, Ask, str | None]] = [
     (Limits(), ask(size=0), None),
     (Limits(1, 10), ask(size=1), None),

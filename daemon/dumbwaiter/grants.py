@@ -168,8 +168,13 @@ class Provider:
         return grant
 
     def refuse(self, grant: Grant, ask: Ask) -> None:
-        """Forgets a grant that the provider refused for a file."""
-        self._spare = [one for one in self._spare if grant != (self.broker.fit(one, ask) if one.many else one)]
+        """Forgets a grant that the provider refused for a file, and those that end with it: they came together."""
+        self._spare = [
+            one
+            for one in self._spare
+            if (grant.expires_at is None or one.expires_at != grant.expires_at)
+            and grant != (self.broker.fit(one, ask) if one.many else one)
+        ]
 
     @property
     def spare(self) -> int:
