@@ -202,6 +202,7 @@ class _Sender:
 
     async def _finish(self) -> Receipt:
         etag = await self._etag()
+        await self._upload.read(self._upload.size, 0)  # parts of two versions never meet
         asked = False
         while True:
             try:
