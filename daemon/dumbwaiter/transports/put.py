@@ -10,7 +10,6 @@ from hashlib import md5
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.message import Request
@@ -28,8 +27,6 @@ async def send(upload: Upload[PutTicket, None]) -> Receipt:
     headers = {"content-type": upload.mime} | {name.lower(): value for name, value in ticket.headers.items()}
     reply = await upload.call(Request("file", "PUT", ticket.url, headers, piece))
     judge(reply)
-    if reply.status == 200 and reply.headers.get("content-type", "").startswith("text/html"):
-        raise Retry("a web page answered in the provider's place")  # of a network that wants a sign-in
     made = receipt(
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link
     )

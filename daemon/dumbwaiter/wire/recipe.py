@@ -110,10 +110,15 @@ def judge(reply: Reply) -> None:
 
 
 def receipt(reply: Reply, stored: Stored, *, key: str, link: str | None) -> Receipt:
-    """Returns what an answer says of the stored file; it may be empty or no JSON."""
+    """Returns what an answer says of the stored file. Raises `Retry` for one that another server gave in its place.
+
+    An answer may be empty or no JSON where nothing is to be read from it, but no web page.
+    """
     try:
         answer = reply.json(object)
     except Retry:
+        if stored != Stored() or reply.headers.get("content-type", "").startswith("text/html"):
+            raise
         answer = None
     return Receipt(
         stored.text("key", answer) or key,
