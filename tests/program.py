@@ -52,8 +52,8 @@ class Vendors:
     def faults(self, spec: str) -> None:
         self.http.put("/_sandbox/faults", content=spec).raise_for_status()
 
-    def options(self, **switches: Any) -> None:
-        self.http.put("/_sandbox/options", json={"netease": switches}).raise_for_status()
+    def options(self, vendor: str = "netease", **switches: Any) -> None:
+        self.http.put("/_sandbox/options", json={vendor: switches}).raise_for_status()
 
     def advance(self, seconds: float) -> None:
         self.http.post("/_sandbox/clock", json={"advance": seconds}).raise_for_status()

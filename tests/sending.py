@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 from msgspec.structs import replace
 
+import recipes
 from dumbwaiter import config
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
@@ -59,9 +60,10 @@ class Sender:
 
     @classmethod
     def of(cls, vendors: Any, provider: str, path: Path, **arguments: Any) -> Self:
-        """Takes a provider from the configuration that the sandbox wrote."""
+        """Takes a provider from the configuration that the sandbox wrote, or from the page of recipes."""
         changes = arguments.pop("changes", {})
-        options = config.load(vendors.sandbox.config_path).provider[provider]
+        known = config.load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
+        options = known[provider]
         return cls(replace(options, **changes), path, **arguments)
 
     def close(self) -> None:

@@ -1,9 +1,11 @@
-"""A service that signs addresses for PUT, as S3 and its relatives do: no vendor's own, for the provider in words.
+"""An application server that signs uploads, as there are many before S3 and its relatives: for the provider in words.
 
-It takes `POST /v1/uploads` with a bearer key and `{"name", "size", "type"}`, and answers with an address that is good for
-one object, one size and one type until it expires. The address is signed with HMAC-SHA256 over those four.
+It takes `POST /v1/uploads` with a bearer key and `{"name", "size", "type"}`, and answers with an address for PUT that is good
+for one object, one size and one type until it expires. The address is signed with HMAC-SHA256 over those four.
+`POST /v1/forms` takes the same and answers with a form for the OSS bucket, its policy signed for one object and one size.
 """
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -12,7 +14,8 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from starlette.applications import Starlette
@@ -21,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from dumbwaiter_sandbox import oss_account, oss_policy
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of
 
@@ -45,12 +49,48 @@ class Presign:
     def endpoint(self) -> Endpoint:
         """The server of both."""
         routes = [
-            Route("/v1/uploads", self.sign, methods=["POST"]),
+            Route("/v1/uploads", self.address, methods=["POST"]),
+            Route("/v1/forms", self.form, methods=["POST"]),
             Route("/o/{key:path}", self.put, methods=["PUT"]),
         ]
         return Endpoint(Starlette(routes=routes), _calls, lambda _, status: _error(status, "the request was refused"))
 
-    async def sign(self, request: Request) -> Response:
+    async def address(self, request: Request) -> Response:
+        """An address for PUT."""
+        wish = await self._wish(request)
+        if isinstance(wish, Response):
+            return wish
+        query = f"expires={wish.expires}&size={wish.size}&signature={_signature(*wish)}"
+        return self._granted(
+            wish,
+            ACCOUNT["bucket"],
+            url=f"{self._world.urls['presign']}/o/{quote(wish.key)}?{query}",
+            headers={"Content-Type": wish.kind},
+        )
+
+    async def form(self, request: Request) -> Response:
+        """A form for OSS."""
+        wish = await self._wish(request)
+        if isinstance(wish, Response):
+            return wish
+        end = datetime.fromtimestamp(wish.expires, UTC)
+        conditions = [["eq", "$key", wish.key], ["content-length-range", wish.size, wish.size]]
+        document = json.dumps({"expiration": f"{end:%Y-%m-%dT%H:%M:%SZ}", "conditions": conditions})
+        policy = base64.b64encode(document.encode()).decode()
+        return self._granted(
+            wish,
+            oss_account.BUCKET,
+            url=f"{self._world.urls['oss']}/{oss_account.BUCKET}/",
+            fields={
+                "OSSAccessKeyId": oss_account.ACCESS_KEY,
+                "policy": policy,
+                "Signature": oss_policy.signature(oss_account.SECRET, policy),
+                "key": wish.key,
+                "success_action_status": "200",
+            },
+        )
+
+    async def _wish(self, request: Request) -> "_Wish | Response":
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {ACCOUNT['api_key']}".encode()):
             return _error(401, "the key is not known")
@@ -62,18 +102,15 @@ class Presign:
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= SIZE_MAX:
             return _error(400, "the size is out of range")
         options: PresignOptions = self._world.options["presign"]
-        key = f"{secrets.token_hex(8)}/{name}"
-        expires = int(self._world.clock.now() + options.life)
-        query = f"expires={expires}&size={size}&signature={_signature(key, size, kind, expires)}"
+        return _Wish(f"{secrets.token_hex(8)}/{name}", size, kind, int(self._world.clock.now() + options.life))
+
+    def _granted(self, wish: "_Wish", bucket: str, **upload: object) -> Response:
         return JSONResponse(
             {
-                "upload": {
-                    "url": f"{self._world.urls['presign']}/o/{quote(key)}?{query}",
-                    "headers": {"Content-Type": kind},
-                },
-                "key": key,
-                "expires_in": options.life,
-                "link": f"{self._world.urls['cdn']}/{ACCOUNT['bucket']}/{quote(key)}",
+                "upload": upload,
+                "key": wish.key,
+                "expires_in": wish.expires - int(self._world.clock.now()),
+                "link": f"{self._world.urls['cdn']}/{bucket}/{quote(wish.key)}",
             }
         )
 
@@ -116,12 +153,21 @@ class Presign:
         return Response(status_code=200, headers={"etag": f'"{digest.hexdigest()}"'})
 
 
+class _Wish(NamedTuple):
+    """What is to be uploaded, and until when."""
+
+    key: str
+    size: int
+    kind: str
+    expires: int
+
+
 def _signature(key: str, size: int, kind: str, expires: int) -> str:
     return hmac.new(SIGNING, f"{key}\n{size}\n{kind}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def _calls(scope: Scope) -> tuple[str, ...]:
-    if scope["path"] == "/v1/uploads":
+    if scope["path"] in {"/v1/uploads", "/v1/forms"}:
         return ("sign",)
     return ("put",) if scope["path"].startswith("/o/") else ()
 

@@ -2,39 +2,44 @@
 
 import os
 import random
-import re
-import tomllib
-from pathlib import Path
+from typing import get_args, get_type_hints
 
-from dumbwaiter.config import Config, parse
+import pytest
+
+import recipes
+from dumbwaiter import options
+from dumbwaiter.config import parse
 from dumbwaiter.model import MIB
 from program import Program, digest
 
-PAGE = Path(__file__).parents[2] / "docs/recipes.md"
-EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)[1:]  # the first one is a sketch
 
-
-def test_the_examples_of_the_page_are_configurations() -> None:
-    assert len(EXAMPLES) == 2
-    for text in EXAMPLES:
-        assert isinstance(parse(text, "recipes.md"), Config)
-
-
-def test_jiandaoyuns_hundred_tokens_are_described_as_the_page_says(program: Program) -> None:
-    account = tomllib.loads(program.config.read_text())["provider"]["jiandaoyun"]
-    text = EXAMPLES[1].replace("https://api.jiandaoyun.com/api", account["api"])
-    for name in ("app_id", "entry_id"):
-        text = re.sub(rf'{name} = "\w+"', f'{name} = "{account[name]}"', text)
+@pytest.mark.parametrize("name", ["signed", "forms", "bucket", "attachments"])
+def test_an_example_of_the_page_uploads_and_its_files_are_in_the_catalog(program: Program, name: str) -> None:
     with program.config.open("a") as file:
-        file.write(text)
-    contents = {f"{number}.txt": os.urandom(100 + number) for number in range(5)}
-    for name, content in contents.items():
-        (program.folder / name).write_bytes(content)
-    paths = [program.folder / name for name in contents]
-    done = program("put", "--provider", "attachments", *paths, environment={"JDY_KEY": account["api_key"]})
-    assert done.returncode == 0, done.stderr
-    assert len(program.vendors.log("token")) == 1
+        file.write(f'{recipes.text(program.vendors.sandbox)}\n[watch.example]\npath = "{program.folder}/example"\n')
+        file.write(f'provider = "{name}"\nsettle = "200ms"\n')
+    contents = {f"{number} 相册.txt": os.urandom(length) for number, length in enumerate((1, 70_000, 5 * MIB))}
+    (program.folder / "example").mkdir()
+    for path, content in contents.items():
+        (program.folder / "example" / path).write_bytes(content)
+    program.start()
+    assert program("wait").returncode == 0
+    entries = program.facts("ls", "example")
+    assert {one["path"] for one in entries} == contents.keys()
+    assert {one["provider"] for one in entries} == {name}
     assert set(program.objects()) == {digest(content) for content in contents.values()}
+    assert len(program.vendors.log("token")) == (name == "attachments")  # a hundred come in one answer
+
+
+def test_every_transport_that_a_recipe_can_name_has_its_example() -> None:
+    shown = [one.transport for one in map(_recipe, recipes.EXAMPLES)]
+    assert sorted(shown) == sorted(get_args(get_type_hints(options.Recipe)["transport"]))
+
+
+def _recipe(text: str) -> options.Recipe:
+    (one,) = parse(text, "recipes.md").provider.values()
+    assert isinstance(one, options.Recipe)
+    return one
 
 
 def test_a_service_that_signs_addresses_is_described_in_the_configuration(program: Program) -> None:
