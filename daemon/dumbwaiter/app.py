@@ -79,6 +79,7 @@ class App:
             parts=config.limits.parts,
             worker=secrets.token_hex(8),
             folder_of=config.folder_of,
+            watch_of=config.watch.get,
             changed=self._changed,
             moved=self.pulse.beat,
             wake_at=lambda when: self.schedule.at("dispatch", when),

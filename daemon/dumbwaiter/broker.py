@@ -23,6 +23,13 @@ class Broker(ABC):
         What comes after those is kept for later asks; such a grant must be good for any file.
         """
 
+    def key(self, proposed: str, *, named: bool) -> str | None:
+        """Returns the key that a file will get; None where the provider names objects.
+
+        `named`: the watch has a template, so `proposed` is a person's wish and not just the file's path.
+        """
+        return None
+
     def fit(self, grant: Grant, ask: Ask) -> Grant:
         """Returns a grant that is good for many files as one file needs it, the same each time. May raise `Reject`."""
         return grant

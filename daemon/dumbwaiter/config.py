@@ -17,7 +17,8 @@ from msgspec import Struct, field
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
-from dumbwaiter.options import Provider
+from dumbwaiter.keys import Template
+from dumbwaiter.options import Provider, names_objects
 from dumbwaiter.sources import Address, Duration, Source, duration
 from dumbwaiter.wire.recipe import Expression
 
@@ -35,6 +36,8 @@ class Watch(Struct, frozen=True, forbid_unknown_fields=True):
     settle: Duration = Duration(2)
     rescan: Duration = Duration(900)
     polling: Literal["auto"] | bool = "auto"
+    key: Template | None = None  # none: the path, where the provider lets us name objects
+    on_conflict: Literal["rename", "replace", "skip", "refuse"] = "rename"
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,8 +186,8 @@ class _Reader:
             return kind.of(value)
         if kind is Source:
             return self._source(value)
-        if kind is Expression and isinstance(value, str):
-            return Expression(value)
+        if kind in {Expression, Template} and isinstance(value, str):
+            return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")
 
@@ -269,6 +272,10 @@ def _checked(config: Config, text: _Text) -> Config:
             Rules(watch.include, watch.exclude)
         except Failure as failure:
             raise text.failure(["watch", name], str(failure)) from None
+        if watch.key is not None and (why := names_objects(config.provider[watch.provider])):
+            raise text.failure(
+                ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
+            )
         path = _path(text, ["watch", name, "path"], watch.path)
         for other, taken in watches.items():
             if nested(path, taken.path):

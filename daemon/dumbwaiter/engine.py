@@ -10,22 +10,26 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter import log
-from dumbwaiter.errors import Changed, JournalTrouble, Reauth, Reject, Restart, Retry, Unfit, Verdict
+from dumbwaiter.config import Watch
+from dumbwaiter.errors import Changed, Conflict, JournalTrouble, Reauth, Reject, Restart, Retry, Skipped, Unfit, Verdict
 from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
+from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import join, propose
+from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.transports import choose
-from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, mime_of, open_version
+from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, mime_of, open_version
 
+TURN = 60.0  # seconds until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 
 
@@ -42,6 +46,7 @@ class Engine:
         parts: int,
         worker: str,
         folder_of: Callable[[str], str | None],
+        watch_of: Callable[[str], Watch | None],
         changed: Callable[[Job], None],
         moved: Callable[[], None],
         wake_at: Callable[[float], None],
@@ -55,6 +60,7 @@ class Engine:
         self._places = transfers
         self.worker = worker
         self.folder_of = folder_of
+        self.watch_of = watch_of
         self.changed = changed
         self.moved = moved
         self._wake_at = wake_at
@@ -184,6 +190,9 @@ class _Attempt:
         )
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
+        self._watch = engine.watch_of(job.watch)
+        self._on_conflict = self._watch.on_conflict if self._watch else "rename"
+        self._taken: set[str] = set()  # keys under which the provider has other content
         self._unfit: set[str] = set()  # transports that the provider does not take
         self._log = engine.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
 
@@ -214,6 +223,7 @@ class _Attempt:
         fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
         try:
             self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
+            await self._settle_key(provider, fd)
             upload, receipt = await self._send(provider, fd)
             digest = await upload.finish()
         finally:
@@ -229,6 +239,64 @@ class _Attempt:
         )
         self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
         self._log.info("stored", key=receipt.key, size=job.size)
+
+    async def _settle_key(self, provider: Provider, fd: int) -> None:
+        """Asks for the key that the watch's rules give, where the provider takes one; it is journalled by then."""
+        job = self._job
+        template = self._watch.key if self._watch else None
+        if job.proposed is None and job.key is not None:
+            return  # named by an earlier version of the program
+        wanted = propose(job.path)
+        if template is not None:
+            subject = Subject(job.watch, job.path, fd, job.created_at, self._ask.seed)
+            wanted = await asyncio.to_thread(template.key, subject)
+        wanted = provider.broker.key(wanted, named=template is not None) or ""
+        if not wanted:
+            return
+        key = job.proposed or await self._free_key(wanted, provider.name, fd)
+        self._job = replace(self._job, proposed=key)
+        self._ask = replace(self._ask, key=key, named=True, fresh=self._on_conflict != "replace")
+
+    async def _free_key(self, wanted: str, provider: str, fd: int) -> str:
+        """Returns the first name that no other content has. Raises what `on_conflict` makes of a taken one."""
+        key: str | None = wanted
+        digest, number = None, 0
+        anyway = False
+        while key is not None:
+            if key not in self._taken:
+                propose_it = partial(self._journal.propose, self._engine.worker, self._job.id, self._clock())
+                holder = await propose_it(provider=provider, key=key, digest=digest, anyway=anyway)
+                if holder is None:
+                    return key
+                if holder.done and holder.digest is not None and digest is None:
+                    digest = await asyncio.to_thread(Digest().finish, fd, self._job.size)
+                    continue
+                if self._on_conflict != "rename":
+                    if not holder.done:
+                        raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=TURN)
+                    if self._on_conflict != "replace":
+                        raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
+                    anyway = True
+                    continue
+            number += 1
+            key = further(wanted, number, self._ask.seed)
+        raise Reject(f"{wanted} and all names like it are taken at the provider: give the file another name")
+
+    def _make_way(self, conflict: Conflict) -> Verdict | None:
+        """Returns what a conflict over a settled key comes to; None when another name is to be tried at once."""
+        if not self._ask.named:
+            return conflict
+        match self._on_conflict:
+            case "rename":
+                self._taken.add(self._ask.key)
+                self._job = replace(self._job, proposed=None, key=None, grant=None, checkpoint=None)
+                self._sent = 0
+                return None
+            case "skip":
+                return Skipped(f'skipped, by on_conflict = "skip": {conflict}')
+            case "replace":
+                return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
+        return Reject(f'refused, by on_conflict = "refuse": {conflict}')
 
     async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt]:
         job = self._job
@@ -319,6 +387,11 @@ class _Attempt:
 
     async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
         """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
+        if isinstance(verdict, Conflict):
+            way = self._make_way(verdict)
+            if way is None:
+                return True
+            verdict = way
         job = self._job
         decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)

@@ -9,6 +9,8 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     ├── Restart    the remote forgot our session
     │   └── Unfit  the provider does not take files this way; another may do
     ├── Reject     this file will never be accepted
+    │   └── Conflict  other content has the key
+    ├── Skipped    other content has the key, and the watch leaves it at that
     ├── Changed    the file is no longer the stamped one
     │   └── Gone   there is no file any more
     └── Blocked    the account is refused, not the file
@@ -50,6 +52,14 @@ class Unfit(Restart):
 
 class Reject(Verdict):
     """The provider will never accept this file as it is."""
+
+
+class Conflict(Reject):
+    """Other content has the key; the watch's `on_conflict` says what follows."""
+
+
+class Skipped(Verdict):
+    """Other content has the key, and the watch leaves it at that."""
 
 
 class Changed(Verdict):

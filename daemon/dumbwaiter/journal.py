@@ -36,6 +36,14 @@ class Candidate(NamedTuple):
     stamp: Stamp
 
 
+class Holder(NamedTuple):
+    """The file that has a key."""
+
+    place: str  # watch and path
+    digest: str | None  # None: not known
+    done: bool  # False: its upload is not done
+
+
 class Journal:
     """The jobs of one installation. `host` names it, so that many can share a database."""
 
@@ -152,7 +160,12 @@ class Journal:
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
             connection.execute(
                 update(entries)
-                .where(entries.c.provider == row.provider, entries.c.key == row.key)
+                .where(
+                    entries.c.provider == row.provider,
+                    entries.c.key == row.key,
+                    entries.c.parent == row.parent,
+                    entries.c.name == row.name,
+                )
                 .values(**stamp._asdict())
             )
 
@@ -250,6 +263,35 @@ class Journal:
             sent=case((same, jobs.c.sent), else_=0),
             lease_until=now + LEASE,
         )
+
+    async def propose(
+        self, worker: str, id_: int, now: float, *, provider: str, key: str, digest: str | None, anyway: bool = False
+    ) -> Holder | None:
+        """Settles on a key that no other content has; returns who has it otherwise, and changes nothing.
+
+        `digest`: of the file's content, where it is known. What an earlier key had counts for nothing.
+        """
+
+        def work(connection: Connection) -> Holder | None:
+            held = None if anyway else self._holder(connection, provider, key, id_)
+            if held is None or (digest is not None and held.digest == digest):
+                values = {"proposed": key, "key": None, "grant": None, "checkpoint": None, "sent": 0}
+                self._apply(connection, Event.NAME, worker, id_, now, {**values, "lease_until": now + LEASE})
+                return None
+            return held
+
+        return await self._writer.call(work)
+
+    def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
+        entry = connection.execute(
+            select(entries).where(entries.c.provider == provider, entries.c.key == key).limit(1)
+        ).first()
+        if entry is not None:
+            return Holder(join(entry.parent, entry.name), entry.digest, done=True)
+        row = connection.execute(
+            select(jobs).where(IS_OPEN, jobs.c.provider == provider, jobs.c.proposed == key, jobs.c.id != id_).limit(1)
+        ).first()
+        return None if row is None else Holder(join(row.parent, row.name), row.digest, done=False)
 
     async def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
@@ -386,10 +428,12 @@ class Journal:
             "facts": receipt.facts,
             "stored_at": now,
         }
+        # An entry never shows other content than it was made for.
+        same_key = (entries.c.provider == row.provider) & (entries.c.key == receipt.key)
+        connection.execute(delete(entries).where(same_key, entries.c.digest.is_distinct_from(values["digest"])))
+        place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
         connection.execute(
-            _insert(connection, entries)
-            .values(values)
-            .on_conflict_do_update(index_elements=[entries.c.provider, entries.c.key], set_=values)
+            _insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
         )
 
     async def amend(
@@ -574,6 +618,7 @@ def job(row: Row[Any]) -> Job:
         stamp=stamp_of(row),
         state=State(row.state),
         key=row.key,
+        proposed=row.proposed,
         grant=row.grant,
         checkpoint=row.checkpoint,
         receipt=None if row.receipt is None else msgspec.convert(row.receipt, Receipt),

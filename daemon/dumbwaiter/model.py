@@ -104,6 +104,7 @@ class Job(Struct, frozen=True):
     stamp: Stamp
     state: State
     key: str | None = None
+    proposed: str | None = None  # the key settled by the watch's rules, where the provider takes one
     grant: str | None = None  # the session ticket as stored, owner-only, until the job ends
     checkpoint: str | None = None
     receipt: Receipt | None = None
@@ -152,6 +153,8 @@ class Ask(Struct, frozen=True):
     mime: str
     seed: str  # of the job: the same at every attempt, and no other job's
     held: str | None = None  # the key of an earlier attempt, to be kept where a grant covers it
+    named: bool = False  # `key` is settled by the watch's rules, and journalled
+    fresh: bool = False  # nothing may be replaced under it
 
     @property
     def name(self) -> str:

@@ -1,18 +1,20 @@
 """What can be said of a provider in the configuration: one struct a vendor, told apart by `broker`."""
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
 
 from dumbwaiter.sources import Address, Duration, Source, Target
 from dumbwaiter.wire.hmac_token import LIFE_MAX
-from dumbwaiter.wire.recipe import Expression, Stored
+from dumbwaiter.wire.recipe import Expression, Stored, blanks
 
 
 class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):
     """NetEase VOD: the application's key and secret mint tokens for NOS."""
+
+    NAMES: ClassVar = "NetEase VOD names every object itself"
 
     app_key: str
     app_secret: Source
@@ -57,9 +59,17 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     life: Duration | None = None  # of a grant that does not say
     requests: float = 20.0  # a second
 
+    @property
+    def asks_for_key(self) -> bool:
+        """True when the service is told which key the object shall have."""
+        asked = self.request
+        return not self.many and "key" in blanks([asked.url, asked.headers, asked.body])
+
 
 class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jimeng"):
     """Jimeng or Dreamina: a session cookie gives temporary keys for ImageX. A token "us-…" is the international one's."""
+
+    NAMES: ClassVar = "ImageX names every object itself"
 
     refresh_token: Source
     api: Address | None = None  # signs in; by default the vendor's own of the token's region
@@ -72,6 +82,8 @@ class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 
 class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="careyshop"):
     """CareyShop: an administrator's sign-in gives tokens for the shop's own disk, Qiniu or Aliyun OSS."""
+
+    NAMES: ClassVar = "the shop says in which folder an object lies, and its name there is random"
 
     api: Address  # with its version: "https://shop.example/api/v1"
     app_key: str
@@ -95,6 +107,8 @@ BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key")
 
 class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jiandaoyun"):
     """Jiandaoyun: files as attachments in the records of one form."""
+
+    NAMES: ClassVar = "Jiandaoyun's upload tokens name the object"
 
     api_key: Source
     app_id: str
@@ -165,6 +179,13 @@ def _at(key: str, what: str) -> ValueError:
 
 
 Provider = NetEase | Jimeng | Recipe | CareyShop | Jiandaoyun | Xinhua  # tagged by broker
+
+
+def names_objects(provider: Provider) -> str | None:
+    """Returns, as a clause, why a watch cannot say what this provider calls a file; None where it can."""
+    if isinstance(provider, Recipe) and not provider.asks_for_key:
+        return "the recipe's request does not tell the service a {key}, or many = true lets one permission serve many"
+    return getattr(provider, "NAMES", None)
 
 
 def secrets(provider: Provider) -> list[Source]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
-from dumbwaiter.errors import Blocked, Changed, Gone, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Blocked, Changed, Gone, Reauth, Reject, Restart, Retry, Skipped, Verdict
 from dumbwaiter.lifecycle import GONE, REPLACED
 
 BACK_OFF = wait_exponential(multiplier=1, max=300)
@@ -67,6 +67,8 @@ def decide(
             return Superseded(GONE)
         case Changed():
             return Superseded(REPLACED)
+        case Skipped():
+            return Superseded(str(verdict))
         case Reject():
             return Rejected()
         case Blocked():

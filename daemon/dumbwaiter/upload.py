@@ -151,6 +151,7 @@ class FileUpload:
         self.name = ask.name
         self.mime = ask.mime
         self.seed = ask.seed
+        self.fresh = ask.fresh
         self.checkpoint = checkpoint
         self.confirm = confirm
         self._fd = fd

@@ -3,6 +3,7 @@
 It takes `POST /v1/uploads` with a bearer key and `{"name", "size", "type"}`, and answers with an address for PUT that is good
 for one object, one size and one type until it expires. The address is signed with HMAC-SHA256 over those four.
 `POST /v1/forms` takes the same and answers with a form for the OSS bucket, its policy signed for one object and one size.
+With "key" the object gets that key, else a random one; `If-None-Match: *` lets a PUT replace nothing (412).
 """
 
 import base64
@@ -102,7 +103,8 @@ class Presign:
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= SIZE_MAX:
             return _error(400, "the size is out of range")
         options: PresignOptions = self._world.options["presign"]
-        return _Wish(f"{secrets.token_hex(8)}/{name}", size, kind, int(self._world.clock.now() + options.life))
+        key = str(wish.get("key") or f"{secrets.token_hex(8)}/{name}")
+        return _Wish(key, size, kind, int(self._world.clock.now() + options.life))
 
     def _granted(self, wish: "_Wish", bucket: str, **upload: object) -> Response:
         return JSONResponse(
@@ -128,6 +130,8 @@ class Presign:
             return _error(403, "the address has expired")
         if request.headers.get("content-length") != str(size):
             return _error(400, "the length is not the signed one")
+        if request.headers.get("if-none-match") == "*" and self._world.objects.find(ACCOUNT["bucket"], key):
+            return _error(412, "the key is taken")
         return await self._store(request, key, size, kind)
 
     async def _store(self, request: Request, key: str, size: int, kind: str) -> Response:

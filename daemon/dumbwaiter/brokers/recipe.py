@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
-from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
 from dumbwaiter.options import Recipe as Options
 from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
 from dumbwaiter.wire import qiniu
@@ -44,6 +45,27 @@ class Recipe(Broker):
         if not grants:
             raise Retry("the reply holds no grant")
         return grants
+
+    def key(self, proposed: str, *, named: bool) -> str | None:
+        return proposed if self._options.asks_for_key else None
+
+    async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
+        """Looks at the address to read from, if there is one that anybody may ask."""
+        link = _link(grant.ticket)
+        if link is None:
+            return None
+        try:
+            reply = await desk.call(Request("object", "HEAD", link))
+        except Retry:
+            return None
+        if reply.status != 200 or reply.headers.get("content-length") != str(size):
+            return None
+        return Receipt(grant.key or "", reply.headers.get("etag", "").strip('"'), link)
+
+    async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
+        """Takes the address out of what a ticket had no other place for."""
+        facts = {name: value for name, value in receipt.facts.items() if name != "link"}
+        return FollowUp(replace(receipt, url=receipt.url or receipt.facts.get("link"), facts=facts))
 
     def _request(self, ask: Ask, desk: Desk) -> Request:
         asked = self._options.request
@@ -97,9 +119,11 @@ class Recipe(Broker):
                     raise Retry("the reply holds no upload token")
                 policy = qiniu.policy(token)
                 limits = policy.limits if policy else Limits()
-                return QiniuTicket((url,), token, key, fields), limits, policy.deadline if policy else None
+                facts = {"link": link} if link else {}
+                return QiniuTicket((url,), token, key, fields, facts), limits, policy.deadline if policy else None
             case "oss":
-                return OssPostTicket(url, tuple(fields.items())), Limits(), None
+                facts = {"link": link} if link else {}
+                return OssPostTicket(url, tuple(fields.items()), facts=facts), Limits(), None
             case "put":
                 return PutTicket(url, fields, key, link, options.stored), Limits(), None
         if token is not None:
@@ -114,6 +138,12 @@ class Recipe(Broker):
         if (moment := _moment(reply.expires_at, one)) is not None:
             return moment - desk.skew(self._options.request.url)
         return None if self._options.life is None else now + self._options.life
+
+
+def _link(ticket: FormTicket | PutTicket | QiniuTicket | OssPostTicket) -> str | None:
+    if isinstance(ticket, FormTicket | PutTicket):
+        return ticket.link
+    return ticket.facts.get("link")
 
 
 def _answer(reply: Reply) -> Any:

@@ -6,6 +6,7 @@ after) and fetching the picture without watermark (`claim`, at a person's word o
 memory. camera360's interface document "Xinhua image processing"; Qiniu's developer manual, "query the hosts of a bucket".
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -33,6 +34,7 @@ REFUSED = 900.0  # seconds until a task is asked for again after the account was
 FARTHEST = 30.0  # seconds between two looks at a task
 ASKED, UNKNOWN, TURNED_DOWN = "asked", "unknown", "refused"  # beside the vendor's own: init, running, done, failed
 LOST = "the answer to its creation was lost, and a second task is not made by itself"
+FOREIGN = re.compile(r"[^A-Za-z0-9_.-]")  # what the vendor says nothing of has no place in a key
 T = TypeVar("T")
 
 
@@ -113,7 +115,7 @@ class Xinhua(Broker):
     # Grants
 
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
-        keys = [ask.held or f"{self._options.prefix}{ask.seed}.jpg" for ask in asks]
+        keys = [ask.key if ask.named else ask.held or f"{self._options.prefix}{ask.seed}.jpg" for ask in asks]
         tokens: dict[str, str] = {}
         base = ""
         for _ in range(2):
@@ -125,6 +127,9 @@ class Xinhua(Broker):
                     await self._grant(ask, key, tokens[key], base, desk) for ask, key in zip(asks, keys, strict=True)
                 ]
         raise Retry("Xinhua gives upload tokens for other keys than those asked for: a cache may stand between")
+
+    def key(self, proposed: str, *, named: bool) -> str | None:
+        return f"{self._options.prefix}{FOREIGN.sub('_', proposed)}" if named else None
 
     async def _tokens(self, keys: Sequence[str], desk: Desk) -> _Tokens:
         method, path, members = "GET", "/v1/upload/token", {"keys": keys}

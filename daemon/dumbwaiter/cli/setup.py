@@ -5,6 +5,7 @@ import json
 import mimetypes
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from dumbwaiter import config as configuration
 from dumbwaiter import log
 from dumbwaiter.app import rules
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.config import Config
+from dumbwaiter.config import Config, Watch
 from dumbwaiter.errors import Exit, Failure, Verdict
+from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.options import secrets
+from dumbwaiter.options import names_objects, secrets
 
 
 @click.command()
@@ -117,6 +119,10 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         print(f"{session.places.config} is usable: {len(config.provider)} providers, {len(config.watch)} watches")
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
+        if one["taken"]:
+            print(
+                f"  would be uploaded as {one['key'] or 'what the provider names it'} by {one['watch']}: {one['rule']}"
+            )
         for name in ("watch", "provider", "key", "size", "limits"):
             if one.get(name) is not None:
                 print(f"  {name}: {one[name]}")
@@ -164,8 +170,24 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
             return facts | {"reason": error.strerror}
         if stamp is None:
             return facts | {"reason": "no regular file"}
-        return facts | {"taken": chosen.takes(inner), "size": stamp.size, "key": propose(inner)}
+        return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
     return facts | {"reason": "lies in no watched folder"}
+
+
+def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
+    """Returns under which key a file would be uploaded now, and which rule says so."""
+    from dumbwaiter.brokers import broker
+
+    options = config.provider[watch.provider]
+    wanted, rule = propose(inner), "its path below the watch"
+    if watch.key is not None:
+        rule = f'key = "{watch.key.text}"'
+        with open(os.path.join(watch.path, inner), "rb") as file:
+            wanted = watch.key.key(Subject(name, inner, file.fileno(), time.time(), "check"))
+    key = broker(options).key(wanted, named=watch.key is not None)
+    if key is None:
+        return {"key": None, "rule": names_objects(options) or "the provider names it"}
+    return {"key": key, "rule": rule}
 
 
 async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
@@ -186,7 +208,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
             if not one["taken"]:
                 continue
             provider = Provider(one["provider"], broker(config.provider[one["provider"]]), http, requested=requested)
-            name = one["key"]
+            name = one["key"] or one["path"].rpartition("/")[2]
             mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
             ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
             try:

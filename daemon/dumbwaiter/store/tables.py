@@ -24,10 +24,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     literal_column,
 )
 
-SCHEMA = "0002"  # the newest revision in migrations/versions
+SCHEMA = "0003"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -90,6 +91,8 @@ jobs = Table(
     Column("error", Text),  # the latest failure, a sentence
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("proposed", Text),  # the key that the watch's rules settled on, before the first byte; null where none may
+    Column("by_hand", Boolean, nullable=False, default=False, server_default=false()),  # a person ordered it: now
     UniqueConstraint(
         "host", "parent", "name", "provider", "inode", "size", "mtime_ns", "ctime_ns", name="jobs_version"
     ),
@@ -102,6 +105,7 @@ IS_SHOWN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored', '
 IS_CURRENT: ColumnElement[bool] = literal_column("current")
 
 Index("jobs_due", jobs.c.host, jobs.c.due_at, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index("jobs_proposed", jobs.c.provider, jobs.c.proposed, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
 
 entries = Table(
@@ -127,7 +131,8 @@ entries = Table(
     Column("verified", Text, nullable=False),  # how the bytes were compared with the original's
     Column("facts", Json, nullable=False),
     Column("stored_at", Float, nullable=False),
-    UniqueConstraint("provider", "key", name="entries_key"),
+    # files of equal content may share a key; other content under it takes their entries away
+    UniqueConstraint("provider", "key", "parent", "name", name="entries_file"),
 )
 Index("entries_keys", entries.c.key_parent, entries.c.key_name)
 Index(
@@ -138,6 +143,26 @@ Index(
     postgresql_where=IS_CURRENT,
 )
 Index("entries_stored", entries.c.stored_at)
+
+# What is to be done here once a job ended: a rule's action on the file, or telling somebody. A row goes when it is done.
+errands = Table(
+    "errands",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host", String(32), nullable=False),
+    Column("job", BigInteger),
+    Column("watch", Text, nullable=False),
+    Column("parent", PathBytes, nullable=False),  # as the job's
+    Column("name", PathBytes, nullable=False),
+    Column("what", String(16), nullable=False),  # "after", or the key of a hook: "on_done", ...
+    Column("facts", Json, nullable=False),  # what it needs to know; no secret
+    Column("due_at", Float),  # null: given up, until a person's `retry`
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("error", Text),  # the latest failure, a sentence
+    Column("created_at", Float, nullable=False),
+)
+Index("errands_due", errands.c.host, errands.c.due_at)
+Index("errands_file", errands.c.parent, errands.c.name)
 
 counters = Table(
     "counters",

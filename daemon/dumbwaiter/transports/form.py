@@ -4,11 +4,13 @@ There is nothing to resume: a form that broke off is sent again. The fields come
 file last.
 """
 
+from hashlib import md5
+
 from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import FormTicket
 from dumbwaiter.wire.message import Request, form
-from dumbwaiter.wire.recipe import judge, receipt
+from dumbwaiter.wire.recipe import EXISTS, compared, judge, receipt
 
 
 async def send(upload: Upload[FormTicket, None]) -> Receipt:
@@ -19,6 +21,10 @@ async def send(upload: Upload[FormTicket, None]) -> Receipt:
         ticket.fields.items(), ticket.file_field, upload.name, upload.mime, piece, f"dumbwaiter-{upload.seed}"
     )
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
+    if upload.fresh and reply.status in EXISTS:
+        digest = md5(usedforsecurity=False)
+        await upload.digested(0, upload.size, digest)
+        return compared(await upload.confirm(), digest.hexdigest(), upload.key or "the name")
     judge(reply)
     return receipt(
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link

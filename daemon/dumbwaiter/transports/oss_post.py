@@ -5,14 +5,16 @@ object is stored and the broker's callback failed: it is never a reason to send 
 manual, "PostObject" and "callback".
 """
 
+from hashlib import md5
 from urllib.parse import quote
 
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Reject, Retry
+from dumbwaiter.errors import Conflict, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import OssPostTicket
+from dumbwaiter.wire import recipe
 from dumbwaiter.wire.message import Request, form
 from dumbwaiter.wire.oss import Crc, trouble
 from dumbwaiter.wire.oss_replies import answer, compared, tag, verdict
@@ -32,7 +34,12 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     if reply.status not in {200, 201, 203, 204}:
-        raise _refusal(verdict(reply, form=True), trouble(reply.body).code, upload)
+        found = verdict(reply, form=True)
+        if isinstance(found, Conflict):
+            digest = md5(usedforsecurity=False)
+            await upload.digested(0, upload.size, digest)
+            return recipe.compared(await upload.confirm(), digest.hexdigest(), key)
+        raise _refusal(found, trouble(reply.body).code, upload)
     if "x-oss-request-id" not in reply.headers:
         raise Retry("something other than OSS answered in its place")  # a portal's page has status 200 too
     called = any(name == "callback" and value for name, value in ticket.fields)

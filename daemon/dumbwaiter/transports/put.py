@@ -1,6 +1,7 @@
 """The bytes by PUT to a signed address, sent whole: how S3 and its relatives take a file.
 
-There is nothing to resume: a PUT that broke off is sent again and replaces what the first one left. Where the answer's
+There is nothing to resume: a PUT that broke off is sent again and replaces what the first one left. Where nothing may
+be replaced, it says so (RFC 9110, "If-None-Match"), and what is there already is compared. Where the answer's
 ETag is an MD5, as S3's manual says of plain objects ("PutObject"), it is compared.
 """
 
@@ -13,7 +14,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.message import Request
-from dumbwaiter.wire.recipe import judge, receipt
+from dumbwaiter.wire.recipe import EXISTS, compared, judge, receipt
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -25,7 +26,13 @@ async def send(upload: Upload[PutTicket, None]) -> Receipt:
     piece = await upload.read(0, max(upload.size, 1))
     piece = replace(piece, tastes=(*piece.tastes, lambda _position, data: digest.update(data)))
     headers = {"content-type": upload.mime} | {name.lower(): value for name, value in ticket.headers.items()}
+    if upload.fresh:
+        headers["if-none-match"] = "*"
     reply = await upload.call(Request("file", "PUT", ticket.url, headers, piece))
+    if upload.fresh and reply.status in EXISTS:
+        whole = md5(usedforsecurity=False)
+        await upload.digested(0, upload.size, whole)
+        return compared(await upload.confirm(), whole.hexdigest(), upload.key or "the name")
     judge(reply)
     made = receipt(
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link

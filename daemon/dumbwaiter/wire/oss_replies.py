@@ -1,6 +1,6 @@
 """What an answer of OSS means for the upload: OSS's manual, "error responses" and the page of each call."""
 
-from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Blocked, Conflict, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.message import Reply
 from dumbwaiter.wire.oss import Trouble, trouble
@@ -42,6 +42,8 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
         return Reject(f"the upload policy does not allow this file: {words}")
     if not form and found.code in ANEW:
         return Restart(f"OSS cannot go on with this upload: {words}")
+    if found.code == "FileAlreadyExists":
+        return Conflict(f"OSS has another object of this name: {words}")
     if found.code in ACCOUNT:
         return Blocked(f"OSS refuses the account: {words}")
     return Reject(f"OSS refuses the file: {words}")

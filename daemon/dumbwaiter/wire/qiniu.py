@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Blocked, Conflict, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Limits, Receipt
 from dumbwaiter.wire.message import Reply
 
@@ -322,7 +322,7 @@ def compared(
     """Returns the receipt for an object that was there already and is this very file.
 
     `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much.
-    Raises `Reject` for any other, and `Reauth` where another token means another name.
+    Raises `Conflict` for any other, and `Reauth` where another token means another name.
     """
     if policy is not None and policy.forced:
         raise Reauth("the upload token was used for another file")
@@ -332,11 +332,11 @@ def compared(
         return Receipt(name, etag, facts=known)
     name = name or "the same name"
     if there is None or not there.etag:
-        raise Reject(
+        raise Conflict(
             f"Qiniu has {name} already, and whether it is this file cannot be seen: give the file another name"
         )
     if there.etag != etag:
-        raise Reject(f"Qiniu has another file as {name} already: give this one another name, or remove that one")
+        raise Conflict(f"Qiniu has another file as {name} already: give this one another name, or remove that one")
     return replace(there, verified="qetag", facts={**known, **there.facts, **facts})
 
 

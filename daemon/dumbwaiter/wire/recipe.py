@@ -11,8 +11,9 @@ from typing import Any
 import jmespath
 from jmespath.exceptions import JMESPathError
 from msgspec import Struct
+from msgspec.structs import replace
 
-from dumbwaiter.errors import Reauth, Reject, Retry
+from dumbwaiter.errors import Conflict, Reauth, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.wire.message import Reply
 
@@ -93,6 +94,18 @@ def blanks(value: Any) -> set[str]:
         case dict():
             return set().union(*map(blanks, value.values()))
     return set()
+
+
+EXISTS = frozenset({409, 412})  # what HTTP has for "not over that which is there"
+
+
+def compared(there: Receipt | None, md5: str, key: str) -> Receipt:
+    """Returns the receipt for an object that was there already and is this very file. Raises `Conflict` for any other."""
+    if there is None or not there.etag:
+        raise Conflict(f"the provider has {key} already, and whether it is this file cannot be seen")
+    if there.etag.lower() != md5:
+        raise Conflict(f"the provider has another file as {key}")
+    return replace(there, verified="md5")
 
 
 def judge(reply: Reply) -> None:

@@ -1,0 +1,181 @@
+"""Key templates: the same key at every attempt, one that any provider takes, and a sentence for what is no template."""
+
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.config import parse
+from dumbwaiter.errors import Failure
+from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, Subject, Template, fitted, further
+
+MOMENT = time.mktime((2026, 3, 4, 5, 6, 7, 0, 0, -1))
+PATHS = st.lists(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=90),
+    min_size=1,
+    max_size=12,
+).map("/".join)
+
+
+@contextmanager
+def opened(path: Path, content: bytes = b"content") -> Iterator[int]:
+    path.write_bytes(content)
+    os.utime(path, (MOMENT, MOMENT))
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> Iterator[int]:
+    with opened(tmp_path / "content") as descriptor:
+        yield descriptor
+
+
+def key(template: str, path: str, fd: int, seed: str = "seed", watch: str = "photos") -> str:
+    return Template(template).key(Subject(watch, path, fd, MOMENT, seed))
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("{dir}/{stem}{suffix}", "trips/rome/day one.tar.gz"),
+        ("{watch}/{name}", "photos/day one.tar.gz"),
+        ("{dir2}-{dir1}/{dir3}/{stem}", "rome-trips/day one.tar"),
+        ("{date}/{time}-{name}", "2026-03-04/050607-day one.tar.gz"),
+        ("{date:%Y/%m}/{name}", "2026/03/day one.tar.gz"),
+        ("{mtime}/{exif:%H}/{name}", "2026-03-04/05/day one.tar.gz"),
+        ("{hash:8}{suffix}", hashlib.sha256(b"content").hexdigest()[:8] + ".gz"),
+        ("{{{stem}}}", "{day one.tar}"),
+        ("../{dir}/./{name}", "__/trips/rome/_/day one.tar.gz"),
+    ],
+)
+def test_a_template_says_what_a_file_is_called(fd: int, template: str, wanted: str) -> None:
+    assert key(template, "trips/rome/day one.tar.gz", fd) == wanted
+
+
+def test_a_file_at_the_top_has_no_empty_level_and_a_dot_file_no_suffix(fd: int) -> None:
+    assert key("{dir}/{stem}{suffix}", "film.mov", fd) == "film.mov"
+    assert key("{stem}|{suffix}", "a/.profile", fd) == ".profile|"
+
+
+def test_a_uuid_is_the_jobs_own_and_stays(fd: int) -> None:
+    assert key("{uuid}", "a", fd) == key("{uuid}", "a", fd)
+    assert key("{uuid}", "a", fd) != key("{uuid}", "a", fd, seed="other")
+
+
+def test_a_photograph_tells_when_it_was_taken(tmp_path: Path) -> None:
+    with opened(tmp_path / "p.jpg", photograph("2019:12:31 23:59:58")) as fd:
+        assert key("{exif:%Y-%m-%d %H%M%S}{suffix}{stem}", "p.jpg", fd) == "2019-12-31 235958.jpgp"
+    for broken in (photograph("yesterday at noon.."), photograph("2019:12:31 23:59:58")[:40], b"\xff\xd8\xff\xe1"):
+        with opened(tmp_path / "p.jpg", broken) as fd:
+            assert key("{exif}/{stem}", "p.jpg", fd) == "2026-03-04/p"
+
+
+def photograph(taken: str) -> bytes:
+    """A JPEG with nothing in it but DateTimeOriginal."""
+    entry = struct.pack("<HHII", 0x9003, 2, 20, 44)
+    tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0) + struct.pack("<H", 1) + entry + b"\0\0\0\0"
+    body = b"Exif\0\0" + tiff + taken.encode().ljust(20, b"\0")
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(body) + 2) + body + b"\xff\xd9"
+
+
+@given(PATHS, st.sampled_from(["{dir}/{name}", "{dir1}/{dir9}{stem}{suffix}", "{watch}/{dir}/{dir}/{name}"]))
+def test_any_name_gives_a_key_that_every_provider_takes(path: str, template: str) -> None:
+    fd = os.open(__file__, os.O_RDONLY)
+    try:
+        made = key(template, path, fd)
+    finally:
+        os.close(fd)
+    assert 0 < len(made.encode()) <= KEY_MAX
+    assert made.isprintable() or not set(map(ord, made)) & {*range(32), 0x5C, *range(0x7F, 0xA0)}
+    for level in made.split("/"):
+        assert level not in {"", ".", ".."}
+        assert len(level.encode()) <= 255
+    assert fitted(made) == made
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=800, max_size=900), st.sampled_from([".mov", ".jpeg"])
+)
+def test_what_is_cut_keeps_its_suffix_and_differs_from_what_is_cut_alike(text: str, suffix: str) -> None:
+    one, other = fitted(text.replace("/", "_") + "1" + suffix), fitted(text.replace("/", "_") + "2" + suffix)
+    assert one != other
+    assert one.endswith(suffix)
+    assert other.endswith(suffix)
+
+
+@given(PATHS)
+def test_further_names_differ_keep_their_folder_and_end(path: str) -> None:
+    base = fitted(path)
+    names = [further(base, number, "00112233445566") for number in range(1, NUMBERED + 2)]
+    assert len({base, *names}) == len(names) + 1
+    assert further(base, NUMBERED + 2, "00112233445566") is None
+
+
+def test_further_names_read_as_people_write_them() -> None:
+    assert further("a/film.mov", 1, "s") == "a/film-1.mov"
+    assert further("a.b/film", 2, "s") == "a.b/film-2"
+    assert further("film.mov", NUMBERED + 1, "0123456789abcdef") == "film-0123456789ab.mov"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{dir}/{stm}", "did you mean {stem}?"),
+        ("{nothing at all}", "known: "),
+        ("{stem", "is no template"),
+        ("{stem!r}", "{stem!r} is not known"),
+        ("{stem:>9}", "{stem:>9} is not known"),
+        ("{hash:2}", "from 4 to 64"),
+        ("{date:%Q}{stem}", "strftime"),
+        ("{date}/{dir}", "gives different files one key"),
+        ("{}", "unknown field {}"),
+    ],
+)
+def test_what_is_no_template_is_said_with_line_and_key(template: str, says: str) -> None:
+    with pytest.raises(Failure) as failure:
+        parse(config(template), "config.toml")
+    assert "config.toml, line 9: [watch.w.key]" in str(failure.value)
+    assert says in str(failure.value)
+
+
+def config(template: str, request: str = "{key}") -> str:
+    return f"""[provider.p]
+broker = "recipe"
+transport = "put"
+request = {{ url = "https://a.example/{request}" }}
+reply = {{ url = "url" }}
+[watch.w]
+path = "/srv/w"
+provider = "p"
+key = "{template}"
+"""
+
+
+def test_a_provider_that_names_objects_takes_no_template() -> None:
+    with pytest.raises(Failure, match=r"line 9: \[watch.w.key\] cannot be said for provider.p: .* \{key\}"):
+        parse(config("{stem}", "{name}"), "config.toml")
+    for broker in (
+        'broker = "netease"\napp_key = "k"\napp_secret = "s"',
+        'broker = "jimeng"\nrefresh_token = "t"',
+        'broker = "jiandaoyun"\napi_key = "k"\napp_id = "a"\nentry_id = "e"',
+        'broker = "careyshop"\napi = "https://a"\napp_key = "k"\napp_secret = "s"\nusername = "u"\npassword = "p"',
+    ):
+        with pytest.raises(Failure, match=r"\[watch.w.key\] cannot be said"):
+            parse(f'[provider.p]\n{broker}\n[watch.w]\npath = "/w"\nprovider = "p"\nkey = "{{stem}}"\n', "config.toml")
+
+
+def test_every_field_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[1] / "docs/reference.md").read_text()
+    for field in FIELDS:
+        assert f"`{{{field}}}`" in page or (field.startswith("dir") and "`{dir1}` … `{dir9}`" in page), field
