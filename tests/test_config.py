@@ -74,6 +74,20 @@ def test_a_small_configuration_has_sensible_values() -> None:
     assert (config.log.level, config.log.format) == ("info", "auto")
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("10GiB", 10 << 30), ("512MiB", 512 << 20), ("10M", 10 << 20), ("1 kb", 1024), ("0", 0), ("2T", 2 << 40)],
+)
+def test_a_size_counts_by_1024(text: str, size: int) -> None:
+    assert parse(f'[mount]\ncache_size = "{text}"', FILE).mount.cache_size == size
+
+
+@pytest.mark.parametrize("value", ['"ten"', '"1.5G"', '"-1"', '""', '"9GB/s"', "5", "true"])
+def test_what_is_no_size_is_refused(value: str) -> None:
+    with pytest.raises(Failure, match=r'line 2: \[mount.cache_size\].*like "10GiB"'):
+        parse(f"[mount]\ncache_size = {value}", FILE)
+
+
 def test_an_empty_configuration_is_one() -> None:
     assert parse("", FILE) == Config()
 

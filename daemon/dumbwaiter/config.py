@@ -19,7 +19,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
-from dumbwaiter.sources import Address, Duration, Source, duration
+from dumbwaiter.sources import Address, Duration, Size, Source, duration, size
 from dumbwaiter.wire.recipe import Expression
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
@@ -53,6 +53,7 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str | None = None
     allow_other: bool = False
+    cache_size: Size = Size(10 << 30)  # of blocks fetched from providers; 0: none are kept
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,7 +158,7 @@ def _bare(key: str) -> str:
     return rf"[\"']?{re.escape(key)}[\"']?"
 
 
-_WANTED = {Duration: 'a time like "2s"', Expression: "a JMESPath expression"}
+_WANTED = {Duration: 'a time like "2s"', Size: 'a size like "10GiB"', Expression: "a JMESPath expression"}
 
 
 class _Reader:
@@ -182,6 +183,8 @@ class _Reader:
     def _decode(self, kind: type, value: Any) -> Any:
         if kind is Duration and isinstance(value, str):
             return Duration(duration(value))
+        if kind is Size and (isinstance(value, str) or value == 0):
+            return Size(size(str(value)))
         if issubclass(kind, Address) and isinstance(value, str):
             return kind.of(value)
         if kind is Source:

@@ -1,4 +1,4 @@
-"""Where a secret is, how long a time is and where a server is, as the configuration writes them."""
+"""Where a secret is, how long a time is, how large a size, and where a server is, as the configuration writes them."""
 
 import os
 import re
@@ -58,6 +58,18 @@ class Target(Address):
     """The whole URL of one request."""
 
     __slots__ = ()
+
+
+def size(text: str) -> int:
+    """Returns the bytes of "512MiB", "10G", "0"; units count by 1024 however they are written. Raises `ValueError`."""
+    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:I?B)?", text.strip().upper())
+    if not match:
+        raise ValueError(f'"{text}" is no size: write a number and KiB, MiB, GiB or TiB, like "10GiB"')
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+
+
+class Size(int):
+    """Bytes, written "10GiB" in the file."""
 
 
 class Source:

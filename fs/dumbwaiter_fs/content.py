@@ -10,13 +10,16 @@ import itertools
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter_fs.answers import Refused
-from dumbwaiter_fs.remote import Reader, Remote, Version
+from dumbwaiter_fs.remote import Remote, Version, named, origin
+
+KERNELS = 10_000  # paths of which we know what the kernel has
 
 _OPENAT2 = 437  # on every architecture
 _STAY = 0x01 | 0x02 | 0x04 | 0x08  # no other file system, no magic links, no symbolic links, not above the folder
@@ -25,9 +28,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Source(Protocol):
-    """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno."""
+    """Where the bytes of an open file come from."""
 
-    def read(self, offset: int, size: int) -> bytes: ...
+    def fill(self, offset: int, view: memoryview) -> int:
+        """Fills `view` and returns how much of it, or raises an errno."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -38,12 +44,12 @@ class Original:
         self._descriptor = descriptor
         self._stamp = stamp
 
-    def read(self, offset: int, size: int) -> bytes:
-        data = _read(self._descriptor, offset, size)
+    def fill(self, offset: int, view: memoryview) -> int:
+        count = _fill(self._descriptor, offset, view)
         # Looked at after reading: bytes that were read before a change are good, later ones are not given out.
         if not same_bytes(os.fstat(self._descriptor), self._stamp):
             raise Refused(errno.ESTALE, "the local file has been changed")
-        return data
+        return count
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -55,28 +61,43 @@ class Live:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def read(self, offset: int, size: int) -> bytes:
-        return _read(self._descriptor, offset, size)
+    def fill(self, offset: int, view: memoryview) -> int:
+        return _fill(self._descriptor, offset, view)
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
+class Far:
+    """What the provider has."""
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+
+    def fill(self, offset: int, view: memoryview) -> int:
+        self._version.fill(offset, view)
+        return len(view)
+
+    def close(self) -> None:
+        pass
+
+
 class _Shared:
     """A version that is open, and by how many."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, remote: Version | None) -> None:
         self.entry = entry
-        self.remote = Version(entry.url, entry.size) if entry.url else None
+        self.remote = remote
         self.count = 0
         self.cached: type[Source] | None = None  # whose bytes the kernel's cache holds
 
 
 class _Handle:
-    def __init__(self, source: Source, path: str, size: int | None) -> None:
+    def __init__(self, source: Source, path: str, size: int | None, *, keeps: bool = False) -> None:
         self.source = source
         self.path = path
         self.size = size  # None: ends where reading ends
+        self.keeps = keeps
 
 
 class Contents:
@@ -89,6 +110,7 @@ class Contents:
         self._numbers = itertools.count(1)
         self._handles: dict[int, _Handle] = {}
         self._shared: dict[str, _Shared] = {}
+        self._kernels: OrderedDict[str, tuple[str, type[Source]]] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
         """Returns the version that `path` stands for because somebody has it open."""
@@ -112,7 +134,10 @@ class Contents:
         if isinstance(file, Waiting):
             return self._number(_Handle(self._live(file), path, None)), True
         with self._lock:
-            shared = self._shared.setdefault(path, _Shared(file))
+            shared = self._shared.get(path)
+            if shared is None:
+                remote = self._remote.version(file, file.url) if file.url else None
+                shared = self._shared[path] = _Shared(file, remote)
             shared.count += 1
         try:
             source = self._source(shared)
@@ -122,21 +147,36 @@ class Contents:
         with self._lock:
             shared.cached = shared.cached or type(source)
             past = shared.cached is not type(source)
-        return self._number(_Handle(source, path, shared.entry.size)), past
+            keeps = not past and self._same_again(path, (named(shared.entry), type(source)))
+        return self._number(_Handle(source, path, shared.entry.size, keeps=keeps)), past
+
+    def keeps(self, number: int) -> bool:
+        """True when what the kernel still has of this path is of the version that was opened."""
+        handle = self._handles.get(number)
+        return handle is not None and handle.keeps
 
     def read(self, number: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
+        data = bytearray(size)
+        return bytes(memoryview(data)[: self.fill(number, offset, memoryview(data))])
+
+    def fill(self, number: int, offset: int, view: memoryview) -> int:
+        """Fills `view`, less of it only at the end of the file, and returns how much. Raises an errno."""
         handle = self._handles.get(number)
         if handle is None:
             raise Refused(errno.EBADF)
-        wanted = size if handle.size is None else min(size, max(0, handle.size - offset))
+        wanted = len(view) if handle.size is None else min(len(view), max(0, handle.size - offset))
         if wanted <= 0:
-            return b""
-        data = handle.source.read(offset, wanted)
+            return 0
+        try:
+            count = handle.source.fill(offset, view[:wanted])
+        except OSError:
+            self._kernels.pop(handle.path, None)  # what it has may be of a version that is no more
+            raise
         # The kernel takes a short answer for the end of the file and cuts it there.
-        if len(data) > wanted or (len(data) < wanted and handle.size is not None):
+        if count < wanted and handle.size is not None:
             raise Refused(errno.EIO, "the source gave another length")
-        return data
+        return count
 
     def release(self, number: int) -> None:
         with self._lock:
@@ -153,6 +193,15 @@ class Contents:
             self.release(number)
         self._remote.close()
 
+    def _same_again(self, path: str, what: tuple[str, type[Source]]) -> bool:
+        """Notes what the kernel will have of a path from now on; returns whether it was that before."""
+        same = self._kernels.get(path) == what
+        self._kernels[path] = what
+        self._kernels.move_to_end(path)
+        if len(self._kernels) > KERNELS:
+            self._kernels.popitem(last=False)
+        return same
+
     def _number(self, handle: _Handle) -> int:
         with self._lock:
             number = next(self._numbers)
@@ -163,8 +212,11 @@ class Contents:
         with self._lock:
             shared = self._shared[path]
             shared.count -= 1
-            if not shared.count:
-                del self._shared[path]
+            if shared.count:
+                return
+            del self._shared[path]
+        if shared.remote is not None:
+            shared.remote.rest()
 
     def _source(self, shared: _Shared) -> Source:
         if (original := self._original(shared.entry)) is not None:
@@ -174,8 +226,8 @@ class Contents:
         if shared.remote.stale:
             raise Refused(errno.ESTALE, "the remote has another version now")
         if shared.entry.size:
-            self._remote.check(shared.remote.url)
-        return Reader(self._remote, shared.remote)
+            origin(shared.remote.url)
+        return Far(shared.remote)
 
     def _original(self, entry: Entry) -> Original | None:
         try:
@@ -217,11 +269,11 @@ def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:
     return Stamp.of(status)[:3] == stamp[:3]
 
 
-def _read(descriptor: int, offset: int, size: int) -> bytes:
-    data = os.pread(descriptor, size, offset)
-    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
-        data += more
-    return data
+def _fill(descriptor: int, offset: int, view: memoryview) -> int:
+    count = 0
+    while count < len(view) and (more := os.preadv(descriptor, [view[count:]], offset + count)):
+        count += more
+    return count
 
 
 def _open_below(base: int, path: str, flags: int) -> int:

@@ -165,6 +165,7 @@ class _Life:
         from sdnotify import SystemdNotifier
 
         from dumbwaiter.store.database import journal_url
+        from dumbwaiter_fs.cache import Cache
         from dumbwaiter_fs.content import Contents
         from dumbwaiter_fs.operations import Operations
         from dumbwaiter_fs.remote import DEADLINE, Remote
@@ -175,7 +176,9 @@ class _Life:
             signal.signal(number, lambda number, _frame: self._news.put(signal.Signals(number).name))
         systemd = SystemdNotifier()
         trees = Trees(journal_url(self._where.state, self._settings.journal))
-        remote = Remote(float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE))
+        limit = self._settings.mount.cache_size
+        cache = Cache(os.path.join(self._where.cache, "blocks"), limit) if limit else None
+        remote = Remote(float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE), cache)
         contents = Contents(self._settings.folder_of, remote)
         operations = Operations(trees, contents, time.time(), lambda: self._news.put("mounted"))
         thread = threading.Thread(target=self._serve, args=(operations,), name="fuse", daemon=True)

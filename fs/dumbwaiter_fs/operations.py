@@ -126,6 +126,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
             raise Refused(errno.EISDIR)
         fi.fh, past = self._contents.open(path[1:], file)
         fi.direct_io = int(past)
+        fi.keep_cache = int(self._contents.keeps(fi.fh))
         return 0
 
     def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:

@@ -1,7 +1,9 @@
-"""Bytes from a provider: one ranged GET read as far as it is needed, then the next.
+"""Bytes from a provider, block by block: from memory, from the cache on disk, else by a ranged GET.
 
 A reply is believed only after its status, range, length, encoding and version have been checked against what was
-asked and what the catalog says. A version's first reply pins its ETag; a reply with another one is never used.
+asked and what the catalog says. A version's first reply pins its mark, the ETag or else the date; a reply with another
+one is never used. A block is fetched once, however many wait for it. Nothing is asked for in advance beyond as much as
+was read straight on before, 8 MiB at most, and bytes come only as fast as somebody reads them.
 Every read ends by a deadline. An origin that could not be reached is left alone for some seconds.
 """
 
@@ -12,24 +14,31 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from hashlib import blake2b
+from weakref import WeakValueDictionary
 
 import httpcore
 import httpx
 
-from dumbwaiter.model import MIB
+from dumbwaiter.model import MIB, Entry
 from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.deadline import Transport, until
 
 DEADLINE = 30.0  # seconds for one read
+SILENCE = 10.0  # seconds without a byte
 CONNECT = 5.0
 REST = 5.0  # seconds without a request to an origin that could not be reached
-WINDOW, WINDOW_MAX = MIB, 8 * MIB  # length of one request; doubles while reading goes straight on
-BEHIND = MIB  # bytes kept for readers that arrive out of order
-SKIP = MIB  # reading over a gap is cheaper than a new request
+FIRST = 4  # blocks of a file that is fetched whole at once
+WINDOW_MAX = 8 * MIB // BLOCK  # blocks of one request; doubles while reading goes straight on
+SKIP = 4  # blocks: reading over them is cheaper than a new request
+OVER = 8 * MIB // BLOCK  # blocks that are read over (and kept) where a server ignores ranges
 IDLE = 15.0  # seconds after which an open reply is no longer trusted to go on
 STREAMS = 48  # replies left open between reads; more would use up the descriptors
+STREAMS_OF_ONE = 8  # of one version: as many readers at places of their own
 ASKED_AGAIN = 3  # requests after replies that broke off, in one read
 PROGRESS = 65536  # a reply that brought so much before it broke off is not counted
+MEMORY = 16 * MIB  # of blocks at hand
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 _MEANING = {
@@ -44,48 +53,32 @@ _MEANING = {
 }
 
 
-class Version:
-    """What is at a url, for as long as somebody has it open: its size, and the ETag of the first reply."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self.url = url
-        self.size = size
-        self.etag = ""
-        self.stale = False
-        self._mark: tuple[str, str] | None = None
-        self._lock = threading.Lock()
-
-    def pin(self, headers: httpx.Headers) -> None:
-        """Holds a reply against the first one. Raises ESTALE when it is of another version."""
-        etag = headers.get("etag", "")
-        mark = (etag, "" if etag else headers.get("last-modified", ""))
-        with self._lock:
-            if self._mark is None:
-                self._mark, self.etag = mark, etag
-            same = self._mark == mark
-        if not same:
-            raise self.changed("the remote has another version now")
-
-    def changed(self, why: str) -> Refused:
-        """Notes for every handle that this version is no longer at its url."""
-        self.stale = True
-        return Refused(errno.ESTALE, why)
-
-
 class Remote:
-    """Connections to all origins. Any thread may call."""
+    """Connections to all origins, the blocks at hand, and the versions that are open. Any thread may call."""
 
-    def __init__(self, deadline: float = DEADLINE) -> None:
+    def __init__(self, deadline: float = DEADLINE, cache: Cache | None = None) -> None:
         self.deadline = deadline
+        self.cache = cache
+        self.memory = _Memory()
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._down: dict[tuple[str, int | None], tuple[float, int]] = {}
-        self._streams: OrderedDict[Reader, None] = OrderedDict()
+        self._streams: OrderedDict[_Stream, None] = OrderedDict()
+        self._versions: WeakValueDictionary[str, Version] = WeakValueDictionary()
+
+    def version(self, entry: Entry, url: str) -> "Version":
+        """Returns the one version that all who have this entry open share."""
+        name = named(entry)
+        with self._lock:
+            version = self._versions.get(name)
+            if version is None or version.stale:
+                version = self._versions[name] = Version(self, name, url, entry.size)
+            return version
 
     def check(self, url: str) -> None:
         """Raises at once what the last attempt on this origin came to, if that was a moment ago."""
         with self._lock:
-            until_, code = self._down.get(_origin(url), (0.0, 0))
+            until_, code = self._down.get(origin(url), (0.0, 0))
         if time.monotonic() < until_:
             raise Refused(code, "the origin did not answer a moment ago")
 
@@ -107,18 +100,18 @@ class Remote:
     def late(self, url: str) -> Refused:
         return self._tripped(url, errno.ETIMEDOUT)
 
-    def streaming(self, reader: "Reader") -> None:
-        """Notes that `reader` holds a reply open, and closes the one that was left alone longest."""
+    def streaming(self, stream: "_Stream") -> None:
+        """Notes that `stream` holds a reply open, and closes the one that was left alone longest."""
         with self._lock:
-            self._streams[reader] = None
-            self._streams.move_to_end(reader)
+            self._streams[stream] = None
+            self._streams.move_to_end(stream)
             idle = next(iter(self._streams)) if len(self._streams) > STREAMS else None
         if idle is not None:
             idle.let_go()
 
-    def ended(self, reader: "Reader") -> None:
+    def ended(self, stream: "_Stream") -> None:
         with self._lock:
-            self._streams.pop(reader, None)
+            self._streams.pop(stream, None)
 
     def close(self) -> None:
         with self._lock:
@@ -131,7 +124,7 @@ class Remote:
             if self._client is None:  # its certificates take a while to load, and listing needs none
                 self._client = httpx.Client(
                     transport=Transport(),
-                    timeout=httpx.Timeout(self.deadline, connect=min(CONNECT, self.deadline)),
+                    timeout=httpx.Timeout(min(SILENCE, self.deadline), connect=min(CONNECT, self.deadline)),
                     follow_redirects=False,
                     headers={"Accept-Encoding": "identity", "User-Agent": "dumbwaiter-mount"},
                 )
@@ -139,11 +132,18 @@ class Remote:
 
     def _tripped(self, url: str, code: int) -> Refused:
         with self._lock:
-            self._down[_origin(url)] = (time.monotonic() + REST, code)
+            self._down[origin(url)] = (time.monotonic() + REST, code)
         return Refused(code, "no connection" if code == errno.EHOSTUNREACH else "no answer in time")
 
 
-def _origin(url: str) -> tuple[str, int | None]:
+def named(entry: Entry) -> str:
+    """Returns a name for the bytes of an entry that no other entry has, in no journal."""
+    facts = (entry.provider, entry.key, entry.size, entry.stored_at)
+    return blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
+
+
+def origin(url: str) -> tuple[str, int | None]:
+    """Returns host and port of a url. Raises ENXIO for one that nothing can be read from."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -153,87 +153,258 @@ def _origin(url: str) -> tuple[str, int | None]:
     return parsed.host, parsed.port
 
 
+class _Memory:
+    """The blocks used last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, name: str, index: int) -> bytes | None:
+        with self._lock:
+            data = self._blocks.get((name, index))
+            if data is not None:
+                self._blocks.move_to_end((name, index))
+            return data
+
+    def put(self, name: str, index: int, data: bytes) -> None:
+        with self._lock:
+            self._size += len(data) - len(self._blocks.pop((name, index), b""))
+            self._blocks[name, index] = data
+            while self._size > MEMORY:
+                self._size -= len(self._blocks.popitem(last=False)[1])
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            for key in [key for key in self._blocks if key[0] == name]:
+                self._size -= len(self._blocks.pop(key))
+
+
+class Version:
+    """What is at a url, for as long as somebody has it open."""
+
+    def __init__(self, remote: Remote, name: str, url: str, size: int) -> None:
+        self.name = name
+        self.url = url
+        self.size = size
+        self.stale = False
+        self.etag = ""  # of the first reply
+        self._remote = remote
+        self._mark: str | None = None  # None: no reply yet
+        self._blocks = -(-size // BLOCK)
+        self._news = threading.Condition()
+        self._streams: list[_Stream] = []
+        self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
+
+    def fill(self, offset: int, view: memoryview) -> None:
+        """Fills `view` with the bytes from `offset`, which the caller has found to lie inside. Raises an errno."""
+        limit = time.monotonic() + self._remote.deadline
+        with until(limit):
+            at, end = offset, offset + len(view)
+            while at < end:
+                index, start = divmod(at, BLOCK)
+                count = min(BLOCK - start, end - at)
+                data = self._block(index, start + count, -(-end // BLOCK), limit)
+                view[at - offset : at - offset + count] = memoryview(data)[start : start + count]
+                at += count
+
+    def rest(self) -> None:
+        """Closes the replies that nobody reads; a later read asks again."""
+        with self._news:
+            streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.let_go()
+
+    def pin(self, headers: httpx.Headers) -> None:
+        """Holds a reply against the first one. Raises ESTALE when it is of another version."""
+        etag = headers.get("etag", "")
+        if not self._same(etag or headers.get("last-modified", "")):
+            raise self.changed("the remote has another version now")
+        self.etag = etag
+
+    def changed(self, why: str) -> Refused:
+        """Notes for every handle that this version is no longer at its url, and forgets its bytes."""
+        self.stale = True
+        self._remote.memory.drop(self.name)
+        if self._remote.cache is not None:
+            self._remote.cache.drop(self.name)
+        return Refused(errno.ESTALE, why)
+
+    def _same(self, mark: str) -> bool:
+        with self._news:
+            if self._mark is None:
+                self._mark = mark
+            return self._mark == mark
+
+    def _block(self, index: int, length: int, wanted: int, limit: float) -> bytes:
+        """Returns a block, or at least `length` bytes of it; the reader wants blocks up to `wanted`."""
+        while True:
+            if self.stale:
+                raise Refused(errno.ESTALE, "the remote has another version now")
+            if (data := self._at_hand(index)) is not None:
+                return data
+            with self._news:
+                if (data := self._remote.memory.get(self.name, index)) is not None:
+                    return data
+                stream = self._turn(index, wanted)
+                if stream is None:
+                    if (left := limit - time.monotonic()) <= 0:
+                        raise Refused(errno.ETIMEDOUT, "another read of this file takes all the time")
+                    self._news.wait(min(left, 1.0))  # a stream that is being let go tells nobody
+                    continue
+            well = False
+            try:
+                data = stream.bring(index, length)
+                well = True
+                return data
+            finally:
+                self._done(stream, well)
+
+    def _at_hand(self, index: int) -> bytes | None:
+        memory, cache = self._remote.memory, self._remote.cache
+        data = memory.get(self.name, index)
+        if data is not None or cache is None:
+            return data
+        block = cache.get(self.name, index)
+        if block is None or len(block.data) != self.length(index) or not self._same(block.mark):
+            return None
+        memory.put(self.name, index, block.data)
+        return block.data
+
+    def length(self, index: int) -> int:
+        """Returns the bytes of a block."""
+        return min(BLOCK, self.size - index * BLOCK)
+
+    def keep(self, index: int, data: bytes) -> None:
+        """Takes a block that has come."""
+        with self._news:
+            self._remote.memory.put(self.name, index, data)
+            self._news.notify_all()
+        # Without a mark nobody could tell later whether the rest is of the same version.
+        if self._remote.cache is not None and self._mark and not self.stale:
+            self._remote.cache.put(self.name, index, Block(self._mark, data))
+
+    def _turn(self, index: int, wanted: int) -> "_Stream | None":
+        """Returns the stream that the caller has to move on, None when somebody else is bringing the block."""
+        for stream in self._streams:
+            if stream.at <= index < stream.stop and index - stream.at <= stream.reach:
+                return stream if stream.lock.acquire(blocking=False) else None
+        if self._blocks <= FIRST:
+            start, count = 0, self._blocks
+        else:
+            start = index
+            count = min(WINDOW_MAX, max(wanted - index, 2 * self._read_before(index)), self._limit(index) - index)
+        if len(self._streams) >= STREAMS_OF_ONE:
+            for idle in self._streams:
+                if not idle.lock.locked():
+                    self._streams.remove(idle)
+                    idle.let_go()
+                    break
+        stream = _Stream(self._remote, self, start, start + count)
+        stream.lock.acquire()
+        self._streams.append(stream)
+        return stream
+
+    def _read_before(self, index: int) -> int:
+        """Returns how many blocks the request brought, or brings, that ends here: one after the other is straight on."""
+        ends = [*self._ends.items(), *((one.stop, one.stop - one.start) for one in self._streams)]
+        return max((count for end, count in ends if 0 <= index - end <= SKIP), default=0)
+
+    def _limit(self, index: int) -> int:
+        """Returns where somebody else goes on, or the file ends."""
+        return min((one.at for one in self._streams if one.at > index), default=self._blocks)
+
+    def _done(self, stream: "_Stream", well: bool) -> None:
+        with self._news:
+            if (not well or stream.at >= stream.stop) and stream in self._streams:
+                self._streams.remove(stream)
+            if stream.at >= stream.stop:
+                self._ends[stream.stop] = stream.stop - stream.start
+                while len(self._ends) > STREAMS_OF_ONE:
+                    self._ends.popitem(last=False)
+            if not well:
+                stream.drop()
+            stream.lock.release()
+            self._news.notify_all()
+
+
 class _Broken(Exception):
     """The reply ended before its time; what came until then is good."""
 
 
-class Reader:
-    """One open file. Bytes [`_from`, `_at`) are held; the open reply goes on at `_at` up to `_stop`."""
+class _Stream:
+    """Blocks from `at` up to `stop`, by one reply, or several where they break off. Whoever holds `lock` moves it on."""
 
-    def __init__(self, remote: Remote, version: Version) -> None:
+    def __init__(self, remote: Remote, version: Version, start: int, stop: int) -> None:
+        self.start = self.at = start
+        self.stop = stop
+        self.reach = SKIP
+        self.lock = threading.Lock()
         self._remote = remote
         self._version = version
-        self._lock = threading.Lock()
-        self._held = bytearray()
-        self._from = self._at = self._stop = 0
-        self._window = WINDOW
+        self._held = bytearray()  # of the block `at`
+        self._left = 0  # bytes of the reply still to come
+        self._over = 0  # of these, bytes that are known already
         self._reply: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._used = 0.0
-        self._over = 0  # bytes of the reply that stand before `_at`
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Returns exactly `size` bytes, which the caller has found to lie inside the file, or raises an errno."""
-        limit = time.monotonic() + self._remote.deadline
-        if not self._lock.acquire(timeout=self._remote.deadline):
-            raise Refused(errno.ETIMEDOUT, "another read of this file takes all the time")
-        try:
-            if self._version.stale:
-                raise Refused(errno.ESTALE, "the remote has another version now")
-            with until(limit):
-                self._fill(offset, offset + size)
-            return self._given(offset, size)
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            self._lock.release()
-
-    def _given(self, offset: int, size: int) -> bytes:
-        """Returns held bytes, and forgets those that lie far behind."""
-        start = offset - self._from
-        data = bytes(memoryview(self._held)[start : start + size])
-        if (extra := self._at - BEHIND - self._from) > 0:
-            del self._held[:extra]
-            self._from += extra
-        return data
-
-    def close(self) -> None:
-        with self._lock:
-            self._drop()
-            self._held.clear()
-
-    def let_go(self) -> None:
-        """Closes the open reply if nobody is reading; a later read asks again."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._drop()
-            finally:
-                self._lock.release()
-
-    def _fill(self, offset: int, end: int) -> None:
+    def bring(self, index: int, length: int) -> bytes:
+        """Moves on into block `index` and returns it, or at least its first `length` bytes. Raises an errno."""
         now = time.monotonic()
         if now - self._used > IDLE:
-            self._drop()
+            self.drop()
         self._used = now
-        ahead = SKIP if self._reply is not None else 0
-        if not self._from <= offset <= self._at + ahead:
-            self._drop()
-            self._held.clear()
-            self._from = self._at = offset
-            self._window = WINDOW
-        again, began = 0, self._at
-        while self._at < end:
-            if self._reply is None:
-                began = self._at
-                self._ask(end)
+        again = 0
+        while True:
+            before = self._position()
             try:
-                self._take()
+                if self._reply is None and (index - self.at) * BLOCK + length > len(self._held):
+                    self._ask()  # may begin the whole file anew
+                while self.at < index:
+                    self._next()
+                while len(self._held) < length:
+                    self._take()
+                # A slow line must not keep a reader waiting for what he did not ask for.
+                return self._next() if len(self._held) >= self._version.length(index) else bytes(self._held)
             except _Broken:
-                self._drop()
-                again += self._at - began < PROGRESS
+                self.drop()
+                again += self._position() - before < PROGRESS
                 if again > ASKED_AGAIN:
                     raise Refused(errno.EIO, "the reply is cut off again and again") from None
+
+    def let_go(self) -> None:
+        """Closes the open reply if nobody is reading."""
+        if self.lock.acquire(blocking=False):
+            try:
+                self.drop()
+            finally:
+                self.lock.release()
+
+    def drop(self) -> None:
+        """Closes the open reply. The caller holds `lock`."""
+        reply, self._reply, self._pieces, self._left, self._over = self._reply, None, iter(()), 0, 0
+        if reply is not None:
+            self._remote.ended(self)
+            with contextlib.suppress(Exception):  # a connection that cannot be closed is closed
+                reply.close()
+
+    def _position(self) -> int:
+        return self.at * BLOCK + len(self._held)
+
+    def _next(self) -> bytes:
+        """Returns the block `at` when it is whole, and hands it to the version."""
+        length = self._version.length(self.at)
+        while len(self._held) < length:
+            self._take()
+        if not self._left:
+            self._finish()
+        data = bytes(memoryview(self._held)[:length])
+        del self._held[:length]
+        self._version.keep(self.at, data)
+        self.at += 1
+        return data
 
     def _take(self) -> None:
         """Adds the next piece of the reply."""
@@ -247,53 +418,45 @@ class Reader:
             raise _Broken from error
         if piece is None:
             raise _Broken
+        if len(piece) > self._left:
+            raise Refused(errno.EIO, "the reply is longer than it says")
+        self._left -= len(piece)
         if self._over:
             passed = min(self._over, len(piece))
             self._over -= passed
             piece = piece[passed:]
-        if self._at + len(piece) > self._stop:
-            raise Refused(errno.EIO, "the reply is longer than it says")
         self._held += piece
-        self._at += len(piece)
-        if self._at == self._stop:
-            self._finish()
 
     def _finish(self) -> None:
         """Reads the end of a complete reply, so that its connection can be used again."""
+        if self._reply is None:
+            return
         try:
             more = next(self._pieces, None)
         except Exception:  # noqa: BLE001 - all that was asked for is here
             more = None
-        self._drop()
+        self.drop()
         if more:
             raise Refused(errno.EIO, "the reply is longer than it says")
 
-    def _drop(self) -> None:
-        reply, self._reply, self._pieces, self._over = self._reply, None, iter(()), 0
-        if reply is not None:
-            self._remote.ended(self)
-            with contextlib.suppress(Exception):  # a connection that cannot be closed is closed
-                reply.close()
-
-    def _ask(self, end: int) -> None:
-        """Opens the reply that goes on at `_at`, with a longer window than the last one."""
-        version, start = self._version, self._at
-        stop = min(version.size, max(end, start + self._window))
+    def _ask(self) -> None:
+        """Opens the reply that goes on where this stream is."""
+        version, start = self._version, self._position()
+        stop = min(version.size, self.stop * BLOCK)
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if version.etag and not version.etag.startswith("W/"):
             headers["If-Range"] = version.etag
         reply = self._remote.get(version.url, headers)
         try:
-            self._stop, self._over = self._judge(reply, start, stop)
+            self._judge(reply, start, stop)
         except BaseException:
             reply.close()
             raise
         self._reply, self._pieces = reply, reply.iter_raw()
-        self._window = min(WINDOW_MAX, self._window * 2)
         self._remote.streaming(self)
 
-    def _judge(self, reply: httpx.Response, start: int, stop: int) -> tuple[int, int]:
-        """Returns where the body ends and how much of it comes before `start`. Raises unless these are the bytes."""
+    def _judge(self, reply: httpx.Response, start: int, stop: int) -> None:
+        """Notes how much of the body is to come, and what of it is known. Raises unless these are the bytes."""
         status, version = reply.status_code, self._version
         if status not in {200, 206}:
             code = _MEANING.get(status, errno.EIO)
@@ -305,12 +468,24 @@ class Reader:
         if status == 200:  # the server does not know ranges, or does not want to
             if length and length != str(version.size):
                 raise version.changed("the remote has another size now")
-            if start > SKIP:
+            if start > OVER * BLOCK:
                 raise Refused(errno.EIO, "the server ignores ranges")
-            return version.size, start
+            self._whole(start)
+            return
         found = _RANGE.match(reply.headers.get("content-range", ""))
         if found is None or int(found[1]) != start or not start <= int(found[2]) < stop:
             raise Refused(errno.EIO, "the reply is another range")
         if found[3] not in {"*", str(version.size)}:
             raise version.changed("the remote has another size now")
-        return int(found[2]) + 1, 0
+        self._left = int(found[2]) + 1 - start
+
+    def _whole(self, start: int) -> None:
+        """Takes the reply as one for the whole file: what comes before is kept too, and reading on needs no other."""
+        version = self._version
+        self.stop = -(-version.size // BLOCK)
+        self.reach = OVER
+        self._left = version.size
+        if start == self.start * BLOCK:
+            self.start = self.at = 0
+        else:
+            self._over = start

@@ -1,11 +1,13 @@
 """Bytes without FUSE: what a reader gets is the version it opened, whole, or an errno."""
 
 import errno
+import itertools
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
 from dumbwaiter_fs import remote
+from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin, Shelf, until
@@ -24,7 +27,7 @@ BODY = random.Random(1).randbytes(5 * MIB + 17)
 
 def entry(url: str | None, stamp: Stamp | int, path: str = "a", number: int = 1) -> Entry:
     stamp = Stamp(0, stamp, 0, 0) if isinstance(stamp, int) else stamp
-    return Entry(number, "p", "k", "w", path, stamp, 0.0, url=url)
+    return Entry(number, "p", f"k {url}", "w", path, stamp, 0.0, url=url)
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def contents(shelf: Shelf) -> Iterator[Contents]:
     contents.close()
 
 
-def read(contents: Contents, file: Any, offset: int = 0, size: int = 1 << 30, path: str = "files/w/a") -> bytes:
+def read(contents: Contents, file: Any, offset: int = 0, size: int = 8 * MIB, path: str = "files/w/a") -> bytes:
     number, _ = contents.open(path, file)
     try:
         return contents.read(number, size, offset)
@@ -141,16 +144,57 @@ def test_a_waiting_file_that_is_gone_is_enoent(shelf: Shelf, contents: Contents)
 # The provider
 
 
+def test_what_was_read_once_is_not_fetched_again(shelf: Shelf, origin: Origin) -> None:
+    file = entry(origin.put("a", BODY), len(BODY))
+    cache = Cache(f"{shelf.root}/cache", 64 * MIB, spare=0)
+    for _ in range(2):  # the second time with nothing in memory
+        contents = Contents(lambda watch: None, Remote(2.0, cache))
+        assert read(contents, file) == BODY
+        contents.close()
+    assert len(origin.requests) == 1
+    origin.put("a", bytes(len(BODY)), etag='"v2"')
+    contents = Contents(lambda watch: None, Remote(2.0, cache))
+    cached = f"{shelf.root}/cache"
+    damaged = [os.path.join(root, name) for root, _, names in os.walk(cached) for name in names][7]
+    with open(damaged, "r+b") as block:
+        block.seek(-1, os.SEEK_END)
+        last = block.read(1)
+        block.seek(-1, os.SEEK_END)
+        block.write(bytes([last[0] ^ 1]))
+    fails(errno.ESTALE, lambda: read(contents, file))
+    assert read(contents, file) == bytes(len(BODY)), "the old version's blocks went with it"
+    contents.close()
+
+
 def test_reading_straight_on_asks_for_longer_and_longer_ranges(contents: Contents, origin: Origin) -> None:
     number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
     got = b"".join(contents.read(number, 131072, offset) for offset in range(0, len(BODY), 131072))
     contents.release(number)
     assert got == BODY
+    ends = [0, 1, 3, 7, 15]
+    asked = [f"bytes={start * BLOCK}-{stop * BLOCK - 1}" for start, stop in itertools.pairwise(ends)]
+    assert [wanted for _, wanted in origin.requests] == [*asked, f"bytes={15 * BLOCK}-{len(BODY) - 1}"]
+
+
+def test_reading_here_and_there_asks_for_a_block_each(contents: Contents, origin: Origin) -> None:
+    number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
+    for index in (17, 2, 10):
+        assert contents.read(number, 4096, index * BLOCK + 5) == BODY[index * BLOCK + 5 :][:4096]
+    contents.release(number)
     assert [wanted for _, wanted in origin.requests] == [
-        f"bytes=0-{MIB - 1}",
-        f"bytes={MIB}-{3 * MIB - 1}",
-        f"bytes={3 * MIB}-{len(BODY) - 1}",
+        f"bytes={index * BLOCK}-{(index + 1) * BLOCK - 1}" for index in (17, 2, 10)
     ]
+
+
+def test_a_block_is_fetched_once_however_many_want_it(contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", BODY), len(BODY))
+    numbers = [contents.open(f"files/w/{index}", file)[0] for index in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        got = list(pool.map(lambda number: contents.read(number, len(BODY), 0), numbers))
+    for number in numbers:
+        contents.release(number)
+    assert got == [BODY] * 12
+    assert len(origin.requests) == 1
 
 
 @settings(
@@ -218,9 +262,18 @@ def test_a_status_has_its_errno(contents: Contents, origin: Origin, status: int,
 
 def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", BODY, ranges=False), len(BODY))
-    assert read(contents, file) == BODY
     assert read(contents, file, 1000, 1000) == BODY[1000:2000]
+    assert read(contents, file, 2 * MIB, 1000) == BODY[2 * MIB :][:1000]
+    assert read(contents, file) == BODY
+
+
+def test_a_server_without_ranges_is_not_read_over_far(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "OVER", 4)
+    file = entry(origin.put("a", BODY, ranges=False), len(BODY))
     fails(errno.EIO, lambda: read(contents, file, 2 * MIB, 1000))
+    assert contents._remote.memory.get(remote.named(file), 0) is None, "nothing was fetched for nothing"
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -301,7 +354,7 @@ def test_a_server_that_does_not_come_to_an_end_meets_the_deadline(
     fails(errno.ETIMEDOUT, lambda: read(contents, file))
     assert time.monotonic() - start < 4
     start = time.monotonic()
-    fails(errno.ETIMEDOUT, lambda: contents.open("files/w/b", file))
+    fails(errno.ETIMEDOUT, lambda: read(contents, file, path="files/w/b"))
     assert time.monotonic() - start < 0.5, "the origin is left alone for a while"
 
 
@@ -312,11 +365,13 @@ def test_an_origin_that_is_down_is_said_at_once_and_tried_again_later(
     number, _ = contents.open("files/w/a", file)
     fails(errno.EHOSTUNREACH, lambda: contents.read(number, 3, 0))
     contents.release(number)
-    fails(errno.EHOSTUNREACH, lambda: contents.open("files/w/a", file))
+    start = time.monotonic()
+    fails(errno.EHOSTUNREACH, lambda: read(contents, file))
+    assert time.monotonic() - start < 0.5, "said at once"
     assert read(contents, entry(origin.put("a", b"abc"), 3)) == b"abc", "another origin is not meant"
     later = time.monotonic() + remote.REST
     monkeypatch.setattr(remote.time, "monotonic", lambda: later)
-    contents.release(contents.open("files/w/a", file)[0])
+    contents._remote.check(file.url or "")
 
 
 def test_more_readers_than_streams_are_served(

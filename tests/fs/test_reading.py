@@ -203,6 +203,35 @@ def test_random_reads_give_the_bytes(shelf: Shelf, mount: Mount, origin: Origin)
         )
 
 
+def test_what_was_read_once_is_read_again_without_the_provider(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY))
+    mounted = mount()
+    assert cat(mounted.at("files/w/a")) == (0, BODY)
+    asked = len(origin.requests)
+    assert mounted.stop() == 0
+    origin.put("a", b"", status=500)
+    mounted = mount()
+    assert cat(mounted.at("files/w/a")) == cat(mounted.at("keys/p/k/a")) == (0, BODY)
+    assert len(origin.requests) == asked
+
+
+def test_the_kernel_keeps_what_is_still_the_same_version(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    with open(shelf.config, "a", encoding="utf-8") as config:
+        config.write('cache_size = "0"\n')
+    body = BODY * 8  # more than the mount itself holds in memory
+    shelf.entry("a", len(body), key="1", url=origin.put("a", body))
+    mounted = mount()
+    assert cat(mounted.at("files/w/a")) == (0, body)
+    asked = len(origin.requests)
+    assert cat(mounted.at("files/w/a")) == (0, body)
+    assert len(origin.requests) == asked
+    assert not os.path.exists(f"{shelf.root}/cache")
+    new = bytes(len(body))
+    shelf.entry("a", len(new), key="2", url=origin.put("b", new))
+    until(lambda: os.getxattr(mounted.at("files/w/a"), "user.dumbwaiter.key") == b"2")
+    assert cat(mounted.at("files/w/a")) == (0, new)
+
+
 def test_a_remote_that_changes_while_it_is_read_is_stale(shelf: Shelf, mount: Mount, origin: Origin) -> None:
     shelf.entry("a", len(BODY), url=origin.put("a", BODY))
     mounted = mount()

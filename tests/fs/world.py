@@ -287,6 +287,8 @@ def command(shelf: Shelf, *flags: str) -> list[str]:
         shelf.config,
         "--state",
         shelf.state,
+        "--cache",
+        f"{shelf.root}/cache",
         *flags,
     ]
 

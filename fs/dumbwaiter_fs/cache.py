@@ -1,0 +1,205 @@
+"""Blocks of remote files on disk: what was fetched once is not fetched again, after a restart neither.
+
+A block is a file of its own, written aside and renamed. So several mounts may share the folder, and a crash leaves at
+most a file that nobody looks for. Each block carries a digest over its name, its version's mark and its bytes; one that
+does not agree is removed, and its bytes are fetched again. A file's modification time is when it was last used.
+
+Why no library: diskcache, the kept one, writes to SQLite at every read, unpickles what it finds, and knows neither digests
+nor free space.
+"""
+
+import contextlib
+import os
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from xxhash import xxh3_128
+
+from dumbwaiter import log
+from dumbwaiter.model import KIB, MIB
+from dumbwaiter.where import private_folder
+
+BLOCK = 256 * KIB
+AGE = 30 * 86400.0  # seconds without use
+SPARE = 1024 * MIB  # bytes that stay free on the file system
+FILES_MAX = 65_536  # what a sweep can hold in memory
+REST = 60.0  # seconds without storing, after a sweep that made no room or a disk that refused
+USED = 60.0  # seconds within which a block's use is noted once
+LEFT = 3600.0  # seconds after which a file that was never renamed is nobody's any more
+
+_HEAD = struct.Struct("<4s16sH")  # what it is, digest, length of the mark
+_MAGIC = b"DWB1"
+_log = log.get(__name__)
+
+
+class Block(NamedTuple):
+    """Bytes, and the mark (ETag or date) of the version that they belong to."""
+
+    mark: str
+    data: bytes
+
+
+class Cache:
+    """A folder of blocks, at most `limit` bytes; with a second mount on it, a tenth more. Any thread may call.
+
+    Never raises: a cache that cannot be used holds nothing.
+    """
+
+    def __init__(self, folder: str, limit: int, *, age: float = AGE, spare: int = SPARE) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._age = age
+        self._spare = spare
+        self._lock = threading.Lock()
+        self._sweeping = False
+        self._room = 0  # bytes that may be written before the next sweep
+        self._places = 0  # files likewise
+        self._rest_until = 0.0
+        self._told = False
+
+    def get(self, name: str, index: int) -> Block | None:
+        """Returns block `index` of the version called `name`, None when it is not here whole."""
+        path = self._path(name, index)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            head = os.pread(descriptor, _HEAD.size + 1024, 0)
+            magic, digest, length = _HEAD.unpack_from(head)
+            start = _HEAD.size + length
+            mark, data = head[_HEAD.size : start], os.pread(descriptor, BLOCK, start)
+            if magic != _MAGIC or _digest(name, index, mark, data) != digest:
+                raise ValueError
+            if abs(time.time() - status.st_mtime) > USED:
+                os.utime(descriptor)
+            return Block(mark.decode(), data)
+        except (OSError, ValueError, struct.error):
+            _log.warning("damaged block removed", block=os.path.basename(path))
+            _remove(path)
+            return None
+        finally:
+            os.close(descriptor)
+
+    def put(self, name: str, index: int, block: Block) -> None:
+        """Keeps a block, if there is room and the disk lets us."""
+        mark = block.mark.encode()
+        size = _HEAD.size + len(mark) + len(block.data)
+        if len(mark) > 1024 or not self._admit(size):
+            return
+        path = self._path(name, index)
+        aside = f"{os.path.dirname(path)}/.{os.getpid()}-{threading.get_ident()}"
+        try:
+            private_folder(os.path.dirname(path))
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                head = _HEAD.pack(_MAGIC, _digest(name, index, mark, block.data), len(mark))
+                if os.writev(descriptor, [head, mark, block.data]) != size:
+                    raise OSError("the disk is full")
+            finally:
+                os.close(descriptor)
+            os.rename(aside, path)
+        except OSError as error:
+            _remove(aside)
+            self._refused(error)
+
+    def drop(self, name: str) -> None:
+        """Forgets a version."""
+        folder = os.path.dirname(self._path(name, 0))
+        for one in _listed(folder):
+            if one.name.startswith(f"{name}-"):
+                _remove(one.path)
+
+    def _path(self, name: str, index: int) -> str:
+        return f"{self._folder}/{name[:2]}/{name}-{index:x}"
+
+    def _admit(self, size: int) -> bool:
+        """Takes `size` bytes of the room there is, after a sweep if need be."""
+        with self._lock:
+            if self._sweeping or time.monotonic() < self._rest_until:
+                return False
+            if self._take(size):
+                return True
+            self._sweeping = True
+        try:
+            room, places = self._sweep()
+        except OSError as error:
+            room = places = 0
+            self._refused(error)
+        with self._lock:
+            self._sweeping = False
+            self._room, self._places = room, places
+            taken = self._take(size)
+            if not taken:
+                self._rest_until = time.monotonic() + REST
+        return taken
+
+    def _take(self, size: int) -> bool:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:
+            return False
+        if size > self._room or not self._places or free < self._spare + size:
+            return False
+        self._room -= size
+        self._places -= 1
+        return True
+
+    def _sweep(self) -> tuple[int, int]:
+        """Removes what is old and, the longest unused first, what is too much; returns the room then."""
+        private_folder(self._folder)
+        now = time.time()
+        found = []
+        for folder in _listed(self._folder):
+            for one in _listed(folder.path):
+                try:
+                    status = one.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                left = one.name.startswith(".")
+                if now - status.st_mtime > (LEFT if left else self._age):
+                    _remove(one.path)
+                elif not left:
+                    found.append((status.st_mtime, max(status.st_size, status.st_blocks * 512), one.path))
+        found.sort(reverse=True)
+        room = min(self._limit, max(self._limit // 10, 4 * BLOCK))
+        total = sum(size for _, size, _ in found)
+        free = shutil.disk_usage(self._folder).free
+        while found and (
+            total + room > self._limit or len(found) > FILES_MAX * 9 // 10 or free < self._spare + min(room, total)
+        ):
+            _, size, path = found.pop()
+            _remove(path)
+            total -= size
+            free += size
+        return room, FILES_MAX - len(found)
+
+    def _refused(self, error: OSError) -> None:
+        self._rest_until = time.monotonic() + REST
+        if not self._told:
+            self._told = True
+            _log.warning("the cache cannot be written", path=self._folder, why=error.strerror or str(error))
+
+
+def _digest(name: str, index: int, mark: bytes, data: bytes) -> bytes:
+    digest = xxh3_128(f"{name}-{index}-{len(mark)}-".encode() + mark)
+    digest.update(data)
+    return digest.digest()
+
+
+def _listed(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -1,0 +1,166 @@
+"""The cache on disk: it gives back what it was given, or nothing; its limits hold; a crash and a second user do no harm."""
+
+import os
+import random
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dumbwaiter.model import KIB, MIB
+from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, Block, Cache
+
+NAME, OTHER = "aa" * 20, "ab" * 20
+WHOLE = Block('"etag"', random.Random(4).randbytes(BLOCK))
+WRITER = """import sys
+from dumbwaiter_fs.cache import BLOCK, Block, Cache
+cache, number = Cache(sys.argv[1], 4 << 20, spare=0), int(sys.argv[2])
+for turn in range(60):
+    index = turn % 30
+    block = cache.get("aa" * 20, index)
+    assert block is None or block.data == bytes([index]) * BLOCK
+    cache.put("aa" * 20, index, Block("mark", bytes([index]) * BLOCK))
+"""
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "blocks"
+
+
+@pytest.fixture
+def cache(folder: Path) -> Cache:
+    return Cache(str(folder), 64 * MIB, spare=0)
+
+
+def test_a_block_comes_back_also_after_a_restart(cache: Cache, folder: Path) -> None:
+    last = Block("", b"the end")
+    cache.put(NAME, 0, WHOLE)
+    cache.put(NAME, 0x1F, last)
+    for again in (cache, Cache(str(folder), 64 * MIB, spare=0)):
+        assert (again.get(NAME, 0), again.get(NAME, 0x1F)) == (WHOLE, last)
+        assert again.get(NAME, 1) is None
+        assert again.get(OTHER, 0) is None
+
+
+def test_what_is_kept_is_the_owners_alone(cache: Cache, folder: Path) -> None:
+    umask = os.umask(0)
+    try:
+        cache.put(NAME, 0, WHOLE)
+    finally:
+        os.umask(umask)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    assert modes == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files(folder)} == {0o600}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(position=st.integers(0, _HEAD.size + len('"etag"') + BLOCK - 1), bit=st.integers(0, 7))
+def test_one_wrong_bit_anywhere_is_noticed(cache: Cache, folder: Path, position: int, bit: int) -> None:
+    cache.put(NAME, 0, WHOLE)
+    (file,) = files(folder)
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1 << bit
+    file.write_bytes(data)
+    assert cache.get(NAME, 0) is None
+    assert files(folder) == [], "so that its bytes are fetched again"
+
+
+@pytest.mark.parametrize("size", [0, 5, _HEAD.size, 1000, BLOCK])
+def test_a_block_that_was_cut_off_is_noticed(cache: Cache, folder: Path, size: int) -> None:
+    cache.put(NAME, 0, WHOLE)
+    os.truncate(files(folder)[0], size)
+    assert cache.get(NAME, 0) is None
+
+
+def test_a_block_under_another_name_is_noticed(cache: Cache, folder: Path) -> None:
+    cache.put(NAME, 0, WHOLE)
+    (file,) = files(folder)
+    file.rename(file.with_name(f"{NAME}-1"))
+    assert cache.get(NAME, 1) is None
+
+
+def test_what_is_longest_unused_goes_first_and_the_limit_holds(folder: Path) -> None:
+    cache = Cache(str(folder), 4 * MIB, spare=0)
+    for index in range(40):
+        cache.put(NAME, index, WHOLE)
+        for number, path in enumerate(sorted(files(folder), key=lambda path: path.stat().st_mtime)):
+            os.utime(path, (0, time.time() - 10_000 + number))  # a use is noted once a minute; here at each step
+        assert cache.get(NAME, 0) == WHOLE, "used again and again"
+        assert sum(path.stat().st_size for path in files(folder)) <= 4 * MIB
+    kept = [index for index in range(40) if cache.get(NAME, index)]
+    assert len(kept) > 8
+    assert kept == [0, *range(41 - len(kept), 40)]
+
+
+def test_what_nobody_used_for_long_goes(folder: Path, cache: Cache) -> None:
+    cache.put(NAME, 0, WHOLE)
+    cache.put(NAME, 1, WHOLE)
+    old = time.time() - AGE - 1
+    os.utime(files(folder)[0], (old, old))
+    again = Cache(str(folder), 64 * MIB, spare=0)
+    again.put(NAME, 2, WHOLE)
+    assert [index for index in range(3) if again.get(NAME, index)] == [1, 2]
+
+
+def test_free_space_is_left_to_others(folder: Path, cache: Cache) -> None:
+    cache.put(NAME, 0, WHOLE)
+    spare = shutil.disk_usage(folder).free + 100 * MIB
+    tight = Cache(str(folder), 64 * MIB, spare=spare)
+    tight.put(NAME, 1, WHOLE)
+    assert files(folder) == [], "what was there made room too"
+
+
+@pytest.mark.parametrize("limit", [1, BLOCK, 600 * KIB, MIB])
+def test_a_small_limit_holds_as_well(folder: Path, limit: int) -> None:
+    cache = Cache(str(folder), limit, spare=0)
+    for index in range(20):
+        cache.put(NAME, index, Block("", WHOLE.data[: BLOCK - 100]))
+        assert sum(path.stat().st_size for path in files(folder)) <= limit
+
+
+def test_what_a_crash_left_half_written_is_cleared_and_never_read(folder: Path, cache: Cache) -> None:
+    cache.put(NAME, 0, WHOLE)
+    left = files(folder)[0].with_name(".4711-1")
+    left.write_bytes(b"half")
+    os.utime(left, (0, time.time() - LEFT - 1))
+    Cache(str(folder), 64 * MIB, spare=0).put(NAME, 1, WHOLE)
+    assert left not in files(folder)
+    assert len(files(folder)) == 2
+
+
+def test_a_version_is_forgotten_and_no_other(cache: Cache) -> None:
+    for index in range(3):
+        cache.put(NAME, index, WHOLE)
+        cache.put(OTHER, index, WHOLE)
+    cache.drop(NAME)
+    assert [cache.get(NAME, index) for index in range(3)] == [None] * 3
+    assert [cache.get(OTHER, index) for index in range(3)] == [WHOLE] * 3
+
+
+def test_a_folder_that_cannot_be_made_is_a_cache_that_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = Cache(str(tmp_path / "file" / "blocks"), MIB)
+    cache.put(NAME, 0, WHOLE)
+    cache.put(NAME, 0, WHOLE)
+    assert cache.get(NAME, 0) is None
+    cache.drop(NAME)
+
+
+def test_processes_that_share_it_get_whole_blocks_or_none(folder: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(number)], stderr=subprocess.PIPE)
+        for number in range(4)
+    ]
+    assert [writer.communicate(timeout=60)[1] for writer in writers] == [b""] * 4
+    assert sum(path.stat().st_size for path in files(folder)) <= 4 * MIB + 3 * MIB, "each knows of its own only"
