@@ -19,10 +19,11 @@ import pytest
 from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
-from dumbwaiter import watch
+from dumbwaiter import roots, watch
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Sighting
-from dumbwaiter.watch import Root, RootState, Watcher
+from dumbwaiter.roots import Root, RootState, stand
+from dumbwaiter.watch import Watcher
 
 BOUND = 30.0  # seconds until a wait has failed
 
@@ -470,8 +471,9 @@ async def test_a_root_that_is_not_there_at_the_start_is_heard_once_it_is(tmp_pat
         await ear.hears(tmp_path / "w")
 
 
-def mount(path: Path) -> None:
-    if subprocess.run(["mount", "-t", "tmpfs", "none", path], capture_output=True, check=False).returncode:
+def mount(path: Path, *what: str | Path) -> None:
+    what = what or ("-t", "tmpfs", "none")
+    if subprocess.run(["mount", *what, path], capture_output=True, check=False).returncode:
         pytest.skip("may not mount")
 
 
@@ -493,6 +495,44 @@ async def test_a_root_that_is_unmounted_is_away_until_it_is_mounted_again(tmp_pa
             await ear.hears(tmp_path / "w")
     finally:
         call("umount", tmp_path / "w")
+
+
+@on_loop
+async def test_a_root_that_was_mounted_when_last_seen_is_away_until_a_person_says_otherwise(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)._replace(mounted=True)) as ear:
+        assert ear.state().state == "away"
+        assert "`dumbwaiter rescan w`" in ear.state().sentence
+        assert ear.watcher.away("w")
+        ear.watcher.accept("w")
+        await ear.until_state("watching")
+        assert not ear.watcher.away("w")
+        assert ear.watcher.mounted() == {"w": False}
+        await ear.hears(tmp_path)
+
+
+@on_loop
+async def test_a_folder_mounted_over_another_of_its_file_system_is_told_apart(tmp_path: Path) -> None:
+    for name in ("w", "other"):
+        (tmp_path / name).mkdir()
+    mount(tmp_path / "w", "--bind", tmp_path / "other")
+    try:
+        assert stand(str(tmp_path / "w")).mounted
+        async with listening(root(tmp_path / "w")) as ear:
+            call("umount", tmp_path / "w")
+            await ear.until_state("away")
+            assert ear.watcher.away("w")
+            mount(tmp_path / "w", "--bind", tmp_path / "other")
+            await ear.until_state("watching")
+    finally:
+        call("umount", tmp_path / "w")
+
+
+@on_loop
+async def test_our_own_mount_is_never_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "_kind", lambda _mount: "fuse.dumbwaiter")
+    async with listening(root(tmp_path)) as ear:
+        assert ear.state().state == "away"
+        assert "own mount" in ear.state().sentence
 
 
 @on_loop
@@ -599,7 +639,7 @@ async def test_a_polled_root_is_not_listened_to_but_looked_after(tmp_path: Path)
 
 @on_loop
 async def test_a_remote_file_system_is_heard_and_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_remote", lambda _device: "nfs4")
+    monkeypatch.setattr(roots, "_kind", lambda _mount: "nfs4")
     async with listening(root(tmp_path)) as ear:
         assert ear.state().state == "polling"
         assert "nfs4" in ear.state().sentence
@@ -609,7 +649,10 @@ async def test_a_remote_file_system_is_heard_and_polled(tmp_path: Path, monkeypa
 
 
 def test_this_disk_is_not_remote(tmp_path: Path) -> None:
-    assert watch._remote(os.stat(tmp_path).st_dev) == ""
+    here = stand(str(tmp_path))
+    assert here.kind
+    assert not here.remote
+    assert not here.trouble
 
 
 @on_loop

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -28,13 +29,15 @@ from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
+from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
-from dumbwaiter.watch import Root, Watcher
+from dumbwaiter.watch import Watcher
 from dumbwaiter.where import Places
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 CHECK = 5.0  # between looks at the watched roots
-POLL = 10.0  # between scans of a folder that cannot be watched
+POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
+SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 TIDY = 60.0
 
 
@@ -81,11 +84,14 @@ class App:
             folder_of=config.folder_of,
             watch_of=config.watch.get,
             changed=self._changed,
+            away=self._away,
             moved=self.pulse.beat,
             wake_at=lambda when: self.schedule.at("dispatch", when),
         )
         self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
+        self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
+        self._states: dict[str, str] = {}
         self._log = log.get("app")
 
     def _sources(self) -> dict[str, Source]:
@@ -111,12 +117,14 @@ class App:
 
     async def watch(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
+        mounted = await asyncio.to_thread(self.journal.folders.mounted)
         roots = [
             Root(
                 name,
                 source.root,
                 source.rules,
                 None if (polling := self.config.watch[name].polling) == "auto" else polling,
+                source.root in mounted,
             )
             for name, source in self._sources().items()
         ]
@@ -125,14 +133,13 @@ class App:
             self.intake.sight,
             self._doubt,
             asyncio.get_running_loop(),
-            changed=lambda _watch: self.pulse.beat(),
+            changed=self._hears_otherwise,
             ruled=self._ignore_file_changed,
         )
         await asyncio.to_thread(self.watcher.start)
-        states = self.watcher.states()
-        for name, watch in self.config.watch.items():
-            period = POLL if states[name].state == "polling" else watch.rescan
-            self.schedule.every(f"rescan {name}", period, self.intake.scan, name)
+        self._states = {name: state.state for name, state in self.watcher.states().items()}
+        for name in self.config.watch:
+            self.schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
             self.schedule.now(f"rescan {name}")
         self.schedule.every("roots", CHECK, self._check_roots)
 
@@ -202,6 +209,8 @@ class App:
         for name in names:
             if name not in self.config.watch:
                 raise Failure(f'there is no watch "{name}"', Exit.USAGE)
+            if self.watcher is not None:
+                self.watcher.accept(name)
             self.schedule.now(f"rescan {name}")
         return names
 
@@ -260,6 +269,47 @@ class App:
             return
         self.intake.adopt(watch, changed)
         self.watcher.adopt(watch, changed)
+
+    def _period(self, watch: str) -> float:
+        """Returns how often a watch is scanned: as configured, or as often as its files would be missed otherwise."""
+        assert self.watcher is not None
+        state = self.watcher.states()[watch]
+        if state.state != "polling" and not state.missing:
+            return self.config.watch[watch].rescan
+        return min(max(POLL, SHARE * self._took[watch]), max(POLL, self.config.watch[watch].rescan))
+
+    async def _rescan(self, watch: str) -> None:
+        """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
+        assert self.watcher is not None
+        if self.watcher.states()[watch].state != "away":
+            self._took[watch] = await self.intake.scan(watch)
+            await self._note_mounts()
+        self.schedule.pace(f"rescan {watch}", self._period(watch))
+
+    async def _note_mounts(self) -> None:
+        assert self.watcher is not None
+        noted = await asyncio.to_thread(self.journal.folders.mounted)
+        for name, mounted in self.watcher.mounted().items():
+            path = self.config.watch[name].path
+            if mounted != (path in noted):
+                await self.journal.mount(path, mounted)
+
+    def _hears_otherwise(self, watch: str) -> None:
+        assert self.watcher is not None
+        before, self._states[watch] = self._states[watch], self.watcher.states()[watch].state
+        self.schedule.pace(f"rescan {watch}", self._period(watch))
+        if before == "away" != self._states[watch]:
+            self._back = asyncio.create_task(self._go_on(watch))
+        self.pulse.beat()
+
+    async def _go_on(self, watch: str) -> None:
+        """The folder is back: what waited for it need not wait longer."""
+        with contextlib.suppress(JournalTrouble):
+            await self.journal.hasten(watch, time.time())
+        self.engine.kick()
+
+    def _away(self, watch: str) -> str:
+        return self.watcher.away(watch) if self.watcher is not None else ""
 
     def _doubt(self, watch: str, reason: str) -> None:
         self._log.warning("scanning again", watch=watch, reason=reason)

@@ -18,7 +18,19 @@ from msgspec.structs import replace
 
 from dumbwaiter import log
 from dumbwaiter.config import Watch
-from dumbwaiter.errors import Changed, Conflict, JournalTrouble, Reauth, Reject, Restart, Retry, Skipped, Unfit, Verdict
+from dumbwaiter.errors import (
+    Changed,
+    Conflict,
+    Gone,
+    JournalTrouble,
+    Reauth,
+    Reject,
+    Restart,
+    Retry,
+    Skipped,
+    Unfit,
+    Verdict,
+)
 from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
@@ -48,6 +60,7 @@ class Engine:
         folder_of: Callable[[str], str | None],
         watch_of: Callable[[str], Watch | None],
         changed: Callable[[Job], None],
+        away: Callable[[str], str] = lambda _watch: "",
         moved: Callable[[], None],
         wake_at: Callable[[float], None],
         clock: Callable[[], float] = time.time,
@@ -62,6 +75,7 @@ class Engine:
         self.folder_of = folder_of
         self.watch_of = watch_of
         self.changed = changed
+        self.away = away
         self.moved = moved
         self._wake_at = wake_at
         self.clock = clock
@@ -220,7 +234,12 @@ class _Attempt:
         root = self._engine.folder_of(job.watch)
         if root is None:
             raise Retry(f'no watch named "{job.watch}" is configured')
-        fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
+        try:
+            fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
+        except (Gone, Changed):
+            if away := await asyncio.to_thread(self._engine.away, job.watch):
+                raise Retry(away) from None  # another folder's files say nothing of this one's
+            raise
         try:
             self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
             await self._settle_key(provider, fd)

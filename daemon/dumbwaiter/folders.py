@@ -8,7 +8,7 @@ from sqlalchemy import Engine, and_, func, or_, select
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
-from dumbwaiter.store.tables import jobs, surveyed
+from dumbwaiter.store.tables import jobs, mounted, surveyed
 
 
 class Known(NamedTuple):
@@ -83,6 +83,11 @@ class Folders:
         skip = len(watch) + 1
         with self._engine.connect() as connection:
             return [parent[skip:] for parent in connection.execute(query).scalars()]
+
+    def mounted(self) -> set[str]:
+        """Returns the watched folders at which a file system was mounted when they were last seen."""
+        with self._engine.connect() as connection:
+            return set(connection.execute(select(mounted.c.path).where(mounted.c.host == self._host)).scalars())
 
     def _below(self, watch: str) -> Any:
         # "0" is the character after "/"

@@ -96,10 +96,14 @@ class Intake:
                 self._settle.sight(sighting, now)
         self._sighted.set()
 
-    async def scan(self, watch: str) -> None:
-        """Sights every file of a watch that the journal does not know as it is. One scan of a watch at a time."""
+    async def scan(self, watch: str) -> float:
+        """Sights every file of a watch that the journal does not know as it is; returns the seconds that took.
+
+        One scan of a watch at a time.
+        """
+        started = time.monotonic()
         if self._scans[watch]:
-            return
+            return 0.0
         self._scans[watch] = 1
         try:
             await self._scan(watch, self._sources[watch])
@@ -110,6 +114,7 @@ class Intake:
         finally:
             self._scans[watch] = 0
             self._moved()
+        return time.monotonic() - started
 
     async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()

@@ -18,7 +18,7 @@ from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, 
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs, surveyed
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs, mounted, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 
@@ -149,6 +149,32 @@ class Journal:
         def work(connection: Connection) -> None:
             parents = [join(watch, folder) for folder in folders]
             connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(parents)))
+
+        await self._writer.call(work)
+
+    async def mount(self, path: str, is_mounted: bool) -> None:
+        """Notes whether a file system is mounted at a watched folder."""
+
+        def work(connection: Connection) -> None:
+            if is_mounted:
+                connection.execute(
+                    _insert(connection, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
+                )
+            else:
+                connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
+
+        await self._writer.call(work)
+
+    async def hasten(self, watch: str, now: float) -> None:
+        """Makes the waiting jobs of a watch due: what they waited for has come."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(jobs)
+                .where(IS_OPEN, jobs.c.host == self._host, jobs.c.watch == watch, jobs.c.lease.is_(None))
+                .where(jobs.c.due_at > now)
+                .values(due_at=now)
+            )
 
         await self._writer.call(work)
 

@@ -33,6 +33,12 @@ class Schedule:
         """Runs `work` every so often, the first time after one interval."""
         self._scheduler.add_job(work, "interval", args, seconds=seconds, id=name, name=name)
 
+    def pace(self, name: str, seconds: float) -> None:
+        """Runs `name` so often from now on."""
+        job = self._scheduler.get_job(name)
+        if job is not None and job.trigger.interval.total_seconds() != seconds:
+            job.reschedule("interval", seconds=seconds)
+
     def now(self, name: str) -> None:
         """Runs `name` as soon as possible."""
         self.at(name, self._clock())

@@ -11,14 +11,12 @@ What a watch needs besides hearing is done by one more thread, because a dead ne
 import asyncio
 import errno
 import os
-import stat
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
 
 from watchdog.observers.inotify_c import (
     CallbackId,
@@ -31,6 +29,7 @@ from watchdog.observers.inotify_c import (
 
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.model import Sighting
+from dumbwaiter.roots import Root, RootState, Stand, stand
 from dumbwaiter.scan import names, walk
 
 CHUNK = 1000  # sightings handed over in one turn of the loop
@@ -53,41 +52,7 @@ _MASK = (
 )
 _ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF)
 
-# What other machines do there, or a program behind a mount, is no event here.
-_REMOTE = {
-    "9p",
-    "afs",
-    "ceph",
-    "cifs",
-    "fuse",
-    "lustre",
-    "nfs",
-    "nfs4",
-    "smb3",
-    "smbfs",
-    "vboxsf",
-    "virtiofs",
-}
 _LIMITS = "/proc/sys/fs/inotify/"
-
-
-class Root(NamedTuple):
-    """The folder of one watch. `polling` None: where the file system is remote."""
-
-    name: str
-    path: str
-    rules: Rules
-    polling: bool | None = None
-
-
-class RootState(NamedTuple):
-    """How well a watch hears."""
-
-    state: str  # "watching"; "polling": scan more often, events are not all; "away": no root, let its jobs wait
-    folders: int  # that are heard
-    missing: int  # that should be and are not
-    overflows: int
-    sentence: str  # what a person should know; empty when all is well
 
 
 class _Folder:
@@ -117,7 +82,8 @@ class _Tree:
         self.top = _Folder(self, "", None)
         self.identity: tuple[int, int] | None = None  # device and inode of the folder that is heard
         self.known: set[tuple[int, int]] = set()
-        self.mounted = False  # the root is where a file system is mounted
+        self.mounted = root.mounted  # the root is where a file system is mounted
+        self.accepted = False  # whatever stands there is the root: a person said so
         self.remote = ""  # its kind, if other machines can write there
         self.away = ""  # why it cannot be heard
         self.reason = ""  # why all of it has to be gone through again
@@ -188,6 +154,27 @@ class Watcher:
                 tree.root = tree.root._replace(rules=rules)
                 tree.reason = "its rules have changed"
         self._asked.set()
+
+    def accept(self, name: str) -> None:
+        """Takes the folder that stands there for the root, even where something was mounted before."""
+        for tree in self._trees:
+            tree.accepted = tree.accepted or (tree.root.name == name and bool(tree.away))
+        self._asked.set()
+
+    def away(self, name: str) -> str:
+        """Looks now; returns why what stands there is not the root that was watched, empty if it is."""
+        for tree in self._trees:
+            if tree.root.name == name:
+                with suppress(OSError):
+                    if stand(tree.root.path).identity == tree.identity:
+                        return ""
+                self._asked.set()
+                return f"the folder {tree.root.path} is away"
+        return ""
+
+    def mounted(self) -> dict[str, bool]:
+        """Returns for each watch that is heard or scanned whether a file system is mounted at its folder."""
+        return {tree.root.name: tree.mounted for tree in self._trees if tree.identity is not None}
 
     def close(self) -> None:
         """Stops hearing. Nothing is called afterwards; a second call does nothing."""
@@ -367,21 +354,21 @@ class Watcher:
 
     def _tend_tree(self, tree: _Tree, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
-        identity, mounted = self._identify(tree)
-        if identity is None:
+        here = self._identify(tree)
+        if here is None:
             with self._lock:
                 tree.identity = None
                 self._drop(tree.top)
                 tree.refused.clear()
             return ""
         reason, tree.reason = tree.reason, ""
-        if identity != tree.identity:
+        if here.identity != tree.identity:
             reason = "another folder stands there" if tree.identity else "the folder is there"
             with self._lock:
                 self._drop(tree.top)
-                tree.identity, tree.mounted = identity, mounted
-                tree.known.add(identity)
-                tree.remote = _remote(identity[0])
+                tree.identity, tree.mounted = here.identity, here.mounted
+                tree.known.add(here.identity)
+                tree.remote = here.remote
         if not self._hears(tree):
             return reason
         if reason or (tree.refused and now >= tree.retry_at):
@@ -391,26 +378,24 @@ class Watcher:
                 reason = "folders are heard that were not"
         return reason
 
-    def _identify(self, tree: _Tree) -> tuple[tuple[int, int] | None, bool]:
-        """Returns device and inode of the root, and whether a file system is mounted there."""
-        path = tree.root.path
+    def _identify(self, tree: _Tree) -> Stand | None:
+        """Returns what stands at the root, None if that is not what was watched."""
         tree.asked_at = time.monotonic()
         try:
-            status = os.stat(path)
-            mounted = os.stat(os.path.join(path, "..")).st_dev != status.st_dev
+            here = stand(tree.root.path)
         except OSError as error:
-            tree.away = _text(error)
-            return None, False
+            tree.away = "that is not a folder" if error.errno == errno.ENOTDIR else _text(error)
+            return None
         finally:
             tree.asked_at = None
-        identity = (status.st_dev, status.st_ino)
-        if not stat.S_ISDIR(status.st_mode):
-            tree.away = "that is not a folder"
-        elif tree.mounted and not mounted and identity not in tree.known:
-            tree.away = "nothing is mounted there"
-        else:
-            tree.away = ""
-        return (None if tree.away else identity), mounted
+        tree.away = here.trouble
+        if tree.mounted and not here.mounted and here.identity not in tree.known and not tree.accepted:
+            tree.away = (
+                "nothing is mounted there; mount it, or say that the folder is right as it is with "
+                f"`dumbwaiter rescan {tree.root.name}`"
+            )
+        tree.accepted = False
+        return None if tree.away else here
 
     def _hears(self, tree: _Tree) -> bool:
         return not tree.root.polling and self._reader is not None
@@ -581,15 +566,3 @@ def _limit(name: str) -> str:
 
 def _text(error: OSError) -> str:
     return os.strerror(error.errno or errno.EIO).lower()
-
-
-def _remote(device: int) -> str:
-    """Returns the kind of a file system if others than this machine's programs can write to it."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            before, _, after = line.decode(errors="surrogateescape").partition(" - ")
-            if before.split()[2] == wanted:
-                kind = after.split()[0]
-                return kind if kind in _REMOTE or kind.startswith("fuse.") else ""
-    return ""

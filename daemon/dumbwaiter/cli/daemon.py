@@ -63,12 +63,20 @@ async def _run(session: Session) -> None:
 
 def _look_at_folders(session: Session, app: Any) -> None:
     """A folder that is away is waited for, one that never was there is a mistake."""
+    from dumbwaiter.config import nested
     from dumbwaiter.report import seen_watches
 
     seen = seen_watches(app.reader)
     for name, watch in session.config.watch.items():
         if not os.path.isdir(watch.path) and name not in seen:
             raise Failure(f"the folder of watch.{name} is not there: mkdir -p {watch.path}", Exit.USAGE)
+        for what, own in (("state", session.places.state), ("cache", session.places.cache)):
+            if nested(own, watch.path):
+                raise Failure(
+                    f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
+                    f"dumbwaiter would upload its own files; give --{what} another folder",
+                    Exit.USAGE,
+                )
 
 
 async def _keep_alive(app: Any, notifier: Any) -> None:

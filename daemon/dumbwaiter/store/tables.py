@@ -28,7 +28,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = "0003"  # the newest revision in migrations/versions
+SCHEMA = "0004"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -179,5 +179,15 @@ surveyed = Table(
     Column("parent", PathBytes, primary_key=True),  # "WATCH/folder"; the journal knows every file of it
     Column("files", BigInteger, nullable=False),  # how many: tells how long the next rescan will take
     Column("digest", LargeBinary, nullable=False),  # of the watch's rules and what the folder held, see scan.digest
+    sqlite_with_rowid=False,
+)
+
+# The watched folders at which a file system was mounted when they were last seen: without it, the empty folder below
+# must not be taken for one whose files were deleted.
+mounted = Table(
+    "mounted",
+    metadata,
+    Column("host", String(32), primary_key=True),
+    Column("path", PathBytes, primary_key=True),
     sqlite_with_rowid=False,
 )

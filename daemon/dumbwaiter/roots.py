@@ -1,0 +1,95 @@
+"""The watched folders themselves: which folder stands at a path, what is mounted there, and who may write to it."""
+
+import os
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+from dumbwaiter.ignore import Rules
+
+# What other machines do there, or a program behind a mount, is no event here.
+_REMOTE = {
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "fuse",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "smbfs",
+    "vboxsf",
+    "virtiofs",
+}
+_OURS = "fuse.dumbwaiter"
+
+
+class Root(NamedTuple):
+    """The folder of one watch. `polling` None: where the file system is remote."""
+
+    name: str
+    path: str
+    rules: Rules
+    polling: bool | None = None
+    mounted: bool = False  # a file system was mounted there when it was last seen
+
+
+class RootState(NamedTuple):
+    """How well a watch hears."""
+
+    state: str  # "watching"; "polling": scan more often, events are not all; "away": no root, let its jobs wait
+    folders: int  # that are heard
+    missing: int  # that should be and are not
+    overflows: int
+    sentence: str  # what a person should know; empty when all is well
+
+
+class Stand(NamedTuple):
+    """What stands at a path. `identity` is device and inode."""
+
+    identity: tuple[int, int]
+    mounted: bool  # a file system is mounted at that very folder
+    kind: str  # of the file system
+
+    @property
+    def remote(self) -> str:
+        """The kind, if others than this machine's programs can write there."""
+        return self.kind if self.kind in _REMOTE or self.kind.startswith("fuse.") else ""
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be watched; empty if it can."""
+        return "that is dumbwaiter's own mount" if self.kind == _OURS else ""
+
+
+def stand(path: str) -> Stand:
+    """Looks at a folder, through links. Raises OSError if there is none."""
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            # By mount and not by device: a folder may be mounted over another of the same file system.
+            mount, mount_above = _mount(folder), _mount(above)
+        finally:
+            os.close(above)
+        status = os.fstat(folder)
+    finally:
+        os.close(folder)
+    return Stand((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
+
+
+def _mount(descriptor: int) -> str:
+    with suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        if found := re.search(r"^mnt_id:\s*(\d+)", file.read(), re.MULTILINE):
+            return found[1]
+    return str(os.fstat(descriptor).st_dev)  # no /proc
+
+
+def _kind(mount: str) -> str:
+    with suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            before, _, after = line.decode(errors="surrogateescape").partition(" - ")
+            if before.partition(" ")[0] == mount:
+                return after.split()[0]
+    return ""

@@ -1,0 +1,79 @@
+"""Watched folders that go away and come back, or lie where they must not."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from program import Program, digest
+
+
+@contextmanager
+def lying(folder: Path, at: Path) -> Iterator[None]:
+    """A folder mounted at another, as a disk would be."""
+    if os.getuid():
+        pytest.skip("only root may mount")
+    subprocess.run(["mount", "--bind", folder, at], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", at], check=True)
+
+
+def watch(program: Program) -> dict[str, object]:
+    found: dict[str, object] = next(one for one in program.facts("status")["watches"] if one["name"] == "netease")
+    return found
+
+
+def test_t14_the_files_of_an_unmounted_disk_wait_for_it(program: Program, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program.drop.mkdir(parents=True, exist_ok=True)
+    with lying(disk, program.drop):
+        program.vendors.faults("nos.put:503%100")
+        program.start()
+        (program.drop / "film.mov").write_bytes(b"film")
+        program.until(lambda: any(job["attempts"] for job in program.facts("status")["jobs"]))
+    program.vendors.faults("")
+    program.until(lambda: watch(program)["state"] == "away")
+    assert "nothing is mounted there" in str(watch(program)["message"])
+    assert program("retry", "--all").returncode == 0
+    program.until(lambda: "is away" in str(program.facts("status")["jobs"][0]["error"]))
+    (job,) = program.facts("status")["jobs"]
+    assert job["state"] == "pending"
+    # A daemon that starts without the disk knows from the journal that there was one.
+    assert program.stop() == 0
+    program.start()
+    assert watch(program)["state"] == "away"
+    with lying(disk, program.drop):
+        program.until(lambda: program.stored() == {"film.mov": digest(b"film")})
+        assert watch(program)["state"] == "watching"
+        assert program.totals()["superseded"] == program.totals()["rejected"] == 0
+        program.kill()
+
+
+def test_t14_a_folder_that_is_meant_to_be_unmounted_is_taken_at_a_word(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    program.drop.mkdir(parents=True, exist_ok=True)
+    with lying(tmp_path / "disk", program.drop):
+        program.start()
+        (program.drop / "a").write_bytes(b"a")
+        program.until(lambda: program.totals()["done"] == 1)
+    program.until(lambda: watch(program)["state"] == "away")
+    assert program("rescan", "netease").returncode == 0
+    program.until(lambda: watch(program)["state"] == "watching")
+    program.write("b", b"b")
+    program.until(lambda: program.totals()["done"] == 2)
+
+
+@pytest.mark.parametrize("what", ["state", "cache"])
+def test_t26_own_folders_inside_a_watch_are_refused(program: Program, what: str) -> None:
+    (program.drop / "inside").mkdir(parents=True)
+    link = program.folder / "link"
+    link.symlink_to(program.drop / "inside")
+    done = program("run", environment={f"DUMBWAITER_{what.upper()}": str(link)})
+    assert done.returncode == 2
+    assert f"the {what} folder {link}" in done.stderr
