@@ -8,7 +8,14 @@ from dumbwaiter.model import Secret
 from dumbwaiter.wire.recipe import Stored
 
 
-class NosTicket(Struct, frozen=True):
+class Ticket(Struct, frozen=True):
+    """Never shows what is in it: tokens, signatures, signed addresses."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(***)"
+
+
+class NosTicket(Ticket, frozen=True):
     """A token for one object of one bucket, and the nodes that take it, best first."""
 
     bucket: str
@@ -17,7 +24,7 @@ class NosTicket(Struct, frozen=True):
     nodes: tuple[str, ...]
 
 
-class QiniuTicket(Struct, frozen=True):
+class QiniuTicket(Ticket, frozen=True):
     """A put policy's upload token, the hosts that take it (best first), and what goes along with the file."""
 
     urls: tuple[str, ...]
@@ -29,7 +36,7 @@ class QiniuTicket(Struct, frozen=True):
     own: bool = False  # the key has a random part of this job's: what has it already can only be this file
 
 
-class ImageXTicket(Struct, frozen=True):
+class ImageXTicket(Ticket, frozen=True):
     """The permission to upload one object, the hosts that take it (best first), and what commits it afterwards.
 
     `auth` and `session` were made for this object and end with it; no key of the account is here.
@@ -44,7 +51,7 @@ class ImageXTicket(Struct, frozen=True):
     multipart: str = "gateway"  # how a large file is sent: a row of the transport's table
 
 
-class OssPostTicket(Struct, frozen=True):
+class OssPostTicket(Ticket, frozen=True):
     """A form for OSS as the broker wants it filled: the bucket's address and the fields in their order, but for the file."""
 
     url: str
@@ -54,7 +61,7 @@ class OssPostTicket(Struct, frozen=True):
     facts: Mapping[str, str] = {}  # travel to the receipt, for the broker's follow-up
 
 
-class OssStsTicket(Struct, frozen=True):
+class OssStsTicket(Ticket, frozen=True):
     """Temporary credentials for OSS. Its secrets have no JSON form: it cannot be journalled."""
 
     endpoint: str  # scheme and host, without the bucket
@@ -70,7 +77,7 @@ class OssStsTicket(Struct, frozen=True):
     facts: Mapping[str, str] = {}  # travel to the receipt, for the broker's follow-up
 
 
-class CareyShopTicket(Struct, frozen=True):
+class CareyShopTicket(Ticket, frozen=True):
     """A signed form for a shop's own upload."""
 
     url: str
@@ -79,7 +86,7 @@ class CareyShopTicket(Struct, frozen=True):
     facts: Mapping[str, str] = {}  # travel to the receipt, for the broker's follow-up
 
 
-class FormTicket(Struct, frozen=True):
+class FormTicket(Ticket, frozen=True):
     """An address that takes a form, as a recipe found it."""
 
     url: str
@@ -90,7 +97,7 @@ class FormTicket(Struct, frozen=True):
     stored: Stored
 
 
-class PutTicket(Struct, frozen=True):
+class PutTicket(Ticket, frozen=True):
     """An address that takes the bytes by PUT, signed by the service that gave it."""
 
     url: str
