@@ -219,7 +219,7 @@ class Jiandaoyun(Broker):
 
 
 def _verdict(reply: Reply, what: str) -> Exception:
-    """Returns what an error means. Its code decides, not the status."""
+    """Returns what an error means. Its code decides; the status only whether a refusal is one for ever."""
     if reply.status == 429:
         return Retry("Jiandaoyun asks for fewer calls at once", after=reply.after or 1.0)
     try:
@@ -233,7 +233,7 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Blocked(f"Jiandaoyun {REFUSED[code]}{said}")
     if code == TAKEN:
         return Reject(f'Jiandaoyun takes one record a transaction: set transaction = "per-file"{said}')
-    if code in NEVER:
+    if code in NEVER and 400 <= reply.status < 500:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
         return Blocked(f"Jiandaoyun refuses the key (status {reply.status}): check api_key")

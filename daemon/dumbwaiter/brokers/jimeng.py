@@ -374,7 +374,7 @@ def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -
         return _WrongTime(time)
     if trouble.code_n in KEYS or (reply.status in {400, 401, 403} and about_keys):
         return _Refused(name)
-    if reply.status == 429 or reply.status >= 500 or trouble.code_n in TRANSIENT:
+    if reply.status == 429 or reply.status // 100 in {3, 5} or trouble.code_n in TRANSIENT:
         return Retry(words, after=reply.after)
     if action == COMMIT:
         return Reauth(words)  # another permission may do; if none is to be had, that is said next

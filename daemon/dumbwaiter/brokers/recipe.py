@@ -41,7 +41,8 @@ class Recipe(Broker):
         reply = await desk.call(self._request(ask, desk))
         answer = _answer(reply)
         found = self._options.reply.grants.find(answer)
-        grants = [self._grant(one, ask, desk) for one in (found if isinstance(found, list) else [found])]
+        now = desk.now(self._options.request.url)
+        grants = [self._grant(one, ask, now, desk) for one in (found if isinstance(found, list) else [found])]
         if not grants:
             raise Retry("the reply holds no grant")
         return grants
@@ -89,7 +90,7 @@ class Recipe(Broker):
         url = fill(asked.url, values, lambda value: quote(value, safe=""))
         return Request("grant", asked.method, url, headers, body)
 
-    def _grant(self, one: Any, ask: Ask, desk: Desk) -> Grant:
+    def _grant(self, one: Any, ask: Ask, now: float, desk: Desk) -> Grant:
         reply = self._options.reply
         url = _text(reply.url, one)
         token = _text(reply.token, one)
@@ -98,8 +99,9 @@ class Recipe(Broker):
         if url is None or not allowed(url, base=self._options.request.url, path=True):
             raise Retry("the reply holds no address to upload to")
         ticket, limits, expires_at = self._ticket(one, url, token, key, link)
-        life = self._life(one, desk) or expires_at
-        return Grant(ticket, key or self._own_key(ask), life, limits, many=self._options.many)
+        end = self._end(one, now) or expires_at
+        end = None if end is None else end - desk.skew(self._options.request.url)
+        return Grant(ticket, key or self._own_key(ask), end, limits, many=self._options.many)
 
     def _own_key(self, ask: Ask) -> str | None:
         """Returns a key for a grant whose reply names none: None if the request said nothing of the file."""
@@ -130,13 +132,13 @@ class Recipe(Broker):
             fields = {**fields, options.token_field: token}
         return FormTicket(url, fields, options.file_field, key, link, options.stored), Limits(), None
 
-    def _life(self, one: Any, desk: Desk) -> float | None:
+    def _end(self, one: Any, now: float) -> float | None:
+        """Returns when a grant ends, by the service's clock."""
         reply = self._options.reply
-        now = desk.now(self._options.request.url) - desk.skew(self._options.request.url)
         if (seconds := _number(reply.expires_in, one)) is not None:
             return now + seconds
         if (moment := _moment(reply.expires_at, one)) is not None:
-            return moment - desk.skew(self._options.request.url)
+            return moment
         return None if self._options.life is None else now + self._options.life
 
 

@@ -44,7 +44,7 @@ class Item(Struct, frozen=True):
 
 def envelope(reply: Reply) -> Envelope:
     """Reads an answer. Raises `Retry` for anything else: a proxy in front of the shop, a broken server."""
-    if reply.status >= 500 and not reply.body.lstrip().startswith(b"{"):
+    if (reply.status >= 500 or reply.status == 429) and not reply.body.lstrip().startswith(b"{"):
         raise Retry(f"the shop answers {reply.status}", after=reply.after)
     return reply.json(Envelope)
 
