@@ -8,6 +8,7 @@ import mimetypes
 import os
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant, Receipt, Stamp
 from dumbwaiter.naming import propose
+from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import FileUpload, Ranges
 
@@ -55,7 +57,8 @@ class Sender:
         async def requested(count: int) -> None:
             pass
 
-        self.http = Http(4, **clock)
+        self.http = Http(**clock)
+        self.threads = Threads(1, 4)
         self.provider = Provider("test", broker(options), self.http, requested=requested, **clock)
 
     @classmethod
@@ -67,6 +70,7 @@ class Sender:
         return cls(replace(options, **changes), path, **arguments)
 
     def close(self) -> None:
+        self.threads.close()
         self.runner.run(self.http.close())
         self.runner.close()
         os.close(self.fd)
@@ -105,27 +109,31 @@ class Sender:
         upload: FileUpload = FileUpload(
             self.fd,
             self.stamp,
-            http=self.http,
+            threads=self.threads,
             ticket=grant.ticket,
             key=grant.key,
             ask=self.ask,
             checkpoint=msgspec.json.decode(self.checkpoint, type=row.checkpoint) if self.checkpoint else None,
             sent=self.sent if self.checkpoint else 0,
             ever=self._ever,
-            parts=4,
             save=self._save,
-            call=self.provider.transfer,
+            exchange=self.provider.exchange,
+            order=self.http.order,
             now=self.provider.now,
-            confirm=lambda: self.provider.broker.confirm(grant, self.stamp.size, self.provider),
+            confirm=lambda: asyncio.run_coroutine_threadsafe(
+                self.provider.broker.confirm(grant, self.stamp.size, self.provider), self.runner.get_loop()
+            ),
         )
-        receipt = await row.send(upload)
-        await upload.finish()
+        receipt, _ = await self.threads.run(lambda: upload.run(row.send), upload.abort)
         return receipt
 
-    async def _save(self, checkpoint: str, sent: int, more: int, again: int) -> None:
+    def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
+        done: Future[None] = Future()
         self.checkpoint, self.sent = checkpoint, sent
         self.saved.append((checkpoint, sent, more, again))
         self.on_save()
+        done.set_result(None)
+        return done
 
     def restart(self) -> None:
         """Is a new process: the journal's texts are all that is left."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dumbwaiter import grants
+from dumbwaiter import grants, pace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
@@ -53,7 +53,9 @@ class Turned:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passed = 0.0
-        monkeypatch.setattr(grants, "time", SimpleNamespace(monotonic=lambda: 5000.0 + self.passed, time=self.now))
+        turned = SimpleNamespace(monotonic=lambda: 5000.0 + self.passed, time=self.now)
+        monkeypatch.setattr(grants, "time", turned)
+        monkeypatch.setattr(pace, "time", turned)
 
     def now(self) -> float:
         return NOW + self.passed
@@ -260,9 +262,12 @@ def test_requests_keep_the_vendors_pace(clock: Turned, monkeypatch: pytest.Monke
     """A second's worth at once after a rest, then one at a time; uploads are counted where the vendor does."""
     waits: list[float] = []
 
-    async def sleep(seconds: float) -> None:
+    def pass_by(seconds: float) -> None:
         waits.append(seconds)
         clock.passed += seconds
+
+    async def sleep(seconds: float) -> None:
+        pass_by(seconds)
 
     async def call(request: Request) -> Reply:
         return Reply(200)
@@ -280,13 +285,14 @@ def test_requests_keep_the_vendors_pace(clock: Turned, monkeypatch: pytest.Monke
         assert sum(waits) == pytest.approx(2.0)
         waits.clear()
         clock.passed += 100
-        piece = Request("x", "PUT", "http://x", body=FileSlice(0, 0, 1))
+        one._http = SimpleNamespace(exchange=lambda request, abort: Reply(200))  # type: ignore[assignment]
+        abort = SimpleNamespace(wait=pass_by)
         for _ in range(6):
-            await one.transfer(piece)
+            one.exchange(Request("x", "PUT", "http://x", body=FileSlice(0, 0, 1)), abort)  # type: ignore[arg-type]
         assert sum(waits) == pytest.approx(2.0)
         waits.clear()
         for _ in range(100):
-            await one.transfer(Request("x", "GET", "http://x"))
+            one.exchange(Request("x", "GET", "http://x"), abort)  # type: ignore[arg-type]
         assert waits == []
         monkeypatch.undo()
 

@@ -1,6 +1,6 @@
 """The HTTP edge, by real sockets: whatever a server does, a reply or one sentence comes of it.
 
-Each test runs three ways: a small request from the loop, a file slice by our own transport, and one by stock httpx.
+Each test runs three ways: a small request from the loop, and from a thread a file slice by our own transport and by stock httpx.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
@@ -25,8 +26,8 @@ from hypothesis import strategies as st
 
 import peer
 from dumbwaiter import http as edge
-from dumbwaiter.bulk import REPLY_MAX
-from dumbwaiter.errors import Retry
+from dumbwaiter.bulk import REPLY_MAX, Abort
+from dumbwaiter.errors import Retry, Stopped
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -51,7 +52,7 @@ class Client:
         self.http = self.runner.run(self._make(clock))
 
     async def _make(self, clock: Callable[[], float]) -> Http:
-        return Http(2, clock)
+        return Http(clock)
 
     def body(self, **changes: Any) -> bytes | FileSlice:
         if self.way == "call":
@@ -59,10 +60,12 @@ class Client:
         return FileSlice(**({"fd": self.fd, "offset": 0, "length": self.size} | changes))
 
     def request(self, url: str, **changes: Any) -> Request:
-        return Request("chunk", "POST", url, {"x-nos-token": SECRET}, **({"body": self.body()} | changes))
+        return Request("chunk", "POST", url, **({"headers": {"x-nos-token": SECRET}, "body": self.body()} | changes))
 
     def __call__(self, url: str, **changes: Any) -> Reply:
-        return self.runner.run(self.http.call(self.request(url, **changes)))
+        if self.way == "call":
+            return self.runner.run(self.http.call(self.request(url, **changes)))
+        return self.http.exchange(self.request(url, **changes), Abort())
 
     def trouble(self, url: str, **changes: Any) -> Retry:
         with pytest.raises(Retry) as raised:
@@ -442,9 +445,8 @@ def test_a_header_that_is_none_never_leaves(make: Make, way: str, value: str) ->
     seen: list[tuple[bytes, bytes]] = []
     with Peer(peer.echo(seen)) as server, structlog.testing.capture_logs() as lines:
         client = make(way)
-        request = Request("chunk", "POST", server.url, {"x-nos-token": value}, client.body())
         with pytest.raises(Retry) as raised:
-            client.runner.run(client.http.call(request))
+            client(server.url, headers={"x-nos-token": value})
     assert "s3cret" not in str(raised.value)
     assert "s3cret" not in repr(lines)
     assert seen == []
@@ -493,7 +495,7 @@ def test_a_file_that_cannot_be_read_is_trouble(make: Make, way: str, tmp_path: P
         os.close(folder)
 
 
-def test_a_cancelled_transfer_ends_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transfer_that_is_ended_ends_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "LIMITS", httpx.Timeout(60))
     arrived, gone = threading.Event(), threading.Event()
 
@@ -505,18 +507,18 @@ def test_a_cancelled_transfer_ends_at_once(make: Make, monkeypatch: pytest.Monke
 
     with Peer(watch) as server:
         client = make("own")
+        abort = Abort()
 
-        async def give_up() -> None:
-            task = asyncio.create_task(client.http.call(client.request(server.url)))
-            assert await asyncio.to_thread(arrived.wait, peer.PATIENCE)
-            started = time.monotonic()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert time.monotonic() - started < 1.5
-            assert await asyncio.to_thread(gone.wait, peer.PATIENCE)
+        def give_up() -> None:
+            assert arrived.wait(peer.PATIENCE)
+            abort()
 
-        client.runner.run(give_up())
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        with pytest.raises(Stopped):
+            client.http.exchange(client.request(server.url), abort)
+        thread.join()
+        assert gone.wait(peer.PATIENCE)
 
 
 # Answers that do harm
@@ -684,14 +686,10 @@ def test_many_at_once_do_not_disturb_each_other(make: Make, way: str) -> None:
     with Peer(peer.echo(seen)) as server:
         client = make(way, content)
 
-        async def all_of_them() -> list[Reply]:
-            return await asyncio.gather(
-                *(
-                    client.http.call(client.request(server.url, body=client.body(offset=n * 1000, length=5000)))
-                    for n in range(40)
-                )
-            )
+        def one(n: int) -> Reply:
+            return client(server.url, body=client.body(offset=n * 1000, length=5000))
 
-        assert {reply.status for reply in client.runner.run(all_of_them())} == {200}
+        with ThreadPoolExecutor(2) as threads:
+            assert {reply.status for reply in threads.map(one, range(40))} == {200}
         assert len(server.connections) <= 2
     assert sorted(body for _, body in seen) == sorted(content[n * 1000 : n * 1000 + 5000] for n in range(40))

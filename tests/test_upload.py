@@ -1,12 +1,12 @@
 """One file on its way: opening the stamped version, its digest, and the accounts of what was sent."""
 
-import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from dumbwaiter.errors import Changed, Gone, Retry
+from dumbwaiter.bulk import Abort
+from dumbwaiter.errors import Changed, Gone, JournalTrouble, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, Digest, FileUpload, Ranges, check, digest_of, open_version
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
@@ -189,13 +191,13 @@ def test_a_name_that_is_no_utf8_is_opened(tmp_path: Path) -> None:
 def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, wanted = str(film.parents[1]), stamp(film)
     assert digest_of(root, "films/film.mov", wanted) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
-    read = os.pread
+    read = os.preadv
 
-    def meanwhile(fd: int, length: int, offset: int) -> bytes:
+    def meanwhile(fd: int, buffers: list[memoryview], offset: int) -> int:
         film.write_bytes(b"9876543210!")
-        return read(fd, length, offset)
+        return read(fd, buffers, offset)
 
-    monkeypatch.setattr(os, "pread", meanwhile)
+    monkeypatch.setattr(os, "preadv", meanwhile)
     before = descriptors()
     with pytest.raises(Changed):
         digest_of(root, "films/film.mov", wanted)
@@ -203,8 +205,6 @@ def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.Monk
 
 
 # Digest
-
-pieces = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 200)), max_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -216,33 +216,22 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     os.close(fd)
 
 
-@given(fed=pieces, size=st.integers(0, 400), view=st.booleans())
-def test_the_digest_is_of_the_whole_whatever_was_fed_in_whatever_order(
-    content: int, fed: list[tuple[int, int]], size: int, view: bool
-) -> None:
+@given(ends=st.lists(st.integers(0, 400), max_size=5), size=st.integers(0, 400))
+def test_the_digest_is_of_the_whole_however_far_it_was_read_before(content: int, ends: list[int], size: int) -> None:
     whole = os.pread(content, size, 0)
     digest = Digest()
-    for offset, length in fed:
-        piece = whole[offset : offset + length]
-        digest.feed(offset, memoryview(piece) if view else piece)
+    for end in ends:
+        digest.read(content, min(end, size))
     assert digest.finish(content, size) == f"xxh3:{xxhash.xxh3_128(whole).hexdigest()}"
 
 
-def test_what_was_fed_in_order_is_not_read_again(content: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fed_is_not_read_again(content: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.pread(content, 400, 0)
     digest = Digest()
-    for offset in (0, 100, 50, 200):
-        digest.feed(offset, whole[offset : offset + 100])
-    read: list[tuple[int, int]] = []
-    real = os.pread
-
-    def noted(fd: int, length: int, offset: int) -> bytes:
-        read.append((offset, length))
-        return real(fd, length, offset)
-
-    monkeypatch.setattr(os, "pread", noted)
+    digest.feed(whole)
+    digest.feed(whole)  # it was sent a second time
+    monkeypatch.delattr(os, "preadv")
     assert digest.finish(content, 400) == f"xxh3:{xxhash.xxh3_128(whole).hexdigest()}"
-    assert read == [(300, 100)]
 
 
 def test_a_file_that_ends_early_has_no_digest(content: int) -> None:
@@ -270,6 +259,12 @@ class Point(Struct):
     offset: int
 
 
+def at_once(value: Any) -> "Future[Any]":
+    done: Future[Any] = Future()
+    done.set_result(value)
+    return done
+
+
 class Doors:
     """An upload of a file, and what came out of its doors."""
 
@@ -283,34 +278,34 @@ class Doors:
         self.upload = FileUpload(
             self.fd,
             stamp(path),
-            http=SimpleNamespace(order=lambda urls: sorted(urls)),  # type: ignore[arg-type]
+            threads=Threads(1, parts),
             ticket="ticket",
             key="key",
             ask=Ask(watch="w", path="a/film.mov", key="k", size=1, mime="video/quicktime", seed="s"),
             checkpoint=None,
             sent=sent,
             ever=ranges,
-            parts=parts,
             save=self._save,
-            call=self._call,
+            exchange=self._exchange,
+            order=sorted,
             now=lambda url: 5.0,
-            confirm=self._confirm,
+            confirm=lambda: at_once(None),
         )
+        self.slow: Future[None] | None = None  # a commit that takes its time
 
-    async def _save(self, *values: Any) -> None:
+    def _save(self, *values: Any) -> "Future[None]":
         self.saved.append(values)  # type: ignore[arg-type]
+        return self.slow or at_once(None)
 
-    async def _call(self, request: Request) -> Reply:
+    def _exchange(self, request: Request, _abort: Abort) -> Reply:
         self.called.append(request)
         return Reply(200)
-
-    async def _confirm(self) -> Receipt | None:
-        return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.upload._threads.close()
         os.close(self.fd)
 
     def send(self, offset: int, length: int) -> Awaitable[Reply]:
@@ -335,7 +330,7 @@ def test_a_piece_is_a_slice_of_the_file_and_the_last_one_holds_its_bytes(film: P
         async def read() -> list[FileSlice]:
             return [await doors.upload.read(*piece) for piece in ((0, 4), (4, 4), (8, 4), (10, 4), (0, 10))]
 
-        first, second, last, empty, whole = asyncio.run(read())
+        first, second, last, empty, whole = drive(read())
     assert [(one.offset, one.length, one.data) for one in (first, second)] == [(0, 4, None), (4, 4, None)]
     assert [(one.offset, one.length, one.data) for one in (last, empty, whole)] == [
         (8, 2, b"89"),
@@ -348,9 +343,8 @@ def test_an_empty_file_is_one_empty_piece(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.touch()
     with Doors(path) as doors:
-        piece = asyncio.run(doors.upload.read(0, 4 * MIB))
+        piece = drive(doors.upload.read(0, 4 * MIB))
         assert (piece.length, piece.data) == (0, b"")
-        assert asyncio.run(doors.upload.finish()) == f"xxh3:{xxhash.xxh3_128(b'').hexdigest()}"
 
 
 @pytest.mark.parametrize("offset", [0, 4, 8])
@@ -358,7 +352,7 @@ def test_no_piece_is_read_of_another_version(film: Path, offset: int) -> None:
     with Doors(film) as doors:
         film.write_bytes(b"another one")
         with pytest.raises(Changed):
-            asyncio.run(doors.upload.read(offset, 4))
+            drive(doors.upload.read(offset, 4))
 
 
 def test_the_last_piece_is_checked_after_it_was_read(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +360,7 @@ def test_the_last_piece_is_checked_after_it_was_read(film: Path, monkeypatch: py
     with Doors(film) as doors:
         changed_after(film, lambda: os.truncate(film, 10) or film.write_bytes(b"9876543210"), monkeypatch)
         with pytest.raises(Changed):
-            asyncio.run(doors.upload.read(8, 4))
+            drive(doors.upload.read(8, 4))
 
 
 def test_a_last_piece_of_which_less_is_there_is_refused(film: Path) -> None:
@@ -376,50 +370,103 @@ def test_a_last_piece_of_which_less_is_there_is_refused(film: Path) -> None:
         doors.upload._stamp = Stamp.of(film.stat())  # as if the stamp could not tell
         assert wanted.size == 10
         with pytest.raises(Changed, match="the file became shorter"):
-            asyncio.run(doors.upload.read(8, 4))
+            drive(doors.upload.read(8, 4))
 
 
 def test_the_end_of_a_long_last_piece_does_not_leave_when_the_file_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "long"
     path.write_bytes(bytes(HELD + 10))
     with Doors(path) as doors:
-        piece = asyncio.run(doors.upload.read(0, HELD + 10))
+        piece = drive(doors.upload.read(0, HELD + 10))
         assert piece.data is None
         assert piece.length == HELD + 10
+        assert piece.guard is not None
+        piece.guard()
         path.write_bytes(b"x" * (HELD + 10))
-
-        def taste(offset: int, data: bytes) -> None:
-            for one in piece.tastes:
-                one(offset, data)
-
-        taste(0, bytes(HELD))
         with pytest.raises(Changed):
-            taste(HELD, bytes(10))
+            piece.guard()
 
 
 def test_what_is_read_ahead_for_a_digest_is_of_this_version(film: Path) -> None:
     with Doors(film) as doors:
         into = xxhash.xxh3_64()
-        asyncio.run(doors.upload.digested(2, 5, into))
+        drive(doors.upload.digested(2, 5, into))
         assert into.digest() == xxhash.xxh3_64(b"23456").digest()
         film.write_bytes(b"another one")
         with pytest.raises(Changed):
-            asyncio.run(doors.upload.digested(2, 5, into))
+            drive(doors.upload.digested(2, 5, into))
 
 
-def test_the_digest_comes_of_what_was_sent_and_the_rest_of_the_file(film: Path) -> None:
+@pytest.mark.parametrize("size", [0, 10, HELD, HELD + 1, 5 * MIB + 3])
+def test_the_digest_is_that_of_the_whole_whatever_was_sent_when(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "film"
+    path.write_bytes(content := os.urandom(size))
+
+    async def send(upload: FileUpload) -> Receipt:
+        for offset in range(0, max(size, 1), 4 * MIB):
+            await upload.call(Request("chunk", "POST", "http://x", body=await upload.read(offset, 4 * MIB)))
+        return Receipt("key")
+
+    with Doors(path) as doors:
+        assert doors.upload.run(send)[1] == f"xxh3:{xxhash.xxh3_128(content).hexdigest()}"
+    with Doors(path, ever=(0, size)) as doors:
+        assert doors.upload.run(send)[1] == f"xxh3:{xxhash.xxh3_128(content).hexdigest()}"
+
+
+def test_a_file_that_changed_after_its_last_byte_is_another_version(film: Path) -> None:
+    async def send(upload: FileUpload) -> Receipt:
+        await upload.call(Request("chunk", "POST", "http://x", body=await upload.read(0, 10)))
+        os.truncate(film, 3)
+        return Receipt("key")
+
+    with Doors(film) as doors, pytest.raises(Changed):
+        doors.upload.run(send)
+
+
+def test_progress_waits_for_no_disk_and_an_intention_does(film: Path) -> None:
     with Doors(film) as doors:
+        doors.slow = Future()
 
-        async def send() -> str:
-            piece = await doors.upload.read(4, 4)
-            for taste in piece.tastes:
-                taste(4, b"4567")
-            return await doors.upload.finish()
+        async def progress() -> None:
+            for end in range(1, 6):
+                await doors.upload.save(Point(end), end)
 
-        assert asyncio.run(send()) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
-        film.write_bytes(b"another one")
-        with pytest.raises(Changed):
-            asyncio.run(doors.upload.finish())
+        drive(progress())
+        assert [sent for _, sent, _, _ in doors.saved] == [1]
+        doors.slow.set_result(None)
+        drive(doors.upload.save(Point(6), 6))
+        assert [sent for _, sent, _, _ in doors.saved] == [1, 6]
+
+        doors.slow = Future()
+        thread = threading.Thread(target=lambda: drive(doors.upload.save(Point(7), 6)))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        doors.slow.set_result(None)
+        thread.join()
+
+
+def test_what_was_acknowledged_is_journalled_however_it_ends(film: Path) -> None:
+    async def send(upload: FileUpload) -> Receipt:
+        doors.slow = Future()
+        for end in (1, 2, 3):
+            await upload.save(Point(end), end)
+        doors.slow.set_result(None)
+        raise Retry("the network is away")
+
+    with Doors(film) as doors:
+        with pytest.raises(Retry):
+            doors.upload.run(send)
+        assert [sent for _, sent, _, _ in doors.saved] == [1, 3]
+
+
+def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
+    with Doors(film) as doors:
+        doors.slow = Future()
+        doors.slow.set_exception(JournalTrouble("the disk is full"))
+        drive(doors.upload.save(Point(1), 1))
+        with pytest.raises(JournalTrouble):
+            drive(doors.upload.save(Point(2), 2))
 
 
 def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
@@ -434,7 +481,7 @@ def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
             await doors.upload.save(Point(6), 6)  # and now nothing
             await doors.send(6, 4)
 
-        asyncio.run(send())
+        drive(send())
         assert doors.saved == [
             ('{"offset":4}', 4, 4, 0),
             ('{"offset":6}', 6, 2, 0),
@@ -450,66 +497,90 @@ def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) 
             await doors.send(4, 6)
             await doors.upload.save(Point(10), 10)
 
-        asyncio.run(send())
+        drive(send())
         assert doors.saved == [('{"offset":10}', 10, 6, 4)]
         assert doors.upload.unsaved == 0
 
 
 def test_requests_without_a_piece_of_the_file_are_not_counted(film: Path) -> None:
     with Doors(film) as doors:
-        asyncio.run(doors.upload.call(Request("breakpoint", "GET", "http://x", body=b"0123456789")))
+        drive(doors.upload.call(Request("breakpoint", "GET", "http://x", body=b"0123456789")))
         assert doors.upload.again == 0
         assert len(doors.called) == 1
 
 
 def test_parts_run_side_by_side_and_are_noted_one_at_a_time(film: Path) -> None:
     with Doors(film, parts=3) as doors:
-        running: set[int] = set()
-        most: list[int] = []
+        meet = threading.Barrier(3)
         noted: list[tuple[int, str]] = []
-        noting = 0
+        noting = threading.Lock()
 
         async def send(number: int) -> str:
-            running.add(number)
-            most.append(len(running))
-            for _ in range(number % 4):
-                await asyncio.sleep(0)
-            running.discard(number)
+            meet.wait(10)
             return f"part {number}"
 
         async def done(number: int, result: str) -> None:
-            nonlocal noting
-            noting += 1
-            assert noting == 1
-            await asyncio.sleep(0)
-            noting -= 1
+            assert noting.acquire(blocking=False)
             noted.append((number, result))
+            noting.release()
 
-        asyncio.run(doors.upload.parts(range(20), send, done))
-        assert sorted(noted) == [(number, f"part {number}") for number in range(20)]
-        assert max(most) == 3
+        drive(doors.upload.parts(range(21), send, done))
+        assert sorted(noted) == [(number, f"part {number}") for number in range(21)]
 
 
 def test_the_first_part_that_fails_ends_the_others(film: Path) -> None:
     with Doors(film, parts=3) as doors:
         started: list[int] = []
-        ended: list[int] = []
+        meet = threading.Barrier(3)
 
-        async def send(number: int) -> None:
+        def hang(_request: Request, abort: Abort) -> Reply:
+            abort.wait(3600)
+            raise AssertionError("nobody ended it")
+
+        doors.upload._exchange = hang
+
+        async def send(number: int) -> Reply:
             started.append(number)
-            try:
-                if number == 2:
-                    raise Retry("the second part broke")
-                await asyncio.sleep(3600)
-            finally:
-                ended.append(number)
+            meet.wait(10)
+            if number == 2:
+                raise Retry("the third part broke")
+            return await doors.send(0, 1)
 
-        async def done(number: int, result: None) -> None:
+        async def done(number: int, result: Reply) -> None:
             raise AssertionError("no part was sent")
 
-        with pytest.raises(Retry, match="the second part broke"):
-            asyncio.run(doors.upload.parts(range(10), send, done))
-        assert sorted(started) == sorted(ended) == [0, 1, 2]
+        with pytest.raises(Retry, match="the third part broke"):
+            drive(doors.upload.parts(range(10), send, done))
+        assert sorted(started) == [0, 1, 2]
+        assert not doors.upload.abort.called
+
+
+def test_an_upload_that_is_ended_ends_its_parts(film: Path) -> None:
+    with Doors(film, parts=2) as doors:
+        meet = threading.Barrier(3)
+
+        def hang(_request: Request, abort: Abort) -> Reply:
+            meet.wait(10)
+            abort.wait(3600)
+            raise AssertionError("nobody ended it")
+
+        doors.upload._exchange = hang
+
+        async def send(number: int) -> Reply:
+            return await doors.send(number, 1)
+
+        async def done(number: int, result: Reply) -> None:
+            raise AssertionError("no part was sent")
+
+        def end() -> None:
+            meet.wait(10)
+            doors.upload.abort()
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(Stopped):
+            drive(doors.upload.parts(range(10), send, done))
+        thread.join()
 
 
 def test_a_check_looks_at_the_open_file_and_not_at_its_name(film: Path) -> None:

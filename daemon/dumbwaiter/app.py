@@ -348,7 +348,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         brokers = {name: broker(options) for name, options in config.provider.items()}
         journal = await stack.enter_async_context(open_journal(config, places))
-        http = Http(config.limits.transfers * config.limits.parts)
+        http = Http()
         stack.push_async_callback(http.close)
 
         async def requested(count: int) -> None:

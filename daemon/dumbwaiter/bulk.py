@@ -1,7 +1,7 @@
 """An httpx transport for bulk bytes: blocking sockets for worker threads, and file slices that Python never copies.
 
-Plain HTTP hands a slice to the kernel (`sendfile`). TLS, or a slice whose bytes are to be digested, goes through one
-reused buffer per thread. Connections are kept in a stack per origin: the last used is the first taken, in one step.
+Plain HTTP hands a slice to the kernel (`sendfile`); what is to be digested is read while the answer is on its way. TLS
+goes through one reused buffer per thread. Connections are kept in a stack per origin: the last used is the first taken, in one step.
 Every wait has a limit on silence, none on the whole: a slow peer that moves is not broken.
 """
 
@@ -12,13 +12,16 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
 
 import h11
 import httpx
+from msgspec.structs import replace
 
+from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.wire.message import FileSlice
 
@@ -27,6 +30,10 @@ REPLY_MAX = MIB  # an answer larger than this is none of a vendor's
 ANSWER = 180.0  # seconds from the last byte sent to a complete answer
 INTERIM_MAX = 16  # "100 Continue" and the like before an answer
 
+GATHER = 64 * KIB  # a body up to this is one write with its head
+
+Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
+T = TypeVar("T")
 _Origin = tuple[str, str, int]
 
 
@@ -50,30 +57,66 @@ class SliceStream(httpx.SyncByteStream):
 
 
 class Abort:
-    """Lets another thread end an exchange: its socket is shut down and its thread gets an error at once."""
+    """Ends what threads are doing: their sockets are shut down, their waits are over, and what they begin fails."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._called = False
+        self._sockets: set[socket.socket] = set()
+        self._children: list[Abort] = []
+        self._called: Future[None] = Future()
 
-    def attach(self, sock: socket.socket) -> None:
+    @property
+    def called(self) -> bool:
+        return self._called.done()
+
+    def child(self) -> "Abort":
+        """Returns one that ends with this one, and may end before."""
+        child = Abort()
         with self._lock:
-            self._socket = sock
-            if self._called:
+            self._children.append(child)
+        if self.called:
+            child()
+        return child
+
+    @contextmanager
+    def over(self, sock: socket.socket) -> Iterator[None]:
+        """Ends what is done with a socket inside `with`. Raises httpx.WriteError when it is too late to begin."""
+        with self._lock:
+            self._sockets.add(sock)
+        try:
+            if self.called:
                 raise httpx.WriteError("the transfer was ended")
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(sock)
 
-    def detach(self) -> None:
-        with self._lock:
-            self._socket = None
+    def wait(self, seconds: float) -> None:
+        """Sleeps. Raises `Stopped` when it is ended meanwhile."""
+        with suppress(TimeoutError):
+            self._called.result(seconds)
+            raise Stopped
+
+    def result(self, future: "Future[T]") -> T:
+        """Waits for a future of another thread and returns its result. Raises `Stopped` when it is ended meanwhile."""
+        either: tuple[Future[Any], ...] = (future, self._called)
+        wait(either, return_when=FIRST_COMPLETED)
+        if not future.done():
+            raise Stopped
+        return future.result()
 
     def __call__(self) -> None:
         with self._lock:
-            self._called = True
-            if self._socket is not None:
+            if self.called:
+                return
+            self._called.set_result(None)
+            for sock in self._sockets:
                 with suppress(OSError):  # it is closed already
                     # Below TLS: the thread may be inside the TLS layer's own call.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            children = list(self._children)
+        for child in children:
+            child()
 
 
 class _Short(httpx.WriteError):
@@ -106,12 +149,11 @@ class BulkTransport(httpx.BaseTransport):
         abort = request.extensions.get("abort") or Abort()
         link = self._take(origin) or self._connect(origin, limits)
         try:
-            abort.attach(link.sock)
-            response, whole = self._exchange(link, request)
+            with abort.over(link.sock):
+                response, whole = self._exchange(link, request)
         except BaseException:
             link.sock.close()
             raise
-        abort.detach()
         if whole:
             self._give(origin, link)
         else:
@@ -191,7 +233,7 @@ class BulkTransport(httpx.BaseTransport):
             if len(request.stream):
                 # h11 counts the bytes; they do not pass through it.
                 link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
-            self._send_slice(link.sock, head, piece)
+            self._send_slice(link.sock, head, piece, request.extensions.get("pace") or _freely)
         else:
             assert isinstance(request.stream, httpx.SyncByteStream)
             body = b"".join(request.stream)
@@ -201,17 +243,27 @@ class BulkTransport(httpx.BaseTransport):
         if tail:
             link.sock.sendall(tail)
 
-    def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice) -> None:
+    def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice, pace: Pace) -> None:
+        plain = not isinstance(sock, ssl.SSLSocket)
+        if piece.data is not None and len(piece.data) <= GATHER:
+            sock.sendall(b"".join((head, piece.before, *_views(piece, self._buffer()), piece.after)))
+            return
         # The head waits for the body's first segment, so that they leave as one.
-        flag = socket.MSG_MORE if piece.length and not isinstance(sock, ssl.SSLSocket) else 0
-        sock.sendall(head + piece.before, flag)
-        if piece.data is None and not piece.tastes and not isinstance(sock, ssl.SSLSocket):
-            _sendfile(sock, piece)
+        sock.sendall(head + piece.before, socket.MSG_MORE if piece.length and plain else 0)
+        if piece.data is None and plain:
+            _sendfile(sock, piece, pace)
         else:
             for view in _views(piece, self._buffer()):
-                sock.sendall(view)
+                position = 0
+                while position < len(view):
+                    count = pace(len(view) - position)
+                    sock.sendall(view[position : position + count])
+                    position += count
         if piece.after:
             sock.sendall(piece.after)
+        if piece.data is None and plain and piece.tastes:
+            for _view in _views(replace(piece, guard=None), self._buffer()):
+                pass  # each taste has had it
 
     def _buffer(self) -> memoryview:
         """One buffer a thread: large blocks from malloc cost a page fault every 4 KiB, each time."""
@@ -272,10 +324,20 @@ def _limit(sock: socket.socket, option: int, seconds: float | None) -> None:
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
 
 
-def _sendfile(sock: socket.socket, piece: FileSlice) -> None:
+def _freely(count: int) -> int:
+    return count
+
+
+def _sendfile(sock: socket.socket, piece: FileSlice, pace: Pace) -> None:
     position = piece.offset
+    last = max(position, piece.end - BUFFER) if piece.guard else piece.end
     while position < piece.end:
-        count = os.sendfile(sock.fileno(), piece.fd, position, piece.end - position)
+        if piece.guard and position >= last:
+            piece.guard()
+            last = piece.end
+        count = os.sendfile(
+            sock.fileno(), piece.fd, position, pace((last if position < last else piece.end) - position)
+        )
         if count == 0:
             raise _Short("the file became shorter while it was sent")
         position += count
@@ -295,5 +357,7 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
             raise _Short("the file became shorter while it was sent")
         for taste in piece.tastes:
             taste(position, buffer[:count])
-        yield buffer[:count]
         position += count
+        if piece.guard and position == piece.end:
+            piece.guard()
+        yield buffer[:count]

@@ -3,8 +3,8 @@
 So a broker or transport is protocol and nothing more, and runs against a sandbox or a test as it runs in the daemon.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from dumbwaiter.model import Receipt
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -52,7 +52,10 @@ class Desk(Protocol):
 
 
 class Upload(Protocol[Ticket, Point]):
-    """What a transport works with: one file, one ticket, and where an earlier attempt came to."""
+    """What a transport works with: one file, one ticket, and where an earlier attempt came to.
+
+    A transport waits for nothing else than these doors: it runs in a thread, which they block.
+    """
 
     @property
     def ticket(self) -> Ticket: ...
@@ -84,7 +87,10 @@ class Upload(Protocol[Ticket, Point]):
         ...
 
     async def save(self, point: Point, sent: int) -> None:
-        """Journals where to go on; `sent` bytes are acknowledged in all."""
+        """Journals where to go on; `sent` bytes are acknowledged in all.
+
+        Progress is journalled soon; what says no more bytes than before, as an intention does, is when this returns.
+        """
         ...
 
     async def digested(self, offset: int, length: int, into: Hash) -> None:
@@ -93,9 +99,9 @@ class Upload(Protocol[Ticket, Point]):
 
     async def parts(
         self,
-        numbers: Iterable[int],
-        send: Callable[[int], Awaitable[T]],
-        done: Callable[[int, T], Awaitable[None]],
+        numbers: Sequence[int],
+        send: Callable[[int], Coroutine[Any, Any, T]],
+        done: Callable[[int, T], Coroutine[Any, Any, None]],
     ) -> None:
         """Runs `send` for each number, several side by side, and `done` with each result, one at a time.
 

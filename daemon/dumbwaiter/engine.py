@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from hashlib import blake2b
 
@@ -38,6 +39,7 @@ from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.threads import Threads
 from dumbwaiter.transports import choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, mime_of, open_version
 
@@ -69,7 +71,7 @@ class Engine:
         self.journal = journal
         self.providers = providers
         self.http = http
-        self.parts = parts
+        self.threads = Threads(transfers, parts)
         self._places = transfers
         self.worker = worker
         self.folder_of = folder_of
@@ -85,10 +87,6 @@ class Engine:
         self._asked = False
         self._closing = False
         self.log = log.get("engine")
-
-    @property
-    def busy(self) -> int:
-        return len(self._running)
 
     def kick(self) -> None:
         """Starts a dispatch, unless one runs that will see the same."""
@@ -136,6 +134,7 @@ class Engine:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        self.threads.close()
 
     async def _attempt(self, job: Job) -> None:
         try:
@@ -189,6 +188,7 @@ class _Attempt:
         self._engine = engine
         self._journal = engine.journal
         self._clock = engine.clock
+        self._loop = asyncio.get_running_loop()
         self._job = job
         self._sent = job.sent if job.checkpoint else 0
         self._ever = Ranges()
@@ -243,8 +243,7 @@ class _Attempt:
         try:
             self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
             await self._settle_key(provider, fd)
-            upload, receipt = await self._send(provider, fd)
-            digest = await upload.finish()
+            upload, receipt, digest = await self._send(provider, fd)
         finally:
             os.close(fd)
         await self._journal.store(
@@ -317,7 +316,7 @@ class _Attempt:
                 return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
         return Reject(f'refused, by on_conflict = "refuse": {conflict}')
 
-    async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt]:
+    async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt, str]:
         job = self._job
         ask = self._ask
         grant = await self._grant(provider, ask)
@@ -326,21 +325,23 @@ class _Attempt:
         upload = FileUpload(
             fd,
             job.stamp,
-            http=self._engine.http,
+            threads=self._engine.threads,
             ticket=grant.ticket,
             key=grant.key,
             ask=ask,
             checkpoint=msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None,
             sent=self._sent,
             ever=self._ever,
-            parts=self._engine.parts,
             save=self._save,
-            call=provider.transfer,
+            exchange=provider.exchange,
+            order=self._engine.http.order,
             now=provider.now,
-            confirm=lambda: provider.broker.confirm(grant, job.size, provider),
+            confirm=lambda: asyncio.run_coroutine_threadsafe(
+                provider.broker.confirm(grant, job.size, provider), self._loop
+            ),
         )
         try:
-            return upload, await transport.send(upload)
+            return upload, *await self._engine.threads.run(lambda: upload.run(transport.send), upload.abort)
         except Reauth:
             provider.refuse(grant, replace(ask, held=self._job.key))
             raise
@@ -365,8 +366,11 @@ class _Attempt:
         await self._journal.name(self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored)
         return grant
 
-    async def _save(self, checkpoint: str, sent: int, more: int, again: int) -> None:
-        await self._journal.advance(
+    def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
+        """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
+        self._sent = sent
+        self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
+        commit = self._journal.advance(
             self._engine.worker,
             self._job.id,
             self._clock(),
@@ -375,9 +379,8 @@ class _Attempt:
             more=more,
             again=again,
         )
-        self._sent = sent
-        self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
-        self._engine.moved()
+        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._engine.moved))
+        return commit
 
     async def _follow_up(self, provider: Provider) -> None:
         """Does what is left at the vendor and catalogues the file, or puts that off."""

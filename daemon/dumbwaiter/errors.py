@@ -74,6 +74,10 @@ class Blocked(Verdict):
     """The provider refuses the account; no file of it can go on until a person acts."""
 
 
+class Stopped(Exception):
+    """The attempt is being ended from outside; what was acknowledged stays, and nothing is anybody's fault."""
+
+
 class Exit(IntEnum):
     """Exit codes of every command."""
 

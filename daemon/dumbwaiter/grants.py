@@ -14,10 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
+from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant
 from dumbwaiter.naming import shown
+from dumbwaiter.pace import Bucket
 from dumbwaiter.policy import PAUSE
 from dumbwaiter.transports import TRANSPORTS, Transport
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -42,20 +44,6 @@ class _Kept:
         return float("inf") if self.fetched_at is None else now - self.fetched_at
 
 
-class _Pace:
-    """A token bucket: so many requests a second, and a second's worth at once after a rest."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._free_at = 0.0  # when all that was taken is paid for
-
-    async def step(self) -> None:
-        now = time.monotonic()
-        self._free_at = max(self._free_at, now - 1.0) + 1.0 / self._rate
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)
-
-
 class Provider:
     """One configured provider: its broker, and the desk the broker works at (`doors.Desk`)."""
 
@@ -78,8 +66,8 @@ class Provider:
         self._clock = clock
         self._requested = requested
         self._kept: dict[str, _Kept] = {}
-        self._pace = _Pace(broker.requests)
-        self._uploads = _Pace(broker.uploads) if broker.uploads else None
+        self._pace = Bucket(broker.requests)
+        self._uploads = Bucket(broker.uploads) if broker.uploads else None
         self._spare: list[Grant] = []  # good for any file
         self._asking: list[tuple[Ask, asyncio.Future[Grant]]] = []
         self._flight: asyncio.Task[None] | None = None
@@ -87,14 +75,14 @@ class Provider:
     # The desk
 
     async def call(self, request: Request) -> Reply:
-        await self._pace.step()
+        await asyncio.sleep(self._pace.take())
         return await self._http.call(request)
 
-    async def transfer(self, request: Request) -> Reply:
-        """Sends a request of a transport, no faster than the vendor counts uploads."""
+    def exchange(self, request: Request, abort: Abort) -> Reply:
+        """Sends a request of a transport from its thread, no faster than the vendor counts uploads."""
         if self._uploads is not None and isinstance(request.body, FileSlice):
-            await self._uploads.step()
-        return await self._http.call(request)
+            abort.wait(self._uploads.take())
+        return self._http.exchange(request, abort)
 
     def now(self, url: str) -> float:
         return self._clock() + self._http.skew(url)

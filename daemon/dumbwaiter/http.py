@@ -1,4 +1,4 @@
-"""The one place that speaks HTTP. Small requests go from the loop, file slices from threads.
+"""The one place that speaks HTTP. Brokers call from the loop, transports from threads.
 
 Every network trouble leaves here as `Retry` with a sentence; a status is no trouble, it is the vendor's to read.
 Redirects are never followed: they would carry a credential along. Answers are asked for unpacked and cut off at
@@ -10,8 +10,8 @@ import os
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -19,7 +19,8 @@ import httpx
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
-from dumbwaiter.errors import Retry
+from dumbwaiter.errors import Retry, Stopped
+from dumbwaiter.pace import Bandwidth
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
@@ -31,9 +32,10 @@ HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-e
 
 
 class Http:
-    """Clients, threads and what was learned of each origin: its clock, and whether it can be reached."""
+    """Clients, and what was learned of each origin: its clock, and whether it can be reached."""
 
-    def __init__(self, transfers: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.bandwidth = Bandwidth()
         self._clock = clock
         self._log = log.get("http")
         # Two accounts at one vendor share this client: a cookie set for one must not come with the other.
@@ -41,28 +43,46 @@ class Http:
         self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=none)
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
         stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
-        self._bulk = httpx.Client(timeout=LIMITS, follow_redirects=False, transport=None if stock else BulkTransport())
-        self._threads = ThreadPoolExecutor(transfers, "bytes")
+        self._bulk = httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=none) if stock else BulkTransport()
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
 
     async def call(self, request: Request) -> Reply:
         """Sends one request and returns the complete answer, whatever its status. Raises `Retry`."""
         started = self._clock()
+        assert isinstance(request.body, bytes)
+        with self._told(request):
+            reply = await self._send(request, request.body)
+        self._note(request, reply, started)
+        return reply
+
+    def exchange(self, request: Request, abort: Abort) -> Reply:
+        """Does the same from a thread, which it blocks; the body may be a `FileSlice`, whose bytes share the bandwidth.
+
+        Raises `Stopped` once `abort` was called.
+        """
+        started = self._clock()
+        with self._told(request, abort):
+            reply = self._send_blocking(request, abort)
+        self._note(request, reply, started)
+        return reply
+
+    @contextmanager
+    def _told(self, request: Request, abort: Abort | None = None) -> Iterator[None]:
         try:
-            if isinstance(request.body, FileSlice):
-                reply = await self._send_slice(request, request.body)
-            else:
-                reply = await self._send(request, request.body)
+            yield
         # OSError: the file cannot be read. UnicodeError: a header that was given to us is none.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ExceptionGroup) as error:
+            if abort is not None and abort.called:
+                raise Stopped from None
             sentence = _sentence(error, request.url)  # the error's own text may quote a header
             self._note_failure(request.url, error)
             self._log.debug("request failed", what=request.what, error=sentence)
             raise Retry(f"{request.what}: {sentence}", void=isinstance(error, NEVER_LEFT)) from None
+
+    def _note(self, request: Request, reply: Reply, started: float) -> None:
         self._log.debug("request done", what=request.what, status=reply.status)
         self._note_clock(request.url, reply, started)
-        return reply
 
     def skew(self, url: str) -> float:
         """Returns how many seconds the clock of a server is ahead of ours, as far as its answers told."""
@@ -74,7 +94,6 @@ class Http:
         return sorted(urls, key=lambda url: self._shunned.get(_origin(url), 0.0) > now)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._bulk.close()
         await self._calls.aclose()
 
@@ -92,39 +111,32 @@ class Http:
                     raise httpx.RemoteProtocolError("the answer is too large")
         return _reply(response, bytes(content))
 
-    async def _send_slice(self, request: Request, piece: FileSlice) -> Reply:
+    def _send_blocking(self, request: Request, abort: Abort) -> Reply:
         url = httpx.URL(request.url)
         if url.scheme not in {"http", "https"} or not url.host:
             raise httpx.UnsupportedProtocol("no address of a web server")
-        abort = Abort()
-        headers = {
-            **HEADERS,
-            **request.headers,
-            "host": url.netloc.decode("ascii"),
-            "content-length": str(piece.body_length),
-        }
+        body = request.body
         prepared = httpx.Request(
             request.method,
             url,
-            headers=headers,
-            stream=SliceStream(piece),
-            extensions={"timeout": LIMITS.as_dict(), "abort": abort},
+            headers={
+                **HEADERS,
+                **request.headers,
+                "host": url.netloc.decode("ascii"),
+                **_length(request.method, body),
+            },
+            stream=SliceStream(body) if isinstance(body, FileSlice) else httpx.ByteStream(body),
+            extensions={
+                "timeout": LIMITS.as_dict(),
+                "abort": abort,
+                "pace": lambda count: self.bandwidth.take(count, abort),
+            },
         )
-        exchange = asyncio.get_running_loop().run_in_executor(self._threads, self._exchange, prepared)
-        try:
-            return await asyncio.shield(exchange)
-        except asyncio.CancelledError:
-            abort()
-            await asyncio.wait([exchange], timeout=2.0)
-            exchange.cancel()
-            if exchange.done() and not exchange.cancelled():
-                exchange.exception()
-            raise
-
-    def _exchange(self, prepared: httpx.Request) -> Reply:
-        """Runs on one of our threads. The body stays as it came, as in `_send`."""
-        response = self._bulk.send(prepared, stream=True)
-        try:
+        if isinstance(self._bulk, httpx.Client):
+            response = self._bulk.send(prepared, stream=True)
+        else:
+            response = self._bulk.handle_request(prepared)
+        try:  # the body stays as it came, as in `_send`
             return _reply(response, _limited(response.iter_raw()))
         finally:
             response.close()
@@ -142,6 +154,11 @@ class Http:
         ours = (started + self._clock()) / 2
         skew = theirs + 0.5 - ours  # "Date" has whole seconds
         self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
+
+
+def _length(method: str, body: bytes | FileSlice) -> dict[str, str]:
+    length = body.body_length if isinstance(body, FileSlice) else len(body)
+    return {} if length == 0 and method in {"GET", "HEAD", "DELETE"} else {"content-length": str(length)}
 
 
 def _limited(pieces: Iterable[bytes]) -> bytes:

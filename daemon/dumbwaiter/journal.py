@@ -6,6 +6,7 @@ checkpoint may be lost with the power, which costs one chunk.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -319,10 +320,13 @@ class Journal:
         ).first()
         return None if row is None else Holder(join(row.parent, row.name), row.digest, done=False)
 
-    async def advance(
+    def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
-    ) -> None:
-        """Notes what the server acknowledged: `sent` in all, `more` of it new, `again` bytes sent a second time."""
+    ) -> "Future[None]":
+        """Notes what the server acknowledged: `sent` in all, `more` of it new, `again` bytes sent a second time.
+
+        Any thread may call; the future has a result once it is committed.
+        """
 
         values = {"checkpoint": checkpoint, "sent": sent, "again": again, "lease_until": now + LEASE, "updated_at": now}
 
@@ -331,7 +335,7 @@ class Journal:
                 raise LostLease(f"job {id_} is no longer held by {worker}")
             self._count(connection, bytes_sent=more, bytes_resent=again)
 
-        await self._writer.call(work)
+        return self._writer.submit(work)
 
     async def delay(
         self,

@@ -1,23 +1,29 @@
-"""One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal."""
+"""One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal, for threads."""
 
-import asyncio
 import errno
 import mimetypes
 import os
-from collections.abc import Awaitable, Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import msgspec
 import xxhash
 
+from dumbwaiter.bulk import Abort
 from dumbwaiter.doors import Hash
-from dumbwaiter.errors import Changed, Gone, Retry
-from dumbwaiter.http import Http
-from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.errors import Changed, Gone, Retry, Stopped
+from dumbwaiter.model import KIB, MIB, Ask, Receipt, Stamp
+from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 HELD = 4 * MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
+FOLLOW = 4 * MIB  # how far the digest stays behind before it is worth a thread's waking
+BUFFER = 256 * KIB  # stays in the processor's cache
+LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
 # Vendors look inside; a picture with another's suffix is what it is.
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -26,7 +32,7 @@ _MAGIC = (
     (b"GIF89a", "image/gif"),
 )
 T = TypeVar("T")
-Save = Callable[[str, int, int, int], Awaitable[None]]
+Save = Callable[[str, int, int, int], "Future[None]"]
 
 
 class Ranges:
@@ -43,9 +49,14 @@ class Ranges:
         self._known = [*apart, whole]
         return sum(min(high, end) - max(low, start) for low, high in touching)
 
+    @property
+    def prefix(self) -> int:
+        """How much of the file's beginning was sent without a gap."""
+        return next((end for start, end in self._known if start == 0), 0)
+
 
 class Digest:
-    """The digest of a whole file, fed with its bytes as they pass, in any order of pieces.
+    """The digest of a whole file, read from its beginning to where its bytes were sent, as they are.
 
     XXH3 at 128 bits: faster than the memory it reads, so it may be taken of everything. It tells a touched file from
     a changed one; it proves nothing to anybody who wants to deceive.
@@ -53,22 +64,32 @@ class Digest:
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
-        self._position = 0  # all before it is in
+        self._stopped = False
+        self.position = 0  # all before it is in
 
-    def feed(self, offset: int, data: bytes | memoryview) -> None:
-        """Takes a piece; what was seen already, or does not follow on, is passed over."""
-        known = self._position - offset
-        if 0 <= known < len(data):
-            self._hash.update(memoryview(data)[known:])
-            self._position = offset + len(data)
+    def feed(self, data: bytes) -> None:
+        """Takes the whole file; a second time it is passed over."""
+        if self.position == 0:
+            self._hash.update(data)
+            self.position = len(data)
+
+    def read(self, fd: int, end: int) -> None:
+        """Reads up to `end`, or until `stop`. Raises `Changed`."""
+        buffer = memoryview(bytearray(max(0, min(BUFFER, end - self.position))))
+        while self.position < end and not self._stopped:
+            count = os.preadv(fd, [buffer[: end - self.position]], self.position)
+            if not count:
+                raise Changed("the file became shorter")
+            self._hash.update(buffer[:count])
+            self.position += count
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def finish(self, fd: int, size: int) -> str:
-        """Reads what was not fed (an earlier attempt sent it) and returns the digest."""
-        while self._position < size:
-            data = os.pread(fd, min(MIB, size - self._position), self._position)
-            if not data:
-                raise Changed("the file became shorter")
-            self.feed(self._position, data)
+        """Reads what is left of a file and returns the digest."""
+        if self.position < size:
+            self.read(fd, size)
         return f"xxh3:{self._hash.hexdigest()}"
 
 
@@ -125,25 +146,28 @@ def digest_of(root: str, path: str, stamp: Stamp) -> str:
 
 
 class FileUpload:
-    """An open file with a ticket; see `doors.Upload` for what each door promises."""
+    """An open file with a ticket; see `doors.Upload` for what each door promises.
+
+    Its doors block: the transport runs in a thread (`run`), its parts in more of them.
+    """
 
     def __init__(
         self,
         fd: int,
         stamp: Stamp,
         *,
-        http: Http,
+        threads: Threads,
         ticket: Any,
         key: str | None,
         ask: Ask,
         checkpoint: Any,
         sent: int,
         ever: Ranges,
-        parts: int,
         save: Save,
-        call: Callable[[Request], Awaitable[Reply]],
+        exchange: Callable[[Request, Abort], Reply],
+        order: Callable[[Sequence[str]], list[str]],
         now: Callable[[str], float],
-        confirm: Callable[[], Awaitable[Receipt | None]],
+        confirm: Callable[[], "Future[Receipt | None]"],
     ) -> None:
         self.ticket = ticket
         self.key = key
@@ -153,31 +177,55 @@ class FileUpload:
         self.seed = ask.seed
         self.fresh = ask.fresh
         self.checkpoint = checkpoint
-        self.confirm = confirm
+        self.abort = Abort()
         self._fd = fd
         self._stamp = stamp
-        self._http = http
+        self._threads = threads
         self._save = save
-        self._call = call
+        self._exchange = exchange
+        self._order = order
         self._now = now
-        self._parts = parts
+        self._confirm = confirm
+        self._here = threading.local()  # which part this thread sends
         self._digest = Digest()
+        self._follower: Future[None] | None = None
         self._acknowledged = sent
         self._ever = ever
+        self._counting = threading.Lock()
         self.again = 0  # bytes sent a second time since the last save
+        self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
+        self._commit: Future[None] | None = None
+        self._committed_at = 0.0
+
+    def run(self, send: Callable[[Any], Coroutine[Any, Any, Receipt]]) -> tuple[Receipt, str]:
+        """Sends the file from this thread; returns the receipt and the digest of the whole. Raises what a transport raises.
+
+        However it ends, what was acknowledged is in the journal.
+        """
+        try:
+            receipt = drive(send(self))
+            return receipt, self._finish()
+        except BaseException:
+            self._flush()
+            if self._commit is not None:
+                self._commit.result()
+            raise
+        finally:
+            self._digest.stop()
+            if self._follower is not None:
+                self._follower.exception()
+
+    # The doors
 
     async def read(self, offset: int, length: int) -> FileSlice:
-        return await asyncio.to_thread(self._read, offset, length)
-
-    def _read(self, offset: int, length: int) -> FileSlice:
         check(self._fd, self._stamp)
         end = min(offset + length, self.size)
         if end < self.size:
             # The kernel fetches the next piece while this one is on the wire.
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
-            return FileSlice(self._fd, offset, end - offset, tastes=(self._digest.feed,))
+            return FileSlice(self._fd, offset, end - offset)
         if end - offset > HELD:
-            return FileSlice(self._fd, offset, end - offset, tastes=(self._digest.feed, self._guard))
+            return FileSlice(self._fd, offset, end - offset, guard=lambda: check(self._fd, self._stamp))
         data = b""
         while len(data) < end - offset:
             piece = os.pread(self._fd, end - offset - len(data), offset + len(data))
@@ -185,41 +233,33 @@ class FileUpload:
                 raise Changed("the file became shorter")
             data += piece
         check(self._fd, self._stamp)
-        return FileSlice(self._fd, offset, len(data), data, (self._digest.feed,))
-
-    def _guard(self, offset: int, data: bytes | memoryview) -> None:
-        """Lets the last bytes of a long piece go only if the file is the version they belong to."""
-        if offset + len(data) == self.size:
-            check(self._fd, self._stamp)
-
-    def now(self, url: str) -> float:
-        return self._now(url)
+        return FileSlice(self._fd, offset, len(data), data)
 
     async def call(self, request: Request) -> Reply:
-        if isinstance(request.body, FileSlice):
-            self.again += self._ever.add(request.body.offset, request.body.end)
-        return await self._call(request)
+        body = request.body
+        if isinstance(body, FileSlice):
+            with self._counting:
+                self.again += self._ever.add(body.offset, body.end)
+                if body.length == self.size and body.data is not None:
+                    self._digest.feed(body.data)
+                else:
+                    self._follow()
+        return self._exchange(request, getattr(self._here, "abort", self.abort))
 
     async def save(self, point: Any, sent: int) -> None:
-        more, again = max(0, sent - self._acknowledged), self.again
-        await self._save(msgspec.json.encode(point).decode(), sent, more, again)
-        self._acknowledged, self.again = sent, 0
-
-    async def finish(self) -> str:
-        """Accounts for the last piece and returns the digest of the whole. Raises `Changed`."""
-        digest = await asyncio.to_thread(self._digest.finish, self._fd, self.size)
-        await asyncio.to_thread(check, self._fd, self._stamp)
-        return digest
-
-    @property
-    def unsaved(self) -> int:
-        """Bytes that the finished upload acknowledged beyond the last save."""
-        return self.size - self._acknowledged
+        progress = sent > self._acknowledged
+        self._point = (point, sent)
+        # One commit may stand for several parts, so that no part has to wait for a disk.
+        busy = self._commit is not None and not self._commit.done()
+        if busy and progress and time.monotonic() - self._committed_at < LAG:
+            return
+        if self._commit is not None:
+            self.abort.result(self._commit)
+        self._flush()
+        if not progress and self._commit is not None:
+            self.abort.result(self._commit)
 
     async def digested(self, offset: int, length: int, into: Hash) -> None:
-        await asyncio.to_thread(self._digested, offset, length, into)
-
-    def _digested(self, offset: int, length: int, into: Hash) -> None:
         check(self._fd, self._stamp)
         end = min(offset + length, self.size)
         while offset < end:
@@ -231,26 +271,80 @@ class FileUpload:
 
     async def parts(
         self,
-        numbers: Iterable[int],
-        send: Callable[[int], Awaitable[T]],
-        done: Callable[[int, T], Awaitable[None]],
+        numbers: Sequence[int],
+        send: Callable[[int], Coroutine[Any, Any, T]],
+        done: Callable[[int, T], Coroutine[Any, Any, None]],
     ) -> None:
         left = iter(numbers)
-        turn = asyncio.Lock()
+        abort = self.abort.child()
+        picking, noting = threading.Lock(), threading.Lock()
+        failures: list[BaseException] = []
 
-        async def one_after_another() -> None:
-            for number in left:
-                result = await send(number)
-                async with turn:
-                    await done(number, result)
+        def one_after_another() -> None:
+            self._here.abort = abort
+            try:
+                while not abort.called:
+                    with picking:
+                        number = next(left, None)
+                    if number is None:
+                        return
+                    result = drive(send(number))
+                    with noting:
+                        drive(done(number, result))
+            except BaseException as failure:  # noqa: BLE001 - raised again below
+                failures.append(failure)
+                abort()
+            finally:
+                del self._here.abort
 
-        tasks = [asyncio.create_task(one_after_another()) for _ in range(self._parts)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        beside = [self._threads.part(one_after_another) for _ in range(min(self._threads.parts, len(numbers)) - 1)]
+        one_after_another()
+        for other in beside:
+            other.result()
+        if failures:
+            raise failures[0]
+        if abort.called:
+            raise Stopped
+
+    async def confirm(self) -> Receipt | None:
+        return self.abort.result(self._confirm())
+
+    def now(self, url: str) -> float:
+        return self._now(url)
 
     def order(self, urls: tuple[str, ...]) -> list[str]:
-        return self._http.order(urls)
+        return self._order(urls)
+
+    # Accounts
+
+    @property
+    def unsaved(self) -> int:
+        """Bytes that the finished upload acknowledged beyond the last save."""
+        return self.size - self._acknowledged
+
+    def _flush(self) -> None:
+        """Sends what is known of the server's progress to the journal."""
+        if self._point is None:
+            return
+        (point, sent), self._point = self._point, None
+        with self._counting:
+            again, self.again = self.again, 0
+        more, self._acknowledged = max(0, sent - self._acknowledged), sent
+        self._committed_at = time.monotonic()
+        self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, again)
+
+    def _follow(self) -> None:
+        """Lets the digest come after what is being sent, in a thread of its own."""
+        if self._follower is None or self._follower.done():
+            if self._follower is not None:
+                self._follower.result()
+            end = self._ever.prefix
+            if end >= self._digest.position + FOLLOW:
+                self._follower = self._threads.digest(lambda: self._digest.read(self._fd, end))
+
+    def _finish(self) -> str:
+        if self._follower is not None:
+            self._follower.result()
+        digest = self._digest.finish(self._fd, self.size)
+        check(self._fd, self._stamp)
+        return digest

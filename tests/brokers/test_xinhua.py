@@ -37,7 +37,7 @@ class Desk:
             **{"models": [ACCOUNT["model"]], "api": urls["xinhua"], "uc": urls["uc"], "process": True, **changes},
         )
         self.runner = asyncio.Runner()
-        self.http = Http(2)
+        self.http = Http()
         self.provider: Provider
         self.restart()
 

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import qiniu as sdk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.threads import Threads
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
 from dumbwaiter.upload import FileUpload, Ranges
@@ -24,6 +26,12 @@ from program import Vendors
 ACCOUNT = ACCOUNTS["kodo"]
 BUCKET = ACCOUNT.buckets[0]
 PART = 4 * MIB
+
+
+def at_once(value: Any) -> "Future[Any]":
+    done: Future[Any] = Future()
+    done.set_result(value)
+    return done
 
 
 class Bench:
@@ -50,30 +58,26 @@ class Bench:
         return QiniuTicket(urls, upload_token(ACCOUNT, members), key, facts={"transaction": "t"})
 
     def send(self, module: Any, ticket: QiniuTicket, checkpoint: Any = None, there: Receipt | None = None) -> Receipt:
-        async def confirm() -> Receipt | None:
-            return there
-
-        async def save(text: str, _sent: int, _more: int, _again: int) -> None:
+        def save(text: str, _sent: int, _more: int, _again: int) -> "Future[None]":
             self.saved.append(msgspec.json.decode(text, type=qiniu_resumable.Point))
+            return at_once(None)
 
-        async def run() -> Receipt:
-            http = Http(8)
-            fd = os.open(self.path, os.O_RDONLY)
-            stamp = Stamp.of(os.fstat(fd))
-            ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
-            upload = FileUpload(
-                fd, stamp, http=http, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0, ever=Ranges(),
-                parts=2, save=save, call=http.call, confirm=confirm, now=lambda _: time.time(),
-            )  # fmt: skip
-            try:
-                receipt: Receipt = await module.send(upload)
-                await upload.finish()
-                return receipt
-            finally:
-                os.close(fd)
-                await http.close()
-
-        return asyncio.run(run())
+        http = Http()
+        threads = Threads(1, 2)
+        fd = os.open(self.path, os.O_RDONLY)
+        stamp = Stamp.of(os.fstat(fd))
+        ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
+        upload = FileUpload(
+            fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0,
+            ever=Ranges(), save=save, exchange=http.exchange, order=http.order, confirm=lambda: at_once(there),
+            now=lambda _: time.time(),
+        )  # fmt: skip
+        try:
+            return upload.run(module.send)[0]
+        finally:
+            os.close(fd)
+            threads.close()
+            asyncio.run(http.close())
 
     def object(self, key: str) -> bytes:
         return (

@@ -200,7 +200,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
     async def requested(_count: int) -> None:
         pass
 
-    http = Http(1)
+    http = Http()
     try:
         for one in facts or [
             {"provider": name, "taken": True, "size": 1, "key": "check.bin"} for name in config.provider

@@ -1,6 +1,6 @@
 """Every way to move a file's bytes: one row each. `choose` takes the first that fits ticket and size."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from msgspec import Struct
@@ -38,7 +38,7 @@ class Transport(Struct, frozen=True):
     """A coroutine that sends, and what it works with."""
 
     name: str
-    send: Callable[[Any], Awaitable[Receipt]]
+    send: Callable[[Any], Coroutine[Any, Any, Receipt]]
     ticket: type
     checkpoint: type
     session: bool = False  # the vendor issues no second ticket for an object: it is journalled until the end

@@ -1,0 +1,48 @@
+"""How fast: token buckets for requests and for bytes, for threads and coroutines alike. Nobody waits in here but `Bandwidth`."""
+
+import threading
+import time
+
+from dumbwaiter.bulk import Abort
+from dumbwaiter.model import KIB, MIB
+
+STEP = 4 * MIB  # bytes that may leave at once while there is no limit: how soon a new one is felt
+SHARE = 0.1  # seconds' worth of bytes that one transfer takes in its turn
+SHARE_MIN = 4 * KIB
+
+
+class Bucket:
+    """So many a second, and a second's worth at once after a rest."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free_at = 0.0  # when all that was taken is paid for
+
+    def take(self, amount: float = 1.0) -> float:
+        """Takes and returns the seconds to wait before it may be used; those who ask later wait longer."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now - 1.0) + amount / self._rate
+            return max(0.0, self._free_at - now)
+
+
+class Bandwidth:
+    """Bytes a second that all uploads share, in turns as long as each other; changed while they run."""
+
+    def __init__(self, rate: float | None = None) -> None:
+        self.set(rate)
+
+    def set(self, rate: float | None) -> None:
+        """Limits to `rate` bytes a second from now on; None is no limit."""
+        self.rate = rate
+        self._bucket = None if rate is None else Bucket(rate)
+
+    def take(self, count: int, abort: Abort) -> int:
+        """Waits for this thread's turn and returns how many of `count` bytes may leave. Raises `Stopped`."""
+        bucket, rate = self._bucket, self.rate
+        if bucket is None or rate is None:
+            return min(count, STEP)
+        count = min(count, max(SHARE_MIN, int(rate * SHARE)))
+        abort.wait(bucket.take(count))
+        return count

@@ -1,0 +1,61 @@
+"""The threads that move bytes. The loop keeps the order of things; what blocks is done here.
+
+A transport is a coroutine that waits for nothing but its doors, and the doors block: so one thread runs it from end
+to end, and between two requests of a file no other thread has to wake up.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from dumbwaiter.bulk import Abort
+
+T = TypeVar("T")
+
+PATIENCE = 2.0  # seconds for a thread to notice that its work is over
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never gives up its turn, and returns its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a transport waits for something that is no door")
+
+
+class Threads:
+    """Threads for so many files at once, each in so many parts."""
+
+    def __init__(self, transfers: int, parts: int) -> None:
+        self.parts = parts
+        self._files = ThreadPoolExecutor(transfers, "file")
+        self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
+        self._digests = ThreadPoolExecutor(transfers, "digest")
+
+    async def run(self, work: Callable[[], T], abort: Abort) -> T:
+        """Does `work` in a thread. Cancelled, it calls `abort` and waits a little for the thread to end."""
+        task = asyncio.get_running_loop().run_in_executor(self._files, work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            abort()
+            await asyncio.wait([task], timeout=PATIENCE)
+            if task.done() and not task.cancelled():
+                task.exception()
+            raise
+
+    def part(self, work: Callable[[], T]) -> "Future[T]":
+        """Does `work` beside the thread of its file."""
+        return self._parts.submit(work)
+
+    def digest(self, work: Callable[[], T]) -> "Future[T]":
+        """Does `work` that reads what others are sending."""
+        return self._digests.submit(work)
+
+    def close(self) -> None:
+        for pool in (self._files, self._parts, self._digests):
+            pool.shutdown(wait=False, cancel_futures=True)

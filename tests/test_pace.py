@@ -1,0 +1,77 @@
+"""Pace: what may go now, and what has to wait."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dumbwaiter import pace
+from dumbwaiter.bulk import Abort
+from dumbwaiter.errors import Stopped
+from dumbwaiter.model import KIB, MIB
+from dumbwaiter.pace import STEP, Bandwidth, Bucket
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+def test_a_seconds_worth_goes_at_once_after_a_rest_and_then_one_after_another(clock: Clock) -> None:
+    bucket = Bucket(10)
+    assert [bucket.take() for _ in range(10)] == pytest.approx([0.0] * 10)
+    assert [bucket.take() for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    clock.now += 0.3
+    assert bucket.take() == pytest.approx(0.1)
+    clock.now += 60
+    assert [bucket.take() for _ in range(11)] == pytest.approx([0.0] * 10 + [0.1])
+
+
+def test_without_a_limit_nobody_waits(clock: Clock) -> None:
+    bandwidth = Bandwidth()
+    assert bandwidth.take(64 * MIB, Abort()) == STEP
+    assert bandwidth.take(100, Abort()) == 100
+    assert clock.now == 1000.0
+
+
+def test_the_rate_is_kept_over_any_length_of_time(clock: Clock) -> None:
+    bandwidth = Bandwidth(1 * MIB)
+    sent = 0
+    while sent < 20 * MIB:
+        sent += bandwidth.take(4 * MIB, clock)  # type: ignore[arg-type]
+    assert clock.now - 1000.0 == pytest.approx(19.0, abs=0.2)  # the first second's worth was saved up
+
+
+def test_two_who_send_have_turns_as_long_as_each_other(clock: Clock) -> None:
+    bandwidth = Bandwidth(1 * MIB)
+    large = [bandwidth.take(100 * MIB, clock) for _ in range(50)]  # type: ignore[arg-type]
+    small = [bandwidth.take(200 * KIB, clock) for _ in range(50)]  # type: ignore[arg-type]
+    assert set(large) == set(small)
+
+
+def test_a_new_rate_holds_for_the_next_turn(clock: Clock) -> None:
+    bandwidth = Bandwidth(1 * MIB)
+    for _ in range(30):
+        bandwidth.take(MIB, clock)  # type: ignore[arg-type]
+    bandwidth.set(None)
+    before = clock.now
+    assert bandwidth.take(64 * MIB, clock) == STEP  # type: ignore[arg-type]
+    assert clock.now == before
+
+
+def test_who_waits_can_be_ended() -> None:
+    bandwidth = Bandwidth(1)
+    abort = Abort()
+    abort()
+    bandwidth.take(MIB, Clock())  # type: ignore[arg-type]
+    with pytest.raises(Stopped):
+        bandwidth.take(MIB, abort)  # 4 KiB at one byte a second
