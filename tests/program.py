@@ -24,8 +24,8 @@ PATIENCE = 60.0  # seconds until a wait has failed
 class Vendors:
     """A sandbox in a thread of its own."""
 
-    def __init__(self, data: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.sandbox = Sandbox(data, faults=faults, options=options)
+    def __init__(self, data: Path, faults: str = "", **arguments: Any) -> None:
+        self.sandbox = Sandbox(data, faults=faults, **arguments)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
         self._thread.start()
@@ -65,10 +65,11 @@ class Vendors:
 class Program:
     """One installation: configuration, state, a watched folder, and the commands."""
 
-    def __init__(self, folder: Path, faults: str = "", options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, folder: Path, faults: str = "", *, module: str = "dumbwaiter", **arguments: Any) -> None:
         self.folder = folder
+        self._program = (sys.executable, "-m", module)
         self.data = folder / "vendors"
-        self.vendors = Vendors(self.data, faults, options)
+        self.vendors = Vendors(self.data, faults, **arguments)
         self.drop = self.data / "drop/netease"
         self.state = folder / "state"
         self.mount = self.data / "mount"
@@ -102,7 +103,7 @@ class Program:
         patience: float = PATIENCE,
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "dumbwaiter", *map(os.fspath, words)],
+            [*self._program, *map(os.fspath, words)],
             env=self.environment | dict(environment or {}),
             capture_output=True,
             text=True,
@@ -121,7 +122,7 @@ class Program:
         """Starts the daemon and waits until it answers."""
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
-                [*(prefix or (sys.executable, "-m", "dumbwaiter")), "-v", "run"],
+                [*(prefix or self._program), "-v", "run"],
                 env=self.environment | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

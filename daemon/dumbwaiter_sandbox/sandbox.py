@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,8 +24,8 @@ from dumbwaiter_sandbox.gate import Gate
 from dumbwaiter_sandbox.log import RequestLog
 from dumbwaiter_sandbox.serving import HOST, Port, reserve
 from dumbwaiter_sandbox.storage import Objects, lock, open_database
-from dumbwaiter_sandbox.vendors import CATALOGUE, SECRETS, SERVICES, VENDORS
-from dumbwaiter_sandbox.world import World
+from dumbwaiter_sandbox.vendors import VENDORS, catalogue, secrets
+from dumbwaiter_sandbox.world import Vendor, World
 
 CONTROL = "sandbox"
 FOLDERS = ("sandbox", "objects", "mount")
@@ -52,16 +52,20 @@ class Sandbox:
         faults: str = "",
         options: Mapping[str, Mapping[str, Any]] | None = None,
         clock: Clock | None = None,
+        vendors: Sequence[Vendor] = VENDORS,
         print: Callable[[str], None] | None = None,  # noqa: A002 - says what it replaces
     ) -> None:
         self.data = os.path.abspath(data)
         self.port = port
         self.urls: Mapping[str, str] = {}
-        self.accounts: Mapping[str, Mapping[str, str]] = {vendor.name: vendor.accounts for vendor in VENDORS}
+        self._vendors = vendors
+        self._services = [service for vendor in vendors for service in vendor.services]
+        self._catalogue = catalogue(vendors)
+        self.accounts: Mapping[str, Mapping[str, str]] = {vendor.name: vendor.accounts for vendor in vendors}
         self._say = print or _silent
         self._clock = clock or Clock()
-        self._faults = Faults(faults, CATALOGUE)
-        self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in VENDORS}
+        self._faults = Faults(faults, self._catalogue)
+        self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in vendors}
         self.set_options(options or {})
         self._ports: dict[str, Port] = {}
         self._settling = asyncio.Lock()
@@ -73,11 +77,11 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            sockets = reserve(self.port, 1 + len(SERVICES))
+            sockets = reserve(self.port, 1 + len(self._services))
             for sock in sockets:
                 stack.callback(sock.close)
             self.port = sockets[0].getsockname()[1]
-            names = (CONTROL, *(service.name for service in SERVICES))
+            names = (CONTROL, *(service.name for service in self._services))
             self.urls = {name: f"http://{HOST}:{self.port + index}" for index, name in enumerate(names)}
             self._lay_out(stack)
             self.world = self._world(stack)
@@ -98,7 +102,7 @@ class Sandbox:
 
     async def set_faults(self, spec: str) -> None:
         """Replace the faults; ports open and close as they say. Raises ValueError."""
-        faults = Faults(spec, CATALOGUE)
+        faults = Faults(spec, self._catalogue)
         async with self._settling:
             self.world.faults = faults
             self._say(f"faults {faults.spec or 'none'}")
@@ -114,23 +118,23 @@ class Sandbox:
 
     def reset_options(self) -> None:
         """Put every switch back."""
-        self._options.update({vendor.name: vendor.options() for vendor in VENDORS})
+        self._options.update({vendor.name: vendor.options() for vendor in self._vendors})
 
     def _world(self, stack: contextlib.AsyncExitStack) -> World:
         database = open_database(self.data)
         stack.callback(database.close)
         objects = Objects(self.data, database)
-        log = RequestLog(SECRETS, self._say)
+        log = RequestLog(secrets(self._vendors), self._say)
         world = World(self.data, self._clock, database, objects, log, self._faults, self.urls, self._options)
         stack.push_async_callback(world.end)
         return world
 
     def _gates(self) -> Iterator[ASGIApp]:
-        endpoints = {name: end for vendor in VENDORS for name, end in vendor.build(self.world).items()}
-        return (Gate(self.world, service, endpoints[service.name]) for service in SERVICES)
+        endpoints = {name: end for vendor in self._vendors for name, end in vendor.build(self.world).items()}
+        return (Gate(self.world, service, endpoints[service.name]) for service in self._services)
 
     def _lay_out(self, stack: contextlib.AsyncExitStack) -> None:
-        for name in (*FOLDERS, *(os.path.join("drop", drop) for drop in _providers(self.urls))):
+        for name in (*FOLDERS, *(os.path.join("drop", drop) for drop in _providers(self._vendors, self.urls))):
             os.makedirs(os.path.join(self.data, name), exist_ok=True)
         stack.callback(os.close, lock(self.data))
         fresh = self.config_path + ".new"
@@ -138,12 +142,12 @@ class Sandbox:
             os.unlink(fresh)
         # Only the owner may read it: it holds literal secrets.
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(config(self.data, self.urls).encode())
+            file.write(config(self.data, _providers(self._vendors, self.urls)).encode())
         os.replace(fresh, self.config_path)
 
     async def _settle(self) -> None:
         """Open and close ports as the faults say."""
-        for service in SERVICES:
+        for service in self._services:
             port = self._ports[service.name]
             if self.world.faults.closes(service.name, service.kind):
                 await port.close(keep=True)
@@ -151,10 +155,10 @@ class Sandbox:
                 await port.open()
 
 
-def config(data: str, urls: Mapping[str, str]) -> str:
+def config(data: str, providers: Mapping[str, Mapping[str, object]]) -> str:
     """The text of config.toml: one provider and one watch for each that the vendors name, and a mount."""
     sections: dict[str, Mapping[str, object]] = {}
-    for name, members in _providers(urls).items():
+    for name, members in providers.items():
         sections[f"provider.{name}"] = members
         sections[f"watch.{name}"] = {
             "path": os.path.join(data, "drop", name),
@@ -194,8 +198,8 @@ def _sum(world: World) -> str:
     return f"stopped after {world.log.total} requests, {received} bytes received, {struck} faults, {len(world.objects.all())} objects"
 
 
-def _providers(urls: Mapping[str, str]) -> dict[str, Mapping[str, object]]:
-    return {name: members for vendor in VENDORS for name, members in vendor.providers(urls).items()}
+def _providers(vendors: Sequence[Vendor], urls: Mapping[str, str]) -> dict[str, Mapping[str, object]]:
+    return {name: members for vendor in vendors for name, members in vendor.providers(urls).items()}
 
 
 def _changed(options: Mapping[str, Any], vendor: str, members: object) -> Any:

@@ -1,8 +1,10 @@
 """Every vendor of the sandbox, one row each. Ports follow the order of the rows and, within one, of its services."""
 
+from collections.abc import Sequence
+
 from dumbwaiter_sandbox import careyshop, jiandaoyun, jimeng, kodo, netease, oss, presign, xinhua
 from dumbwaiter_sandbox.faults import Catalogue
-from dumbwaiter_sandbox.world import Service, Vendor
+from dumbwaiter_sandbox.world import Vendor
 
 VENDORS: tuple[Vendor, ...] = (
     netease.VENDOR,
@@ -15,26 +17,25 @@ VENDORS: tuple[Vendor, ...] = (
     xinhua.VENDOR,
 )
 
-SERVICES: tuple[Service, ...] = tuple(service for vendor in VENDORS for service in vendor.services)
 
-SECRETS: tuple[str, ...] = (
-    "authorization",
-    "cookie",
-    *(name for vendor in VENDORS for name in vendor.secrets),
-)
+def catalogue(vendors: Sequence[Vendor]) -> Catalogue:
+    """The calls and faults of all these vendors."""
+    return Catalogue(
+        calls=frozenset(label for vendor in vendors for one in vendor.services for label in one.labels(*one.calls)),
+        special=_merged(vendors),
+        deferred={place: label for vendor in vendors for place, label in vendor.deferred.items()},
+    )
 
 
-def _merged() -> dict[str, tuple[str, ...]]:
+def secrets(vendors: Sequence[Vendor]) -> tuple[str, ...]:
+    """The names of what no log may show."""
+    return ("authorization", "cookie", *(name for vendor in vendors for name in vendor.secrets))
+
+
+def _merged(vendors: Sequence[Vendor]) -> dict[str, tuple[str, ...]]:
     """Where each special fault can be had; vendors may use one word for the like."""
     places: dict[str, tuple[str, ...]] = {}
-    for vendor in VENDORS:
+    for vendor in vendors:
         for fault, calls in vendor.faults.items():
             places[fault] = places.get(fault, ()) + calls
     return places
-
-
-CATALOGUE = Catalogue(
-    calls=frozenset(label for service in SERVICES for label in service.labels(*service.calls)),
-    special=_merged(),
-    deferred={place: label for vendor in VENDORS for place, label in vendor.deferred.items()},
-)

@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter_sandbox.faults import Catalogue, Faults
-from dumbwaiter_sandbox.vendors import CATALOGUE
+from dumbwaiter_sandbox.vendors import VENDORS, catalogue
+
+CATALOGUE = catalogue(VENDORS)
 
 PUT = ("nos.put", "nos1.put")
 LAST = ("nos.put", "nos.complete", "nos1.put", "nos1.complete")

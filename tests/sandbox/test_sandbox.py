@@ -51,7 +51,7 @@ def test_the_config_is_complete_and_private(running):
 
 
 def test_a_path_is_quoted_in_the_config(running):
-    text = config('/odd "path"\n测试', running.urls)
+    text = config('/odd "path"\n测试', {})
     assert tomllib.loads(text)["mount"]["path"] == '/odd "path"\n测试/mount'
 
 
