@@ -19,7 +19,8 @@ import pytest
 from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
-from dumbwaiter import roots, watch
+from dumbwaiter import canary, roots, watch
+from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import Root, RootState, stand
@@ -39,7 +40,7 @@ def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 class Ear:
     """A watcher, and all that it said."""
 
-    def __init__(self, *roots: Root) -> None:
+    def __init__(self, *roots: Root, bird: Canary | None = None) -> None:
         self.sightings: list[Sighting] = []
         self.doubts: list[tuple[str, str]] = []
         self.changes: list[str] = []
@@ -51,6 +52,7 @@ class Ear:
             self._doubt,
             asyncio.get_running_loop(),
             lambda name: self._tell(self.changes, name),
+            bird=bird,
         )
 
     def _tell(self, where: list[Any], *what: Any) -> None:
@@ -93,8 +95,8 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(*roots: Root) -> AsyncIterator[Ear]:
-    ear = Ear(*roots)
+async def listening(*roots: Root, bird: Canary | None = None) -> AsyncIterator[Ear]:
+    ear = Ear(*roots, bird=bird)
     ear.watcher.start()
     try:
         yield ear
@@ -414,6 +416,47 @@ async def test_a_dead_reader_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
         await ear.until(lambda: bool(ear.doubts))
         assert ear.state().folders == 3
         await ear.hears(tmp_path, "deep/er/a")
+
+
+@on_loop
+async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w/deep").mkdir(parents=True)
+    monkeypatch.setattr(canary, "PATIENCE", 0.2)
+    go = threading.Event()
+    async with listening(root(tmp_path / "w"), bird=Canary(str(tmp_path / "bird"))) as ear:
+        reader = ear.watcher._reader
+        assert reader is not None
+        real = reader.handle_event
+
+        def hang(event: InotifyEvent) -> None:
+            go.wait(BOUND)
+            real(event)
+
+        monkeypatch.setattr(reader, "handle_event", hang)
+        (tmp_path / "w/lost").write_bytes(b"x")
+        async with asyncio.timeout(BOUND):
+            while ("w", "the watcher had stopped hearing") not in ear.doubts:
+                ear.watcher.check()
+                await asyncio.sleep(0.05)
+        assert ear.watcher._reader is not reader
+        monkeypatch.setattr(canary, "PATIENCE", BOUND)
+        await ear.hears(tmp_path / "w", "deep/a")
+        go.set()
+
+
+@on_loop
+async def test_a_watcher_that_hears_its_canary_is_left_alone(tmp_path: Path) -> None:
+    bird = Canary(str(tmp_path / "bird"))
+    async with listening(root(tmp_path), bird=bird) as ear:
+        reader = ear.watcher._reader
+        for number in range(3):
+            ear.watcher.check()
+            await ear.hears(tmp_path, f"{number}")
+            await ear.until(lambda: not ear.watcher.deaf_for)
+        assert ear.watcher._reader is reader
+        assert ear.doubts == []
 
 
 @on_loop

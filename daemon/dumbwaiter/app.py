@@ -16,6 +16,7 @@ from typing import Any
 
 from dumbwaiter import log, report
 from dumbwaiter.brokers import broker
+from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
 from dumbwaiter.config import RESERVED, Config
@@ -39,6 +40,7 @@ CHECK = 5.0  # between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 TIDY = 60.0
+DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
 class Pulse:
@@ -135,6 +137,7 @@ class App:
             asyncio.get_running_loop(),
             changed=self._hears_otherwise,
             ruled=self._ignore_file_changed,
+            bird=await asyncio.to_thread(Canary, os.path.join(self.places.runtime, "canary")),
         )
         await asyncio.to_thread(self.watcher.start)
         self._states = {name: state.state for name, state in self.watcher.states().items()}
@@ -142,6 +145,19 @@ class App:
             self.schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
             self.schedule.now(f"rescan {name}")
         self.schedule.every("roots", CHECK, self._check_roots)
+
+    async def stuck(self, patience: float) -> str:
+        """Returns what of the daemon does not move within so many seconds each, empty if all of it does."""
+        for name, turn in (("journal", self._ask_journal), ("engine", self.engine.turn), ("intake", self.intake.turn)):
+            try:
+                await asyncio.wait_for(turn(), patience)
+            except TimeoutError:
+                return name
+        return "watcher" if self.watcher is not None and self.watcher.deaf_for > DEAF else ""
+
+    async def _ask_journal(self) -> None:
+        with contextlib.suppress(JournalTrouble):  # an answer too: a full disk is waited out, not restarted
+            await self.journal.next_due()
 
     async def stop(self) -> None:
         if self.watcher is not None:

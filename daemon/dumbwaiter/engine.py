@@ -98,6 +98,12 @@ class Engine:
         """`kick` for the scheduler, which would skip a run while the last one goes on."""
         self.kick()
 
+    async def turn(self) -> None:
+        """Returns when due jobs have been looked for once."""
+        self.kick()
+        assert self._dispatch is not None
+        await asyncio.shield(self._dispatch)
+
     async def dispatch(self) -> None:
         """Starts due jobs while there is room, and says when the next one is due."""
         while self._asked and not self._closing:

@@ -7,8 +7,8 @@ one harmless. Looking, scanning and digesting happen in threads.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -61,6 +61,8 @@ class Intake:
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
         self._eased = asyncio.Event()
+        self._turned = asyncio.Event()
+        self._patient = 0  # waits that may be long: for the journal, for a large file
         self._scans: Counter[str] = Counter()
         self._enqueueing = 0
         self._task: asyncio.Task[None] | None = None
@@ -148,24 +150,49 @@ class Intake:
             try:
                 return await asyncio.to_thread(ask)
             except JournalTrouble as trouble:
-                self._log.error("journal in trouble", error=str(trouble))
-                await asyncio.sleep(AGAIN)
+                await self._wait_out(trouble)
+
+    async def _wait_out(self, trouble: JournalTrouble) -> None:
+        self._log.error("journal in trouble", error=str(trouble))
+        with self._taking_time():
+            await asyncio.sleep(AGAIN)
+
+    @contextmanager
+    def _taking_time(self) -> Iterator[None]:
+        self._patient += 1
+        try:
+            yield
+        finally:
+            self._patient -= 1
+
+    async def turn(self) -> None:
+        """Returns when the intake has gone once through its work, or has a reason to take longer."""
+        if self._patient:
+            return
+        self._turned.clear()
+        self._sighted.set()
+        await self._turned.wait()
 
     async def _run(self) -> None:
         while True:
-            now = time.monotonic()
-            due = self._settle.due(now)
-            for start in range(0, len(due), BATCH):
-                await self._look(due[start : start + BATCH])
-            wake = self._settle.next_wake()
-            self._sighted.clear()
-            if wake is not None:
-                wait = max(0.0, wake - time.monotonic())
-                loop = asyncio.get_running_loop()
-                handle = loop.call_later(wait, self._sighted.set)
-                await self._sighted.wait()
-                handle.cancel()
-            else:
+            try:
+                await self._pass()
+            except Exception:  # noqa: BLE001
+                # A fault of ours must not end the intake; a scan sights again what was in hand.
+                self._log.exception("intake stumbled")
+                await asyncio.sleep(AGAIN)
+
+    async def _pass(self) -> None:
+        """Looks at what is due, then waits for more."""
+        due = self._settle.due(time.monotonic())
+        for start in range(0, len(due), BATCH):
+            await self._look(due[start : start + BATCH])
+            self._turned.set()
+        wake = self._settle.next_wake()
+        self._sighted.clear()
+        self._turned.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if wake is None else max(0.0, wake - time.monotonic())):
                 await self._sighted.wait()
 
     async def _look(self, names: Sequence[tuple[str, str]]) -> None:
@@ -218,8 +245,7 @@ class Intake:
                     self._queued()
                 return
             except JournalTrouble as trouble:
-                self._log.error("journal in trouble", error=str(trouble))
-                await asyncio.sleep(AGAIN)
+                await self._wait_out(trouble)
 
     async def _same(self, file: Ready, known: Known | None) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""
@@ -229,7 +255,8 @@ class Intake:
             return False
         source = self._sources[file.watch]
         try:
-            digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
+            with self._taking_time():
+                digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:

@@ -27,6 +27,8 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from dumbwaiter import canary
+from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import Root, RootState, Stand, stand
@@ -111,6 +113,7 @@ class Watcher:
         loop: asyncio.AbstractEventLoop,
         changed: Callable[[str], None] = lambda _name: None,
         ruled: Callable[[str], None] = lambda _name: None,
+        bird: Canary | None = None,
     ) -> None:
         self._trees = [_Tree(root) for root in roots]
         self._rules = {root.name: root.rules for root in roots}
@@ -119,6 +122,8 @@ class Watcher:
         self._changed = changed
         self._ruled = ruled
         self._loop = loop
+        self._canary = bird
+        self._chirps = False  # the canary is listened to
         self._lock = threading.RLock()  # folders and reader
         self._by_descriptor: dict[WatchDescriptor, _Folder] = {}
         self._serial = 0
@@ -143,8 +148,16 @@ class Watcher:
         self._tender.start()
 
     def check(self) -> None:
-        """Has the roots looked at; returns at once."""
+        """Has the roots and the reader looked at. May block for a moment, on the disk of the canary."""
+        if self._canary is not None and self._chirps:
+            with suppress(OSError):
+                self._canary.sing()
         self._asked.set()
+
+    @property
+    def deaf_for(self) -> float:
+        """For how many seconds nothing was heard although something happened."""
+        return self._canary.silent_for() if self._canary is not None and self._chirps else 0.0
 
     def adopt(self, name: str, rules: Rules) -> None:
         """Gives a watch other rules; `doubt` follows when its folders are heard by them."""
@@ -326,12 +339,14 @@ class Watcher:
 
     def _revive(self, now: float) -> None:
         """Puts a new reader in the place of a dead one, or of the first that could not be had."""
-        if self._closing.is_set() or (self._reader is not None and self._reader.is_alive()) or now < self._revive_at:
+        hears = self._reader is not None and self._reader.is_alive() and self.deaf_for < canary.PATIENCE
+        if self._closing.is_set() or hears or now < self._revive_at:
             return
         if all(tree.root.polling for tree in self._trees):
             return
         if self._reader is not None:
             self._reader.stop()  # before there is another, as the numbers of their watches are the same
+            self._chirps = False
         try:
             reader = InotifyFD()
         except OSError as error:
@@ -345,12 +360,21 @@ class Watcher:
                 return
             reader.start()
             self._reader = reader
+            self._listen_to_canary(reader)
             self._deaf = ""
             self._by_descriptor.clear()
             for tree in self._trees:
                 tree.top = _Folder(tree, "", None)
                 tree.heard = 0
-                tree.reason = "the events of some time are lost"
+                tree.reason = "the watcher had stopped hearing" if self._started else "the watcher has begun to hear"
+
+    def _listen_to_canary(self, reader: InotifyFD) -> None:
+        if self._canary is None:
+            return
+        self._canary.rest()
+        with suppress(OSError):  # no watch is left even for it: nothing can be proved then
+            place = os.fsencode(self._canary.folder)
+            self._chirps = reader.add_callback(place, Mask(_CLOSE_WRITE), self._canary, CallbackId(0)) != -1
 
     def _tend_tree(self, tree: _Tree, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""

@@ -19,7 +19,7 @@ def notices(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def test_systemd_is_told_of_start_life_and_end(program: Program, notices: socket.socket) -> None:
-    program.start(environment={"NOTIFY_SOCKET": notices.getsockname(), "WATCHDOG_USEC": "200000"})
+    program.start(environment={"NOTIFY_SOCKET": notices.getsockname(), "WATCHDOG_USEC": "2000000"})
     assert notices.recv(4096).startswith(b"READY=1\n")
     assert notices.recv(4096) == b"WATCHDOG=1"
     assert notices.recv(4096) == b"WATCHDOG=1"

@@ -43,6 +43,8 @@ async def _run(session: Session) -> None:
         held.close()
         raise Failure(f"a daemon is already running on {places.state}")
     notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
     async with open_app(config, places) as app:
@@ -80,11 +82,13 @@ def _look_at_folders(session: Session, app: Any) -> None:
 
 
 async def _keep_alive(app: Any, notifier: Any) -> None:
-    """Tells systemd's watchdog that the loop turns and the journal answers."""
+    """Tells systemd's watchdog that everything moves: journal, engine, intake and watcher."""
     period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
     while period:
-        await app.journal.next_due()
-        notifier.notify("WATCHDOG=1")
+        if stuck := await app.stuck(period):
+            log.get("daemon").error("stuck", part=stuck)
+        else:
+            notifier.notify("WATCHDOG=1")
         await asyncio.sleep(period)
 
 

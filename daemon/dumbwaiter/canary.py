@@ -1,0 +1,48 @@
+"""A private folder in which a file is written now and then: as long as that is heard, the watcher hears.
+
+A reader that died, hangs, or lost its kernel queue is silent, and so is a folder in which nothing happens; this tells
+them apart.
+"""
+
+import os
+import threading
+import time
+
+PATIENCE = 15.0  # seconds from the song until nobody seems to hear; a full queue is read in less than one
+
+
+class Canary:
+    """Sings and listens. `sing` and `silent_for` may be called in any thread, `on_...` are for watchdog's."""
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._sung_at: float | None = None  # and not heard yet
+
+    def sing(self) -> None:
+        """Makes a sound, unless the last one is still on its way. Raises OSError."""
+        with self._lock:
+            if self._sung_at is not None:
+                return
+            self._sung_at = time.monotonic()
+        with open(os.path.join(self.folder, "song"), "wb"):
+            pass
+
+    def silent_for(self) -> float:
+        """Returns for how many seconds a sound has not been heard."""
+        sung_at = self._sung_at
+        return 0.0 if sung_at is None else time.monotonic() - sung_at
+
+    def rest(self) -> None:
+        """Forgets what was sung: another will listen."""
+        self._sung_at = None
+
+    def on_event(self, _event: object) -> None:
+        self._sung_at = None
+
+    def on_watch_deleted(self, _wd: int) -> None:
+        """Somebody removed the folder; the next song fails to be written, or is not heard."""
+
+    def on_queue_overflow(self) -> None:
+        """The watcher is told too."""

@@ -1,0 +1,125 @@
+"""From sighting to job, on a real folder and a real journal."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter import intake as module
+from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.ignore import Rules
+from dumbwaiter.intake import Intake, Source
+from dumbwaiter.journal import Journal
+from dumbwaiter.model import Sighting
+from dumbwaiter.store.database import Writer, reading, writing
+from journals import HOST, in_file
+from test_scan import make
+
+BOUND = 30.0
+
+
+def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **named: Any) -> None:
+        asyncio.run(test(*args, **named))  # type: ignore[arg-type]
+
+    return run
+
+
+@asynccontextmanager
+async def taking(folder: Path, settle: float = 0.0) -> AsyncIterator[Intake]:
+    """An intake of one watch, whose files lie in `folder`/w."""
+    (folder / "w").mkdir(exist_ok=True)
+    url = in_file(folder / "state")
+    writer, reader = Writer(writing(url)), reading(url)
+    journal = Journal(writer, HOST, reader)
+    sources = {"w": Source(str(folder / "w"), "vod", Rules(), settle)}
+    intake = Intake(sources, journal, queued=lambda: None, moved=lambda: None)
+    intake.start()
+    try:
+        yield intake
+    finally:
+        await intake.close()
+        reader.dispose()
+        writer.close()
+
+
+async def drained(intake: Intake) -> None:
+    async with asyncio.timeout(BOUND):
+        while intake.waiting:
+            await intake.turn()
+
+
+@on_loop
+async def test_a_scan_queues_what_is_there_and_the_next_but_one_passes_it_by(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a", "b/c")
+    async with taking(tmp_path) as intake:
+        folders = intake._journal.folders
+        for expected in ((0, 0), (2, 2), (2, 2)):
+            assert await intake.scan("w") >= 0.0
+            await drained(intake)
+            assert folders.surveyed("w") == expected
+        assert set(folders.known("w", "")) == {"a"}
+        assert set(folders.known("w", "b")) == {"c"}
+
+
+@on_loop
+async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKLOG", 3)
+    monkeypatch.setattr(module, "EASE", BOUND)
+    make(tmp_path / "w", *(f"{number}/a" for number in range(10)))
+    async with taking(tmp_path) as intake:
+        async with asyncio.timeout(BOUND):
+            await intake.scan("w")
+        await drained(intake)
+        assert all(intake._journal.folders.known("w", str(number)) for number in range(10))
+
+
+@on_loop
+async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        real, faults = intake._look_all, [ZeroDivisionError("a fault")]
+
+        def look_all(names: Any) -> Any:
+            if faults:
+                raise faults.pop()
+            return real(names)
+
+        monkeypatch.setattr(intake, "_look_all", look_all)
+        intake.sight([Sighting("w", "a", closed=True)])
+        async with asyncio.timeout(BOUND):
+            while faults:
+                await intake.turn()
+        await intake.scan("w")
+        await drained(intake)
+        assert set(intake._journal.folders.known("w", "")) == {"a"}
+
+
+@on_loop
+async def test_an_intake_that_waits_for_the_journal_is_not_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        waits = asyncio.Event()
+        real = intake._taking_time
+
+        def full(*_names: str) -> None:
+            raise JournalTrouble("the disk is full")
+
+        def taking_time() -> Any:
+            waits.set()
+            return real()
+
+        monkeypatch.setattr(intake._journal.folders, "known", full)
+        monkeypatch.setattr(intake, "_taking_time", taking_time)
+        intake.sight([Sighting("w", "a", closed=True)])
+        async with asyncio.timeout(BOUND):
+            await waits.wait()
+            await intake.turn()
