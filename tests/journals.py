@@ -12,6 +12,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -136,7 +137,12 @@ class Book:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.journal, name)
-        return lambda *values, **named: self._runner.run(method(*values, **named))
+
+        async def awaited(*values: Any, **named: Any) -> Any:
+            result = method(*values, **named)
+            return await (asyncio.wrap_future(result) if isinstance(result, Future) else result)
+
+        return lambda *values, **named: self._runner.run(awaited(*values, **named))
 
     def run(self, work: Callable[[Connection], Any], *, durable: bool = False) -> Any:
         return self._runner.run(self.writer.call(work, durable=durable))

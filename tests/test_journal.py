@@ -356,6 +356,42 @@ def test_a_follow_up_goes_on_from_its_note(book: Book) -> None:
     assert (job.receipt, job.error, job.attempts) == (other, None, 2)
 
 
+def test_a_file_that_was_stored_in_vain_begins_anew_in_one_commit(book: Book) -> None:
+    id_ = book.stored(now=NOW)
+    seen: list[int] = []
+    event.listen(book.engine, "commit", lambda connection: seen.append(1))
+    book.resend(WORKER, id_, NOW + 9, error="too late")
+    assert len(seen) == 1
+    (job,) = book.claim(WORKER, NOW + 9, 1)
+    assert (job.state, job.key, job.grant, job.checkpoint, job.receipt, job.digest) == (State.PENDING, *[None] * 5)
+    assert (job.sent, job.resent, job.attempts, job.error) == (0, 10, 0, "too late")
+    assert book.counters() == {"bytes_sent": 10, "bytes_resent": 10}
+
+
+def test_the_files_of_a_folder_are_told_by_what_was_noted_of_them(book: Book) -> None:
+    def catalogued(path: str, group: str, **candidate: Any) -> None:
+        id_ = book.stored(path, NOW, **candidate)
+        book.finish(WORKER, id_, NOW, receipt=Receipt(f"key of {id_}", facts={"group": group, "n": "1"}))
+
+    catalogued("a/x", "_%1")
+    catalogued("a/v", "_%1", provider="other")
+    catalogued(f"a/{RAW}", "_%1")
+    catalogued("a/y", "_%1")
+    catalogued("a/y", "_%12", version=2)
+    catalogued("a/z", "xy1")
+    catalogued("a/b/x", "_%1")
+    catalogued("b/x", "_%1")
+    assert list(book.beside("vod", "w/a/z", "group", "_%1")) == ["w/a/x", f"w/a/{RAW}"]
+    book.stored("a/z", NOW, Receipt("new z", facts={"group": "_%1"}), version=2)
+    book.stored("a/y", NOW, Receipt("new y", facts={"group": "_%12"}), version=3)
+    assert {place: one.key for place, one in book.beside("vod", "w/a/z", "group", "_%1").items()} == {
+        "w/a/x": "key of 1",
+        f"w/a/{RAW}": "key of 3",
+        "w/a/z": "new z",
+    }
+    assert book.beside("other", "w/a/z", "group", "_%1")["w/a/v"].facts == {"group": "_%1", "n": "1"}
+
+
 def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
     id_ = book.stored("a/film.mov", NOW)
     seen: list[int] = []
@@ -426,6 +462,7 @@ CALLS: dict[Event, Callable[[Book, str, int], Any]] = {
     Event.DELAY: lambda book, worker, id_: book.delay(worker, id_, NOW, due_at=1, error="e", attempts=1, from_start=True),
     Event.STORE: lambda book, worker, id_: book.store(worker, id_, NOW, receipt=Receipt("r"), digest="d", more=1, again=1),
     Event.NOTE: lambda book, worker, id_: book.note(worker, id_, NOW, receipt=Receipt("n"), due_at=1, error="e"),
+    Event.RESEND: lambda book, worker, id_: book.resend(worker, id_, NOW, error="e"),
     Event.FINISH: lambda book, worker, id_: book.finish(worker, id_, NOW, receipt=Receipt("r")),
     Event.SUPERSEDE: lambda book, worker, id_: book.supersede(worker, id_, NOW, reason=GONE),
     Event.REJECT: lambda book, worker, id_: book.reject(worker, id_, NOW, error="e"),
@@ -438,7 +475,7 @@ def everything(book: Book) -> list[Any]:
 
 @pytest.mark.parametrize("event", CALLS)
 def test_who_has_lost_his_lease_changes_nothing(book: Book, event: Event) -> None:
-    make = book.stored if event in {Event.NOTE, Event.FINISH} else book.named
+    make = book.stored if event in {Event.NOTE, Event.RESEND, Event.FINISH} else book.named
     taken, free, ended = make("a"), make("b"), make("c")
     book.release(WORKER, free)
     book.run(
@@ -606,6 +643,12 @@ def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> 
     assert "SCAN jobs" not in way
 
 
+def test_the_files_beside_one_are_found_by_the_index_of_folders(sqlite_book: Book) -> None:
+    way = plan(sqlite_book, lambda: sqlite_book.beside("vod", "w/a/b", "group", "1"))
+    assert "SEARCH entries USING INDEX entries_files (parent=?)" in way
+    assert "SEARCH jobs USING INDEX jobs_outbox (parent=?)" in way
+
+
 def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
     way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a"))
     assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way
@@ -763,6 +806,15 @@ class Machine(RuleBasedStateMachine):
 
         if (job := self._tries(Event.NOTE, worker, id_, call)) is not None:
             job.due_at, job.error, job.attempts = self.now + later, "not yet", job.attempts + 1
+            job.free()
+
+    @rule(id_=jobs, worker=workers)
+    def resends(self, id_: int, worker: str) -> None:
+        call = lambda: self.book.resend(worker, id_, self.now, error="late")  # noqa: E731
+        if (job := self._tries(Event.RESEND, worker, id_, call)) is not None:
+            job.state, job.key, job.sent, job.attempts, job.error = "pending", None, 0, 0, "late"
+            job.resent += 10
+            job.due_at = self.now
             job.free()
 
     @rule(id_=jobs, worker=workers)

@@ -19,6 +19,7 @@ DOCUMENTED = {
     "stored --note--> stored",
     "stored --delay--> stored",
     "stored --finish--> done",
+    "stored --resend--> pending",
     "stored --retry--> stored",
     "rejected --retry--> pending",
     "rejected --supersede--> superseded",
@@ -46,11 +47,13 @@ def test_only_a_person_brings_a_rejected_job_back() -> None:
     assert back == {Event.RETRY}
 
 
-def test_what_is_stored_never_becomes_unsent_again() -> None:
+def test_what_is_stored_becomes_unsent_only_when_the_remote_can_make_no_use_of_it() -> None:
     """The bytes are at the remote: from there on a job is done sooner or later, and nothing else."""
     reached = {State.STORED}
     for _ in State:
-        reached |= {to for (source, _), to in TRANSITIONS.items() if source in reached}
+        reached |= {
+            to for (source, event), to in TRANSITIONS.items() if source in reached and event is not Event.RESEND
+        }
     assert reached == {State.STORED, State.DONE}
 
 

@@ -370,7 +370,9 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         async def requested(count: int) -> None:
             await journal.count(grants_requested=count)
 
-        providers = {name: Provider(name, one, http, requested=requested) for name, one in brokers.items()}
+        providers = {
+            name: Provider(name, one, http, requested=requested, beside=journal.beside) for name, one in brokers.items()
+        }
         app = App(config, places, journal, http, providers)
         stack.push_async_callback(app.stop)
         yield app

@@ -49,6 +49,10 @@ class Broker(ABC):
         """Does what is left to do at the vendor once the file is stored; `tries` counts the earlier calls."""
         return FollowUp(receipt)
 
+    def together(self, ask: Ask) -> str | None:
+        """Names the files whose follow-ups go one after the other, each catalogued before the next begins."""
+        return None
+
     async def claim(self, entry: Entry, intend: Callable[[], Awaitable[None]], desk: Desk) -> Receipt:
         """Fetches what the vendor sells beside a stored file, at a person's word only; the result has a label.
 

@@ -3,10 +3,10 @@
 So a broker or transport is protocol and nothing more, and runs against a sandbox or a test as it runs in the daemon.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from dumbwaiter.model import Receipt
+from dumbwaiter.model import Ask, Receipt
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 Ticket = TypeVar("Ticket", covariant=True)
@@ -44,6 +44,13 @@ class Desk(Protocol):
 
     def forget(self, name: str, value: object) -> None:
         """Drops what is kept under this name, if it still is `value`: the provider refused it."""
+        ...
+
+    async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
+        """Returns, by place, what this provider has of a file's folder with this very fact.
+
+        That is what the catalog has, an older version of the file itself too, and what is stored and not catalogued.
+        """
         ...
 
     def nonce(self) -> str:

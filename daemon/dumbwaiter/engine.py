@@ -45,6 +45,7 @@ from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, mime_of, op
 
 TURN = 60.0  # seconds until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
+RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
 
 class Engine:
@@ -206,6 +207,7 @@ class _Attempt:
             key=propose(job.path),
             size=job.size,
             mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
+            place=join(job.watch, job.path),
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
         self._fresh = False  # the grant in use was asked for by this attempt
@@ -226,7 +228,8 @@ class _Attempt:
             try:
                 if self._job.state is State.PENDING:
                     await self._bring(provider)
-                await self._follow_up(provider)
+                async with provider.alone(provider.broker.together(self._ask)):
+                    await self._follow_up(provider)
             except Verdict as verdict:
                 if not await self._obey(verdict, provider):
                     return
@@ -234,18 +237,23 @@ class _Attempt:
                 provider.trouble, provider.blocked = None, False
                 return
 
-    async def _bring(self, provider: Provider) -> None:
-        """Uploads the file and journals the receipt."""
+    async def _open(self) -> int:
+        """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
         job = self._job
         root = self._engine.folder_of(job.watch)
         if root is None:
             raise Retry(f'no watch named "{job.watch}" is configured')
         try:
-            fd = await asyncio.to_thread(open_version, root, job.path, job.stamp)
+            return await asyncio.to_thread(open_version, root, job.path, job.stamp)
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._engine.away, job.watch):
                 raise Retry(away) from None  # another folder's files say nothing of this one's
             raise
+
+    async def _bring(self, provider: Provider) -> None:
+        """Uploads the file and journals the receipt."""
+        job = self._job
+        fd = await self._open()
         try:
             self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
             await self._settle_key(provider, fd)
@@ -397,6 +405,10 @@ class _Attempt:
         try:
             follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
         except (Reauth, Reject, Restart) as verdict:
+            if isinstance(verdict, Restart) and await self._is_worth_resending():
+                self._log.info("sent again", reason=str(verdict))
+                await self._journal.resend(worker, job.id, now(), error=str(verdict))
+                return
             # The file is there; what could not be learned about it is told, and no reason to wait.
             facts = {**job.receipt.facts, "follow_up": str(verdict)}
             follow = FollowUp(replace(job.receipt, facts=facts))
@@ -412,6 +424,16 @@ class _Attempt:
                 due_at=now() + follow.later,
                 error=follow.error,
             )
+
+    async def _is_worth_resending(self) -> bool:
+        """True while the file still is the version that was stored, and sending it has not cost too much already."""
+        if self._job.resent >= RESENT_MAX * self._job.size:
+            return False
+        try:
+            os.close(await self._open())
+        except Changed:
+            return False
+        return True
 
     async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
         """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""

@@ -7,8 +7,10 @@ its end, with one request in flight however many wait, and replaced only when th
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +19,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.http import Http
-from dumbwaiter.model import Ask, Grant
+from dumbwaiter.model import Ask, Grant, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.pace import Bucket
 from dumbwaiter.policy import PAUSE
@@ -44,6 +46,10 @@ class _Kept:
         return float("inf") if self.fetched_at is None else now - self.fetched_at
 
 
+async def _nothing(_provider: str, _place: str, _fact: str, _value: str) -> Mapping[str, Receipt]:
+    return {}
+
+
 class Provider:
     """One configured provider: its broker, and the desk the broker works at (`doors.Desk`)."""
 
@@ -55,6 +61,7 @@ class Provider:
         *,
         clock: Callable[[], float] = time.time,
         requested: Callable[[int], Awaitable[None]],
+        beside: Callable[[str, str, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
     ) -> None:
         self.name = name
         self.broker = broker
@@ -65,6 +72,8 @@ class Provider:
         self._http = http
         self._clock = clock
         self._requested = requested
+        self._beside = beside
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._kept: dict[str, _Kept] = {}
         self._pace = Bucket(broker.requests)
         self._uploads = Bucket(broker.uploads) if broker.uploads else None
@@ -89,6 +98,9 @@ class Provider:
 
     def skew(self, url: str) -> float:
         return self._http.skew(url)
+
+    async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
+        return await self._beside(self.name, ask.place, fact, value)
 
     def nonce(self) -> str:
         return secrets.token_hex(16)
@@ -125,6 +137,12 @@ class Provider:
             kept.flight = asyncio.create_task(renew())
             kept.flight.add_done_callback(lambda task: task.cancelled() or task.exception())
         return kept.flight
+
+    def alone(self, group: str | None) -> AbstractAsyncContextManager[None]:
+        """Waits for the others of a group (`Broker.together`) to be through."""
+        if group is None:
+            return nullcontext()
+        return self._turns.setdefault(group, asyncio.Lock())
 
     async def refresh(self) -> None:
         """Renews what is near its end, so that no upload has to wait for it."""

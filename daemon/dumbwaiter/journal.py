@@ -11,7 +11,22 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, func, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    true,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dumbwaiter.folders import Folders, Surveyed, stamp_of
@@ -19,7 +34,7 @@ from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, 
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs, mounted, surveyed
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs, mounted, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 
@@ -409,6 +424,34 @@ class Journal:
             **_FREE,
         )
 
+    async def resend(self, worker: str, id_: int, now: float, *, error: str) -> None:
+        """Begins anew with a stored file of which the remote can make no use any more: its bytes went for nothing."""
+
+        def work(connection: Connection) -> None:
+            row = self._apply(
+                connection,
+                Event.RESEND,
+                worker,
+                id_,
+                now,
+                {
+                    "key": None,
+                    "grant": None,
+                    "checkpoint": None,
+                    "receipt": None,
+                    "digest": None,
+                    "sent": 0,
+                    "resent": jobs.c.resent + jobs.c.size,
+                    "attempts": 0,
+                    "due_at": now,
+                    "error": error,
+                    **_FREE,
+                },
+            )
+            self._count(connection, bytes_resent=row.size)
+
+        await self._writer.call(work, durable=True)
+
     async def finish(
         self, worker: str, id_: int, now: float, *, receipt: Receipt, results: Sequence[Receipt] = ()
     ) -> None:
@@ -465,6 +508,40 @@ class Journal:
         connection.execute(
             _insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
         )
+
+    async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
+        """Returns, by place, what `provider` has of the folder of `place` ("WATCH/path") with this fact.
+
+        A file that is catalogued stands with that version, another one with what is stored of it.
+        """
+        told = msgspec.json.encode({fact: value}).decode()[1:-1]
+        folder = split(place)[0]
+
+        def having(column: Any) -> ColumnElement[bool]:
+            return type_coerce(column, Text).contains(told, autoescape=True)
+
+        def work(connection: Connection) -> dict[str, Receipt]:
+            stored = connection.execute(
+                select(jobs.c.name, jobs.c.receipt).where(
+                    IS_SHOWN,
+                    jobs.c.parent == folder,
+                    jobs.c.provider == provider,
+                    jobs.c.state == State.STORED,
+                    having(jobs.c.receipt),
+                )
+            )
+            found = {join(folder, row.name): msgspec.convert(row.receipt, Receipt) for row in stored}
+            catalogued = connection.execute(
+                select(entries)
+                .where(IS_CURRENT, entries.c.parent == folder, entries.c.provider == provider, having(entries.c.facts))
+                .order_by(entries.c.id)
+            )
+            return found | {
+                join(folder, row.name): Receipt(row.key, row.etag, row.url, row.verified, row.facts)
+                for row in catalogued
+            }
+
+        return await self._writer.call(work)
 
     async def amend(
         self, id_: int, now: float, facts: Mapping[str, str | None], *, unless: str = "", result: Receipt | None = None

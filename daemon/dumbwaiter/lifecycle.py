@@ -18,6 +18,7 @@ class Event(StrEnum):
     STORE = "store"  # the remote has it all
     NOTE = "note"  # a follow-up got somewhere
     FINISH = "finish"  # catalogued
+    RESEND = "resend"  # what the remote has can no longer be used: its follow-up came too late
     SUPERSEDE = "supersede"  # the file is another version now, or gone
     REJECT = "reject"  # never, as it is
     RETRY = "retry"  # a person acted
@@ -35,6 +36,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STORED, Event.DELAY): State.STORED,
     (State.STORED, Event.FINISH): State.DONE,
     (State.STORED, Event.RETRY): State.STORED,
+    (State.STORED, Event.RESEND): State.PENDING,
     (State.REJECTED, Event.RETRY): State.PENDING,
     (State.REJECTED, Event.SUPERSEDE): State.SUPERSEDED,
 }

@@ -155,6 +155,7 @@ class Ask(Struct, frozen=True):
     held: str | None = None  # the key of an earlier attempt, to be kept where a grant covers it
     named: bool = False  # `key` is settled by the watch's rules, and journalled
     fresh: bool = False  # nothing may be replaced under it
+    place: str = ""  # "WATCH/path", byte for byte as the journal has it
 
     @property
     def name(self) -> str:

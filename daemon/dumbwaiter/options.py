@@ -1,6 +1,7 @@
 """What can be said of a provider in the configuration: one struct a vendor, told apart by `broker`."""
 
 import re
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -102,7 +103,7 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
 
 
 FORBIDDEN = re.compile(r"\$[({][^)}]*[)}]")  # Qiniu would fill it in; Jiandaoyun refuses it
-BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key")
+BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key", "transaction")
 
 
 class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jiandaoyun"):
@@ -113,9 +114,9 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     api_key: Source
     app_id: str
     entry_id: str  # of the form
-    record: Literal["per-file", "none"] | None = None  # by default a record per file, once `attachment` is set
+    record: Literal["per-file", "per-folder", "none"] | None = None  # by default per-file, once `attachment` is set
     attachment: str = ""  # the field that takes the file
-    values: dict[str, str] = {}  # by field: text with {path} {name} {folder} {watch} {size} {mime} {hash} {key}
+    values: dict[str, str] = {}  # by field: text with BLANKS; a folder's record has those of its latest file
     transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
     start_workflow: bool = False  # of a new record
     start_trigger: bool = False
@@ -127,6 +128,8 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
                 raise ValueError(f"{name} must not hold text like ${{…}} or $(…): Jiandaoyun refuses it")
         if self.records != "none" and not self.attachment:
             raise ValueError('a record needs the form\'s field for files: attachment = "_widget_…"')
+        if self.records == "per-folder" and self.transaction == "per-file":
+            raise ValueError('files share a record within one transaction only: transaction = "shared"')
         for name, template in self.values.items():
             try:
                 template.format(**dict.fromkeys(BLANKS, ""))
@@ -140,9 +143,12 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
         return self.record or ("per-file" if self.attachment else "none")
 
     @property
-    def path_field(self) -> str | None:
-        """The field by which a file's record is found again, None when no value tells one path from another."""
-        return next((name for name, template in self.values.items() if "{path}" in template), None)
+    def telling(self) -> dict[str, str]:
+        """The values by which a record is found again, none when they cannot tell it from others."""
+        if self.records == "per-file":
+            return {name: template for name, template in self.values.items() if "{path}" in template}
+        shared = {name: one for name, one in self.values.items() if _blanks(one) <= {"folder", "watch", "transaction"}}
+        return shared if any("{folder}" in template for template in shared.values()) else {}
 
 
 class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="xinhua"):
@@ -171,6 +177,10 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
             raise _at("token_life", f'{self.token_life:g} seconds is no life for a token: "1s" at least, "72h" at most')
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", self.prefix):
             raise _at("prefix", "may hold letters, digits and _.- only, 100 at most")
+
+
+def _blanks(template: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
 
 
 def _at(key: str, what: str) -> ValueError:

@@ -127,13 +127,13 @@ class Jiandaoyun:
         old = "/api/v1/app/{app_id}/entry/{entry_id}/file/get_upload_token"
         routes.append(Route(old, self._call("token", self._token), methods=["POST"]))
         routes.append(Route(CALLBACK, self._called_back, methods=["POST"]))
-        return Endpoint(Starlette(routes=routes), _calls, _refuse, frozenset({"code-NNN"}))
+        return Endpoint(Starlette(routes=routes), _calls, _refuse, frozenset({"code-NNN", "lapse"}))
 
     def _call(self, name: str, answer: Callable[[Members], object]) -> Callable[[Request], Awaitable[Response]]:
         async def call(request: Request) -> Response:
             try:
                 fault = fault_of(request)
-                if fault:
+                if fault and fault.name != "lapse":
                     raise RefusedError(int(fault.name.removeprefix("code-")))
                 if request.headers.get("authorization") != f"Bearer {ACCOUNT['api_key']}":
                     raise RefusedError(8301)
@@ -144,6 +144,8 @@ class Jiandaoyun:
                         raise RefusedError(1, f"{member} is missing")
                     if members[member] != ACCOUNT[member]:
                         raise RefusedError(code)
+                if fault:
+                    self._lapse(members.get("transaction_id"))
                 told = answer(members)
             except RefusedError as error:
                 return JSONResponse({"code": error.code, "msg": str(error)}, 400)
@@ -238,6 +240,10 @@ class Jiandaoyun:
         age = None if row is None else self._world.clock.now() - row[0]
         return age if age is not None and age < self._options.transaction_life else None
 
+    def _lapse(self, transaction: object) -> None:
+        with self._database as database:
+            database.execute("UPDATE forms_transactions SET begun = 0 WHERE id = ?", (transaction,))
+
     # Records
 
     def _create(self, members: Members) -> object:
@@ -321,8 +327,8 @@ class Jiandaoyun:
         return values
 
     def _check_keys(self, keys: object, transaction: object, record: str) -> None:
-        if not isinstance(keys, list) or len(keys) > ATTACHMENTS_MAX:
-            raise RefusedError(17017, "an attachment field takes a list of at most 10 keys")
+        if not isinstance(keys, list) or len(keys) > ATTACHMENTS_MAX or len(set(map(str, keys))) < len(keys):
+            raise RefusedError(17017, "an attachment field takes a list of at most 10 keys, each once")
         if self._age(transaction) is None:
             raise RefusedError(17017, "the transaction is not known, or over")
         for key in keys:
@@ -331,6 +337,8 @@ class Jiandaoyun:
             ).fetchone()
             if row is None or row[0] != transaction:
                 raise RefusedError(17017, "the file was not uploaded in this transaction")
+            if not self._options.keys_again and row[1] == record:
+                raise RefusedError(17017, "the file has to be uploaded again to stay in its record")
             if self._options.keys_once and row[1] not in (None, record):
                 raise RefusedError(17017, "the file is in another record")
 
@@ -416,7 +424,10 @@ def _providers(urls: Mapping[str, str]) -> Mapping[str, Mapping[str, object]]:
 VENDOR = Vendor(
     name="jiandaoyun",
     services=(Service("forms", "forms", (*CALLS.values(), "callback")),),
-    faults={"code-NNN": tuple(f"forms.{call}" for call in CALLS.values())},
+    faults={
+        "code-NNN": tuple(f"forms.{call}" for call in CALLS.values()),
+        "lapse": ("forms.create", "forms.update"),  # the hour is over as the call arrives
+    },
     deferred={},
     secrets=(),
     options=JiandaoyunOptions,

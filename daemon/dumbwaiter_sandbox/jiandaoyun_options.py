@@ -15,6 +15,7 @@ class JiandaoyunOptions:
     rate: float = 0  # calls of one kind a second; 0 is no limit
     one_record: bool = False  # a transaction is good for one new record
     keys_once: bool = True  # an uploaded key goes into one record
+    keys_again: bool = True  # an update may name keys that its record has
     damaged: int = 0  # of the tokens in each answer, the first ones, whose policy nobody can read
     url_life: float = 15 * 86400  # of an attachment's address
     extra: bool = False  # unknown members everywhere

@@ -13,13 +13,13 @@ import pytest
 from dumbwaiter import config
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
-from dumbwaiter.errors import Blocked, Failure, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import Ask, FollowUp, Limits, Receipt
 from dumbwaiter.sources import Source
 from dumbwaiter.wire.message import Reply, Request
 
 T = TypeVar("T")
-ASK = Ask("w", "dir/a.txt", "dir/a.txt", 5, "text/plain", "seed")
+ASK = Ask("w", "dir/a.txt", "dir/a.txt", 5, "text/plain", "seed", place="w/dir/a.txt")
 NOW = 1_800_000_000.0
 FILE = "_widget_1"
 
@@ -30,6 +30,7 @@ class Desk:
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.catalogued: dict[str, Receipt] = {}
 
     async def call(self, request: Request) -> Reply:
         assert isinstance(request.body, bytes)
@@ -51,6 +52,10 @@ class Desk:
 
     async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         return await fetch()
+
+    async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
+        assert (ask.place, fact, value) == ("w/dir/a.txt", "transaction", "t")
+        return self.catalogued
 
     def forget(self, name: str, value: object) -> None:
         raise AssertionError
@@ -163,6 +168,7 @@ def test_what_an_error_means(reply: Reply, verdict: type[Verdict], words: str) -
 
 
 def record(key: str = "key 1", size: int = 5, **members: object) -> dict[str, object]:
+    """A record of one file. `key` ends the file's address."""
     url = f"https://files.jiandaoyun.com/{key}?e=1&token=x"
     return {"_id": "5" * 24, FILE: [{"name": "a.txt", "size": size, "mime": "text/plain", "url": url}], **members}
 
@@ -197,7 +203,8 @@ def test_an_address_that_ends_in_the_content_hash_proves_it() -> None:
 
 
 def test_the_record_of_an_older_version_is_updated() -> None:
-    desk = Desk({"data": [record("older", _widget_2="w/dir/a.txt"), record(_widget_2="another")]}, {"data": record()})
+    another = record(_widget_2="another", _id="6" * 24)
+    desk = Desk({"data": [record("older", _widget_2="w/dir/a.txt"), another]}, {"data": record()})
     follow_up(recording(), desk)
     what, body = desk.asked[1]
     assert (what, body["data_id"]) == ("data/update", "5" * 24)
@@ -217,14 +224,21 @@ def test_an_answer_without_the_attachment_is_asked_for() -> None:
 
 def test_a_record_that_does_not_show_the_file_is_told() -> None:
     with pytest.raises(Reject, match="does not show"):
-        follow_up(recording(), Desk({"data": []}, {"data": record(size=6)}))
+        follow_up(recording(), Desk({"data": []}, {"data": record(size=6)}, {"data": record(size=6)}))
 
 
 def test_nothing_is_written_when_the_hour_is_over() -> None:
     desk = Desk({"data": []})
-    with pytest.raises(Reject, match="hour"):
+    with pytest.raises(Restart, match="hour"):
         follow_up(recording(), desk, asked=str(int(NOW - 3600)))
     assert len(desk.asked) == 1
+
+
+def test_a_refusal_near_the_end_of_the_hour_is_taken_for_its_end() -> None:
+    with pytest.raises(Restart, match="hour"):
+        follow_up(recording(), Desk({"data": []}, trouble(17017)), asked=str(int(NOW - 3000)))
+    with pytest.raises(Reject, match="code 17017"):
+        follow_up(recording(), Desk({"data": []}, trouble(17017)), asked=str(int(NOW - 2900)))
 
 
 def test_a_file_that_jiandaoyun_was_not_told_of_gets_no_record() -> None:
@@ -232,6 +246,131 @@ def test_a_file_that_jiandaoyun_was_not_told_of_gets_no_record() -> None:
     with pytest.raises(Reject, match="not told"):
         follow_up(recording(), desk, callback="failed")
     assert desk.asked == []
+
+
+# One record for a folder
+
+
+def sharing(transaction: str = "{transaction}", **options: Any) -> Jiandaoyun:
+    values = {"_widget_2": "{watch}/{folder}", "_widget_3": transaction, "_widget_4": "{name}"}
+    return broker(attachment=FILE, record="per-folder", values=values, **options)
+
+
+def desk_with(catalogued: Mapping[str, str], *answers: object) -> Desk:
+    """A desk whose catalog has files, each in a record."""
+    desk = Desk(*answers)
+    desk.catalogued = {
+        f"w/dir/{name}": Receipt(f"key of {name}", facts={"record": record}) for name, record in catalogued.items()
+    }
+    return desk
+
+
+def shared(identity: str, *names: str, size: int = 5) -> dict[str, object]:
+    """A record of the folder as it is told: the addresses say nothing of the files."""
+    files = [{"name": name, "size": size, "url": "https://files.jiandaoyun.com/x?e=1"} for name in names]
+    return {"_id": identity, "_widget_2": "w/dir", "_widget_3": "t", FILE: files}
+
+
+def written(desk: Desk) -> tuple[str, str | None, list[str]]:
+    what, body = desk.asked[-1]
+    return what, body.get("data_id"), body["data"][FILE]["value"]
+
+
+def test_the_first_file_of_a_folder_makes_its_record() -> None:
+    desk = Desk({"data": []}, {"data": shared("r", "a.txt")})
+    assert follow_up(sharing(), desk).receipt.facts["record"] == "r"
+    (_, search), (what, body) = desk.asked
+    assert {one["field"]: one["value"] for one in search["filter"]["cond"]} == {
+        "_widget_2": ["w/dir"],
+        "_widget_3": ["t"],
+    }
+    assert what == "data/create"
+    assert body["transaction_id"] == "t"
+    assert body["data"] == {
+        "_widget_2": {"value": "w/dir"},
+        "_widget_3": {"value": "t"},
+        "_widget_4": {"value": "a.txt"},
+        FILE: {"value": ["key 1"]},
+    }
+
+
+def test_a_later_file_is_written_with_all_that_are_to_stay() -> None:
+    desk = desk_with({"d": "r0", "b": "r", "c": "r"}, {"data": [shared("r", "b", "c")]}, {"data": shared("r", "a.txt")})
+    desk.catalogued["w/dir/e"] = Receipt("key of e")  # got no record
+    follow_up(sharing(), desk)
+    assert written(desk) == ("data/update", "r", ["key of b", "key of c", "key 1"])
+
+
+def test_a_newer_version_takes_the_place_of_the_older_in_its_record() -> None:
+    full = {f"{number}": "r" for number in range(9)}
+    desk = desk_with({**full, "a.txt": "r", "z": "r2"}, {"data": []}, {"data": shared("r", "a.txt")})
+    follow_up(sharing(), desk)
+    assert written(desk) == ("data/update", "r", [*(f"key of {number}" for number in range(9)), "key 1"])
+
+
+def test_a_full_record_is_left_for_another() -> None:
+    desk = desk_with({f"{number}": "r" for number in range(10)}, {"data": []}, {"data": shared("r2", "a.txt")})
+    assert follow_up(sharing(), desk).receipt.facts["record"] == "r2"
+    assert written(desk) == ("data/create", None, ["key 1"])
+
+
+@pytest.mark.parametrize("refusal", [trouble(4001), trouble(17017)])
+def test_a_record_that_takes_no_more_is_left_for_another(refusal: Reply) -> None:
+    desk = desk_with({"b": "r"}, {"data": []}, refusal, {"data": shared("r2", "a.txt")})
+    assert follow_up(sharing(), desk).receipt.facts["record"] == "r2"
+    assert written(desk) == ("data/create", None, ["key 1"])
+
+
+def test_a_record_that_was_made_right_before_a_crash_is_found() -> None:
+    desk = desk_with({"b": "r"}, {"data": [shared("r", "b"), shared("r2", "a.txt")]})
+    assert follow_up(sharing(), desk).receipt.facts["record"] == "r2"
+
+
+def test_a_record_that_was_made_for_another_file_right_before_a_crash_is_joined() -> None:
+    desk = Desk({"data": [shared("r2", "b")]}, {"data": shared("r2", "b", "a.txt")})
+    desk.catalogued = {"w/dir/a.txt": Receipt("key 1"), "w/dir/b": Receipt("key of b")}
+    follow_up(sharing(), desk)
+    assert written(desk) == ("data/update", "r2", ["key of b", "key 1"])
+
+
+def test_a_record_of_files_that_nobody_here_sent_is_left_alone() -> None:
+    desk = desk_with({}, {"data": [shared("r2", "b")]}, {"data": shared("r", "a.txt")})
+    follow_up(sharing(), desk)
+    assert written(desk) == ("data/create", None, ["key 1"])
+
+
+def test_an_older_version_of_the_same_size_is_not_taken_for_this_one() -> None:
+    desk = desk_with({"a.txt": "r"}, {"data": [shared("r", "a.txt")]}, {"data": shared("r", "a.txt")})
+    follow_up(sharing(), desk)
+    assert written(desk) == ("data/update", "r", ["key 1"])
+
+
+def test_without_a_value_of_the_transaction_only_an_address_proves_a_record() -> None:
+    made = sharing(transaction="")
+    desk = Desk({"data": [shared("r", "a.txt") | {"_widget_3": ""}]}, {"data": shared("r2", "a.txt")})
+    assert follow_up(made, desk).receipt.facts["record"] == "r2"
+    found = {**shared("r"), "_widget_3": "", FILE: [{"name": "x", "size": 5, "url": "https://x/key%201"}]}
+    found[FILE][0]["url"] = "https://x/key 1?e=1"
+    assert follow_up(made, Desk({"data": [found]})).receipt.facts["record"] == "r"
+
+
+def test_many_records_that_say_the_same_are_read_page_by_page() -> None:
+    desk = Desk({"data": [shared(f"r{number}", "b") for number in range(100)]}, {"data": [shared("r", "a.txt")]})
+    assert follow_up(sharing(), desk).receipt.facts["record"] == "r"
+    assert desk.asked[1][1]["data_id"] == "r99"
+
+
+def test_the_files_of_a_folder_go_one_after_the_other() -> None:
+    assert sharing().together(ASK) == "w/dir"
+    assert recording().together(ASK) is None
+
+
+def test_records_that_cannot_be_found_again_are_warned_of() -> None:
+    assert "{folder}" in "".join(broker(attachment=FILE, record="per-folder").warnings)
+    assert "{path}" in "".join(broker(attachment=FILE).warnings)
+    assert not sharing().warnings
+    assert not recording().warnings
+    assert not broker().warnings
 
 
 TOML = """
@@ -274,7 +413,8 @@ def test_text_that_only_looks_like_it_is_taken(text: str) -> None:
         ('attachment = "a"\nvalues = { b = "{pat}" }', "blank that is not known"),
         ('attachment = "a"\nvalues = { b = "{" }', "blank that is not known"),
         ('recrd = "none"', 'did you mean "record"'),
-        ('record = "per-year"', '"per-file", "none"'),
+        ('record = "per-year"', '"per-file", "per-folder", "none"'),
+        ('attachment = "a"\nrecord = "per-folder"\ntransaction = "per-file"', 'transaction = "shared"'),
     ],
 )
 def test_a_wrong_configuration_is_told(more: str, words: str) -> None:

@@ -27,15 +27,20 @@ def options(forms: Program, vendor: str = "jiandaoyun", **switches: Any) -> None
     forms.vendors.http.put("/_sandbox/options", json={vendor: switches}).raise_for_status()
 
 
-def records(forms: Program) -> dict[str, Any]:
-    """Returns the records of the form by path; a path that stands twice is an error."""
+def listed(forms: Program) -> Any:
+    """Returns the records of the form."""
     reply = httpx.post(
         f"{forms.vendors.sandbox.urls['forms']}/api/v5/app/entry/data/list",
         headers={"authorization": f"Bearer {ACCOUNT['api_key']}"},
         json={"app_id": ACCOUNT["app_id"], "entry_id": ACCOUNT["entry_id"], "limit": 100},
         trust_env=False,
     )
-    found = reply.json()["data"]
+    return reply.json()["data"]
+
+
+def records(forms: Program) -> dict[str, Any]:
+    """Returns the records of the form by path; a path that stands twice is an error."""
+    found = listed(forms)
     by_path = {record[PATH]: record for record in found}
     assert len(by_path) == len(found)
     return by_path
@@ -136,6 +141,77 @@ def test_a_transaction_that_ends_on_the_way_is_replaced_and_no_part_goes_twice(f
     assert sent(forms) - 40 * MIB <= 4 * PART
 
 
+def entry(forms: Program) -> Any:
+    (only,) = forms.facts("ls")
+    return only
+
+
+def stored_and_held(forms: Program, name: str, size: int) -> str:
+    """Drops a file and returns once it is stored and its record cannot be written yet."""
+    options(forms, tokens=1)  # the daemon's own clock stays: it would try what is left of the old transaction
+    forms.vendors.faults("forms.create:code-9007")
+    forms.start()
+    wanted = drop(forms, name, size)
+    forms.until(lambda: forms.vendors.log("create"))
+    return wanted
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("size", [1000, PART + 1])
+def test_a_file_whose_hour_is_over_before_its_record_is_sent_again(forms: Program, killed: bool, size: int) -> None:
+    wanted = stored_and_held(forms, "a.bin", size)
+    if killed:
+        forms.kill()
+    forms.vendors.advance(3600)
+    forms.vendors.faults("")
+    if killed:
+        forms.start()
+    forms("retry", "--all")
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.bin"]) == wanted
+    assert forms.objects() == [wanted, wanted]
+    assert "follow_up" not in entry(forms)["facts"]
+    assert (forms.totals()["bytes_sent"], forms.totals()["bytes_resent"]) == (2 * size, size)
+
+
+def test_a_file_whose_hours_all_end_too_soon_is_sent_three_times_and_kept(forms: Program) -> None:
+    options(forms, tokens=1, transaction_life=3600)
+    forms.vendors.faults("forms.list:502")  # the search before a record is written
+    forms.start()
+    wanted = drop(forms, "a.txt", 1000)
+    for number in range(1, 4):
+        forms.until(lambda number=number: len(forms.vendors.log("form")) == number and forms.vendors.log("list"))
+        forms.vendors.advance(3600)
+        forms.vendors.faults("" if number == 3 else f"forms.list:502@{2}x1000")
+        forms("retry", "--all")
+    assert forms("wait").returncode == 0
+    assert "the hour in which a record could take the file is over" in entry(forms)["facts"]["follow_up"]
+    assert forms.objects() == [wanted] * 3
+    assert records(forms) == {}
+    assert forms.totals()["bytes_resent"] == 2000
+
+
+def test_a_file_that_is_gone_when_its_hour_is_over_stays_in_the_catalog(forms: Program) -> None:
+    wanted = stored_and_held(forms, "a.txt", 1000)
+    (forms.drop / "a.txt").unlink()
+    forms.vendors.advance(3600)
+    forms.vendors.faults("")
+    forms("retry", "--all")
+    assert forms("wait").returncode == 0
+    assert "hour" in entry(forms)["facts"]["follow_up"]
+    assert forms.objects() == [wanted]
+
+
+def test_a_record_that_the_form_refuses_is_told_and_the_file_kept(forms: Program) -> None:
+    forms.vendors.faults("forms.create:code-17017")
+    forms.start()
+    wanted = drop(forms, "a.txt", 1000)
+    assert forms("wait").returncode == 0
+    assert "Jiandaoyun refuses data/create (code 17017" in entry(forms)["facts"]["follow_up"]
+    assert forms.stored() == {"a.txt": wanted}
+    assert len(forms.vendors.log("form")) == 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -210,6 +286,120 @@ def test_the_key_never_reaches_another_host(forms: Program) -> None:
     secret = ACCOUNT["api_key"].encode()
     assert not any(secret in path.read_bytes() for path in journal if path.is_file())
     assert secret not in forms.log.read_bytes()
+
+
+# One record for a folder
+
+
+@pytest.fixture
+def folders(forms: Program) -> Program:
+    """Records hold folders, and say which and of what transaction."""
+    told = forms.config.read_text()
+    for old, new in {"per-file": "per-folder", "{path}": "{watch}/{folder}", "{hash}": "{transaction}"}.items():
+        assert f'"{old}"' in told
+        told = told.replace(f'"{old}"', f'"{new}"')
+    forms.config.write_text(told)
+    return forms
+
+
+def attachments(forms: Program) -> list[tuple[str, dict[str, str]]]:
+    """Returns of each record the folder, and the digests of its files by name; a name that stands twice is an error."""
+    found = []
+    for record in listed(forms):
+        files = [(one["name"], digest(httpx.get(one["url"], trust_env=False).content)) for one in record[ATTACHMENT]]
+        assert len(dict(files)) == len(files)
+        found.append((record[PATH].removeprefix("jiandaoyun/"), dict(files)))
+    return found
+
+
+def by_folder(wanted: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Returns the records that hold these files, one for each folder."""
+    folders: dict[str, dict[str, str]] = {}
+    for path, content in wanted.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = content
+    return sorted(folders.items())
+
+
+def test_twelve_files_in_two_folders_at_once_are_two_records(folders: Program) -> None:
+    wanted = {f"{dir_}/文件 {n}.bin": drop(folders, f"{dir_}/文件 {n}.bin", 100, n) for n in range(6) for dir_ in "ab"}
+    folders.start()
+    assert folders("wait").returncode == 0
+    assert sorted(attachments(folders)) == by_folder(wanted)
+    assert len(folders.vendors.log("token")) == 1
+    named = {one["facts"]["record"]: one["path"].rpartition("/")[0] for one in folders.facts("ls")}
+    assert named == {one["_id"]: one[PATH].removeprefix("jiandaoyun/") for one in listed(folders)}
+
+
+def test_a_folder_of_more_files_than_a_field_takes_has_another_record(folders: Program) -> None:
+    wanted = {f"a/{number}.bin": drop(folders, f"a/{number}.bin", 100, number) for number in range(23)}
+    folders.start()
+    assert folders("wait").returncode == 0
+    found = [files for _, files in attachments(folders)]
+    assert sorted(map(len, found)) == [3, 10, 10]
+    assert {f"a/{name}": content for files in found for name, content in files.items()} == wanted
+
+
+def test_another_version_of_a_file_takes_its_place_among_the_others(folders: Program) -> None:
+    wanted = {f"a/{number}.bin": drop(folders, f"a/{number}.bin", 100, number) for number in range(3)}
+    folders.start()
+    assert folders("wait").returncode == 0
+    wanted["a/1.bin"] = drop(folders, "a/1.bin", 100, 77)
+    folders.until(lambda: attachments(folders) == by_folder(wanted))
+
+
+def test_a_new_transaction_has_a_record_of_its_own_and_the_old_one_stays(folders: Program) -> None:
+    first = drop(folders, "a/1.bin", 100, 1)
+    folders.start()
+    assert folders("wait").returncode == 0
+    assert folders.stop() == 0
+    second = drop(folders, "a/2.bin", 100, 2)
+    folders.start()
+    folders.until(lambda: len(attachments(folders)) == 2)
+    assert attachments(folders) == [("a", {"1.bin": first}), ("a", {"2.bin": second})]
+
+
+def stored_together(folders: Program, count: int) -> dict[str, str]:
+    """Drops files into one folder and returns once all are stored and none has a record."""
+    folders.vendors.faults("forms.list:502")
+    folders.start()
+    wanted = {f"a/{number}.bin": drop(folders, f"a/{number}.bin", 100, number) for number in range(count)}
+    folders.until(lambda: folders.totals()["stored"] == count)
+    return wanted
+
+
+@pytest.mark.parametrize(("call", "next_"), [("create", 2), ("update", 3)])
+def test_a_kill_between_a_record_and_the_journal_makes_no_second(folders: Program, call: str, next_: int) -> None:
+    wanted = stored_together(folders, 4)
+    folders.vendors.faults(f"forms.{call}:cut-after@1,forms.list:stall@{next_}x1000")
+    folders("retry", "--all")
+    folders.until(lambda: folders.vendors.log(call))
+    folders.kill()
+    folders.vendors.faults("")
+    folders.start()
+    assert folders("wait").returncode == 0
+    assert attachments(folders) == by_folder(wanted)
+    assert len(folders.vendors.log("create")) == 1
+
+
+def test_the_files_of_a_folder_whose_hour_is_over_are_sent_again_into_one_record(folders: Program) -> None:
+    options(folders, tokens=1)  # as above
+    wanted = stored_together(folders, 2)
+    options(folders, tokens=100)
+    folders.vendors.advance(3600)
+    folders.vendors.faults("")
+    folders("retry", "--all")
+    assert folders("wait").returncode == 0
+    assert attachments(folders) == by_folder(wanted)
+    assert folders.totals()["bytes_resent"] == 200
+
+
+def test_a_form_that_takes_no_key_twice_gets_a_record_for_each_file(folders: Program) -> None:
+    options(folders, keys_again=False)
+    wanted = {f"a/{number}.bin": drop(folders, f"a/{number}.bin", 100, number) for number in range(3)}
+    folders.start()
+    assert folders("wait").returncode == 0
+    assert sorted(content for _, files in attachments(folders) for content in files.values()) == sorted(wanted.values())
 
 
 FAULTS = ",".join(

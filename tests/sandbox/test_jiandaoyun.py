@@ -119,6 +119,41 @@ def test_an_update_replaces_the_attachments_and_keeps_what_it_does_not_name(
     assert code(call("data/update", data_id=record, data={PATH: {"value": 5}})) == 17032
 
 
+def test_an_update_keeps_the_files_that_it_names_within_their_transaction(
+    running: Any, call: Callable[..., httpx.Response], upload: Callable[..., str]
+) -> None:
+    one, two, three = (upload("t", content) for content in (b"1", b"22", b"333"))
+
+    def update(*keys: str, transaction: str = "t") -> httpx.Response:
+        return call("data/update", transaction_id=transaction, data_id=record, data={ATTACHMENT: {"value": list(keys)}})
+
+    data = {ATTACHMENT: {"value": [one]}}
+    record = call("data/create", transaction_id="t", data=data).json()["data"]["_id"]
+    assert [file["size"] for file in update(one, two).json()["data"][ATTACHMENT]] == [1, 2]
+    assert [file["size"] for file in update(two, three).json()["data"][ATTACHMENT]] == [2, 3]
+    assert code(update(two, two)) == 17017
+    assert code(update(two, upload("u"), transaction="u")) == 17017
+    running.control("PUT", "/options", json={"jiandaoyun": {"keys_again": False}})
+    assert code(update(two, three)) == 17017
+
+
+def test_a_field_takes_ten_files(call: Callable[..., httpx.Response], upload: Callable[..., str]) -> None:
+    keys = [upload("t", bytes([number])) for number in range(11)]
+    assert code(call("data/create", transaction_id="t", data={ATTACHMENT: {"value": keys}})) == 17017
+    assert call("data/create", transaction_id="t", data={ATTACHMENT: {"value": keys[1:]}}).status_code == 200
+
+
+def test_a_transaction_can_be_made_to_lapse_before_a_record_is_written(
+    running: Any, call: Callable[..., httpx.Response], upload: Callable[..., str]
+) -> None:
+    running.control("PUT", "/faults", content="forms.create:lapse@1")
+    data = {ATTACHMENT: {"value": [upload("t")]}}
+    assert code(call("data/create", transaction_id="t", data=data)) == 17017
+    assert code(call("data/create", transaction_id="t", data=data)) == 17017
+    again = {ATTACHMENT: {"value": [upload("u")]}}
+    assert call("data/create", transaction_id="u", data=again).status_code == 200
+
+
 def test_records_are_listed_by_what_they_hold(call: Callable[..., httpx.Response]) -> None:
     for name in ("a.txt", "b.txt", "a.txt.bak"):
         assert call("data/create", data={PATH: {"value": name}}).status_code == 200

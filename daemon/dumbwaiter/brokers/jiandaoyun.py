@@ -1,8 +1,9 @@
 """Jiandaoyun: a hundred upload tokens a call, bound to a transaction of one hour; a form's record shows the file.
 
 Each token is for one file and names its object itself. Only a record written under the same transaction can take the
-uploaded key, and writing an attachment field replaces what was in it: so each file has a record of its own, found
-again by the field that holds its path. Jiandaoyun's open platform documentation: "file interface" and "form data
+uploaded key, and writing an attachment field replaces what was in it: so a file has a record of its own, found again
+by the field that holds its path, or shares one with the files of its folder that were uploaded in its transaction,
+which the catalog tells and every write names anew. Jiandaoyun's open platform documentation: "file interface" and "form data
 interface"; the upload itself is Qiniu's.
 """
 
@@ -17,8 +18,9 @@ from msgspec.structs import replace
 
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Reject, Retry
+from dumbwaiter.errors import Blocked, Reject, Restart, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.naming import split
 from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
@@ -53,7 +55,13 @@ REFUSED = {
 PACE = {8303, 8304}
 NEVER = {1, 3005, 4815, 17017, 17023, 17024, 17025, 17033}
 TAKEN = 17026  # the transaction was used for another record
+GONE = 4001  # somebody removed the record
+LATE = "the hour in which a record could take the file is over, so it has to be sent again"
+FILES_MAX = 10  # in one attachment field
+PAGE = 100  # records in one answer
+PAGES = 100  # of records that say the same
 T = TypeVar("T")
+_Fields = dict[str, Raw]  # a record as it is told: value by field
 
 
 class _Pair(Struct):
@@ -71,17 +79,21 @@ class _Trouble(Struct):
 
 
 class _Record(Struct):
-    data: dict[str, Raw] = {}
+    data: _Fields = {}
 
 
 class _Records(Struct):
-    data: tuple[dict[str, Raw], ...] = ()
+    data: tuple[_Fields, ...] = ()
 
 
 class _Attached(Struct):
     name: str = ""
     size: int | None = None
     url: str | None = None
+
+
+class _Missing(Retry):
+    """The record is no more."""
 
 
 class Jiandaoyun(Broker):
@@ -96,6 +108,11 @@ class Jiandaoyun(Broker):
         self._key = options.api_key.read()
         if options.transaction == "per-file":
             self.batch = 1
+        if options.records != "none" and not options.telling:
+            blank = "{path}" if options.records == "per-file" else "{folder}"
+            self.warnings = [
+                f"a lost answer can leave two records: let one of `values` be {blank}, so that one is found"
+            ]
         self._place = {"app_id": options.app_id, "entry_id": options.entry_id}
 
     # Grants
@@ -129,77 +146,135 @@ class Jiandaoyun(Broker):
 
     # The record
 
+    def together(self, ask: Ask) -> str | None:
+        return split(ask.place)[0] if self._options.records == "per-folder" else None
+
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
-        """Writes the file's record, within the hour of its transaction."""
+        """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""
         if self._options.records == "none":
             return FollowUp(receipt)
         if "callback" in receipt.facts or "answer" in receipt.facts:
             raise Reject("Jiandaoyun was not told of the file, so no record can show it")
-        record = await self._find(ask, receipt, desk)
-        attached = self._attached(record)
-        if record is None or attached is None or not _is_sure(attached, ask, receipt):
-            record = await self._write(record, ask, receipt, desk)
-            attached = self._attached(record)
+        bring = self._join if self._options.records == "per-folder" else self._replace
+        record = await bring(ask, receipt, await self._find(ask, receipt, desk), desk)
         name = _text(record, "_id")
+        attached = self._attached(record, ask, receipt)
         if attached is None:
             read = await self._call(desk, "data/get", {**self._place, "data_id": name}, _Record)
-            attached = self._attached(read.data)
-        if attached is None or attached.size != ask.size:
+            attached = self._attached(read.data, ask, receipt)
+        if attached is None:
             raise Reject(f"the record {name} does not show the file")
         facts = {key: value for key, value in receipt.facts.items() if key != "asked"}
         verified = "qetag" if _last(attached) == receipt.etag else receipt.verified or "size"
         return FollowUp(replace(receipt, url=attached.url, verified=verified, facts={**facts, "record": name}))
 
-    async def _find(self, ask: Ask, receipt: Receipt, desk: Desk) -> dict[str, Raw] | None:
-        """Returns the record of this path, where a field tells."""
-        field = self._options.path_field
-        if field is None:
-            return None
-        wanted = str(_value(self._options.values[field], ask, receipt))
-        condition = {"field": field, "type": "text", "method": "eq", "value": [wanted]}
-        found = await self._call(
-            desk,
-            "data/list",
-            {
-                **self._place,
-                "limit": 100,
-                "fields": [field, self._options.attachment],
-                "filter": {"rel": "and", "cond": [condition]},
-            },
-            _Records,
-        )
-        same = [record for record in found.data if _text(record, field) == wanted]
-        return same[-1] if same else None
+    async def _replace(self, ask: Ask, receipt: Receipt, found: Sequence[_Fields], desk: Desk) -> _Fields:
+        """Gives the file the record of its path, or a new one."""
+        if not found:
+            return await self._write(None, [receipt.key], ask, receipt, desk)
+        attached = self._attached(found[-1], ask, receipt)
+        if attached is not None and _is_sure(attached, ask, receipt):
+            return found[-1]
+        return await self._write(_text(found[-1], "_id"), [receipt.key], ask, receipt, desk)
 
-    def _attached(self, record: Mapping[str, Raw] | None) -> _Attached | None:
-        """Returns the only attachment of a record."""
+    async def _join(self, ask: Ask, receipt: Receipt, found: Sequence[_Fields], desk: Desk) -> _Fields:
+        """Adds the file to a record of its folder and transaction that has room, or makes one.
+
+        What the catalog does not know is looked for among the records `found`: one may have been made, and the file
+        put into one, right before a crash.
+        """
+        beside = dict(await desk.beside(ask, "transaction", receipt.facts.get("transaction", "")))
+        older = beside.pop(ask.place, receipt).facts.get("record")
+        keys: dict[str, list[str]] = {} if older is None else {older: []}  # of the other files, by record
+        waiting: dict[str, str] = {}  # keys by name, of those that no record is known of
+        for place, other in beside.items():
+            if record := other.facts.get("record"):
+                keys.setdefault(record, []).append(other.key)
+            else:
+                waiting[qiniu.plain(split(place)[1])] = other.key
+        certain = any("{transaction}" in template for template in self._options.telling.values())
+        for one in found:
+            stray = certain and _text(one, "_id") not in keys
+            attached = self._attached(one, ask, receipt)
+            if attached is not None and (_is_sure(attached, ask, receipt) or (stray and _is_named(attached, ask))):
+                return one
+            names = [file.name for file in self._files(one)]
+            if stray and names and waiting.keys() >= set(names):
+                keys[_text(one, "_id")] = [waiting[name] for name in names]
+        open_ = [record for record, others in keys.items() if len(others) < FILES_MAX]
+        if open_:
+            record = older if older in open_ else open_[-1]
+            try:
+                return await self._write(record, [*keys[record], receipt.key], ask, receipt, desk)
+            except (Reject, _Missing):
+                pass  # removed by a person, or a field that takes less: the file gets another record
+        return await self._write(None, [receipt.key], ask, receipt, desk)
+
+    async def _find(self, ask: Ask, receipt: Receipt, desk: Desk) -> Sequence[_Fields]:
+        """Returns the records that may be the file's, oldest first, where their values tell."""
+        wanted = {field: str(_value(template, ask, receipt)) for field, template in self._options.telling.items()}
+        conditions = [
+            {"field": field, "type": "text", "method": "eq", "value": [value]}
+            for field, value in wanted.items()
+            if value
+        ]
+        if not conditions:
+            return ()
+        body = {
+            **self._place,
+            "limit": PAGE,
+            "fields": [*wanted, self._options.attachment],
+            "filter": {"rel": "and", "cond": conditions},
+        }
+        found: dict[str, _Fields] = {}
+        for _ in range(PAGES):
+            page = (await self._call(desk, "data/list", body, _Records)).data
+            found |= {_text(record, "_id"): record for record in page}
+            if len(page) < PAGE:
+                break
+            body["data_id"] = _text(page[-1], "_id")
+        return [one for one in found.values() if all(_text(one, field) == value for field, value in wanted.items())]
+
+    def _attached(self, record: _Fields, ask: Ask, receipt: Receipt) -> _Attached | None:
+        """Returns the attachment that is most likely this file."""
+        same = [one for one in self._files(record) if one.size == ask.size]
+        return max(same, key=lambda one: (_is_sure(one, ask, receipt), _is_named(one, ask)), default=None)
+
+    def _files(self, record: _Fields) -> tuple[_Attached, ...]:
         try:
-            files = msgspec.json.decode((record or {}).get(self._options.attachment, b"[]"), type=tuple[_Attached, ...])
+            return msgspec.json.decode(record.get(self._options.attachment, b"[]"), type=tuple[_Attached, ...])
         except msgspec.DecodeError:
-            return None
-        return files[0] if len(files) == 1 else None
+            return ()
 
-    async def _write(self, record: Mapping[str, Raw] | None, ask: Ask, receipt: Receipt, desk: Desk) -> dict[str, Raw]:
-        """Creates the record, or gives an old one the new file."""
-        asked = float(receipt.facts.get("asked", "inf"))
-        if desk.now(self._options.api) >= asked + HOUR:
-            raise Reject(
-                "the hour in which a record could take the file is over: change or touch the file to send it again"
-            )
+    async def _write(self, record: str | None, keys: Sequence[str], ask: Ask, receipt: Receipt, desk: Desk) -> _Fields:
+        """Has a record, or a new one, show exactly these files."""
         values = {field: _value(template, ask, receipt) for field, template in self._options.values.items()}
         body: dict[str, Any] = {
             **self._place,
             "transaction_id": receipt.facts.get("transaction", ""),
             "data": {
                 **{field: {"value": value} for field, value in values.items()},
-                self._options.attachment: {"value": [receipt.key]},
+                self._options.attachment: {"value": keys},
             },
             "is_start_trigger": self._options.start_trigger,
         }
-        if record is not None:
-            return (await self._call(desk, "data/update", {**body, "data_id": _text(record, "_id")}, _Record)).data
-        body["is_start_workflow"] = self._options.start_workflow
-        return (await self._call(desk, "data/create", body, _Record)).data
+        if record is None:
+            what, body = "data/create", {**body, "is_start_workflow": self._options.start_workflow}
+        else:
+            what, body = "data/update", {**body, "data_id": record}
+        if self._age(receipt, desk) >= HOUR:
+            raise Restart(LATE)
+        try:
+            return (await self._call(desk, what, body, _Record)).data
+        except Reject:
+            # The answer may have told the time, and what the vendor says of a lapsed transaction nobody has written down.
+            if self._age(receipt, desk) >= LIFE:
+                raise Restart(LATE) from None
+            raise
+
+    def _age(self, receipt: Receipt, desk: Desk) -> float:
+        """Seconds since the transaction was begun."""
+        return desk.now(self._options.api) - float(receipt.facts.get("asked", "inf"))
 
     # Calls
 
@@ -227,12 +302,14 @@ def _verdict(reply: Reply, what: str) -> Exception:
     except Retry:
         trouble = _Trouble()
     code, said = trouble.code, f" (code {trouble.code}{f': {trouble.msg[:200]}' if trouble.msg else ''})"
+    if code == GONE:
+        return _Missing(f"Jiandaoyun no longer has the record{said}")
     if code in PACE:
         return Retry("Jiandaoyun asks for a slower pace", after=reply.after or 1.0)
     if code in REFUSED:
         return Blocked(f"Jiandaoyun {REFUSED[code]}{said}")
     if code == TAKEN:
-        return Reject(f'Jiandaoyun takes one record a transaction: set transaction = "per-file"{said}')
+        return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
     if code in NEVER and 400 <= reply.status < 500:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
@@ -243,8 +320,15 @@ def _verdict(reply: Reply, what: str) -> Exception:
 
 
 def _is_sure(attached: _Attached, ask: Ask, receipt: Receipt) -> bool:
-    """True when an attachment is this very upload: its address ends in the key or in the content hash."""
-    return attached.size == ask.size and _last(attached) in {receipt.key, receipt.etag}
+    """True when an attachment is this very upload: its address ends in the key, or in the content hash under its name."""
+    if attached.size != ask.size:
+        return False
+    last = _last(attached)
+    return bool(last) and (last == receipt.key or (last == receipt.etag and _is_named(attached, ask)))
+
+
+def _is_named(attached: _Attached, ask: Ask) -> bool:
+    return attached.name == qiniu.plain(ask.name)
 
 
 def _last(attached: _Attached) -> str:
@@ -265,6 +349,7 @@ def _value(template: str, ask: Ask, receipt: Receipt) -> str | int:
         mime=ask.mime,
         hash=receipt.etag,
         key=receipt.key,
+        transaction=receipt.facts.get("transaction", ""),
     )
 
 
