@@ -89,6 +89,11 @@ class Engine:
         self._closing = False
         self.log = log.get("engine")
 
+    @property
+    def busy(self) -> int:
+        """How many files are on their way."""
+        return len(self._running)
+
     def kick(self) -> None:
         """Starts a dispatch, unless one runs that will see the same."""
         self._asked = True

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Engine, Select, func, select
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown, split
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
@@ -30,6 +30,12 @@ def waiting_by_watch(engine: Engine) -> dict[str, int]:
 def files_by_watch(engine: Engine) -> dict[str, int]:
     """Returns how many files of each watch are at their provider."""
     return _pairs(engine, select(entries.c.watch, func.count()).where(IS_CURRENT).group_by(entries.c.watch))
+
+
+def standing(engine: Engine) -> dict[str, int]:
+    """Returns how many jobs are pending, stored and rejected: what is left to do, by an index."""
+    query = select(jobs.c.state, func.count()).where(IS_SHOWN).group_by(jobs.c.state)
+    return dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
 
 
 def _pairs(engine: Engine, query: Select[Any]) -> dict[str, int]:

@@ -85,6 +85,11 @@ class Source:
     def __repr__(self) -> str:
         return "***" if self._kind == "literal" else f"{self._kind}:{self._value}"
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Kind and name of where the secret is; the name of a literal stays empty."""
+        return self._kind, "" if self._kind == "literal" else self._value
+
     def read(self) -> Secret:
         """Fetches the secret. Raises `Failure` with where to put it."""
         match self._kind:

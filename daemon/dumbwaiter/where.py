@@ -1,14 +1,17 @@
 """Where things are: one rule for configuration, state, cache and runtime folder, the same for every command.
 
-Order of precedence: flag, environment, the folder that systemd hands to a service, the user's XDG folder. So a
-command typed in a shell, or run by cron without any XDG variable, finds the daemon that systemd started.
+Order of precedence: flag, environment, the folder that systemd hands to a service, the folder that it made for a
+service of the system that runs as this user, the user's XDG folder. So a command typed in a shell, or run by cron
+without any XDG variable, finds the daemon that systemd started.
 """
 
 import os
+import pwd
 
 from msgspec import Struct
 
 SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
+SYSTEM_FOLDERS = {"STATE": "/var/lib", "CACHE": "/var/cache", "RUNTIME": "/run"}
 
 
 class Places(Struct, frozen=True):
@@ -28,13 +31,13 @@ def places(
     config: str | None = None, state: str | None = None, cache: str | None = None, runtime: str | None = None
 ) -> Places:
     """Returns the places for this process."""
-    chosen_state = _chosen(state, "STATE")
+    chosen_state = chosen(state, "STATE")
     return Places(
-        config=_chosen(config, "CONFIG") or _config(),
+        config=chosen(config, "CONFIG") or _config(),
         state=chosen_state or _folder("STATE", "~/.local/state"),
-        cache=_chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
+        cache=chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
         # A daemon with a state folder of its own has a socket of its own.
-        runtime=_chosen(runtime, "RUNTIME") or (chosen_state and os.path.join(chosen_state, "run")) or _runtime(),
+        runtime=chosen(runtime, "RUNTIME") or (chosen_state and os.path.join(chosen_state, "run")) or _runtime(),
     )
 
 
@@ -59,15 +62,28 @@ def short(path: str) -> str:
     return f"/proc/self/fd/{folder}/{os.path.basename(path)}"
 
 
-def _chosen(flag: str | None, kind: str) -> str | None:
+def chosen(flag: str | None, kind: str) -> str | None:
+    """Returns what the flag says, else the environment, as an absolute path."""
     value = flag or os.environ.get(f"DUMBWAITER_{kind}")
     return os.path.abspath(os.path.expanduser(value)) if value else None
 
 
 def _folder(kind: str, default: str) -> str:
-    if given := os.environ.get(f"{kind}_DIRECTORY"):
-        return given.split(":")[0]  # systemd joins several with ":"; the first is ours
+    if given := _from_systemd(kind):
+        return given
     return os.path.join(os.environ.get(f"XDG_{kind}_HOME") or os.path.expanduser(default), "dumbwaiter")
+
+
+def _from_systemd(kind: str) -> str | None:
+    if given := os.environ.get(f"{kind}_DIRECTORY"):
+        return given.split(":")[0]  # it joins several with ":"; the first is ours
+    if kind not in SYSTEM_FOLDERS:
+        return None
+    try:
+        made = os.path.join(SYSTEM_FOLDERS[kind], "dumbwaiter", pwd.getpwuid(os.getuid()).pw_name)
+        return made if os.stat(made).st_uid == os.getuid() else None
+    except (KeyError, OSError):
+        return None
 
 
 def _config() -> str:
@@ -76,8 +92,8 @@ def _config() -> str:
 
 
 def _runtime() -> str:
-    if given := os.environ.get("RUNTIME_DIRECTORY"):
-        return given.split(":")[0]
+    if given := _from_systemd("RUNTIME"):
+        return given
     session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"  # cron sets no variable
     if os.path.isdir(session):
         return os.path.join(session, "dumbwaiter")

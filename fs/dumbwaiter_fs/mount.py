@@ -1,7 +1,7 @@
 """The mount's process: options, signals, life.
 
     dumbwaiter-mount [--config F] [--state D] [--cache D] [--runtime D] [-v] [--background] [DIR]
-    dumbwaiter-mount --unmount DIR
+    dumbwaiter-mount [--config F] --unmount [DIR]
 
 libfuse runs in a thread of its own while the main thread waits for a signal or for the end of the mount, so a signal
 is heard whatever a reader is waiting for. Every way out takes the mount off the folder.
@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after an orderly end, 1 failed, 2 usage or configuration, 5 in use."""
     wishes = _parser().parse_args(argv)
     try:
-        if wishes.unmount:
-            point.unmount(point.resolved(wishes.unmount))
+        if wishes.unmount is not None:
+            point.unmount(point.resolved(wishes.unmount or _configured(wishes)))
             return Exit.DONE
         return _mount(wishes)
     except Failure as failure:
@@ -58,17 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", metavar="DIR", help="folder of the control socket")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.add_argument("--background", action="store_true", help="return as soon as the mount answers")
-    parser.add_argument("--unmount", metavar="DIR", help="take the mount off DIR and end")
+    parser.add_argument("--unmount", metavar="DIR", nargs="?", const="", help="take the mount off DIR and end")
     return parser
+
+
+def _configured(wishes: argparse.Namespace) -> str:
+    where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
+    if path := config.load(where.config).mount.path:
+        return path
+    raise Failure(f"no folder for the mount: name one, or write [mount] path in {where.config}", Exit.USAGE)
 
 
 def _mount(wishes: argparse.Namespace) -> int:
     where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
     settings = config.load(where.config)
-    chosen = wishes.folder or settings.mount.path
-    if not chosen:
-        raise Failure(f"no folder to mount on: name one, or write [mount] path in {where.config}", Exit.USAGE)
-    folder = point.resolved(chosen)
+    folder = point.resolved(wishes.folder or _configured(wishes))
     point.check_apart(
         folder,
         {name: watch.path for name, watch in settings.watch.items()},

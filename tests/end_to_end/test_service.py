@@ -1,33 +1,96 @@
 """What systemd gives and expects, given and expected by the test."""
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from program import Program
 
 
+class Notices:
+    """Takes what a service says as fast as systemd does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._heard: SimpleQueue[str] = SimpleQueue()
+        self._thread = threading.Thread(target=self._take)
+        self._thread.start()
+
+    def _take(self) -> None:
+        while (said := self._socket.recv(4096).decode()) != "end":
+            self._heard.put(said)
+
+    def hear(self, wanted: str) -> None:
+        """Waits for a message that begins so."""
+        while not self._heard.get(timeout=60).startswith(wanted):
+            pass
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"end", str(self.path))
+        self._thread.join()
+        self._socket.close()
+
+
 @pytest.fixture
-def notices(tmp_path: Path) -> Iterator[socket.socket]:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    listener.bind(str(tmp_path / "notify"))
-    listener.settimeout(30)
-    yield listener
-    listener.close()
+def notices(tmp_path: Path) -> Iterator[Notices]:
+    made = Notices(tmp_path / "notify")
+    yield made
+    made.close()
 
 
-def test_systemd_is_told_of_start_life_and_end(program: Program, notices: socket.socket) -> None:
-    program.start(environment={"NOTIFY_SOCKET": notices.getsockname(), "WATCHDOG_USEC": "2000000"})
-    assert notices.recv(4096).startswith(b"READY=1\n")
-    assert notices.recv(4096) == b"WATCHDOG=1"
-    assert notices.recv(4096) == b"WATCHDOG=1"
+def test_systemd_is_told_of_start_life_and_end(program: Program, notices: Notices) -> None:
+    program.start(environment={"NOTIFY_SOCKET": str(notices.path), "WATCHDOG_USEC": "2000000"})
+    notices.hear("READY=1")
+    notices.hear("WATCHDOG=1")
+    notices.hear("WATCHDOG=1")
     assert program.stop() == 0
-    said = [notices.recv(4096)]
-    while said[-1] != b"STOPPING=1":
-        said.append(notices.recv(4096))
-    assert set(said) <= {b"WATCHDOG=1", b"STOPPING=1"}
+    notices.hear("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
+
+
+def test_the_status_text_follows_what_the_daemon_does(program: Program, notices: Notices) -> None:
+    program.start(environment={"NOTIFY_SOCKET": str(notices.path)})
+    notices.hear("STATUS=nothing to do, watching ")
+    program.vendors.faults("nos.put:500%100")
+    program.write("a.bin", b"a")
+    notices.hear("STATUS=uploading ")
+    program.vendors.faults("")
+    program("retry", "--all")
+    notices.hear("STATUS=nothing to do, watching ")
+
+
+def test_a_service_manager_that_does_not_listen_holds_nothing_up(program: Program) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(program.folder / "deaf"))
+        program.start(environment={"NOTIFY_SOCKET": deaf.getsockname(), "WATCHDOG_USEC": "20000"})
+        program.write("a.bin", b"a")  # long before it is done, more was said than a socket keeps
+        assert program("wait").returncode == 0
+        assert program.stop() == 0
+
+
+def test_units_are_shown_where_no_systemd_runs_and_installed_nowhere(program: Program) -> None:
+    environment = {"XDG_CONFIG_HOME": str(program.folder / "home")}
+    shown = program("service", "install", "--dry-run", environment=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert "Environment=DUMBWAITER_STATE=" in shown.stdout
+    assert shown.stdout.count("ExecStart=") == 2  # the mount's too
+    assert "/usr/local/bin/dumbwaiter " not in shown.stdout
+    if not os.path.isdir("/run/systemd/system"):
+        refused = program("service", "install", environment=environment)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("dumbwaiter: systemd does not run this machine")
+        assert refused.stderr.count("\n") == 1
+    assert not (program.folder / "home").exists()
+    gone = program("service", "uninstall", environment=environment)
+    assert (gone.returncode, gone.stderr) == (0, "no service is installed\n")
+    assert program("service", "status", environment=environment).returncode == 1
 
 
 def test_a_credential_of_systemd_is_a_secret(program: Program) -> None:

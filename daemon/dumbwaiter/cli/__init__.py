@@ -32,6 +32,7 @@ COMMANDS = {
     "failed": "show",
     "mount": "programs",
     "umount": "programs",
+    "service": "service",
     "sandbox": "programs",
     "demo": "demo",
 }

@@ -31,7 +31,7 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control
+    from dumbwaiter import control, notify
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.installation import lock
 
@@ -52,14 +52,18 @@ async def _run(session: Session) -> None:
         await app.start()
         async with control.serve(app, places):
             await app.watch()
-            notifier.notify(f"READY=1\nSTATUS=watching {len(config.watch)} folders")
+            notifier.notify("READY=1")
             logger.info("running", watches=len(config.watch), state=places.state)
-            beat = asyncio.create_task(_keep_alive(app, notifier))
+            beats = [
+                asyncio.create_task(_keep_alive(app, notifier)),
+                asyncio.create_task(notify.tell(app, notifier.notify)),
+            ]
             await end
-            notifier.notify("STOPPING=1")
+            notifier.notify("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
             logger.info("stopping")
-            beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
+            for beat in beats:
+                beat.cancel()
+            await asyncio.gather(*beats, return_exceptions=True)
     held.close()
 
 

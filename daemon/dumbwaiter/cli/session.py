@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.where import places, short
+from dumbwaiter.where import chosen, places, short
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -50,6 +50,8 @@ class Session:
         quiet: bool,
     ) -> None:
         self.places = places(config, state, cache, runtime)
+        flags = {"CONFIG": config, "STATE": state, "CACHE": cache, "RUNTIME": runtime}
+        self.chosen = {kind: path for kind, flag in flags.items() if (path := chosen(flag, kind))}
         self.json = as_json
         self.verbose = verbose
         self.quiet = quiet

@@ -1,0 +1,464 @@
+"""The systemd units: install, uninstall, status.
+
+The units are the files of the folder systemd/, which the wheel carries; only the program's place is filled in. What
+follows from this installation (credentials, folders that are written to, other places) stands in a drop-in beside
+them. Every step is told, and `uninstall` takes back each of them.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.where import SYSTEM_CONFIG
+
+if TYPE_CHECKING:
+    from dumbwaiter.config import Config
+
+PROGRAM = "/usr/local/bin/dumbwaiter"  # as the units name it
+DROP_IN = "installed.conf"
+LINGER = "# linger was switched on by this installation\n"
+LINGERING = Path("/var/lib/systemd/linger")
+START = 25  # looks, five a second, for a service manager that starts
+PATIENCE = 90.0  # seconds for a service to start or stop
+
+
+def units_folder() -> Path:
+    """Returns the folder of the units: in the wheel beside the package, in a checkout at the top."""
+    package = Path(__file__).parent.parent
+    return next(path for path in (package / "systemd", package.parent.parent / "systemd") if path.is_dir())
+
+
+class Target(NamedTuple):
+    """Which service manager, and for whom."""
+
+    system: bool
+    account: str
+
+    @property
+    def folder(self) -> Path:
+        if self.system:
+            return Path("/etc/systemd/system")
+        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        return Path(home, "systemd/user")
+
+    @property
+    def home(self) -> Path:
+        return Path(pwd.getpwnam(self.account).pw_dir if self.system else os.path.expanduser("~"))
+
+    def file(self, kind: str) -> str:
+        """Returns the name of a unit's file; `kind` is "dumbwaiter" or "dumbwaiter-mount"."""
+        return f"{kind}@.service" if self.system else f"{kind}.service"
+
+    def unit(self, kind: str) -> str:
+        """Returns the name by which systemd runs it."""
+        return f"{kind}@{self.account}.service" if self.system else f"{kind}.service"
+
+    def drop_in(self, kind: str) -> Path:
+        return self.folder / f"{self.unit(kind)}.d" / DROP_IN
+
+    def systemctl(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return run("systemctl", *([] if self.system else ["--user"]), *words)
+
+    def show(self, unit: str) -> dict[str, str]:
+        """Returns what the manager says of a unit; nothing when it does not answer."""
+        names = "LoadState,ActiveState,SubState,UnitFileState,StatusText,Result,ExecMainStatus,MainPID"
+        lines = self.systemctl("show", unit, f"--property={names}").stdout.splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def lingers(self) -> bool:
+        return (LINGERING / self.account).exists()
+
+
+KINDS = ("dumbwaiter", "dumbwaiter-mount")
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Runs one of systemd's tools, with the user's own manager in reach also from cron and `su`."""
+    environment = dict(os.environ, LC_ALL="C", SYSTEMD_PAGER="", SYSTEMD_COLORS="0")
+    session = f"/run/user/{os.getuid()}"
+    if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(session):
+        environment["XDG_RUNTIME_DIR"] = session
+    try:
+        return subprocess.run(
+            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            timeout=PATIENCE,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(words, 127, "", f"there is no program {words[0]} here")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", f"{words[0]} does not answer")
+
+
+def booted() -> bool:
+    """Says whether systemd runs this machine."""
+    return os.path.isdir("/run/systemd/system") and shutil.which("systemctl") is not None
+
+
+def target(system: bool, account: str | None) -> Target:
+    """Returns the target that a command means. Raises `Failure` for an account that cannot have a service."""
+    if not system:
+        if account is not None:
+            raise Failure("--for goes with --system; without it the service is your own", Exit.USAGE)
+        return Target(False, pwd.getpwuid(os.getuid()).pw_name)
+    account = account or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        raise Failure(
+            f'there is no account "{account}" here: --for NAME says whose folders are watched', Exit.USAGE
+        ) from None
+    if not account.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise Failure(f'systemd cannot name a service after "{account}"', Exit.USAGE)
+    return Target(True, account)
+
+
+_system = click.option("--system", is_flag=True, help="A service of the system instead of your own; needs root.")
+_for = click.option(
+    "--for", "account", metavar="USER", help="With --system: as whom it runs; default: who called sudo."
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+
+
+@click.group()
+def service() -> None:
+    """Installs dumbwaiter as a service that systemd starts, watches and restarts.
+
+    \b
+    dumbwaiter service install                          your own, running also when you are not logged in
+    sudo dumbwaiter service install --system --for ann  the system's, tighter, for Ann's folders
+    dumbwaiter service status
+    """
+
+
+@service.command()
+@_system
+@_for
+@_dry_run
+@json_option
+@click.pass_obj
+def install(session: Session, account: str | None, *, system: bool, dry_run: bool) -> None:
+    """Writes the units, enables and starts them, and says every step."""
+    to = target(system, account)
+    config = _config(session, to)
+    files = dict(_files(session, to, config))
+    if dry_run:
+        if session.json:
+            session.facts({str(path): text for path, text in files.items()})
+        else:
+            for path, text in files.items():
+                print(f"# {path}\n{text}")
+        return
+    _check(to, config)
+    did = list(_install(session, to, config, files))
+    if session.json:
+        session.facts({"did": did, "units": _states(to)})
+
+
+def _config(session: Session, to: Target) -> "Config":
+    """Reads the configuration that the service will read: its account's own, else the system's."""
+    from dumbwaiter.config import load
+
+    own = to.home / ".config/dumbwaiter/config.toml"
+    if not to.system or "CONFIG" in session.chosen:
+        return session.config
+    return load(str(own) if own.exists() else SYSTEM_CONFIG)
+
+
+def _files(session: Session, to: Target, config: "Config") -> Iterator[tuple[Path, str]]:
+    for kind in _kinds(config):
+        text = (units_folder() / to.file(kind)).read_text()
+        yield to.folder / to.file(kind), text.replace(PROGRAM, _program())
+        lines = list(_drop_in(session, to, config, kind))
+        if lines:
+            yield to.drop_in(kind), "\n".join(["[Service]", *lines, ""])
+
+
+def _kinds(config: "Config") -> tuple[str, ...]:
+    return KINDS if config.mount.path else KINDS[:1]
+
+
+def _program() -> str:
+    """Returns this program as ExecStart= names it."""
+    own = os.path.join(os.path.dirname(sys.executable), "dumbwaiter")
+    words = [own] if os.access(own, os.X_OK) else [sys.executable, "-m", "dumbwaiter"]
+    return " ".join(quoted(word) for word in words)
+
+
+def quoted(word: str) -> str:
+    """Returns a word as a unit file holds it."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if any(one in word for one in " \t;'\"") else word
+
+
+def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Iterator[str]:
+    """Yields what this installation adds to a unit."""
+    for place, path in session.chosen.items():
+        yield f"Environment={_assigned(f'DUMBWAITER_{place}', path)}"
+    if kind != "dumbwaiter":
+        return
+    for name in _credentials(config):
+        yield f"LoadCredential={name}:{quoted(str(_credential(to, name)))}"
+    if to.system:
+        written = [path for place, path in session.chosen.items() if place != "CONFIG"]
+        # Files of such a watch are moved or removed once they are uploaded.
+        written += [one.path for one in config.watch.values() if getattr(one, "after", "keep") != "keep"]
+        for path in written:
+            yield f"ReadWritePaths={_assigned('', path)}"
+
+
+def _assigned(name: str, path: str) -> str:
+    """Returns a path as a list in a unit file holds it; "$" means nothing there."""
+    return quoted(f"{name}={path}" if name else path).replace("$$", "$")
+
+
+def _credentials(config: "Config") -> list[str]:
+    from dumbwaiter.options import secrets
+
+    places = [source.place for options in config.provider.values() for source in secrets(options)]
+    return sorted({name for kind, name in places if kind == "credential"})
+
+
+def _credential(to: Target, name: str) -> Path:
+    folder = Path("/etc/dumbwaiter") if to.system else to.home / ".config/dumbwaiter"
+    return folder / "credentials" / name
+
+
+def _check(to: Target, config: "Config") -> None:
+    """Raises `Failure` with the remedy for what would keep the service from running."""
+    if not booted():
+        raise Failure(
+            "systemd does not run this machine, so nothing was installed: have `dumbwaiter run` (and `dumbwaiter mount`) "
+            "started by what runs programs here; --dry-run shows the units"
+        )
+    _check_root(to)
+    for name in _credentials(config):
+        path = _credential(to, name)
+        if not path.is_file():
+            raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
+    for name, watch in config.watch.items():
+        if not os.path.isdir(watch.path):
+            raise Failure(f"the folder of watch.{name} is not there: mkdir -p {watch.path}", Exit.USAGE)
+    if config.mount.path and not os.path.isdir(config.mount.path) and not os.path.ismount(config.mount.path):
+        raise Failure(f"the mount point is not there: mkdir -p {config.mount.path}", Exit.USAGE)
+
+
+def _check_root(to: Target) -> None:
+    if to.system and os.geteuid() != 0:
+        raise Failure(f"a service of the system needs root: sudo dumbwaiter service … --system --for {to.account}")
+
+
+def _install(session: Session, to: Target, config: "Config", files: Mapping[Path, str]) -> Iterator[str]:
+    def did(what: str) -> str:
+        if not session.json:
+            print(what, flush=True)
+        return what
+
+    linger = _linger_is_ours(to)
+    if not to.system and not to.lingers:
+        linger = run("loginctl", "enable-linger", to.account).returncode == 0
+        if linger:
+            yield did(f"linger switched on: the service also runs while {to.account} is not logged in")
+        else:
+            yield did(f"! it stops when {to.account} logs out: sudo loginctl enable-linger {to.account}")
+    _check_manager(to)
+    for kind in set(KINDS) - set(_kinds(config)):
+        for what in _taken_away(to, kind, dry_run=False):
+            yield did(what)
+    if linger:
+        files = {to.drop_in(KINDS[0]): "", **files}
+        files[to.drop_in(KINDS[0])] = LINGER + files[to.drop_in(KINDS[0])]
+    for path, text in files.items():
+        if write(path, text):
+            yield did(f"wrote {path}")
+    _must(to, "daemon-reload")  # it has to read what was written
+    yield from map(did, _verified(to, files))
+    for kind in _kinds(config):
+        unit = to.unit(kind)
+        _must(to, "enable", unit)
+        started = to.systemctl("restart", unit)
+        if started.returncode != 0:
+            raise Failure(_why(to, unit))
+        facts = to.show(unit)
+        yield did(f"enabled and started {unit}: {facts.get('StatusText') or facts.get('ActiveState')}")
+
+
+def _linger_is_ours(to: Target) -> bool:
+    try:
+        return to.drop_in(KINDS[0]).read_text().startswith(LINGER)
+    except OSError:
+        return False
+
+
+def _check_manager(to: Target) -> None:
+    """Waits until the service manager answers: right after linger was switched on it is about to start."""
+    for _ in range(START):
+        done = to.systemctl("daemon-reload")
+        if done.returncode == 0:
+            return
+        time.sleep(0.2)
+    raise Failure(
+        f"the service manager of {to.account} does not answer ({_line(done.stderr)}): log in as {to.account} itself, "
+        "or use --system"
+    )
+
+
+def write(path: Path, text: str) -> bool:
+    """Writes a file whole or not at all; returns False when it was like that already."""
+    if path.is_file() and path.read_text() == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text)
+    aside.chmod(0o644)
+    aside.replace(path)
+    return True
+
+
+def _must(to: Target, *words: str) -> None:
+    done = to.systemctl(*words)
+    if done.returncode != 0:
+        raise Failure(f"systemctl {' '.join(words)} failed: {_line(done.stderr)}")
+
+
+def _line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _verified(to: Target, files: Mapping[Path, str]) -> Iterator[str]:
+    """Has systemd read the units; yields what it finds wrong."""
+    units = [str(path) for path in files if path.suffix == ".service"]
+    done = run("systemd-analyze", "verify", *([] if to.system else ["--user"]), *units)
+    for line in done.stderr.splitlines():
+        if "dumbwaiter" in line:
+            yield f"! {line}"
+
+
+def _why(to: Target, unit: str) -> str:
+    """Returns why a unit does not run, and what to do, in one sentence."""
+    scope = [] if to.system else ["--user"]
+    log = " ".join(["journalctl", *scope, "-u", unit])
+    if to.show(unit).get("ExecMainStatus") == str(int(Exit.USAGE)):
+        log = "dumbwaiter check says what is wrong with the configuration, or " + log
+    said = _line(run("journalctl", *scope, f"--unit={unit}", "_TRANSPORT=stdout", "-o", "cat", "-n", "1").stdout)
+    return f"{unit} does not run ({said}): {log}"
+
+
+@service.command()
+@_system
+@_for
+@_dry_run
+@json_option
+@click.pass_obj
+def uninstall(session: Session, account: str | None, *, system: bool, dry_run: bool) -> None:
+    """Stops the services and takes away all that `install` wrote. The journal stays: it knows what was uploaded."""
+    to = target(system, account)
+    if not dry_run:
+        _check_root(to)
+    did = []
+    for what in _uninstall(to, dry_run=dry_run):
+        did.append(what)
+        if not session.json:
+            print(what, flush=True)
+    if session.json:
+        session.facts({"did": did})
+    elif not did:
+        session.say("no service is installed")
+
+
+def _uninstall(to: Target, *, dry_run: bool) -> Iterator[str]:
+    linger = _linger_is_ours(to)
+    for kind in reversed(KINDS):
+        yield from _taken_away(to, kind, dry_run=dry_run)
+    if booted() and not dry_run:
+        to.systemctl("daemon-reload")
+    if linger:
+        yield f"linger switched off for {to.account}, as it was before"
+        if not dry_run:
+            run("loginctl", "disable-linger", to.account)
+
+
+def _taken_away(to: Target, kind: str, *, dry_run: bool) -> Iterator[str]:
+    unit = to.unit(kind)
+    if booted() and to.show(unit).get("UnitFileState", "") not in {"", "disabled"}:
+        yield f"stopped and disabled {unit}"
+        if not dry_run:
+            _must(to, "disable", "--now", unit)
+            to.systemctl("reset-failed", unit)
+    yield from _removed(to, kind, dry_run=dry_run)
+
+
+def _removed(to: Target, kind: str, *, dry_run: bool) -> Iterator[str]:
+    drop_in = to.drop_in(kind)
+    unit = to.folder / to.file(kind)
+    others = [path for path in to.folder.glob(f"*.wants/{kind}@*.service") if path.name != to.unit(kind)]
+    for path in (drop_in, *([] if others else [unit])):
+        if path.exists():
+            yield f"removed {path}"
+            if not dry_run:
+                path.unlink()
+    if not dry_run and drop_in.parent.is_dir() and not any(drop_in.parent.iterdir()):
+        drop_in.parent.rmdir()
+
+
+@service.command()
+@_system
+@_for
+@json_option
+@click.pass_obj
+def status(session: Session, account: str | None, *, system: bool) -> None:
+    """Tells how the services are. Exit code 1 when one that is installed does not run, or none is installed."""
+    to = target(system, account)
+    states = _states(to)
+    if session.json:
+        session.facts({"systemd": booted(), "linger": to.lingers, "units": states})
+    for one in () if session.json else states:
+        print(f"{one['unit']}: {one['state']}{', ' + one['says'] if one['says'] else ''}")
+        for remedy in one["remedies"]:
+            print(f"  ! {remedy}")
+    if not states:
+        flags = f" --system --for {to.account}" if to.system else ""
+        raise Failure(f"no service is installed: dumbwaiter service install{flags}")
+    if any(one["state"] != "active" for one in states):
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _states(to: Target) -> list[dict[str, Any]]:
+    return [_state(to, kind) for kind in KINDS if (to.folder / to.file(kind)).exists()]
+
+
+def _state(to: Target, kind: str) -> dict[str, Any]:
+    """Returns how a unit is that is installed, and what should be done about it."""
+    unit = to.unit(kind)
+    facts = to.show(unit) if booted() else {}
+    remedies = []
+    installed = (to.folder / to.file(kind)).read_text()
+    again = f"dumbwaiter service install{' --system --for ' + to.account if to.system else ''}"
+    if installed != (units_folder() / to.file(kind)).read_text().replace(PROGRAM, _program()):
+        remedies.append(f"the unit is not this version's: {again}")
+    if not booted():
+        remedies.append("systemd does not run this machine")
+    elif facts.get("UnitFileState") != "enabled":
+        remedies.append(f"it does not start by itself: {again}")
+    if not to.system and not to.lingers:
+        remedies.append(f"it stops when you log out: sudo loginctl enable-linger {to.account}")
+    if facts.get("ActiveState") == "failed":
+        remedies.append(_why(to, unit))
+    return {
+        "unit": unit,
+        "state": facts.get("ActiveState") or "unknown",
+        "enabled": facts.get("UnitFileState") == "enabled",
+        "says": facts.get("StatusText", ""),
+        "pid": int(facts.get("MainPID") or 0),
+        "remedies": remedies,
+    }
