@@ -85,6 +85,7 @@ class App:
             worker=secrets.token_hex(8),
             folder_of=config.folder_of,
             watch_of=config.watch.get,
+            closed=config.closed,
             changed=self._changed,
             away=self._away,
             moved=self.pulse.beat,
@@ -236,6 +237,7 @@ class App:
         states = self.watcher.states() if self.watcher is not None else {}
         by_watch = report.waiting_by_watch(self.reader)
         files = report.files_by_watch(self.reader)
+        closed = self.config.closed(now)
         return {
             "running": True,
             "pid": os.getpid(),
@@ -245,6 +247,7 @@ class App:
                     "path": shown(watch.path),
                     "provider": watch.provider,
                     "state": states[name].state if name in states else "off",
+                    "opens_at": closed.get(name),
                     "files": files.get(name, 0),
                     "pending": by_watch.get(name, 0) + self.intake.pending(name),
                     "overflows": states[name].overflows if name in states else 0,

@@ -10,16 +10,19 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterable, Sequence
+from datetime import UTC
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct, field
+from tzlocal import get_localzone
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
 from dumbwaiter.sources import Address, Duration, Size, Source, duration, size
+from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import Expression
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
@@ -37,6 +40,7 @@ class Watch(Struct, frozen=True, forbid_unknown_fields=True):
     rescan: Duration = Duration(900)
     polling: Literal["auto"] | bool = "auto"
     key: Template | None = None  # none: the path, where the provider lets us name objects
+    window: Window | None = None  # none: at any hour
     on_conflict: Literal["rename", "replace", "skip", "refuse"] = "rename"
 
 
@@ -72,6 +76,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = field(default_factory=Limits)
     mount: Mount = field(default_factory=Mount)
     log: Log = field(default_factory=Log)
+
+    def closed(self, now: float) -> dict[str, float]:
+        """Returns when the window of each watch opens that is outside of it."""
+        windows = {name: watch.window for name, watch in self.watch.items() if watch.window is not None}
+        zone = get_localzone() if windows else UTC
+        opens = {name: window.opens_at(now, zone) for name, window in windows.items()}
+        return {name: when for name, when in opens.items() if when is not None}
 
     def folder_of(self, watch: str) -> str | None:
         """Returns the folder that a watch's paths are relative to, None for a watch that is no longer configured."""
@@ -189,7 +200,7 @@ class _Reader:
             return kind.of(value)
         if kind is Source:
             return self._source(value)
-        if kind in {Expression, Template} and isinstance(value, str):
+        if kind in {Expression, Template, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")

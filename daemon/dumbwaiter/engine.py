@@ -24,6 +24,7 @@ from dumbwaiter.errors import (
     Conflict,
     Gone,
     JournalTrouble,
+    Paused,
     Reauth,
     Reject,
     Restart,
@@ -62,6 +63,7 @@ class Engine:
         worker: str,
         folder_of: Callable[[str], str | None],
         watch_of: Callable[[str], Watch | None],
+        closed: Callable[[float], Mapping[str, float]],
         changed: Callable[[Job], None],
         away: Callable[[str], str] = lambda _watch: "",
         moved: Callable[[], None],
@@ -77,6 +79,7 @@ class Engine:
         self.worker = worker
         self.folder_of = folder_of
         self.watch_of = watch_of
+        self.closed = closed
         self.changed = changed
         self.away = away
         self.moved = moved
@@ -122,19 +125,20 @@ class Engine:
     async def _fill(self) -> None:
         now = self.clock()
         ends = {name: one.paused_until for name, one in self.providers.items() if one.paused_until > now}
+        closed = self.closed(now)
         for id_ in list(self._left):
             await self.journal.release(self.worker, id_)
             self._left.discard(id_)
         free = self._places - len(self._running)
         if free > 0:
-            jobs = await self.journal.claim(self.worker, now, free, ends)
+            jobs = await self.journal.claim(self.worker, now, free, ends, closed)
             for job in jobs:
                 self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
             if len(jobs) == free:
                 return  # there may be more; the end of one of these asks again
-        due = await self.journal.next_due(ends)
+        due = await self.journal.next_due(ends, closed)
         self.trouble = None
-        if wakes := [*ends.values(), *([] if due is None else [due])]:
+        if wakes := [*ends.values(), *closed.values(), *([] if due is None else [due])]:
             self._wake_at(min(wakes))
 
     async def close(self) -> None:
@@ -235,6 +239,10 @@ class _Attempt:
                     await self._bring(provider)
                 async with provider.alone(provider.broker.together(self._ask)):
                     await self._follow_up(provider)
+            except Paused:
+                self._log.info("paused until the window opens")
+                await self._journal.release(self._engine.worker, self._job.id)
+                return
             except Verdict as verdict:
                 if not await self._obey(verdict, provider):
                     return
@@ -399,6 +407,9 @@ class _Attempt:
             again=again,
         )
         commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._engine.moved))
+        if not self._job.by_hand and self._job.watch in self._engine.closed(self._clock()):
+            commit.result()
+            raise Paused("outside the window")
         return commit
 
     async def _follow_up(self, provider: Provider) -> None:

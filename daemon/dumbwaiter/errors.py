@@ -13,6 +13,7 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     ├── Skipped    other content has the key, and the watch leaves it at that
     ├── Changed    the file is no longer the stamped one
     │   └── Gone   there is no file any more
+    ├── Paused     the watch's window is over; what was sent counts
     └── Blocked    the account is refused, not the file
     JournalTrouble the database is away or its disk full; nothing is lost, work waits
     Failure        a command ends: exit code and sentence
@@ -68,6 +69,10 @@ class Changed(Verdict):
 
 class Gone(Changed):
     """The file was removed before it could be sent."""
+
+
+class Paused(Verdict):
+    """The watch's window is over. The upload goes on from its checkpoint when it opens again."""
 
 
 class Blocked(Verdict):

@@ -223,8 +223,13 @@ class Journal:
 
     # Work
 
-    async def claim(self, worker: str, now: float, limit: int, paused: Collection[str] = ()) -> list[Job]:
-        """Leases up to `limit` due jobs to `worker`, longest due first, none of a paused provider."""
+    async def claim(
+        self, worker: str, now: float, limit: int, paused: Collection[str] = (), closed: Collection[str] = ()
+    ) -> list[Job]:
+        """Leases up to `limit` due jobs to `worker`, longest due first, none of a paused provider.
+
+        In a watch whose window is `closed` nothing is begun but what a person ordered.
+        """
 
         def work(connection: Connection) -> list[Job]:
             rows = connection.execute(
@@ -234,7 +239,7 @@ class Journal:
                     jobs.c.host == self._host,
                     jobs.c.due_at <= now,
                     or_(jobs.c.lease.is_(None), jobs.c.lease_until < now),
-                    jobs.c.provider.not_in(list(paused)),
+                    *_not_held_up(paused, closed),
                 )
                 .order_by(jobs.c.due_at, jobs.c.id)
                 .limit(limit)
@@ -272,7 +277,7 @@ class Journal:
 
         await self._writer.call(work)
 
-    async def next_due(self, paused: Collection[str] = ()) -> float | None:
+    async def next_due(self, paused: Collection[str] = (), closed: Collection[str] = ()) -> float | None:
         """Returns when the next job that nobody works on is due."""
 
         def work(connection: Connection) -> float | None:
@@ -281,7 +286,7 @@ class Journal:
                     IS_OPEN,
                     jobs.c.host == self._host,
                     jobs.c.lease.is_(None),
-                    jobs.c.provider.not_in(list(paused)),
+                    *_not_held_up(paused, closed),
                 )
             ).scalar()
 
@@ -587,6 +592,7 @@ class Journal:
                         state=TRANSITIONS[state, Event.RETRY],
                         due_at=now,
                         attempts=0,
+                        by_hand=True,
                         error=None,
                         updated_at=now,
                     )
@@ -705,6 +711,14 @@ def _counting(dialect: str) -> Any:
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
 
 
+def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:
+    """Conditions for a job that nothing holds up; what the remote has already is finished at any hour."""
+    conditions: list[Any] = [jobs.c.provider.not_in(list(paused))] if paused else []
+    if closed:
+        conditions.append(or_(jobs.c.watch.not_in(list(closed)), jobs.c.by_hand, jobs.c.state == State.STORED))
+    return conditions
+
+
 def _insert(connection: Connection, table: Any) -> Any:
     """Returns the INSERT of the database in use; both know ON CONFLICT, each in a class of its own."""
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
@@ -725,6 +739,7 @@ def job(row: Row[Any]) -> Job:
         stamp=stamp_of(row),
         state=State(row.state),
         key=row.key,
+        by_hand=row.by_hand,
         proposed=row.proposed,
         grant=row.grant,
         checkpoint=row.checkpoint,

@@ -104,6 +104,7 @@ class Job(Struct, frozen=True):
     stamp: Stamp
     state: State
     key: str | None = None
+    by_hand: bool = False  # a person ordered it: no window holds it up
     proposed: str | None = None  # the key settled by the watch's rules, where the provider takes one
     grant: str | None = None  # the session ticket as stored, owner-only, until the job ends
     checkpoint: str | None = None

@@ -2,6 +2,8 @@
 
 import os
 import random
+import struct
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -201,3 +203,73 @@ def test_a_picture_at_xinhua_gets_its_name_and_another_one_when_that_is_taken(pr
     entries = [entry for entry in shelf.entries() if not entry["facts"].get("of")]
     assert len(entries) == 2
     assert {entry["key"] for entry in entries} == {"Rom_1.jpg", "Rom_1-1.jpg"}
+
+
+def zone(folder: Path, clock: str) -> dict[str, str]:
+    """Returns the environment of a place on earth where it is `clock` now."""
+    hours, minutes, seconds = map(int, clock.split(":"))
+    offset = (hours * 3600 + minutes * 60 + seconds - int(time.time())) % 86400
+    offset -= 86400 if offset >= 43200 else 0
+    path = folder / f"zone{offset}"
+    path.write_bytes(
+        b"TZif" + bytes(16) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lBB", offset, 0, 0) + b"LMT\0"
+    )
+    return {"TZ": f":{path}"}
+
+
+def test_no_upload_begins_outside_the_window_and_all_begin_when_it_opens(program: Program, shelf: Shelf) -> None:
+    shelf.rules('window = "19:00-07:00"')
+    path = shelf.write("film.mov", b"film")
+    other = program.write("any-hour.mov", b"other")
+    place = zone(program.folder, "18:59:48")
+    opens = int(time.time()) + 12
+    program.start(environment=place)
+    program.until(lambda: program.totals()["pending"] == 1 and program.totals()["done"] == 1)
+    said = program("status", environment=place).stdout
+    story = program("status", path, environment=place).stdout
+    if time.time() < opens - 1:
+        assert "shelf: watching, waits for 19:00, 0 files uploaded, 1 to go" in said
+        assert "waits for: 19:00" in story
+    assert "waits for" not in program("status", other, environment=place).stdout
+    shelf.wait()
+    (entry,) = [one for one in shelf.entries() if one["watch"] == "shelf"]
+    assert entry["stored_at"] >= opens
+    assert entry["stored_at"] < opens + 10
+
+
+def test_a_person_needs_no_window(program: Program, shelf: Shelf) -> None:
+    shelf.rules('window = "19:00-07:00"')
+    place = zone(program.folder, "12:00:00")
+    program.start(environment=place)
+    paths = [shelf.write(f"{number}.mov", bytes([number])) for number in range(3)]
+    program.until(lambda: program.totals()["pending"] == 3)
+    done = program("put", paths[0])
+    assert done.returncode == 0, done.stderr
+    assert [one["path"] for one in shelf.entries()] == ["0.mov"]
+    waiting = {job["path"]: job["id"] for job in program.facts("status")["jobs"]}
+    assert set(waiting) == {"1.mov", "2.mov"}
+    assert program("retry", str(waiting["1.mov"])).returncode == 0
+    program.until(lambda: program.totals()["done"] == 2)
+    assert program.totals()["pending"] == 1
+
+
+@pytest.mark.slow
+def test_an_upload_pauses_when_the_window_closes_and_goes_on_from_there(program: Program) -> None:
+    text = program.config.read_text()
+    place = text.index("[watch.netease]") + len("[watch.netease]\n")
+    program.config.write_text(f'{text[:place]}window = "06:00-07:00"\n{text[place:]}')
+    content = random.Random(9).randbytes(60 * MIB)
+    program.vendors.faults("latency=2000ms")
+    program.write("film.mov", content)
+    program.start(environment=zone(program.folder, "06:59:45"))
+    program.until(lambda: "paused until the window opens" in program.log.read_text())
+    (job,) = program.facts("status")["jobs"]
+    assert job["state"] == "pending"
+    assert not job["active"]
+    assert 0 < job["sent"] < len(content)
+    assert job["attempts"] == 0
+    program.vendors.faults("")
+    assert program("retry", "--all").returncode == 0
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
+    assert sum(one["received"] for one in program.vendors.log("put")) <= len(content) + 4 * MIB

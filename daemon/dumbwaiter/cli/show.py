@@ -11,7 +11,7 @@ import click
 
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.model import Entry
+from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
     from dumbwaiter import report
 
     config = session.config
+    closed = config.closed(time.time())
     try:
         by_watch = report.waiting_by_watch(session.reader)
         files = report.files_by_watch(session.reader)
@@ -66,6 +67,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
                 "path": shown(watch.path),
                 "provider": watch.provider,
                 "state": "off",
+                "opens_at": closed.get(name),
                 "files": files.get(name, 0),
                 "pending": by_watch.get(name, 0),
             }
@@ -84,8 +86,9 @@ def _print_status(facts: dict[str, Any]) -> None:
     if facts.get("trouble"):
         print(f"! {facts['trouble']}")
     for watch in facts["watches"]:
+        waits = f", waits for {_hour(watch['opens_at'])}" if watch.get("opens_at") else ""
         print(
-            f"{watch['name']}: {watch['state']}, {watch['files']} files uploaded, {watch['pending']} to go"
+            f"{watch['name']}: {watch['state']}{waits}, {watch['files']} files uploaded, {watch['pending']} to go"
             f"  {watch['path']} → {watch['provider']}"
         )
         if watch.get("message"):
@@ -143,6 +146,11 @@ def _story(session: Session, path: str) -> None:
         return
     if not jobs:
         raise Failure(f"{shown(path)} was never seen: dumbwaiter check {shown(path)}")
+    closed = session.config.closed(time.time())
+
+    def held(job: Job) -> bool:
+        return watch in closed and job.state is State.PENDING and not job.by_hand
+
     for job in jobs:
         print(f"job {job.id}: {job.state.value}, {size(job.size)}, to {job.provider}")
         for name, value in (
@@ -150,12 +158,20 @@ def _story(session: Session, path: str) -> None:
             ("link", job.receipt.url if job.receipt else None),
             ("acknowledged", f"{job.sent} of {job.size} bytes, {job.resent} sent again"),
             ("reason", job.error),
+            ("waits for", _hour(closed[watch]) if held(job) else None),
             ("next try", _when(job.due_at) if job.due_at > time.time() else None),
             ("made", _when(job.created_at)),
             ("changed", _when(job.updated_at)),
         ):
             if value:
                 print(f"  {name}: {value}")
+
+
+def _hour(seconds: float) -> str:
+    """Returns the time of day that a window opens at, with the day if it is not today's."""
+    moment = datetime.fromtimestamp(seconds).astimezone()
+    today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M" if today else "%a %H:%M")
 
 
 def _when(seconds: float) -> str:
