@@ -109,6 +109,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
     _order(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
+    """A database without any table, in each kind there is."""
+    if request.param == "sqlite":
+        yield journal_url(str(tmp_path))
+        return
+    server: URL = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex}"
+    _order(server, f"CREATE DATABASE {name}")
+    yield server.set(database=name)
+    _order(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 class Book:
     """A journal whose methods are called like any function, with its catalog, on one database."""
 

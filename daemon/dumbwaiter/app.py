@@ -6,6 +6,7 @@ Two programs run on it: `run`, with folders to watch, and `put` without a daemon
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import signal
 import time
@@ -14,14 +15,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from dumbwaiter import log, report
+import msgspec
+
+from dumbwaiter import listing, log, report
 from dumbwaiter.brokers import broker
 from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
 from dumbwaiter.config import RESERVED, Config
 from dumbwaiter.engine import Engine
-from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import IGNORE_FILE, Rules
@@ -30,6 +33,7 @@ from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
+from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.watch import Watcher
@@ -95,6 +99,8 @@ class App:
         self.watcher: Watcher | None = None
         self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
         self._states: dict[str, str] = {}
+        self._walks: dict[str, tuple[listing.Tally, asyncio.Task[None]]] = {}
+        self._missed: dict[str, tuple[int, str]] = {}  # by provider: walks that failed in a row, and why the latest did
         self._log = log.get("app")
 
     def _sources(self) -> dict[str, Source]:
@@ -117,6 +123,11 @@ class App:
         self.schedule.start(lambda reason: self._doubt_all(reason))
         self.intake.start()
         self.schedule.now("dispatch")
+        for name, options in self.config.provider.items():
+            if (period := getattr(options, "refresh", None)) is not None:
+                begun = await listing.begun_at(self.journal, name)
+                self.schedule.every(f"list {name}", period, self._list, name)
+                self.schedule.at(f"list {name}", time.time() if begun is None else begun + period)
 
     async def watch(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
@@ -165,6 +176,10 @@ class App:
             await asyncio.to_thread(self.watcher.close)
         await self.intake.close()
         await self.schedule.close()
+        walks = [task for _, task in self._walks.values()]
+        for task in walks:
+            task.cancel()
+        await asyncio.gather(*walks, return_exceptions=True)
         await self.engine.close()
 
     async def put(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[int]:
@@ -220,6 +235,47 @@ class App:
             raise Failure(f'no provider named "{found.file.provider}" is configured', Exit.USAGE)
         return await claim(self.journal, provider, found.file)
 
+    def listed(self, provider: str | None) -> list[str]:
+        """Returns the providers whose own list can be read: the one named, or all. Raises `Failure`."""
+        if provider is not None and provider not in self.providers:
+            raise Failure(f'there is no provider "{provider}"', Exit.USAGE)
+        names = [name for name, one in self.providers.items() if one.broker.lists and provider in {None, name}]
+        if not names:
+            which = f"{provider} gives" if provider else "the configured providers give"
+            raise Failure(f"{which} no list of what is there: only CareyShop does", Exit.USAGE)
+        return names
+
+    def walk(self, provider: str) -> "tuple[listing.Tally, asyncio.Task[None]]":
+        """Starts reading a provider's own list, unless that is under way, and returns its tally and its task."""
+        if provider not in self._walks:
+            tally = listing.Tally(provider)
+            task = asyncio.create_task(listing.walk(self.journal, self.providers[provider], tally), name="list")
+
+            def ended(task: "asyncio.Task[None]") -> None:
+                del self._walks[provider]
+                _ = task.cancelled() or task.exception()  # nobody may be left to be told
+
+            task.add_done_callback(ended)
+            self._walks[provider] = tally, task
+        return self._walks[provider]
+
+    async def _list(self, provider: str) -> None:
+        """Reads the list because it is time; what fails goes on later, where it was."""
+        tally, task = self.walk(provider)
+        attempts, _ = self._missed.pop(provider, (0, ""))
+        try:
+            await asyncio.shield(task)
+        except JournalTrouble:
+            return
+        except Verdict as verdict:
+            self._log.warning("list not read", provider=provider, reason=str(verdict))
+            self._missed[provider] = attempts + 1, str(verdict)
+            match decide(verdict, attempts, time.time(), random.random, fresh=True, again=0):
+                case Delay(due_at=when) | Pause(until=when):
+                    self.schedule.at(f"list {provider}", when)
+        else:
+            self._log.info("list read", **msgspec.structs.asdict(tally))
+
     def rescan(self, watch: str | None) -> list[str]:
         """Starts a scan of one watch or of all, and returns which."""
         names = [watch] if watch else list(self.config.watch)
@@ -262,6 +318,7 @@ class App:
                     "grants": provider.spare,
                     "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
                     "error": provider.trouble,
+                    "listing_error": self._missed.get(name, (0, None))[1],
                 }
                 for name, provider in self.providers.items()
             ],

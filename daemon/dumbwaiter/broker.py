@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Reject
-from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Receipt
+from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Page, Receipt
 
 
 class Broker(ABC):
@@ -14,6 +14,7 @@ class Broker(ABC):
     requests: float = 20.0  # a second, that the vendor lets one account make of its API
     uploads: float | None = None  # a second, where the vendor counts those too
     batch: int = 1  # files that one call can ask for
+    lists: bool = False  # whether the vendor tells what it has
     warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start
 
     @abstractmethod
@@ -60,3 +61,7 @@ class Broker(ABC):
         and a void `Retry` say that the call cost nothing; after any other failure it may have.
         """
         raise Reject("this provider has nothing to claim")
+
+    async def listing(self, cursor: str | None, desk: Desk) -> Page:
+        """Returns what the vendor has from `cursor` on, from the beginning with None; one request of the vendor."""
+        raise Reject("this provider gives no list of what it has")

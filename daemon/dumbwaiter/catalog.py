@@ -137,9 +137,11 @@ class Catalog:
         return int(row[0]), int(row[1])
 
     def history(self, limit: int = 100) -> list[Entry]:
-        """Returns the latest entries, newest first."""
+        """Returns the latest entries of ours, newest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(select(entries).order_by(entries.c.stored_at.desc()).limit(limit))
+            rows = connection.execute(
+                select(entries).where(entries.c.watch != "").order_by(entries.c.stored_at.desc()).limit(limit)
+            )
             return [entry(row) for row in rows]
 
 
@@ -211,6 +213,7 @@ def entry(row: Row[Any]) -> Entry:
         etag=row.etag,
         verified=row.verified,
         facts=row.facts,
+        unlisted_at=row.unlisted_at,
     )
 
 

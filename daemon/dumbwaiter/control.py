@@ -8,6 +8,7 @@ changes and not by asking it over and over.
     POST /retry    {"ids": [...] or null}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
+    POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /claim    {"path": "files/..."}   percent-encoded, a path of the catalog's trees
 """
 
@@ -29,7 +30,7 @@ from starlette.routing import Route
 
 from dumbwaiter import report
 from dumbwaiter.app import App
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.where import Places, private_folder, short
 
@@ -50,6 +51,10 @@ class _Ids(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Claim(msgspec.Struct, forbid_unknown_fields=True):
     path: str
+
+
+class _Sync(msgspec.Struct, forbid_unknown_fields=True):
+    provider: str | None = None
 
 
 class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,6 +87,9 @@ def application(app: App) -> Starlette:
     async def rescan(request: Request) -> Response:
         return _json({"watches": app.rescan((await _body(request, _Rescan)).watch)})
 
+    async def sync(request: Request) -> Response:
+        return _lines(follow_walks(app, app.listed((await _body(request, _Sync)).provider)))
+
     async def claim(request: Request) -> Response:
         wish = await _body(request, _Claim)
         return _json(await app.claim(os.fsdecode(unquote_to_bytes(wish.path))))
@@ -93,6 +101,7 @@ def application(app: App) -> Starlette:
             Route("/retry", retry, methods=["POST"]),
             Route("/forget", forget, methods=["POST"]),
             Route("/rescan", rescan, methods=["POST"]),
+            Route("/sync", sync, methods=["POST"]),
             Route("/claim", claim, methods=["POST"]),
         ],
         exception_handlers={Failure: _failed},
@@ -130,6 +139,30 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
             return
         # Many jobs change often; telling of each change would cost more than the work itself.
         await asyncio.gather(_either(beat), asyncio.sleep(min(PACE, len(ids) * PACE / 100)))
+
+
+async def follow_walks(app: App, providers: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+    """Yields how far the reading of each list is, one after the other; with `done`, or `error` and `code`, at its end."""
+    for name in providers:
+        tally, task = app.walk(name)
+        while not task.done():
+            yield msgspec.structs.asdict(tally)
+            await asyncio.wait({task}, timeout=1.0)
+        yield msgspec.structs.asdict(tally) | _end_of(task)
+
+
+def _end_of(task: "asyncio.Task[None]") -> dict[str, Any]:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    match error:
+        case None:
+            return {"done": True}
+        case Blocked():
+            return {"error": str(error), "code": Exit.ACCOUNT}
+        case Verdict() | JournalTrouble():
+            return {"error": f"{error}; the same command goes on where this one came to", "code": Exit.TEMPORARY}
+        case asyncio.CancelledError():
+            return {"error": "the daemon stops; the same command goes on there", "code": Exit.TEMPORARY}
+    raise error
 
 
 async def _body(request: Request, shape: type[T]) -> T:

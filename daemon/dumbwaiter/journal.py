@@ -69,6 +69,14 @@ class Journal:
         self.reader = reader
         self.folders = Folders(reader, host)
 
+    @property
+    def writer(self) -> Writer:
+        return self._writer
+
+    @property
+    def host(self) -> str:
+        return self._host
+
     # Intake
 
     async def enqueue(self, candidates: Sequence[Candidate], now: float) -> list[int]:
@@ -83,7 +91,7 @@ class Journal:
         return await self._writer.call(work, durable=True)
 
     def _enqueue(self, connection: Connection, one: Candidate, now: float) -> int | None:
-        statement = _insert(connection, jobs).values(
+        statement = insert(connection, jobs).values(
             host=self._host,
             watch=one.watch,
             **_place(one.watch, one.path),
@@ -145,7 +153,7 @@ class Journal:
         """Notes folders whose every file is known, so that the next rescan passes them by while they stay as they are."""
 
         def work(connection: Connection) -> None:
-            statement = _insert(connection, surveyed)
+            statement = insert(connection, surveyed)
             connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=[surveyed.c.host, surveyed.c.parent],
@@ -174,7 +182,7 @@ class Journal:
         def work(connection: Connection) -> None:
             if is_mounted:
                 connection.execute(
-                    _insert(connection, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
+                    insert(connection, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
                 )
             else:
                 connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
@@ -505,13 +513,15 @@ class Journal:
             "verified": receipt.verified,
             "facts": receipt.facts,
             "stored_at": now,
+            "unlisted_at": None,
         }
         # An entry never shows other content than it was made for.
         same_key = (entries.c.provider == row.provider) & (entries.c.key == receipt.key)
-        connection.execute(delete(entries).where(same_key, entries.c.digest.is_distinct_from(values["digest"])))
+        other = entries.c.digest.is_distinct_from(values["digest"]) | (entries.c.watch == "")
+        connection.execute(delete(entries).where(same_key, other))
         place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
         connection.execute(
-            _insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
+            insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
         )
 
     async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
@@ -719,7 +729,7 @@ def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:
     return conditions
 
 
-def _insert(connection: Connection, table: Any) -> Any:
+def insert(connection: Connection, table: Any) -> Any:
     """Returns the INSERT of the database in use; both know ON CONFLICT, each in a class of its own."""
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 

@@ -4,7 +4,7 @@ from html import escape
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import shown, split
+from dumbwaiter.naming import shown
 
 FORMS = {
     "url": "{url}",
@@ -32,7 +32,7 @@ def template(form: str) -> str:
 def filled(entry: Entry, text: str) -> str:
     """Fills a template. In HTML and Markdown, what would be markup in a name is escaped."""
     url = entry.url or ""
-    name = shown(split(entry.path)[1])
+    name = shown(entry.name)
     if text == FORMS["html"]:
         url, name = escape(url), escape(name)
     elif text == FORMS["markdown"]:

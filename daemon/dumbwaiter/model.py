@@ -125,7 +125,10 @@ class Job(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """One line of the catalog: what is at a provider, and which file it was."""
+    """One line of the catalog: what is at a provider, and which file it was.
+
+    Without a watch it is none of ours: the provider's own list shows it.
+    """
 
     id: int
     provider: str
@@ -138,10 +141,36 @@ class Entry(Struct, frozen=True):
     etag: str = ""
     verified: str = ""
     facts: Mapping[str, str] = {}
+    unlisted_at: float | None = None  # when the provider's list was first found without it
 
     @property
     def size(self) -> int:
         return self.stamp.size
+
+    @property
+    def name(self) -> str:
+        """The file's own name: here, else as the provider shows it, else its key's."""
+        return (self.path or self.facts.get("name") or self.key).rpartition("/")[2]
+
+
+class Listed(Struct, frozen=True):
+    """One object in a provider's own list."""
+
+    key: str
+    size: int
+    stored_at: float
+    changed_at: float
+    etag: str = ""
+    url: str | None = None
+    facts: dict[str, str] = {}
+
+
+class Page(Struct, frozen=True):
+    """A piece of a provider's list, and where the next one begins. None: that was all."""
+
+    items: tuple[Listed, ...]
+    cursor: str | None
+    whole: bool = True  # False: the list changed while it was read, and something may have been passed over
 
 
 class Ask(Struct, frozen=True):

@@ -100,6 +100,11 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
     region: str = ""  # of OSS for signature v4; by default the endpoint's
     signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
     addressing: Literal["virtual", "path"] = "virtual"  # where the bucket stands: in the host name, or in the path
+    refresh: Duration | None = None  # how often the shop's own list is read into the catalog; by default never
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None and self.refresh < 60:
+            raise _at("refresh", f'{self.refresh:g} seconds are too few to read a whole list: "1m" at least')
 
 
 FORBIDDEN = re.compile(r"\$[({][^)}]*[)}]")  # Qiniu would fill it in; Jiandaoyun refuses it

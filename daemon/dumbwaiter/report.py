@@ -102,10 +102,11 @@ def entry_facts(one: Entry) -> dict[str, Any]:
     return {
         "provider": one.provider,
         "key": one.key,
-        "watch": one.watch,
-        "path": shown(one.path),
+        "watch": one.watch or None,
+        "path": shown(one.path) or None,
         "size": one.size,
         "stored_at": one.stored_at,
+        "unlisted_at": one.unlisted_at,
         "url": one.url,
         "etag": one.etag,
         "verified": one.verified,

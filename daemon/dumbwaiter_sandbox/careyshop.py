@@ -13,7 +13,7 @@ import mimetypes
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -46,6 +46,7 @@ OPERATIONS = {
     "add.upload.list": "upload",
     "put.upload.data": "callback",
     "get.storage.list": "list",
+    "del.storage.list": "delete",
 }
 CALLS = (*OPERATIONS.values(), "file")
 MODULES = {"careyshop": "CareyShop(本地上传)", "qiniu": "七牛云 KODO", "aliyun": "阿里云 OSS"}
@@ -54,7 +55,7 @@ FOLDER = "uploads/files/"
 ZONE = timedelta(hours=8)
 WINDOW = 600
 OPEN = frozenset({"login", "callback"})  # need no sign-in
-OWN_FAULTS = frozenset({"inner-error", "no-permission", "signed-out", "refused-item", "truncated"})
+OWN_FAULTS = frozenset({"inner-error", "no-permission", "signed-out", "refused-item", "truncated", "shrinks"})
 _ROUTE = re.compile(r"/api/v1/([a-z]+)(?:/(.*))?")
 
 Params = Mapping[str, Any]
@@ -135,12 +136,15 @@ class CareyShop:
             "url": lambda given: self._address(self._module(given)),
             "token": self._token,
             "list": self._list,
+            "delete": self._delete,
         }
         if name == "upload":
             data = self._upload(params, form, path, refused=bool(fault and fault.name == "refused-item"))
         else:
             data = calls[name](params)
         reply = JSONResponse({"status": 200, "message": "success", "data": data})
+        if fault and fault.name == "shrinks":
+            self._store.remove(self._store.first(_number(params, "storage_id", 0)))
         if fault and fault.name == "truncated":
             return Response(bytes(reply.body)[:-7], media_type="application/json")
         return reply
@@ -448,21 +452,84 @@ class CareyShop:
         return JSONResponse({"status": 200, "message": "success", "data": [row]})
 
     def _list(self, params: Params) -> object:
-        def number(name: str, default: int) -> int:
-            text = str(params.get(name, default))
-            return int(text) if text.isdigit() else default
-
         items, total = self._store.items(
-            number("storage_id", 0),
+            _number(params, "storage_id", 0),
             str(params.get("name", "")),
             str(params.get("order_field", "storage_id")),
             down=params.get("order_type") == "desc",
-            page=max(1, number("page_no", 1)),
-            size=max(1, number("page_size", 15)),
+            page=max(1, _number(params, "page_no", 1)),
+            size=max(1, _number(params, "page_size", 15)),
         )
         if not total:
             return {"total_result": 0, **({"items": []} if self._options.generation == 1 else {})}
         return {"items": items, "total_result": total}
+
+    def _delete(self, params: Params) -> object:
+        ids = params.get("storage_id", params.get("storage_id[]", ""))
+        self._remove(int(one) for one in (ids if isinstance(ids, list) else [ids]) if str(one).isdigit())
+        return True
+
+    def _remove(self, ids: Iterable[int]) -> None:
+        for path in self._store.remove(ids):
+            self._world.objects.remove(BUCKET, path.lstrip("/"))
+
+    def plant(self, members: Mapping[str, Any]) -> object:
+        """Files of somebody else: {"path": "banner/a.jpg", "content": text, "times": n}; or {"remove": [storage_id]}.
+
+        The directories of the path are made. Of several files, named a-1.jpg and so on, the first alone has bytes.
+        """
+        match members:
+            case {"remove": [*ids], **rest} if not rest:
+                self._remove(int(one) for one in ids)
+                return {"removed": len(ids)}
+            case {"path": str() as path, "content": str() as content, "times": int() as times, **rest} if not rest:
+                return self._planted(path, content.encode(), times)
+            case {"path": str() as path, "content": str() as content, **rest} if not rest:
+                return self._planted(path, content.encode(), 1)
+        raise ValueError('plant {"path": "folder/name.jpg", "content": "text", "times": 1}, or {"remove": [number]}')
+
+    def _planted(self, path: str, content: bytes, times: int) -> object:
+        *folders, name = path.split("/")
+        parent = 0
+        for folder in folders:
+            inside = self._store.inside(parent, folder)
+            if inside is None:
+                made = self._store.keep({**self._item(parent, folder, "", 0, "", "", "", ""), "type": 2})
+                inside = int(str(made["storage_id"]))
+            parent = inside
+        mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        suffix = name.rpartition(".")[2].lower() if "." in name else "bin"
+        key = f"{self._dir()}{uuid.uuid4().hex}"
+        aside = os.path.join(self._folder, uuid.uuid4().hex)
+        with open(aside, "wb") as file:
+            file.write(content)
+        now = self._world.clock.now()
+        stored = StoredObject(BUCKET, f"{key}.{suffix}", len(content), hashlib.md5(content).hexdigest(), mime, now)
+        self._world.objects.publish(aside, stored)
+        place = urlsplit(self._world.urls["careyshop"]).netloc
+        stem, dot, ending = name.rpartition(".")
+
+        def item(number: int) -> dict[str, object]:
+            own = f"{key}-{number}.{suffix}" if number else stored.key
+            shown = (f"{stem}-{number}{dot}{ending}" if stem else f"{name}-{number}") if number else name
+            return self._item(
+                parent,
+                shown,
+                mime,
+                len(content),
+                hashlib.sha1(content).hexdigest(),
+                f"/{own}",
+                f"{place}/{own}?type=careyshop",
+                "careyshop",
+            )
+
+        self._store.add(item(number) for number in range(times))
+        return {"key": stored.key, "planted": times}
+
+
+def _number(params: Params, name: str, default: int) -> int:
+    text = str(params.get(name, default))
+    return int(text) if text.isdigit() else default
 
 
 def _php(members: Mapping[str, object]) -> str:
@@ -533,6 +600,7 @@ VENDOR = Vendor(
     faults={
         "inner-error": tuple(f"careyshop.{name}" for name in CALLS if name != "file"),
         "no-permission": tuple(f"careyshop.{name}" for name in ("token", "upload", "url", "module", "list")),
+        "shrinks": ("careyshop.list",),
         "signed-out": ("careyshop.token", "careyshop.upload", "careyshop.list"),
         "refused-item": ("careyshop.upload",),
         "truncated": tuple(f"careyshop.{name}" for name in ("token", "login", "upload", "list")),
@@ -543,4 +611,5 @@ VENDOR = Vendor(
     accounts=ACCOUNT,
     build=lambda world: {"careyshop": CareyShop(world).endpoint()},
     providers=_providers,
+    plant=lambda world, members: CareyShop(world).plant(members),
 )

@@ -6,6 +6,7 @@ search by name the whole store.
 
 import sqlite3
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 SCHEMA = """
@@ -27,14 +28,18 @@ CREATE TABLE IF NOT EXISTS careyshop_storage (
     path TEXT NOT NULL,
     url TEXT NOT NULL,
     protocol TEXT NOT NULL,
-    type INTEGER NOT NULL,        -- 0 image, 1 other file
+    type INTEGER NOT NULL,        -- 0 image, 1 other file, 2 directory, 3 video
     create_time TEXT NOT NULL,
     update_time TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS careyshop_parent ON careyshop_storage (parent_id);
 """
 COLUMNS = (
     "storage_id parent_id name mime ext size hash path url protocol type create_time update_time".split()  # noqa: SIM905
 )
+
+_IDS = "SELECT storage_id FROM careyshop_storage"
+_DELETE = "DELETE FROM careyshop_storage"
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,36 @@ class Store:
             cursor = database.execute(f"INSERT OR REPLACE INTO careyshop_storage VALUES ({marks})", list(row.values()))  # noqa: S608
         return {**row, "storage_id": cursor.lastrowid}
 
-    def by_path(self, path: str) -> dict[str, object] | None:
-        """The file that lies there."""
-        row = self._database.execute("SELECT * FROM careyshop_storage WHERE path = ?", (path,)).fetchone()
-        return dict(zip(COLUMNS, row, strict=True)) if row else None
+    def add(self, items: Iterable[Mapping[str, object]]) -> None:
+        """Add many files at once."""
+        marks = ", ".join("?" * len(COLUMNS))
+        with self._database as database:
+            database.executemany(
+                f"INSERT INTO careyshop_storage VALUES ({marks})",  # noqa: S608
+                ([item.get(name) for name in COLUMNS] for item in items),
+            )
+
+    def remove(self, ids: Iterable[int]) -> list[str]:
+        """Remove rows, and all that lies in those that are directories; the paths of the files."""
+        paths = []
+        left = list(ids)
+        with self._database as database:
+            while left:
+                id_ = left.pop()
+                left += [row[0] for row in database.execute(f"{_IDS} WHERE parent_id = ?", (id_,))]
+                paths += [row[0] for row in database.execute(f"{_DELETE} WHERE storage_id = ? RETURNING path", (id_,))]
+        return [path for path in paths if path]
+
+    def inside(self, parent: int, name: str) -> int | None:
+        """The number of the directory of that name in a directory."""
+        sql = f"{_IDS} WHERE parent_id = ? AND name = ? AND type = 2"
+        row = self._database.execute(sql, (parent, name)).fetchone()
+        return int(row[0]) if row else None
+
+    def first(self, parent: int) -> list[int]:
+        """The number of the oldest row of a directory, if it has any."""
+        sql = f"{_IDS} WHERE parent_id = ? ORDER BY storage_id LIMIT 1"
+        return [row[0] for row in self._database.execute(sql, (parent,))]
 
     def items(
         self, parent: int, name: str, column: str, *, down: bool, page: int, size: int

@@ -69,6 +69,9 @@ def application(sandbox: "Sandbox") -> Starlette:
             for stored in sandbox.world.objects.all()
         ]
 
+    async def plant(request: Request) -> object:
+        return sandbox.plant(await _object(request))
+
     rows: tuple[tuple[str, str, Answer], ...] = (
         ("GET", "/_sandbox", about),
         ("GET", "/_sandbox/faults", faults),
@@ -82,6 +85,7 @@ def application(sandbox: "Sandbox") -> Starlette:
         ("GET", "/_sandbox/log", log),
         ("DELETE", "/_sandbox/log", no_log),
         ("GET", "/_sandbox/objects", objects),
+        ("POST", "/_sandbox/plant", plant),
     )
     return Starlette(routes=[Route(path, _json(answer), methods=[method]) for method, path, answer in rows])
 

@@ -120,6 +120,15 @@ class Sandbox:
         """Put every switch back."""
         self._options.update({vendor.name: vendor.options() for vendor in self._vendors})
 
+    def plant(self, members: Mapping[str, Any]) -> object:
+        """Put files at a vendor that somebody else uploaded. Raises ValueError."""
+        members = dict(members)
+        able = {vendor.name: vendor.plant for vendor in VENDORS if vendor.plant}
+        plant = able.get(members.pop("vendor", ""))
+        if plant is None:
+            raise ValueError(f'say "vendor", one of {", ".join(able)}')
+        return plant(self.world, members)
+
     def _world(self, stack: contextlib.AsyncExitStack) -> World:
         database = open_database(self.data)
         stack.callback(database.close)

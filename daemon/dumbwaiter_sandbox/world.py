@@ -93,6 +93,8 @@ class Vendor:
     accounts: Mapping[str, str]
     build: Callable[[World], Mapping[str, Endpoint]]
     providers: Callable[[Mapping[str, str]], Mapping[str, Mapping[str, object]]]
+    # Puts files there that somebody else uploaded, as the control port is told to. Raises ValueError.
+    plant: Callable[[World, Mapping[str, Any]], object] | None = None
 
 
 def fault_of(request: Request) -> Fault | None:

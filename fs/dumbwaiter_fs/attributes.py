@@ -92,13 +92,18 @@ def _facts(file: Entry | Waiting) -> Iterator[tuple[str, str | None]]:
         yield "state", file.state
         yield "error", file.error
         return
-    yield "state", State.DONE
+    yield "state", State.DONE if file.watch else None
     yield "url", file.url
-    yield "markdown", markdown(file.path, file.url) if file.url else None
+    yield "markdown", markdown(file.name, file.url) if file.url else None
     yield "etag", file.etag
-    yield "stored_at", datetime.fromtimestamp(file.stored_at, UTC).isoformat(timespec="seconds")
+    yield "stored_at", _time(file.stored_at)
+    yield "unlisted_at", _time(file.unlisted_at) if file.unlisted_at is not None else None
     yield "verified", file.verified
     yield "error", file.facts.get("error")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def markdown(path: str, url: str) -> str:

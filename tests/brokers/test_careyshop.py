@@ -11,7 +11,7 @@ import pytest
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.model import Ask, Grant, Limits, Listed, Page
 from dumbwaiter.sources import Source
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
 from dumbwaiter.wire.message import Reply, Request
@@ -248,3 +248,112 @@ def test_each_provider_signs_in_under_a_name_of_its_own() -> None:
         _grant(_broker(module=module), desk)
         names.add(desk.asked[0][1]["platform"])
     assert len(names) == 3
+
+
+# Its list
+
+
+def _row(number: int, **said: Any) -> dict[str, Any]:
+    own = {"path": f"/uploads/files/20180528/{number}.jpg", "url": f"shop.example.com/{number}.jpg?type=careyshop"}
+    told = {"size": number, "hash": "ab" * 20, "name": f"{number}.jpg", "protocol": "careyshop", "type": 0}
+    times = {"create_time": "2018-05-28 22:36:39", "update_time": "2018-05-29 00:00:00"}
+    return {"storage_id": number, "parent_id": 0, **told, **own, **times, **said}
+
+
+def _folder(number: int, parent: int = 0) -> dict[str, Any]:
+    empty = dict.fromkeys(("size", "hash", "path", "url", "protocol"))
+    return {"storage_id": number, "parent_id": parent, "name": "banner", "type": 2, **empty}
+
+
+def _listed(*answers: Any) -> tuple[list[Page], Desk]:
+    """Walks through a list that answers so, page by page."""
+    broker, desk = _broker(), Desk(get_storage_list=list(answers))
+    pages = [asyncio.run(broker.listing(None, desk))]
+    while (cursor := pages[-1].cursor) is not None:
+        pages.append(asyncio.run(broker.listing(cursor, desk)))
+    return pages, desk
+
+
+def _asked(desk: Desk) -> list[tuple[int, int]]:
+    """Returns directory and page of each call."""
+    calls = [given for what, given in desk.asked if what == "get.storage.list"]
+    assert {(given["order_field"], given["order_type"]) for given in calls} == {("storage_id", "asc")}
+    return [(int(given["storage_id"]), int(given["page_no"])) for given in calls]
+
+
+def test_a_row_of_the_list_is_what_the_shop_says_of_a_file() -> None:
+    (page,), _ = _listed({"items": [_row(7)], "total_result": 1})
+    assert page == Page(
+        (
+            Listed(
+                key="uploads/files/20180528/7.jpg",
+                size=7,
+                stored_at=1527518199.0,  # its times are China's
+                changed_at=1527523200.0,
+                etag="ab" * 20,
+                url="https://shop.example.com/7.jpg?type=careyshop",
+                facts={"name": "7.jpg", "storage_id": "7", "protocol": "careyshop"},
+            ),
+        ),
+        None,
+    )
+
+
+def test_directories_are_walked_one_after_the_other_page_by_page() -> None:
+    root, more = {"items": [_row(1), _folder(2)], "total_result": 3}, {"items": [_folder(3)], "total_result": 3}
+    inner = {"items": [_row(4, parent_id=2), _folder(5, 2)], "total_result": 2}
+    pages, desk = _listed(root, more, inner, {"items": [_row(6, parent_id=3)], "total_result": 1}, None)
+    assert _asked(desk) == [(0, 1), (0, 2), (2, 1), (3, 1), (5, 1)]
+    assert [one.size for page in pages for one in page.items] == [1, 4, 6]
+    assert all(page.whole for page in pages)
+
+
+@pytest.mark.parametrize("nothing", [None, {}, [], {"total_result": 0}, {"total_result": 0, "items": []}])
+def test_an_empty_shop_answers_in_several_ways(nothing: Any) -> None:
+    assert _listed(nothing)[0] == [Page((), None)]
+
+
+def test_a_directory_that_shrinks_while_it_is_read_is_read_anew_some_times() -> None:
+    first, shrunk = {"items": [_row(1), _row(2)], "total_result": 4}, {"items": [_row(4)], "total_result": 3}
+    small = {"items": [_row(2), _row(3), _row(4)], "total_result": 3}
+    pages, desk = _listed(first, shrunk, small)
+    assert _asked(desk) == [(0, 1), (0, 2), (0, 1)]
+    assert all(page.whole for page in pages)
+    pages, desk = _listed(*[first, shrunk] * 4)
+    assert len(_asked(desk)) == 8
+    assert [page.whole for page in pages] == [True] * 7 + [False]
+
+
+def test_a_shop_that_shows_one_directory_for_all_is_not_walked_for_ever() -> None:
+    _, desk = _listed({"items": [_folder(2), _row(3)], "total_result": 2})
+    assert _asked(desk) == [(0, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"size": 2**70, "create_time": "9999-01-01 00:00:00"},
+        {"size": -1, "create_time": "0000-00-00 00:00:00", "update_time": None},
+        {"hash": "\0", "name": None, "mime": None, "pixel": []},
+    ],
+)
+def test_odd_values_do_not_keep_the_rest_from_being_listed(said: dict[str, Any]) -> None:
+    (page,), _ = _listed({"items": [_row(1, **said), _row(2)], "total_result": 2})
+    odd, plain = page.items
+    assert plain.size == 2
+    assert 0 <= odd.size < 2**63
+    assert 0 <= odd.stored_at * 1e9 < 2**63
+    assert "\0" not in odd.etag
+
+
+def test_an_address_inside_is_no_link_of_a_shop_outside() -> None:
+    (page,), _ = _listed({"items": [_row(1, url="169.254.169.254/x"), _row(2, url="cdn/图 1.jpg")], "total_result": 2})
+    assert page.items[0].url is None
+    (page,), _ = _listed({"items": [_row(2, url="cdn.example/图 1.jpg?a=1")], "total_result": 1})
+    assert page.items[0].url == "https://cdn.example/%E5%9B%BE%201.jpg?a=1"
+
+
+def test_a_session_that_ended_while_the_list_is_read_is_made_anew() -> None:
+    pages, desk = _listed("token已过期", {"items": [_row(1)], "total_result": 1})
+    assert len(pages[0].items) == 1
+    assert [what for what, _ in desk.asked].count("login.admin.user") == 2

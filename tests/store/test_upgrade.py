@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -17,13 +18,16 @@ from sqlalchemy import URL, Engine, create_engine, text
 
 import dumbwaiter.store.migrations
 import journals
+from dumbwaiter.catalog import Catalog, Node
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.model import Entry
 from dumbwaiter.store import upgrade as module
 from dumbwaiter.store.database import journal_url, writing
 from dumbwaiter.store.tables import SCHEMA, metadata
 from dumbwaiter.store.upgrade import revision, upgrade
 
 database = journals.database
+empty = journals.empty
 postgres = journals.postgres
 
 MIGRATIONS = Path(str(dumbwaiter.store.migrations.__file__)).parent
@@ -60,7 +64,7 @@ def test_the_migrations_make_the_very_indexes_of_the_tables(engine: Engine, tmp_
     metadata.create_all(direct)
     direct.dispose()
     assert objects(tmp_path / "journal.db") == objects(tmp_path / "direct.db")
-    assert len(objects(tmp_path / "direct.db")) == 14
+    assert len(objects(tmp_path / "direct.db")) == 15
 
 
 def test_the_schema_is_the_newest_script() -> None:
@@ -212,3 +216,49 @@ def test_a_server_is_migrated_in_one_transaction_too(database: URL, tomorrow: Pa
         assert revision(connection) == NEXT
         connection.execute(text("SELECT colour FROM jobs"))
     engine.dispose()
+
+
+# From schema to schema
+
+
+def _at(url: URL, version: str) -> Engine:
+    """Makes an empty database as an older program left it."""
+    engine = writing(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    return engine
+
+
+ENTRY = """
+INSERT INTO entries (host, provider, key, key_parent, key_name, watch, parent, name, current, inode, size, mtime_ns,
+ctime_ns, etag, verified, facts, stored_at)
+VALUES ('h', 'p', 'k/a', :kp, :kn, 'w', :parent, :name, true, 1, 2, 3, 4, 'e', 'md5', '{"vid":"7"}', 5.0)
+"""
+
+
+def test_a_journal_of_the_first_schema_keeps_what_it_holds(empty: URL) -> None:
+    engine = _at(empty, "0001")
+    with engine.begin() as connection:
+        names = {"kp": b"p/k", "kn": b"a", "parent": b"w/x", "name": b"a.jpg"}
+        connection.execute(text(ENTRY), names)
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert revision(connection) == SCHEMA
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+    catalog = Catalog.at(empty)
+    node = catalog.find("files/w/x/a.jpg")
+    assert node is not None
+    assert isinstance(node.file, Entry)
+    assert (node.file.key, node.file.facts, node.file.unlisted_at) == ("k/a", {"vid": "7"}, None)
+    assert catalog.find("keys/p/k/a") == Node("a", node.file)
+    catalog.close()
+    if empty.get_backend_name() == "sqlite":
+        copy = Path(f"{empty.database}.before-{SCHEMA}-from-0001")
+        assert version(copy) == "0001"
+        with closing(sqlite3.connect(copy)) as connection:
+            assert connection.execute("SELECT key FROM entries").fetchall() == [("k/a",)]

@@ -9,10 +9,10 @@ the storage's callback was answered with tells the address of the file. The wire
 import os
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b, sha256
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt, Secret
+from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Listed, Page, Receipt, Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
@@ -32,10 +32,12 @@ from dumbwaiter.wire.message import Request, query
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
 SIGNED = 500.0  # of the 600 seconds that a signature is good for
-ZONE = timedelta(hours=8)  # of the vendor, for the dates in its folders
 FOLDER = "uploads/files/"
 SUFFIX_MAX = 10  # letters and digits
 PAGE = 50
+LIST_PAGE = 200
+AGAIN = 3  # times that a directory is listed anew because something was deleted from it meanwhile
+SIZE_MAX = 2**63 - 1
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})
 LATE = "timestamp已过期"
 ACCOUNT = {
@@ -98,9 +100,26 @@ class _Listing(Struct):
     items: tuple[careyshop.Item, ...] = ()
 
 
+class _Rows(Struct):
+    items: tuple[careyshop.Row, ...] = ()
+    total_result: int = 0
+
+
+class _Place(Struct, frozen=True, omit_defaults=True):
+    """Where in the shop's directories a walk is. The list shows one directory at a time."""
+
+    folder: int = 0
+    page: int = 1
+    seen: int = 0  # rows on this directory's earlier pages
+    total: int = 0  # rows that it has, as the page before said
+    again: int = 0  # times that this directory was begun anew
+    left: tuple[int, ...] = ()  # directories to come
+
+
 class CareyShop(Broker):
     """One administrator's account in one shop."""
 
+    lists = True
     requests = 10.0  # a shop runs on PHP, and is there for its customers
 
     def __init__(self, options: Options) -> None:
@@ -192,10 +211,53 @@ class CareyShop(Broker):
         told = self._told(plain, item)
         return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
 
+    async def listing(self, cursor: str | None, desk: Desk) -> Page:
+        """Reads one page of one directory. Rows come by their number: what is added meanwhile comes at the end."""
+        at = msgspec.json.decode(cursor, type=_Place) if cursor else _Place()
+        wanted = {"storage_id": str(at.folder), "order_field": "storage_id", "order_type": "asc"}
+        wanted |= {"page_no": str(at.page), "page_size": str(LIST_PAGE)}
+        # A directory with nothing in it is answered with nothing, and PHP has several.
+        shape = _Rows | tuple[()] | None
+        found = await self._call(desk, "storage", "get.storage.list", wanted, shape) or _Rows()
+        seen, total = at.seen + len(found.items), found.total_result
+        inner = [one.storage_id for one in found.items if one.folder and one.parent_id in {None, at.folder}]
+        left = tuple(dict.fromkeys([*at.left, *(id_ for id_ in inner if id_ not in {None, at.folder})]))
+        shrunk = total < at.total or (not found.items and seen < total)  # what follows has moved to earlier pages
+        after: _Place | None
+        if shrunk and at.again < AGAIN:
+            after = _Place(at.folder, again=at.again + 1, left=left)
+        elif found.items and seen < total:
+            after = replace(at, page=at.page + 1, seen=seen, total=total, left=left)
+        else:
+            after = _Place(left[0], left=left[1:]) if left else None
+        items = tuple(self._listed(one, desk) for one in found.items if one.key)
+        return Page(items, msgspec.json.encode(after).decode() if after else None, not shrunk or at.again < AGAIN)
+
+    def _listed(self, item: careyshop.Row, desk: Desk) -> Listed:
+        stored = careyshop.moment(item.create_time)
+        stored = desk.now(self._api) if stored is None else stored
+        changed = careyshop.moment(item.update_time)
+        url = quote(self._link(item.url or ""), safe="%/:?&=+,;@~!$'()*[]#")
+        return Listed(
+            key=_plain(item.key),
+            size=min(max(item.size or 0, 0), SIZE_MAX),
+            stored_at=stored,
+            changed_at=stored if changed is None else changed,
+            etag=_plain(item.hash or ""),
+            url=url if allowed(url, base=self._api, path=True) else None,
+            facts={
+                name: str(value)
+                for name in ("name", "storage_id", "protocol")
+                if (value := getattr(item, name)) not in {None, ""}
+            },
+        )
+
+    def _link(self, url: str) -> str:
+        """Returns the whole address; the shop leaves the scheme out."""
+        return f"{urlsplit(self._api).scheme}://{url.lstrip('/')}" if url and "://" not in url else url
+
     def _told(self, receipt: Receipt, item: careyshop.Item) -> Receipt:
-        url = item.url
-        if url and "://" not in url:
-            url = f"{urlsplit(self._api).scheme}://{url.lstrip('/')}"
+        url = self._link(item.url)
         if item.storage_id is not None:
             receipt = _with(receipt, storage_id=item.storage_id)
         return replace(receipt, url=url or receipt.url)
@@ -249,7 +311,7 @@ class CareyShop(Broker):
             endpoint = f"{scheme}://{host.removeprefix(f'{granted.bucket}.')}"
         host = urlsplit(endpoint).hostname or ""
         region = options.region or host.split(".")[0].removeprefix("oss-").removesuffix("-internal")
-        today = datetime.fromtimestamp(desk.now(self._api), UTC) + ZONE
+        today = datetime.fromtimestamp(desk.now(self._api), careyshop.ZONE)
         ticket = OssStsTicket(
             endpoint,
             granted.bucket,
@@ -391,6 +453,11 @@ def _filled(granted: _Granted, address: _Address) -> tuple[tuple[tuple[str, str]
     file = next((one.name for one in address.param if one.type == "file"), "file")
     fields = [(one.name, _text(values.get(one.name, one.default))) for one in address.param if one.type != "file"]
     return tuple(fields), file
+
+
+def _plain(text: str) -> str:
+    """Leaves out what no database takes."""
+    return text.replace("\0", "")
 
 
 def _text(value: object) -> str:

@@ -24,6 +24,7 @@ COMMANDS = {
     "forget": "daemon",
     "rescan": "daemon",
     "claim": "claim",
+    "sync": "sync",
     "status": "show",
     "ls": "show",
     "cat": "show",

@@ -16,6 +16,7 @@ from dumbwaiter.upload import open_version
 
 def fetch(config: Config, entry: Entry, out: BinaryIO) -> None:
     """Writes the file to `out`. Raises `Failure` when not every byte of this version can be had."""
+    place = shown(entry.path or entry.key)
     root = config.folder_of(entry.watch)
     if root is not None:
         try:
@@ -27,16 +28,16 @@ def fetch(config: Config, entry: Entry, out: BinaryIO) -> None:
                 shutil.copyfileobj(file, out, MIB)
             return
     if entry.url is None:
-        raise Failure(f"{shown(entry.path)}: the original is gone and the provider gives no way to read it")
+        raise Failure(f"{place}: the original is gone and the provider gives no way to read it")
     count = 0
     try:
         with httpx.stream("GET", entry.url, timeout=LIMITS, headers=HEADERS) as response:
             if response.status_code != httpx.codes.OK:
-                raise Failure(f"{shown(entry.path)}: the provider answers {response.status_code}")
+                raise Failure(f"{place}: the provider answers {response.status_code}")
             for piece in response.iter_raw(MIB):
                 out.write(piece)
                 count += len(piece)
     except httpx.HTTPError as error:
-        raise Failure(f"{shown(entry.path)}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
+        raise Failure(f"{place}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
     if count != entry.size:
-        raise Failure(f"{shown(entry.path)}: {count} bytes came, {entry.size} were sent")
+        raise Failure(f"{place}: {count} bytes came, {entry.size} are there")

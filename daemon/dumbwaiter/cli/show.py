@@ -144,6 +144,9 @@ def _story(session: Session, path: str) -> None:
     if session.json:
         session.facts([report.job_facts(job) for job in jobs])
         return
+    if not jobs and (entry := _unheard_of(session, path)) is not None:
+        print(f"not uploaded from here; {entry.provider} lists it: {size(entry.size)}, since {_when(entry.stored_at)}")
+        return
     if not jobs:
         raise Failure(f"{shown(path)} was never seen: dumbwaiter check {shown(path)}")
     closed = session.config.closed(time.time())
@@ -172,6 +175,12 @@ def _hour(seconds: float) -> str:
     moment = datetime.fromtimestamp(seconds).astimezone()
     today = moment.date() == datetime.now().astimezone().date()
     return moment.strftime("%H:%M" if today else "%a %H:%M")
+
+
+def _unheard_of(session: Session, path: str) -> Entry | None:
+    """Returns what the provider's own list alone shows at a path."""
+    node = session.catalog.find(tree_path(session, path))
+    return node.file if node is not None and isinstance(node.file, Entry) and not node.file.watch else None
 
 
 def _when(seconds: float) -> str:

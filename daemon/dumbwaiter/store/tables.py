@@ -28,7 +28,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = "0004"  # the newest revision in migrations/versions
+SCHEMA = "0005"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -117,7 +117,7 @@ entries = Table(
     Column("key", Text, nullable=False),  # exactly as the provider knows it
     Column("key_parent", PathBytes, nullable=False),  # "PROVIDER/folder" in the keys tree, escaped
     Column("key_name", PathBytes, nullable=False),
-    Column("watch", Text, nullable=False),
+    Column("watch", Text, nullable=False),  # empty, as parent and name: none of ours, the provider's list shows it
     Column("parent", PathBytes, nullable=False),  # "WATCH/folder" in the files tree
     Column("name", PathBytes, nullable=False),
     Column("current", Boolean, nullable=False),  # the newest version under its path; older ones stay in keys/
@@ -130,7 +130,9 @@ entries = Table(
     Column("url", Text),
     Column("verified", Text, nullable=False),  # how the bytes were compared with the original's
     Column("facts", Json, nullable=False),
-    Column("stored_at", Float, nullable=False),
+    Column("stored_at", Float, nullable=False),  # by us; for what the provider's list alone shows, as it says
+    Column("listed_at", Float),  # begin of the latest walk through the provider's list that met it
+    Column("unlisted_at", Float),  # when a walk that met it no more ended; only ours stay then
     # files of equal content may share a key; other content under it takes their entries away
     UniqueConstraint("provider", "key", "parent", "name", name="entries_file"),
 )
@@ -163,6 +165,16 @@ errands = Table(
 )
 Index("errands_due", errands.c.host, errands.c.due_at)
 Index("errands_file", errands.c.parent, errands.c.name)
+
+listings = Table(
+    "listings",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("started_at", Float, nullable=False),  # of the walk through the provider's list
+    Column("cursor", Text),  # where it goes on; empty: at the beginning
+    Column("whole", Boolean, nullable=False),  # nothing was passed over so far
+    Column("ended_at", Float),  # empty: under way, or broken off
+)
 
 counters = Table(
     "counters",

@@ -5,6 +5,7 @@ plain HTTP every answer has the HTTP status 200.
 """
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from typing import Any
 
@@ -12,6 +13,9 @@ from msgspec import Raw, Struct
 
 from dumbwaiter.errors import Retry
 from dumbwaiter.wire.message import Reply
+
+ZONE = timezone(timedelta(hours=8))
+LATEST = 2**63 / 1e9  # seconds that a database's integer can count in nanoseconds
 
 
 def sign(secret: str, parameters: Mapping[str, str]) -> str:
@@ -42,6 +46,31 @@ class Item(Struct, frozen=True):
     protocol: str = ""
 
 
+class Row(Struct, frozen=True):
+    """One line of the shop's list: a file, or a directory, of which most is empty."""
+
+    storage_id: int | None = None
+    parent_id: int | None = None
+    type: int | None = None
+    name: str | None = None
+    size: int | None = None
+    hash: str | None = None
+    path: str | None = None
+    url: str | None = None
+    protocol: str | None = None
+    create_time: str | None = None
+    update_time: str | None = None
+
+    @property
+    def folder(self) -> bool:
+        return self.type == 2
+
+    @property
+    def key(self) -> str:
+        """The file's key, empty for what is none."""
+        return "" if self.folder else (self.path or "").lstrip("/")
+
+
 def envelope(reply: Reply) -> Envelope:
     """Reads an answer. Raises `Retry` for anything else: a proxy in front of the shop, a broken server."""
     if (reply.status >= 500 or reply.status == 429) and not reply.body.lstrip().startswith(b"{"):
@@ -63,6 +92,15 @@ def item(text: str) -> Item:
 def decoded(data: Raw, shape: Any) -> Any:
     """Returns an envelope's data as `shape`. Raises `Retry`."""
     return Reply(200, body=bytes(data)).json(shape)
+
+
+def moment(text: str | None) -> float | None:
+    """Returns the seconds of a time as a shop writes it: its own, thus China's, without a zone. None for anything else."""
+    try:
+        seconds = datetime.fromisoformat(text or "").replace(tzinfo=ZONE).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < LATEST else None
 
 
 def size(text: str) -> int | None:
