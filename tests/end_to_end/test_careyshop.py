@@ -271,3 +271,136 @@ def test_no_key_of_the_account_is_kept(program: Program) -> None:
         content = path.read_bytes()
         for secret in (*secrets, b"CAIS", b"STS."):
             assert secret not in content, path
+
+
+# The shop's own list
+
+
+def _plant(program: Program, **what: Any) -> str:
+    """Has somebody else put a file into the shop; returns its key."""
+    reply = program.vendors.http.post("/_sandbox/plant", json={"vendor": "careyshop", **what})
+    reply.raise_for_status()
+    return str(reply.json().get("key"))
+
+
+def _listed(program: Program) -> dict[str, dict[str, Any]]:
+    return {entry["key"]: entry for entry in program.facts("ls", "keys/careyshop")}
+
+
+def _number(entry: dict[str, Any]) -> int:
+    return int(entry["facts"]["storage_id"])
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_what_others_put_into_the_shop_is_listed_beside_what_is_ours(program: Program, generation: int) -> None:
+    _options(program, careyshop={"generation": generation})
+    content = _drop(program, "careyshop", "mine.jpg", 1000)
+    keys = [_plant(program, path=path, content=path) for path in ("root.txt", "banner/2018/a b.jpg", "banner/c.jpg")]
+    program.start()
+    assert program("wait").returncode == 0
+    done = program("sync", "--remote", "careyshop")
+    assert (done.returncode, done.stdout) == (0, "careyshop: 4 listed, 3 new, 0 gone\n"), done.stderr
+    listed = _listed(program)
+    assert len(listed) == 4
+    assert set(keys) < set(listed)
+    (mine,) = (entry for entry in listed.values() if entry["watch"])
+    assert (mine["path"], mine["verified"]) == ("mine.jpg", "sha1")
+    other = listed[keys[1]]
+    assert (other["watch"], other["path"], other["facts"]["name"]) == (None, None, "a b.jpg")
+    assert program("cat", f"keys/careyshop/{keys[1]}").stdout == "banner/2018/a b.jpg"
+    assert program("link", f"keys/careyshop/{keys[1]}").stdout == f"{other['url']}\n"
+    markdown = program("link", "--format", "markdown", f"keys/careyshop/{keys[1]}").stdout
+    assert markdown == f"[a b.jpg]({other['url']})\n"
+    assert program("status", f"keys/careyshop/{keys[1]}").stdout.startswith("not uploaded from here; careyshop lists")
+    assert [entry["path"] for entry in program.facts("history")] == ["mine.jpg"]
+    assert program.stored() == {"mine.jpg": digest(content)}
+    assert program.totals()["done"] == 1
+
+
+def test_what_vanished_from_the_shop_goes_and_what_is_ours_is_marked_and_not_sent_again(program: Program) -> None:
+    _drop(program, "careyshop", "mine.txt", 10)
+    _plant(program, path="other.txt", content="x")
+    program.start()
+    assert program("wait").returncode == 0
+    assert program("sync", "--remote").returncode == 0  # with no name: all, and other providers of this shop
+    listed = _listed(program)
+    assert {entry["path"] for entry in listed.values()} == {"mine.txt", None}
+    _plant(program, remove=[_number(entry) for entry in listed.values()])
+    done = program("sync", "--remote", "careyshop")
+    assert done.stdout == "careyshop: 0 listed, 0 new, 1 gone, 1 of ours no longer listed\n"
+    (mine,) = _listed(program).values()
+    assert mine["path"] == "mine.txt"
+    assert mine["unlisted_at"] >= mine["stored_at"]
+    assert program("rescan").returncode == 0
+    assert program("wait").returncode == 0
+    assert len(program.vendors.log("upload")) == 1
+
+
+def test_a_long_list_comes_by_pages_and_goes_on_where_it_broke_off(program: Program) -> None:
+    _plant(program, path="many.txt", content="x", times=450)
+    _plant(program, path="folder/inner.txt", content="y")
+    program.vendors.faults("careyshop.list:500@2")
+    done = program("sync", "--remote", "careyshop")  # no daemon runs
+    assert done.returncode == 5
+    assert "goes on where this one came to" in done.stderr
+    assert len(_listed(program)) == 200
+    before = len(program.vendors.log("list"))
+    program.vendors.faults("")
+    (told,) = program.facts("sync", "--remote", "careyshop")
+    assert (told["listed"], told["new"], told["gone"], told["whole"]) == (251, 251, 0, True)
+    assert len(_listed(program)) == 451
+    assert len(program.vendors.log("list")) - before == 3
+
+
+def test_a_file_deleted_while_the_list_is_read_makes_no_other_one_vanish(program: Program) -> None:
+    _plant(program, path="many.txt", content="x", times=401)
+    assert program("sync", "--remote", "careyshop").returncode == 0
+    program.vendors.faults("careyshop.list:shrinks@1x2")
+    assert program("sync", "--remote", "careyshop").returncode == 0
+    assert len(_listed(program)) == 401  # what was met and then deleted stays until the next time
+    program.vendors.faults("")
+    assert program("sync", "--remote", "careyshop").stdout == "careyshop: 399 listed, 0 new, 2 gone\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("no-permission", 21, "does not let this account"),
+        ("truncated", 5, "not the expected JSON"),
+        ("inner-error", 5, "异常错误"),
+        ("html", 5, "not the expected JSON"),
+    ],
+)
+def test_a_list_that_cannot_be_had_is_said_and_takes_nothing_away(
+    program: Program, fault: str, code: int, words: str
+) -> None:
+    _plant(program, path="a.txt", content="x")
+    assert program("sync", "--remote", "careyshop").returncode == 0
+    program.vendors.faults(f"careyshop.list:{fault}")
+    done = program("sync", "--remote", "careyshop")
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(_listed(program)) == 1
+
+
+def test_sync_says_what_it_needs(program: Program) -> None:
+    assert "say --remote" in program("sync").stderr
+    assert "there is no provider" in program("sync", "--remote", "shop").stderr
+    done = program("sync", "--remote", "netease")
+    assert (done.returncode, "netease gives no list" in done.stderr) == (2, True)
+
+
+def test_the_daemon_reads_the_list_by_itself_where_told(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[provider.careyshop]", '[provider.careyshop]\nrefresh = "6h"', 1))
+    key = _plant(program, path="a.txt", content="x")
+    program.vendors.faults("careyshop.list:502@1")
+    program.start()
+    program.until(lambda: program("ls", f"keys/careyshop/{key}").returncode == 0)
+    assert [one["provider"] for one in program.facts("ls", "keys")] == ["careyshop"]
+    program.until(lambda: '"list read"' in program.log.read_text() or "list read" in program.log.read_text())
+    lists = len(program.vendors.log("list"))
+    assert program.stop() == 0
+    program.start()
+    assert program("wait").returncode == 0
+    assert len(program.vendors.log("list")) == lists  # it is not time yet
