@@ -58,6 +58,7 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True):
     path: str | None = None
     allow_other: bool = False
     cache_size: Size = Size(10 << 30)  # of blocks fetched from providers; 0: none are kept
+    session: Literal["auto", "fusepy", "fast"] = "auto"
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):

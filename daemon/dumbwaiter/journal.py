@@ -34,7 +34,7 @@ from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, 
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs, mounted, surveyed
+from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs, mounted, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 
@@ -523,6 +523,8 @@ class Journal:
         connection.execute(
             insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
         )
+        if connection.dialect.name == "postgresql":  # mounts hear it when the commit is there
+            connection.execute(select(func.pg_notify(CHANNEL, "")))
 
     async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
         """Returns, by place, what `provider` has of the folder of `place` ("WATCH/path") with this fact.

@@ -24,6 +24,7 @@ ALLOWED = frozenset(
         errno.ENOTDIR,
         errno.ENOTTY,
         errno.ENXIO,
+        errno.EOPNOTSUPP,
         errno.EROFS,
         errno.ESTALE,
         errno.ETIMEDOUT,

@@ -3,16 +3,16 @@
 No value here needs a request or a look at the disk; what is not known is left out.
 """
 
-import hashlib
 import mimetypes
 import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from dumbwaiter.catalog import Node, Waiting
+from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry, State
 from dumbwaiter.naming import shown
+from dumbwaiter_fs.spot import Spot
 
 PREFIX = "user.dumbwaiter."
 XATTR_MAX = 65536  # the kernel's limit for one value
@@ -21,41 +21,24 @@ BLOCK = 4096
 Attributes = dict[str, int]
 
 
-def inode(path: str) -> int:
-    """Returns the same number for the same path, in every mount and after every restart; never 0 or 1."""
-    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return max(int.from_bytes(digest, "big") >> 1, 2)
-
-
-def brief(path: str, node: Node) -> Attributes:
+def brief(number: int, *, folder: bool) -> Attributes:
     """Returns what a listing needs of a name: its kind and number."""
-    return {"st_mode": stat.S_IFDIR | 0o555 if node.folder else stat.S_IFREG | 0o444, "st_ino": inode(path)}
+    return {"st_mode": stat.S_IFDIR | 0o555 if folder else stat.S_IFREG | 0o444, "st_ino": number}
 
 
-def of_folder(path: str, changed_at: float) -> Attributes:
-    # One link means "not counted": 2 would tell `find` that there are no folders inside.
-    return _complete(path, stat.S_IFDIR | 0o555, 0, round(changed_at * 1e9))
-
-
-def of_file(path: str, file: Entry | Waiting, now: os.stat_result | None = None) -> Attributes:
-    """`now`: the local file as it is, where that is what a read would give."""
-    if now is not None:
-        return _complete(path, stat.S_IFREG | 0o444, now.st_size, now.st_mtime_ns)
-    return _complete(path, stat.S_IFREG | 0o444, file.size, file.stamp.mtime_ns)
-
-
-def _complete(path: str, mode: int, size: int, time_ns: int) -> Attributes:
+def complete(spot: Spot) -> Attributes:
+    """Returns all that stat tells."""
     return {
-        "st_mode": mode,
-        "st_ino": inode(path),
+        **brief(spot.number, folder=spot.folder),
+        # One link means "not counted": 2 would tell `find` that there are no folders inside.
         "st_nlink": 1,
         "st_uid": os.getuid(),
         "st_gid": os.getgid(),
-        "st_size": size,
-        "st_blocks": -(-size // 512),
-        "st_mtime": time_ns,
-        "st_ctime": time_ns,
-        "st_atime": time_ns,
+        "st_size": spot.size,
+        "st_blocks": -(-spot.size // 512),
+        "st_mtime": spot.mtime_ns,
+        "st_ctime": spot.mtime_ns,
+        "st_atime": spot.mtime_ns,
     }
 
 

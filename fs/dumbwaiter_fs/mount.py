@@ -3,7 +3,7 @@
     dumbwaiter-mount [--config F] [--state D] [--cache D] [--runtime D] [-v] [--background] [DIR]
     dumbwaiter-mount [--config F] --unmount [DIR]
 
-libfuse runs in a thread of its own while the main thread waits for a signal or for the end of the mount, so a signal
+The session runs in a thread of its own while the main thread waits for a signal or for the end of the mount, so a signal
 is heard whatever a reader is waiting for. Every way out takes the mount off the folder.
 """
 
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dumbwaiter import config, log
 from dumbwaiter.config import Config
@@ -24,8 +24,24 @@ from dumbwaiter.naming import shown
 from dumbwaiter.where import Places, places
 from dumbwaiter_fs import point
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from dumbwaiter_fs.operations import Operations
+    from dumbwaiter_fs.trees import Trees
+
 LAST = 5.0  # seconds that open files have to be closed after a signal
 START = 20.0  # seconds until the kernel must have greeted the mount
+
+_KERNEL = {"max_read": 1 << 20}
+# What libfuse takes for itself; the fast session tells the kernel on its own.
+_LIBFUSE = {
+    "use_ino": True,
+    "attr_timeout": 1,
+    "entry_timeout": 1,
+    "max_readahead": 1 << 20,
+    "max_background": 64,  # else twelve waiting reads would hold up everybody's read-ahead
+}
 
 _log = log.get(__name__)
 
@@ -92,13 +108,15 @@ def _check_fuse(settings: Config) -> None:
     if not os.path.exists("/dev/fuse"):
         raise Failure("there is no /dev/fuse here: modprobe fuse, or give the container that device")
     try:
-        import fuse
+        from dumbwaiter_fs import binding
 
-        version = int(fuse._libfuse.fuse_version())  # noqa: SLF001 - the binding offers no other way
-    except (OSError, AttributeError):
-        version = 0
-    if not 20 <= version < 30:
-        raise Failure("the mount needs libfuse 2: install the package libfuse2 (Fedora, Arch: fuse)")
+        too_old = settings.mount.session == "fast" and binding.NAME != "fusepy"
+    except OSError:
+        raise Failure(
+            "the mount needs libfuse: install the package libfuse2 or libfuse3-3 (Fedora, Arch: fuse or fuse3)"
+        ) from None
+    if too_old:
+        raise Failure('[mount] session = "fast" needs libfuse 2: install the package libfuse2, or choose "auto"')
     if os.geteuid() == 0:
         return
     if point.fusermount() is None:
@@ -179,13 +197,14 @@ class _Life:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: self._news.put(signal.Signals(number).name))
         systemd = SystemdNotifier()
-        trees = Trees(journal_url(self._where.state, self._settings.journal))
+        url = journal_url(self._where.state, self._settings.journal)
+        trees = Trees(url)
         limit = self._settings.mount.cache_size
         cache = Cache(os.path.join(self._where.cache, "blocks"), limit) if limit else None
         remote = Remote(float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE), cache)
         contents = Contents(self._settings.folder_of, remote)
-        operations = Operations(trees, contents, time.time(), lambda: self._news.put("mounted"))
-        thread = threading.Thread(target=self._serve, args=(operations,), name="fuse", daemon=True)
+        operations = Operations(trees, contents, lambda: self._news.put("mounted"))
+        thread = threading.Thread(target=self._serve, args=(operations, trees, url), name="fuse", daemon=True)
         thread.start()
         try:
             news = self._next(START)
@@ -217,16 +236,48 @@ class _Life:
         except Empty:
             return "silence"
 
-    def _serve(self, operations: Any) -> None:
-        from fuse import FUSE
-
+    def _serve(self, operations: "Operations", trees: "Trees", url: "URL") -> None:
+        from dumbwaiter_fs import binding
         from dumbwaiter_fs.operations import ENCODING
 
         try:
-            FUSE(operations, self._folder, raw_fi=True, encoding=ENCODING, foreground=True, **self._options())
+            descriptor = self._descriptor()
+            if descriptor is None:
+                binding.serve(operations, self._folder, ENCODING, {**self._options(), **_KERNEL, **_LIBFUSE})
+            else:
+                self._serve_fast(descriptor, operations, trees, url)
         except BaseException as error:  # noqa: BLE001 - told by the main thread
             self._error = error
         self._news.put("ended")
+
+    def _descriptor(self) -> int | None:
+        """Mounts for the fast session. Returns None where libfuse's own is wanted, or is all that can be had."""
+        from dumbwaiter_fs import binding
+        from dumbwaiter_fs.descriptor import mounted
+
+        wanted = self._settings.mount.session
+        if wanted == "fusepy" or (wanted == "auto" and (binding.NAME != "fusepy" or sys.platform != "linux")):
+            return None
+        try:
+            return mounted(binding.library, self._folder, {**self._options(), **_KERNEL})
+        except (OSError, AttributeError):
+            if wanted == "fast" or point.kind(self._folder) == point.KIND:
+                raise
+            _log.warning("the fast session cannot be had", path=self._folder)
+            return None
+
+    def _serve_fast(self, descriptor: int, operations: "Operations", trees: "Trees", url: "URL") -> None:
+        from dumbwaiter_fs.news import News
+        from dumbwaiter_fs.session import Session
+
+        session = Session(descriptor, operations, trees)
+        news = News(url, trees, session)
+        news.start()
+        try:
+            session.run()
+        finally:
+            news.close()
+            os.close(descriptor)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -237,12 +288,6 @@ class _Life:
             "nodev": True,
             "default_permissions": True,
             "allow_other": self._settings.mount.allow_other,
-            "use_ino": True,
-            "attr_timeout": 1,
-            "entry_timeout": 1,
-            "max_read": 1 << 20,
-            "max_readahead": 1 << 20,
-            "max_background": 64,  # else twelve waiting reads would hold up everybody's read-ahead
         }
 
     def _leave(self, thread: threading.Thread) -> None:

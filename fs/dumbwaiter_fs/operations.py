@@ -1,4 +1,7 @@
-"""The file system as fusepy wants it: names to the catalog, bytes to `content`, and one adapter around everything.
+"""The file system: names to the catalog, bytes to `content`, and one adapter around everything.
+
+Both sessions serve this object. libfuse's asks by path, through the adapter; the fast one by place and number, through
+the methods under "Places", and has an adapter of its own.
 
 The adapter lets two things out: an answer of the right shape, or an OSError with an errno from a fixed list. All else
 would be a wrong answer: fusepy's own wrapper hands the kernel a random number for it.
@@ -6,24 +9,28 @@ would be a wrong answer: fusepy's own wrapper hands the kernel a random number f
 
 import codecs
 import errno
+import itertools
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from fuse import FuseOSError
-from fuse import Operations as FuseOperations
+from typing import Any, NamedTuple
 
 from dumbwaiter import log
-from dumbwaiter.catalog import Node, Waiting
+from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry
 from dumbwaiter_fs import attributes
 from dumbwaiter_fs.answers import Refused, code_of
 from dumbwaiter_fs.attributes import Attributes
+from dumbwaiter_fs.binding import FuseOSError
+from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
-from dumbwaiter_fs.trees import Trees, inside
+from dumbwaiter_fs.spot import BY_CODE, Spot
+from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
+
+_MADE_UP = 1 << 62  # handles from here on are texts that stand in no file
 
 _log = log.get(__name__)
 
@@ -41,17 +48,27 @@ def _codec(name: str) -> codecs.CodecInfo | None:
 codecs.register(_codec)
 
 
+class Opened(NamedTuple):
+    """An open file, and how the kernel is to treat it."""
+
+    handle: int
+    past_cache: bool  # its reads must go past the kernel's cache
+    keeps_cache: bool  # what the kernel still has of it is of this version
+
+
 class Operations(FuseOperations):  # type: ignore[misc]
     """Every call of the kernel, as a method. Paths come with a leading slash, undecodable bytes as surrogates."""
 
     use_ns = True
     flush = None  # nothing to write back: the kernel learns that once and need not say so at each close
 
-    def __init__(self, trees: Trees, contents: Contents, started: float, mounted: Callable[[], None]) -> None:
+    def __init__(self, trees: Trees, contents: Contents, mounted: Callable[[], None]) -> None:
         self._trees = trees
         self._contents = contents
-        self._started = started
         self._mounted = mounted
+        self._lock = threading.Lock()
+        self._texts: dict[int, bytes] = {}
+        self._numbers = itertools.count(_MADE_UP)
 
     def __call__(self, op: str, *args: Any) -> Any:
         """Runs one operation. Raises FuseOSError only."""
@@ -59,7 +76,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
             return _shaped(op, args, getattr(self, op)(*args))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the kernel gets a number that means it
             code = code_of(error)
-            _tell(op, args, error, code)
+            tell(op, args[0] if args else "", error, code)
         if op in {"init", "destroy"}:
             return 0  # these two cannot be refused
         raise FuseOSError(code)
@@ -67,83 +84,134 @@ class Operations(FuseOperations):  # type: ignore[misc]
     def init(self, _path: str) -> None:
         self._mounted()
 
+    # Places
+
+    def find(self, path: bytes, held: str = "") -> Spot:
+        """Returns what stands at a path, as `held` by who has it open. Raises ENOENT."""
+        spot = self._trees.spot(path)
+        if spot is None:
+            raise Refused(errno.ENOENT)
+        return self.as_it_is(spot, held)
+
+    def numbered(self, number: int) -> Spot:
+        """Returns the file with a number. Raises ESTALE for one that is gone: the kernel looks again by name."""
+        spot = self._trees.numbered(number)
+        if spot is None and (entry := self._contents.held(name_of(number))) is not None:
+            spot = Spot(number, False, entry.size, entry.stamp.mtime_ns, BY_CODE[number & 3])
+        if spot is None:
+            raise Refused(errno.ESTALE)
+        return self.as_it_is(spot)
+
+    def as_it_is(self, spot: Spot, held: str = "") -> Spot:
+        """Returns a place with the size and time that a reader would find."""
+        if spot.tree is None:
+            return spot
+        entry = self._contents.held(held or name_of(spot.number))
+        if entry is not None:
+            return spot._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
+        if spot.waiting:
+            file = self._trees.whole(spot)
+            now = self._contents.now(file) if isinstance(file, Waiting) else None
+            if now is not None:
+                return spot._replace(size=now.st_size, mtime_ns=now.st_mtime_ns)
+        return spot
+
+    def begin(self, spot: Spot, held: str = "") -> Opened:
+        """Opens a file, as the version that `held` stands for. Raises an errno."""
+        if spot.folder:
+            raise Refused(errno.EISDIR)
+        if spot.text is not None:
+            with self._lock:
+                handle = next(self._numbers)
+                self._texts[handle] = spot.text
+            return Opened(handle, past_cache=True, keeps_cache=False)
+        handle, past = self._contents.open(held or name_of(spot.number), self._whole(spot))
+        return Opened(handle, past, self._contents.keeps(handle))
+
+    def bytes_of(self, handle: int, size: int, offset: int) -> bytes:
+        """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
+        if handle >= _MADE_UP:
+            return self._texts[handle][offset : offset + size]
+        return self._contents.read(handle, size, offset)
+
+    def end(self, handle: int) -> None:
+        if handle >= _MADE_UP:
+            self._texts.pop(handle, None)
+        else:
+            self._contents.release(handle)
+
+    def facts(self, spot: Spot, held: str = "") -> dict[str, bytes]:
+        """Returns the extended attributes of a place."""
+        if spot.tree is None:
+            return {}
+        return attributes.extended(self._contents.held(held or name_of(spot.number)) or self._whole(spot))
+
+    def fact(self, spot: Spot, name: str, held: str = "") -> bytes:
+        """Returns one extended attribute. Raises ENODATA."""
+        value = self.facts(spot, held).get(name) if name.startswith(attributes.PREFIX) else None
+        if value is None:
+            raise Refused(errno.ENODATA)
+        return value
+
+    def _whole(self, spot: Spot) -> Entry | Waiting:
+        file = self._trees.whole(spot)
+        if file is None:
+            raise Refused(errno.ENOENT)
+        return file
+
     # Names
 
     def getattr(self, path: str, _fi: Any = None) -> Attributes:
-        path = path[1:]
-        if (held := self._contents.held(path)) is not None:
-            return attributes.of_file(path, held)
-        node = self._node(path)
-        if node.file is None:
-            return attributes.of_folder(path, self._trees.changed_at(path) or self._started)
-        now = self._contents.now(node.file) if isinstance(node.file, Waiting) else None
-        return attributes.of_file(path, node.file, now)
+        return attributes.complete(self.find(_raw(path), path))
 
     def access(self, path: str, mode: int) -> int:
         if mode & os.W_OK:
             raise Refused(errno.EROFS)
-        if mode & os.X_OK and not self._node(path[1:]).folder:
+        if mode & os.X_OK and not self.find(_raw(path)).folder:
             raise Refused(errno.EACCES)
         return 0
 
     def opendir(self, path: str) -> int:
-        if not self._node(path[1:]).folder:
+        if not self.find(_raw(path)).folder:
             raise Refused(errno.ENOTDIR)
         return 0
 
     def readdir(self, path: str, _fh: int) -> list[tuple[str, Attributes | None, int]]:
-        folder = path[1:]
+        folder = _raw(path)
         names: list[tuple[str, Attributes | None, int]] = [(".", None, 0), ("..", None, 0)]
-        for name, node in self._trees.children(folder).items():
-            names.append((name, attributes.brief(inside(folder, name), node), 0))
+        for name, number, is_folder in self._trees.names(folder):
+            names.append((_text(name), attributes.brief(number, folder=is_folder), 0))
         return names
 
     def readlink(self, path: str) -> str:
-        self._node(path[1:])
+        self.find(_raw(path))
         raise Refused(errno.EINVAL)
 
     def statfs(self, _path: str) -> dict[str, int]:
         return attributes.of_system(*self._trees.totals())
 
     def getxattr(self, path: str, name: str, _position: int = 0) -> bytes:
-        if not name.startswith(attributes.PREFIX):
-            raise Refused(errno.ENODATA)
-        value = attributes.extended(self._file(path[1:])).get(name)
-        if value is None:
-            raise Refused(errno.ENODATA)
-        return value
+        refuse_foreign(name)
+        return self.fact(self.find(_raw(path)), name, path)
 
     def listxattr(self, path: str) -> list[str]:
-        return list(attributes.extended(self._file(path[1:])))
+        return list(self.facts(self.find(_raw(path)), path))
 
     # Bytes
 
     def open(self, path: str, fi: Any) -> int:
-        if fi.flags & (os.O_ACCMODE | os.O_TRUNC | os.O_APPEND) != os.O_RDONLY:
-            raise Refused(errno.EROFS)
-        file = self._file(path[1:])
-        if file is None:
-            raise Refused(errno.EISDIR)
-        fi.fh, past = self._contents.open(path[1:], file)
-        fi.direct_io = int(past)
-        fi.keep_cache = int(self._contents.keeps(fi.fh))
+        refuse_writing(fi.flags)
+        opened = self.begin(self.find(_raw(path)), path)
+        fi.fh, fi.direct_io = opened.handle, int(opened.past_cache)
+        fi.keep_cache = int(opened.keeps_cache)
         return 0
 
     def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:
-        return self._contents.read(fi.fh, size, offset)
+        return self.bytes_of(fi.fh, size, offset)
 
     def release(self, _path: str, fi: Any) -> int:
-        self._contents.release(fi.fh)
+        self.end(fi.fh)
         return 0
-
-    def _node(self, path: str) -> Node:
-        node = self._trees.node(path)
-        if node is None:
-            raise Refused(errno.ENOENT)
-        return node
-
-    def _file(self, path: str) -> Entry | Waiting | None:
-        return self._contents.held(path) or self._node(path).file
 
     # Writes, which the kernel refuses by itself on a mount that is read-only
 
@@ -154,6 +222,30 @@ class Operations(FuseOperations):  # type: ignore[misc]
     unlink = rmdir = rename = _refuse
     write = truncate = _refuse
     chmod = chown = utimens = setxattr = removexattr = _refuse
+
+
+def name_of(number: int) -> str:
+    """Returns the name by which a file that was asked for by number is held open."""
+    return f"#{number}"
+
+
+def refuse_foreign(name: str) -> None:
+    """Says that access lists and labels are unknown here, which `ls` takes for all files and asks no more."""
+    if not name.startswith("user."):
+        raise Refused(errno.EOPNOTSUPP)
+
+
+def refuse_writing(flags: int) -> None:
+    if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_APPEND) != os.O_RDONLY:
+        raise Refused(errno.EROFS)
+
+
+def _raw(path: str) -> bytes:
+    return path[1:].encode("utf-8", "surrogateescape")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _shaped(op: str, args: tuple[Any, ...], answer: Any) -> Any:
@@ -178,10 +270,10 @@ def _shaped(op: str, args: tuple[Any, ...], answer: Any) -> Any:
     return answer
 
 
-def _tell(op: str, args: tuple[Any, ...], error: BaseException, code: int) -> None:
+def tell(op: str, path: object, error: BaseException, code: int) -> None:
     """Logs what a person may want to know: kind and place, never an exception's text, which may quote a url."""
     try:
-        path = args[0] if args and isinstance(args[0], str) else ""
+        path = path if isinstance(path, str) else ""
         number = errno.errorcode[code]
         if not isinstance(error, Refused):
             where = "".join(f"{os.path.basename(f.filename)}:{f.lineno} " for f in _last(error)).strip()

@@ -1,7 +1,8 @@
-"""The catalog as the mount asks for it: nodes by path, and listings in which every name can be held by a folder.
+"""The three trees as the kernel asks for them: by path, by number, and folder by folder.
 
-Nothing is kept but the latest few listings, for a second or two: the attributes that `ls -l` asks for one by one
-after a listing are answered from it. A journal that is not there yet is an empty catalog.
+Nothing is kept: every answer is a question to the catalog's indexes. Names that no folder can hold get one that says
+what they were like, and a file that shares its name with a folder stands beside it, so none is lost. A journal that
+is not there yet is an empty catalog. Paths are bytes, relative, "" is the root.
 """
 
 import hashlib
@@ -9,97 +10,197 @@ import os
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import URL
 
-from dumbwaiter.catalog import TREES, Catalog, Node
+from dumbwaiter.catalog import HIDDEN, Waiting
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.naming import NAME_MAX, join, split
+from dumbwaiter.model import Entry
+from dumbwaiter.naming import NAME_MAX
+from dumbwaiter_fs import virtual
+from dumbwaiter_fs.index import Change, Index, Line, Mark
+from dumbwaiter_fs.spot import BY_CODE, NAMED, TREES, Spot, Tree, Version, number_of
 
 T = TypeVar("T")
 
-FRESH = 1.0  # seconds that a listing may answer for
-KEPT = 20_000  # names in all kept listings: bounds memory at some 20 MiB
-TOTALS_FRESH = 5.0  # adding up a million rows takes a noticeable part of a second
-UNDEFINED_TABLE = "42P01"  # PostgreSQL
+PAGE = 4096  # files of a folder at a time: bounds what a listing of a million holds
+TOTALS_FRESH = 5.0  # seconds; adding up a million rows takes a noticeable part of one
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL
+_MARK = b"%~"
+_HIDDEN = HIDDEN.encode()
+
+
+class CatalogState(NamedTuple):
+    """Which database it is, and which of its commits was the last."""
+
+    journal: int
+    commit: int
 
 
 class Trees:
-    """The three trees. Paths are relative, "" is the root. Any thread may call."""
+    """The three trees. Any thread may call."""
 
     def __init__(self, url: URL, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
+        self._started_ns = time.time_ns()
         self._lock = threading.Lock()
-        self._catalog: Catalog | None = None
+        self._index: Index | None = None
         self._file: tuple[int, int] | None = None
+        self._journal = 0
         self._answered = False
-        self._listings: OrderedDict[str, tuple[float, dict[str, Node]]] = OrderedDict()
         self._totals = (-TOTALS_FRESH, (0, 0))
 
-    def node(self, path: str) -> Node | None:
-        """Returns what stands at `path`, None when nothing does."""
-        if not path or path in TREES:
-            return Node(path)
-        parent, name = split(path)
-        if (listing := self._fresh(parent)) is not None:
-            return listing.get(name)
-        if name.startswith(_MARK):
-            return self.children(parent).get(name)
-        return self._ask(lambda catalog: catalog.find(path), None)
+    def spot(self, path: bytes) -> Spot | None:
+        """Returns what stands at a path, None when nothing does."""
+        tree, inner = _tree(path)
+        if tree is None:
+            return self._folder(path) if not path else None
+        if not inner:
+            return self._folder(path)
+        return self._ask(lambda index: self._find(index, tree, path, inner), None)
 
-    def children(self, path: str) -> dict[str, Node]:
-        """Returns a folder's nodes under the names it shows them by, straight from the catalog."""
-        if not path:
-            return {name: Node(name) for name in TREES}
-        none: list[Node] = []
-        nodes = self._ask(lambda catalog: catalog.children(path), none)
-        listing = {holdable(node.name): node for node in nodes if node.name}
-        with self._lock:
-            self._listings[path] = (self._clock(), listing)
-            self._listings.move_to_end(path)
-            while self._listings and sum(len(names) for _, names in self._listings.values()) > KEPT:
-                self._listings.popitem(last=False)
-        return listing
+    def numbered(self, number: int) -> Spot | None:
+        """Returns the file with a number, as its tree shows it now; None for one that is not there any more."""
+        tree = BY_CODE.get(number & 3)
+        if tree is None or number & NAMED:
+            return None
+        found = self._ask(lambda index: index.version(tree, number), None)
+        return Spot(number, False, found.size, found.mtime_ns, tree) if found else None
 
-    def changed_at(self, path: str) -> float:
-        """Returns when a folder's own files last changed, 0.0 when that is not known."""
-        return self._ask(lambda catalog: catalog.changed_at(path), 0.0) if path else 0.0
+    def whole(self, spot: Spot) -> Entry | Waiting | None:
+        """Returns all that is known of a file; None for a made-up one, and for one that is gone since."""
+        if (tree := spot.tree) is None:
+            return None
+        return self._ask(lambda index: index.whole(tree, spot.number), None)
+
+    def folders(self, path: bytes) -> list[bytes]:
+        """Returns the names of the folders in a folder."""
+        tree, inner = _tree(path)
+        if tree is None:
+            return [name.encode() for name in TREES]
+        none: list[bytes] = []
+        return self._ask(lambda index: index.folders(tree, inner), none)
+
+    def files(self, path: bytes, folders: set[bytes]) -> Iterator[list[Line]]:
+        """Yields the files of a folder page by page, under the names they are shown by; `folders` are those in it."""
+        tree, inner = _tree(path)
+        if tree is None:
+            return
+        after: bytes = b""
+        while True:
+            none: tuple[list[Line], bool] = ([], False)
+            page, more = self._ask(lambda index, after=after: index.files(tree, inner, after, PAGE), none)  # type: ignore[misc]
+            if page:
+                after = bytes(page[-1][0])
+                yield self._shown(tree, inner, page, folders)
+            if not more:
+                return
+
+    def names(self, path: bytes) -> Iterator[tuple[bytes, int, bool]]:
+        """Yields name and number of all in a folder, its folders first, and whether it is one."""
+        folders = self.folders(path)
+        for name in folders:
+            yield name, number_of(path + b"/" + name if path else name), True
+        for page in self.files(path, set(folders)):
+            for line in page:
+                yield line[0], line[1], False
+
+    def changed_ns(self, path: bytes) -> int:
+        """Returns when the newest of a folder's own files came, or when the mount was made."""
+        tree, inner = _tree(path)
+        if tree is None:
+            return self._started_ns
+        return round(self._ask(lambda index: index.changed_at(tree, inner), 0.0) * 1e9) or self._started_ns
 
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files, some seconds old at most."""
         at, totals = self._totals
         if self._clock() - at >= TOTALS_FRESH:
-            totals = self._ask(lambda catalog: catalog.totals(), (0, 0))
+            totals = self._ask(lambda index: index.totals(), (0, 0))
             self._totals = (self._clock(), totals)
         return totals
 
+    def newest(self) -> Mark:
+        """Returns how far the catalog has come."""
+        return self._ask(lambda index: index.newest(), Mark(0, 0.0))
+
+    def since(self, mark: Mark) -> list[Change]:
+        """Returns what came since, some of what came shortly before too."""
+        none: list[Change] = []
+        return self._ask(lambda index: index.since(mark), none)
+
+    def state(self) -> CatalogState:
+        """Returns what is equal as long as nothing in the catalog has changed."""
+        commit = self._ask(lambda index: index.state() or int(self._clock()), 0)
+        return CatalogState(self._journal, commit)
+
     def close(self) -> None:
         with self._lock:
-            if self._catalog is not None:
-                self._catalog.close()
-                self._catalog = None
+            if self._index is not None:
+                self._index.close()
+                self._index = None
 
-    def _fresh(self, folder: str) -> dict[str, Node] | None:
-        with self._lock:
-            kept = self._listings.get(folder)
-            if kept is None:
+    def _folder(self, path: bytes) -> Spot:
+        return Spot(number_of(path), True, 0, self.changed_ns(path))
+
+    def _find(self, index: Index, tree: Tree, path: bytes, inner: bytes) -> Spot | None:
+        parent, _, name = inner.rpartition(b"/")
+        folder, version = index.at(tree, parent, name, inner)
+        if folder:
+            return self._folder(path)
+        if version is None and name.endswith(_HIDDEN):
+            version = _hidden(index, tree, parent, name)
+        if version is not None:
+            return Spot(version.number, False, version.size, version.mtime_ns, tree)
+        if name.startswith(_MARK):
+            return self._marked(tree, path, name)
+        if tree.name == "files" and virtual.may_be(name):
+            return self._virtual(index, path, parent, name)
+        return None
+
+    def _marked(self, tree: Tree, path: bytes, name: bytes) -> Spot | None:
+        """Finds a file under the name that stands for one which no folder can hold."""
+        folder = path.rpartition(b"/")[0]
+        for page in self.files(folder, set(self.folders(folder))):
+            for shown, number, size, mtime_ns in page:
+                if shown == name:
+                    return Spot(number, False, size, mtime_ns, tree)
+        return None
+
+    def _virtual(self, index: Index, path: bytes, parent: bytes, name: bytes) -> Spot | None:
+        tree = TREES["files"]
+        if name in virtual.LINKS:
+            if parent and not index.has_below(tree, parent):
                 return None
-            at, listing = kept
-            if self._clock() - at < FRESH:
-                return listing
-            del self._listings[folder]
-            return None
+            text = virtual.links(name, [file for _, file in index.all_in(parent)])
+            return Spot(number_of(path), False, len(text), self.changed_ns(path.rpartition(b"/")[0]), text=text)
+        version = index.at(tree, parent, virtual.subject(name), None)[1]
+        entry = index.whole(tree, version.number) if version else None
+        text = virtual.shortcut(entry) if isinstance(entry, Entry) else b""
+        return Spot(number_of(path), False, len(text), version.mtime_ns, text=text) if text and version else None
 
-    def _ask(self, query: Callable[[Catalog], T], empty: T) -> T:
-        catalog = self._open()
-        if catalog is None:
+    def _shown(self, tree: Tree, folder: bytes, page: list[Line], folders: set[bytes]) -> list[Line]:
+        """Gives a name that can stand in the folder to each file whose own cannot."""
+        if all(_plain(line[0]) and line[0] not in folders for line in page):
+            return page
+        return [(self._name(tree, folder, bytes(line[0]), folders), *line[1:]) for line in page]
+
+    def _name(self, tree: Tree, folder: bytes, name: bytes, folders: set[bytes]) -> bytes:
+        if name in folders:
+            name += _HIDDEN
+            while name in folders or self._ask(lambda index, name=name: index.at(tree, folder, name, None)[1], None):  # type: ignore[misc]
+                name += _HIDDEN
+        return holdable(name)
+
+    def _ask(self, query: Callable[[Index], T], empty: T) -> T:
+        index = self._open()
+        if index is None:
             return empty
         try:
-            answer = query(catalog)
+            answer = query(index)
         except JournalTrouble as trouble:
             if not self._answered and _no_table(trouble.__cause__):
                 return empty  # its creator has not come that far
@@ -107,8 +208,8 @@ class Trees:
         self._answered = True
         return answer
 
-    def _open(self) -> Catalog | None:
-        """Returns the catalog of the journal that is at the url now; a restored one is another file."""
+    def _open(self) -> Index | None:
+        """Returns the index of the journal that is at the url now; a restored one is another file."""
         found: tuple[int, int] | None = None
         if self._url.get_backend_name() == "sqlite":
             try:
@@ -117,35 +218,51 @@ class Trees:
                 return None
             found = status.st_dev, status.st_ino
         with self._lock:
-            if self._catalog is None or found != self._file:
-                if self._catalog is not None:
-                    self._catalog.close()
-                self._catalog, self._file, self._answered = Catalog.at(self._url), found, False
-            return self._catalog
+            if self._index is None or found != self._file:
+                if self._index is not None:
+                    self._index.close()
+                self._index, self._file, self._answered = Index(self._url), found, False
+                self._journal += 1
+            return self._index
+
+
+def _tree(path: bytes) -> tuple[Tree | None, bytes]:
+    """Returns the tree that a path lies in, and the path below it."""
+    name, _, inner = path.partition(b"/")
+    return TREES.get(name.decode("utf-8", "replace")), inner
+
+
+def _hidden(index: Index, tree: Tree, parent: bytes, shown: bytes) -> Version | None:
+    """Finds the file that a folder of the same name has pushed aside, to where the first free name was."""
+    name = shown
+    while name.endswith(_HIDDEN):
+        name = name[: -len(_HIDDEN)]
+        folder, version = index.at(tree, parent, name, parent + b"/" + name if parent else name)
+        if folder and version:
+            return version
+        if not folder and not version:
+            return None
+    return None
 
 
 def _no_table(error: BaseException | None) -> bool:
     """True for the answer of a database in which the schema has not been made."""
-    if getattr(error, "sqlstate", None) == UNDEFINED_TABLE:
+    if getattr(error, "sqlstate", None) == _UNDEFINED_TABLE:
         return True
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
 
 
-_MARK = "%~"
+def _plain(name: bytes) -> bool:
+    return len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in {b"", b".", b".."}
 
 
-def holdable(name: str) -> str:
+def holdable(name: bytes) -> bytes:
     """Returns `name`, or for one that no folder can hold a name of its own that says what it was like.
 
     A listing with one impossible name in it fails as a whole, so none may pass. Looking up such a name goes through
     the listing; nothing has to be decoded.
     """
-    encoded = name.encode("utf-8", "surrogateescape")
-    if name not in {".", ".."} and b"/" not in encoded and b"\0" not in encoded and len(encoded) <= NAME_MAX:
+    if _plain(name):
         return name
-    readable = encoded.replace(b"/", b"_").replace(b"\0", b"_")[: NAME_MAX - 20].decode("utf-8", "ignore")
-    return f"{_MARK}{hashlib.blake2s(encoded, digest_size=8).hexdigest()}-{readable}"
-
-
-def inside(folder: str, name: str) -> str:
-    return join(folder, name)
+    readable = name.replace(b"/", b"_").replace(b"\0", b"_")[: NAME_MAX - 20].decode("utf-8", "ignore")
+    return b"%s%s-%s" % (_MARK, hashlib.blake2s(name, digest_size=8).hexdigest().encode(), readable.encode())

@@ -23,13 +23,15 @@ def origin() -> Iterator[Origin]:
     origin.close()
 
 
-@pytest.fixture
-def mount(shelf: Shelf) -> Iterator[Callable[..., Mounted]]:
-    """Mounts a shelf, the test's own by default; unmounts whatever happened."""
+@pytest.fixture(params=["fast", "fusepy"])
+def mount(shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[Callable[..., Mounted]]:
+    """Mounts a shelf in each session, the test's own by default; unmounts whatever happened."""
     mounts: list[Mounted] = []
 
     def make(*flags: str, on: Shelf | None = None, **more: Any) -> Mounted:
-        mounts.append(Mounted(on or shelf, *flags, **more))
+        chosen = on or shelf
+        chosen.choose(request.param)
+        mounts.append(Mounted(chosen, *flags, **more))
         return mounts[-1].wait()
 
     yield make

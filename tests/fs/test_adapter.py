@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from dumbwaiter.catalog import Node
 from dumbwaiter_fs.answers import ALLOWED, Refused, code_of
+from dumbwaiter_fs.spot import Spot
 
 pytestmark = pytest.mark.fuse  # importing the binding loads libfuse
 
@@ -98,7 +98,7 @@ ERRORS: list[tuple[BaseException, int]] = [
 def operations(**parts: Any) -> Any:
     from dumbwaiter_fs.operations import Operations
 
-    return Operations(parts.get("trees"), parts.get("contents"), 0.0, parts.get("mounted", lambda: None))  # type: ignore[arg-type]
+    return Operations(parts.get("trees"), parts.get("contents"), parts.get("mounted", lambda: None))  # type: ignore[arg-type]
 
 
 def test_every_operation_that_the_binding_may_call_is_in_the_table() -> None:
@@ -178,8 +178,8 @@ def test_opening_for_writing_is_refused_as_read_only(flags: int) -> None:
 
 def test_access_answers_by_kind() -> None:
     class Trees:
-        def node(self, path: str) -> Node | None:
-            return Node(path) if path == "folder" else None
+        def spot(self, path: bytes) -> Spot | None:
+            return Spot(5, folder=True) if path == b"folder" else None
 
     ops = operations(trees=Trees())
     assert ops("access", "/folder", os.X_OK) == 0

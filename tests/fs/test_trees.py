@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.catalog import Node
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import attributes
+from dumbwaiter_fs.spot import number_of
 from dumbwaiter_fs.trees import Trees, holdable
-from fs.world import Shelf
+from fs.world import STORED, Shelf
 
 
 @given(st.binary(min_size=1, max_size=400))
 def test_a_shown_name_is_one_that_a_folder_can_hold(raw: bytes) -> None:
-    shown = os.fsencode(holdable(os.fsdecode(raw)))
+    shown = holdable(raw)
     assert 0 < len(shown) <= 255
     assert not re.search(rb"[/\0]", shown)
     assert shown not in {b".", b".."}
@@ -30,45 +30,78 @@ def test_a_shown_name_is_one_that_a_folder_can_hold(raw: bytes) -> None:
     st.binary(min_size=1, max_size=255).filter(lambda raw: not re.search(rb"[/\0]", raw) and raw not in {b".", b".."})
 )
 def test_a_name_that_can_be_held_is_shown_as_it_is(raw: bytes) -> None:
-    assert os.fsencode(holdable(os.fsdecode(raw))) == raw
+    assert holdable(raw) == raw
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), unique=True))
 def test_different_names_are_shown_differently(names: list[bytes]) -> None:
-    assert len({holdable(os.fsdecode(name)) for name in names}) == len(names)
+    assert len({holdable(name) for name in names}) == len(names)
+
+
+def shown(trees: Trees, path: bytes) -> list[bytes]:
+    return [name for name, _, _ in trees.names(path)]
 
 
 def test_one_impossible_name_does_not_hide_the_others(shelf: Any) -> None:
     for name in ("good", "a/b", "nul\0", "x" * 300, ".."):
         shelf.entry(f"d/{len(name)}", 1, key=name, parent="w/d", name=name)
     trees = Trees(journal_url(shelf.state))
-    names = trees.children("files/w/d")
-    assert len(names) == 5
-    for name in names:
-        node = Trees(journal_url(shelf.state)).node(f"files/w/d/{name}")
-        assert node is not None
-        assert node.name == names[name].name
+    names = trees.names(b"files/w/d")
+    assert {(spot := trees.spot(b"files/w/d/" + name)) and spot.number for name, _, _ in names} == {
+        number for _, number, _ in trees.names(b"files/w/d")
+    }
+    assert len(shown(trees, b"files/w/d")) == 5
+    trees.close()
+
+
+def test_a_file_that_a_folder_pushes_aside_takes_the_first_free_name(shelf: Any) -> None:
+    for size, path in enumerate(("a", "a/b", "a%", "a%%/c", "b", "b/b"), 1):
+        shelf.entry(path, size)
+    trees = Trees(journal_url(shelf.state))
+    assert shown(trees, b"files/w") == [b"a", b"a%%", b"b", b"a%%%", b"a%", b"b%"]
+    sizes = {name: trees.spot(b"files/w/" + name) for name in shown(trees, b"files/w")}
+    assert {name: spot.size for name, spot in sizes.items() if spot and not spot.folder} == {
+        b"a%%%": 1,
+        b"a%": 3,
+        b"b%": 5,
+    }
+    assert trees.spot(b"files/w/a%%%%") is None
+    assert trees.spot(b"files/w/b%%") is None
+    trees.close()
+
+
+def test_a_page_of_files_ends_where_the_next_begins(shelf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.trees.PAGE", 7)
+    for index in range(30):
+        shelf.entry(f"d/{index}", 1)
+        shelf.job(f"d/{index}", Stamp(1, 1, 1, 1))
+        shelf.job(f"d/{index}", Stamp(1, 2, 1, 1))
+    trees = Trees(journal_url(shelf.state))
+    assert sorted(shown(trees, b"files/w/d")) == sorted(str(index).encode() for index in range(30))
+    assert sorted(shown(trees, b"outbox/w/d")) == sorted(str(index).encode() for index in range(30))
+    assert {(spot := trees.spot(b"outbox/w/d/" + name)) and spot.size for name in shown(trees, b"outbox/w/d")} == {2}
+    trees.close()
 
 
 def test_a_journal_that_is_not_there_yet_is_an_empty_catalog(tmp_path: Any) -> None:
     shelf = Shelf(str(tmp_path), journal=False)
     trees = Trees(journal_url(shelf.state))
-    assert trees.node("files/w/a") is None
-    assert trees.children("files") == {}
-    assert list(trees.children("")) == ["keys", "files", "outbox"]
+    assert trees.spot(b"files/w/a") is None
+    assert shown(trees, b"files") == []
+    assert shown(trees, b"") == [b"keys", b"files", b"outbox"]
     assert trees.totals() == (0, 0)
     sqlite3.connect(f"{shelf.state}/journal.db").close()
-    assert trees.children("files") == {}, "made, but without its schema"
+    assert shown(trees, b"files") == [], "made, but without its schema"
     shelf.create()
     shelf.entry("a", 3)
-    assert trees.node("files/w/a") is not None
+    assert trees.spot(b"files/w/a") is not None
     trees.close()
     shelf.close()
 
 
 def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path: Any) -> None:
     trees = Trees(journal_url(shelf.state))
-    assert trees.node("files/w/a") is None
+    assert trees.spot(b"files/w/a") is None
     os.mkdir(tmp_path / "other")
     other = Shelf(str(tmp_path / "other"))
     other.entry("a", 3)
@@ -77,36 +110,32 @@ def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path:
     for beside in ("wal", "shm"):  # they belong to the journal that was
         os.unlink(f"{shelf.state}/journal.db-{beside}")
     os.replace(f"{other.state}/journal.db", f"{shelf.state}/journal.db")
-    assert trees.node("files/w/a") is not None
+    assert trees.spot(b"files/w/a") is not None
     trees.close()
 
 
 def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> None:
     trees = Trees(journal_url(shelf.state))
-    assert trees.node("files/w/a") is None
+    assert trees.spot(b"files/w/a") is None
     with shelf._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE entries")
     with pytest.raises(JournalTrouble):
-        trees.node("files/w/b")
+        trees.spot(b"files/w/b")
 
 
-def test_a_listing_answers_for_a_moment_and_no_longer(shelf: Any) -> None:
-    now = [100.0]
-    trees = Trees(journal_url(shelf.state), lambda: now[0])
+def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
+    assert number_of(b"files/w/a") == 5180988005402344235
+    assert number_of(b"") == 1
+    assert 2 < number_of(b"\xff") < 2**63
     shelf.entry("a", 3)
-    assert list(trees.children("files/w")) == ["a"]
-    shelf.entry("b", 3)
-    assert trees.node("files/w/b") is None
-    assert list(trees.children("files/w")) == ["a", "b"], "a listing itself is always asked for"
-    shelf.entry("c", 3)
-    now[0] += 1.0
-    assert trees.node("files/w/c") is not None
-
-
-def test_inode_numbers_are_stable_and_fit() -> None:
-    assert attributes.inode("files/w/a") == 1138603973949912662
-    assert attributes.inode("") > 1
-    assert attributes.inode(os.fsdecode(b"\xff")) < 2**63
+    trees = Trees(journal_url(shelf.state))
+    numbers = [number for path in (b"keys/p/k", b"files/w") for _, number, _ in trees.names(path)]
+    moment = int(STORED * 1000) % (1 << 24) << 38
+    assert numbers == [moment | 5, moment | 6], "of the row and its time, and one for each tree"
+    assert [spot and spot.size for spot in map(trees.numbered, numbers)] == [3, 3]
+    shelf.replace("a", 4, STORED + 1)
+    assert list(map(trees.numbered, numbers)) == [None, None], "another version is another number"
+    trees.close()
 
 
 def test_a_picture_is_shown_and_anything_else_is_linked() -> None:
@@ -125,7 +154,7 @@ def test_extended_attributes_leave_out_what_has_no_value() -> None:
         "user.dumbwaiter.stored_at": b"1970-01-01T00:00:00+00:00",
         "user.dumbwaiter.error": b"no task",
     }
-    assert attributes.extended(Node("folder").file) == {}
+    assert attributes.extended(None) == {}
     assert "user.dumbwaiter.url" not in attributes.extended(
         Entry(1, "p", "k", "w", "n", Stamp(1, 2, 3, 4), 0.0, url="x" * 70000)
     )

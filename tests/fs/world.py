@@ -40,9 +40,18 @@ class Shelf:
                 f'[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = {{ env = "NONE" }}\n'
                 f'[watch.w]\npath = "{self.drop}"\nprovider = "p"\n[mount]\npath = "{self.mount}"\n'
             )
+        self.session = "auto"
         self._engine: Any = None
         if journal:
             self.create()
+
+    def choose(self, session: str) -> None:
+        """Makes `session` that of the mounts to come."""
+        self.session = session
+        with open(self.config, encoding="utf-8") as file:
+            lines = [line for line in file if not line.startswith("session = ")]
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.writelines([*lines, f'session = "{session}"\n'])
 
     def _folder(self, name: str) -> str:
         path = os.path.join(self.root, name)
@@ -71,14 +80,14 @@ class Shelf:
     def local(self, path: str) -> str:
         return os.path.join(self.drop, path)
 
-    def entry(self, path: str, stamp: Stamp | int, *, key: str | None = None, **columns: Any) -> None:
-        """Catalogues a file; with a size in place of a stamp there is no local original."""
+    def row(self, path: str, stamp: Stamp | int, *, key: str | None = None, **columns: Any) -> dict[str, Any]:
+        """Returns the columns of a catalogued file."""
         if isinstance(stamp, int):
             stamp = Stamp(0, stamp, 1_600_000_000_000_000_000, 0)
         key = f"k/{path}".encode("utf-8", "surrogateescape").decode("utf-8", "replace") if key is None else key
         parent, name = split(join("w", path))
         key_parent, key_name = split(f"p/{key_path(key)}")
-        values: dict[str, Any] = {
+        return {
             "host": "h",
             "provider": "p",
             "key": key,
@@ -93,14 +102,29 @@ class Shelf:
             "facts": {},
             "stored_at": STORED,
             **dict(zip(("inode", "size", "mtime_ns", "ctime_ns"), stamp, strict=True)),
+            **columns,
         }
+
+    def entry(self, path: str, stamp: Stamp | int, *, key: str | None = None, **columns: Any) -> None:
+        """Catalogues a file; with a size in place of a stamp there is no local original."""
+        values = self.row(path, stamp, key=key, **columns)
         with self._engine.begin() as connection:
             connection.execute(
                 update(entries)
                 .where(entries.c.parent == values["parent"], entries.c.name == values["name"])
                 .values(current=False)
             )
-            connection.execute(insert(entries).values(values | columns))
+            connection.execute(insert(entries).values(values))
+
+    def replace(self, path: str, size: int, stored_at: float) -> None:
+        """Puts another version in the place of the newest, under the same key."""
+        parent, name = split(join("w", path))
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(entries)
+                .where(entries.c.parent == parent, entries.c.name == name, entries.c.current)
+                .values(size=size, stored_at=stored_at)
+            )
 
     def job(self, path: str, stamp: Stamp, *, state: str = "pending", **columns: Any) -> None:
         """Puts a file in the outbox."""
@@ -232,6 +256,7 @@ class Mounted:
 
     def __init__(self, shelf: Shelf, *flags: str, deadline: float = 3.0, **environment: str) -> None:
         self.shelf = shelf
+        self.session = shelf.session
         self.path = shelf.mount
         self.log = os.path.join(shelf.root, "mount.log")
         with open(self.log, "ab") as log:

@@ -8,8 +8,9 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -65,6 +66,21 @@ def reading(url: URL) -> Engine:
         isolation_level="AUTOCOMMIT",  # a transaction left open would keep the write-ahead log from being reset
     )
     return _telling(engine, "read")
+
+
+@contextmanager
+def driver(engine: Engine) -> Iterator[Any]:
+    """Lends the driver's own connection of a reading engine, for questions that are asked by the ten thousand.
+
+    Errors are raised as `JournalTrouble`, as everywhere.
+    """
+    connection = engine.raw_connection()
+    try:
+        yield connection.driver_connection
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise _trouble(error, "read") from error
+    finally:
+        connection.close()
 
 
 def _telling(engine: Engine, what: str) -> Engine:

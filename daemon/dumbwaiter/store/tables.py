@@ -28,6 +28,7 @@ from sqlalchemy import (
     literal_column,
 )
 
+CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
 SCHEMA = "0005"  # the newest revision in migrations/versions
 
 

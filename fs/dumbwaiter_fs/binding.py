@@ -1,0 +1,57 @@
+"""The binding to libfuse, whichever there is: fusepy over libfuse 2, else mfusepy, its twin, over libfuse 3.
+
+DUMBWAITER_FUSE names one of the two where both would do.
+"""
+
+import functools
+import os
+from typing import Any
+
+_NAMES = ("fusepy", "mfusepy")
+
+
+def _load() -> tuple[str, Any]:
+    wanted = os.environ.get("DUMBWAITER_FUSE")
+    trouble: Exception = OSError("DUMBWAITER_FUSE is neither of " + ", ".join(_NAMES))
+    for name in _NAMES:
+        if wanted not in {None, "", name}:
+            continue
+        try:
+            if name == "mfusepy":
+                import mfusepy
+
+                return name, mfusepy
+            import fuse
+
+            if not 20 <= int(fuse._libfuse.fuse_version()) < 30:  # noqa: SLF001 - the binding offers no other way
+                raise OSError("libfuse is not of version 2")
+            return name, fuse
+        except (OSError, AttributeError, ImportError) as error:
+            trouble = error
+    raise OSError(f"there is no libfuse: {trouble}")
+
+
+NAME, module = _load()
+library: Any = module._libfuse  # noqa: SLF001
+FuseOSError: Any = module.FuseOSError
+Operations: Any = module.Operations
+
+
+def serve(operations: Any, folder: str, encoding: str, options: dict[str, Any]) -> None:
+    """Mounts and answers until the mount is taken off, in libfuse's own loop."""
+    if NAME == "mfusepy":
+        operations, options = _OneByOne(operations), {**options, "errors": "strict"}
+    module.FUSE(operations, folder, raw_fi=True, encoding=encoding, foreground=True, **options)
+
+
+class _OneByOne:
+    """Hands each operation out as a function: mfusepy does not call the object itself."""
+
+    use_ns = True
+
+    def __init__(self, operations: Any) -> None:
+        self._operations = operations
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._operations, name)
+        return functools.partial(self._operations, name) if callable(found) else found

@@ -1,0 +1,28 @@
+"""The descriptor on which the kernel speaks FUSE, as libfuse 2 opens it: for root by itself, else through fusermount."""
+
+import ctypes
+import os
+from typing import Any
+
+
+class _Arguments(ctypes.Structure):
+    _fields_ = (
+        ("argc", ctypes.c_int),
+        ("argv", ctypes.POINTER(ctypes.c_char_p)),
+        ("allocated", ctypes.c_int),
+    )
+
+
+def mounted(library: Any, folder: str, options: dict[str, Any]) -> int:
+    """Mounts on a folder and returns the descriptor. Raises OSError where libfuse cannot or will not."""
+    words = [name if value is True else f"{name}={value}" for name, value in options.items() if value is not False]
+    argv = (ctypes.c_char_p * 3)(b"dumbwaiter", b"-o" + ",".join(words).encode(), None)
+    mount, number = library.fuse_mount, library.fuse_chan_fd
+    mount.restype, mount.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.POINTER(_Arguments)]
+    number.restype, number.argtypes = ctypes.c_int, [ctypes.c_void_p]
+    channel = mount(os.fsencode(folder), ctypes.byref(_Arguments(2, argv, 0)))
+    if not channel:
+        raise OSError("libfuse gave no channel")
+    descriptor = int(number(channel))
+    os.set_inheritable(descriptor, False)
+    return descriptor

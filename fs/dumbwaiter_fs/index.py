@@ -1,0 +1,179 @@
+"""The catalog's indexes, asked in the shape that a listing needs: names, row numbers, sizes and times, as bytes.
+
+Each question is one range of one index and fetches only the columns of its answer, through the driver itself: a walk
+over a million names asks some tens of thousands of them. Whole entries come from `dumbwaiter.catalog`.
+"""
+
+import threading
+from typing import Any, NamedTuple
+
+from sqlalchemy import URL, Engine, select
+
+from dumbwaiter.catalog import Waiting, entry, waiting
+from dumbwaiter.model import Entry
+from dumbwaiter.store.database import driver, reading
+from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
+from dumbwaiter_fs.spot import TREES, Tree, Version, number_sql, row_of
+
+Line = tuple[bytes, int, int, int]  # name, number, size, mtime_ns
+
+
+OVERLAP = 5.0  # seconds: commits need not come in the order of their times
+_SINCE = (
+    "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries WHERE stored_at >= ? UNION "
+    "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries WHERE id > ?"
+)
+_TOTALS = "SELECT count(*), coalesce(sum(size), 0) FROM entries"
+
+
+class Mark(NamedTuple):
+    """How far the catalog had come."""
+
+    row: int
+    at: float
+
+
+class Change(NamedTuple):
+    """An entry that came or was replaced, and where it stands below `keys/` and below `files/`."""
+
+    row: int
+    at: float
+    key_parent: bytes
+    key_name: bytes
+    parent: bytes
+    name: bytes
+
+
+class Index:
+    """The indexes of one database. Any thread may call; each call is one short read. Raises `JournalTrouble`."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine: Engine = reading(url)
+        server = self._engine.dialect.name != "sqlite"
+        self._sql = {tree: _statements(tree, server) for tree in TREES.values()}
+        self._since = _SINCE.replace("?", "%s") if server else _SINCE
+        self._watched = None if server else self._engine.raw_connection()
+        self._watching = threading.Lock()
+
+    def close(self) -> None:
+        if self._watched is not None:
+            self._watched.close()
+        self._engine.dispose()
+
+    def state(self) -> int | None:
+        """Returns a number that another one's commit changes, None where the database has none to look at."""
+        if self._watched is None:
+            return None
+        with self._watching:
+            return int(self._watched.cursor().execute("PRAGMA data_version").fetchone()[0])
+
+    def folders(self, tree: Tree, folder: bytes) -> list[bytes]:
+        """Returns the folders in a folder, leaping along the index from one to the next."""
+        found: dict[bytes, None] = {}
+        skip = len(folder) + 1 if folder else 0
+        beyond, end = (folder + b"/", folder + b"0") if folder else (b"", None)
+        with driver(self._engine) as connection:
+            ask = connection.cursor().execute
+            leap = self._sql[tree]["leap" if end else "leap anywhere"]
+            while row := ask(leap, (beyond, end) if end else (beyond,)).fetchone():
+                parent = bytes(row[0])
+                name, deeper, _ = parent[skip:].partition(b"/")
+                # "a b" sorts between "a" and "a/x": a leap goes over what is inside a folder only.
+                beyond = parent[: skip + len(name)] + (b"0" if deeper else b"\0")
+                found[name] = None
+        return list(found)
+
+    def files(self, tree: Tree, folder: bytes, after: bytes, limit: int) -> tuple[list[Line], bool]:
+        """Returns the next files of a folder by name, those behind the name `after`, and whether there may be more."""
+        with driver(self._engine) as connection:
+            rows = connection.cursor().execute(self._sql[tree]["page"], (folder, after, limit)).fetchall()
+        newest = {row[0]: row for row in rows}  # several entries may have one key
+        return rows if len(newest) == len(rows) else list(newest.values()), len(rows) == limit
+
+    def has_below(self, tree: Tree, folder: bytes) -> bool:
+        """True when something lies in a folder, however deep."""
+        return self._one(tree, "below", (folder, folder + b"/", folder + b"0")) is not None
+
+    def at(self, tree: Tree, folder: bytes, name: bytes, inner: bytes | None) -> tuple[bool, Version | None]:
+        """Returns whether `inner` is a folder, where that is asked for, and the newest file of that very name."""
+        with driver(self._engine) as connection:
+            ask = connection.cursor().execute
+            sql = self._sql[tree]
+            row = ask(sql["file"], (folder, name)).fetchone()
+            below = inner and ask(sql["below"], (inner, inner + b"/", inner + b"0")).fetchone()
+        return bool(below), Version(*row) if row else None
+
+    def version(self, tree: Tree, number: int) -> Version | None:
+        """Returns what is known of a number, None for one that the tree does not show any more."""
+        found = self._one(tree, "row", (row_of(number),))
+        return Version(*found) if found and found[0] == number else None
+
+    def changed_at(self, tree: Tree, folder: bytes) -> float:
+        """Returns when a folder's newest file came, 0.0 for a folder that holds none itself."""
+        found = self._one(tree, "newest", (folder,))
+        return float(found[0]) if found else 0.0
+
+    def whole(self, tree: Tree, number: int) -> Entry | Waiting | None:
+        """Returns all that is known of a file, None for one that the tree does not show any more."""
+        table = jobs if tree.table == "jobs" else entries
+        statement = select(table).where(table.c.id == row_of(number))
+        with self._engine.connect() as connection:
+            found = connection.execute(statement.where(IS_SHOWN) if table is jobs else statement).first()
+        if found is None:
+            return None
+        return waiting(found) if table is jobs else entry(found)
+
+    def all_in(self, folder: bytes) -> list[tuple[bytes, Entry]]:
+        """Returns the files of a folder of `files/`, with all that is known of each."""
+        text = folder.decode("utf-8", "surrogateescape")
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(entries).where(IS_CURRENT, entries.c.parent == text).order_by(entries.c.name)
+            )
+            return [(row.name.encode("utf-8", "surrogateescape"), entry(row)) for row in rows]
+
+    def newest(self) -> Mark:
+        """Returns the place from which on `since` tells what came."""
+        with driver(self._engine) as connection:
+            row, at = connection.cursor().execute("SELECT max(id), max(stored_at) FROM entries").fetchone()
+        return Mark(row or 0, at or 0.0)
+
+    def since(self, mark: Mark) -> list[Change]:
+        """Returns the entries that came or were replaced since, those of the last seconds before once more."""
+        with driver(self._engine) as connection:
+            rows = connection.cursor().execute(self._since, (mark.at - OVERLAP, mark.row)).fetchall()
+        return [Change(*row) for row in rows]
+
+    def totals(self) -> tuple[int, int]:
+        """Returns number and bytes of all files."""
+        with driver(self._engine) as connection:
+            count, size = connection.cursor().execute(_TOTALS).fetchone()
+        return int(count), int(size)
+
+    def _one(self, tree: Tree, what: str, values: tuple[Any, ...]) -> Any:
+        with driver(self._engine) as connection:
+            return connection.cursor().execute(self._sql[tree][what], values).fetchone()
+
+
+def _statements(tree: Tree, server: bool) -> dict[str, str]:
+    """Returns the questions about a tree; every name in them is one of ours."""
+    _, _, table, parent, leaf, shown, since = tree
+    number = number_sql(tree)
+    one = f"SELECT {number}, size, mtime_ns FROM {table} WHERE "  # noqa: S608
+    page = f"{shown}{parent} = ? AND {leaf} > ?"
+    if table == "jobs":  # several jobs may stand for one path: the newest counts
+        page = f"id IN (SELECT max(id) FROM jobs WHERE {page} GROUP BY {leaf} ORDER BY {leaf} LIMIT ?)"  # noqa: S608
+    texts = {
+        "page": f"SELECT {leaf}, {number}, size, mtime_ns FROM {table} WHERE {page} ORDER BY {leaf}, id"  # noqa: S608
+        + ("" if table == "jobs" else " LIMIT ?"),
+        "leap": f"SELECT {parent} FROM {table} WHERE {shown}{parent} >= ? AND {parent} < ? ORDER BY {parent} LIMIT 1",  # noqa: S608
+        "leap anywhere": f"SELECT {parent} FROM {table} WHERE {shown}{parent} >= ? ORDER BY {parent} LIMIT 1",  # noqa: S608
+        # One index on (parent, name) serves each half; an OR of both would be served by none.
+        "below": f"SELECT 1 WHERE EXISTS (SELECT 1 FROM {table} WHERE {shown}{parent} = ?)"  # noqa: S608
+        f" OR EXISTS (SELECT 1 FROM {table} WHERE {shown}{parent} >= ? AND {parent} < ?)",
+        "file": f"{one}{shown}{parent} = ? AND {leaf} = ? ORDER BY id DESC LIMIT 1",
+        "row": f"{one}{shown if table == 'jobs' else ''}id = ?",
+        "newest": f"SELECT {since} FROM {table} WHERE id ="  # noqa: S608
+        f" (SELECT max(id) FROM {table} WHERE {shown}{parent} = ?)",
+    }
+    return {what: text.replace("?", "%s") if server else text for what, text in texts.items()}

@@ -1,0 +1,174 @@
+"""How the mount learns that the catalog has changed: the database's own event, then one question for what is new.
+
+For SQLite the event is a write to its log (inotify), for PostgreSQL a NOTIFY that comes with the commit. Where neither
+can be had, nobody is told, and what the kernel keeps it keeps for a second.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import URL
+
+from dumbwaiter import log
+from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.store.tables import CHANNEL
+from dumbwaiter_fs.index import OVERLAP, Change, Mark
+from dumbwaiter_fs.trees import CatalogState, Trees
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+# A log is written before its commit can be seen, and reaching the disk comes in between: the event is looked into again
+# after these milliseconds, one after the other.
+AGAIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+MANY = 500  # changes at once from which on the kernel is told to forget all
+RETRY = 5.0  # seconds until a server is tried again
+
+_log = log.get(__name__)
+
+
+class Told(Protocol):
+    """Who wants to know."""
+
+    def trust(self, *, told: bool) -> None: ...
+    def changing(self) -> None: ...
+    def everything(self) -> None: ...
+    def replaced(self, path: bytes) -> None: ...
+
+
+class News:
+    """A thread that waits for changes, from `start` to `close`."""
+
+    def __init__(self, url: URL, trees: Trees, told: Told) -> None:
+        self._url = url
+        self._trees = trees
+        self._told = told
+        self._mark = Mark(0, 0.0)
+        self._seen: dict[tuple[int, float], None] = {}
+        self._state: CatalogState | None = None
+        self._end, self._closing = os.pipe()
+        run = self._hear_file if url.get_backend_name() == "sqlite" else self._hear_server
+        self._thread = threading.Thread(target=self._run, args=(run,), name="news", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        os.write(self._closing, b".")
+        self._thread.join()
+        os.close(self._end)
+        os.close(self._closing)
+
+    def _run(self, hear: Callable[[], None]) -> None:
+        try:
+            hear()
+        except Exception as error:  # noqa: BLE001 - without news the mount still answers rightly, a second later
+            _log.warning("changes are not heard", kind=type(error).__name__)
+        finally:
+            self._told.trust(told=False)
+
+    def _begin(self) -> None:
+        """From here on everything is told."""
+        self._mark = self._trees.newest()
+        self._look()
+        self._told.trust(told=True)
+
+    def _look(self) -> None:
+        """Tells of what came since the last look."""
+        try:
+            changes = [change for change in self._trees.since(self._mark) if (change.row, change.at) not in self._seen]
+        except JournalTrouble as trouble:
+            _log.warning("the catalog cannot be asked for changes", why=str(trouble))
+            return
+        if not changes:
+            return
+        self._told.changing()
+        if len(changes) > MANY:
+            self._told.everything()
+        for change in changes:
+            if len(changes) <= MANY:
+                self._tell(change)
+            self._mark = Mark(max(self._mark.row, change.row), max(self._mark.at, change.at))
+        self._seen.update(((change.row, change.at), None) for change in changes)
+        for one in [one for one in self._seen if one[1] < self._mark.at - 2 * OVERLAP]:
+            del self._seen[one]
+
+    def _tell(self, change: Change) -> None:
+        for tree, parent, name in (
+            (b"keys", change.key_parent, change.key_name),
+            (b"files", change.parent, change.name),
+        ):
+            self._told.replaced(b"/".join(part for part in (tree, bytes(parent), bytes(name)) if part))
+
+    # SQLite
+
+    def _hear_file(self) -> None:
+        from watchdog.observers.inotify_c import InotifyConstants, inotify_add_watch, inotify_init
+
+        folder = os.path.dirname(self._url.database or "") or "."
+        events = inotify_init()
+        try:
+            wanted = InotifyConstants.IN_MODIFY | InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
+            if events < 0 or inotify_add_watch(events, os.fsencode(folder), wanted) < 0:
+                raise OSError("no inotify")
+            self._state = self._trees.state()
+            self._begin()
+            self._hear(events)
+        finally:
+            if events >= 0:
+                os.close(events)
+
+    def _hear(self, events: int) -> None:
+        poll = select.poll()
+        poll.register(events, select.POLLIN)
+        poll.register(self._end, select.POLLIN)
+        again = len(AGAIN)  # how many looks have been taken since the last event
+        while True:
+            ready = {number for number, _ in poll.poll(AGAIN[again] if again < len(AGAIN) else None)}
+            if self._end in ready:
+                return
+            if events in ready:
+                os.read(events, 1 << 16)
+                again = 0
+            else:
+                again += 1
+            if (state := self._trees.state()) != self._state:
+                if self._state is not None and state.journal != self._state.journal:  # it is another database now
+                    self._seen.clear()
+                    self._mark = self._trees.newest()
+                    self._told.changing()
+                    self._told.everything()
+                self._state = state
+                self._look()
+
+    # PostgreSQL
+
+    def _hear_server(self) -> None:
+        import psycopg
+
+        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        while True:
+            try:
+                with psycopg.connect(address, autocommit=True) as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self._begin()
+                    if self._listened(connection):
+                        return
+            except psycopg.Error as error:
+                self._told.trust(told=False)
+                _log.warning("the database does not tell of changes", kind=type(error).__name__)
+            if select.select([self._end], [], [], RETRY)[0]:
+                return
+
+    def _listened(self, connection: "Connection[tuple[object, ...]]") -> bool:
+        """Waits for news. True when the mount ends."""
+        while True:
+            ready, _, _ = select.select([connection.fileno(), self._end], [], [])
+            if self._end in ready:
+                return True
+            for _ in connection.notifies(timeout=0):
+                pass
+            self._look()

@@ -1,0 +1,523 @@
+"""The fast session: the kernel's protocol spoken on the mount's own descriptor, with the same `Operations` behind it.
+
+What it is for: a listing goes out together with its attributes (READDIRPLUS), in a tenth of the time of a question for
+each name. One thread at a time holds the descriptor and answers what needs the catalog only; one that draws a call
+which may take long hands the descriptor on first, so a slow read never stops a listing. What is kept in memory is
+bounded: files are found again by their number, folders are kept as long as the kernel knows them.
+"""
+
+import errno
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from itertools import accumulate, count
+from typing import NamedTuple
+
+from dumbwaiter import log
+from dumbwaiter_fs import virtual, wire
+from dumbwaiter_fs.answers import Refused, code_of
+from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
+from dumbwaiter_fs.spot import NAMED, ROOT, TREES, Spot, number_of
+from dumbwaiter_fs.trees import Trees
+from dumbwaiter_fs.wire import Op
+
+THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
+SPARE = 3  # threads that stay for the next slow call
+BACKGROUND = 64  # reads ahead that the kernel may have waiting; with fewer they would hold up everybody's
+SHORT = 1  # seconds that names and attributes are good for while nothing tells of changes
+LONG = 60  # and while something does
+KEPT = 16 << 20  # bytes of packed folders in all
+
+_log = log.get(__name__)
+
+
+class _Page(NamedTuple):
+    """Part of a listing, packed. `ends[i]`: bytes of the first i + 1 entries, with their attributes."""
+
+    first: int  # offset of its first entry
+    entries: list[bytes]
+    ends: list[int]
+    folders: list[int]  # numbers that the kernel comes to know by it, in the place of each entry; empty for files
+    change: int  # the session's count of changes before the catalog was asked
+
+
+class _Kept(NamedTuple):
+    state: object
+    pages: list[_Page]
+    size: int
+
+
+class _Folder:
+    """A folder that the kernel knows, and how often it was told of it."""
+
+    __slots__ = ("known", "path")
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.known = 0
+
+
+class _Listing:
+    """An open folder: pages are packed as they are asked for, and left behind when they have been read."""
+
+    def __init__(self, begin: Callable[[], Iterator[_Page]]) -> None:
+        self._begin = begin
+        self._pages = begin()
+        self._page: _Page | None = None
+
+    def at(self, offset: int) -> _Page | None:
+        """Returns the page that holds the entry at `offset`, None behind the last one."""
+        page = self._page
+        if offset == 0 or (page is not None and offset < page.first):
+            self._pages, page = self._begin(), None
+        while page is None or offset >= page.first + len(page.entries):
+            page = next(self._pages, None)
+            if page is None:
+                return None
+        self._page = page
+        return page
+
+
+class _Call(NamedTuple):
+    """A message of the kernel."""
+
+    op: int
+    unique: int
+    number: int
+    body: bytes
+
+
+class Session:
+    """One mount on one descriptor. `run` answers until the mount is taken off."""
+
+    def __init__(self, descriptor: int, operations: Operations, trees: Trees) -> None:
+        self._descriptor = descriptor
+        self._operations = operations
+        self._trees = trees
+        self._owner = wire.Owner(os.getuid(), os.getgid())
+        self._good = SHORT
+        self._changes = 0
+        self._folders: dict[int, _Folder] = {ROOT: _Folder(b"")}
+        self._handles = count(1)
+        self._listings: dict[int, _Listing] = {}
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._kept_size = 0
+        self._lead = threading.Lock()  # who has it reads the descriptor
+        self._guard = threading.Lock()  # of the fields below
+        self._over = False
+        self._waiting = 0
+        self._threads: set[threading.Thread] = set()
+        self._backlog: deque[_Call] = deque()
+        self._slow: dict[int, bool] = {}  # calls that may take long, and whether their caller has given up
+        self._quick: dict[int, Callable[[_Call], bytes]] = {
+            Op.LOOKUP: self._lookup,
+            Op.GETATTR: self._getattr,
+            Op.READLINK: self._readlink,
+            Op.GETXATTR: self._getxattr,
+            Op.LISTXATTR: self._listxattr,
+            Op.OPENDIR: self._opendir,
+            Op.READDIR: self._readdir,
+            Op.READDIRPLUS: self._readdirplus,
+            Op.RELEASEDIR: self._releasedir,
+            Op.RELEASE: self._release,
+            Op.INIT: self._init,
+            Op.DESTROY: lambda _call: b"",
+        }
+        self._late: dict[int, Callable[[_Call], bytes]] = {
+            Op.READ: self._read,
+            Op.OPEN: self._begin,
+            Op.STATFS: self._statfs,
+        }
+
+    def run(self) -> None:
+        """Answers the kernel until the mount is taken off."""
+        self._work(stays=True)
+        for thread in list(self._threads):
+            thread.join()
+
+    # What is told to the kernel unasked. Never by a thread that answers: the kernel may hold what it waits for.
+
+    def trust(self, *, told: bool) -> None:
+        """Lets the kernel keep what it knows for long, as all changes are `told`, or for a short time."""
+        self._good = LONG if told else SHORT
+
+    def changing(self) -> None:
+        """What has been asked of the catalog until now may be old; the kernel will not keep it."""
+        self._changes += 1
+
+    def replaced(self, path: bytes) -> None:
+        """Another version stands at a path now, or a folder where nothing or a file was."""
+        above = ROOT
+        known = self._folders
+        parts = path.split(b"/")
+        for depth, name in enumerate(parts, 1):
+            if above not in known:
+                return
+            below = number_of(b"/".join(parts[:depth]))
+            if depth == len(parts):
+                self._notify(wire.forget_inode(above, pages=False))
+            if depth == len(parts) or below not in known:
+                self._notify(wire.forget_name(above, name))
+            above = below
+
+    def everything(self) -> None:
+        """Nothing is certain any more. Without its name a folder goes, and what is below it."""
+        for name in TREES:
+            self._notify(wire.forget_name(ROOT, name.encode()))
+
+    def _notify(self, message: bytes) -> None:
+        try:
+            os.write(self._descriptor, message)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN}:
+                _log.warning("the kernel does not take what it is told", errno=errno.errorcode.get(error.errno or 0))
+
+    # The loop
+
+    def _work(self, *, stays: bool = False) -> None:
+        while True:
+            with self._guard:
+                call = self._backlog.popleft() if self._backlog else None
+                if call is None and self._waiting > SPARE and not stays:
+                    self._threads.discard(threading.current_thread())
+                    return
+                if call is None:
+                    self._waiting += 1
+            if call is None:
+                with self._lead:
+                    with self._guard:
+                        self._waiting -= 1
+                    call = self._serve()
+            if call is None:
+                return
+            self._answer_late(call)
+
+    def _serve(self) -> _Call | None:
+        """Answers quick calls. Returns a slow one, when there is another thread to go on, or None at the end."""
+        read, descriptor = os.read, self._descriptor
+        while not self._over:
+            try:
+                message = read(descriptor, wire.BUFFER)
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:
+                    continue  # its caller is gone
+                if error.errno != errno.ENODEV:
+                    _log.error("the kernel's descriptor fails", errno=errno.errorcode.get(error.errno or 0))
+                break
+            if not message:
+                break
+            _, op, unique, number, *_ = wire.IN.unpack_from(message)
+            call = _Call(op, unique, number, message[wire.IN.size :])
+            if op in self._late or self._takes_long(call):
+                if self._hand_on(call):
+                    return call
+            elif op == Op.FORGET:
+                self._forget(number, wire.LONG.unpack_from(call.body)[0])
+            elif op == Op.BATCH_FORGET:
+                for one, times in wire.forgotten(call.body):
+                    self._forget(one, times)
+            elif op == Op.INTERRUPT:
+                self._interrupt(wire.LONG.unpack_from(call.body)[0])
+            else:
+                self._reply(unique, *self._answer(call, self._quick))
+        self._over = True
+        return None
+
+    def _takes_long(self, call: _Call) -> bool:
+        """True for what looks at a local file, or goes through a whole folder."""
+        if call.op == Op.LOOKUP:
+            above = self._folders.get(call.number)
+            name = call.body[:-1]
+            return above is not None and (above.path.startswith(b"outbox") or virtual.may_be(name))
+        if call.op == Op.GETATTR and call.number & NAMED:
+            named = self._folders.get(call.number)
+            return named is not None and virtual.may_be(named.path.rpartition(b"/")[2])
+        return call.op == Op.GETATTR and call.number & 3 == TREES["outbox"].code
+
+    def _hand_on(self, call: _Call) -> bool:
+        """True when another thread goes on in this one's place; else the call waits for a thread that is done."""
+        with self._guard:
+            self._slow[call.unique] = False
+            if self._waiting:
+                return True
+            if len(self._threads) == THREADS:
+                self._backlog.append(call)
+                return False
+            thread = threading.Thread(target=self._work, name="fuse-reader", daemon=True)
+            self._threads.add(thread)
+        thread.start()
+        return True
+
+    def _answer_late(self, call: _Call) -> None:
+        error, payload = self._answer(call, self._late if call.op in self._late else self._quick)
+        with self._guard:
+            abandoned = self._slow.pop(call.unique, False)
+        if not abandoned:
+            self._reply(call.unique, error, payload)
+        elif call.op == Op.OPEN and not error:
+            handle = wire.OPEN_OUT.unpack_from(payload)[0]
+            self._operations.end(handle)
+
+    def _interrupt(self, unique: int) -> None:
+        """Lets a caller go that has had a signal; what is under way for it ends by itself."""
+        with self._guard:
+            if self._slow.get(unique) is not False:
+                return
+            self._slow[unique] = True
+        self._reply(unique, errno.EINTR, b"")
+
+    def _answer(self, call: _Call, answers: dict[int, Callable[[_Call], bytes]]) -> tuple[int, bytes]:
+        """Returns errno and payload, whatever happens."""
+        answer = answers.get(call.op)
+        if answer is None:
+            return (errno.EROFS if call.op in wire.WRITES else errno.ENOSYS), b""
+        try:
+            return 0, answer(call)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the kernel gets a number that means it
+            code = errno.ERANGE if isinstance(error, _TooSmall) else code_of(error)
+            if code != errno.ERANGE:
+                tell(Op(call.op).name.lower(), self._path_of(call.number), error, code)
+            return code, b""
+
+    def _reply(self, unique: int, error: int, payload: bytes) -> None:
+        head = wire.OUT.pack(wire.OUT.size + len(payload), -error, unique)
+        try:
+            if len(payload) > 1 << 15:
+                os.writev(self._descriptor, (head, payload))
+            else:
+                os.write(self._descriptor, head + payload)
+        except OSError as failure:
+            # The caller was killed, or the mount is being taken off.
+            if failure.errno not in {errno.ENOENT, errno.ENODEV, errno.EBADF, errno.ENOTCONN}:
+                _log.error("the kernel refuses an answer", errno=errno.errorcode.get(failure.errno or 0))
+
+    # Numbers
+
+    def _path_of(self, number: int) -> str:
+        folder = self._folders.get(number)
+        return name_of(number) if folder is None else folder.path.decode("utf-8", "surrogateescape")
+
+    def _folder(self, number: int) -> _Folder:
+        folder = self._folders.get(number)
+        if folder is None:
+            raise Refused(errno.ESTALE if number & NAMED else errno.ENOTDIR)
+        return folder
+
+    def _spot(self, number: int) -> Spot:
+        """Returns what has a number. Raises ESTALE: the kernel looks again by name."""
+        if (named := self._folders.get(number)) is not None:
+            return self._operations.find(named.path)
+        return self._operations.numbered(number)
+
+    def _know(self, number: int, path: bytes) -> None:
+        """Notes that the kernel was told of a folder or a made-up file once more."""
+        known = self._folders.get(number)
+        if known is None:
+            known = self._folders[number] = _Folder(path)
+        known.known += 1
+
+    def _forget(self, number: int, times: int) -> None:
+        known = self._folders.get(number)
+        if known is not None and number != ROOT:
+            known.known -= times
+            if known.known <= 0:
+                del self._folders[number]
+
+    # Calls
+
+    def _init(self, call: _Call) -> bytes:
+        major, minor, readahead, flags = wire.INIT_IN.unpack_from(call.body)
+        if major < wire.MAJOR or (major == wire.MAJOR and minor < wire.OLDEST):
+            raise Refused(errno.EIO, "the kernel's protocol is too old for the fast session")
+        answer = wire.init(minor, readahead, flags, BACKGROUND)
+        self._operations("init", "/")
+        return answer
+
+    def _lookup(self, call: _Call) -> bytes:
+        change = self._changes
+        path = self._below(call.number, call.body[: call.body.index(b"\0")])
+        spot = self._operations.find(path)
+        if spot.number & NAMED:
+            self._know(spot.number, path)
+        return self._owner.entry(spot.number, spot.folder, spot.size, spot.mtime_ns, self._good_for(spot, change))
+
+    def _below(self, number: int, name: bytes) -> bytes:
+        above = self._folder(number).path
+        return above + b"/" + name if above else name
+
+    def _good_for(self, spot: Spot, change: int) -> int:
+        """Returns how long the kernel may keep an answer: not at all if it may be old already, or soon will be."""
+        return 0 if spot.waiting or spot.text is not None or change != self._changes else self._good
+
+    def _getattr(self, call: _Call) -> bytes:
+        change = self._changes
+        spot = self._spot(call.number)
+        return self._owner.attributes(spot.number, spot.folder, spot.size, spot.mtime_ns, self._good_for(spot, change))
+
+    def _readlink(self, call: _Call) -> bytes:
+        raise Refused(errno.EINVAL)
+
+    def _statfs(self, call: _Call) -> bytes:
+        facts = self._operations.statfs("/")
+        return wire.STATFS_OUT.pack(
+            *(facts[f"f_{name}"] for name in ("blocks", "bfree", "bavail", "files", "ffree", "bsize", "namemax")),
+            facts["f_frsize"],
+            0,
+        )
+
+    def _getxattr(self, call: _Call) -> bytes:
+        size = wire.SIZE_IN.unpack_from(call.body)[0]
+        name = call.body[wire.SIZE_IN.size : -1].decode("utf-8", "surrogateescape")
+        refuse_foreign(name)
+        return _sized(self._operations.fact(self._spot(call.number), name), size)
+
+    def _listxattr(self, call: _Call) -> bytes:
+        size = wire.SIZE_IN.unpack_from(call.body)[0]
+        names = self._operations.facts(self._spot(call.number))
+        return _sized(b"".join(name.encode() + b"\0" for name in names), size)
+
+    def _begin(self, call: _Call) -> bytes:
+        refuse_writing(wire.OPEN_IN.unpack_from(call.body)[0])
+        opened = self._operations.begin(self._spot(call.number))
+        flags = wire.DIRECT_IO if opened.past_cache else wire.KEEP_CACHE if opened.keeps_cache else 0
+        return wire.OPEN_OUT.pack(opened.handle, flags, 0)
+
+    def _read(self, call: _Call) -> bytes:
+        handle, offset, size = wire.READ_IN.unpack_from(call.body)
+        return self._operations.bytes_of(handle, size, offset)
+
+    def _release(self, call: _Call) -> bytes:
+        self._operations.end(wire.LONG.unpack_from(call.body)[0])
+        return b""
+
+    # Folders
+
+    def _opendir(self, call: _Call) -> bytes:
+        path = self._folder(call.number).path
+        handle = next(self._handles)
+        self._listings[handle] = _Listing(lambda: self._pages(path))
+        return wire.OPEN_OUT.pack(handle, 0, 0)
+
+    def _releasedir(self, call: _Call) -> bytes:
+        self._listings.pop(wire.LONG.unpack_from(call.body)[0], None)
+        return b""
+
+    def _readdir(self, call: _Call) -> bytes:
+        return self._list(call, plus=False)
+
+    def _readdirplus(self, call: _Call) -> bytes:
+        return self._list(call, plus=True)
+
+    def _list(self, call: _Call, *, plus: bool) -> bytes:
+        handle, offset, size = wire.READ_IN.unpack_from(call.body)
+        listing = self._listings.get(handle)
+        if listing is None:
+            raise Refused(errno.EBADF)
+        page = listing.at(offset)
+        if page is None:
+            return b""
+        start = offset - page.first
+        before = page.ends[start - 1] if start else 0
+        if not plus:
+            before -= start * wire.HEAD
+            stop = start
+            while stop < len(page.ends) and page.ends[stop] - (stop + 1) * wire.HEAD - before <= size:
+                stop += 1
+            return b"".join([entry[wire.HEAD :] for entry in page.entries[start:stop]])
+        stop = bisect_right(page.ends, before + size)
+        chosen = page.entries[start:stop]
+        if page.change != self._changes:
+            chosen = [wire.unknown(entry) for entry in chosen]
+        elif page.folders:
+            above = self._folder(call.number).path
+            for entry, number in zip(chosen, page.folders[start:stop], strict=True):
+                if number:
+                    name = wire.name_of(entry)
+                    self._know(number, above + b"/" + name if above else name)
+        return b"".join(chosen)
+
+    def _pages(self, path: bytes) -> Iterator[_Page]:
+        """Yields a folder's pages: as kept while the catalog is the same, else asked for and packed anew."""
+        state = (self._trees.state(), self._good)
+        kept = self._kept.get(path)
+        if kept is not None and kept.state == state:
+            self._kept.move_to_end(path)
+            yield from (page._replace(change=self._changes) for page in kept.pages)
+            return
+        pages, size, whole = [], 0, True
+        for page in self._packed(path):
+            size += page.ends[-1] + 100 * len(page.entries)
+            whole = whole and size < KEPT // 8
+            if whole:
+                pages.append(page)
+            else:
+                pages.clear()
+            yield page
+        if whole:
+            self._keep(path, _Kept(state, pages, size))
+
+    def _keep(self, path: bytes, kept: _Kept) -> None:
+        before = self._kept.pop(path, None)
+        self._kept_size += kept.size - (before.size if before else 0)
+        self._kept[path] = kept
+        while self._kept_size > KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_size -= oldest.size
+
+    def _packed(self, path: bytes) -> Iterator[_Page]:
+        change, good, trees = self._changes, self._good, self._trees
+        names = trees.folders(path)
+        yield from self._packed_folders(path, names, change, good)
+        offset = len(names) + 2
+        outbox = path.startswith(b"outbox")
+        for lines in trees.files(path, set(names)):
+            named = self._owner.named
+            entries = [
+                named(name, at, number, False, size, time_ns, good)
+                for at, (name, number, size, time_ns) in enumerate(lines, offset + 1)
+            ]
+            if outbox:  # sizes are those of local files, which a listing does not look at
+                entries = [wire.unknown(entry) for entry in entries]
+            yield _Page(offset, entries, list(accumulate(map(len, entries))), [], change)
+            offset += len(lines)
+            change = self._changes
+
+    def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[_Page]:
+        """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
+        named = self._owner.named
+        dots = [
+            wire.unknown(named(name, at, number_of(where), True, 0, 0, 0))
+            for at, (name, where) in enumerate(((b".", path), (b"..", path.rpartition(b"/")[0])), 1)
+        ]
+        numbers = [0, 0]
+        offset = 0
+        for begin in range(0, max(len(names), 1), _FOLDERS):
+            some = names[begin : begin + _FOLDERS]
+            entries = dots
+            for name in some:
+                below = path + b"/" + name if path else name
+                number = number_of(below)
+                numbers.append(number)
+                time_ns = self._trees.changed_ns(below)
+                entries.append(named(name, offset + len(entries) + 1, number, True, 0, time_ns, good))
+            yield _Page(offset, entries, list(accumulate(map(len, entries))), numbers, change)
+            offset += len(entries)
+            dots, numbers, change = [], [], self._changes
+
+
+_FOLDERS = 256  # in one page: each costs a question to the catalog
+
+
+class _TooSmall(Exception):
+    """The caller's buffer has no room for the value."""
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    """Answers a question for a value, or, with no room given, for its length."""
+    if not size:
+        return wire.SIZE_IN.pack(len(value), 0)
+    if len(value) > size:
+        raise _TooSmall
+    return value

@@ -1,0 +1,76 @@
+"""Places in the three trees, and the numbers by which the kernel knows them. Pure.
+
+A file's number is made of its row, so it needs no table here to be found again, and of the time when that came to hold
+this version: another version is another number. What has no row, folders and made-up files, has a number made from
+its path. All are the same in every mount.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN
+
+ROOT = 1  # the kernel's number for it
+NAMED = 1 << 62  # this bit is set in a number that is made from a path
+_MOMENT, _ROW = 24, 36  # bits of a file's number
+
+
+class Tree(NamedTuple):
+    """One of the three trees: where its names stand. `code` tells its numbers from the other trees'."""
+
+    code: int
+    name: str
+    table: str
+    parent: str
+    leaf: str
+    shown: str
+    since: str
+
+
+TREES = {
+    tree.name: tree
+    for tree in (
+        Tree(1, "keys", "entries", "key_parent", "key_name", "", "stored_at"),
+        Tree(2, "files", "entries", "parent", "name", f"{IS_CURRENT} AND ", "stored_at"),
+        Tree(3, "outbox", "jobs", "parent", "name", f"{IS_SHOWN} AND ", "created_at"),
+    )
+}
+BY_CODE = {tree.code: tree for tree in TREES.values()}
+
+
+class Version(NamedTuple):
+    """What a row says of a file."""
+
+    number: int
+    size: int
+    mtime_ns: int
+
+
+class Spot(NamedTuple):
+    """What stands somewhere. `number` is its inode number: of the row for a file, of the path for all else."""
+
+    number: int
+    folder: bool
+    size: int = 0
+    mtime_ns: int = 0
+    tree: Tree | None = None  # of a file
+    text: bytes | None = None  # of a file that is made up as it is read
+
+    @property
+    def waiting(self) -> bool:
+        return self.tree is not None and self.tree.table == "jobs"
+
+
+def number_of(path: bytes) -> int:
+    """Returns the number of a folder or a made-up file."""
+    return NAMED | int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big") >> 2 if path else ROOT
+
+
+def number_sql(tree: Tree) -> str:
+    """Returns the expression for a file's number: milliseconds, row, tree."""
+    moment = f"(CAST({tree.since} * 1000 AS BIGINT) & {(1 << _MOMENT) - 1}) << {_ROW + 2}"
+    return f"(({moment}) | (id << 2) | {tree.code})"
+
+
+def row_of(number: int) -> int:
+    return number >> 2 & (1 << _ROW) - 1

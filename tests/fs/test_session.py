@@ -1,0 +1,241 @@
+"""The fast session: its messages without a kernel, and what only it promises on a real mount."""
+
+import errno
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.store.database import journal_url
+from dumbwaiter_fs import wire
+from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.spot import NAMED, number_of
+from dumbwaiter_fs.trees import Trees
+from dumbwaiter_fs.wire import Op
+from fs.world import STORED, Mounted, Origin, Shelf, until
+
+pytestmark = pytest.mark.fuse  # importing the binding loads libfuse
+
+Mount = Callable[..., Mounted]
+FLAGS = 0xFFFFFFFF
+
+
+class Kernel:
+    """The other end of a session's descriptor."""
+
+    def __init__(self, trees: Trees) -> None:
+        from dumbwaiter_fs.operations import Operations
+        from dumbwaiter_fs.session import Session
+
+        self._end, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._end.settimeout(10)
+        self.mounted = threading.Event()
+        operations = Operations(trees, Contents(lambda _: None, None), self.mounted.set)  # type: ignore[arg-type]
+        self.session = Session(self._theirs.fileno(), operations, trees)
+        self._thread = threading.Thread(target=self.session.run)
+        self._thread.start()
+        self._unique = 0
+
+    def send(self, op: int, number: int, body: bytes) -> int:
+        self._unique += 1
+        self._end.send(wire.IN.pack(wire.IN.size + len(body), op, self._unique, number, 0, 0, 0, 0, 0) + body)
+        return self._unique
+
+    def ask(self, op: int, number: int = 1, body: bytes = b"") -> tuple[int, bytes]:
+        """Returns errno and payload."""
+        unique = self.send(op, number, body)
+        reply = self._end.recv(1 << 20)
+        length, error, answered = wire.OUT.unpack_from(reply)
+        assert (length, answered) == (len(reply), unique)
+        return -error, reply[wire.OUT.size :]
+
+    def look_up(self, path: bytes) -> int:
+        number = 1
+        for name in path.split(b"/"):
+            error, payload = self.ask(Op.LOOKUP, number, name + b"\0")
+            assert error == 0
+            number = wire.number_of(payload)
+        return number
+
+    def close(self) -> None:
+        self._end.close()
+        self._thread.join()
+        self._theirs.close()
+
+
+@pytest.fixture
+def kernel(shelf: Shelf) -> Iterator[Kernel]:
+    trees = Trees(journal_url(shelf.state))
+    kernel = Kernel(trees)
+    yield kernel
+    kernel.close()
+    trees.close()
+
+
+def test_the_greeting_is_answered_with_what_both_know(kernel: Kernel) -> None:
+    error, payload = kernel.ask(Op.INIT, 0, wire.INIT_IN.pack(7, 99, 1 << 30, FLAGS) + bytes(48))
+    assert error == 0
+    assert len(payload) == 64
+    assert wire.INIT_IN.unpack_from(payload) == (7, wire.MINOR, wire.READ_MAX, wire.WISHES)
+    assert kernel.mounted.is_set()
+
+
+def test_a_kernel_that_is_too_old_is_refused(kernel: Kernel) -> None:
+    assert kernel.ask(Op.INIT, 0, wire.INIT_IN.pack(7, 9, 0, 0))[0] == errno.EIO
+    assert not kernel.mounted.is_set()
+
+
+@pytest.mark.parametrize("op", sorted(wire.WRITES))
+def test_every_write_is_refused_as_read_only(kernel: Kernel, op: int) -> None:
+    assert kernel.ask(op, 1, bytes(100)) == (errno.EROFS, b"")
+
+
+def test_what_nobody_knows_is_enosys(kernel: Kernel) -> None:
+    assert kernel.ask(99) == (errno.ENOSYS, b"")
+    assert kernel.ask(Op.READLINK) == (errno.EINVAL, b"")
+
+
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.OPEN, Op.READ, Op.GETXATTR, Op.READDIRPLUS, Op.RELEASE, Op.INIT])
+def test_a_message_that_ends_early_is_an_error_and_not_the_end(kernel: Kernel, op: int) -> None:
+    assert kernel.ask(op, 1, b"")[0] in {errno.EIO, errno.EISDIR}
+    assert kernel.ask(Op.GETATTR)[0] == 0
+
+
+def test_a_number_that_was_never_given_is_stale(kernel: Kernel) -> None:
+    for number in (NAMED | 5, 12 << 2 | 2, 4):
+        assert kernel.ask(Op.GETATTR, number)[0] == errno.ESTALE
+
+
+def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: Shelf, kernel: Kernel) -> None:
+    shelf.entry("d/a", 1)
+    number = kernel.look_up(b"files/w/d")
+    assert kernel.look_up(b"files/w/d") == number == number_of(b"files/w/d")
+    kernel.send(Op.FORGET, number, wire.LONG.pack(1))
+    assert kernel.ask(Op.GETATTR, number)[0] == 0
+    kernel.send(Op.BATCH_FORGET, 0, wire.SIZE_IN.pack(2, 0) + wire.PAIR.pack(number, 1) + wire.PAIR.pack(1, 99))
+    assert kernel.ask(Op.GETATTR, number)[0] == errno.ESTALE
+    assert kernel.ask(Op.GETATTR, 1)[0] == 0, "the root is never forgotten"
+
+
+def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kernel: Kernel) -> None:
+    shelf.entry("a", 1)
+    kernel.session.trust(told=True)
+    folder = kernel.look_up(b"files/w")
+    good = wire.PAIR.size  # how long the name is good for stands behind number and generation
+    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], good) == (60,)
+    kernel.session.trust(told=False)
+    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], good) == (1,)
+    handle = wire.LONG.unpack_from(kernel.ask(Op.OPENDIR, folder)[1])[0]
+    listed = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 0, 400))[1]
+    kernel.session.changing()
+    again = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 2, 4000))[1]
+    assert wire.name_of(again) == b"a"
+    assert wire.number_of(again) == 0, "the kernel gets the name and has to ask"
+    assert len(listed) == 2 * (wire.HEAD + 32)
+
+
+@given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(0, 2**62), st.booleans())
+def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
+    entry = wire.Owner(1, 2).named(name, 3, number, folder, 4, time_ns, 5)
+    assert (wire.name_of(entry), wire.number_of(entry)) == (name, number)
+    assert len(entry) % 8 == 0
+    assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
+
+
+# On a real mount
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_another_version_is_seen_at_once_though_the_kernel_keeps_the_first(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("d/a", 10, key="d/a")
+    mounted = mount()
+    paths = [mounted.at("files/w/d/a"), mounted.at("keys/p/d/a")]
+    for size in range(11, 30):
+        assert [os.stat(path).st_size for path in paths] == [size - 1] * 2
+        if size % 2:
+            shelf.replace("d/a", size, STORED + size)
+        else:
+            shelf.entry("d/a", size, key=f"d/{size}", stored_at=STORED + size)
+            paths[1] = mounted.at(f"keys/p/d/{size}")
+            assert os.path.exists(paths[1])
+        until(lambda size=size: [os.stat(path).st_size for path in paths] == [size] * 2, 1.0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_a_folder_in_the_place_of_a_file_is_seen_at_once(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", 10)
+    mounted = mount()
+    assert os.path.isfile(mounted.at("files/w/a"))
+    shelf.entry("a/b", 10)
+    until(lambda: os.path.isdir(mounted.at("files/w/a")), 1.0)
+    assert sorted(os.listdir(mounted.at("files/w"))) == ["a", "a%"]
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_a_killed_reader_ends_at_once(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", 100, url=origin.put("a", b"x" * 100, hang=True))
+    mounted = mount(deadline=60.0)
+    reader = subprocess.Popen(["cat", mounted.at("files/w/a")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: origin.requests)
+    reader.kill()
+    assert reader.wait(10) != 0
+    assert os.listdir(mounted.at("files/w")) == ["a"]
+
+
+def test_links_and_shortcuts_are_read_and_not_listed(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("d/a.txt", 1, url="https://h/a (1)")
+    shelf.entry("d/b.url", shelf.write("d/b.url", b"my own"), url="https://h/b")
+    shelf.entry("d/c", 1)
+    mounted = mount()
+    assert sorted(os.listdir(mounted.at("files/w/d"))) == ["a.txt", "b.url", "c"]
+    for name, text in {
+        ".links.txt": b"https://h/a (1)\nhttps://h/b\n",
+        ".links.md": b"- [a.txt](<https://h/a (1)>)\n- [b.url](https://h/b)\n",
+        "a.txt.url": b"[InternetShortcut]\r\nURL=https://h/a (1)\r\n",
+        "b.url": b"my own",
+    }.items():
+        assert mounted.read("files/w/d", name) == text
+        assert os.stat(mounted.at("files/w/d", name)).st_size == len(text)
+        assert os.listxattr(mounted.at("files/w/d", name)) == [] or name == "b.url"
+    assert mounted.read("files/w/.links.txt") == b""
+    for absent in ("c.url", ".url", "a.txt.url.url", "none/.links.md"):
+        assert not os.path.exists(mounted.at("files/w/d", absent))
+    assert not os.path.exists(mounted.at("keys/p/.links.md"))
+
+
+def test_names_that_differ_in_case_or_form_are_all_there(shelf: Shelf, mount: Mount) -> None:
+    names = ["name", "NAME", "Name", "\u00e9", "e\u0301"]
+    for size, name in enumerate(names, 1):
+        shelf.entry(name, size)
+    mounted = mount()
+    assert {name: os.stat(mounted.at("files/w", name)).st_size for name in os.listdir(mounted.at("files/w"))} == {
+        name: size for size, name in enumerate(names, 1)
+    }
+
+
+def test_a_folder_can_be_read_from_any_place_again(shelf: Shelf, mount: Mount, tmp_path: Any) -> None:
+    shelf.many([shelf.row(f"d/{index:05}", index) for index in range(9000)])
+    mounted = mount()
+    program = (
+        "import ctypes, os, sys\n"
+        "c = ctypes.CDLL(None); c.fdopendir.restype = c.readdir.restype = ctypes.c_void_p\n"
+        "for f in (c.readdir, c.telldir, c.rewinddir): f.argtypes = [ctypes.c_void_p]\n"
+        "c.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]; c.telldir.restype = ctypes.c_long\n"
+        "d = c.fdopendir(os.open(sys.argv[1], os.O_RDONLY))\n"
+        "def read():\n    e = c.readdir(d)\n    return ctypes.string_at(e + 19) if e else None\n"
+        "first = [read() for _ in range(3000)]; place = c.telldir(d)\n"
+        "rest = []\n"
+        "while name := read(): rest.append(name)\n"
+        "c.seekdir(d, place); again = []\n"
+        "while name := read(): again.append(name)\n"
+        "assert again == rest and len(set(first + rest)) == 9002, (len(again), len(rest))\n"
+        "c.rewinddir(d); assert [read() for _ in range(3000)] == first\n"
+    )
+    done = subprocess.run(["python3", "-c", program, mounted.at("files/w/d")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
