@@ -1,4 +1,8 @@
-"""Known answers: the examples that NetEase's manual publishes, and others computed apart from this code."""
+"""Known answers: the examples that NetEase's manual publishes, and others computed apart from this code.
+
+They stand in for NetEase's own client, nos-python-sdk: its last version runs on Python 2 only (urllib2, iteritems), and it
+signs with the account's key pair in an Authorization header, which is not the interface that takes tokens.
+"""
 
 import base64
 import json

@@ -33,6 +33,10 @@ def test_the_manuals_example_is_signed():
             {"method": "add.upload.list", "x:replace": "", "x:parent_id": "0", "x:filename": "a.txt"},
             "0e6db4943fa4c8e998115661a2b09700",
         ),
+        (
+            {"method": "get.storage.list", "storage_id": "0", "page_no": "1", "page_size": "50"},
+            "c30b8afe9a51a09a706b4153503a65e6",
+        ),
         ({"method": "get.storage.list", "name": "测试"}, "c99b1becf5a1c827dd655eacac798a28"),
     ],
 )
