@@ -1,0 +1,198 @@
+"""Aliyun OSS beyond the contract: signatures, callbacks, checksums, and resuming with a key that may only put."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter.errors import Blocked, Reject, Restart, Retry, Verdict
+from dumbwaiter.model import MIB
+from program import Vendors
+from sending import Sender
+
+Make = Callable[..., Sender]
+SMALL, LARGE = MIB, 9 * MIB
+PARTS = 3
+
+
+class Killed(Exception):
+    """The process is no more."""
+
+
+def sts(sender: Make, size: int, **changes: Any) -> Sender:
+    return sender("careyshop-sts", os.urandom(size), "film.mov", changes=changes)
+
+
+def form(sender: Make) -> Sender:
+    return sender("careyshop-aliyun", os.urandom(SMALL), "photo.jpg")
+
+
+def stored(vendors: Vendors, one: Sender) -> int:
+    """How many objects hold the sender's file."""
+    content = one.path.read_bytes()
+    folder = Path(vendors.sandbox.data) / "objects"
+    return sum(path.is_file() and path.read_bytes() == content for path in folder.rglob("*"))
+
+
+def kill_after(one: Sender, saves: int) -> None:
+    """Ends an attempt right after so many saves, as a new process finds it."""
+
+    def kill() -> None:
+        if len(one.saved) == saves:
+            raise Killed
+
+    one.on_save = kill
+    with pytest.raises(Killed):
+        one.attempt()
+    one.on_save = lambda: None
+    one.restart()
+
+
+# Signatures
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_bucket_that_takes_version_4_only_is_sent_that(size: int, vendors: Vendors, sender: Make) -> None:
+    vendors.options("oss", v1=False)
+    one = sts(sender, size, signature="v4")
+    assert one.attempt().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_where_version_1_is_configured_a_bucket_that_refuses_it_blocks(
+    size: int, vendors: Vendors, sender: Make
+) -> None:
+    vendors.options("oss", v1=False)
+    verdict = sts(sender, size).verdict()
+    assert type(verdict) is Blocked
+    assert "version 4 only" in str(verdict)
+
+
+def test_version_1_is_the_default(vendors: Vendors, sender: Make) -> None:
+    sts(sender, SMALL).attempt()
+    (put,) = vendors.log("put")
+    assert "x-oss-content-sha256" not in put["headers"]
+
+
+# Callbacks
+
+
+def test_the_request_that_makes_the_object_carries_the_callback_and_no_other(vendors: Vendors, sender: Make) -> None:
+    sts(sender, SMALL).attempt()
+    sts(sender, LARGE).attempt()
+    oss = [entry for entry in vendors.log() if entry["service"] == "oss"]
+    carrying = {entry["call"] for entry in oss if {"x-oss-callback", "x-oss-callback-var"} <= entry["headers"].keys()}
+    assert carrying == {"put", "complete"}
+    assert {entry["call"] for entry in oss} == {"put", "begin", "part", "complete"}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_what_the_callback_was_answered_is_kept(size: int, vendors: Vendors, sender: Make) -> None:
+    receipt = sts(sender, size).attempt()
+    assert '"status":200' in receipt.facts["answer"].replace(" ", "")
+
+
+# Checksums
+
+
+@pytest.mark.parametrize(("call", "size"), [("put", SMALL), ("part", LARGE), ("complete", LARGE)])
+def test_a_checksum_that_differs_is_trouble_that_passes_and_the_file_is_sent_again(
+    call: str, size: int, vendors: Vendors, sender: Make
+) -> None:
+    vendors.faults(f"oss.{call}:bad-crc@1")
+    one = sts(sender, size)
+    verdict = one.verdict()
+    assert type(verdict) is Retry
+    assert "other bytes than were sent" in str(verdict)
+    assert one.until_done().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+def test_a_form_whose_checksum_differs_is_sent_again(vendors: Vendors, sender: Make) -> None:
+    vendors.faults("oss.post:bad-crc@1")
+    one = form(sender)
+    assert type(one.verdict()) is Retry
+    assert one.until_done().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_an_oss_that_tells_no_checksum_leaves_the_file_unverified(size: int, vendors: Vendors, sender: Make) -> None:
+    vendors.options("oss", crc=False)
+    one = sts(sender, size)
+    assert one.attempt().verified == ""
+    assert stored(vendors, one) == 1
+
+
+# Going on
+
+
+def test_a_new_process_sends_what_the_journal_lacks_and_asks_for_no_list(vendors: Vendors, sender: Make) -> None:
+    one = sts(sender, 33 * MIB)
+    kill_after(one, 1 + 2)  # the upload, and two of its parts
+    vendors.http.delete("/_sandbox/log")
+    left = 9 - len(json.loads(one.checkpoint or "")["parts"])
+    one.until_done()
+    assert left > 0
+    assert len(vendors.log("part")) == left
+    assert [vendors.log(call) for call in ("list", "begin", "abort")] == [[], [], []]
+    assert stored(vendors, one) == 1
+
+
+def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors: Vendors, sender: Make) -> None:
+    one = sts(sender, LARGE)
+    vendors.faults("oss.complete:cut-after@1")
+    assert type(one.verdict()) is Retry
+    receipt = one.attempt()
+    assert receipt.verified == "crc64"
+    assert receipt.facts["callback"] == "unknown"
+    assert len(vendors.log("part")) == PARTS
+    assert stored(vendors, one) == 1
+
+
+def test_where_nobody_may_look_the_file_is_sent_again_to_the_same_key(vendors: Vendors, sender: Make) -> None:
+    vendors.options("oss", public_read=False)
+    one = sts(sender, LARGE)
+    vendors.faults("oss.complete:cut-after@1")
+    assert type(one.verdict()) is Retry
+    assert type(one.verdict()) is Restart
+    assert one.until_done().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("no-upload", Restart), ("no-part", Restart), ("late", Retry)])
+def test_an_upload_that_oss_cannot_join_begins_again(
+    fault: str, kind: type[Verdict], vendors: Vendors, sender: Make
+) -> None:
+    one = sts(sender, LARGE)
+    vendors.faults(f"oss.complete:{fault}@1")
+    assert type(one.verdict()) is kind
+    one.until_done()
+    assert stored(vendors, one) == 1
+
+
+def test_credentials_that_end_between_two_parts_are_replaced_and_the_upload_goes_on(
+    vendors: Vendors, sender: Make
+) -> None:
+    one = sts(sender, LARGE)
+    kill_after(one, 1 + 1)
+    vendors.faults("oss.part:expired@1")
+    one.until_done()
+    assert one.kinds() == ["Reauth"]
+    assert len(vendors.log("begin")) == 1
+    assert stored(vendors, one) == 1
+
+
+# Forms
+
+
+def test_a_policy_that_excludes_the_file_refuses_it(vendors: Vendors, sender: Make) -> None:
+    vendors.options("careyshop", file_size=1)
+    one = sender("careyshop-aliyun", os.urandom(SMALL + 1), "photo.jpg")
+    with pytest.raises(Reject, match=f"{SMALL + 1} bytes; the provider takes {SMALL} at most"):
+        one.obtain()
+    assert vendors.log("post") == []
