@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from dumbwaiter import listing, log, report
+from dumbwaiter.addresses import Addresses
 from dumbwaiter.brokers import broker
 from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
@@ -31,7 +32,7 @@ from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
-from dumbwaiter.model import Entry, Job, Sighting, stamp_of_regular
+from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.roots import Root
@@ -97,6 +98,7 @@ class App:
         )
         self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
+        self.addresses = Addresses(providers)
         self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
         self._states: dict[str, str] = {}
         self._walks: dict[str, tuple[listing.Tally, asyncio.Task[None]]] = {}
@@ -234,6 +236,13 @@ class App:
         if provider is None:
             raise Failure(f'no provider named "{found.file.provider}" is configured', Exit.USAGE)
         return await claim(self.journal, provider, found.file)
+
+    async def link(self, number: int, refused: str | None) -> Link:
+        """Returns where the entry with this id can be read now. Raises `Failure`."""
+        entry = await asyncio.to_thread(Catalog(self.reader).entry, number)
+        if entry is None:
+            raise Failure(f"the catalog has no entry {number}")
+        return await self.addresses.link(entry, refused)
 
     def listed(self, provider: str | None) -> list[str]:
         """Returns the providers whose own list can be read: the one named, or all. Raises `Failure`."""

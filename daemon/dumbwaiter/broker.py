@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Reject
-from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Page, Receipt
+from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Link, Page, Receipt
 
 
 class Broker(ABC):
@@ -52,6 +52,10 @@ class Broker(ABC):
 
     def together(self, ask: Ask) -> str | None:
         """Names the files whose follow-ups go one after the other, each catalogued before the next begins."""
+        return None
+
+    async def link(self, entry: Entry, desk: Desk) -> Link | None:
+        """Returns where a stored file can be read now, None where the vendor says no more than the catalog has."""
         return None
 
     async def claim(self, entry: Entry, intend: Callable[[], Awaitable[None]], desk: Desk) -> Receipt:

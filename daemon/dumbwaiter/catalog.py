@@ -119,6 +119,12 @@ class Catalog:
                 files[name] = Node(name, node.file)  # several jobs may stand for one path: the newest counts
         return [*folders.values(), *files.values()]
 
+    def entry(self, number: int) -> Entry | None:
+        """Returns the entry with this id."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(entries).where(entries.c.id == number)).first()
+        return None if row is None else entry(row)
+
     def changed_at(self, path: str) -> float:
         """Returns when a folder's own files last changed, 0.0 when it holds none."""
         tree_name, _, inner = path.partition("/")

@@ -8,6 +8,7 @@ changes and not by asking it over and over.
     POST /retry    {"ids": [...] or null}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
+    POST /link     {"id": ..., "refused": null}   where an entry can be read now; other than the url that was refused
     POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /claim    {"path": "files/..."}   percent-encoded, a path of the catalog's trees
 """
@@ -53,6 +54,11 @@ class _Claim(msgspec.Struct, forbid_unknown_fields=True):
     path: str
 
 
+class _Link(msgspec.Struct, forbid_unknown_fields=True):
+    id: int
+    refused: str | None = None
+
+
 class _Sync(msgspec.Struct, forbid_unknown_fields=True):
     provider: str | None = None
 
@@ -87,6 +93,12 @@ def application(app: App) -> Starlette:
     async def rescan(request: Request) -> Response:
         return _json({"watches": app.rescan((await _body(request, _Rescan)).watch)})
 
+    async def link(request: Request) -> Response:
+        wish = await _body(request, _Link)
+        found = await app.link(wish.id, wish.refused)
+        life = None if found.expires_at is None else found.expires_at - time.time()
+        return _json({"url": found.url, "expires_in": life})
+
     async def sync(request: Request) -> Response:
         return _lines(follow_walks(app, app.listed((await _body(request, _Sync)).provider)))
 
@@ -101,6 +113,7 @@ def application(app: App) -> Starlette:
             Route("/retry", retry, methods=["POST"]),
             Route("/forget", forget, methods=["POST"]),
             Route("/rescan", rescan, methods=["POST"]),
+            Route("/link", link, methods=["POST"]),
             Route("/sync", sync, methods=["POST"]),
             Route("/claim", claim, methods=["POST"]),
         ],

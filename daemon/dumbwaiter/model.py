@@ -212,6 +212,13 @@ class Grant(Struct, frozen=True):
     many: bool = False  # good for any number of files until it expires
 
 
+class Link(Struct, frozen=True):
+    """Where a file can be read, for a time."""
+
+    url: str
+    expires_at: float | None = None  # on our clock; None: not said
+
+
 class FollowUp(Struct, frozen=True):
     """What came of a follow-up: the receipt as it is now, and, if there is more to do, in how many seconds.
 

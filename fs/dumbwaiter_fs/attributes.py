@@ -58,15 +58,17 @@ def of_system(files: int, size: int) -> dict[str, int]:
     }
 
 
-def extended(file: Entry | Waiting | None) -> dict[str, bytes]:
-    """Returns the extended attributes that have a value; a folder has none."""
+def extended(file: Entry | Waiting | None, trouble: str | None = None) -> dict[str, bytes]:
+    """Returns the extended attributes that have a value; a folder has none. `trouble`: why it cannot be read."""
     if file is None:
         return {}
-    values = ((PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file) if value)
+    values = (
+        (PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file, trouble) if value
+    )
     return {name: value for name, value in values if len(value) <= XATTR_MAX}
 
 
-def _facts(file: Entry | Waiting) -> Iterator[tuple[str, str | None]]:
+def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, str | None]]:
     yield "provider", file.provider
     yield "key", file.key
     yield "watch", file.watch
@@ -82,7 +84,7 @@ def _facts(file: Entry | Waiting) -> Iterator[tuple[str, str | None]]:
     yield "stored_at", _time(file.stored_at)
     yield "unlisted_at", _time(file.unlisted_at) if file.unlisted_at is not None else None
     yield "verified", file.verified
-    yield "error", file.facts.get("error")
+    yield "error", trouble or file.facts.get("error")
 
 
 def _time(seconds: float) -> str:

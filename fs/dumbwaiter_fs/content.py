@@ -85,7 +85,7 @@ class Far:
 class _Shared:
     """A version that is open, and by how many."""
 
-    def __init__(self, entry: Entry, remote: Version | None) -> None:
+    def __init__(self, entry: Entry, remote: Version) -> None:
         self.entry = entry
         self.remote = remote
         self.count = 0
@@ -110,6 +110,7 @@ class Contents:
         self._numbers = itertools.count(1)
         self._handles: dict[int, _Handle] = {}
         self._shared: dict[str, _Shared] = {}
+        self._troubles: dict[str, str] = {}
         self._kernels: OrderedDict[str, tuple[str, type[Source]]] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
@@ -136,13 +137,13 @@ class Contents:
         with self._lock:
             shared = self._shared.get(path)
             if shared is None:
-                remote = self._remote.version(file, file.url) if file.url else None
-                shared = self._shared[path] = _Shared(file, remote)
+                shared = self._shared[path] = _Shared(file, self._remote.version(file))
             shared.count += 1
         try:
             source = self._source(shared)
-        except BaseException:
+        except BaseException as error:
             self._leave(path)
+            self._note(path, error)
             raise
         with self._lock:
             shared.cached = shared.cached or type(source)
@@ -170,13 +171,31 @@ class Contents:
             return 0
         try:
             count = handle.source.fill(offset, view[:wanted])
-        except OSError:
+        except OSError as error:
             self._kernels.pop(handle.path, None)  # what it has may be of a version that is no more
+            self._note(handle.path, error)
             raise
+        self._troubles.pop(handle.path, None)
         # The kernel takes a short answer for the end of the file and cuts it there.
         if count < wanted and handle.size is not None:
             raise Refused(errno.EIO, "the source gave another length")
         return count
+
+    def trouble(self, path: str, entry: Entry) -> str | None:
+        """Returns why the last open or read of `path` failed, or why the next one will; None as far as all is well."""
+        if (why := self._troubles.get(path)) is not None or entry.url is not None:
+            return why
+        original = self._original(entry)
+        if original is None:
+            return "the original is gone, and the catalog has no link"
+        original.close()
+        return None
+
+    def _note(self, path: str, error: BaseException) -> None:
+        if isinstance(error, Refused) and error.why:
+            self._troubles[path] = error.why
+            if len(self._troubles) > KERNELS:
+                del self._troubles[next(iter(self._troubles))]
 
     def release(self, number: int) -> None:
         with self._lock:
@@ -215,18 +234,17 @@ class Contents:
             if shared.count:
                 return
             del self._shared[path]
-        if shared.remote is not None:
-            shared.remote.rest()
+        shared.remote.rest()
 
     def _source(self, shared: _Shared) -> Source:
         if (original := self._original(shared.entry)) is not None:
             return original
-        if shared.remote is None:
-            raise Refused(errno.ENXIO, "no unchanged original here, and no url")
         if shared.remote.stale:
             raise Refused(errno.ESTALE, "the remote has another version now")
-        if shared.entry.size:
-            origin(shared.remote.url)
+        if shared.entry.url is None:
+            shared.remote.address()  # nothing else says whether there is a way
+        elif shared.entry.size:
+            origin(shared.entry.url)
         return Far(shared.remote)
 
     def _original(self, entry: Entry) -> Original | None:

@@ -189,6 +189,7 @@ class _Life:
         from dumbwaiter.store.database import journal_url
         from dumbwaiter_fs.cache import Cache
         from dumbwaiter_fs.content import Contents
+        from dumbwaiter_fs.links import Links
         from dumbwaiter_fs.operations import Operations
         from dumbwaiter_fs.remote import DEADLINE, Remote
         from dumbwaiter_fs.trees import Trees
@@ -201,7 +202,9 @@ class _Life:
         trees = Trees(url)
         limit = self._settings.mount.cache_size
         cache = Cache(os.path.join(self._where.cache, "blocks"), limit) if limit else None
-        remote = Remote(float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE), cache)
+        remote = Remote(
+            float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE), cache, Links(self._where.socket)
+        )
         contents = Contents(self._settings.folder_of, remote)
         operations = Operations(trees, contents, lambda: self._news.put("mounted"))
         thread = threading.Thread(target=self._serve, args=(operations, trees, url), name="fuse", daemon=True)

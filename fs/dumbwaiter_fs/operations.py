@@ -144,7 +144,9 @@ class Operations(FuseOperations):  # type: ignore[misc]
         """Returns the extended attributes of a place."""
         if spot.tree is None:
             return {}
-        return attributes.extended(self._contents.held(held or name_of(spot.number)) or self._whole(spot))
+        name = held or name_of(spot.number)
+        file = self._contents.held(name) or self._whole(spot)
+        return attributes.extended(file, self._contents.trouble(name, file) if isinstance(file, Entry) else None)
 
     def fact(self, spot: Spot, name: str, held: str = "") -> bytes:
         """Returns one extended attribute. Raises ENODATA."""

@@ -21,9 +21,11 @@ import httpcore
 import httpx
 
 from dumbwaiter.model import MIB, Entry
+from dumbwaiter.wire.address import ends
 from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.deadline import Transport, until
+from dumbwaiter_fs.links import Links
 
 DEADLINE = 30.0  # seconds for one read
 SILENCE = 10.0  # seconds without a byte
@@ -56,9 +58,10 @@ _MEANING = {
 class Remote:
     """Connections to all origins, the blocks at hand, and the versions that are open. Any thread may call."""
 
-    def __init__(self, deadline: float = DEADLINE, cache: Cache | None = None) -> None:
+    def __init__(self, deadline: float = DEADLINE, cache: Cache | None = None, links: Links | None = None) -> None:
         self.deadline = deadline
         self.cache = cache
+        self.links = links
         self.memory = _Memory()
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
@@ -66,13 +69,13 @@ class Remote:
         self._streams: OrderedDict[_Stream, None] = OrderedDict()
         self._versions: WeakValueDictionary[str, Version] = WeakValueDictionary()
 
-    def version(self, entry: Entry, url: str) -> "Version":
+    def version(self, entry: Entry) -> "Version":
         """Returns the one version that all who have this entry open share."""
         name = named(entry)
         with self._lock:
             version = self._versions.get(name)
             if version is None or version.stale:
-                version = self._versions[name] = Version(self, name, url, entry.size)
+                version = self._versions[name] = Version(self, name, entry)
             return version
 
     def check(self, url: str) -> None:
@@ -184,15 +187,16 @@ class _Memory:
 class Version:
     """What is at a url, for as long as somebody has it open."""
 
-    def __init__(self, remote: Remote, name: str, url: str, size: int) -> None:
+    def __init__(self, remote: Remote, name: str, entry: Entry) -> None:
         self.name = name
-        self.url = url
-        self.size = size
+        self.size = entry.size
         self.stale = False
         self.etag = ""  # of the first reply
         self._remote = remote
+        self._entry = entry
+        self._url = entry.url
         self._mark: str | None = None  # None: no reply yet
-        self._blocks = -(-size // BLOCK)
+        self._blocks = -(-entry.size // BLOCK)
         self._news = threading.Condition()
         self._streams: list[_Stream] = []
         self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
@@ -215,6 +219,26 @@ class Version:
             streams, self._streams = self._streams, []
         for stream in streams:
             stream.let_go()
+
+    def address(self) -> str:
+        """Returns the url that is good as far as known: the catalog's, else the daemon's. Raises an errno."""
+        url, links, now = self._url, self._remote.links, time.time()
+        if links is not None and (url is None or (ends(url) or now) < now):
+            url = links.get(self._entry, url)
+        if url is None:
+            raise Refused(errno.ENXIO, "the original is gone, and the provider gives no link")
+        origin(url)
+        self._url = url
+        return url
+
+    def renewed(self, refused: str) -> bool:
+        """Gets another address from the daemon for one that the provider refused; False when there is none."""
+        links = self._remote.links
+        if links is None:
+            return False
+        with contextlib.suppress(Refused):
+            self._url = links.get(self._entry, refused)
+        return self._url != refused
 
     def pin(self, headers: httpx.Headers) -> None:
         """Holds a reply against the first one. Raises ESTALE when it is of another version."""
@@ -349,6 +373,7 @@ class _Stream:
         self._reply: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._used = 0.0
+        self._url = ""
 
     def bring(self, index: int, length: int) -> bytes:
         """Moves on into block `index` and returns it, or at least its first `length` bytes. Raises an errno."""
@@ -411,7 +436,7 @@ class _Stream:
         try:
             piece = next(self._pieces, None)
         except httpcore.TimeoutException:
-            raise self._remote.late(self._version.url) from None
+            raise self._remote.late(self._url) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, httpx.StreamError):
             raise _Broken from None
         except Exception as error:  # the HTTP parser raises errors of its own, outside both trees
@@ -446,7 +471,12 @@ class _Stream:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if version.etag and not version.etag.startswith("W/"):
             headers["If-Range"] = version.etag
-        reply = self._remote.get(version.url, headers)
+        self._url = version.address()
+        reply = self._remote.get(self._url, headers)
+        if reply.status_code in {401, 403} and version.renewed(self._url):
+            reply.close()
+            self._url = version.address()
+            reply = self._remote.get(self._url, headers)
         try:
             self._judge(reply, start, stop)
         except BaseException:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire.address import allowed, inside
+from dumbwaiter.wire.address import allowed, ends, inside
 
 PUBLIC = "http://wanproxy.127.net"
 OWN = "http://127.0.0.1:8000"
@@ -117,3 +117,20 @@ def test_loopback_is_found_in_every_spelling_that_a_resolver_takes(number: int, 
 def test_no_text_makes_it_raise(text: str, base: str) -> None:
     assert allowed(text, base=base) in {True, False}
     assert allowed(f"http://{text}", base=base) in {True, False}
+
+
+@pytest.mark.parametrize(
+    ("url", "end"),
+    [
+        ("https://files.example/Fto5o?e=1800000000&token=a:b=", 1_800_000_000.0),
+        ("http://h/o?NOSAccessKeyId=k&Expires=1800000001&download=a.mov&Signature=x", 1_800_000_001.0),
+        ("http://h/o", None),
+        ("http://h/o?e=soon", None),
+        ("http://h/o?e=", None),
+        ("http://h/o?e=" + "9" * 400, None),
+        ("http://h/o?e=\u0661\u0662", None),
+        ("http://[h/o?e=1", None),
+    ],
+)
+def test_a_signed_address_says_when_it_ends(url: str, end: float | None) -> None:
+    assert ends(url) == end

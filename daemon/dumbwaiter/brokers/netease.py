@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
-from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
+from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.options import NetEase as Options
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire import nos
-from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.address import allowed, ends
 from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 3600.0  # the vendor's own clients keep a list of nodes for two hours
@@ -66,6 +66,7 @@ class _List(Struct):
 
 class _Video(Struct):
     url: str | None = msgspec.field(name="origUrl", default=None)
+    download: str | None = msgspec.field(name="downloadOrigUrl", default=None)  # signed where the bucket is private
     size: int | None = msgspec.field(name="initialSize", default=None)
 
 
@@ -138,6 +139,17 @@ class NetEase(Broker):
         if video.size is not None:
             receipt = _with(replace(receipt, verified=""), size_at_provider=video.size)
         return FollowUp(receipt)
+
+    async def link(self, entry: Entry, desk: Desk) -> Link | None:
+        """Asks for the address of the original as it is now."""
+        if "vid" not in entry.facts:
+            return None
+        video = await self._vod(desk, "video/get", {"vid": int(entry.facts["vid"])}, _Video)
+        url = video.download or video.url
+        if not url:
+            return None
+        end = ends(url)
+        return Link(url, None if end is None else end - desk.skew(self._options.api))
 
     async def _listed(self, key: str, desk: Desk) -> _Listed | None:
         found = await self._vod(desk, "video/query", {"objectNames": [key]}, _List)

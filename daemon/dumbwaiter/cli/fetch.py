@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from typing import BinaryIO
 
 import httpx
@@ -14,9 +15,8 @@ from dumbwaiter.naming import shown
 from dumbwaiter.upload import open_version
 
 
-def fetch(config: Config, entry: Entry, out: BinaryIO) -> None:
+def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], str], out: BinaryIO) -> None:
     """Writes the file to `out`. Raises `Failure` when not every byte of this version can be had."""
-    place = shown(entry.path or entry.key)
     root = config.folder_of(entry.watch)
     if root is not None:
         try:
@@ -27,11 +27,30 @@ def fetch(config: Config, entry: Entry, out: BinaryIO) -> None:
             with os.fdopen(fd, "rb") as file:
                 shutil.copyfileobj(file, out, MIB)
             return
-    if entry.url is None:
-        raise Failure(f"{place}: the original is gone and the provider gives no way to read it")
-    count = 0
+    url = address(entry, None)
     try:
-        with httpx.stream("GET", entry.url, timeout=LIMITS, headers=HEADERS) as response:
+        _download(entry, url, out)
+    except _Refused:
+        try:
+            _download(entry, address(entry, url), out)
+        except _Refused:
+            raise Failure(f"{_place(entry)}: the provider does not let it be read", Exit.ACCOUNT) from None
+
+
+class _Refused(Exception):
+    """The provider does not take this link, or no longer."""
+
+
+def _place(entry: Entry) -> str:
+    return shown(entry.path or entry.key)
+
+
+def _download(entry: Entry, url: str, out: BinaryIO) -> None:
+    place, count = _place(entry), 0
+    try:
+        with httpx.stream("GET", url, timeout=LIMITS, headers=HEADERS) as response:
+            if response.status_code in {401, 403}:
+                raise _Refused
             if response.status_code != httpx.codes.OK:
                 raise Failure(f"{place}: the provider answers {response.status_code}")
             for piece in response.iter_raw(MIB):

@@ -3,22 +3,25 @@
 import http.client
 import json
 import os
-import socket
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dumbwaiter.caller import Connection
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.where import chosen, places, short
+from dumbwaiter.naming import shown
+from dumbwaiter.where import chosen, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dumbwaiter.catalog import Catalog
     from dumbwaiter.config import Config
+    from dumbwaiter.model import Entry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,7 +108,7 @@ class Session:
 
     def follow(self, method: str, path: str, body: Any = None) -> Generator[Any, None, None]:
         """Yields the daemon's answer line by line, as long as it goes on."""
-        connection = _Connection(self.places.socket)
+        connection = Connection(self.places.socket)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
@@ -120,6 +123,27 @@ class Session:
             raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
         finally:
             connection.close()
+
+    def address(self, entry: "Entry", refused: str | None = None) -> str:
+        """Returns where a file can be read: the catalogued url while it is good, else what the daemon gets.
+
+        Raises `Failure`; with `NO_DAEMON` when none runs.
+        """
+        from dumbwaiter.wire.address import ends
+
+        url, now = entry.url, time.time()
+        if url is not None and refused is None and (ends(url) or now) >= now:
+            return url
+        try:
+            return str(self.ask("POST", "/link", {"id": entry.id, "refused": refused or url})["url"])
+        except Failure as failure:
+            if failure.code is not Exit.NO_DAEMON:
+                raise
+            raise Failure(
+                f"{shown(entry.path or entry.key)}: the catalog has no link that is good now, and another one has to come from the "
+                "daemon: start it with `dumbwaiter run`",
+                Exit.NO_DAEMON,
+            ) from None
 
     @property
     def running(self) -> bool:
@@ -137,16 +161,3 @@ def _lines(response: Iterable[bytes]) -> Iterator[bytes]:
     for line in response:
         if line.strip():
             yield line
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP on a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=60.0)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(60.0)
-        self.sock.connect(short(self._path))

@@ -267,7 +267,7 @@ def cat(session: Session, path: str) -> None:
     """Writes a file to stdout: the local original while it is unchanged, else what the provider has."""
     from dumbwaiter.cli.fetch import fetch
 
-    fetch(session.config, _entry(session, path), sys.stdout.buffer)
+    fetch(session.config, _entry(session, path), session.address, sys.stdout.buffer)
 
 
 @click.command()
@@ -277,13 +277,14 @@ def cat(session: Session, path: str) -> None:
 @click.pass_obj
 def link(session: Session, paths: Sequence[str], form: str) -> None:
     """Prints the link of each file."""
+    from msgspec.structs import replace
+
     from dumbwaiter.links import filled, template
 
     chosen = template(form)
     for path in paths:
         entry = _entry(session, path)
-        if entry.url is None:
-            raise Failure(f"{shown(path)}: the provider gives no link for it")
+        entry = replace(entry, url=session.address(entry))
         if session.json:
             session.facts({"path": shown(path), "url": entry.url})
         else:

@@ -1,7 +1,7 @@
-"""Which addresses a provider may send us to."""
+"""Which addresses a provider may send us to, and how long they are good."""
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 
 def allowed(url: str, *, base: str, path: bool = False) -> bool:
@@ -23,6 +23,17 @@ def allowed(url: str, *, base: str, path: bool = False) -> bool:
     if not path and (parts.path not in {"", "/"} or parts.query or parts.fragment):
         return False
     return not inside(parts.hostname) or inside(urlsplit(base).hostname or "")
+
+
+def ends(url: str) -> float | None:
+    """Returns when a signed address says that it ends, on the server's clock: Qiniu's `e`, `Expires` of NOS and OSS."""
+    try:
+        values = parse_qs(urlsplit(url).query)
+    except ValueError:
+        return None
+    said = [values[name][0] for name in ("e", "Expires") if name in values]
+    # A number with letters around it, or of 300 digits, is something else.
+    return float(said[0]) if said and said[0].isascii() and said[0].isdigit() and len(said[0]) <= 12 else None
 
 
 def inside(host: str) -> bool:

@@ -1,0 +1,76 @@
+"""Addresses that the daemon gives for files whose catalogued url is none, or no longer good.
+
+This process holds no secret, so whatever must be signed is asked for over the control socket, by the number of the
+entry. An answer is kept until shortly before its end; what could not be had is not asked for again for some seconds.
+"""
+
+import errno
+import http.client
+import json
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+
+from dumbwaiter.caller import Connection
+from dumbwaiter.errors import Exit
+from dumbwaiter.model import Entry
+from dumbwaiter_fs.answers import Refused
+
+TIMEOUT = 15.0  # seconds for one answer
+MARGIN = 60.0  # seconds of life that an address must have left
+AGAIN = 5.0  # seconds until a failure is asked about again
+KEPT = 10_000  # answers
+_MEANING = {Exit.TEMPORARY: errno.EHOSTUNREACH, Exit.ACCOUNT: errno.EACCES}
+
+_Answer = tuple[float, "str | Refused"]  # good until, and what it was
+
+
+class Links:
+    """The addresses that were asked for. Any thread may call."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[int, _Answer] = OrderedDict()
+        self._asking: dict[int, threading.Lock] = {}
+
+    def get(self, entry: Entry, refused: str | None = None) -> str:
+        """Returns an address other than the one that was `refused`. Raises an errno with the daemon's sentence."""
+        with self._lock:
+            turn = self._asking.setdefault(entry.id, threading.Lock())
+        with turn:  # whoever waited finds the answer
+            with self._lock:
+                until, answer = self._answers.get(entry.id, (0.0, ""))
+            if time.monotonic() >= until or answer == refused:
+                until, answer = self._ask(entry, refused)
+                self._keep(entry.id, (until, answer))
+        if isinstance(answer, Refused):
+            raise Refused(answer.errno or errno.EIO, answer.why)
+        return answer
+
+    def _keep(self, number: int, answer: _Answer) -> None:
+        with self._lock:
+            self._answers[number] = answer
+            self._answers.move_to_end(number)
+            while len(self._answers) > KEPT:
+                self._asking.pop(self._answers.popitem(last=False)[0], None)
+
+    def _ask(self, entry: Entry, refused: str | None) -> _Answer:
+        now = time.monotonic()
+        connection = Connection(self._socket, TIMEOUT)
+        try:
+            connection.request("POST", "/link", json.dumps({"id": entry.id, "refused": refused}))
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
+            if response.status != 200:
+                return now + AGAIN, Refused(_MEANING.get(answer["code"], errno.ENXIO), answer["error"])
+            life = answer["expires_in"]
+            return now + (life - MARGIN if life is not None else 3600.0), str(answer["url"])
+        except (FileNotFoundError, ConnectionRefusedError):
+            why = "the link has to come from the daemon, which is not running: start it with `dumbwaiter run`"
+            return now + AGAIN, Refused(errno.ENXIO, why)
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return now + AGAIN, Refused(errno.EHOSTUNREACH, "the daemon did not say where the file can be read")
+        finally:
+            connection.close()

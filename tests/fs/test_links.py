@@ -1,0 +1,132 @@
+"""What the mount asks of the daemon: once, on a real socket, with an errno for whatever comes back."""
+
+import errno
+import json
+import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter.errors import Exit
+from dumbwaiter.model import Entry, Stamp
+from dumbwaiter_fs import links
+from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.links import Links
+
+
+def entry(number: int = 1) -> Entry:
+    return Entry(number, "p", "k", "w", "a", Stamp(1, 2, 3, 4), 0.0)
+
+
+class Daemon:
+    """Answers on a control socket as it is told."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.asked: list[Any] = []
+        self.answer: tuple[int, Any] | None = None
+        daemon = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                daemon.asked.append(asked)
+                number = len(daemon.asked)
+                status, body = daemon.answer or (200, {"url": f"https://h/{number}", "expires_in": 600})
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+            def address_string(self) -> str:
+                return ""
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+            daemon_threads = True
+
+        self._server = Server(path, Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(f"{tmp_path}/control.sock")
+    yield made
+    made.close()
+
+
+def test_many_readers_of_one_file_ask_once(daemon: Daemon) -> None:
+    kept = Links(daemon.path)
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(lambda _: kept.get(entry()), range(64))) == {"https://h/1"}
+    assert daemon.asked == [{"id": 1, "refused": None}]
+
+
+def test_a_refused_address_is_asked_for_anew_once_for_all(daemon: Daemon) -> None:
+    kept = Links(daemon.path)
+    first = kept.get(entry())
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: kept.get(entry(), first), range(16))) == {"https://h/2"}
+    assert daemon.asked[1:] == [{"id": 1, "refused": first}]
+    assert kept.get(entry()) == "https://h/2"
+
+
+def test_an_address_near_its_end_is_asked_for_anew(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Links(daemon.path)
+    kept.get(entry())
+    later = links.time.monotonic() + 600 - links.MARGIN
+    monkeypatch.setattr(links.time, "monotonic", lambda: later)
+    assert kept.get(entry()) == "https://h/2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ((400, {"error": "no way", "code": int(Exit.FAILED)}), errno.ENXIO, "no way"),
+        ((400, {"error": "busy", "code": int(Exit.TEMPORARY)}), errno.EHOSTUNREACH, "busy"),
+        ((400, {"error": "refused", "code": int(Exit.ACCOUNT)}), errno.EACCES, "refused"),
+        ((200, b"<html>"), errno.EHOSTUNREACH, "did not say"),
+        ((200, {}), errno.EHOSTUNREACH, "did not say"),
+        ((200, []), errno.EHOSTUNREACH, "did not say"),
+        ((404, b"Not Found"), errno.EHOSTUNREACH, "did not say"),
+    ],
+)
+def test_a_failure_has_its_errno_and_is_not_asked_about_at_once_again(
+    daemon: Daemon, answer: tuple[int, Any], code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, daemon.answer = Links(daemon.path), answer
+    for _ in range(3):
+        with pytest.raises(Refused) as raised:
+            kept.get(entry())
+        assert (raised.value.errno, words in raised.value.why) == (code, True)
+    assert len(daemon.asked) == 1
+    daemon.answer = None
+    later = links.time.monotonic() + links.AGAIN
+    monkeypatch.setattr(links.time, "monotonic", lambda: later)
+    assert kept.get(entry()) == "https://h/2"
+
+
+@pytest.mark.parametrize("what", ["nothing", "no folder", "a dead socket"])
+def test_without_a_daemon_that_is_said(tmp_path: Path, what: str) -> None:
+    path = f"{tmp_path}/sub/control.sock" if what == "no folder" else f"{tmp_path}/control.sock"
+    if what == "a dead socket":
+        Daemon(path).close()
+        assert os.path.exists(path)
+    with pytest.raises(Refused) as raised:
+        Links(path).get(entry())
+    assert raised.value.errno == errno.ENXIO
+    assert "is not running" in raised.value.why
