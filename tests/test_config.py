@@ -17,7 +17,7 @@ from keyring.errors import KeyringError
 from dumbwaiter.config import BROKERS, Config, Watch, load, nested, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
-from dumbwaiter.options import NetEase, Provider, RecipeRequest, Xinhua
+from dumbwaiter.options import CareyShop, NetEase, Provider, RecipeRequest, Xinhua
 from dumbwaiter.sources import Address, Duration, Source, Target, duration
 
 FILE = "/etc/dumbwaiter/config.toml"
@@ -288,6 +288,27 @@ def test_every_vendors_addresses_are_looked_at() -> None:
 def test_what_a_server_can_have_is_taken(good: str) -> None:
     assert Address.of(good) == good
     assert Target.of(f"{good}?size={{size}}") == f"{good}?size={{size}}"
+
+
+SHOP = """\
+[provider.shop]
+broker = "careyshop"
+api = "https://shop.example/api/v1"
+app_key = "1"
+app_secret = { env = "NONE" }
+username = "u"
+password = { env = "NONE" }
+"""
+
+
+def test_a_list_is_read_again_as_often_as_told_and_only_where_there_is_one() -> None:
+    shop = parse(f'{SHOP}refresh = "6h"\n', FILE).provider["shop"]
+    assert isinstance(shop, CareyShop)
+    assert shop.refresh == 6 * 3600
+    assert refused(f'{SHOP}refresh = "10s"\n') == (
+        f'{FILE}, line 8: [provider.shop.refresh] 10 seconds are too few to read a whole list: "1m" at least'
+    )
+    assert 'unknown key "refresh"' in refused(changed("[watch.films]", 'refresh = "6h"\n\n[watch.films]'))
 
 
 def test_a_password_in_an_address_is_refused_and_not_shown() -> None:

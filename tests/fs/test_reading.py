@@ -370,3 +370,23 @@ def test_a_storm_of_readers_gets_the_bytes(shelf: Shelf, mount: Mount, origin: O
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_what_others_put_at_the_provider_is_read_from_there(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    theirs = {"watch": "", "current": False, "facts": {"name": "spring.jpg"}, "listed_at": STORED}
+    url = origin.put("k/7.jpg", BODY)
+    shelf.entry("", len(BODY), key="up/7.jpg", url=url, etag="e7", **{**theirs, "parent": "", "name": ""})
+    stamp = shelf.write("ours.txt", b"ours")
+    shelf.entry("ours.txt", stamp, key="up/ours.txt", unlisted_at=STORED + 60)
+    mounted = mount()
+    assert sorted(os.listdir(mounted.at("keys/p/up"))) == ["7.jpg", "ours.txt"]
+    assert os.listdir(mounted.at("files/w")) == ["ours.txt"]
+    place = mounted.at("keys/p/up/7.jpg")
+    assert os.stat(place).st_size == len(BODY)
+    assert origin.requests == []
+    assert cat(place) == (0, BODY)
+    names = {name.removeprefix("user.dumbwaiter.") for name in os.listxattr(place)}
+    assert names == {"provider", "key", "url", "markdown", "etag", "stored_at"}
+    assert os.getxattr(place, "user.dumbwaiter.markdown") == f"![spring.jpg]({url})".encode()
+    assert os.getxattr(mounted.at("files/w/ours.txt"), "user.dumbwaiter.unlisted_at") == b"2023-11-14T22:14:20+00:00"
+    assert cat(mounted.at("files/w/ours.txt")) == (0, b"ours")

@@ -107,6 +107,7 @@ class _Demo:
         self._compare("in the store", originals, self._objects(base))
         self._tell_resent(base, acknowledged)
         self._tell_results(originals)
+        self._list_others(base, mount)
         self._hide(originals)
         back = self._with_a_way_back(originals)
         self._compare("through the mount, originals gone", back, lambda place: os.path.join(mount, "files", place))
@@ -250,6 +251,19 @@ class _Demo:
             elif "record" in entry.facts and entry.path == PHOTO:
                 _say("record", f"{entry.facts['record']} of the form holds {shown(place)}")
 
+    def _list_others(self, base: str, mount: str) -> None:
+        """Has somebody else put a file into the shop, and finds it in the mount once the shop's list is read."""
+        content = "not uploaded by us"
+        planted = _ask(
+            f"{base}/_sandbox/plant", {"vendor": "careyshop", "path": "banner/spring.txt", "content": content}
+        )
+        *_, last = self._session.follow("POST", "/sync", {"provider": "careyshop"})
+        place = join("keys/careyshop", planted["key"])
+        with open(os.path.join(mount, place), encoding="utf-8") as file:
+            if "error" in last or file.read() != content:
+                raise Failure(f"{place} differs from what somebody else put into the shop")
+        _say("others", f"{last['new']} of {last['listed']} files in the shop are not ours, {place} is one")
+
     def _hide(self, originals: dict[str, str]) -> None:
         """Moves the originals out of the watched folders."""
         away = _made(os.path.join(self._folder, "originals"))
@@ -258,10 +272,9 @@ class _Demo:
             os.rename(path, originals[place])
 
 
-def _ask(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own sandbox
-        found: list[dict[str, Any]] = json.load(answer)
-    return found
+def _ask(url: str, body: Any = None) -> Any:
+    with urllib.request.urlopen(url, body and json.dumps(body).encode()) as answer:  # noqa: S310 - our own sandbox
+        return json.load(answer)
 
 
 def _say(step: str, text: str) -> None:
