@@ -300,8 +300,13 @@ class App:
         """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
         now = time.time()
         states = self.watcher.states() if self.watcher is not None else {}
-        by_watch = report.waiting_by_watch(self.reader)
-        files = report.files_by_watch(self.reader)
+        trouble = self.engine.trouble
+        try:
+            by_watch = report.waiting_by_watch(self.reader)
+            files = report.files_by_watch(self.reader)
+            jobs = report.snapshot(self.reader, listed=listed)
+        except JournalTrouble as error:  # what the daemon itself knows is told all the same
+            by_watch, files, jobs, trouble = {}, {}, report.nothing(), str(error)
         closed = self.config.closed(now)
         return {
             "running": True,
@@ -332,8 +337,8 @@ class App:
                 for name, provider in self.providers.items()
             ],
             "settling": self.intake.waiting,
-            "trouble": self.engine.trouble,
-            **report.snapshot(self.reader, listed=listed),
+            "trouble": trouble,
+            **jobs,
         }
 
     def _queued(self) -> None:

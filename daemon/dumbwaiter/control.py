@@ -1,5 +1,8 @@
 """The daemon's control socket: HTTP on a Unix socket, for the owner only.
 
+Folder and socket keep others out, and the kernel's word on who calls is asked besides. Callers that say nothing make
+room for those that do; what is larger than any request is not read.
+
 Small and the same for every client; an answer that goes on is one JSON object a line, written when the journal
 changes and not by asking it over and over.
 
@@ -11,11 +14,14 @@ changes and not by asking it over and over.
     POST /link     {"id": ..., "refused": null}   where an entry can be read now; other than the url that was refused
     POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /claim    {"path": "files/..."}   percent-encoded, a path of the catalog's trees
+    GET  /metrics  Prometheus' text format
 """
 
 import asyncio
 import os
 import socket
+import stat
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -28,8 +34,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from dumbwaiter import report
+from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.lifecycle import OPEN
@@ -38,6 +45,8 @@ from dumbwaiter.where import Places, private_folder, short
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on
 BODY_MAX = 4 << 20
+WAITING = 512  # connections not taken yet
+CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
 
 class _Put(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,9 +115,13 @@ def application(app: App) -> Starlette:
         wish = await _body(request, _Claim)
         return _json(await app.claim(os.fsdecode(unquote_to_bytes(wish.path))))
 
+    async def measure(_request: Request) -> Response:
+        return Response(await asyncio.to_thread(metrics.text, app), media_type=metrics.TYPE)
+
     return Starlette(
         routes=[
             Route("/status", status),
+            Route("/metrics", measure),
             Route("/put", put, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
             Route("/forget", forget, methods=["POST"]),
@@ -117,13 +130,15 @@ def application(app: App) -> Starlette:
             Route("/sync", sync, methods=["POST"]),
             Route("/claim", claim, methods=["POST"]),
         ],
-        exception_handlers={Failure: _failed},
+        exception_handlers={Failure: _failed, JournalTrouble: _failed},
     )
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Failure)
-    return _json({"error": str(error), "code": int(error.code)}, 400)
+    assert isinstance(error, Failure | JournalTrouble)
+    answer = _json({"error": str(error), "code": int(error.code)}, 400)
+    answer.headers["connection"] = "close"  # the rest of a request that is too large is not waited for
+    return answer
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
@@ -203,17 +218,65 @@ def _lines(values: AsyncIterator[Any]) -> Response:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the daemon."""
+    """Leaves the signals to the daemon, and lets many callers wait at the door."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(WAITING)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
+class _Caller(H11Protocol):
+    """One connection: its other end is the owner or root, and it is not the only one."""
+
+    since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.since = time.monotonic()
+        super().connection_made(transport)
+        uid = _peer(transport.get_extra_info("socket"))
+        if uid not in {os.geteuid(), 0}:
+            log.get("control").warning("caller refused", uid=uid)
+            transport.abort()
+            return
+        others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
+        if len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
+            min(silent, key=lambda one: one.since).transport.abort()
+
+    @property
+    def silent(self) -> bool:
+        """Whether it waits for nothing: no request came, or its last one is answered."""
+        cycle: Any = self.cycle
+        return cycle is None or bool(cycle.response_complete)
+
+
+def _peer(connection: socket.socket) -> int:
+    """Returns the user id of the process that connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _own(folder: str) -> None:
+    """Makes the socket's folder the owner's only. Raises `Failure` when it is somebody else's."""
+    private_folder(folder)
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid():
+        raise Failure(
+            f"the runtime folder {folder} belongs to somebody else: name another one with --runtime", Exit.USAGE
+        )
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        os.chmod(folder, 0o700)
+
+
 @asynccontextmanager
 async def serve(app: App, places: Places) -> AsyncIterator[None]:
     """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead."""
-    private_folder(places.runtime)
+    _own(places.runtime)
     path = short(places.socket)
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -227,6 +290,8 @@ async def serve(app: App, places: Places) -> AsyncIterator[None]:
     server = _Server(
         uvicorn.Config(
             application(app),
+            http=_Caller,
+            backlog=CALLERS // 2,  # taken in one turn of the loop, before the first of them can be sent away
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -40,6 +40,7 @@ from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, mime_of, open_version
@@ -71,6 +72,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.trouble: str | None = None  # what keeps the journal from working
+        self.tally = Tally()
         self.journal = journal
         self.providers = providers
         self.http = http
@@ -430,6 +432,7 @@ class _Attempt:
             follow = FollowUp(replace(job.receipt, facts=facts))
         if follow.later is None:
             await self._journal.finish(worker, job.id, now(), receipt=follow.receipt, results=follow.results)
+            self._engine.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
             self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
         else:
             await self._journal.note(
@@ -461,6 +464,7 @@ class _Attempt:
         job = self._job
         decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)
+        self._engine.tally.failed(job.provider, type(verdict).__name__)
         self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
         match decision:
             case Again():

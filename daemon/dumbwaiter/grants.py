@@ -68,6 +68,7 @@ class Provider:
         self.paused_until = 0.0
         self.trouble: str | None = None  # what its latest failure was, until something succeeds
         self.blocked = False  # a person is needed
+        self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
         self._http = http
         self._clock = clock
@@ -130,6 +131,7 @@ class Provider:
             try:
                 kept.value = await kept.fetch()
                 kept.fetched_at = time.monotonic()
+                self.refreshes += 1
             finally:
                 kept.flight = None
 

@@ -1,0 +1,150 @@
+"""The control socket among strangers and nuisances: it stays the owner's, and the owner is always answered."""
+
+import os
+import re
+import resource
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from program import Program
+
+MIB = 1 << 20
+
+
+def connect(program: Program) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.connect(str(program.state / "run/control.sock"))
+    client.settimeout(30)
+    return client
+
+
+def answer(client: socket.socket) -> bytes:
+    """Reads to the end, whichever way the other side ends it."""
+    said = b""
+    try:
+        while piece := client.recv(65536):
+            said += piece
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return said
+
+
+def memory(program: Program) -> int:
+    assert program.daemon is not None
+    with open(f"/proc/{program.daemon.pid}/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
+
+
+def test_nobody_else_can_reach_the_socket(program: Program) -> None:
+    (program.state / "run").mkdir(parents=True)
+    (program.state / "run").chmod(0o755)  # as an older program or a careless hand left it
+    program.start()
+    assert stat.S_IMODE(os.stat(program.state / "run").st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(program.state / "run/control.sock").st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_else_who_gets_at_it_is_turned_away(program: Program) -> None:
+    program.start()
+    folder = program.state / "run"
+    folder.chmod(0o755)
+    (folder / "control.sock").chmod(0o666)
+    opened = os.open(folder, os.O_PATH)  # the folders above would not let a stranger in
+    code = (
+        "import os, socket\n"
+        "os.setgid(4242); os.setuid(4242)\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        f"s.connect('/proc/self/fd/{opened}/control.sock')\n"
+        "try:\n"
+        "    s.sendall(b'GET /status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
+        "    print(len(s.recv(100)))\n"
+        "except ConnectionError:\n"
+        "    print(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], pass_fds=[opened], capture_output=True, text=True, check=False)
+    os.close(opened)
+    assert done.stdout == "0\n", done.stderr
+    assert "caller refused" in program.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x16\x03\x01\x02\x00\x01", b"\0" * 4096, b"GET\n\n", b"POST /put HTTP/1.1\r\nContent-Length: -1\r\n\r\n"]
+)
+def test_junk_is_answered_shortly(program: Program, junk: bytes) -> None:
+    program.start()
+    with connect(program) as client:
+        client.sendall(junk + b"\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        said = answer(client)
+    assert said == b"" or said.startswith(b"HTTP/1.1 400")
+    assert program("status").returncode == 0
+
+
+@pytest.mark.parametrize("head", [b"GET /", b"POST /put HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n"])
+def test_a_gibibyte_is_not_taken_in(program: Program, head: bytes) -> None:
+    program.start()
+    before = memory(program)
+    with connect(program) as client:
+        client.sendall(head)
+        try:
+            for _ in range(1024):
+                client.sendall(b"x" * MIB)
+        except (ConnectionError, TimeoutError):
+            pass
+        else:
+            pytest.fail("all of it was read")
+    assert memory(program) < before + 32 * MIB
+    assert program("status").returncode == 0
+
+
+def test_a_thousand_silent_callers_do_not_keep_the_owner_out(program: Program) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    program.start("prlimit", "--nofile=1024", sys.executable, "-m", "dumbwaiter")
+    assert program.daemon is not None
+    before = len(os.listdir(f"/proc/{program.daemon.pid}/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as stack:
+            for _ in range(1000):
+                stack.enter_context(connect(program))
+            assert program("status").returncode == 0
+            assert len(os.listdir(f"/proc/{program.daemon.pid}/fd")) < before + 150
+            program.write("a.bin", b"a")
+            assert program("wait").returncode == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_socket_that_was_left_behind_is_replaced(program: Program) -> None:
+    program.start()
+    program.kill()
+    assert (program.state / "run/control.sock").exists()
+    assert program("wait").returncode == 23
+    program.start()
+    assert program.stop() == 0
+    assert not (program.state / "run/control.sock").exists()
+
+
+def test_metrics_say_what_was_done(program: Program) -> None:
+    program.start()
+    program.vendors.faults("vod.init:500@1x1")
+    program.write("a.bin", b"abc")
+    assert program("wait").returncode == 0
+    with connect(program) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = answer(client).decode()
+    values = dict(re.findall(r"^(dumbwaiter_\S+) (\S+)$", said, re.MULTILINE))
+    assert values['dumbwaiter_jobs{state="done"}'] == "1.0"
+    assert values["dumbwaiter_bytes_sent_total"] == "3.0"
+    assert values["dumbwaiter_grants_requested_total"] == "2.0"
+    assert values['dumbwaiter_errors_total{provider="netease",verdict="Retry"}'] == "1.0"
+    assert values["dumbwaiter_drop_to_done_seconds_count"] == "1.0"
+    assert float(values['dumbwaiter_grant_life_seconds{provider="netease"}']) > 0
+    assert float(values['dumbwaiter_refreshes_total{provider="netease"}']) >= 1
+    assert values['dumbwaiter_watch_overflows_total{watch="netease"}'] == "0.0"
+    assert values["dumbwaiter_transfers"] == "0.0"
