@@ -13,6 +13,7 @@ class Broker(ABC):
 
     requests: float = 20.0  # a second, that the vendor lets one account make of its API
     uploads: float | None = None  # a second, where the vendor counts those too
+    shares: bool = False  # one object may stand for several files, and `still` can tell whether it is there
     batch: int = 1  # files that one call can ask for
     lists: bool = False  # whether the vendor tells what it has
     warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start
@@ -44,6 +45,10 @@ class Broker(ABC):
 
         Where an upload has to be committed, this commits it, and may be called again.
         """
+        return None
+
+    async def still(self, entry: Entry, desk: Desk) -> Receipt | None:
+        """Returns a receipt if the provider shows a catalogued object today, None if it does not."""
         return None
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:

@@ -4,7 +4,7 @@
 looked up by one index on (parent, name). Folders are not stored: one exists while something lies below it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from dumbwaiter.store.database import reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
+SAME = 3  # entries of one content that are worth asking for
 TREES = ("keys", "files", "outbox")
 
 
@@ -135,6 +136,22 @@ class Catalog:
         with self._engine.connect() as connection:
             latest = connection.execute(select(func.max(when)).where(tree.shown, tree.parent == inner)).scalar()
         return float(latest or 0.0)
+
+    def same(self, provider: str, size: int, digest: Callable[[], str]) -> tuple[str, list[Entry]]:
+        """Returns the digest of a file and the entries with its content, newest first.
+
+        `digest` is called, and the digest known, only if the provider has anything of that size.
+        """
+        like = (entries.c.provider == provider) & (entries.c.size == size) & entries.c.digest.is_not(None)
+        with self._engine.connect() as connection:
+            if connection.execute(select(entries.c.id).where(like).limit(1)).first() is None:
+                return "", []
+        found = digest()
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(entries).where(like, entries.c.digest == found).order_by(entries.c.id.desc()).limit(SAME)
+            )
+            return found, [entry(row) for row in rows]
 
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files in the catalog."""

@@ -42,6 +42,7 @@ class Watch(Struct, frozen=True, forbid_unknown_fields=True):
     key: Template | None = None  # none: the path, where the provider lets us name objects
     window: Window | None = None  # none: at any hour
     on_conflict: Literal["rename", "replace", "skip", "refuse"] = "rename"
+    duplicates: Literal["link", "send"] = "link"  # content that the provider has already
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter import log
+from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.errors import (
     Changed,
@@ -43,7 +44,7 @@ from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import choose
-from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, mime_of, open_version
+from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
 
 TURN = 60.0  # seconds until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
@@ -271,6 +272,8 @@ class _Attempt:
         fd = await self._open()
         try:
             self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
+            if await self._link(provider, fd):
+                return
             await self._settle_key(provider, fd)
             upload, receipt, digest = await self._send(provider, fd)
         finally:
@@ -286,6 +289,29 @@ class _Attempt:
         )
         self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
         self._log.info("stored", key=receipt.key, size=job.size)
+
+    async def _link(self, provider: Provider, fd: int) -> bool:
+        """Takes an object that the provider has already for a file of the same content, if it still is there."""
+        job = self._job
+        wanted = self._watch is not None and self._watch.duplicates == "link"
+        if not (provider.broker.shares and wanted and job.size) or job.key is not None:
+            return False
+        digest, entries = await asyncio.to_thread(
+            Catalog(self._journal.reader).same, provider.name, job.size, partial(Digest().finish, fd, job.size)
+        )
+        for entry in entries:
+            receipt = await provider.broker.still(entry, provider)
+            if receipt is None:
+                continue
+            check(fd, job.stamp)
+            receipt = replace(receipt, facts={**receipt.facts, "same_as": shown(join(entry.watch, entry.path))})
+            await self._journal.store(
+                self._engine.worker, job.id, self._clock(), receipt=receipt, digest=digest, more=0, again=0
+            )
+            self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
+            self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
+            return True
+        return False
 
     async def _settle_key(self, provider: Provider, fd: int) -> None:
         """Asks for the key that the watch's rules give, where the provider takes one; it is journalled by then."""

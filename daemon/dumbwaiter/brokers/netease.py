@@ -73,6 +73,7 @@ class _Video(Struct):
 class NetEase(Broker):
     """One application's account."""
 
+    shares = True  # an object has no name but its own
     requests = 40.0  # half of what the manual allows: another program may share the account, and bursts count
 
     def __init__(self, options: Options) -> None:
@@ -121,6 +122,11 @@ class NetEase(Broker):
         if reply.status == 200 and reply.headers.get("content-length") == str(size):
             return _with(replace(receipt, verified="size"), callback="failed")
         return None
+
+    async def still(self, entry: Entry, desk: Desk) -> Receipt | None:
+        if await self._listed(entry.key, desk) is None:
+            return None
+        return Receipt(entry.key, entry.etag, facts={"bucket": entry.facts.get("bucket", "")})
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Learns the video's number and address, and compares its size with the file's."""

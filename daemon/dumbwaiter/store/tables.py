@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0005"  # the newest revision in migrations/versions
+SCHEMA = "0006"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -146,6 +146,7 @@ Index(
     postgresql_where=IS_CURRENT,
 )
 Index("entries_stored", entries.c.stored_at)
+Index("entries_content", entries.c.provider, entries.c.size, entries.c.digest)
 
 # What is to be done here once a job ended: a rule's action on the file, or telling somebody. A row goes when it is done.
 errands = Table(

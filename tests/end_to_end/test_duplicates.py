@@ -1,0 +1,74 @@
+"""The same content under several names."""
+
+import time
+
+import httpx
+
+from dumbwaiter.wire import nos
+from program import Program
+
+
+def keys(program: Program) -> dict[str, str]:
+    return {entry["path"]: entry["key"] for entry in program.facts("ls")}
+
+
+def upload(program: Program, name: str, content: bytes) -> None:
+    done = program.totals()["done"]
+    program.write(name, content)
+    program.until(lambda: program.totals()["done"] == done + 1)
+
+
+def remove(program: Program, vid: str) -> None:
+    """Deletes a video at the vendor, as its owner does on the web."""
+    account = program.vendors.sandbox.accounts["netease"]
+    seconds = str(int(time.time()))
+    answer = httpx.post(
+        f"{program.vendors.sandbox.urls['vod']}/app/vod/video/videoDelete",
+        headers={
+            "AppKey": account["app_key"],
+            "Nonce": "removal",
+            "CurTime": seconds,
+            "CheckSum": nos.checksum(account["app_secret"], "removal", seconds),
+        },
+        json={"vid": int(vid)},
+        trust_env=False,
+    )
+    assert answer.json()["code"] == 200, answer.text
+
+
+def test_a_copy_and_a_renamed_file_become_names_of_one_object(program: Program) -> None:
+    content = b"film" * 1000
+    program.start()
+    upload(program, "film.mov", content)
+    sent = program.totals()["bytes_sent"]
+    upload(program, "copy/of film.mov", content)
+    (program.drop / "film.mov").rename(program.drop / "renamed.mov")
+    program.until(lambda: program.totals()["done"] == 3)
+    upload(program, "other.mov", b"else" * 1000)
+    found = keys(program)
+    assert len({found[name] for name in ("film.mov", "copy/of film.mov", "renamed.mov")}) == 1
+    assert found["other.mov"] != found["film.mov"]
+    assert program.totals()["bytes_sent"] == sent + 4000
+    assert len(program.objects()) == 2
+    assert len(set(program.stored().values())) == 2
+
+
+def test_an_object_that_the_vendor_lost_is_sent_again(program: Program) -> None:
+    """The catalog's word is not enough: another hand may have removed the object."""
+    content = b"film" * 1000
+    program.start()
+    upload(program, "film.mov", content)
+    remove(program, program.facts("ls")[0]["facts"]["vid"])
+    upload(program, "copy.mov", content)
+    found = keys(program)
+    assert found["copy.mov"] != found["film.mov"]
+
+
+def test_duplicates_are_sent_where_the_watch_says_so(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]\n", '[watch.netease]\nduplicates = "send"\n'))
+    program.start()
+    upload(program, "film.mov", b"film" * 1000)
+    upload(program, "copy.mov", b"film" * 1000)
+    assert len(set(keys(program).values())) == 2
+    assert program.totals()["bytes_sent"] == 8000
