@@ -121,6 +121,11 @@ def test_a_policy_that_cannot_be_read_is_no_obstacle() -> None:
     assert found.key is None
 
 
+def test_a_policy_that_can_be_read_goes_before_one_that_cannot() -> None:
+    found = grants(broker(), Desk(pairs("ak:sign:eyJmc226", token(1, fsizeLimit=9), token(2, fsizeLimit=8))))
+    assert [grant.limits.size_max for grant in found] == [9, 8, None]
+
+
 def test_too_few_tokens_are_asked_for_again_under_the_same_transaction() -> None:
     desk = Desk(pairs(token(1)), pairs(), pairs(token(2), token(3)))
     assert len(grants(broker(), desk, 2)) == 3

@@ -131,7 +131,9 @@ class Jiandaoyun(Broker):
                 if allowed(pair.url, base=api):
                     made[pair.token] = self._grant(pair, transaction, asked, desk.skew(api))
             if len(made) >= len(asks):
-                return list(made.values())[: None if self.batch > 1 else 1]
+                # One that cannot be read may be damaged, and a refusal counts for all of its call: it comes last.
+                best = sorted(made, key=lambda token: qiniu.policy(token) is None)
+                return [made[token] for token in best][: None if self.batch > 1 else 1]
         raise Retry("Jiandaoyun gives no upload tokens")
 
     @staticmethod
