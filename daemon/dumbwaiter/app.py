@@ -125,11 +125,6 @@ class App:
         self.schedule.start(lambda reason: self._doubt_all(reason))
         self.intake.start()
         self.schedule.now("dispatch")
-        for name, options in self.config.provider.items():
-            if (period := getattr(options, "refresh", None)) is not None:
-                begun = await listing.begun_at(self.journal, name)
-                self.schedule.every(f"list {name}", period, self._list, name)
-                self.schedule.at(f"list {name}", time.time() if begun is None else begun + period)
 
     async def watch(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
@@ -159,6 +154,11 @@ class App:
             self.schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
             self.schedule.now(f"rescan {name}")
         self.schedule.every("roots", CHECK, self._check_roots)
+        for name, options in self.config.provider.items():
+            if (period := getattr(options, "refresh", None)) is not None:
+                begun = await listing.begun_at(self.journal, name)
+                self.schedule.every(f"list {name}", period, self._list, name)
+                self.schedule.at(f"list {name}", time.time() if begun is None else begun + period)
 
     async def stuck(self, patience: float) -> str:
         """Returns what of the daemon does not move within so many seconds each, empty if all of it does."""
