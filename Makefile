@@ -4,13 +4,16 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench
+.PHONY: demo test torture check bench
 
 demo: $(READY)
 	$(BIN)/dumbwaiter demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+torture: $(READY)
+	$(BIN)/python -m pytest -m torture --timeout 900
 
 check: $(READY)
 	$(BIN)/ruff check .
