@@ -151,7 +151,7 @@ SENTENCES = {
     BOTH + 'setle = "2s"\n': ', line 9: [watch.films.setle] unknown key "setle"; did you mean "settle"?',
     BOTH + "zzz = 1\n": (
         ', line 9: [watch.films.zzz] unknown key "zzz"; '
-        "known: duplicates, exclude, include, key, on_conflict, path, polling, provider, rescan, settle, window"
+        "known: after, duplicates, exclude, include, key, on_attention, on_conflict, on_done, on_failed, path, polling, provider, rescan, settle, window"
     ),
     changed("app_key", "app_kee"): (
         ', line 3: [provider.vod.app_kee] unknown key "app_kee"; did you mean "app_key"?'

@@ -10,7 +10,7 @@ from dumbwaiter.config import BROKERS, Config, parse
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(page, block, id=f"{page}-{number}")
-    for page in ("README.md", "docs/providers.md")
+    for page in ("README.md", "docs/providers.md", "docs/reference.md")
     for number, block in enumerate(re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
 

@@ -24,6 +24,7 @@ from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
 from dumbwaiter.config import RESERVED, Config
+from dumbwaiter.duties import Duties
 from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
@@ -81,6 +82,14 @@ class App:
         self.reader = journal.reader
         self.pulse = Pulse()
         self.schedule = Schedule()
+        self.duties = Duties(
+            config,
+            journal,
+            http,
+            wake_at=lambda when: self.schedule.at("errands", when),
+            sighted=lambda watch, path: self.intake.sight([Sighting(watch, path)]),
+            moved=self.pulse.beat,
+        )
         self.engine = Engine(
             journal,
             providers,
@@ -90,6 +99,7 @@ class App:
             worker=secrets.token_hex(8),
             folder_of=config.folder_of,
             watch_of=config.watch.get,
+            duties=self.duties,
             closed=config.closed,
             changed=self._changed,
             away=self._away,
@@ -120,11 +130,13 @@ class App:
                 self._log.warning("provider needs care", provider=name, reason=sentence)
         await self.journal.release_all()
         self.schedule.every("dispatch", 60.0, self.engine.wake)
+        self.schedule.every("errands", 60.0, self.duties.wake)
         self.schedule.every("refresh", REFRESH, self._refresh)
         self.schedule.every("tidy", TIDY, self._tidy)
         self.schedule.start(lambda reason: self._doubt_all(reason))
         self.intake.start()
         self.schedule.now("dispatch")
+        self.duties.kick()
 
     async def watch(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
@@ -183,6 +195,7 @@ class App:
             task.cancel()
         await asyncio.gather(*walks, return_exceptions=True)
         await self.engine.close()
+        await self.duties.close()
 
     async def put(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[int]:
         """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file."""
@@ -225,6 +238,7 @@ class App:
             provider.paused_until = 0.0
         count = await self.journal.retry(ids, time.time())
         self._queued()
+        self.duties.kick()
         return count
 
     async def claim(self, path: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -23,10 +23,32 @@ from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
 from dumbwaiter.sources import Address, Duration, Size, Source, duration, size
 from dumbwaiter.window import Window
-from dumbwaiter.wire.recipe import Expression
+from dumbwaiter.wire.recipe import BLANK, Expression
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
+HOOKS = ("on_done", "on_failed", "on_attention")
+A_HOOK = 'a hook is either ["program", "argument", …], or { url = "https://…", secret = … }; no line for a shell'
+HOOK_BLANKS = ("event", "path", "name", "watch", "provider", "key", "url", "etag", "size", "error")
 RESERVED = "put"  # the watch of files named on the command line
+
+
+class Hook(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is told: a program, or whoever answers at an address."""
+
+    command: list[str] = []  # a program and its arguments, with blanks
+    url: Address | None = None
+    secret: Source | None = None  # signs what goes there
+    timeout: Duration = Duration(30)
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == (self.url is not None):
+            raise ValueError(A_HOOK)
+        if self.url is not None and self.secret is None:
+            raise ValueError("a webhook is signed: give it a secret")
+        for word in self.command:
+            for blank in BLANK.findall(word):
+                if blank not in HOOK_BLANKS:
+                    raise ValueError(f"unknown blank {{{blank}}}{_nearest(blank, HOOK_BLANKS)}")
 
 
 class Watch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,9 +62,31 @@ class Watch(Struct, frozen=True, forbid_unknown_fields=True):
     rescan: Duration = Duration(900)
     polling: Literal["auto"] | bool = "auto"
     key: Template | None = None  # none: the path, where the provider lets us name objects
+    after: str = "keep"  # or "trash", "delete", "move:DIR"
+    on_done: list[str] | Hook | None = None
+    on_failed: list[str] | Hook | None = None
+    on_attention: list[str] | Hook | None = None
     window: Window | None = None  # none: at any hour
     on_conflict: Literal["rename", "replace", "skip", "refuse"] = "rename"
     duplicates: Literal["link", "send"] = "link"  # content that the provider has already
+
+    def __post_init__(self) -> None:
+        for event in HOOKS:
+            try:
+                self.hook(event)  # a list is checked as a hook is
+            except ValueError as error:
+                raise ValueError(f"{error} - at `$.{event}`") from None
+
+    def hook(self, event: str) -> Hook | None:
+        """Returns who is told of "on_done", "on_failed" or "on_attention"."""
+        value: list[str] | Hook | None = getattr(self, event)
+        return Hook(value) if isinstance(value, list) else value
+
+
+class Notify(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is told beside the hooks."""
+
+    desktop: bool = False
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +122,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = field(default_factory=Limits)
     mount: Mount = field(default_factory=Mount)
     log: Log = field(default_factory=Log)
+    notify: Notify = field(default_factory=Notify)
 
     def closed(self, now: float) -> dict[str, float]:
         """Returns when the window of each watch opens that is outside of it."""
@@ -232,6 +277,8 @@ class _Reader:
             what = f'the key "{missing[1]}" is missing'
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
+        elif keys[-1] in HOOKS and what.startswith("Expected"):
+            what = A_HOOK
         elif what.startswith("Invalid enum value"):
             what += f"; allowed: {_choices(_table(kind, value, inner[:-1]), inner[-1])}"
         return self._text.failure(keys, what[0].lower() + what[1:])
@@ -243,6 +290,8 @@ BROKERS = tuple(str(kind.__struct_config__.tag) for kind in (get_args(Provider) 
 def _table(kind: Any, value: Any, inner: Sequence[str]) -> Any:
     """Returns the struct for a table, or for the one at `inner` in it; for a provider, that of its broker."""
     for one in get_args(kind) or (kind,):
+        if not hasattr(one, "__struct_config__"):
+            continue
         settings = one.__struct_config__
         if settings.tag is None or value.get(settings.tag_field) == settings.tag:
             return _table(get_type_hints(one)[inner[0]], value, inner[1:]) if inner else one
@@ -300,7 +349,8 @@ def _checked(config: Config, text: _Text) -> Config:
                     f"{path} and the folder of watch.{other}, {taken.path}, lie in one another: "
                     "a file would belong to both",
                 )
-        watches[name] = msgspec.structs.replace(watch, path=path)
+        watches[name] = msgspec.structs.replace(watch, path=path, after=_after(text, name, watch.after))
+    _check_targets(watches, text)
     for name in ("transfers", "parts"):
         if not 1 <= getattr(config.limits, name) <= 64:
             raise text.failure(["limits", name], "must be from 1 to 64")
@@ -315,6 +365,32 @@ def _checked(config: Config, text: _Text) -> Config:
                     "the mount would be uploaded into itself",
                 )
     return msgspec.structs.replace(config, watch=watches, mount=mount)
+
+
+def _after(text: _Text, name: str, action: str) -> str:
+    """Returns a checked `after`, its folder absolute."""
+    kind, colon, folder = action.partition(":")
+    if action in {"keep", "trash", "delete"}:
+        return action
+    if kind != "move" or not colon or not folder.startswith(("/", "~")):
+        raise text.failure(
+            ["watch", name, "after"],
+            f'found "{action}"; allowed: "keep", "trash", "delete", "move:DIR" with the whole path of a folder',
+        )
+    return f"move:{_path(text, ['watch', name, 'after'], folder)}"
+
+
+def _check_targets(watches: Mapping[str, Watch], text: _Text) -> None:
+    """Refuses to move files to where they would be taken again."""
+    for name, watch in watches.items():
+        target = watch.after.removeprefix("move:")
+        for other, one in watches.items():
+            if target != watch.after and nested(target, one.path):
+                raise text.failure(
+                    ["watch", name, "after"],
+                    f"{target} and the folder of watch.{other}, {one.path}, lie in one another: "
+                    "what is moved there would be uploaded again",
+                )
 
 
 def _path(text: _Text, keys: Sequence[str], path: str) -> str:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from dumbwaiter import log
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
+from dumbwaiter.duties import DONE, FAILED, Duties, place_of
 from dumbwaiter.errors import (
     Changed,
     Conflict,
@@ -65,6 +66,7 @@ class Engine:
         worker: str,
         folder_of: Callable[[str], str | None],
         watch_of: Callable[[str], Watch | None],
+        duties: Duties,
         closed: Callable[[float], Mapping[str, float]],
         changed: Callable[[Job], None],
         away: Callable[[str], str] = lambda _watch: "",
@@ -82,6 +84,7 @@ class Engine:
         self.worker = worker
         self.folder_of = folder_of
         self.watch_of = watch_of
+        self.duties = duties
         self.closed = closed
         self.changed = changed
         self.away = away
@@ -457,8 +460,11 @@ class _Attempt:
             facts = {**job.receipt.facts, "follow_up": str(verdict)}
             follow = FollowUp(replace(job.receipt, facts=facts))
         if follow.later is None:
-            await self._journal.finish(worker, job.id, now(), receipt=follow.receipt, results=follow.results)
+            duties, receipt = self._engine.duties, self._engine.duties.told(job, follow.receipt)
+            orders = duties.of_done(job, receipt)
+            await self._journal.finish(worker, job.id, now(), receipt=receipt, results=follow.results, orders=orders)
             self._engine.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
+            duties.ended(DONE, place_of(job))
             self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
         else:
             await self._journal.note(
@@ -507,12 +513,16 @@ class _Attempt:
                 provider.trouble = sentence
                 await self._delay(decision, sentence)
             case Pause():
+                if not provider.blocked:
+                    await self._engine.duties.attention(provider.name, sentence)
                 provider.trouble, provider.blocked = sentence, True
                 provider.paused_until = decision.until
                 self._log.error("provider paused", error=sentence)
                 await self._delay(Delay(self._clock()), sentence)
             case Rejected():
-                await self._journal.reject(self._engine.worker, job.id, self._clock(), error=sentence)
+                orders = self._engine.duties.of_failed(job, sentence)
+                await self._journal.reject(self._engine.worker, job.id, self._clock(), error=sentence, orders=orders)
+                self._engine.duties.ended(FAILED, f"{place_of(job)}: {sentence}")
             case Superseded():
                 await self._journal.supersede(self._engine.worker, job.id, self._clock(), reason=decision.reason)
                 if isinstance(verdict, Changed):

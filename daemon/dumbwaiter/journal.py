@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Surveyed, stamp_of
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
@@ -68,6 +69,7 @@ class Journal:
         self._host = host
         self.reader = reader
         self.folders = Folders(reader, host)
+        self.errands = Errands(writer, host)
 
     @property
     def writer(self) -> Writer:
@@ -466,9 +468,16 @@ class Journal:
         await self._writer.call(work, durable=True)
 
     async def finish(
-        self, worker: str, id_: int, now: float, *, receipt: Receipt, results: Sequence[Receipt] = ()
+        self,
+        worker: str,
+        id_: int,
+        now: float,
+        *,
+        receipt: Receipt,
+        results: Sequence[Receipt] = (),
+        orders: Sequence[Order] = (),
     ) -> None:
-        """Ends a job and catalogues its file, and what the provider made of it, in one commit."""
+        """Ends a job, catalogues its file and what the provider made of it, and orders errands, in one commit."""
 
         def work(connection: Connection) -> None:
             row = self._apply(
@@ -481,6 +490,7 @@ class Journal:
             )
             for one in (receipt, *results):
                 self._catalogue(connection, row, one, now)
+            self.errands.add(connection, row, orders, now)
 
         await self._writer.call(work, durable=True)
 
@@ -584,9 +594,15 @@ class Journal:
         """Ends a job whose version of the file is no more."""
         await self._move(Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE)
 
-    async def reject(self, worker: str, id_: int, now: float, *, error: str) -> None:
+    async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> None:
         """Ends a job that the provider will never accept; a person's `retry` brings it back."""
-        await self._move(Event.REJECT, worker, id_, now, grant=None, checkpoint=None, error=error, **_FREE)
+
+        def work(connection: Connection) -> None:
+            values = {"grant": None, "checkpoint": None, "error": error, **_FREE}
+            row = self._apply(connection, Event.REJECT, worker, id_, now, values)
+            self.errands.add(connection, row, orders, now)
+
+        await self._writer.call(work)
 
     # People
 
@@ -594,7 +610,7 @@ class Journal:
         """Makes rejected and waiting jobs due at once; all of them with None. Returns how many."""
 
         def work(connection: Connection) -> int:
-            count = 0
+            count = self.errands.again(connection, ids, now)
             chosen = jobs.c.id.in_(ids) if ids is not None else true()
             for state in sources(Event.RETRY):
                 count += connection.execute(
@@ -617,22 +633,26 @@ class Journal:
         """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
 
         def work(connection: Connection) -> int:
-            return connection.execute(
-                update(jobs)
-                .where(
-                    jobs.c.host == self._host,
-                    jobs.c.id.in_(ids),
-                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
-                )
-                .values(
-                    state=State.SUPERSEDED,
-                    grant=None,
-                    checkpoint=None,
-                    error=FORGOTTEN,
-                    updated_at=now,
-                    **_FREE,
-                )
-            ).rowcount
+            errands = self.errands.forget(connection, ids)
+            return (
+                errands
+                + connection.execute(
+                    update(jobs)
+                    .where(
+                        jobs.c.host == self._host,
+                        jobs.c.id.in_(ids),
+                        jobs.c.state.in_(sources(Event.SUPERSEDE)),
+                    )
+                    .values(
+                        state=State.SUPERSEDED,
+                        grant=None,
+                        checkpoint=None,
+                        error=FORGOTTEN,
+                        updated_at=now,
+                        **_FREE,
+                    )
+                ).rowcount
+            )
 
         return await self._writer.call(work, durable=True)
 

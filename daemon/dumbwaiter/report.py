@@ -5,10 +5,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select
 
+from dumbwaiter.errands import errand
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown, split
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, errands, jobs
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
@@ -77,6 +78,25 @@ def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any) -> list[Job]:
         return [job(row) for row in rows]
 
 
+def errand_facts(engine: Engine) -> list[dict[str, Any]]:
+    """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it."""
+    failed = select(errands).where(errands.c.error.is_not(None)).order_by(errands.c.id.desc()).limit(LISTED)
+    with engine.connect() as connection:
+        found = [errand(row) for row in connection.execute(failed)]
+    return [
+        {
+            "job": one.job,
+            "watch": one.watch,
+            "path": shown(one.path),
+            "what": one.what,
+            "attempts": one.attempts,
+            "due_at": one.due_at,
+            "error": one.error,
+        }
+        for one in found
+    ]
+
+
 def job_facts(one: Job) -> dict[str, Any]:
     """Returns a job as JSON shows it."""
     return {
@@ -117,9 +137,9 @@ def entry_facts(one: Entry) -> dict[str, Any]:
 def snapshot(engine: Engine, *, listed: bool = True) -> dict[str, Any]:
     """Returns what `status --json` can say without a daemon."""
     jobs_shown = (*open_jobs(engine), *rejected(engine)) if listed else ()
-    return {"jobs": [job_facts(one) for one in jobs_shown], "totals": totals(engine)}
+    return {"jobs": [job_facts(one) for one in jobs_shown], "totals": totals(engine), "errands": errand_facts(engine)}
 
 
 def nothing() -> dict[str, Any]:
     """Returns what `snapshot` says of a journal that is not there yet."""
-    return {"jobs": [], "totals": dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)}
+    return {"jobs": [], "errands": [], "totals": dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)}

@@ -138,7 +138,9 @@ async def _put_alone(session: Session, paths: Sequence[str], provider: str | Non
         async with open_app(session.config, session.places) as app:
             await app.start()
             ids = await app.put(paths, provider, watch)
-            return await _watch_on(session, follow_jobs(app, ids))
+            final = await _watch_on(session, follow_jobs(app, ids))
+            await app.duties.drain()
+            return final
     finally:
         held.close()
 

@@ -135,6 +135,10 @@ def _problems(config: Config) -> Iterator[str]:
     for options in config.provider.values():
         for source in secrets(options):
             source.read()
+    for watch in config.watch.values():
+        for event in configuration.HOOKS:
+            if (hook := watch.hook(event)) is not None and hook.secret is not None:
+                hook.secret.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             yield f"the folder of watch.{name} is not there: mkdir -p {watch.path}"

@@ -96,12 +96,23 @@ def _print_status(facts: dict[str, Any]) -> None:
     for provider in facts["providers"]:
         if provider["error"]:
             print(f"! {provider['name']} {provider['state']}: {provider['error']}")
+    _print_errands(facts["errands"])
     for job in facts["jobs"]:
         print(f"{job['id']:>6}  {_stage(job):<24}  {_place(job)}{'  ' + job['error'] if job['error'] else ''}")
     print(
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
     )
+
+
+def _print_errands(errands: Sequence[dict[str, Any]]) -> None:
+    for one in errands:
+        then = (
+            f"next try {_when(one['due_at'])}"
+            if one["due_at"]
+            else f"given up: dumbwaiter retry {one['job'] or '--all'}"
+        )
+        print(f"! {one['what']} of {_place(one)}: {one['error']} ({then})")
 
 
 def _stage(job: dict[str, Any]) -> str:
@@ -297,12 +308,19 @@ def link(session: Session, paths: Sequence[str], form: str) -> None:
 @click.pass_obj
 def history(session: Session, limit: int) -> None:
     """Lists what was uploaded, the latest first."""
-    from dumbwaiter.report import entry_facts
+    from dumbwaiter.report import entry_facts, errand_facts
 
     entries = session.catalog.history(limit)
+    failed = [one for one in errand_facts(session.reader) if one["path"]]
     if session.json:
-        session.facts([entry_facts(entry) for entry in entries])
+        errors = {(one["watch"], one["path"]): one for one in failed}
+        facts = [entry_facts(entry) for entry in entries]
+        for fact in facts:
+            one = errors.get((fact["watch"], fact["path"]))
+            fact["errand"] = one and f"{one['what']}: {one['error']}"
+        session.facts(facts)
         return
+    _print_errands(failed)
     for entry in entries:
         print(
             f"{_when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "

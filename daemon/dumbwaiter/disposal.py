@@ -1,0 +1,306 @@
+"""What becomes of a local file that is safely at its provider: trash, deletion, or another folder.
+
+Nobody may lose a byte by it. The file first gets a private name beside its own; then it is looked at again, under a
+lease that keeps writers out where the file system has such; only then something is done, and otherwise it gets its name
+back. A kill anywhere in between leaves either name, and the next attempt goes on from there. Everything happens on
+descriptors of the folders, no link is followed, nothing is ever replaced.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from urllib.parse import quote
+
+from dumbwaiter.errors import Changed
+from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.naming import split
+from dumbwaiter.scan import Branch
+
+PRIVATE = ".dumbwaiter-after-"  # every watch leaves such names out
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+Same = Callable[[int], bool]
+
+
+class Undone(Exception):
+    """It could not be done now; the file is where it was. A sentence."""
+
+
+def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str) -> None:
+    """Does `action` ("trash", "delete", "move:DIR") to the stamped version of a file; done is done already.
+
+    `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content that
+    was uploaded. Raises `Changed` when the file is another version (it is in its place), and `Undone`.
+    """
+    folder, name = split(path)
+    private = PRIVATE + mark
+    try:
+        with closing(Branch(root)) as branch:
+            place = branch.open(folder)
+            with _taken(place, name, private, stamp, same) as fd:
+                if fd is None:
+                    return
+                try:
+                    _act(place, private, fd, action, root, path, same)
+                except OSError as error:
+                    _give_back(place, private, name)
+                    raise Undone(f"{action} failed: {error.strerror}") from None
+    except FileNotFoundError:
+        if not os.path.isdir(root):
+            raise Undone(f"the folder {root} is not there") from None
+    except OSError as error:
+        raise Undone(f"{action} failed: {error.strerror}") from None
+
+
+@contextmanager
+def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Iterator[int | None]:
+    """Holds the file under its private name, whole as it was uploaded; None when there is nothing left to do."""
+    found = _open(place, private)
+    left = found is not None  # by an attempt that was cut off
+    fd = found if found is not None else _open(place, name)
+    if fd is None:
+        yield None
+        return
+    try:
+        now = Stamp.of(os.fstat(fd))
+        if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
+            raise Changed("the file is another version now")
+        leased = _lease(fd)
+        if not left:
+            os.rename(name, private, src_dir_fd=place, dst_dir_fd=place)
+        if not (_is_it(place, private, fd, stamp, leased=leased) and (not left or same(fd))):
+            _give_back(place, private, name)
+            raise Changed("the file was written to")
+        yield fd
+    finally:
+        os.close(fd)  # the lease ends with it
+
+
+def _open(place: int, name: str) -> int | None:
+    try:
+        fd = os.open(name, _FILE, dir_fd=place)
+    except BlockingIOError:
+        raise Undone("another program has the file") from None
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return fd
+
+
+def _lease(fd: int) -> bool:
+    """Keeps writers out while the descriptor is open, where that can be had. Raises `Undone` when one is in."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # a writer who comes is announced by SIGIO, which would end us
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        raise Undone("another program is writing to the file") from None
+    except OSError:
+        return False
+    return True
+
+
+def _is_it(place: int, private: str, fd: int, stamp: Stamp, *, leased: bool) -> bool:
+    """True when the private name is the open file, unwritten since it was stamped. (A rename moves the ctime.)"""
+    by_name, opened = os.stat(private, dir_fd=place, follow_symlinks=False), Stamp.of(os.fstat(fd))
+    if leased and fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+        return False  # a writer waits for us
+    return Stamp.of(by_name) == opened and opened[:3] == stamp[:3]
+
+
+def _give_back(place: int, private: str, name: str) -> None:
+    """Gives the file its name again; beside it, should the name be somebody else's by now."""
+    for candidate in _candidates(name):
+        if _rename_new(place, private, place, candidate):
+            return
+
+
+def _candidates(name: str) -> Iterator[str]:
+    yield name
+    stem, dot, suffix = name.rpartition(".")
+    if not stem:
+        stem, dot, suffix = name, "", ""
+    for number in range(1, 10_000):
+        end = f"-{number}{dot}{suffix}"
+        yield os.fsdecode(os.fsencode(stem)[: 255 - len(os.fsencode(end))]) + end
+
+
+def _rename_new(source: int, old: str, target: int, new: str) -> bool:
+    """Renames without replacing anything; False when the new name is taken. Raises OSError."""
+    try:
+        os.link(old, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except FileExistsError:
+        if not _one_file(source, old, target, new):
+            return False  # else an earlier attempt was cut off between the two
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileNotFoundError):  # no hard links here: as good as it gets
+            os.stat(new, dir_fd=target, follow_symlinks=False)
+            return False
+        os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+        return True
+    os.unlink(old, dir_fd=source)
+    return True
+
+
+def _one_file(source: int, old: str, target: int, new: str) -> bool:
+    one, other = (os.stat(name, dir_fd=place, follow_symlinks=False) for place, name in ((source, old), (target, new)))
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _act(place: int, private: str, fd: int, action: str, root: str, path: str, same: Same) -> None:
+    if action == "delete":
+        os.unlink(private, dir_fd=place)
+    elif action == "trash":
+        _trash(place, private, fd, os.path.join(root, path))
+    else:
+        _move(place, private, fd, os.path.join(action.removeprefix("move:"), path), same)
+
+
+# Moving
+
+
+def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
+    folder, name = split(target)
+    os.makedirs(folder, exist_ok=True)
+    there = os.open(folder, _FOLDER)
+    try:
+        if os.fstat(there).st_dev == os.fstat(fd).st_dev:
+            with suppress(OSError):
+                if any(_rename_new(place, private, there, one) for one in _candidates(name)):
+                    return
+                raise OSError(errno.EEXIST, "every name is taken there")
+        _copy(place, private, fd, there, name, same)
+    finally:
+        os.close(there)
+
+
+def _copy(place: int, private: str, fd: int, there: int, name: str, same: Same) -> None:
+    """Brings a file to another file system: copied, on the disk, read back, and only then taken away here."""
+    aside = private
+    with suppress(FileNotFoundError):
+        os.unlink(aside, dir_fd=there)
+    copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
+    try:
+        offset = 0
+        while data := os.pread(fd, MIB, offset):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(copy, view) :]
+            offset += len(data)
+        before = os.fstat(fd)
+        os.fchmod(copy, stat.S_IMODE(before.st_mode))
+        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with suppress(OSError):
+            shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
+        os.fsync(copy)
+        os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
+        if os.fstat(copy).st_size != before.st_size or not same(copy):
+            raise OSError(errno.EIO, "the copy differs")
+        _name_copy(there, aside, copy, name, same)
+        os.fsync(there)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside, dir_fd=there)
+        raise
+    finally:
+        os.close(copy)
+    os.unlink(private, dir_fd=place)
+
+
+def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None:
+    """Gives the copy its name, unless an attempt that was cut off has brought the file there already."""
+    for candidate in _candidates(name):
+        if _rename_new(there, aside, there, candidate):
+            return
+        other = _open(there, candidate)
+        if other is None:
+            continue
+        try:
+            if Stamp.of(os.fstat(other))[1:3] == Stamp.of(os.fstat(copy))[1:3] and same(other):
+                os.unlink(aside, dir_fd=there)
+                return
+        finally:
+            os.close(other)
+    raise OSError(errno.EEXIST, "every name is taken there")
+
+
+# The trash: freedesktop.org, "The FreeDesktop.org Trash specification" 1.0. Libraries for it take a path and note that
+# path as the file's origin, which here would be the private name.
+
+
+def _trash(place: int, private: str, fd: int, path: str) -> None:
+    device = os.fstat(fd).st_dev
+    trash, origin = _trash_of(device, path)
+    for part in ("files", "info"):
+        os.makedirs(os.path.join(trash, part), mode=0o700, exist_ok=True)
+    files, info = (os.open(os.path.join(trash, part), _FOLDER) for part in ("files", "info"))
+    try:
+        for candidate in _candidates(split(path)[1]):
+            note = f"{candidate[:200]}.trashinfo"
+            if _trash_as(place, private, files, info, candidate[:200], note, origin):
+                return
+    finally:
+        os.close(files)
+        os.close(info)
+
+
+def _trash_as(place: int, private: str, files: int, info: int, name: str, note: str, origin: str) -> bool:
+    """Trashes under one name; False when that is taken. The note comes first, as the specification wants it."""
+    try:
+        noted = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=info)
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            if _one_file(place, private, files, name):  # an attempt was cut off right after it
+                os.unlink(private, dir_fd=place)
+                return True
+        return False
+    try:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        os.write(noted, f"[Trash Info]\nPath={quote(os.fsencode(origin))}\nDeletionDate={now}\n".encode())
+    finally:
+        os.close(noted)
+    try:
+        if _rename_new(place, private, files, name):
+            return True
+    except OSError:
+        os.unlink(note, dir_fd=info)
+        raise
+    os.unlink(note, dir_fd=info)
+    return False
+
+
+def _trash_of(device: int, path: str) -> tuple[str, str]:
+    """Returns the trash for a file, and how it notes where the file was. Raises OSError."""
+    home = os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
+    with suppress(OSError):
+        os.makedirs(home, mode=0o700, exist_ok=True)
+        if os.stat(home).st_dev == device:
+            return home, path
+    top = os.path.dirname(path)
+    while not os.path.ismount(top):
+        top = os.path.dirname(top)
+    shared = os.path.join(top, ".Trash")
+    with suppress(OSError):
+        status = os.lstat(shared)
+        if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+            own = os.path.join(shared, str(os.getuid()))
+            os.makedirs(own, mode=0o700, exist_ok=True)
+            return own, os.path.relpath(path, top)
+    own = os.path.join(top, f".Trash-{os.getuid()}")
+    os.makedirs(own, mode=0o700, exist_ok=True)
+    if os.path.islink(own) or os.stat(own).st_uid != os.getuid():
+        raise OSError(errno.EPERM, f"{own} is not this user's")
+    return own, os.path.relpath(path, top)

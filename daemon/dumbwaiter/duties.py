@@ -1,0 +1,216 @@
+"""What a watch wants done once a job ended: the file's disposal, hooks, a notice on the desktop.
+
+An errand is ordered in the commit that ends the job and run here, a few at a time and never in an upload's way. What
+fails is put off, at last given up, and told in `status` and `history`.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from dumbwaiter import log
+from dumbwaiter.config import Config
+from dumbwaiter.disposal import Undone, dispose
+from dumbwaiter.errands import AFTER, Errand, Order
+from dumbwaiter.errors import Changed, Failure, JournalTrouble
+from dumbwaiter.hooks import Untold, tell
+from dumbwaiter.http import Http
+from dumbwaiter.journal import Journal
+from dumbwaiter.model import Job, Receipt
+from dumbwaiter.naming import join
+from dumbwaiter.notices import Notices
+from dumbwaiter.policy import ceiling
+from dumbwaiter.upload import Digest
+
+PLACES = 4  # errands at once
+TRIES = 20  # about an hour
+DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
+UNPROVEN = "kept: nothing shows that the provider has these very bytes"
+
+
+class Duties:
+    """The errands under way. All of it runs on the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        http: Http,
+        *,
+        wake_at: Callable[[float], None],
+        sighted: Callable[[str, str], None],
+        moved: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._http = http
+        self._wake_at = wake_at
+        self._sighted = sighted
+        self._moved = moved
+        self._clock = clock
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._round: asyncio.Task[None] | None = None
+        self._asked = self._closing = False
+        self._notices = Notices() if config.notify.desktop else None
+        self._log = log.get("duties")
+
+    # What is wanted
+
+    def of_done(self, job: Job, receipt: Receipt) -> list[Order]:
+        """Returns what is to be done about a file that is at its provider."""
+        orders = self._hook(DONE, job.watch, self._facts(job, receipt, None))
+        watch = self._config.watch.get(job.watch)
+        if watch is not None and watch.after != "keep" and receipt.verified:
+            orders.append(Order(AFTER, {"action": watch.after}))
+        return orders
+
+    def told(self, job: Job, receipt: Receipt) -> Receipt:
+        """Returns the receipt with a remark where its file stays although the watch would have it go."""
+        watch = self._config.watch.get(job.watch)
+        if watch is None or watch.after == "keep" or receipt.verified:
+            return receipt
+        return replace(receipt, facts={**receipt.facts, "after": UNPROVEN})
+
+    def of_failed(self, job: Job, error: str) -> list[Order]:
+        """Returns what is to be done about a file that the provider refuses."""
+        return self._hook(FAILED, job.watch, self._facts(job, None, error))
+
+    async def attention(self, provider: str, error: str) -> None:
+        """A person is needed before any file of this provider can go on."""
+        for name, watch in self._config.watch.items():
+            if watch.provider == provider:
+                facts = {"provider": provider, "watch": name, "error": error}
+                if orders := self._hook(ATTENTION, name, facts):
+                    await self._journal.errands.order(name, orders, self._clock())
+        self.ended(ATTENTION, f"{provider}: {error}")
+
+    def ended(self, event: str, text: str) -> None:
+        """A job has ended, and what was ordered with it is in the journal."""
+        if self._notices is not None:
+            self._notices.add(event, text)
+        self.kick()
+
+    def _hook(self, event: str, watch: str, facts: Mapping[str, str]) -> list[Order]:
+        known = self._config.watch.get(watch)
+        return [Order(event, facts)] if known is not None and known.hook(event) is not None else []
+
+    @staticmethod
+    def _facts(job: Job, receipt: Receipt | None, error: str | None) -> dict[str, str]:
+        return {
+            "provider": job.provider,
+            "watch": job.watch,
+            "size": str(job.size),
+            "key": (receipt.key if receipt else job.key) or "",
+            "url": (receipt.url if receipt else None) or "",
+            "etag": receipt.etag if receipt else "",
+            "error": error or "",
+        }
+
+    # Doing it
+
+    def kick(self) -> None:
+        """Looks at once for something to do."""
+        self._asked = True
+        if (self._round is None or self._round.done()) and not self._closing:
+            self._round = asyncio.create_task(self._rounds(), name="errands")
+
+    async def wake(self) -> None:
+        """`kick` for the scheduler."""
+        self.kick()
+
+    async def _rounds(self) -> None:
+        while self._asked and not self._closing:
+            self._asked = False
+            now = self._clock()
+            try:
+                free = PLACES - len(self._running)
+                if free > 0:
+                    for errand in await self._journal.errands.due(now, free, self._running):
+                        self._running[errand.id] = asyncio.create_task(self._do(errand), name=f"errand {errand.id}")
+                due = await self._journal.errands.next_due(self._running)
+            except JournalTrouble as trouble:
+                self._log.error("journal in trouble", error=str(trouble))
+                due = now + 5.0
+            if due is not None and due > now:
+                self._wake_at(due)
+
+    async def drain(self) -> None:
+        """Waits until nothing is left that could be done now."""
+        self.kick()
+        while self._round is not None and (not self._round.done() or self._running):
+            await asyncio.gather(self._round, *self._running.values(), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends what is under way; it is done again at the next start."""
+        self._closing = True
+        tasks = [task for task in (self._round, *self._running.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._notices is not None:
+            await self._notices.close()
+
+    async def _do(self, errand: Errand) -> None:
+        errands = self._journal.errands
+        try:
+            try:
+                await (self._after(errand) if errand.what == AFTER else self._tell(errand))
+            except (Undone, Untold) as trouble:
+                again = getattr(trouble, "again", True) and errand.attempts + 1 < TRIES
+                when = self._clock() + random.random() * ceiling(errand.attempts) if again else None
+                self._log.warning(
+                    "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
+                )
+                await errands.failed(errand.id, due_at=when, error=str(trouble))
+            except Exception as error:  # noqa: BLE001 - a fault in one errand must not stop the others
+                self._log.exception("errand failed", what=errand.what)
+                sentence = f"an error in dumbwaiter itself: {type(error).__name__}"
+                await errands.failed(errand.id, due_at=None, error=sentence)
+            else:
+                self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
+                await errands.done(errand.id)
+        except JournalTrouble as trouble:
+            self._log.error("journal in trouble", error=str(trouble))
+        finally:
+            del self._running[errand.id]
+            self._moved()
+            self.kick()
+
+    async def _after(self, errand: Errand) -> None:
+        root = self._config.folder_of(errand.watch)
+        jobs = await self._journal.settled([errand.job or 0])
+        if root is None or not jobs:
+            return
+        (job,) = jobs
+
+        def same(fd: int) -> bool:
+            return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
+
+        action, mark = errand.facts["action"], f"{self._journal.host}-{errand.id}"
+        try:
+            await asyncio.to_thread(dispose, root, job.path, job.stamp, same, action, mark)
+        except Changed:
+            self._sighted(job.watch, job.path)
+
+    async def _tell(self, errand: Errand) -> None:
+        watch = self._config.watch.get(errand.watch)
+        hook = watch.hook(errand.what) if watch is not None else None
+        root = self._config.folder_of(errand.watch)
+        if hook is None or root is None:
+            return
+        path = os.path.join(root, errand.path) if errand.path else root
+        facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
+        try:
+            await tell(hook, facts, f"{self._journal.host}-{errand.id}", self._http, self._clock())
+        except Failure as failure:  # the secret is not to be had
+            raise Untold(str(failure), again=True) from None
+
+
+def place_of(job: Job) -> str:
+    """Returns a job's file as people know it."""
+    return join(job.watch, job.path)

@@ -1,0 +1,146 @@
+"""Errands in the database: what is to be done on this machine once a job ended, until it is done.
+
+They are ordered in the commit that ends the job, so no crash loses one. A row goes when its errand is done; one that is
+given up stays, with its reason, until a person's `retry` or `forget`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
+
+from dumbwaiter.naming import join
+from dumbwaiter.store.database import Writer
+from dumbwaiter.store.tables import errands
+
+AFTER = "after"
+
+
+class Order(NamedTuple):
+    """An errand that is wanted: "after", or the key of a hook, and what it needs to know."""
+
+    what: str
+    facts: Mapping[str, Any]
+
+
+class Errand(Struct, frozen=True):
+    """One row."""
+
+    id: int
+    job: int | None
+    watch: str
+    path: str  # below the watch
+    what: str
+    facts: dict[str, Any]
+    due_at: float | None
+    attempts: int
+    error: str | None
+    created_at: float
+
+
+class Errands:
+    """The errands of one installation."""
+
+    def __init__(self, writer: Writer, host: str) -> None:
+        self._writer = writer
+        self._host = host
+
+    def add(self, connection: Connection, job: Row[Any], orders: Sequence[Order], now: float) -> None:
+        """Orders errands for a job, in the transaction that ends it."""
+        place = {"job": job.id, "watch": job.watch, "parent": job.parent, "name": job.name}
+        self._insert(connection, place, orders, now)
+
+    async def order(self, watch: str, orders: Sequence[Order], now: float) -> None:
+        """Orders errands for a watch as a whole."""
+        place = {"job": None, "watch": watch, "parent": watch, "name": ""}
+        await self._writer.call(lambda connection: self._insert(connection, place, orders, now), durable=True)
+
+    def _insert(self, connection: Connection, place: dict[str, Any], orders: Sequence[Order], now: float) -> None:
+        for one in orders:
+            values = {"host": self._host, **place, "what": one.what, "facts": dict(one.facts), "attempts": 0}
+            connection.execute(insert(errands).values(**values, due_at=now, created_at=now))
+
+    async def due(self, now: float, limit: int, busy: Collection[int]) -> list[Errand]:
+        """Returns what is to be done now, longest due first. A file is left in its place until its hooks have seen it."""
+
+        def work(connection: Connection) -> list[Errand]:
+            rows = connection.execute(
+                select(errands)
+                .where(errands.c.host == self._host, errands.c.due_at <= now, *_READY)
+                .where(errands.c.id.not_in(list(busy)))
+                .order_by(errands.c.due_at, errands.c.id)
+                .limit(limit)
+            )
+            return [errand(row) for row in rows]
+
+        return await self._writer.call(work)
+
+    async def next_due(self, busy: Collection[int]) -> float | None:
+        """Returns when there is something to do next."""
+
+        def work(connection: Connection) -> float | None:
+            return connection.execute(
+                select(func.min(errands.c.due_at)).where(
+                    errands.c.host == self._host, *_READY, errands.c.id.not_in(list(busy))
+                )
+            ).scalar()
+
+        return await self._writer.call(work)
+
+    async def done(self, id_: int) -> None:
+        """Takes an errand off the list."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(errands).where(errands.c.id == id_))
+
+        await self._writer.call(work, durable=True)
+
+    async def failed(self, id_: int, *, due_at: float | None, error: str) -> None:
+        """Puts an errand off, or with None gives it up."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(errands)
+                .where(errands.c.id == id_)
+                .values(due_at=due_at, error=error, attempts=errands.c.attempts + 1)
+            )
+
+        await self._writer.call(work)
+
+    def again(self, connection: Connection, jobs: Sequence[int] | None, now: float) -> int:
+        """Makes errands that failed due at once: those of some jobs, or all; returns how many."""
+        failed = [errands.c.host == self._host, errands.c.error.is_not(None)]
+        chosen = [] if jobs is None else [errands.c.job.in_(jobs)]
+        return connection.execute(update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)).rowcount
+
+    def forget(self, connection: Connection, jobs: Sequence[int]) -> int:
+        """Takes the errands of jobs off the list, done or not; returns how many."""
+        return connection.execute(delete(errands).where(errands.c.host == self._host, errands.c.job.in_(jobs))).rowcount
+
+
+_hook = errands.alias("hook")
+_READY = (
+    or_(
+        errands.c.what != AFTER,
+        ~exists().where(
+            _hook.c.job == errands.c.job, _hook.c.what != AFTER, _hook.c.attempts == 0, _hook.c.due_at.is_not(None)
+        ),
+    ),
+)
+
+
+def errand(row: Row[Any]) -> Errand:
+    """Reads one row."""
+    return Errand(
+        id=row.id,
+        job=row.job,
+        watch=row.watch,
+        path=join(row.parent.partition("/")[2], row.name),
+        what=row.what,
+        facts=row.facts,
+        due_at=row.due_at,
+        attempts=row.attempts,
+        error=row.error,
+        created_at=row.created_at,
+    )

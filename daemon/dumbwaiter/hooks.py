@@ -1,0 +1,130 @@
+"""Telling others what became of a file: a program with arguments, or a signed request. One call, one try.
+
+A program is started without a shell, in a process group of its own that ends with its time. A request is signed as the
+specification "Standard Webhooks" says (standardwebhooks.com), for which receivers find libraries in every language.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from dumbwaiter.config import Hook
+from dumbwaiter.errors import Retry
+from dumbwaiter.http import Http
+from dumbwaiter.log import redact
+from dumbwaiter.model import Secret
+from dumbwaiter.naming import shown
+from dumbwaiter.wire.message import Request
+from dumbwaiter.wire.recipe import fill
+
+TOLD = 500  # characters of what a program said
+GRACE = 2.0  # seconds between asking a program to end and ending it
+LATER = 75  # the exit code EX_TEMPFAIL: try again
+OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID")
+
+
+class Untold(Exception):
+    """The call failed. A sentence; `again`: another try may do."""
+
+    def __init__(self, sentence: str, *, again: bool) -> None:
+        super().__init__(sentence)
+        self.again = again
+
+
+async def tell(hook: Hook, facts: Mapping[str, str], id_: str, http: Http, now: float) -> None:
+    """Makes one call; `id_` is the same for every try. Raises `Untold`."""
+    if hook.url is None:
+        await _start(hook.command, facts, id_, hook.timeout)
+        return
+    assert hook.secret is not None
+    try:
+        async with asyncio.timeout(hook.timeout):
+            await _post(hook.url, hook.secret.read(), facts, id_, http, now)
+    except TimeoutError:
+        raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds", again=True) from None
+
+
+async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, http: Http, now: float) -> None:
+    body = msgspec.json.encode({"id": id_, **{name: shown(value) for name, value in facts.items()}})
+    seconds = str(int(now))
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": id_,
+        "webhook-timestamp": seconds,
+        "webhook-signature": signature(secret, id_, seconds, body),
+        "idempotency-key": id_,
+    }
+    try:
+        reply = await http.call(Request("webhook", "POST", url, headers, body))
+    except Retry as trouble:
+        raise Untold(str(trouble), again=True) from None
+    if reply.status == 410:
+        raise Untold("the webhook's address is gone (status 410)", again=False)
+    if reply.status // 100 != 2:
+        raise Untold(f"the webhook answers {reply.status}", again=True)
+
+
+def signature(secret: Secret, id_: str, seconds: str, body: bytes) -> str:
+    """Returns the header that proves who sent a body, and when: HMAC-SHA256 over id, time and body."""
+    text = secret.reveal()
+    key = base64.b64decode(text.removeprefix("whsec_")) if text.startswith("whsec_") else text.encode()
+    digest = hmac.digest(key, f"{id_}.{seconds}.".encode() + body, "sha256")
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+async def _start(command: Sequence[str], facts: Mapping[str, str], id_: str, timeout: float) -> None:
+    words = [fill(word, facts) for word in command]
+    environment = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment |= {f"DUMBWAITER_{name.upper()}": value for name, value in facts.items()} | {"DUMBWAITER_ID": id_}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            env=environment,
+            cwd="/",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Untold(f"{shown(words[0])} cannot be started: {reason}", again=False) from None
+    said = asyncio.create_task(_last_words(process))
+    try:
+        code = await asyncio.wait_for(process.wait(), timeout)
+    except TimeoutError:
+        raise Untold(f"{shown(words[0])} took longer than {timeout:g} seconds", again=False) from None
+    finally:
+        await _end(process)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(said), 0.2)  # a child it left behind may hold the pipe open
+        said.cancel()
+    if code:
+        words_said = said.result() if said.done() and not said.cancelled() else ""
+        what = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
+        raise Untold(f"{shown(words[0])} {what}{words_said and ': '}{words_said}", again=code == LATER)
+
+
+async def _last_words(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    kept = b""
+    while data := await process.stderr.read(4096):
+        kept = (kept + data)[-TOLD:]
+    return redact(shown(kept.decode("utf-8", "replace").strip().rpartition("\n")[2]))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ends a program that still runs, with all that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE)

@@ -1,0 +1,343 @@
+"""What a watch wants done once a file is at its provider: the file goes, somebody is told."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter.config import Hook, parse
+from dumbwaiter.duties import Duties
+from dumbwaiter.errors import Failure
+from dumbwaiter.hooks import Untold, tell
+from dumbwaiter.model import Job, Receipt, Stamp, State
+from program import Program, digest
+
+CONFIG = '[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = "s"\n[watch.w]\npath = "/w"\nprovider = "p"\n'
+
+
+def rules(program: Program, text: str, watch: str = "recipe") -> Path:
+    """Adds rules to a watch of the sandbox's configuration, and returns its folder."""
+    config = program.config.read_text()
+    place = config.index(f"[watch.{watch}]") + len(f"[watch.{watch}]\n")
+    program.config.write_text(f"{config[:place]}{text}\n{config[place:]}")
+    return program.data / "drop" / watch
+
+
+def drop(program: Program, folder: Path, name: str, content: bytes) -> Path:
+    aside = program.folder / "aside"
+    aside.write_bytes(content)
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(path)
+    return path
+
+
+@pytest.mark.parametrize("action", ["delete", "trash", "move"])
+def test_a_file_goes_once_it_is_safe_and_its_entry_stays(program: Program, action: str) -> None:
+    kept = program.folder / "kept"
+    folder = rules(program, f'after = "{f"move:{kept}" if action == "move" else action}"')
+    path = drop(program, folder, "a/film.mov", b"film")
+    program.start(environment={"XDG_DATA_HOME": str(program.folder / "data")})
+    program.until(lambda: not path.exists())
+    program.until(lambda: program.totals()["done"] == 1)
+    (entry,) = program.facts("ls", "recipe")
+    assert program.vendors.http.get(entry["url"]).content == b"film"
+    found = {"move": kept / "a/film.mov", "trash": program.folder / "data/Trash/files/film.mov"}
+    if action in found:
+        program.until(found[action].exists)
+        assert found[action].read_bytes() == b"film"
+    assert program("rescan").returncode == 0
+    assert program("wait").returncode == 0
+    assert [one["path"] for one in program.facts("ls", "recipe")] == ["a/film.mov"]
+    program.until(lambda: list(folder.rglob(".dumbwaiter*")) == [])
+
+
+def test_what_is_not_verified_stays_and_says_why() -> None:
+    config = parse(f'{CONFIG}after = "delete"\n', "config.toml")
+    nothing: Any = None
+    duties = Duties(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
+    job = Job(1, "w", "film.mov", "p", Stamp(1, 1, 1, 1), State.STORED)
+    plain, sure = Receipt("key"), Receipt("key", verified="md5")
+    assert duties.of_done(job, plain) == []
+    assert "kept" in duties.told(job, plain).facts["after"]
+    assert [order.what for order in duties.of_done(job, sure)] == ["after"]
+    assert duties.told(job, sure) == sure
+
+
+def test_a_stop_between_upload_and_disposal_changes_nothing(program: Program) -> None:
+    """The errand is in the journal: the daemon is killed while the hook that comes before it runs."""
+    started = program.folder / "started"
+    script = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)"
+    hook = json.dumps([sys.executable, "-c", script])
+    folder = rules(program, f'after = "delete"\non_done = {hook}')
+    path = drop(program, folder, "film.mov", b"film")
+    program.start()
+    program.until(started.exists)
+    program.kill()
+    assert path.exists()
+    program.config.write_text(program.config.read_text().replace(f"on_done = {hook}\n", ""))
+    program.start()
+    program.until(lambda: not path.exists())
+    assert program("wait").returncode == 0
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("action", ["delete", "move:/dev/shm"])
+def test_a_random_rewriter_and_kills_lose_no_version(program: Program, action: str) -> None:
+    """T08: every version that stood still is at the remote, and no byte is gone that is not there."""
+    target = Path(f"/dev/shm/dumbwaiter-test-{os.getpid()}")
+    folder = rules(program, f'after = "{f"move:{target}" if action != "delete" else action}"', "careyshop-aliyun")
+    numbers = random.Random(action)
+    written = set()
+    try:
+        program.start()
+        for round_ in range(60):
+            content = numbers.randbytes(numbers.choice([1, 1000, 300_000]))
+            name = f"{numbers.randrange(4)}.bin"
+            if numbers.random() < 0.5:
+                drop(program, folder, name, content)
+            else:
+                (folder / name).write_bytes(content)
+            if numbers.random() < 0.3:
+                program.until(lambda content=content: digest(content) in program.objects())
+            if round_ % 20 == 19:
+                program.kill()
+                program.start()
+            written.add(digest(content))
+        assert program("wait").returncode == 0
+        program.until(lambda: not list(folder.glob("*.bin")))
+        here = {digest(path.read_bytes()) for path in target.rglob("*") if path.is_file()}
+        assert set(program.objects()) <= written
+        assert here <= set(program.objects())
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+# Hooks
+
+
+def test_a_program_is_told_with_arguments_and_environment(program: Program) -> None:
+    out = program.folder / "out"
+    script = "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps([sys.argv[2:], dict(os.environ), os.getpgid(0) == os.getpid()]) + '\\n')"
+    words = [sys.executable, "-c", script, str(out), "{path}", "{url}", "; rm -rf {name}", "{{}}"]
+    folder = rules(program, f"on_done = {json.dumps(words)}")
+    path = drop(program, folder, "$(touch x) 'film.mov", b"film")
+    program.start()
+    program.until(lambda: out.exists() and out.read_text().endswith("\n"))
+    ((arguments, environment, leader),) = map(json.loads, out.read_text().splitlines())
+    (entry,) = program.facts("ls", "recipe")
+    assert arguments == [str(path), entry["url"], f"; rm -rf {path.name}", "{{}}"]
+    assert environment["DUMBWAITER_EVENT"] == "done"
+    assert environment["DUMBWAITER_KEY"] == entry["key"]
+    assert environment["DUMBWAITER_PATH"] == str(path)
+    assert environment["DUMBWAITER_ID"]
+    assert leader
+
+
+def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_word(program: Program) -> None:
+    mark = program.folder / "mark"
+    script = f"import os, sys; sys.exit(0 if os.path.exists({str(mark)!r}) else 'no sink for this')"
+    folder = rules(program, f"on_done = {json.dumps([sys.executable, '-c', script])}")
+    drop(program, folder, "film.mov", b"film")
+    program.start()
+    program.until(lambda: program.facts("status")["errands"])
+    assert program("wait").returncode == 0
+    (errand,) = program.facts("status")["errands"]
+    assert errand["what"] == "on_done"
+    assert "ended with code 1: no sink for this" in errand["error"]
+    assert errand["due_at"] is None
+    assert "! on_done of recipe/film.mov" in program("status").stdout
+    (entry,) = program.facts("history")
+    assert "no sink for this" in entry["errand"]
+    mark.touch()
+    assert program("retry", str(errand["job"])).returncode == 0
+    program.until(lambda: not program.facts("status")["errands"])
+
+
+def test_a_program_ends_with_its_time_and_all_that_it_started(tmp_path: Path) -> None:
+    script = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); open(sys.argv[1], 'w').close(); time.sleep(60)"
+    hook = Hook(command=[sys.executable, "-c", script, str(tmp_path / "up")], timeout=2)  # type: ignore[arg-type]
+    group = tmp_path / "group"
+
+    async def run() -> None:
+        with pytest.raises(Untold, match="took longer than 2 seconds"):
+            await tell(hook, {"path": "p"}, "1", None, 0.0)  # type: ignore[arg-type]
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began < 10
+    assert (tmp_path / "up").exists()
+    assert not group.exists()
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / "up")], capture_output=True, check=False)
+    assert left.stdout == b""
+
+
+class Sink:
+    """Takes webhooks; answers 500 so often, then 204."""
+
+    def __init__(self, failures: int) -> None:
+        self.taken: list[tuple[dict[str, str], bytes]] = []
+        self.left = failures
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                sink.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                sink.left -= 1
+                self.send_response(500 if sink.left >= 0 else 204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+
+@contextmanager
+def sink(failures: int = 0) -> Iterator[Sink]:
+    made = Sink(failures)
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        thread.join()
+        made.server.server_close()
+
+
+def test_a_webhook_is_signed_and_repeated_through_a_restart_under_one_id(program: Program) -> None:
+    with sink(failures=2) as there:
+        folder = rules(program, f'on_done = {{ url = "{there.url}", secret = {{ env = "HOOK_SECRET" }} }}')
+        drop(program, folder, "film.mov", b"film")
+        program.start(environment={"HOOK_SECRET": "whispered"})
+        program.until(lambda: there.taken)
+        program.kill()
+        program.start(environment={"HOOK_SECRET": "whispered"})
+        program.until(lambda: len(there.taken) >= 3)
+        program.until(lambda: not program.facts("status")["errands"])
+        headers, body = there.taken[-1]
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        digest_ = base64.b64encode(hmac.digest(b"whispered", signed, hashlib.sha256)).decode()
+        assert headers["webhook-signature"] == f"v1,{digest_}"
+        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+        assert len({one["webhook-id"] for one, _ in there.taken}) == 1
+        assert len({content for _, content in there.taken}) == 1
+        told = json.loads(body)
+        (entry,) = program.facts("ls", "recipe")
+        assert {told[name] for name in ("event", "key", "url", "watch")} == {
+            "done",
+            entry["key"],
+            entry["url"],
+            "recipe",
+        }
+        assert program.stop() == 0
+        assert all(b"whispered" not in path.read_bytes() for path in program.state.rglob("*") if path.is_file())
+        assert "whispered" not in program.log.read_text()
+
+
+def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> None:
+    with sink() as there:
+        hook = f'{{ url = "{there.url}", secret = "plain" }}'
+        rules(program, f"on_failed = {hook}", "xinhua")
+        folder = rules(program, f"on_attention = {hook}")
+        drop(program, program.data / "drop/xinhua", "no-picture.jpg", b"")
+        key = program.vendors.sandbox.accounts["presign"]["api_key"]
+        program.config.write_text(program.config.read_text().replace(f'"{key}"', '"presign-key-wrong"'))
+        drop(program, folder, "a.mov", b"a")
+        drop(program, folder, "b.mov", b"b")
+        program.start()
+        program.until(lambda: len(there.taken) >= 2)
+        told = {one["event"]: one for one in (json.loads(body) for _, body in there.taken)}
+        assert told["failed"]["path"].endswith("/xinhua/no-picture.jpg")
+        assert "bytes" in told["failed"]["error"]
+        assert "refuses the account" in told["attention"]["error"]
+        assert told["attention"]["path"] == str(folder)
+        program.until(lambda: not program.facts("status")["errands"])
+        assert len(there.taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('on_done = "notify-send done"', "no line for a shell"),
+        ('on_done = ["say", "{pth}"]', 'unknown blank {pth}; did you mean "path"?'),
+        ("on_done = []", "a hook is either"),
+        ('on_done = { url = "https://a.example/" }', "give it a secret"),
+        ('on_done = { url = "https://a.example/", secert = "s" }', 'did you mean "secret"?'),
+        ('after = "remove"', 'allowed: "keep", "trash", "delete", "move:DIR"'),
+        ('after = "move:kept"', "the whole path"),
+        ('after = "move:/w/kept"', "would be uploaded again"),
+        ('window = "7pm"', "is no window"),
+        ('on_conflict = "overwrite"', "allowed"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_line_and_key(line: str, says: str) -> None:
+    with pytest.raises(Failure) as failure:
+        parse(f"{CONFIG}{line}\n", "config.toml")
+    assert says.lower() in str(failure.value).lower(), str(failure.value)
+    assert f"config.toml, line 8: [watch.w.{line.split()[0]}" in str(failure.value)
+
+
+# The desktop
+
+SERVER = """
+import json, sys
+from jeepney import DBusAddress, MessageType, new_method_call, new_method_return
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+bus = open_dbus_connection()
+bus.send_and_get_reply(message_bus.RequestName("org.freedesktop.Notifications"))
+print("ready", flush=True)
+while True:
+    message = bus.receive()
+    if message.header.message_type is MessageType.method_call:
+        print(json.dumps(message.body[:5]), flush=True)
+        bus.send(new_method_return(message, "u", (1,)))
+"""
+
+
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="there is no dbus-daemon here")
+def test_a_burst_of_files_is_one_notice(program: Program) -> None:
+    bus = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--print-address"], stdout=subprocess.PIPE, text=True
+    )
+    assert bus.stdout is not None
+    address = {"DBUS_SESSION_BUS_ADDRESS": bus.stdout.readline().strip()}
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, env=os.environ | address
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        with program.config.open("a") as file:
+            file.write("[notify]\ndesktop = true\n")
+        for number in range(20):
+            program.write(f"{number}.mov", os.urandom(10))
+        program.start(environment=address)
+        notice = json.loads(server.stdout.readline())
+        assert notice[0] == "dumbwaiter"
+        assert notice[3] == "dumbwaiter: 20 uploaded"
+    finally:
+        for process in (server, bus):
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()

@@ -1,0 +1,249 @@
+"""No byte is lost by what becomes of a local file, whoever writes meanwhile and wherever a kill comes."""
+
+import configparser
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from dumbwaiter.disposal import PRIVATE, Undone, dispose
+from dumbwaiter.errors import Changed
+from dumbwaiter.model import Stamp
+
+CONTENT = b"the version that was uploaded"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "root/a").mkdir(parents=True)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def same(fd: int) -> bool:
+    return os.pread(fd, 1000, 0) == CONTENT
+
+
+def file(root: Path, content: bytes = CONTENT, name: str = "a/film.mov") -> Stamp:
+    (root / name).write_bytes(content)
+    return Stamp.of(os.stat(root / name))
+
+
+def act(root: Path, stamp: Stamp, action: str) -> None:
+    dispose(str(root), "a/film.mov", stamp, same, action, "host-1")
+
+
+def contents(*folders: Path) -> list[bytes]:
+    return [path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def actions(root: Path, elsewhere: Path) -> list[str]:
+    return ["delete", "trash", f"move:{root.parent}/kept", f"move:{elsewhere}/kept"]
+
+
+def test_it_is_deleted(root: Path) -> None:
+    act(root, file(root), "delete")
+    assert contents(root) == []
+
+
+def test_the_trash_knows_where_it_was(root: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        act(root, file(root), "trash")
+    trash = tmp_path / "data/Trash"
+    assert sorted(os.listdir(trash / "files")) == ["film-1.mov", "film.mov"]
+    assert sorted(os.listdir(trash / "info")) == ["film-1.mov.trashinfo", "film.mov.trashinfo"]
+    note = configparser.ConfigParser(interpolation=None)
+    note.read(trash / "info/film-1.mov.trashinfo")
+    assert unquote(note["Trash Info"]["Path"]) == str(root / "a/film.mov")
+    assert "T" in note["Trash Info"]["DeletionDate"]
+    assert contents(root) == []
+
+
+def test_a_file_on_another_file_system_goes_to_the_trash_there(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (elsewhere / "a").mkdir()
+    act(elsewhere, file(elsewhere), "trash")
+    own = Path(f"/dev/shm/.Trash-{os.getuid()}")
+    notes = [note for note in (own / "info").iterdir() if elsewhere.name in note.read_text()]
+    try:
+        assert len(notes) == 1
+        assert f"Path={elsewhere.name}/a/film.mov" in notes[0].read_text()
+    finally:
+        for note in notes:
+            (own / "files" / note.name.removesuffix(".trashinfo")).unlink()
+            note.unlink()
+
+
+def test_it_moves_with_its_folders_and_replaces_nothing(root: Path, elsewhere: Path) -> None:
+    for target in (root.parent / "kept", elsewhere / "kept"):
+        (target / "a").mkdir(parents=True)
+        (target / "a/film.mov").write_bytes(b"somebody's")
+        stamp = file(root)
+        act(root, stamp, f"move:{target}")
+        assert (target / "a/film.mov").read_bytes() == b"somebody's"
+        moved = target / "a/film-1.mov"
+        assert moved.read_bytes() == CONTENT
+        assert os.stat(moved).st_mtime_ns == stamp.mtime_ns
+        assert sorted(os.listdir(target / "a")) == ["film-1.mov", "film.mov"]
+        assert contents(root) == []
+
+
+def test_another_version_stays_in_its_place(root: Path, elsewhere: Path) -> None:
+    for action in actions(root, elsewhere):
+        stamp = file(root)
+        file(root, b"a newer version")
+        with pytest.raises(Changed):
+            act(root, stamp, action)
+        assert contents(root, elsewhere) == [b"a newer version"]
+
+
+def test_a_touched_file_is_the_same_file(root: Path) -> None:
+    stamp = file(root)
+    os.chmod(root / "a/film.mov", 0o600)
+    act(root, stamp, "delete")
+    assert contents(root) == []
+
+
+def test_who_has_it_open_for_writing_is_waited_for(root: Path) -> None:
+    stamp = file(root)
+    with open(root / "a/film.mov", "r+b"), pytest.raises(Undone, match="writing"):
+        act(root, stamp, "delete")
+    assert contents(root) == [CONTENT]
+    act(root, stamp, "delete")
+    assert contents(root) == []
+
+
+def test_what_a_killed_attempt_left_is_finished_or_given_back(root: Path, elsewhere: Path) -> None:
+    for action in actions(root, elsewhere):
+        stamp = file(root)
+        private = root / f"a/{PRIVATE}host-1"
+        (root / "a/film.mov").rename(private)
+        act(root, stamp, action)
+        assert contents(root) == []
+        stamp = file(root)
+        (root / "a/film.mov").rename(private)
+        private.write_bytes(b"written under the private name")
+        with pytest.raises(Changed):
+            act(root, stamp, action)
+        assert (root / "a/film.mov").read_bytes() == b"written under the private name"
+        (root / "a/film.mov").unlink()
+
+
+def test_two_versions_of_one_name_both_stay(root: Path) -> None:
+    stamp = file(root)
+    private = root / f"a/{PRIVATE}host-1"
+    (root / "a/film.mov").rename(private)
+    private.write_bytes(b"second version")
+    file(root, b"third version")
+    with pytest.raises(Changed):
+        act(root, stamp, "delete")
+    assert {path.name: path.read_bytes() for path in (root / "a").iterdir()} == {
+        "film.mov": b"third version",
+        "film-1.mov": b"second version",
+    }
+
+
+def test_what_cannot_be_done_leaves_the_file_under_its_name(root: Path) -> None:
+    (root.parent / "blocked").write_bytes(b"no folder")
+    with pytest.raises(Undone):
+        act(root, file(root), f"move:{root.parent}/blocked")
+    assert (root / "a/film.mov").read_bytes() == CONTENT
+    assert os.listdir(root / "a") == ["film.mov"]
+
+
+def test_a_link_in_the_files_place_is_left_alone(root: Path) -> None:
+    stamp = file(root)
+    (root / "a/film.mov").rename(root / "other")
+    (root / "a/film.mov").symlink_to(root / "other")
+    act(root, stamp, "delete")
+    assert (root / "a/film.mov").is_symlink()
+    assert (root / "other").read_bytes() == CONTENT
+
+
+KILLED = """
+import os, signal, sys
+from dumbwaiter import disposal
+from dumbwaiter.model import Stamp
+left = int(sys.argv[1])
+def mortal(event, args):
+    global left
+    if event in {"os.rename", "os.link", "os.remove", "open", "os.mkdir"} and "dumbwaiter-after" in repr(args) + repr(event):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+stamp = Stamp(*map(int, sys.argv[4].split(",")))
+sys.addaudithook(mortal)
+disposal.dispose(sys.argv[2], "a/film.mov", stamp, lambda fd: os.pread(fd, 1000, 0) == sys.argv[5].encode(), sys.argv[3], "host-1")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_leaves_the_bytes_once(root: Path, elsewhere: Path) -> None:
+    for action in actions(root, elsewhere)[1:]:
+        place = elsewhere if str(elsewhere) in action else root.parent
+        steps = 0
+        finished = False
+        while not finished:
+            steps += 1
+            stamp = file(root)
+            words = [str(root), action, ",".join(map(str, stamp)), CONTENT.decode()]
+            code = subprocess.run([sys.executable, "-c", KILLED, str(steps), *words], check=False).returncode
+            finished = code == 0
+            assert CONTENT in contents(root, place), (action, steps)
+            act(root, stamp, action)
+            kept = [one for one in contents(place) if one == CONTENT]
+            assert len(kept) == 1, (action, steps)
+            assert contents(root) == []
+            for path in [*place.rglob("film*"), *root.rglob("film*")]:
+                if path.is_file():
+                    path.unlink()
+        assert steps > 3
+
+
+@pytest.mark.torture
+def test_a_rewriter_never_loses_a_version(root: Path, elsewhere: Path) -> None:
+    """Every version that was written whole and never uploaded is somewhere at the end, whatever met it when."""
+    numbers = random.Random(8)
+    for round_ in range(400):
+        action = numbers.choice(actions(root, elsewhere))
+        stamp = file(root)
+        wanted = f"version {round_}".encode()
+        way = numbers.choice(["over", "in place", "append"])
+
+        def rewrite(way: str = way, wanted: bytes = wanted) -> None:
+            path = root / "a/film.mov"
+            if way == "over":
+                (root / "aside").write_bytes(wanted)
+                (root / "aside").rename(path)
+            else:
+                with open(path, "wb" if way == "in place" else "ab") as writer:
+                    writer.write(wanted)
+
+        writer = threading.Thread(target=rewrite)
+        writer.start()
+        for _ in range(3):
+            with contextlib.suppress(Changed, Undone):
+                act(root, stamp, action)
+        writer.join()
+        assert any(wanted in one for one in contents(root, elsewhere, root.parent)), (round_, action, way)
+        for path in [*root.rglob("*"), *elsewhere.rglob("*"), *root.parent.rglob("*")]:
+            if path.is_file():
+                path.unlink()
