@@ -4,12 +4,14 @@ Each question is one range of one index and fetches only the columns of its answ
 over a million names asks some tens of thousands of them. Whole entries come from `dumbwaiter.catalog`.
 """
 
+import sqlite3
 import threading
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Engine, select
 
 from dumbwaiter.catalog import Waiting, entry, waiting
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import driver, reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
@@ -19,11 +21,12 @@ Line = tuple[bytes, int, int, int]  # name, number, size, mtime_ns
 
 
 OVERLAP = 5.0  # seconds: commits need not come in the order of their times
+MANY = 500  # changes that are told one by one
+_CHANGE = "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries"
 _SINCE = (
-    "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries WHERE stored_at >= ? UNION "
-    "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries WHERE id > ?"
+    f"SELECT * FROM ({_CHANGE} WHERE stored_at >= ? ORDER BY stored_at DESC LIMIT {MANY}) AS later UNION "  # noqa: S608
+    f"SELECT * FROM ({_CHANGE} WHERE id > ? ORDER BY id DESC LIMIT {MANY}) AS newer"
 )
-_TOTALS = "SELECT count(*), coalesce(sum(size), 0) FROM entries"
 
 
 class Mark(NamedTuple):
@@ -52,66 +55,62 @@ class Index:
         server = self._engine.dialect.name != "sqlite"
         self._sql = {tree: _statements(tree, server) for tree in TREES.values()}
         self._since = _SINCE.replace("?", "%s") if server else _SINCE
-        self._watched = None if server else self._engine.raw_connection()
-        self._watching = threading.Lock()
+        # SQLite lends one connection again and again for what asks one after the other; a pool costs more than the answer.
+        self._lane = None if server else self._engine.raw_connection()
+        self._in_lane = threading.Lock()
 
     def close(self) -> None:
-        if self._watched is not None:
-            self._watched.close()
+        with self._in_lane:
+            if self._lane is not None:
+                self._lane.close()
+                self._lane = None
         self._engine.dispose()
 
     def state(self) -> int | None:
         """Returns a number that another one's commit changes, None where the database has none to look at."""
-        if self._watched is None:
-            return None
-        with self._watching:
-            return int(self._watched.cursor().execute("PRAGMA data_version").fetchone()[0])
+        with self._in_lane:  # the number means something to this connection only
+            if self._lane is None:
+                return None
+            return int(self._lane.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def folders(self, tree: Tree, folder: bytes) -> list[bytes]:
         """Returns the folders in a folder, leaping along the index from one to the next."""
         found: dict[bytes, None] = {}
         skip = len(folder) + 1 if folder else 0
         beyond, end = (folder + b"/", folder + b"0") if folder else (b"", None)
-        with driver(self._engine) as connection:
-            ask = connection.cursor().execute
-            leap = self._sql[tree]["leap" if end else "leap anywhere"]
-            while row := ask(leap, (beyond, end) if end else (beyond,)).fetchone():
-                parent = bytes(row[0])
-                name, deeper, _ = parent[skip:].partition(b"/")
-                # "a b" sorts between "a" and "a/x": a leap goes over what is inside a folder only.
-                beyond = parent[: skip + len(name)] + (b"0" if deeper else b"\0")
-                found[name] = None
+        leap = self._sql[tree]["leap" if end else "leap anywhere"]
+        while rows := self._rows(leap, (beyond, end) if end else (beyond,)):
+            parent = bytes(rows[0][0])
+            name, deeper, _ = parent[skip:].partition(b"/")
+            # "a b" sorts between "a" and "a/x": a leap goes over what is inside a folder only.
+            beyond = parent[: skip + len(name)] + (b"0" if deeper else b"\0")
+            found[name] = None
         return list(found)
 
     def files(self, tree: Tree, folder: bytes, after: bytes, limit: int) -> tuple[list[Line], bool]:
         """Returns the next files of a folder by name, those behind the name `after`, and whether there may be more."""
-        with driver(self._engine) as connection:
-            rows = connection.cursor().execute(self._sql[tree]["page"], (folder, after, limit)).fetchall()
+        rows = self._rows(self._sql[tree]["page"], (folder, after, limit))
         newest = {row[0]: row for row in rows}  # several entries may have one key
         return rows if len(newest) == len(rows) else list(newest.values()), len(rows) == limit
 
     def has_below(self, tree: Tree, folder: bytes) -> bool:
         """True when something lies in a folder, however deep."""
-        return self._one(tree, "below", (folder, folder + b"/", folder + b"0")) is not None
+        return bool(self._rows(self._sql[tree]["below"], (folder, folder + b"/", folder + b"0")))
 
-    def at(self, tree: Tree, folder: bytes, name: bytes, inner: bytes | None) -> tuple[bool, Version | None]:
-        """Returns whether `inner` is a folder, where that is asked for, and the newest file of that very name."""
-        with driver(self._engine) as connection:
-            ask = connection.cursor().execute
-            sql = self._sql[tree]
-            row = ask(sql["file"], (folder, name)).fetchone()
-            below = inner and ask(sql["below"], (inner, inner + b"/", inner + b"0")).fetchone()
-        return bool(below), Version(*row) if row else None
+    def file(self, tree: Tree, folder: bytes, name: bytes) -> Version | None:
+        """Returns the newest file of that very name."""
+        rows = self._rows(self._sql[tree]["file"], (folder, name))
+        return Version(*rows[0]) if rows else None
 
     def version(self, tree: Tree, number: int) -> Version | None:
         """Returns what is known of a number, None for one that the tree does not show any more."""
-        found = self._one(tree, "row", (row_of(number),))
-        return Version(*found) if found and found[0] == number else None
+        rows = self._rows(self._sql[tree]["row"], (row_of(number),))
+        return Version(*rows[0]) if rows and rows[0][0] == number else None
 
     def changed_at(self, tree: Tree, folder: bytes) -> float:
         """Returns when a folder's newest file came, 0.0 for a folder that holds none itself."""
-        found = self._one(tree, "newest", (folder,))
-        return float(found[0]) if found else 0.0
+        rows = self._rows(self._sql[tree]["newest"], (folder,))
+        return float(rows[0][0]) if rows else 0.0
 
     def whole(self, tree: Tree, number: int) -> Entry | Waiting | None:
         """Returns all that is known of a file, None for one that the tree does not show any more."""
@@ -134,25 +133,36 @@ class Index:
 
     def newest(self) -> Mark:
         """Returns the place from which on `since` tells what came."""
-        with driver(self._engine) as connection:
-            row, at = connection.cursor().execute("SELECT max(id), max(stored_at) FROM entries").fetchone()
+        row, at = self._rows("SELECT max(id), max(stored_at) FROM entries", ())[0]
         return Mark(row or 0, at or 0.0)
 
     def since(self, mark: Mark) -> list[Change]:
-        """Returns the entries that came or were replaced since, those of the last seconds before once more."""
-        with driver(self._engine) as connection:
-            rows = connection.cursor().execute(self._since, (mark.at - OVERLAP, mark.row)).fetchall()
-        return [Change(*row) for row in rows]
+        """Returns the entries that came or were replaced since, those of the last seconds before once more.
+
+        From `MANY` on there may be others.
+        """
+        return [Change(*row) for row in self._rows(self._since, (mark.at - OVERLAP, mark.row))]
+
+    def walks(self) -> list[Any]:
+        """Returns how far the walks over the providers' own lists have come: these write entries of any time."""
+        return self._rows("SELECT provider, started_at, cursor, ended_at FROM listings ORDER BY provider", ())
 
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files."""
-        with driver(self._engine) as connection:
-            count, size = connection.cursor().execute(_TOTALS).fetchone()
+        count, size = self._rows("SELECT count(*), coalesce(sum(size), 0) FROM entries", ())[0]
         return int(count), int(size)
 
-    def _one(self, tree: Tree, what: str, values: tuple[Any, ...]) -> Any:
+    def _rows(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        if self._in_lane.acquire(blocking=False):
+            try:
+                if self._lane is not None:
+                    return list(self._lane.cursor().execute(sql, values))
+            except sqlite3.Error as error:
+                raise JournalTrouble(f"the journal cannot be read: {error}") from error
+            finally:
+                self._in_lane.release()
         with driver(self._engine) as connection:
-            return connection.cursor().execute(self._sql[tree][what], values).fetchone()
+            return list(connection.cursor().execute(sql, values))
 
 
 def _statements(tree: Tree, server: bool) -> dict[str, str]:

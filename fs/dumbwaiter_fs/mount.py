@@ -8,6 +8,7 @@ is heard whatever a reader is waiting for. Every way out takes the mount off the
 """
 
 import argparse
+import gc
 import os
 import signal
 import stat
@@ -273,6 +274,8 @@ class _Life:
         from dumbwaiter_fs.news import News
         from dumbwaiter_fs.session import Session
 
+        gc.collect()
+        gc.freeze()  # a long listing makes many objects, and the modules need not be looked through for each
         session = Session(descriptor, operations, trees)
         news = News(url, trees, session)
         news.start()

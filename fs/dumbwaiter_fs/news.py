@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from dumbwaiter import log
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.tables import CHANNEL
-from dumbwaiter_fs.index import OVERLAP, Change, Mark
+from dumbwaiter_fs.index import MANY, OVERLAP, Change, Mark
 from dumbwaiter_fs.trees import CatalogState, Trees
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # A log is written before its commit can be seen, and reaching the disk comes in between: the event is looked into again
 # after these milliseconds, one after the other.
 AGAIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-MANY = 500  # changes at once from which on the kernel is told to forget all
 RETRY = 5.0  # seconds until a server is tried again
 
 _log = log.get(__name__)
@@ -47,7 +46,8 @@ class News:
         self._trees = trees
         self._told = told
         self._mark = Mark(0, 0.0)
-        self._seen: dict[tuple[int, float], None] = {}
+        self._seen: set[tuple[int, float]] = set()
+        self._walks: list[object] = []
         self._state: CatalogState | None = None
         self._end, self._closing = os.pipe()
         run = self._hear_file if url.get_backend_name() == "sqlite" else self._hear_server
@@ -72,29 +72,34 @@ class News:
 
     def _begin(self) -> None:
         """From here on everything is told."""
-        self._mark = self._trees.newest()
-        self._look()
+        self._mark, self._walks = self._trees.newest(), self._trees.walks()
         self._told.trust(told=True)
 
     def _look(self) -> None:
         """Tells of what came since the last look."""
         try:
-            changes = [change for change in self._trees.since(self._mark) if (change.row, change.at) not in self._seen]
+            if (walks := self._trees.walks()) != self._walks:
+                self._walks = walks
+                self._told.changing()
+                self._told.everything()
+            found = self._trees.since(self._mark)
         except JournalTrouble as trouble:
             _log.warning("the catalog cannot be asked for changes", why=str(trouble))
             return
+        changes = [change for change in found if (change.row, change.at) not in self._seen]
         if not changes:
             return
         self._told.changing()
-        if len(changes) > MANY:
+        if len(found) >= MANY:
             self._told.everything()
-        for change in changes:
-            if len(changes) <= MANY:
+        else:
+            for change in changes:
                 self._tell(change)
-            self._mark = Mark(max(self._mark.row, change.row), max(self._mark.at, change.at))
-        self._seen.update(((change.row, change.at), None) for change in changes)
-        for one in [one for one in self._seen if one[1] < self._mark.at - 2 * OVERLAP]:
-            del self._seen[one]
+        self._mark = Mark(
+            max(self._mark.row, *(one.row for one in found)), max(self._mark.at, *(one.at for one in found))
+        )
+        # What the next question will return once more.
+        self._seen = {(one.row, one.at) for one in found if one.at >= self._mark.at - OVERLAP}
 
     def _tell(self, change: Change) -> None:
         for tree, parent, name in (

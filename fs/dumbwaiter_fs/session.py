@@ -9,10 +9,11 @@ bounded: files are found again by their number, folders are kept as long as the 
 import errno
 import os
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from itertools import accumulate, count
+from itertools import accumulate, count, islice
 from typing import NamedTuple
 
 from dumbwaiter import log
@@ -34,13 +35,28 @@ _log = log.get(__name__)
 
 
 class _Page(NamedTuple):
-    """Part of a listing, packed. `ends[i]`: bytes of the first i + 1 entries, with their attributes."""
+    """Part of a listing, packed. `ends[i]`: bytes of the first i + 1 entries."""
 
     first: int  # offset of its first entry
-    entries: list[bytes]
-    ends: list[int]
+    packed: bytes
+    ends: "array[int]"
     folders: list[int]  # numbers that the kernel comes to know by it, in the place of each entry; empty for files
     change: int  # the session's count of changes before the catalog was asked
+
+    def start(self, index: int) -> int:
+        return self.ends[index - 1] if index else 0
+
+    def some(self, start: int, stop: int) -> list[bytes]:
+        return [self.packed[self.start(index) : self.ends[index]] for index in range(start, stop)]
+
+
+def _page(before: _Page | None, first: int, entries: list[bytes], folders: list[int], change: int) -> _Page:
+    """Packs a page, behind another one where that is to go out with it."""
+    if before is None:
+        return _Page(first, b"".join(entries), array("I", accumulate(map(len, entries))), folders, change)
+    folders = [*before.folders, *[0] * len(entries)] if any(before.folders) else []
+    ends = before.ends + array("I", islice(accumulate(map(len, entries), initial=len(before.packed)), 1, None))
+    return _Page(before.first, before.packed + b"".join(entries), ends, folders, before.change)
 
 
 class _Kept(NamedTuple):
@@ -72,7 +88,7 @@ class _Listing:
         page = self._page
         if offset == 0 or (page is not None and offset < page.first):
             self._pages, page = self._begin(), None
-        while page is None or offset >= page.first + len(page.entries):
+        while page is None or offset >= page.first + len(page.ends):
             page = next(self._pages, None)
             if page is None:
                 return None
@@ -104,7 +120,8 @@ class Session:
         self._listings: dict[int, _Listing] = {}
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._kept_size = 0
-        self._lead = threading.Lock()  # who has it reads the descriptor
+        self._lead = threading.Lock()  # who has it reads the descriptor, into this
+        self._buffer = bytearray(wire.BUFFER)
         self._guard = threading.Lock()  # of the fields below
         self._over = False
         self._waiting = 0
@@ -196,20 +213,21 @@ class Session:
 
     def _serve(self) -> _Call | None:
         """Answers quick calls. Returns a slow one, when there is another thread to go on, or None at the end."""
-        read, descriptor = os.read, self._descriptor
+        descriptor, buffer = self._descriptor, self._buffer
+        into = [buffer]
         while not self._over:
             try:
-                message = read(descriptor, wire.BUFFER)
+                length = os.readv(descriptor, into)
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:
                     continue  # its caller is gone
                 if error.errno != errno.ENODEV:
                     _log.error("the kernel's descriptor fails", errno=errno.errorcode.get(error.errno or 0))
                 break
-            if not message:
+            if not length:
                 break
-            _, op, unique, number, *_ = wire.IN.unpack_from(message)
-            call = _Call(op, unique, number, message[wire.IN.size :])
+            _, op, unique, number, *_ = wire.IN.unpack_from(buffer)
+            call = _Call(op, unique, number, bytes(buffer[wire.IN.size : length]))
             if op in self._late or self._takes_long(call):
                 if self._hand_on(call):
                     return call
@@ -419,24 +437,22 @@ class Session:
         if page is None:
             return b""
         start = offset - page.first
-        before = page.ends[start - 1] if start else 0
+        before = page.start(start)
         if not plus:
-            before -= start * wire.HEAD
             stop = start
-            while stop < len(page.ends) and page.ends[stop] - (stop + 1) * wire.HEAD - before <= size:
+            while stop < len(page.ends) and page.ends[stop] - before - (stop + 1 - start) * wire.HEAD <= size:
                 stop += 1
-            return b"".join([entry[wire.HEAD :] for entry in page.entries[start:stop]])
+            return b"".join([entry[wire.HEAD :] for entry in page.some(start, stop)])
         stop = bisect_right(page.ends, before + size)
-        chosen = page.entries[start:stop]
         if page.change != self._changes:
-            chosen = [wire.unknown(entry) for entry in chosen]
-        elif page.folders:
+            return b"".join([wire.unknown(entry) for entry in page.some(start, stop)])
+        if page.folders:
             above = self._folder(call.number).path
-            for entry, number in zip(chosen, page.folders[start:stop], strict=True):
+            for entry, number in zip(page.some(start, stop), page.folders[start:stop], strict=True):
                 if number:
                     name = wire.name_of(entry)
                     self._know(number, above + b"/" + name if above else name)
-        return b"".join(chosen)
+        return page.packed[before : page.start(stop)]
 
     def _pages(self, path: bytes) -> Iterator[_Page]:
         """Yields a folder's pages: as kept while the catalog is the same, else asked for and packed anew."""
@@ -448,7 +464,7 @@ class Session:
             return
         pages, size, whole = [], 0, True
         for page in self._packed(path):
-            size += page.ends[-1] + 100 * len(page.entries)
+            size += len(page.packed) + 4 * len(page.ends)
             whole = whole and size < KEPT // 8
             if whole:
                 pages.append(page)
@@ -469,7 +485,11 @@ class Session:
     def _packed(self, path: bytes) -> Iterator[_Page]:
         change, good, trees = self._changes, self._good, self._trees
         names = trees.folders(path)
-        yield from self._packed_folders(path, names, change, good)
+        before: _Page | None = None  # the last one goes out together with the first files
+        for page in self._packed_folders(path, names, change, good):
+            if before is not None:
+                yield before
+            before = page
         offset = len(names) + 2
         outbox = path.startswith(b"outbox")
         for lines in trees.files(path, set(names)):
@@ -480,9 +500,11 @@ class Session:
             ]
             if outbox:  # sizes are those of local files, which a listing does not look at
                 entries = [wire.unknown(entry) for entry in entries]
-            yield _Page(offset, entries, list(accumulate(map(len, entries))), [], change)
+            yield _page(before, offset, entries, [], change)
             offset += len(lines)
-            change = self._changes
+            before, change = None, self._changes
+        if before is not None:
+            yield before
 
     def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[_Page]:
         """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
@@ -502,7 +524,7 @@ class Session:
                 numbers.append(number)
                 time_ns = self._trees.changed_ns(below)
                 entries.append(named(name, offset + len(entries) + 1, number, True, 0, time_ns, good))
-            yield _Page(offset, entries, list(accumulate(map(len, entries))), numbers, change)
+            yield _page(None, offset, entries, numbers, change)
             offset += len(entries)
             dots, numbers, change = [], [], self._changes
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 PAGE = 4096  # files of a folder at a time: bounds what a listing of a million holds
 TOTALS_FRESH = 5.0  # seconds; adding up a million rows takes a noticeable part of one
 _UNDEFINED_TABLE = "42P01"  # PostgreSQL
+_NO_NAMES = frozenset({b"", b".", b".."})
 _MARK = b"%~"
 _HIDDEN = HIDDEN.encode()
 
@@ -132,6 +133,13 @@ class Trees:
         none: list[Change] = []
         return self._ask(lambda index: index.since(mark), none)
 
+    def walks(self) -> list[object]:
+        """Returns what changes while a provider's own list is read into the catalog."""
+        try:
+            return self._ask(lambda index: index.walks(), list[object]())
+        except JournalTrouble:  # a database from before there were any
+            return []
+
     def state(self) -> CatalogState:
         """Returns what is equal as long as nothing in the catalog has changed."""
         commit = self._ask(lambda index: index.state() or int(self._clock()), 0)
@@ -148,9 +156,9 @@ class Trees:
 
     def _find(self, index: Index, tree: Tree, path: bytes, inner: bytes) -> Spot | None:
         parent, _, name = inner.rpartition(b"/")
-        folder, version = index.at(tree, parent, name, inner)
-        if folder:
+        if index.has_below(tree, inner):
             return self._folder(path)
+        version = index.file(tree, parent, name)
         if version is None and name.endswith(_HIDDEN):
             version = _hidden(index, tree, parent, name)
         if version is not None:
@@ -177,21 +185,24 @@ class Trees:
                 return None
             text = virtual.links(name, [file for _, file in index.all_in(parent)])
             return Spot(number_of(path), False, len(text), self.changed_ns(path.rpartition(b"/")[0]), text=text)
-        version = index.at(tree, parent, virtual.subject(name), None)[1]
+        version = index.file(tree, parent, virtual.subject(name))
         entry = index.whole(tree, version.number) if version else None
         text = virtual.shortcut(entry) if isinstance(entry, Entry) else b""
         return Spot(number_of(path), False, len(text), version.mtime_ns, text=text) if text and version else None
 
     def _shown(self, tree: Tree, folder: bytes, page: list[Line], folders: set[bytes]) -> list[Line]:
         """Gives a name that can stand in the folder to each file whose own cannot."""
-        if all(_plain(line[0]) and line[0] not in folders for line in page):
+        names = [line[0] for line in page]
+        joined = b"".join(names)  # one look at all of them
+        odd = b"/" in joined or b"\0" in joined or max(map(len, names)) > NAME_MAX or not _NO_NAMES.isdisjoint(names)
+        if not odd and folders.isdisjoint(names):
             return page
         return [(self._name(tree, folder, bytes(line[0]), folders), *line[1:]) for line in page]
 
     def _name(self, tree: Tree, folder: bytes, name: bytes, folders: set[bytes]) -> bytes:
         if name in folders:
             name += _HIDDEN
-            while name in folders or self._ask(lambda index, name=name: index.at(tree, folder, name, None)[1], None):  # type: ignore[misc]
+            while name in folders or self._ask(lambda index, name=name: index.file(tree, folder, name), None):  # type: ignore[misc]
                 name += _HIDDEN
         return holdable(name)
 
@@ -237,7 +248,8 @@ def _hidden(index: Index, tree: Tree, parent: bytes, shown: bytes) -> Version | 
     name = shown
     while name.endswith(_HIDDEN):
         name = name[: -len(_HIDDEN)]
-        folder, version = index.at(tree, parent, name, parent + b"/" + name if parent else name)
+        folder = index.has_below(tree, parent + b"/" + name if parent else name)
+        version = index.file(tree, parent, name)
         if folder and version:
             return version
         if not folder and not version:
@@ -253,7 +265,7 @@ def _no_table(error: BaseException | None) -> bool:
 
 
 def _plain(name: bytes) -> bool:
-    return len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in {b"", b".", b".."}
+    return len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in _NO_NAMES
 
 
 def holdable(name: bytes) -> bytes:
