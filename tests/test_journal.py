@@ -156,6 +156,7 @@ def test_the_latest_version_of_each_file_of_a_folder_is_known(book: Book) -> Non
         "a": Known(newest, Stamp(7, 10, 2, 2), State.PENDING, None),
         "b": Known(done, Stamp(7, 10, 1, 1), State.DONE, "xxh3:00"),
     }
+    assert set(book.folders.known("w", "f", ["b", "c"])) == {"b"}
     assert set(book.folders.known("w", "")) == {"other"}
     assert book.folders.known("w", "nothing") == {}
 

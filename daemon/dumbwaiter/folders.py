@@ -1,6 +1,6 @@
 """What the journal knows of the files in a folder. Read only; any thread may ask, each answer is one short query."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, and_, func, or_, select
@@ -35,27 +35,21 @@ class Folders:
         self._engine = engine
         self._host = host
 
-    def known(self, watch: str, folder: str) -> dict[str, Known]:
-        """Returns, by file name, the latest version known of each file in a folder.
+    def known(self, watch: str, folder: str, names: Sequence[str] | None = None) -> dict[str, Known]:
+        """Returns, by file name, the latest version known of each file in a folder, or of those named.
 
         A version that was gone before it was sent is not known: should it come back, it is wanted.
         """
+        columns = (jobs.c.name, jobs.c.id, *(jobs.c[field] for field in Stamp._fields), jobs.c.state, jobs.c.digest)
+        query = select(*columns).where(
+            jobs.c.host == self._host,
+            jobs.c.parent == join(watch, folder),
+            or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_distinct_from(GONE)),
+        )
+        if names is not None:  # of a hundred thousand, perhaps
+            query = query.where(jobs.c.name.in_(names))
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                select(
-                    jobs.c.name,
-                    jobs.c.id,
-                    *(jobs.c[field] for field in Stamp._fields),
-                    jobs.c.state,
-                    jobs.c.digest,
-                )
-                .where(
-                    jobs.c.host == self._host,
-                    jobs.c.parent == join(watch, folder),
-                    or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_distinct_from(GONE)),
-                )
-                .order_by(jobs.c.id)
-            )
+            rows = connection.execute(query.order_by(jobs.c.id))
             return {row.name: Known(row.id, stamp_of(row), State(row.state), row.digest) for row in rows}
 
     def digests(self, watch: str, folders: Iterable[str]) -> dict[str, bytes]:

@@ -232,7 +232,8 @@ class Intake:
             folders[file.watch, split(file.path)[0]].append(file)
         candidates = []
         for (watch, folder), files in folders.items():
-            known = await self._insist(partial(self._journal.folders.known, watch, folder))
+            names = [split(file.path)[1] for file in files]
+            known = await self._insist(partial(self._journal.folders.known, watch, folder, names))
             for file in files:
                 if not await self._same(file, known.get(split(file.path)[1])):
                     provider = self._sources[watch].provider
@@ -241,7 +242,7 @@ class Intake:
             return
         while True:
             try:
-                if await self._journal.enqueue(candidates, self._clock()):
+                if await self._journal.enqueue(candidates, self._clock(), durable=False):
                     self._queued()
                 return
             except JournalTrouble as trouble:

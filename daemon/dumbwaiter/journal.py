@@ -81,16 +81,17 @@ class Journal:
 
     # Intake
 
-    async def enqueue(self, candidates: Sequence[Candidate], now: float) -> list[int]:
+    async def enqueue(self, candidates: Sequence[Candidate], now: float, *, durable: bool = True) -> list[int]:
         """Makes a pending job of every version not known yet; returns their ids.
 
-        Older versions of the same path that nobody is working on are superseded.
+        Older versions of the same path that nobody is working on are superseded. What a scan would find again need not
+        be `durable`.
         """
 
         def work(connection: Connection) -> list[int]:
             return [id_ for one in candidates if (id_ := self._enqueue(connection, one, now)) is not None]
 
-        return await self._writer.call(work, durable=True)
+        return await self._writer.call(work, durable=durable)
 
     def _enqueue(self, connection: Connection, one: Candidate, now: float) -> int | None:
         statement = insert(connection, jobs).values(

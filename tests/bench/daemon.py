@@ -57,6 +57,10 @@ class Daemon:
     def __exit__(self, *_error: object) -> None:
         self._stack.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def bring(self, file: str, sink: SinkProcess) -> dict[str, float]:
         """Moves a file into the watched folder and waits until it is done. Returns the measured figures."""
         size = os.path.getsize(file)
