@@ -30,11 +30,11 @@ class Daemon:
         self.folder = os.path.join(fast, "watched")
         self._log = os.path.join(slow, "daemon.log")
         self._journal = os.path.join(slow, "state", "journal.db")
-        os.makedirs(self.folder)
+        os.makedirs(self.folder, exist_ok=True)
         config = os.path.join(slow, "config.toml")
         with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(provider + WATCH.format(path=self.folder))
-        self._environment = process.environment(
+        self.environment = process.environment(
             DUMBWAITER_CONFIG=config,
             DUMBWAITER_STATE=os.path.join(slow, "state"),
             DUMBWAITER_CACHE=os.path.join(slow, "cache"),
@@ -44,7 +44,7 @@ class Daemon:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             log = stack.enter_context(open(self._log, "ab"))
-            self._process = process.start(_command("run"), self._environment, stdout=log, stderr=log)
+            self._process = process.start(_command("run"), self.environment, stdout=log, stderr=log)
             stack.callback(process.end, self._process)
             deadline = time.monotonic() + 60
             while not self._watches():
@@ -109,7 +109,7 @@ class Daemon:
     def _watches(self) -> bool:
         done = subprocess.run(
             _command("--json", "status"),
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
