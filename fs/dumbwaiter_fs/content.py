@@ -28,12 +28,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Source(Protocol):
-    """Where the bytes of an open file come from."""
+    """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno."""
 
-    def fill(self, offset: int, view: memoryview) -> int:
-        """Fills `view` and returns how much of it, or raises an errno."""
-        ...
-
+    def read(self, offset: int, size: int) -> bytes: ...
     def close(self) -> None: ...
 
 
@@ -44,12 +41,12 @@ class Original:
         self._descriptor = descriptor
         self._stamp = stamp
 
-    def fill(self, offset: int, view: memoryview) -> int:
-        count = _fill(self._descriptor, offset, view)
+    def read(self, offset: int, size: int) -> bytes:
+        data = _read(self._descriptor, offset, size)
         # Looked at after reading: bytes that were read before a change are good, later ones are not given out.
         if not same_bytes(os.fstat(self._descriptor), self._stamp):
             raise Refused(errno.ESTALE, "the local file has been changed")
-        return count
+        return data
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -61,8 +58,8 @@ class Live:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def fill(self, offset: int, view: memoryview) -> int:
-        return _fill(self._descriptor, offset, view)
+    def read(self, offset: int, size: int) -> bytes:
+        return _read(self._descriptor, offset, size)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -74,9 +71,8 @@ class Far:
     def __init__(self, version: Version) -> None:
         self._version = version
 
-    def fill(self, offset: int, view: memoryview) -> int:
-        self._version.fill(offset, view)
-        return len(view)
+    def read(self, offset: int, size: int) -> bytes:
+        return self._version.read(offset, size)
 
     def close(self) -> None:
         pass
@@ -158,28 +154,23 @@ class Contents:
 
     def read(self, number: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
-        data = bytearray(size)
-        return bytes(memoryview(data)[: self.fill(number, offset, memoryview(data))])
-
-    def fill(self, number: int, offset: int, view: memoryview) -> int:
-        """Fills `view`, less of it only at the end of the file, and returns how much. Raises an errno."""
         handle = self._handles.get(number)
         if handle is None:
             raise Refused(errno.EBADF)
-        wanted = len(view) if handle.size is None else min(len(view), max(0, handle.size - offset))
+        wanted = size if handle.size is None else min(size, max(0, handle.size - offset))
         if wanted <= 0:
-            return 0
+            return b""
         try:
-            count = handle.source.fill(offset, view[:wanted])
+            data = handle.source.read(offset, wanted)
         except OSError as error:
             self._kernels.pop(handle.path, None)  # what it has may be of a version that is no more
             self._note(handle.path, error)
             raise
         self._troubles.pop(handle.path, None)
         # The kernel takes a short answer for the end of the file and cuts it there.
-        if count < wanted and handle.size is not None:
+        if len(data) > wanted or (len(data) < wanted and handle.size is not None):
             raise Refused(errno.EIO, "the source gave another length")
-        return count
+        return data
 
     def trouble(self, path: str, entry: Entry) -> str | None:
         """Returns why the last open or read of `path` failed, or why the next one will; None as far as all is well."""
@@ -287,11 +278,11 @@ def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:
     return Stamp.of(status)[:3] == stamp[:3]
 
 
-def _fill(descriptor: int, offset: int, view: memoryview) -> int:
-    count = 0
-    while count < len(view) and (more := os.preadv(descriptor, [view[count:]], offset + count)):
-        count += more
-    return count
+def _read(descriptor: int, offset: int, size: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _open_below(base: int, path: str, flags: int) -> int:

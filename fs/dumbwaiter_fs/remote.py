@@ -197,21 +197,23 @@ class Version:
         self._url = entry.url
         self._mark: str | None = None  # None: no reply yet
         self._blocks = -(-entry.size // BLOCK)
+        self._disk = threading.Lock()
         self._news = threading.Condition()
         self._streams: list[_Stream] = []
         self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
 
-    def fill(self, offset: int, view: memoryview) -> None:
-        """Fills `view` with the bytes from `offset`, which the caller has found to lie inside. Raises an errno."""
+    def read(self, offset: int, size: int) -> bytes:
+        """Returns exactly `size` bytes, which the caller has found to lie inside. Raises an errno."""
         limit = time.monotonic() + self._remote.deadline
+        at, end, last = offset, offset + size, -(-(offset + size) // BLOCK)
+        pieces = []
         with until(limit):
-            at, end = offset, offset + len(view)
             while at < end:
                 index, start = divmod(at, BLOCK)
-                count = min(BLOCK - start, end - at)
-                data = self._block(index, start + count, -(-end // BLOCK), limit)
-                view[at - offset : at - offset + count] = memoryview(data)[start : start + count]
-                at += count
+                stop = min(BLOCK, start + end - at)
+                pieces.append(memoryview(self._block(index, stop, last, limit))[start:stop])
+                at += stop - start
+        return b"".join(pieces)
 
     def rest(self) -> None:
         """Closes the replies that nobody reads; a later read asks again."""
@@ -290,11 +292,14 @@ class Version:
         data = memory.get(self.name, index)
         if data is not None or cache is None:
             return data
-        block = cache.get(self.name, index)
-        if block is None or len(block.data) != self.length(index) or not self._same(block.mark):
-            return None
-        memory.put(self.name, index, block.data)
-        return block.data
+        with self._disk:  # whoever waited finds it in memory
+            if (data := memory.get(self.name, index)) is not None:
+                return data
+            block = cache.get(self.name, index)
+            if block is None or len(block.data) != self.length(index) or not self._same(block.mark):
+                return None
+            memory.put(self.name, index, block.data)
+            return block.data
 
     def length(self, index: int) -> int:
         """Returns the bytes of a block."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def test_an_attachment_is_read_after_its_link_has_ended(program: Program) -> Non
     program.vendors.advance(20 * DAY)
     first, second = mounted(program, one, two)
     before = len(program.vendors.log())
+    for line in ("ls -lR .", "find . -size +1k", "du -a .", "getfattr -d -R ."):
+        assert subprocess.run(line.split(), cwd=program.mount, stdout=subprocess.DEVNULL).returncode == 0, line
+    assert len(program.vendors.log()) == before, "nothing but reading asks anybody"
     assert first.read_bytes() == BODY
     assert first.read_bytes() == BODY
     made = [(entry["service"], entry["status"]) for entry in program.vendors.log()[before:]]

@@ -170,6 +170,8 @@ class Origin:
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
+        self.away = range(0)  # numbers of requests that meet no server, or one in trouble
+        self.away_as: str | int = "drop"  # or a status
         self.closing = threading.Event()
         origin = self
 
@@ -205,8 +207,12 @@ class Origin:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         thing = self.objects.get(request.path)
-        if thing is None or thing.status:
-            request.send_response(thing.status or 404 if thing else 404)
+        away = len(self.requests) in self.away
+        if away and self.away_as == "drop":
+            request.close_connection = True
+            return
+        if away or thing is None or thing.status:
+            request.send_response(int(self.away_as) if away else thing.status or 404 if thing else 404)
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
