@@ -84,7 +84,7 @@ def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, st
     yield "stored_at", _time(file.stored_at)
     yield "unlisted_at", _time(file.unlisted_at) if file.unlisted_at is not None else None
     yield "verified", file.verified
-    yield "error", trouble or file.facts.get("error")
+    yield "error", file.facts.get("error") or trouble
 
 
 def _time(seconds: float) -> str:

@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from tests.bench import big_file, listing, machine
+from tests.bench import big_file, listing, machine, mount_read
 
 RESULTS = os.path.join(os.path.dirname(__file__), "results")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -25,16 +25,20 @@ def size(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=("big-file", "listing", []), help="all of them by default")
+    parser.add_argument(
+        "what", nargs="*", choices=("big-file", "listing", "mount-read", []), help="all of them by default"
+    )
     parser.add_argument("--files", type=int, default=100_000, help="in the tree that is listed (100000)")
     parser.add_argument("--million", type=int, default=1_000_000, help="files of which the memory is taken; 0: none")
-    parser.add_argument("--size", type=size, default="2G", help="of the big file (2G)")
+    parser.add_argument(
+        "--size", type=size, default="2G", help="of the big file (2G); half of it is read through the mount"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are shown (5)")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     signal.signal(signal.SIGTERM, _end)
-    what = options.what or ("big-file", "listing")
+    what = options.what or ("big-file", "listing", "mount-read")
     machine.require("curl", package="curl")
     facts = machine.facts()
     print(*(f"{name:9} {value}" for name, value in facts.items()), sep="\n", flush=True)
@@ -44,6 +48,9 @@ def main() -> None:
     if "listing" in what:
         outcome = listing.run(options.files, options.rounds, options.million)
         _tell("listing", facts, outcome, listing.table(outcome))
+    if "mount-read" in what:
+        outcome = mount_read.run(options.size // 2, options.rounds)
+        _tell("mount-read", facts, outcome, mount_read.table(outcome))
 
 
 def _tell(name: str, facts: dict[str, str], outcome: dict[str, Any], table: str) -> None:
