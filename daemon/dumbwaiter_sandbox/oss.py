@@ -161,6 +161,7 @@ class Oss:
             if len(key.encode()) > KEY_LIMIT or key[0] in "/\\":
                 raise RefusedError(400, "InvalidObjectName", "The specified object is not valid.")
             body = await asyncio.to_thread(_measured, path)
+            self._spare(asked.bucket, key, fields)
             stored = self._create(asked.bucket, key, body, form.mime, f"{body.md5}")
         status = {"200": 200, "201": 201}.get(fields.get("success_action_status", ""), 204)
         reply = Response(status_code=status)
@@ -173,10 +174,18 @@ class Oss:
         callback = self._callback(asked)
         with self._scratch() as path:
             body = await self._receive(request, path)
+            self._spare(asked.bucket, asked.key, asked.headers)
             stored = self._create(asked.bucket, asked.key, body, request.headers.get("content-type", ""), body.md5)
         return await self._called_back(
             request, stored, callback, Response(headers={"content-md5": _md5_text(body.md5)})
         )
+
+    def _spare(self, bucket: str, key: str, asked: Mapping[str, str]) -> None:
+        """Refuses to replace an object where that was asked for."""
+        if asked.get("x-oss-forbid-overwrite") == "true" and self._world.objects.find(bucket, key) is not None:
+            raise RefusedError(
+                409, "FileAlreadyExists", "The object you specified already exists and can not be overwritten."
+            )
 
     def _create(self, bucket: str, key: str, body: Body, kind: str, etag: str) -> StoredObject:
         """Make the object visible."""
@@ -268,6 +277,7 @@ class Oss:
             body = await asyncio.to_thread(_measured, path)
             tags = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in chosen)).hexdigest().upper()
             self._upload(asked)
+            self._spare(asked.bucket, asked.key, asked.headers)
             stored = self._create(asked.bucket, asked.key, body, upload.content_type, f"{tags}-{len(chosen)}")
         self._uploads.end(upload)
         return await self._called_back(request, stored, callback, _joined(stored, asked))

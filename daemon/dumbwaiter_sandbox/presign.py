@@ -61,7 +61,7 @@ class Presign:
         wish = await self._wish(request)
         if isinstance(wish, Response):
             return wish
-        query = f"expires={wish.expires}&size={wish.size}&signature={_signature(*wish)}"
+        query = f"expires={wish.expires}&size={wish.size}&signature={_signature(*wish[:4])}"
         return self._granted(
             wish,
             ACCOUNT["bucket"],
@@ -88,6 +88,7 @@ class Presign:
                 "Signature": oss_policy.signature(oss_account.SECRET, policy),
                 "key": wish.key,
                 "success_action_status": "200",
+                "x-oss-forbid-overwrite": "false" if wish.overwrite else "true",
             },
         )
 
@@ -104,7 +105,7 @@ class Presign:
             return _error(400, "the size is out of range")
         options: PresignOptions = self._world.options["presign"]
         key = str(wish.get("key") or f"{secrets.token_hex(8)}/{name}")
-        return _Wish(key, size, kind, int(self._world.clock.now() + options.life))
+        return _Wish(key, size, kind, int(self._world.clock.now() + options.life), wish.get("overwrite") is not False)
 
     def _granted(self, wish: "_Wish", bucket: str, **upload: object) -> Response:
         return JSONResponse(
@@ -164,6 +165,7 @@ class _Wish(NamedTuple):
     size: int
     kind: str
     expires: int
+    overwrite: bool  # else the form says that nothing may be replaced
 
 
 def _signature(key: str, size: int, kind: str, expires: int) -> str:

@@ -168,6 +168,49 @@ def test_what_somebody_else_put_there_is_met_as_the_watch_says(program: Program,
     assert stored.read_bytes() == (b"mine" if mode == "replace" else b"theirs")
 
 
+@pytest.mark.parametrize("provider", ["oss", "xinhua"])
+def test_a_vendor_that_replaces_nothing_is_asked_what_it_has(program: Program, shelf: Shelf, provider: str) -> None:
+    """OSS says FileAlreadyExists, Qiniu 614: equal content is the same file, any other gets another name."""
+    signed = tomllib.loads(program.config.read_text())["provider"]["recipe"]
+    with program.config.open("a") as file:
+        file.write(
+            f"""
+[provider.oss]
+broker = "recipe"
+transport = "oss"
+secrets = {{ api_key = "{signed["secrets"]["api_key"]}" }}
+[provider.oss.request]
+url = "{signed["request"]["url"].replace("/uploads", "/forms")}"
+headers = {{ Authorization = "Bearer {{secret.api_key}}" }}
+body = {{ name = "{{name}}", size = "{{size}}", type = "{{mime}}", key = "{{key}}", overwrite = false }}
+[provider.oss.reply]
+url = "upload.url"
+fields = "upload.fields"
+key = "key"
+link = "link"
+[watch.named]
+path = "{shelf.folder}"
+provider = "{provider}"
+key = "{{stem}}{{suffix}}"
+settle = "100ms"
+"""
+        )
+    picture = b"\xff\xd8\xff\xe0" + os.urandom(2000) + b"\xff\xd9"
+    paths = [shelf.write(name, picture) for name in ("same.jpg", "other.jpg")]
+    stranger = {"DUMBWAITER_STATE": str(program.folder / "stranger")}
+    done = program("put", *paths, environment=stranger)
+    assert done.returncode == 0, done.stderr
+    shelf.write("other.jpg", picture + b"!")
+    program.start()
+    shelf.wait()
+    entries = {entry["path"]: entry for entry in program.facts("ls", "named")}
+    assert {path: entries[path]["key"] for path in ("same.jpg", "other.jpg")} == {
+        "same.jpg": "same.jpg",
+        "other.jpg": "other-1.jpg",
+    }
+    assert entries["same.jpg"]["verified"] == ("md5" if provider == "oss" else "qetag")
+
+
 def test_replacing_takes_the_older_entry_with_it(program: Program, shelf: Shelf) -> None:
     shelf.rules('key = "{name}"\non_conflict = "replace"')
     program.start()
