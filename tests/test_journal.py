@@ -633,6 +633,8 @@ def plan(book: Book, call: Callable[[], Any]) -> str:
 
 def test_claiming_walks_the_index_of_what_is_due(sqlite_book: Book) -> None:
     way = plan(sqlite_book, lambda: sqlite_book.claim(WORKER, NOW, 4, ["art"]))
+    assert "SEARCH jobs USING INDEX jobs_by_hand (host=? AND due_at<?)" in way
+    assert "SEARCH jobs USING INDEX jobs_begun (host=?)" in way
     assert "SEARCH jobs USING INDEX jobs_due (host=? AND due_at<?)" in way
     assert "TEMP B-TREE" not in way
     assert "SCAN jobs" not in way
@@ -919,3 +921,33 @@ def _files(catalog: Catalog, folder: str) -> list[Any]:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+
+
+def test_what_a_person_ordered_comes_first_then_what_ends_first(book: Book) -> None:
+    waiting, late, soon, ordered = (book.pending(f"{number}", now=float(number)) for number in range(4))
+    for job, until in ((late, 900.0), (soon, 800.0)):
+        assert claimed(book, limit=4)
+        book.name(WORKER, job, NOW, key=f"k{job}", grant="{}", grant_until=until)
+        for each in (waiting, late, soon, ordered):
+            book.release(WORKER, each)
+    book.retry([ordered], NOW)
+    assert [claimed(book, limit=1) for _ in range(4)] == [[ordered], [soon], [late], [waiting]]
+
+
+def test_small_files_can_be_asked_for_alone_and_so_can_some_jobs(book: Book) -> None:
+    large = book.pending("large", size=100)
+    small = book.pending("small", size=10)
+    assert [job.id for job in book.claim(WORKER, NOW, 9, only=[large], size_max=99)] == []
+    assert [job.id for job in book.claim(WORKER, NOW, 9, size_max=99)] == [small]
+    assert [job.id for job in book.claim(WORKER, NOW, 9, only=[large, small])] == [large]
+
+
+def test_a_pause_is_kept_until_it_is_ended(book: Book) -> None:
+    book.pause("vod", None)
+    book.pause("", 50.0)
+    book.pause("vod", 90.0)
+    assert book.pauses() == {"vod": 90.0, "": 50.0}
+    book.resume("vod")
+    assert book.pauses() == {"": 50.0}
+    book.resume(None)
+    assert book.pauses() == {}

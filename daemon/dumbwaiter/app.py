@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
+from dumbwaiter.steering import Steering
 from dumbwaiter.watch import Watcher
 from dumbwaiter.where import Places
 
@@ -100,11 +102,15 @@ class App:
             folder_of=config.folder_of,
             watch_of=config.watch.get,
             duties=self.duties,
-            closed=config.closed,
+            resting=lambda now: self.steering.providers(now),
+            closed=lambda now: self.steering.watches(now) | config.closed(now),
             changed=self._changed,
             away=self._away,
             moved=self.pulse.beat,
             wake_at=lambda when: self.schedule.at("dispatch", when),
+        )
+        self.steering = Steering(
+            journal, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
         self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
@@ -128,15 +134,17 @@ class App:
         for name, provider in self.providers.items():
             for sentence in provider.broker.warnings:
                 self._log.warning("provider needs care", provider=name, reason=sentence)
-        await self.journal.release_all()
+        await self.steering.load()
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)
+        self.schedule.every("bandwidth", 3600.0, self._keep_time)
         self.schedule.every("refresh", REFRESH, self._refresh)
         self.schedule.every("tidy", TIDY, self._tidy)
         self.schedule.start(lambda reason: self._doubt_all(reason))
         self.intake.start()
         self.schedule.now("dispatch")
         self.duties.kick()
+        self.schedule.now("bandwidth")
 
     async def watch(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
@@ -197,11 +205,18 @@ class App:
         await self.engine.close()
         await self.duties.close()
 
-    async def put(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[int]:
-        """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file."""
+    async def put(
+        self, paths: Sequence[str], provider: str | None, watch: str | None, *, alone: bool = False
+    ) -> list[int]:
+        """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file.
+
+        They come before all others; `alone`, nothing else is worked on.
+        """
         candidates = await asyncio.to_thread(lambda: [self._candidate(path, provider, watch) for path in paths])
         await self.journal.enqueue(candidates, time.time())
         ids = await self.journal.ids(candidates)
+        if alone:
+            self.engine.only = ids
         await self.retry(ids)
         return ids
 
@@ -310,18 +325,51 @@ class App:
             self.schedule.now(f"rescan {name}")
         return names
 
+    async def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
+        """Lets a provider, a watch or everything rest; returns what rests."""
+        await self.steering.pause(name, seconds)
+        return self._steered()
+
+    async def resume(self, name: str | None) -> dict[str, Any]:
+        """Ends a pause, or all of them; returns what rests still."""
+        await self.steering.resume(name)
+        return self._steered()
+
+    def bandwidth(self, rate: str | None) -> dict[str, Any]:
+        """Sets the limit of all uploads, "auto" for what is configured, None to ask; returns what holds."""
+        if rate is not None:
+            self.steering.order(None if rate == "auto" else rate)
+            self._log.info("bandwidth", rate=rate)
+        return self._steered()
+
+    def _steered(self) -> dict[str, Any]:
+        self._queued()
+        return {"paused": self._paused(), "bytes_per_second": self.steering.rate}
+
+    def _paused(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "until": None if until == inf else until}
+            for name, until in self.steering.paused(time.time()).items()
+        ]
+
+    async def _keep_time(self) -> None:
+        change = self.steering.keep_time()
+        if change is not None:
+            self.schedule.at("bandwidth", change)
+
     def status(self, *, listed: bool = True) -> dict[str, Any]:
         """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
         now = time.time()
         states = self.watcher.states() if self.watcher is not None else {}
         trouble = self.engine.trouble
         try:
-            by_watch = report.waiting_by_watch(self.reader)
+            left = report.waiting(self.reader)
             files = report.files_by_watch(self.reader)
             jobs = report.snapshot(self.reader, listed=listed)
         except JournalTrouble as error:  # what the daemon itself knows is told all the same
-            by_watch, files, jobs, trouble = {}, {}, report.nothing(), str(error)
+            left, files, jobs, trouble = report.NONE_WAITING, {}, report.nothing(), str(error)
         closed = self.config.closed(now)
+        resting = self.steering.providers(now)
         return {
             "running": True,
             "pid": os.getpid(),
@@ -333,7 +381,7 @@ class App:
                     "state": states[name].state if name in states else "off",
                     "opens_at": closed.get(name),
                     "files": files.get(name, 0),
-                    "pending": by_watch.get(name, 0) + self.intake.pending(name),
+                    "pending": left.by_watch[name] + self.intake.pending(name),
                     "overflows": states[name].overflows if name in states else 0,
                     "message": states[name].sentence if name in states else "",
                 }
@@ -342,7 +390,8 @@ class App:
             "providers": [
                 {
                     "name": name,
-                    "state": provider.state(now),
+                    "state": "paused" if name in resting else provider.state(now),
+                    "pending": left.by_provider[name],
                     "grants": provider.spare,
                     "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
                     "error": provider.trouble,
@@ -350,6 +399,8 @@ class App:
                 }
                 for name, provider in self.providers.items()
             ],
+            "paused": self._paused(),
+            "bytes_per_second": self.steering.rate,
             "settling": self.intake.waiting,
             "trouble": trouble,
             **jobs,
@@ -452,6 +503,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         brokers = {name: broker(options) for name, options in config.provider.items()}
         journal = await stack.enter_async_context(open_journal(config, places))
+        await journal.release_all()
         http = Http()
         stack.push_async_callback(http.close)
 
@@ -459,7 +511,10 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
             await journal.count(grants_requested=count)
 
         providers = {
-            name: Provider(name, one, http, requested=requested, beside=journal.beside) for name, one in brokers.items()
+            name: Provider(
+                name, one, http, requested=requested, beside=journal.beside, requests=config.limits.requests.get(name)
+            )
+            for name, one in brokers.items()
         }
         app = App(config, places, journal, http, providers)
         stack.push_async_callback(app.stop)

@@ -22,6 +22,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
 from dumbwaiter.sources import Address, Duration, Size, Source, duration, size
+from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
 
@@ -94,7 +95,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     transfers: int = 4  # files
     parts: int = 4  # parts of one file, where the vendor takes them in any order
-    bandwidth: Literal["off"] = "off"  # no limit is what there is
+    bandwidth: Timetable = Timetable("off")  # bytes a second of all uploads together
+    requests: dict[str, float] = {}  # a second, by provider; the vendor's published rate where nothing is said
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -247,7 +249,7 @@ class _Reader:
             return kind.of(value)
         if kind is Source:
             return self._source(value)
-        if kind in {Expression, Template, Window} and isinstance(value, str):
+        if kind in {Expression, Template, Timetable, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")

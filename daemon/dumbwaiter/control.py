@@ -13,6 +13,9 @@ changes and not by asking it over and over.
     POST /rescan   {"watch": null}
     POST /link     {"id": ..., "refused": null}   where an entry can be read now; other than the url that was refused
     POST /sync     {"provider": null}       follows the reading of providers' own lists
+    POST /pause    {"name": "", "seconds": null}   a provider, a watch, or "" for everything
+    POST /resume   {"name": null}
+    POST /bandwidth {"rate": null}   like "2M" or "off", "auto" for what is configured, null only to ask
     POST /claim    {"path": "files/..."}   percent-encoded, a path of the catalog's trees
     GET  /metrics  Prometheus' text format
 """
@@ -72,6 +75,19 @@ class _Sync(msgspec.Struct, forbid_unknown_fields=True):
     provider: str | None = None
 
 
+class _Pause(msgspec.Struct, forbid_unknown_fields=True):
+    name: str = ""
+    seconds: float | None = None
+
+
+class _Resume(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None
+
+
+class _Rate(msgspec.Struct, forbid_unknown_fields=True):
+    rate: str | None = None
+
+
 class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
     watch: str | None = None
 
@@ -111,6 +127,16 @@ def application(app: App) -> Starlette:
     async def sync(request: Request) -> Response:
         return _lines(follow_walks(app, app.listed((await _body(request, _Sync)).provider)))
 
+    async def pause(request: Request) -> Response:
+        wish = await _body(request, _Pause)
+        return _json(await app.pause(wish.name, wish.seconds))
+
+    async def resume(request: Request) -> Response:
+        return _json(await app.resume((await _body(request, _Resume)).name))
+
+    async def bandwidth(request: Request) -> Response:
+        return _json(app.bandwidth((await _body(request, _Rate)).rate))
+
     async def claim(request: Request) -> Response:
         wish = await _body(request, _Claim)
         return _json(await app.claim(os.fsdecode(unquote_to_bytes(wish.path))))
@@ -128,6 +154,9 @@ def application(app: App) -> Starlette:
             Route("/rescan", rescan, methods=["POST"]),
             Route("/link", link, methods=["POST"]),
             Route("/sync", sync, methods=["POST"]),
+            Route("/pause", pause, methods=["POST"]),
+            Route("/resume", resume, methods=["POST"]),
+            Route("/bandwidth", bandwidth, methods=["POST"]),
             Route("/claim", claim, methods=["POST"]),
         ],
         exception_handlers={Failure: _failed, JournalTrouble: _failed},

@@ -9,10 +9,11 @@ import mimetypes
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from hashlib import blake2b
+from math import inf
 
 import msgspec
 from msgspec.structs import replace
@@ -39,7 +40,7 @@ from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
-from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
+from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.tally import Tally
@@ -47,6 +48,7 @@ from dumbwaiter.threads import Threads
 from dumbwaiter.transports import choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
 
+LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
 TURN = 60.0  # seconds until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
@@ -67,6 +69,7 @@ class Engine:
         folder_of: Callable[[str], str | None],
         watch_of: Callable[[str], Watch | None],
         duties: Duties,
+        resting: Callable[[float], Mapping[str, float]],
         closed: Callable[[float], Mapping[str, float]],
         changed: Callable[[Job], None],
         away: Callable[[str], str] = lambda _watch: "",
@@ -85,13 +88,16 @@ class Engine:
         self.folder_of = folder_of
         self.watch_of = watch_of
         self.duties = duties
+        self.resting = resting
         self.closed = closed
         self.changed = changed
         self.away = away
         self.moved = moved
         self._wake_at = wake_at
         self.clock = clock
+        self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._sizes: dict[int, int] = {}  # of their files
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
@@ -131,21 +137,38 @@ class Engine:
     async def _fill(self) -> None:
         now = self.clock()
         ends = {name: one.paused_until for name, one in self.providers.items() if one.paused_until > now}
+        for name, until in self.resting(now).items():
+            ends[name] = max(until, ends.get(name, 0.0))
         closed = self.closed(now)
         for id_ in list(self._left):
             await self.journal.release(self.worker, id_)
             self._left.discard(id_)
         free = self._places - len(self._running)
         if free > 0:
-            jobs = await self.journal.claim(self.worker, now, free, ends, closed)
-            for job in jobs:
-                self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+            jobs = await self._claim(now, free, ends, closed)
             if len(jobs) == free:
                 return  # there may be more; the end of one of these asks again
         due = await self.journal.next_due(ends, closed)
         self.trouble = None
-        if wakes := [*ends.values(), *closed.values(), *([] if due is None else [due])]:
-            self._wake_at(min(wakes))
+        wakes = [*ends.values(), *closed.values(), *([] if due is None else [due])]
+        if wakes and (first := min(wakes)) < inf:
+            self._wake_at(first)
+
+    async def _claim(self, now: float, free: int, ends: Mapping[str, float], closed: Mapping[str, float]) -> list[Job]:
+        """Starts due jobs. Large files never take the last place, so that a small one need not wait for them."""
+        found: list[Job] = []
+        large = sum(size > LARGE for size in self._sizes.values())
+        room = free if self._places == 1 else min(free, self._places - 1 - large)
+        for limit, size_max in ((room, None), (free, LARGE)):
+            if limit > len(found):
+                some = await self.journal.claim(
+                    self.worker, now, limit - len(found), ends, closed, size_max=size_max, only=self.only
+                )
+                for job in some:
+                    self._sizes[job.id] = job.size
+                    self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+                found += some
+        return found
 
     async def close(self) -> None:
         """Ends all attempts; what was acknowledged is kept, and no lease is left."""
@@ -177,7 +200,7 @@ class Engine:
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, error)
         finally:
-            del self._running[job.id]
+            del self._running[job.id], self._sizes[job.id]
             self.moved()
             if not self._closing:
                 self.kick()
@@ -246,7 +269,7 @@ class _Attempt:
                 async with provider.alone(provider.broker.together(self._ask)):
                     await self._follow_up(provider)
             except Paused:
-                self._log.info("paused until the window opens")
+                self._log.info("put aside until its provider and watch work again")
                 await self._journal.release(self._engine.worker, self._job.id)
                 return
             except Verdict as verdict:
@@ -399,7 +422,10 @@ class _Attempt:
             ),
         )
         try:
-            return upload, *await self._engine.threads.run(lambda: upload.run(transport.send), upload.abort)
+            started, begun = time.monotonic(), self._sent if checkpoint else 0
+            outcome = await self._engine.threads.run(lambda: upload.run(transport.send), upload.abort)
+            provider.moved(job.size - begun, time.monotonic() - started)
+            return upload, *outcome
         except Reauth:
             provider.refuse(grant, replace(ask, held=self._job.key))
             raise
@@ -411,9 +437,10 @@ class _Attempt:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
         job = self._job
         self._fresh = False
-        if job.grant is not None and (grant := await provider.restore(job.grant, 0.0)) is not None:
+        needed = provider.takes(job.size - self._sent)
+        if job.grant is not None and (grant := await provider.restore(job.grant, needed)) is not None:
             return grant
-        grant = await provider.grant(replace(ask, held=job.key))
+        grant = await provider.grant(replace(ask, held=job.key), needed)
         self._fresh = True
         transport = choose(grant.ticket, job.size)
         stored = freeze(grant, transport) if transport.session else None
@@ -421,7 +448,9 @@ class _Attempt:
             # Another object: what an earlier one received counts for nothing.
             self._sent, job = 0, replace(job, checkpoint=None)
         self._job = replace(job, key=grant.key, grant=stored)
-        await self._journal.name(self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored)
+        await self._journal.name(
+            self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
+        )
         return grant
 
     def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
@@ -438,9 +467,11 @@ class _Attempt:
             again=again,
         )
         commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._engine.moved))
-        if not self._job.by_hand and self._job.watch in self._engine.closed(self._clock()):
+        now = self._clock()
+        outside = not self._job.by_hand and self._job.watch in self._engine.closed(now)
+        if outside or self._job.provider in self._engine.resting(now):
             commit.result()
-            raise Paused("outside the window")
+            raise Paused("it rests")
         return commit
 
     async def _follow_up(self, provider: Provider) -> None:

@@ -19,7 +19,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.http import Http
-from dumbwaiter.model import Ask, Grant, Receipt
+from dumbwaiter.model import MIB, Ask, Grant, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.pace import Bucket
 from dumbwaiter.policy import PAUSE
@@ -61,6 +61,7 @@ class Provider:
         *,
         clock: Callable[[], float] = time.time,
         requested: Callable[[int], Awaitable[None]],
+        requests: float | None = None,
         beside: Callable[[str, str, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
     ) -> None:
         self.name = name
@@ -76,8 +77,9 @@ class Provider:
         self._beside = beside
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._kept: dict[str, _Kept] = {}
-        self._pace = Bucket(broker.requests)
+        self._pace = Bucket(requests or broker.requests)
         self._uploads = Bucket(broker.uploads) if broker.uploads else None
+        self._rate: float | None = None  # bytes a second, of late
         self._spare: list[Grant] = []  # good for any file
         self._asking: list[tuple[Ask, asyncio.Future[Grant]]] = []
         self._flight: asyncio.Task[None] | None = None
@@ -162,9 +164,12 @@ class Provider:
 
     # Grants
 
-    async def grant(self, ask: Ask) -> Grant:
-        """Asks for permission for one file. Raises a verdict; `Reject` when the grant's limits exclude the file."""
-        whole = self._take_spare() or await self._ask(ask)
+    async def grant(self, ask: Ask, seconds: float = 0.0) -> Grant:
+        """Asks for permission for one file whose upload takes `seconds`.
+
+        Raises a verdict; `Reject` when the grant's limits exclude the file.
+        """
+        whole = self._take_spare(seconds) or await self._ask(ask)
         grant = self.broker.fit(whole, ask) if whole.many else whole
         self.expires_at = grant.expires_at
         try:
@@ -184,17 +189,31 @@ class Provider:
             and grant != (self.broker.fit(one, ask) if one.many else one)
         ]
 
+    def takes(self, size: int) -> float:
+        """Returns how many seconds `size` bytes take, going by the latest uploads; 0 before the first."""
+        return size / self._rate if self._rate else 0.0
+
+    def moved(self, size: int, seconds: float) -> None:
+        """Learns from an upload how fast bytes go; small ones say little about large ones."""
+        if size >= MIB and seconds > 0:
+            rate = size / seconds
+            self._rate = rate if self._rate is None else self._rate + (rate - self._rate) / 4
+
     @property
     def spare(self) -> int:
         """How many grants are at hand."""
         return len(self._spare)
 
-    def _take_spare(self) -> Grant | None:
-        end = self._clock() + MARGIN
-        self._spare = [one for one in self._spare if one.expires_at is None or one.expires_at > end]
-        if not self._spare:
-            return None
-        return self._spare[0] if self._spare[0].many else self._spare.pop(0)
+    def _take_spare(self, seconds: float = 0.0) -> Grant | None:
+        """Returns a grant at hand that lives long enough; one that ends too soon for this file may do for another."""
+        now = self._clock()
+        self._spare = [one for one in self._spare if one.expires_at is None or one.expires_at > now + MARGIN]
+        for one in self._spare:
+            if one.expires_at is None or one.expires_at > now + MARGIN + seconds:
+                if not one.many:
+                    self._spare.remove(one)
+                return one
+        return None
 
     async def _ask(self, ask: Ask) -> Grant:
         """Asks for one file; those who ask meanwhile share the next call, as far as the vendor takes several."""

@@ -35,7 +35,20 @@ from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, 
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, jobs, mounted, surveyed
+from dumbwaiter.store.tables import (
+    CHANNEL,
+    IS_BEGUN,
+    IS_BY_HAND,
+    IS_CURRENT,
+    IS_OPEN,
+    IS_SHOWN,
+    counters,
+    entries,
+    jobs,
+    mounted,
+    pauses,
+    surveyed,
+)
 
 LEASE = 60.0  # seconds; renewed by every transition
 
@@ -235,27 +248,42 @@ class Journal:
     # Work
 
     async def claim(
-        self, worker: str, now: float, limit: int, paused: Collection[str] = (), closed: Collection[str] = ()
+        self,
+        worker: str,
+        now: float,
+        limit: int,
+        paused: Collection[str] = (),
+        closed: Collection[str] = (),
+        *,
+        size_max: int | None = None,
+        only: Collection[int] | None = None,
     ) -> list[Job]:
-        """Leases up to `limit` due jobs to `worker`, longest due first, none of a paused provider.
+        """Leases up to `limit` due jobs to `worker`, none of a paused provider, with `only` none but these.
 
-        In a watch whose window is `closed` nothing is begun but what a person ordered.
+        First what a person ordered, then uploads whose permission ends, the earliest first, then the longest due. In a
+        watch whose window is `closed` nothing is begun but what a person ordered.
         """
+        due: list[Any] = [
+            jobs.c.host == self._host,
+            or_(jobs.c.lease.is_(None), jobs.c.lease_until < now),
+            *_not_held_up(paused, closed),
+        ]
+        if size_max is not None:
+            due.append(jobs.c.size <= size_max)
+        if only is not None:
+            due.append(jobs.c.id.in_(only))
 
         def work(connection: Connection) -> list[Job]:
-            rows = connection.execute(
-                select(jobs)
-                .where(
-                    IS_OPEN,
-                    jobs.c.host == self._host,
-                    jobs.c.due_at <= now,
-                    or_(jobs.c.lease.is_(None), jobs.c.lease_until < now),
-                    *_not_held_up(paused, closed),
-                )
-                .order_by(jobs.c.due_at, jobs.c.id)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            ).all()
+            rows: list[Row[Any]] = []
+            for which, due_at, order in _TURNS:
+                if len(rows) < limit:
+                    rows += connection.execute(
+                        select(jobs)
+                        .where(which, due_at <= now, *due, jobs.c.id.not_in([row.id for row in rows]))
+                        .order_by(order, jobs.c.id)
+                        .limit(limit - len(rows))
+                        .with_for_update(skip_locked=True)
+                    ).all()
             if rows:
                 connection.execute(
                     update(jobs)
@@ -303,7 +331,16 @@ class Journal:
 
         return await self._writer.call(work)
 
-    async def name(self, worker: str, id_: int, now: float, *, key: str | None, grant: str | None) -> None:
+    async def name(
+        self,
+        worker: str,
+        id_: int,
+        now: float,
+        *,
+        key: str | None,
+        grant: str | None,
+        grant_until: float | None = None,
+    ) -> None:
         """Settles the key, with the session ticket if the upload needs one to be resumed.
 
         Under another key than before, the upload begins anew: the checkpoint was the other object's.
@@ -317,6 +354,7 @@ class Journal:
             durable=True,
             key=key,
             grant=grant,
+            grant_until=grant_until,
             checkpoint=case((same, jobs.c.checkpoint)),
             sent=case((same, jobs.c.sent), else_=0),
             lease_until=now + LEASE,
@@ -663,6 +701,39 @@ class Journal:
         """Adds to the installation's counters."""
         await self._writer.call(lambda connection: self._count(connection, **amounts))
 
+    # What a person has paused
+
+    async def pause(self, name: str, until: float | None) -> None:
+        """Notes that a provider, a watch, or all ("") rest until then, or until `resume`."""
+
+        def work(connection: Connection) -> None:
+            values = {"host": self._host, "name": name, "until": until}
+            connection.execute(
+                insert(connection, pauses)
+                .values(values)
+                .on_conflict_do_update(index_elements=[pauses.c.host, pauses.c.name], set_={"until": until})
+            )
+
+        await self._writer.call(work, durable=True)
+
+    async def resume(self, name: str | None) -> None:
+        """Ends a pause; all of them with None."""
+
+        def work(connection: Connection) -> None:
+            chosen = true() if name is None else pauses.c.name == name
+            connection.execute(delete(pauses).where(pauses.c.host == self._host, chosen))
+
+        await self._writer.call(work, durable=True)
+
+    async def pauses(self) -> dict[str, float | None]:
+        """Returns until when what rests."""
+
+        def work(connection: Connection) -> dict[str, float | None]:
+            rows = connection.execute(select(pauses.c.name, pauses.c.until).where(pauses.c.host == self._host))
+            return {row.name: row.until for row in rows}
+
+        return await self._writer.call(work)
+
     async def tidy(self) -> None:
         """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it."""
 
@@ -742,6 +813,14 @@ def _counting(dialect: str) -> Any:
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
+
+
+# In this order jobs get their turn; each line has an index.
+_TURNS = (
+    (IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
+    (IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
+    (IS_OPEN, jobs.c.due_at, jobs.c.due_at),
+)
 
 
 def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:

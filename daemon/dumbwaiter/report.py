@@ -1,7 +1,8 @@
 """What the journal says of the work: counts, totals, and jobs as people and programs are told of them."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select
 
@@ -23,9 +24,27 @@ def totals(engine: Engine) -> dict[str, int]:
     return zero | _pairs(engine, by_state) | _pairs(engine, amounts)
 
 
-def waiting_by_watch(engine: Engine) -> dict[str, int]:
-    """Returns how many jobs of each watch have work left."""
-    return _pairs(engine, select(jobs.c.watch, func.count()).where(IS_OPEN).group_by(jobs.c.watch))
+class Waiting(NamedTuple):
+    """Jobs that have work left, counted."""
+
+    by_watch: Counter[str]
+    by_provider: Counter[str]
+
+
+def waiting(engine: Engine) -> Waiting:
+    """Returns how many jobs have work left."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(jobs.c.watch, jobs.c.provider, func.count()).where(IS_OPEN).group_by(jobs.c.watch, jobs.c.provider)
+        ).all()
+    left = Waiting(Counter(), Counter())
+    for watch, provider, count in rows:
+        left.by_watch[watch] += count
+        left.by_provider[provider] += count
+    return left
+
+
+NONE_WAITING = Waiting(Counter(), Counter())
 
 
 def files_by_watch(engine: Engine) -> dict[str, int]:

@@ -136,8 +136,8 @@ async def _put_alone(session: Session, paths: Sequence[str], provider: str | Non
     try:
         await asyncio.to_thread(held.wait)  # for another `put`
         async with open_app(session.config, session.places) as app:
+            ids = await app.put(paths, provider, watch, alone=True)
             await app.start()
-            ids = await app.put(paths, provider, watch)
             final = await _watch_on(session, follow_jobs(app, ids))
             await app.duties.drain()
             return final
@@ -207,23 +207,19 @@ def wait(session: Session, timeout: str | None) -> None:
         for state in states:
             totals = state["totals"]
             left = totals["pending"] + totals["stored"] + state["settling"]
-            if not left:
+            if not left and not state["trouble"]:
                 if totals["rejected"]:
                     raise Failure(f"{totals['rejected']} files need a person: dumbwaiter failed", Exit.ATTENTION)
                 return
-            stuck = [one for one in state["providers"] if one["state"] == "blocked"]
-            if stuck and not state["settling"] and all(_is_stuck(watch, stuck) for watch in state["watches"]):
+            stuck = [one for one in state["providers"] if one["state"] == "blocked" and one["pending"]]
+            if left and stuck and not state["settling"] and sum(one["pending"] for one in stuck) == left:
                 raise Failure(f"provider {stuck[0]['name']}: {stuck[0]['error']}", Exit.ACCOUNT)
     raise Failure("not everything is done yet", Exit.TEMPORARY)
 
 
-def _is_stuck(watch: dict[str, Any], stuck: list[dict[str, Any]]) -> bool:
-    return not watch["pending"] or any(one["name"] == watch["provider"] for one in stuck)
-
-
 def _states(session: Session, end: float | None) -> Generator[dict[str, Any], None, None]:
     """Yields the daemon's states until `end`."""
-    with contextlib.closing(session.follow("GET", "/status?jobs=0&follow=1")) as states:
+    with contextlib.closing(session.follow("GET", "/status?jobs=0&follow=1", end=end)) as states:
         for state in states:
             yield state
             if end is not None and time.monotonic() > end:

@@ -106,13 +106,15 @@ class Session:
         """Asks the daemon. Raises `Failure`: with `NO_DAEMON` when none runs, or as the daemon says."""
         return next(self.follow(method, path, body))
 
-    def follow(self, method: str, path: str, body: Any = None) -> Generator[Any, None, None]:
-        """Yields the daemon's answer line by line, as long as it goes on."""
+    def follow(
+        self, method: str, path: str, body: Any = None, *, end: float | None = None
+    ) -> Generator[Any, None, None]:
+        """Yields the daemon's answer line by line, as long as it goes on, or until `end` (of the monotonic clock)."""
         connection = Connection(self.places.socket)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
-            for line in _lines(response):
+            for line in _lines(response, connection, end):
                 value = json.loads(line)
                 if response.status != 200:
                     raise Failure(value["error"], Exit(value["code"]))
@@ -120,6 +122,8 @@ class Session:
         except (FileNotFoundError, ConnectionRefusedError):
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if end is not None and time.monotonic() >= end:
+                return
             raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
         finally:
             connection.close()
@@ -157,7 +161,9 @@ class Session:
         return True
 
 
-def _lines(response: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(response: Iterable[bytes], connection: Connection, end: float | None) -> Iterator[bytes]:
     for line in response:
         if line.strip():
             yield line
+        if end is not None and connection.sock is not None:
+            connection.sock.settimeout(max(0.01, end - time.monotonic()))

@@ -54,11 +54,11 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
     config = session.config
     closed = config.closed(time.time())
     try:
-        by_watch = report.waiting_by_watch(session.reader)
+        left = report.waiting(session.reader)
         files = report.files_by_watch(session.reader)
         jobs = report.snapshot(session.reader)
     except Failure:  # no journal: nothing was uploaded yet
-        by_watch, files, jobs = {}, {}, report.nothing()
+        left, files, jobs = report.NONE_WAITING, {}, report.nothing()
     return {
         "running": False,
         "watches": [
@@ -69,12 +69,20 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
                 "state": "off",
                 "opens_at": closed.get(name),
                 "files": files.get(name, 0),
-                "pending": by_watch.get(name, 0),
+                "pending": left.by_watch[name],
             }
             for name, watch in config.watch.items()
         ],
         "providers": [
-            {"name": name, "state": "off", "grants": 0, "expires_in": None, "error": None} for name in config.provider
+            {
+                "name": name,
+                "state": "off",
+                "pending": left.by_provider[name],
+                "grants": 0,
+                "expires_in": None,
+                "error": None,
+            }
+            for name in config.provider
         ],
         **jobs,
     }

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0006"  # the newest revision in migrations/versions
+SCHEMA = "0007"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -94,6 +94,7 @@ jobs = Table(
     Column("updated_at", Float, nullable=False),
     Column("proposed", Text),  # the key that the watch's rules settled on, before the first byte; null where none may
     Column("by_hand", Boolean, nullable=False, default=False, server_default=false()),  # a person ordered it: now
+    Column("grant_until", Float),  # when the session ticket ends, where that is known
     UniqueConstraint(
         "host", "parent", "name", "provider", "inode", "size", "mtime_ns", "ctime_ns", name="jobs_version"
     ),
@@ -107,6 +108,10 @@ IS_CURRENT: ColumnElement[bool] = literal_column("current")
 
 Index("jobs_due", jobs.c.host, jobs.c.due_at, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("jobs_proposed", jobs.c.provider, jobs.c.proposed, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+IS_BY_HAND: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND by_hand")
+IS_BEGUN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND \"grant\" IS NOT NULL")
+Index("jobs_by_hand", jobs.c.host, jobs.c.due_at, sqlite_where=IS_BY_HAND, postgresql_where=IS_BY_HAND)
+Index("jobs_begun", jobs.c.host, jobs.c.grant_until, sqlite_where=IS_BEGUN, postgresql_where=IS_BEGUN)
 Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
 
 entries = Table(
@@ -184,6 +189,15 @@ counters = Table(
     Column("host", String(32), primary_key=True),
     Column("name", String(32), primary_key=True),  # bytes_sent, bytes_resent, grants_requested
     Column("value", BigInteger, nullable=False),
+)
+
+# What a person has stopped for a while: a provider, a watch, or "" for everything.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("host", String(32), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("until", Float),  # null: until a person says otherwise
 )
 
 surveyed = Table(

@@ -1,0 +1,75 @@
+"""Commands that steer the running daemon: pause, resume, bandwidth."""
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.errors import Exit, Failure
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--for", "time", metavar="TIME", help='Go on by itself after this, like "2h".')
+@json_option
+@click.pass_obj
+def pause(session: Session, name: str | None, time: str | None) -> None:
+    """Lets a provider or a watch rest, without NAME all of them, until `resume`.
+
+    \b
+    dumbwaiter pause --for 2h          for a video call
+    dumbwaiter pause masters           one watch, until further notice
+
+    What is being sent stops at its next part and goes on from there later. Files are noticed all the while.
+    A restart of the daemon changes nothing.
+    """
+    from dumbwaiter.sources import duration
+
+    try:
+        seconds = duration(time) if time else None
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+    _show(session, session.ask("POST", "/pause", {"name": name or "", "seconds": seconds}))
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def resume(session: Session, name: str | None) -> None:
+    """Ends a pause of a provider or a watch; without NAME every pause."""
+    _show(session, session.ask("POST", "/resume", {"name": name}))
+
+
+def _show(session: Session, facts: dict[str, Any]) -> None:
+    if session.json:
+        session.facts(facts)
+        return
+    for pause in facts["paused"]:
+        until = "until you resume it" if pause["until"] is None else f"until {_moment(pause['until'])}"
+        session.say(f"{pause['name'] or 'everything'} rests {until}")
+    if not facts["paused"]:
+        session.say("nothing rests")
+
+
+@click.command()
+@click.argument("rate", required=False)
+@json_option
+@click.pass_obj
+def bandwidth(session: Session, rate: str | None) -> None:
+    """Shows the limit of all uploads together, or sets it: RATE is like "2M" or "512k", "off", or "auto".
+
+    It holds at once, also for what is being sent, until the daemon ends; "auto" goes back to the configuration.
+    """
+    facts = session.ask("POST", "/bandwidth", {"rate": rate})
+    if session.json:
+        session.facts(facts)
+        return
+    from dumbwaiter.cli.show import size
+
+    print("no limit" if facts["bytes_per_second"] is None else f"{size(facts['bytes_per_second'])}/s")
+
+
+def _moment(when: float) -> str:
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M")

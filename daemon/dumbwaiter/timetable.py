@@ -1,0 +1,72 @@
+"""How many bytes a second may leave, by the clock on the wall. Pure.
+
+A day has 23 or 25 hours twice a year: changes are reckoned in the zone, day by day, never by adding 24 hours.
+"""
+
+import re
+from datetime import datetime, time, timedelta, tzinfo
+
+from dumbwaiter.sources import size
+
+
+def rate(text: str) -> float | None:
+    """Returns the bytes a second of "10M" or "512k", None for "off". Raises `ValueError`."""
+    if text == "off":
+        return None
+    value = size(text)
+    if not value:
+        raise ValueError('a rate of 0 would never end: write "off" for no limit, or pause instead')
+    return float(value)
+
+
+class Timetable:
+    """One rate for all day, or one from each of several times of day on."""
+
+    __slots__ = ("_rows", "text")
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` unless `text` is like "10M", "off" or "08:00,512k 19:00,off"."""
+        self.text = text
+        if "," not in text:
+            self._rows = [(time(0, 0), rate(text.strip()))]
+            return
+        rows: dict[time, float | None] = {}
+        for row in text.split():
+            match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d),(.+)", row)
+            if not match:
+                raise ValueError(f'"{row}" is no row of a timetable: write "08:00,512k 19:00,off"')
+            start = time(int(match[1]), int(match[2]))
+            if start in rows:
+                raise ValueError(f'"{text}" says twice what holds from {start:%H:%M} on')
+            rows[start] = rate(match[3])
+        self._rows = sorted(rows.items())
+
+    def at(self, now: float, zone: tzinfo) -> float | None:
+        """Returns the rate that holds at `now`; None is no limit."""
+        clock = datetime.fromtimestamp(now, zone).time()
+        held = self._rows[-1][1]  # since yesterday
+        for start, value in self._rows:
+            if start <= clock:
+                held = value
+        return held
+
+    def changes_at(self, now: float, zone: tzinfo) -> float | None:
+        """Returns when the next row begins, None when there is but one."""
+        if len(self._rows) == 1:
+            return None
+        today = datetime.fromtimestamp(now, zone).date()
+        edges = (
+            datetime.combine(today + timedelta(days), start, zone).timestamp()
+            for days in (0, 1)
+            for start, _ in self._rows
+        )
+        return min(edge for edge in edges if edge > now)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Timetable) and self._rows == other._rows
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._rows))
+
+    def __repr__(self) -> str:
+        return f"Timetable({self.text!r})"
