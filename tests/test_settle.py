@@ -270,3 +270,16 @@ def test_whatever_happens_only_quiet_files_are_ready_and_all_of_them(story: list
     serve(now + 4 * LONGEST)
     assert not {path for path in waiting if disk.exists[path]}
     assert len(settle) == settle.pending("w") == 0
+
+
+def test_a_large_file_is_waited_for_longer_where_no_writer_can_be_seen() -> None:
+    """A settle time that copies of small files keep to is short for the pauses of large ones."""
+    for size, waits in ((1 << 25, 1), (1 << 26, 2), (20 << 30, 10)):
+        for writing in (None, False):
+            settle = Settle({"w": 2.0})
+            settle.sight(Sighting("w", "a"), 0.0)
+            stamp = Stamp(1, size, 1, 1)
+            assert settle.observe("w", "a", stamp, 0.0, writing) is None
+            quiet = 2.0 * (waits if writing is None else 1)
+            assert settle.observe("w", "a", stamp, quiet - 0.1, writing) is None
+            assert settle.observe("w", "a", stamp, quiet, writing) is not None

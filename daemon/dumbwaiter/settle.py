@@ -2,7 +2,8 @@
 
 Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
 makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
-to be quiet for twice the longest pause it made so far, so that a slow copy is not taken half-way. A plain sighting
+to be quiet for twice the longest pause it made so far, and longer the larger it is where no writer can be seen, so that
+a slow copy is not taken half-way. A plain sighting
 never prolongs a wait: it may come from a scan, and scans repeat; the stamps show whether anything changed.
 """
 
@@ -17,6 +18,7 @@ from dumbwaiter.model import Sighting, Stamp
 SETTLE = 2.0  # seconds, for a watch that says nothing
 RECHECK = 0.2  # seconds between the two stamps after a close
 MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
+BIG = 26  # binary digits of a size, 64 MiB: whoever writes more may pause longer
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
 
 Name = tuple[str, str]  # watch, path
@@ -116,7 +118,7 @@ class Settle:
             return None
         if stamp != wait.stamp:
             self._change(wait, stamp, now)
-        quiet_at = wait.since + self._quiet(watch, wait)
+        quiet_at = wait.since + self._quiet(watch, wait, 0 if writing is False else stamp.size)
         if writing:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
@@ -144,10 +146,13 @@ class Settle:
         """Returns the shortest time between two looks."""
         return max(MOMENT, min(self._settle(watch), RECHECK))
 
-    def _quiet(self, watch: str, wait: _Wait) -> float:
-        """Returns how long the path has to show the same stamp."""
-        least = self._step(watch) if wait.closed else max(MOMENT, self._settle(watch))
-        return max(least, min(LONGEST, 2 * wait.pause))
+    def _quiet(self, watch: str, wait: _Wait, size: int) -> float:
+        """Returns how long the path has to show the same stamp; `size` counts only where writers are not seen."""
+        settle = max(MOMENT, self._settle(watch))
+        if wait.closed:
+            return max(self._step(watch), min(LONGEST, 2 * wait.pause))
+        by_size = settle * (1 + max(0, size.bit_length() - BIG))
+        return max(settle, min(LONGEST, max(by_size, 2 * wait.pause)))
 
     def _drop(self, name: Name) -> None:
         del self._waits[name]  # its lines in the queue find nothing, and fall out
