@@ -46,6 +46,7 @@ OPERATIONS = {
     "add.upload.list": "upload",
     "put.upload.data": "callback",
     "get.storage.list": "list",
+    "get.storage.item": "item",
     "del.storage.list": "delete",
 }
 CALLS = (*OPERATIONS.values(), "file")
@@ -136,6 +137,7 @@ class CareyShop:
             "url": lambda given: self._address(self._module(given)),
             "token": self._token,
             "list": self._list,
+            "item": lambda given: self._store.item(_number(given, "storage_id", 0)),
             "delete": self._delete,
         }
         if name == "upload":

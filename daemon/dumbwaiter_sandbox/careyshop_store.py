@@ -130,6 +130,11 @@ class Store:
         row = self._database.execute(sql, (parent, name)).fetchone()
         return int(row[0]) if row else None
 
+    def item(self, id_: int) -> dict[str, object] | None:
+        """The row with this number."""
+        row = self._database.execute("SELECT * FROM careyshop_storage WHERE storage_id = ?", (id_,)).fetchone()
+        return dict(zip(COLUMNS, row, strict=True)) if row else None
+
     def first(self, parent: int) -> list[int]:
         """The number of the oldest row of a directory, if it has any."""
         sql = f"{_IDS} WHERE parent_id = ? ORDER BY storage_id LIMIT 1"

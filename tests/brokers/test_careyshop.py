@@ -11,7 +11,7 @@ import pytest
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.model import Ask, Grant, Limits, Listed, Page
+from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Stamp
 from dumbwaiter.sources import Source
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
 from dumbwaiter.wire.message import Reply, Request
@@ -357,3 +357,26 @@ def test_a_session_that_ended_while_the_list_is_read_is_made_anew() -> None:
     pages, desk = _listed("token已过期", {"items": [_row(1)], "total_result": 1})
     assert len(pages[0].items) == 1
     assert [what for what, _ in desk.asked].count("login.admin.user") == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "link"),
+    [
+        (_row(7, url="new.example.com/7.jpg"), Link("https://new.example.com/7.jpg")),
+        (_row(7, url="oss.example.com/7.jpg?Expires=1800000600&Signature=x"), 1_800_000_600.0),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_shop_is_asked_where_a_file_is_now(row: Any, link: Any) -> None:
+    entry = Entry(1, "shop", "k", "w", "a.jpg", Stamp(0, 7, 0, 0), 0.0, facts={"storage_id": "7"})
+    broker, desk = _broker(), Desk(get_storage_item=[row])
+    found = asyncio.run(broker.link(entry, desk))
+    if isinstance(link, float):
+        assert found is not None
+        assert found.expires_at == link - desk.skew("")
+    else:
+        assert found == link
+    (asked,) = [given for what, given in desk.asked if what == "get.storage.item"]
+    assert asked["storage_id"] == "7"
+    assert asyncio.run(broker.link(msgspec.structs.replace(entry, facts={}), desk)) is None

@@ -49,6 +49,8 @@ def test_the_list_shows_one_directory_by_pages(running: Any, call: Call) -> None
     assert (deep["type"], deep["size"], deep["hash"]) == (0, 4, hashlib.sha1(b"deep").hexdigest())
     assert running.http.get(f"http://{deep['url']}").text == "deep"
     assert [one["name"] for one in call("get.storage.list", name="deep")["data"]["items"]] == ["deep.jpg"]
+    assert call("get.storage.item", storage_id=deep["storage_id"])["data"]["url"] == deep["url"]
+    assert call("get.storage.item", storage_id=4711)["data"] is None
 
 
 def test_deleting_a_directory_removes_what_lies_in_it_and_the_bytes(running: Any, call: Call) -> None:

@@ -21,12 +21,12 @@ from msgspec.structs import replace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Listed, Page, Receipt, Secret
+from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Listed, Page, Receipt, Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
-from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.address import allowed, ends
 from dumbwaiter.wire.message import Request, query
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
@@ -251,6 +251,18 @@ class CareyShop(Broker):
                 if (value := getattr(item, name)) not in {None, ""}
             },
         )
+
+    async def link(self, entry: Entry, desk: Desk) -> Link | None:
+        """Asks the shop where it serves the file now: its domain may be another since."""
+        if "storage_id" not in entry.facts:
+            return None
+        wanted = {"storage_id": entry.facts["storage_id"]}
+        item = await self._call(desk, "storage", "get.storage.item", wanted, careyshop.Item | None)
+        url = self._link(item.url) if item is not None else ""
+        if not url:
+            return None
+        end = ends(url)
+        return Link(url, None if end is None else end - desk.skew(self._api))
 
     def _link(self, url: str) -> str:
         """Returns the whole address; the shop leaves the scheme out."""
