@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", metavar="DIR", help="folder of the control socket")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.add_argument("--background", action="store_true", help="return as soon as the mount answers")
+    parser.add_argument("--check", action="store_true", help="only say whether it could be mounted")
     parser.add_argument("--unmount", metavar="DIR", nargs="?", const="", help="take the mount off DIR and end")
     return parser
 
@@ -97,6 +98,8 @@ def _mount(wishes: argparse.Namespace) -> int:
     )
     _check_fuse(settings)
     point.prepare(folder)
+    if wishes.check:
+        return Exit.DONE
     ready = _into_background() if wishes.background else None
     if isinstance(ready, _Parent):
         return ready.code

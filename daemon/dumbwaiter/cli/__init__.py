@@ -36,6 +36,7 @@ COMMANDS = {
     "failed": "show",
     "mount": "programs",
     "umount": "programs",
+    "doctor": "doctor",
     "service": "service",
     "sandbox": "programs",
     "demo": "demo",

@@ -110,7 +110,7 @@ def target(system: bool, account: str | None) -> Target:
     if not system:
         if account is not None:
             raise Failure("--for goes with --system; without it the service is your own", Exit.USAGE)
-        return Target(False, pwd.getpwuid(os.getuid()).pw_name)
+        return own_target()
     account = account or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     try:
         pwd.getpwnam(account)
@@ -121,6 +121,11 @@ def target(system: bool, account: str | None) -> Target:
     if not account.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise Failure(f'systemd cannot name a service after "{account}"', Exit.USAGE)
     return Target(True, account)
+
+
+def own_target() -> Target:
+    """Returns the target for the account that asks."""
+    return Target(False, pwd.getpwuid(os.getuid()).pw_name)
 
 
 _system = click.option("--system", is_flag=True, help="A service of the system instead of your own; needs root.")
@@ -162,7 +167,7 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
     _check(to, config)
     did = list(_install(session, to, config, files))
     if session.json:
-        session.facts({"did": did, "units": _states(to)})
+        session.facts({"did": did, "units": states(to)})
 
 
 def _config(session: Session, to: Target) -> "Config":
@@ -208,7 +213,7 @@ def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Itera
     if kind != "dumbwaiter":
         return
     for name in _credentials(config):
-        yield f"LoadCredential={name}:{quoted(str(_credential(to, name)))}"
+        yield f"LoadCredential={name}:{quoted(str(credential(to, name)))}"
     if to.system:
         written = [path for place, path in session.chosen.items() if place != "CONFIG"]
         # Files of such a watch are moved or removed once they are uploaded.
@@ -229,7 +234,8 @@ def _credentials(config: "Config") -> list[str]:
     return sorted({name for kind, name in places if kind == "credential"})
 
 
-def _credential(to: Target, name: str) -> Path:
+def credential(to: Target, name: str) -> Path:
+    """Returns the file whose content the service gets as a credential."""
     folder = Path("/etc/dumbwaiter") if to.system else to.home / ".config/dumbwaiter"
     return folder / "credentials" / name
 
@@ -243,7 +249,7 @@ def _check(to: Target, config: "Config") -> None:
         )
     _check_root(to)
     for name in _credentials(config):
-        path = _credential(to, name)
+        path = credential(to, name)
         if not path.is_file():
             raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
     for name, watch in config.watch.items():
@@ -419,21 +425,22 @@ def _removed(to: Target, kind: str, *, dry_run: bool) -> Iterator[str]:
 def status(session: Session, account: str | None, *, system: bool) -> None:
     """Tells how the services are. Exit code 1 when one that is installed does not run, or none is installed."""
     to = target(system, account)
-    states = _states(to)
+    found = states(to)
     if session.json:
-        session.facts({"systemd": booted(), "linger": to.lingers, "units": states})
-    for one in () if session.json else states:
+        session.facts({"systemd": booted(), "linger": to.lingers, "units": found})
+    for one in () if session.json else found:
         print(f"{one['unit']}: {one['state']}{', ' + one['says'] if one['says'] else ''}")
         for remedy in one["remedies"]:
             print(f"  ! {remedy}")
-    if not states:
+    if not found:
         flags = f" --system --for {to.account}" if to.system else ""
         raise Failure(f"no service is installed: dumbwaiter service install{flags}")
-    if any(one["state"] != "active" for one in states):
+    if any(one["state"] != "active" for one in found):
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _states(to: Target) -> list[dict[str, Any]]:
+def states(to: Target) -> list[dict[str, Any]]:
+    """Returns how the installed units are."""
     return [_state(to, kind) for kind in KINDS if (to.folder / to.file(kind)).exists()]
 
 

@@ -1,0 +1,357 @@
+"""doctor: looks at all that uploading rests on; each line says ok, warn or fail, and the remedy.
+
+A warning lets files through and a failure does not, now or soon. No provider is signed in to, and nothing is changed:
+only a mount whose process is dead is taken away, as the next one would.
+"""
+
+import asyncio
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from dumbwaiter import log
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
+
+MIB = 1 << 20
+LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
+SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
+PATIENCE = 15.0  # seconds for a provider to answer
+
+
+class Finding(NamedTuple):
+    """One line."""
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    says: str
+    remedy: str = ""
+
+
+Findings = Iterator[Finding]
+
+
+@click.command()
+@click.option("--bundle", metavar="FILE", help="Write a zip for support: findings, settings, log; without secrets.")
+@json_option
+@click.pass_obj
+def doctor(session: Session, bundle: str | None) -> None:
+    """Looks at everything that uploading needs, and says what to do where something is missing.
+
+    Exit code 1 when something fails, 2 when it is the configuration; warnings are none.
+    """
+    log.configure("debug" if session.verbose else "critical", "auto")
+    findings = list(examine(session))
+    if bundle:
+        from dumbwaiter.cli.bundle import write
+
+        write(session, findings, bundle)
+    failed = [one for one in findings if one.level == "fail"]
+    if session.json:
+        session.facts({"usable": not failed, "checks": [one._asdict() for one in findings]})
+    else:
+        for one in findings:
+            print(f"{one.level:<4}  {one.check}: {one.says}")
+            if one.remedy:
+                print(f"      → {one.remedy}")
+    if bundle:
+        session.say(f"wrote {bundle}: have a look into it before you give it away")
+    if failed:
+        raise click.exceptions.Exit(Exit.USAGE if failed[0].check == "configuration" else Exit.FAILED)
+
+
+def examine(session: Session) -> Findings:
+    """Yields every finding; without a usable configuration, what can be said without it."""
+    try:
+        config = session.config
+    except Failure as failure:
+        yield Finding("configuration", "fail", str(failure), "dumbwaiter check says it again once it is mended")
+        config = Config()
+    else:
+        yield Finding(
+            "configuration", "ok",
+            f"{session.places.config}: {len(config.provider)} providers, {len(config.watch)} watches",
+        )  # fmt: skip
+    yield from _secrets(session, config)
+    yield from _folders(session, config)
+    yield from _inotify(config)
+    yield from _fuse(session, config)
+    yield from _space(session)
+    yield from _journal(session, config)
+    yield from _daemon(session)
+    yield from _services()
+    yield from asyncio.run(_providers(config))
+
+
+def _secrets(session: Session, config: Config) -> Findings:
+    from dumbwaiter.cli.service import Target, credential, own_target
+    from dumbwaiter.options import secrets
+
+    own: Target = own_target()
+    for name, options in config.provider.items():
+        for source in secrets(options):
+            kind, where = source.place
+            if kind == "credential" and "CREDENTIALS_DIRECTORY" not in os.environ:
+                files = [credential(own._replace(system=system), where) for system in (False, True)]
+                if not any(os.path.exists(path) for path in files):
+                    yield Finding(
+                        f"secret of {name}", "fail", f'the credential "{where}" is in no file that a service gets',
+                        f"put it into {files[0]} and chmod 600 it",
+                    )  # fmt: skip
+                continue
+            try:
+                source.read()
+            except Failure as failure:
+                yield Finding(
+                    f"secret of {name}", "fail", str(failure), f"see [provider.{name}] in {session.places.config}"
+                )
+
+
+def _folders(session: Session, config: Config) -> Findings:
+    for name, watch in config.watch.items():
+        if not os.path.isdir(watch.path):
+            yield Finding(f"watch {name}", "fail", f"{watch.path} is not there", f"mkdir -p {watch.path}")
+        elif not os.access(watch.path, os.R_OK | os.X_OK):
+            yield Finding(
+                f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
+            )
+    for name in ("state", "cache", "runtime"):
+        path = getattr(session.places, name)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue  # made when it is needed
+        except OSError as error:
+            yield Finding(f"{name} folder", "fail", f"{path}: {error.strerror}", "give this user the folders above it")
+            continue
+        if status.st_uid != os.geteuid():
+            yield Finding(
+                f"{name} folder", "fail", f"{path} belongs to somebody else", f"name another one with --{name}"
+            )
+        elif stat.S_IMODE(status.st_mode) & 0o077:
+            yield Finding(f"{name} folder", "warn", f"{path} is open to others", f"chmod 700 {path}")
+        else:
+            yield Finding(f"{name} folder", "ok", f"{path} is yours alone")
+
+
+def _inotify(config: Config) -> Findings:
+    refused: Counter[str] = Counter()
+    need = sum(_count(name, config, refused) for name in config.watch)
+    for name, count in refused.items():
+        yield Finding(
+            f"watch {name}", "warn", f"{count} folders below it cannot be read, their files are not seen",
+            f"find {config.watch[name].path} -type d -not -readable lists them",
+        )  # fmt: skip
+    limit, taken = _kernel("max_user_watches"), _watches_of_others()
+    says = f"{need} folders to hear, {taken} watches of this user's other programs, the limit is {limit}"
+    if need + taken > limit:
+        wanted = 1 << (2 * (need + taken)).bit_length()
+        remedy = f"sudo sysctl fs.inotify.max_user_watches={wanted}, and the same line in /etc/sysctl.d/60-inotify.conf"
+        yield Finding("inotify", "warn", f"{says}: the rest is only scanned", remedy)
+    else:
+        yield Finding("inotify", "ok", says)
+    if _kernel("max_user_instances") < 1:
+        yield Finding("inotify", "warn", "no instance may be made", "sudo sysctl fs.inotify.max_user_instances=128")
+
+
+def _count(name: str, config: Config, refused: Counter[str]) -> int:
+    """Counts the folders of a watch that have to be heard."""
+    from dumbwaiter.app import rules
+    from dumbwaiter.scan import walk
+
+    watch = config.watch[name]
+    if watch.polling is True:
+        return 0
+
+    def skipped(_folder: str, error: OSError) -> None:
+        refused[name] += isinstance(error, PermissionError)
+
+    try:
+        chosen = rules(watch.path, watch.include, watch.exclude)
+        return sum(1 for _ in walk(watch.path, chosen.enters, read=_below, skipped=skipped))
+    except (OSError, Failure):
+        return 0  # said elsewhere
+
+
+def _below(descriptor: int) -> tuple[None, list[str]]:
+    with os.scandir(descriptor) as entries:
+        return None, [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _kernel(name: str) -> int:
+    try:
+        with open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def _watches_of_others() -> int:
+    """Counts the watches that this user's programs hold, but for a daemon of ours."""
+    count = 0
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{number}").st_uid != os.geteuid():
+                continue
+            with open(f"/proc/{number}/cmdline", "rb") as file:
+                if b"dumbwaiter" in file.read():
+                    continue
+            for name in os.listdir(f"/proc/{number}/fdinfo"):
+                with open(f"/proc/{number}/fdinfo/{name}", "rb") as lines:
+                    count += sum(line.startswith(b"inotify ") for line in lines)
+        except OSError:
+            continue  # it is gone, or not to be looked into
+    return count
+
+
+def _fuse(session: Session, config: Config) -> Findings:
+    if not config.mount.path:
+        yield Finding("mount", "ok", "none is configured")
+        return
+    places = session.places
+    flags = ["--config", places.config, "--state", places.state, "--cache", places.cache, "--runtime", places.runtime]
+    command = [sys.executable, "-m", "dumbwaiter_fs.mount", *flags, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode == 0:
+        yield Finding("mount", "ok", f"{config.mount.path} can be mounted on")
+        return
+    says, _, remedy = _last(done.stderr).removeprefix("dumbwaiter: ").partition(": ")
+    mounted = "mounted already" in says
+    yield Finding("mount", "ok" if mounted else "fail", says, "" if mounted else remedy or "dumbwaiter mount says more")
+
+
+def _space(session: Session) -> Findings:
+    for name in ("state", "cache"):
+        path = getattr(session.places, name)
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        facts = os.statvfs(path)
+        free = facts.f_bavail * facts.f_frsize
+        says = f"{free // MIB} MiB free for {path}"
+        remedy = f"make room there, or name another folder with --{name}"
+        if facts.f_files and not facts.f_favail:
+            yield Finding(f"space for {name}", "fail", f"{path} takes no more files", remedy)
+        elif free < TIGHT:
+            yield Finding(f"space for {name}", "fail", says, remedy)
+        elif free < LITTLE:
+            yield Finding(f"space for {name}", "warn", says, remedy)
+        else:
+            yield Finding(f"space for {name}", "ok", says)
+
+
+def _journal(session: Session, config: Config) -> Findings:
+    from dumbwaiter import report
+
+    try:
+        totals = report.totals(session.reader)
+    except JournalTrouble as trouble:
+        says, _, remedy = str(trouble).rpartition(": ")
+        yield Finding("journal", "fail", says or str(trouble), remedy)
+        return
+    except Failure:
+        yield Finding("journal", "ok", f"none yet in {session.places.state}")
+        return
+    left = totals["pending"] + totals["stored"]
+    says = f"{totals['done']} done, {left} to go, {totals['rejected']} need a person"
+    if totals["rejected"]:
+        yield Finding("journal", "warn", says, "dumbwaiter failed says which, and why")
+    else:
+        yield Finding("journal", "ok", says)
+
+
+def _daemon(session: Session) -> Findings:
+    try:
+        facts = session.ask("GET", "/status?jobs=0")
+    except Failure as failure:
+        level: Literal["warn", "fail"] = "warn" if failure.code is Exit.NO_DAEMON else "fail"
+        yield Finding("daemon", level, str(failure).partition(":")[0], "dumbwaiter run, or dumbwaiter service install")
+        return
+    yield Finding("daemon", "ok", f"running as process {facts['pid']}")
+    if facts["trouble"]:
+        yield Finding("daemon", "fail", facts["trouble"], "the remedy stands in that sentence; it goes on by itself")
+    for watch in facts["watches"]:
+        if watch["message"]:
+            level = "fail" if watch["state"] == "away" else "warn"
+            yield Finding(f"watch {watch['name']}", level, watch["message"], f"dumbwaiter rescan {watch['name']}")
+    for provider in facts["providers"]:
+        if provider["state"] == "blocked":
+            remedy = "put the account in order, then dumbwaiter retry --all"
+            yield Finding(f"provider {provider['name']}", "fail", provider["error"] or "blocked", remedy)
+
+
+def _services() -> Findings:
+    from dumbwaiter.cli.service import booted, own_target, states
+
+    if not booted():
+        yield Finding(
+            "service", "ok", "systemd does not run this machine; dumbwaiter run has to be started by other means"
+        )
+        return
+    found = [one for system in (False, True) for one in states(own_target()._replace(system=system))]
+    if not found:
+        yield Finding(
+            "service", "warn", "none is installed: nothing uploads after a restart", "dumbwaiter service install"
+        )
+    for one in found:
+        remedy = "; ".join(one["remedies"])
+        level: Literal["ok", "warn", "fail"] = "fail" if one["state"] != "active" else "warn" if remedy else "ok"
+        yield Finding("service", level, f"{one['unit']} is {one['state']}", remedy)
+
+
+async def _providers(config: Config) -> list[Finding]:
+    """Asks every provider's addresses for nothing, and compares clocks."""
+    from dumbwaiter.http import Http
+
+    http = Http()
+    try:
+        wanted = [(name, url) for name, options in config.provider.items() for url in addresses(options)]
+        return list(await asyncio.gather(*(_reach(http, name, url) for name, url in wanted)))
+    finally:
+        await http.close()
+
+
+def addresses(options: Any) -> list[str]:
+    """Returns the addresses that a provider's options name, each host once."""
+    texts: Iterable[Any] = (getattr(options, name) for name in options.__struct_fields__)
+    if hasattr(options, "request") and not isinstance(options.request, str):
+        texts = [*texts, options.request.url]
+    found = [re.match(r"https?://[^/{}]+", text) for text in texts if isinstance(text, str)]
+    return list(dict.fromkeys(one[0] for one in found if one))
+
+
+async def _reach(http: Any, name: str, url: str) -> Finding:
+    from dumbwaiter.wire.message import Request
+
+    host = urlsplit(url).netloc
+    check = f"provider {name}"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await http.call(Request("doctor", "GET", f"{url}/"))
+    except (Verdict, TimeoutError) as error:
+        says = str(error).partition(": ")[2] or f"{host} takes too long to answer"
+        return Finding(
+            check,
+            "fail",
+            says,
+            "is this machine online? a proxy is taken from HTTPS_PROXY; the address is in the configuration",
+        )
+    skew = http.skew(url)
+    if abs(skew) > SKEW:
+        return Finding(
+            check, "warn", f"the clock of {host} is {skew:+.0f} seconds from this machine's",
+            "timedatectl set-ntp true; until then dumbwaiter reckons with the difference",
+        )  # fmt: skip
+    return Finding(check, "ok", f"{host} answers, its clock agrees")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]

@@ -1,0 +1,120 @@
+"""doctor: what is wrong is found, with the remedy; what it packs for others holds no secret."""
+
+import base64
+import json
+import zipfile
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from dumbwaiter.cli.bundle import _Cleaner
+from program import Program
+
+
+def diagnose(program: Program, *words: str, code: int = 0, **environment: str) -> dict[str, list[dict[str, Any]]]:
+    """Returns the findings by what was looked at."""
+    done = program("doctor", "--json", *words, environment=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in json.loads(done.stdout)["checks"]:
+        assert one["level"] == "ok" or one["remedy"], one
+        found.setdefault(one["check"], []).append(one)
+    return found
+
+
+def test_what_is_well_is_said_to_be(program: Program) -> None:
+    program.start()
+    program.write("a/b/c.bin", b"c")
+    assert program("wait").returncode == 0
+    found = diagnose(program)
+    for check in ("configuration", "inotify", "space for state", "state folder", "runtime folder", "journal", "daemon"):
+        assert [one["level"] for one in found[check]] == ["ok"], found[check]
+    assert found["journal"][0]["says"] == "1 done, 0 to go, 0 need a person"
+    assert int(found["inotify"][0]["says"].split()[0]) >= 12  # ten watches, and two folders in one of them
+    assert all(one["says"].endswith("answers, its clock agrees") for one in found["provider netease"])
+    lines = program("doctor").stdout.splitlines()
+    assert all(line.startswith(("ok    ", "warn  ", "      → ")) for line in lines)
+
+
+def test_a_configuration_that_is_none_is_the_first_thing_said(program: Program) -> None:
+    program.config.write_text("[watch.x]\npath = 5\n")
+    found = diagnose(program, code=2)
+    assert found["configuration"][0]["level"] == "fail"
+    assert "[watch.x.path]" in found["configuration"][0]["says"]
+
+
+def test_what_is_missing_is_named_with_the_remedy(program: Program) -> None:
+    program.start()
+    assert program.stop() == 0
+    program.drop.rmdir()
+    program.state.chmod(0o755)
+    (program.mount / "occupied").touch()
+    program.vendors.advance(-1200)
+    found = diagnose(program, code=1)
+    assert found["watch netease"][0]["remedy"] == f"mkdir -p {program.drop}"
+    assert found["state folder"][0]["remedy"] == f"chmod 700 {program.state}"
+    assert found["mount"][0]["remedy"] == "choose an empty folder"
+    assert found["daemon"][0]["level"] == "warn"
+    skewed = found["provider netease"][0]
+    assert (skewed["level"], "seconds from this machine's" in skewed["says"]) == ("warn", True)
+
+
+def test_a_provider_that_cannot_be_reached_is_told(program: Program) -> None:
+    text = program.config.read_text()
+    api = program.vendors.sandbox.urls["vod"]
+    program.config.write_text(text.replace(api, "http://127.0.0.1:1"))
+    broken = [one for one in diagnose(program, code=1)["provider netease"] if one["level"] == "fail"]
+    assert [one["says"] for one in broken] == ["127.0.0.1:1 cannot be reached (connection refused)"]
+
+
+def test_a_bundle_holds_no_secret(program: Program) -> None:
+    planted = "pl4nted/secret+value=="
+    text = program.config.read_text()
+    secret = program.vendors.sandbox.accounts["netease"]["app_secret"]
+    program.config.write_text(text.replace(secret, planted))
+    program.start()
+    program.write(f"{planted.replace('/', '-')}.bin", b"a")
+    outside = program.folder / quote(planted, safe="")  # in a name, as an error of ours might quote it
+    outside.write_bytes(b"a")
+    assert program("put", "--provider", "netease", outside).returncode == 21
+    bundle = program.folder / "bundle.zip"
+    diagnose(program, "--bundle", str(bundle), code=1)  # the vendor knows no such secret
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    secrets = {planted, quote(planted, safe=""), *accounts(program)}
+    with zipfile.ZipFile(bundle) as packed:
+        assert {"doctor.json", "config.json", "status.json", "system.txt", "log.txt"} == set(packed.namelist())
+        for name in packed.namelist():
+            content = packed.read(name).decode()
+            assert not [one for one in secrets if one in content], name
+        settings = json.loads(packed.read("config.json"))
+        assert settings["provider"]["netease"]["app_secret"] == "***"
+        assert settings["watch"]["netease"]["path"] == str(program.drop)
+        assert json.loads(packed.read("status.json"))["running"]
+
+
+def accounts(program: Program) -> list[str]:
+    """Returns every secret in the sandbox's configuration."""
+    names = ("secret", "password", "refresh_token", "api_key", "secret_key")
+    return [
+        value
+        for account in program.vendors.sandbox.accounts.values()
+        for key, value in account.items()
+        if isinstance(value, str) and any(name in key for name in names) and len(value) > 3
+    ]
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy"])
+def test_a_secret_is_found_in_every_dress(before: str) -> None:
+    secret = 'geh"eim/ß+='
+    clean = _Cleaner([secret])
+    for dress in (
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        json.dumps(secret),
+        base64.b64encode(f"{before}{secret}:pass".encode()).decode(),
+    ):
+        assert "***" in clean(f"a {before}{dress} b")
+    assert clean("nothing at all") == "nothing at all"
+    assert clean("see https://x.example/a?token=1&b=2 now") == "see https://x.example/a?*** now"
