@@ -321,6 +321,16 @@ def test_a_delay_keeps_the_place_and_ends_the_lease(book: Book) -> None:
     assert claimed(book, NOW + 60) == [id_]
 
 
+def test_what_waited_for_the_network_is_due_at_once(book: Book) -> None:
+    away, art, fresh = book.named("a"), book.named("b", provider="art"), book.pending("c", NOW + 60)
+    for id_ in (away, art):
+        book.delay(WORKER, id_, NOW, due_at=NOW + 300, error="the network is down", attempts=8)
+    assert book.hasten_failed([], NOW) == 0
+    assert book.hasten_failed(["vod"], NOW) == 1
+    assert [book.row(id_).due_at for id_ in (away, art, fresh)] == [NOW, NOW + 300, NOW + 60]
+    assert (book.row(away).attempts, book.row(away).checkpoint) == (0, '{"offset":4}')
+
+
 def test_a_delay_may_drop_the_ticket_or_the_place(book: Book) -> None:
     one, other = book.named("a"), book.named("b")
     book.delay(WORKER, one, NOW, due_at=NOW, error="e", attempts=1, new_grant=True)

@@ -156,7 +156,7 @@ def test_when_the_clock_is_set_everything_runs(monkeypatch: pytest.MonkeyPatch, 
     run(test)
 
 
-def test_a_machine_that_slept_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_was_held_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.05)
     monkeypatch.setattr(module, "JUMP", 0.3)
 
@@ -164,11 +164,28 @@ def test_a_machine_that_slept_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
         work = Work()
         made.every("scan", 1e6, work.run)
         await asyncio.sleep(0)  # it has looked at the clock once
-        time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still, as on a machine that sleeps
-        assert await jumps.next() == "the machine slept"
+        time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still, as in a program that is stopped
+        assert await jumps.next() == "the program was held"
         await work.next()
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("asleep", "left_out", "late", "reason"),
+    [
+        (600.0, 0.0, 0.0, "the machine slept"),
+        (600.0, -3600.0, 0.0, "the machine slept"),
+        (0.0, 3600.0, 0.0, "the clock was set"),
+        (0.0, -86_400.0, 0.0, "the clock was set"),
+        (0.0, 0.0, 600.0, "the program was held"),
+        (0.0, 0.5, 0.5, ""),
+    ],
+)
+def test_sleep_a_new_time_and_being_held_are_told_apart(
+    asleep: float, left_out: float, late: float, reason: str
+) -> None:
+    assert module._reason(asleep, left_out, late) == reason
 
 
 def test_closing_before_the_start_is_no_trouble() -> None:

@@ -36,6 +36,7 @@ from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
+from dumbwaiter.network import Network
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
@@ -114,6 +115,8 @@ class App:
         )
         self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
+        self.network: Network | None = None
+        self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
         self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
         self._states: dict[str, str] = {}
@@ -140,7 +143,11 @@ class App:
         self.schedule.every("bandwidth", 3600.0, self._keep_time)
         self.schedule.every("refresh", REFRESH, self._refresh)
         self.schedule.every("tidy", TIDY, self._tidy)
-        self.schedule.start(lambda reason: self._doubt_all(reason))
+        self.schedule.start(self.recheck)
+        try:
+            self.network = Network(lambda: self.recheck("the network changed"))
+        except OSError as error:  # a container may have none
+            self._log.warning("changes of the network are not heard", error=error.strerror)
         self.intake.start()
         self.schedule.now("dispatch")
         self.duties.kick()
@@ -194,6 +201,9 @@ class App:
             await self.journal.next_due()
 
     async def stop(self) -> None:
+        if self.network is not None:
+            self.network.close()
+        await asyncio.gather(*self._rechecks, return_exceptions=True)
         if self.watcher is not None:
             await asyncio.to_thread(self.watcher.close)
         await self.intake.close()
@@ -470,9 +480,24 @@ class App:
         self._log.warning("scanning again", watch=watch, reason=reason)
         self.schedule.now(f"rescan {watch}")
 
-    def _doubt_all(self, reason: str) -> None:
-        for name in self.config.watch:
+    def recheck(self, reason: str) -> None:
+        """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
+        self.engine.http.renew()
+        task = asyncio.create_task(self._wait_no_longer(), name="recheck")
+        self._rechecks.add(task)
+        task.add_done_callback(self._rechecks.discard)
+        for name in self.config.watch if self.watcher is not None else ():
             self._doubt(name, reason)
+        self.schedule.now("roots")
+        self.schedule.now("refresh")
+
+    async def _wait_no_longer(self) -> None:
+        offline = [name for name, one in self.providers.items() if one.offline]
+        for name in offline:
+            self.providers[name].paused_until = 0.0
+        with contextlib.suppress(JournalTrouble):  # they are due some minutes later
+            await self.journal.hasten_failed(offline, time.time())
+        self._queued()
 
     async def _check_roots(self) -> None:
         assert self.watcher is not None

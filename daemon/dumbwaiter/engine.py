@@ -27,6 +27,7 @@ from dumbwaiter.errors import (
     Conflict,
     Gone,
     JournalTrouble,
+    Offline,
     Paused,
     Reauth,
     Reject,
@@ -276,7 +277,7 @@ class _Attempt:
                 if not await self._obey(verdict, provider):
                     return
             else:
-                provider.trouble, provider.blocked = None, False
+                provider.trouble, provider.blocked, provider.offline = None, False, False
                 return
 
     async def _open(self) -> int:
@@ -541,7 +542,7 @@ class _Attempt:
                     self._sent = 0
                 return True
             case Delay():
-                provider.trouble = sentence
+                provider.trouble, provider.offline = sentence, isinstance(verdict, Offline)
                 await self._delay(decision, sentence)
             case Pause():
                 if not provider.blocked:

@@ -4,7 +4,8 @@ Brokers and transports raise a verdict; `policy` decides what follows and `engin
 sentence for a person. Trouble that ends a command instead of a job is a `Failure`, which carries its exit code.
 
     Verdict
-    ├── Retry      nothing known wrong: network, 429, 5xx
+    ├── Retry      nothing known wrong: 429, 5xx
+    │   └── Offline  the network, not the server
     ├── Reauth     this grant is refused or expired
     ├── Restart    the remote forgot our session
     │   └── Unfit  the provider does not take files this way; another may do
@@ -37,6 +38,10 @@ class Retry(Verdict):
         super().__init__(sentence)
         self.after = after
         self.void = void
+
+
+class Offline(Retry):
+    """The network, and not the server, is the trouble: when it changes, waiting is over."""
 
 
 class Reauth(Verdict):

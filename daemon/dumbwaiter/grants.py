@@ -69,6 +69,7 @@ class Provider:
         self.paused_until = 0.0
         self.trouble: str | None = None  # what its latest failure was, until something succeeds
         self.blocked = False  # a person is needed
+        self.offline = False  # its latest failure was the network's
         self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
         self._http = http

@@ -19,7 +19,7 @@ import httpx
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
-from dumbwaiter.errors import Retry, Stopped
+from dumbwaiter.errors import Offline, Stopped
 from dumbwaiter.pace import Bandwidth
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
@@ -38,12 +38,13 @@ class Http:
         self.bandwidth = Bandwidth()
         self._clock = clock
         self._log = log.get("http")
-        # Two accounts at one vendor share this client: a cookie set for one must not come with the other.
-        none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        self._calls = httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=none)
+        self._calls = _client()
+        self._left: set[asyncio.Task[None]] = set()  # clients of a network that was left, until they have ended
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
         stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
-        self._bulk = httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=none) if stock else BulkTransport()
+        self._bulk = (
+            httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=_no_cookies()) if stock else BulkTransport()
+        )
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
 
@@ -78,7 +79,7 @@ class Http:
             sentence = _sentence(error, request.url)  # the error's own text may quote a header
             self._note_failure(request.url, error)
             self._log.debug("request failed", what=request.what, error=sentence)
-            raise Retry(f"{request.what}: {sentence}", void=isinstance(error, NEVER_LEFT)) from None
+            raise Offline(f"{request.what}: {sentence}", void=isinstance(error, NEVER_LEFT)) from None
 
     def _note(self, request: Request, reply: Reply, started: float) -> None:
         self._log.debug("request done", what=request.what, status=reply.status)
@@ -93,7 +94,20 @@ class Http:
         now = self._clock()
         return sorted(urls, key=lambda url: self._shunned.get(_origin(url), 0.0) > now)
 
+    def renew(self) -> None:
+        """Uses no connection again that is idle now, and thinks no host away; an exchange under way goes on."""
+        old, self._calls = self._calls, _client()
+        leaving = asyncio.create_task(_leave(old))
+        self._left.add(leaving)
+        leaving.add_done_callback(self._left.discard)
+        if isinstance(self._bulk, BulkTransport):
+            self._bulk.close()  # which is all that it closes
+        self._shunned.clear()
+
     async def close(self) -> None:
+        for leaving in self._left:
+            leaving.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         self._bulk.close()
         await self._calls.aclose()
 
@@ -154,6 +168,23 @@ class Http:
         ours = (started + self._clock()) / 2
         skew = theirs + 0.5 - ours  # "Date" has whole seconds
         self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
+
+
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=_no_cookies())
+
+
+def _no_cookies() -> CookieJar:
+    """Two accounts at one vendor share a client: a cookie set for one must not come with the other."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+async def _leave(client: httpx.AsyncClient) -> None:
+    """Closes a client once no call can be under way on it."""
+    try:
+        await asyncio.sleep(CALL)
+    finally:
+        await client.aclose()
 
 
 def _length(method: str, body: bytes | FileSlice) -> dict[str, str]:

@@ -668,6 +668,25 @@ class Journal:
 
         return await self._writer.call(work, durable=True)
 
+    async def hasten_failed(self, providers: Collection[str], now: float) -> int:
+        """Makes the waiting jobs of these providers due at once, as if nothing had gone wrong; returns how many."""
+
+        def work(connection: Connection) -> int:
+            return connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.state == State.PENDING,
+                    jobs.c.provider.in_(list(providers)),
+                    jobs.c.due_at > now,
+                    jobs.c.attempts > 0,
+                    jobs.c.lease.is_(None),
+                )
+                .values(due_at=now, attempts=0, updated_at=now)
+            ).rowcount
+
+        return await self._writer.call(work) if providers else 0
+
     async def forget(self, ids: Sequence[int], now: float) -> int:
         """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
 

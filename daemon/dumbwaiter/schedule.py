@@ -62,16 +62,31 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
 
     async def _watch_clock(self, jumped: Callable[[str], None]) -> None:
-        before = self._clock() - time.monotonic()
+        before, slept_before = self._clock() - time.monotonic(), _slept()
         while True:
             started = time.monotonic()
             await asyncio.sleep(BEAT)
-            now = self._clock() - time.monotonic()
+            now, slept = self._clock() - time.monotonic(), _slept()
+            asleep = slept - slept_before  # the wall clock went on in that time, the monotonic one did not
+            left_out = now - before
             late = time.monotonic() - started - BEAT
-            if abs(now - before) > JUMP or late > JUMP:
-                reason = "the clock was set" if abs(now - before) > JUMP else "the machine slept"
-                self._log.info("time jumped", reason=reason, seconds=round(now - before, 1))
+            if reason := _reason(asleep, left_out - asleep, late):
+                self._log.info("time jumped", reason=reason, seconds=round(left_out + max(late, 0.0), 1))
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.fromtimestamp(self._clock(), UTC))
                 jumped(reason)
-            before = now
+            before, slept_before = now, slept
+
+
+def _slept() -> float:
+    """Returns how many seconds the machine has slept since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+def _reason(asleep: float, left_out: float, late: float) -> str:
+    """Says what happened to the time, in seconds; nothing when it just passed."""
+    if asleep > JUMP:
+        return "the machine slept"
+    if abs(left_out) > JUMP:
+        return "the clock was set"
+    return "the program was held" if late > JUMP else ""
