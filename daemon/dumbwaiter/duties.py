@@ -184,8 +184,10 @@ class Duties:
     async def _after(self, errand: Errand) -> None:
         root = self._config.folder_of(errand.watch)
         jobs = await self._journal.settled([errand.job or 0])
-        if root is None or not jobs:
+        if not jobs:
             return
+        if root is None:  # a kill may have left the file under its private name
+            raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
 
         def same(fd: int) -> bool:

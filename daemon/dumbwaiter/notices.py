@@ -9,18 +9,13 @@ import os
 from collections import Counter
 from typing import Any
 
-from jeepney import DBusAddress, new_method_call
-from jeepney.io.asyncio import open_dbus_router
-
 from dumbwaiter import log
 from dumbwaiter.naming import shown
 
 QUIET = 3.0  # seconds without an event that end a burst
 LONGEST = 30.0  # seconds that a burst may last
 ANSWER = 5.0
-SERVICE = DBusAddress(
-    "/org/freedesktop/Notifications", "org.freedesktop.Notifications", "org.freedesktop.Notifications"
-)
+SERVICE = "org.freedesktop.Notifications"
 WORDS = {"on_done": "uploaded", "on_failed": "refused", "on_attention": "in need of a person"}
 
 
@@ -65,9 +60,13 @@ class Notices:
         """A desktop that does not answer is no trouble of ours."""
         if "DBUS_SESSION_BUS_ADDRESS" not in os.environ:
             return
+        from jeepney import DBusAddress, new_method_call  # only where notices are wanted
+        from jeepney.io.asyncio import open_dbus_router
+
+        desktop = DBusAddress(f"/{SERVICE.replace('.', '/')}", SERVICE, SERVICE)
         values: tuple[Any, ...] = ("dumbwaiter", 0, "", summary, body, [], {}, -1)
         try:
             async with asyncio.timeout(ANSWER), open_dbus_router() as router:
-                await router.send_and_get_reply(new_method_call(SERVICE, "Notify", "susssasa{sv}i", values))
+                await router.send_and_get_reply(new_method_call(desktop, "Notify", "susssasa{sv}i", values))
         except Exception as error:  # noqa: BLE001 - the library has no common ancestor for what can go wrong
             self._log.info("no desktop notice", error=type(error).__name__)

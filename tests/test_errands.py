@@ -1,0 +1,93 @@
+"""Errands in each database: ordered with the end of a job, kept until they are done, in an order that loses nothing."""
+
+import pytest
+
+import journals
+from dumbwaiter.errands import AFTER, Errand, Order
+from dumbwaiter.model import Receipt
+from journals import WORKER, Book
+
+postgres, database, book = journals.postgres, journals.database, journals.book
+NOW = 100.0
+HOOK = Order("on_done", {"url": "https://a.example/1"})
+GO = Order(AFTER, {"action": "delete"})
+
+
+def run(book: Book, name: str, *values: object, **named: object) -> object:
+    return book._runner.run(getattr(book.journal.errands, name)(*values, **named))
+
+
+def due(book: Book, now: float = NOW) -> list[Errand]:
+    found = run(book, "due", now, 10, [])
+    assert isinstance(found, list)
+    return found
+
+
+def ended(book: Book, path: str = "a/film.mov", orders: tuple[Order, ...] = (HOOK, GO)) -> int:
+    id_ = book.stored(path)
+    book.finish(WORKER, id_, NOW, receipt=Receipt(f"key of {id_}"), orders=orders)
+    return id_
+
+
+def test_what_is_ordered_with_the_end_of_a_job_is_due_at_once(book: Book) -> None:
+    id_ = ended(book, orders=(HOOK,))
+    (errand,) = due(book)
+    assert (errand.job, errand.watch, errand.path, errand.what) == (id_, "w", "a/film.mov", "on_done")
+    assert errand.facts == {"url": "https://a.example/1"}
+    run(book, "done", errand.id)
+    assert due(book) == []
+    assert run(book, "next_due", []) is None
+
+
+@pytest.mark.parametrize("outcome", ["done", "later", "given up"])
+def test_a_file_stays_until_its_hook_has_seen_it(book: Book, outcome: str) -> None:
+    ended(book)
+    ended(book, "a/other.mov", (GO,))
+    hook, other = due(book)
+    assert (hook.what, other.path) == ("on_done", "a/other.mov")
+    if outcome == "done":
+        run(book, "done", hook.id)
+    else:
+        run(book, "failed", hook.id, due_at=NOW + 9 if outcome == "later" else None, error="no")
+    assert [(one.what, one.path) for one in due(book)] == [(AFTER, "a/film.mov"), (AFTER, "a/other.mov")]
+
+
+def test_what_was_given_up_waits_for_a_person(book: Book) -> None:
+    id_ = ended(book, orders=(HOOK,))
+    (errand,) = due(book)
+    run(book, "failed", errand.id, due_at=None, error="no")
+    assert due(book, NOW + 1e9) == []
+    assert book.retry([id_], NOW + 5) == 1
+    (again,) = due(book, NOW + 5)
+    assert again.attempts == 0
+    assert book.forget([id_], NOW) == 1
+    assert due(book, NOW + 1e9) == []
+
+
+def test_a_refusal_is_told_and_a_lost_lease_orders_nothing(book: Book) -> None:
+    id_ = book.leased()
+    with pytest.raises(Exception, match="no longer held"):
+        book.reject("another", id_, NOW, error="no", orders=(HOOK,))
+    assert due(book) == []
+    book.reject(WORKER, id_, NOW, error="no", orders=(HOOK,))
+    assert len(due(book)) == 1
+
+
+def test_an_entry_never_shows_other_content_under_its_key(book: Book) -> None:
+    first, second = book.stored("a/one"), book.stored("b/two")
+    for id_, digest in ((first, "xxh3:01"), (second, "xxh3:02")):
+        book.run(
+            lambda connection, id_=id_, digest=digest: connection.exec_driver_sql(
+                f"UPDATE jobs SET digest = '{digest}' WHERE id = {id_}"
+            )
+        )
+    book.finish(WORKER, first, NOW, receipt=Receipt("one key"))
+    book.finish(WORKER, second, NOW, receipt=Receipt("one key"))
+    assert [entry.path for entry in book.catalog.history()] == ["b/two"]
+
+
+def test_files_of_equal_content_share_a_key(book: Book) -> None:
+    for path in ("a/one", "b/two"):
+        id_ = book.stored(path)
+        book.finish(WORKER, id_, NOW, receipt=Receipt("one key"))
+    assert {entry.path for entry in book.catalog.history()} == {"a/one", "b/two"}
