@@ -12,12 +12,12 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter_fs.answers import Refused
-from dumbwaiter_fs.remote import Remote, Version, named, origin
+from dumbwaiter_fs.remote import Remote, Version, origin
 
 KERNELS = 10_000  # paths of which we know what the kernel has
 
@@ -88,6 +88,14 @@ class _Shared:
         self.cached: type[Source] | None = None  # whose bytes the kernel's cache holds
 
 
+class _Pages(NamedTuple):
+    """What the kernel keeps of a path."""
+
+    name: str  # of the version
+    kind: type[Source] | None
+    mark: str = ""  # once the last reader has closed it
+
+
 class _Handle:
     def __init__(self, source: Source, path: str, size: int | None, *, keeps: bool = False) -> None:
         self.source = source
@@ -107,7 +115,7 @@ class Contents:
         self._handles: dict[int, _Handle] = {}
         self._shared: dict[str, _Shared] = {}
         self._troubles: dict[str, str] = {}
-        self._kernels: OrderedDict[str, tuple[str, type[Source]]] = OrderedDict()  # what the kernel keeps of a path
+        self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
         """Returns the version that `path` stands for because somebody has it open."""
@@ -144,7 +152,7 @@ class Contents:
         with self._lock:
             shared.cached = shared.cached or type(source)
             past = shared.cached is not type(source)
-            keeps = not past and self._same_again(path, (named(shared.entry), type(source)))
+            keeps = not past and self._same_again(path, shared)
         return self._number(_Handle(source, path, shared.entry.size, keeps=keeps)), past
 
     def keeps(self, number: int) -> bool:
@@ -203,10 +211,14 @@ class Contents:
             self.release(number)
         self._remote.close()
 
-    def _same_again(self, path: str, what: tuple[str, type[Source]]) -> bool:
+    def _same_again(self, path: str, shared: _Shared) -> bool:
         """Notes what the kernel will have of a path from now on; returns whether it was that before."""
-        same = self._kernels.get(path) == what
-        self._kernels[path] = what
+        now, before = _Pages(shared.remote.name, shared.cached), self._kernels.get(path)
+        same = before is not None and before[:2] == now[:2]
+        if same and shared.cached is Far and shared.count == 1:
+            # What comes next has to be of the version that the kernel has a part of.
+            same = before is not None and bool(before.mark) and shared.remote.same(before.mark)
+        self._kernels[path] = now
         self._kernels.move_to_end(path)
         if len(self._kernels) > KERNELS:
             self._kernels.popitem(last=False)
@@ -225,6 +237,8 @@ class Contents:
             if shared.count:
                 return
             del self._shared[path]
+            if (pages := self._kernels.get(path)) is not None and pages.name == shared.remote.name:
+                self._kernels[path] = pages._replace(mark=shared.remote.mark or "")
         shared.remote.rest()
 
     def _source(self, shared: _Shared) -> Source:

@@ -161,27 +161,29 @@ class _Memory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
         self._size = 0
 
-    def get(self, name: str, index: int) -> bytes | None:
+    def get(self, name: str, index: int) -> Block | None:
         with self._lock:
-            data = self._blocks.get((name, index))
-            if data is not None:
+            block = self._blocks.get((name, index))
+            if block is not None:
                 self._blocks.move_to_end((name, index))
-            return data
+            return block
 
-    def put(self, name: str, index: int, data: bytes) -> None:
+    def put(self, name: str, index: int, block: Block) -> None:
         with self._lock:
-            self._size += len(data) - len(self._blocks.pop((name, index), b""))
-            self._blocks[name, index] = data
+            if (old := self._blocks.pop((name, index), None)) is not None:
+                self._size -= len(old.data)
+            self._blocks[name, index] = block
+            self._size += len(block.data)
             while self._size > MEMORY:
-                self._size -= len(self._blocks.popitem(last=False)[1])
+                self._size -= len(self._blocks.popitem(last=False)[1].data)
 
     def drop(self, name: str) -> None:
         with self._lock:
             for key in [key for key in self._blocks if key[0] == name]:
-                self._size -= len(self._blocks.pop(key))
+                self._size -= len(self._blocks.pop(key).data)
 
 
 class Version:
@@ -195,7 +197,7 @@ class Version:
         self._remote = remote
         self._entry = entry
         self._url = entry.url
-        self._mark: str | None = None  # None: no reply yet
+        self.mark: str | None = None  # ETag or date; None: nothing has been read yet
         self._blocks = -(-entry.size // BLOCK)
         self._disk = threading.Lock()
         self._news = threading.Condition()
@@ -221,6 +223,8 @@ class Version:
             streams, self._streams = self._streams, []
         for stream in streams:
             stream.let_go()
+        if not self.mark:  # the next reader could not tell whether it still is the same
+            self._remote.memory.drop(self.name)
 
     def address(self) -> str:
         """Returns the url that is good as far as known: the catalog's, else the daemon's. Raises an errno."""
@@ -245,7 +249,7 @@ class Version:
     def pin(self, headers: httpx.Headers) -> None:
         """Holds a reply against the first one. Raises ESTALE when it is of another version."""
         etag = headers.get("etag", "")
-        if not self._same(etag or headers.get("last-modified", "")):
+        if not self.same(etag or headers.get("last-modified", "")):
             raise self.changed("the remote has another version now")
         self.etag = etag
 
@@ -257,11 +261,12 @@ class Version:
             self._remote.cache.drop(self.name)
         return Refused(errno.ESTALE, why)
 
-    def _same(self, mark: str) -> bool:
+    def same(self, mark: str) -> bool:
+        """Returns whether bytes with this mark are of this version; the first mark decides which one it is."""
         with self._news:
-            if self._mark is None:
-                self._mark = mark
-            return self._mark == mark
+            if self.mark is None:
+                self.mark = mark
+            return self.mark == mark
 
     def _block(self, index: int, length: int, wanted: int, limit: float) -> bytes:
         """Returns a block, or at least `length` bytes of it; the reader wants blocks up to `wanted`."""
@@ -271,7 +276,7 @@ class Version:
             if (data := self._at_hand(index)) is not None:
                 return data
             with self._news:
-                if (data := self._remote.memory.get(self.name, index)) is not None:
+                if (data := self._in_memory(index)) is not None:
                     return data
                 stream = self._turn(index, wanted)
                 if stream is None:
@@ -287,18 +292,22 @@ class Version:
             finally:
                 self._done(stream, well)
 
+    def _in_memory(self, index: int) -> bytes | None:
+        block = self._remote.memory.get(self.name, index)
+        return block.data if block is not None and self.same(block.mark) else None
+
     def _at_hand(self, index: int) -> bytes | None:
-        memory, cache = self._remote.memory, self._remote.cache
-        data = memory.get(self.name, index)
+        cache = self._remote.cache
+        data = self._in_memory(index)
         if data is not None or cache is None:
             return data
         with self._disk:  # whoever waited finds it in memory
-            if (data := memory.get(self.name, index)) is not None:
+            if (data := self._in_memory(index)) is not None:
                 return data
             block = cache.get(self.name, index)
-            if block is None or len(block.data) != self.length(index) or not self._same(block.mark):
+            if block is None or len(block.data) != self.length(index) or not self.same(block.mark):
                 return None
-            memory.put(self.name, index, block.data)
+            self._remote.memory.put(self.name, index, block)
             return block.data
 
     def length(self, index: int) -> int:
@@ -307,12 +316,12 @@ class Version:
 
     def keep(self, index: int, data: bytes) -> None:
         """Takes a block that has come."""
+        block = Block(self.mark or "", data)
         with self._news:
-            self._remote.memory.put(self.name, index, data)
+            self._remote.memory.put(self.name, index, block)
             self._news.notify_all()
-        # Without a mark nobody could tell later whether the rest is of the same version.
-        if self._remote.cache is not None and self._mark and not self.stale:
-            self._remote.cache.put(self.name, index, Block(self._mark, data))
+        if self._remote.cache is not None and block.mark and not self.stale:
+            self._remote.cache.put(self.name, index, block)
 
     def _turn(self, index: int, wanted: int) -> "_Stream | None":
         """Returns the stream that the caller has to move on, None when somebody else is bringing the block."""

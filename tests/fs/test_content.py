@@ -319,6 +319,38 @@ def test_a_version_that_changes_while_it_is_open_is_stale(
     assert read(contents, file, 0, 10) == bytes(10), "once nobody has it open, what is there is there"
 
 
+@pytest.mark.parametrize("etag", ['"v1"', None])
+def test_what_is_in_memory_is_not_mixed_with_a_newer_version(
+    contents: Contents, origin: Origin, etag: str | None
+) -> None:
+    file = entry(origin.put("a", BODY, etag=etag), len(BODY))
+    assert read(contents, file, 0, BLOCK) == BODY[:BLOCK]
+    origin.put("a", bytes(len(BODY)), etag=etag and '"v2"')
+    number, _ = contents.open("files/w/a", file)
+    first = contents.read(number, 10, 0)
+    if etag:
+        assert first == BODY[:10]
+        fails(errno.ESTALE, lambda: contents.read(number, 10, 4 * MIB))
+    else:
+        assert first == contents.read(number, 10, 4 * MIB) == bytes(10), "without a mark nothing is kept"
+    contents.release(number)
+
+
+def test_what_the_kernel_has_is_not_mixed_with_a_newer_version(contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", BODY), len(BODY))
+    assert read(contents, file, 0, 10) == BODY[:10]
+    contents._remote.memory.drop(remote.named(file))
+    origin.put("a", bytes(len(BODY)), etag='"v2"')
+    number, _ = contents.open("files/w/a", file)
+    assert contents.keeps(number)
+    fails(errno.ESTALE, lambda: contents.read(number, 10, 4 * MIB))
+    contents.release(number)
+    number, _ = contents.open("files/w/a", file)
+    assert not contents.keeps(number)
+    assert contents.read(number, 10, 0) == bytes(10)
+    contents.release(number)
+
+
 def test_an_open_path_stands_for_one_version(shelf: Shelf, contents: Contents, origin: Origin) -> None:
     old = entry(origin.put("old", b"old"), 3)
     new = entry(None, shelf.write("a", b"newer"), number=2)
