@@ -1,6 +1,7 @@
 """What systemd gives and expects, given and expected by the test."""
 
 import os
+import pwd
 import socket
 import threading
 from collections.abc import Iterator
@@ -91,6 +92,19 @@ def test_units_are_shown_where_no_systemd_runs_and_installed_nowhere(program: Pr
     gone = program("service", "uninstall", environment=environment)
     assert (gone.returncode, gone.stderr) == (0, "no service is installed\n")
     assert program("service", "status", environment=environment).returncode == 1
+
+
+def test_the_systems_service_writes_only_where_files_are_moved_or_removed(program: Program) -> None:
+    account = pwd.getpwuid(os.getuid()).pw_name
+    text = program.config.read_text()
+    assert text.count("[watch.netease]") == 1
+    program.config.write_text(text.replace("[watch.netease]", f"[watch.netease]\nafter = 'move:{program.folder}/sent'"))
+    shown = program("service", "install", "--system", "--for", account, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    written = [line for line in shown.stdout.splitlines() if line.startswith("ReadWritePaths=")]
+    assert written == [f"ReadWritePaths={path}" for path in (
+        program.state, program.folder / "cache", f"-{program.drop}", f"-{program.folder}/sent"
+    )]  # fmt: skip
 
 
 def test_a_credential_of_systemd_is_a_secret(program: Program) -> None:

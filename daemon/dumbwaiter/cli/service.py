@@ -216,10 +216,18 @@ def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Itera
         yield f"LoadCredential={name}:{quoted(str(credential(to, name)))}"
     if to.system:
         written = [path for place, path in session.chosen.items() if place != "CONFIG"]
-        # Files of such a watch are moved or removed once they are uploaded.
-        written += [one.path for one in config.watch.values() if getattr(one, "after", "keep") != "keep"]
+        written += [f"-{path}" for watch in config.watch.values() for path in _changed(to, watch.path, watch.after)]
         for path in written:
             yield f"ReadWritePaths={_assigned('', path)}"
+
+
+def _changed(to: Target, folder: str, after: str) -> list[str]:
+    """Returns the folders that are written to when a watch's files are uploaded."""
+    if after == "keep":
+        return []
+    if after.startswith("move:"):
+        return [folder, after.removeprefix("move:")]
+    return [folder, str(to.home / ".local/share/Trash")] if after == "trash" else [folder]
 
 
 def _assigned(name: str, path: str) -> str:
