@@ -69,7 +69,8 @@ def _check_folder(point: str) -> None:
     try:
         if not stat.S_ISDIR(os.stat(point).st_mode):
             raise Failure(f"{shown(point)} is no folder: the mount needs an empty one", Exit.USAGE)
-        empty = next(os.scandir(point), None) is None
+        with os.scandir(point) as names:
+            empty = next(names, None) is None
     except FileNotFoundError:
         raise Failure(f"the mount point {shown(point)} does not exist: mkdir -p {shown(point)}", Exit.USAGE) from None
     except OSError as error:
@@ -97,12 +98,12 @@ def check_apart(point: str, watches: dict[str, str], folders: dict[str, str]) ->
 
 
 def _pulse(point: str) -> Literal["alive", "dead", "stuck"]:
-    """Asks a mount of ours for its root, from a thread that may stay behind."""
+    """Asks a mount of ours how full it is, which no cache answers, from a thread that may stay behind."""
     answer: list[Literal["alive", "dead"]] = []
 
     def ask() -> None:
         try:
-            os.stat(point)
+            os.statvfs(point)
         except OSError as error:
             answer.append("dead" if error.errno == errno.ENOTCONN else "alive")
         else:

@@ -5,6 +5,7 @@ round mounts anew, so every listing is cold for the mount, and the first look at
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -141,7 +142,10 @@ def _row(folder: str, name: str, size: int) -> dict[str, Any]:
 @contextmanager
 def _mounted(command: list[str], point: str, inside: str) -> Iterator[tuple[str, int]]:
     os.makedirs(point, exist_ok=True)
-    running = process.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = f"{os.path.dirname(point)}/bin:{os.environ['PATH']}"
+    running = process.start(
+        command, process.environment(PATH=path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         end = time.monotonic() + 30
         while not os.path.exists(os.path.join(point, inside)):
@@ -165,6 +169,10 @@ def _ours(here: str, state: str) -> Any:
 
 def _theirs(here: str, rclone: str, tree: str) -> Any:
     point = os.path.join(here, "theirs")
+    if not shutil.which("fusermount3"):  # the only name that it knows; the program is the same
+        os.makedirs(f"{here}/bin", exist_ok=True)
+        if not os.path.lexists(f"{here}/bin/fusermount3"):
+            os.symlink(machine.require("fusermount", package="fuse"), f"{here}/bin/fusermount3")
     command = [rclone, "mount", tree, point, "--read-only", "--config", os.devnull, "--cache-dir", f"{here}/rclone"]
     return _mounted(command, point, "flat")
 

@@ -239,3 +239,47 @@ def test_a_folder_can_be_read_from_any_place_again(shelf: Shelf, mount: Mount, t
     )
     done = subprocess.run(["python3", "-c", program, mounted.at("files/w/d")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_storm_of_walkers_sees_no_error_while_the_catalog_grows(shelf: Shelf, mount: Mount) -> None:
+    for index in range(40):
+        shelf.entry(f"d{index % 8}/{index}", shelf.write(f"d{index % 8}/{index}", b"%d" % index))
+    mounted = mount()
+    walks = [
+        subprocess.Popen(command, cwd=mounted.path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for command in (["ls", "-lR"], ["find", ".", "-size", "+1c"], ["grep", "-r", "none", "files"], ["du", "-a"]) * 2
+    ]
+    for index in range(40, 60):
+        shelf.entry(f"d{index % 8}/{index}", shelf.write(f"d{index % 8}/{index}", b"%d" % index))
+    said = [walk.communicate(timeout=60)[1] for walk in walks]
+    assert said == [b""] * len(walks)
+    assert len([name for _, _, names in os.walk(mounted.at("files")) for name in names]) == 60
+
+
+def test_the_twin_binding_serves_the_same_mount(shelf: Shelf) -> None:
+    """Over libfuse 2 here, as that is what tests can count on; its loop and its calls are those of libfuse 3's too."""
+    shelf.entry("d/a", shelf.write("d/a", b"bytes"), url="https://h/a")
+    mounted = Mounted(shelf, DUMBWAITER_FUSE="mfusepy")
+    try:
+        mounted.wait()
+        assert sorted(os.listdir(mounted.path)) == ["files", "keys", "outbox"]
+        assert mounted.read("files/w/d/a") == b"bytes"
+        assert os.getxattr(mounted.at("files/w/d/a"), "user.dumbwaiter.url") == b"https://h/a"
+        assert mounted.read("files/w/d/.links.txt") == b"https://h/a\n"
+        with pytest.raises(OSError, match="Read-only"):
+            os.mkdir(mounted.at("files/w/new"))
+        with pytest.raises(OSError, match="No such file"):
+            os.stat(mounted.at("files/w/none"))
+        assert mounted.stop() == 0
+    finally:
+        mounted.clear()
+
+
+def test_the_fast_session_that_cannot_be_had_is_said(shelf: Shelf) -> None:
+    shelf.choose("fast")
+    mounted = Mounted(shelf, DUMBWAITER_FUSE="mfusepy")
+    try:
+        assert mounted.process.wait(20) == 1
+        assert 'session = "fast" needs libfuse 2' in mounted.said()
+    finally:
+        mounted.clear()
