@@ -54,4 +54,6 @@ class _OneByOne:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._operations, name)
+        if getattr(found, "libfuse_ignore", False):  # a place holder of the binding's own
+            raise AttributeError(name)
         return functools.partial(self._operations, name) if callable(found) else found
