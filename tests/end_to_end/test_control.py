@@ -130,6 +130,13 @@ def test_a_socket_that_was_left_behind_is_replaced(program: Program) -> None:
     assert not (program.state / "run/control.sock").exists()
 
 
+def test_a_second_daemon_says_that_there_is_one(program: Program) -> None:
+    program.start()
+    second = program("run")
+    assert second.returncode == 1
+    assert second.stderr.endswith(f"a daemon is already running on {program.state}: `dumbwaiter status` asks it\n")
+
+
 def test_metrics_say_what_was_done(program: Program) -> None:
     program.start()
     program.vendors.faults("vod.init:500@1x1")

@@ -41,7 +41,7 @@ async def _run(session: Session) -> None:
     held = lock(places)
     if not held.take():
         held.close()
-        raise Failure(f"a daemon is already running on {places.state}")
+        raise Failure(f"a daemon is already running on {places.state}: `dumbwaiter status` asks it")
     notifier = sdnotify.SystemdNotifier()
     if notifier.socket is not None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
