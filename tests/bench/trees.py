@@ -1,17 +1,15 @@
 """Trees of many small files, and a journal that knows each of them."""
 
-import asyncio
 import os
-import sqlite3
-from contextlib import closing
 
-from dumbwaiter.folders import Surveyed
+from sqlalchemy import insert
+
 from dumbwaiter.ignore import Rules
-from dumbwaiter.journal import Candidate, Journal
-from dumbwaiter.model import Stamp
+from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
 from dumbwaiter.scan import digest, rows, walk, wanted
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.tables import jobs, surveyed
 from dumbwaiter.store.upgrade import upgrade
 
 EACH = 100  # files in a folder
@@ -33,22 +31,30 @@ def known(state: str, root: str, host: str) -> None:
     url = journal_url(state)
     engine = writing(url)
     upgrade(engine)
-    writer, reader = Writer(engine), reading(url)
     rules = Rules()
-
-    async def fill() -> None:
-        journal = Journal(writer, host, reader)
+    with engine.begin() as connection:
         for folder, found, _ in walk(root, rules.enters, read=rows):
-            files: list[tuple[str, Stamp]] = list(wanted(folder, found, rules))
-            jobs = [Candidate(WATCH, join(folder, name), PROVIDER, stamp) for name, stamp in files]
-            await journal.enqueue(jobs, 1.0, durable=False)
-            await journal.survey(WATCH, [Surveyed(folder, len(files), digest(found, rules))])
-
-    asyncio.run(fill())
-    reader.dispose()
-    writer.close()
-    with closing(sqlite3.connect(os.path.join(state, "journal.db"))) as database:
-        database.execute("UPDATE jobs SET state = 'done', sent = size")
-        database.commit()
+            files = list(wanted(folder, found, rules))
+            parent = join(WATCH, folder)
+            note = {"parent": parent, "files": len(files), "digest": digest(found, rules)}
+            connection.execute(insert(surveyed), {"host": host, **note})
+            if files:
+                connection.execute(insert(jobs), [_done(host, parent, name, stamp) for name, stamp in files])
+    engine.dispose()
     with open(os.path.join(state, "host"), "w", encoding="ascii") as file:
         file.write(host)
+
+
+def _done(host: str, parent: str, name: str, stamp: Stamp) -> dict[str, object]:
+    times = dict.fromkeys(("due_at", "created_at", "updated_at"), 1.0)
+    return {
+        "host": host,
+        "watch": WATCH,
+        "parent": parent,
+        "name": name,
+        "provider": PROVIDER,
+        **stamp._asdict(),
+        "state": State.DONE,
+        "sent": stamp.size,
+        **times,
+    }
