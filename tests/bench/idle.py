@@ -21,6 +21,7 @@ from tests.bench.outcome import write
 from tests.bench.watching import NOWHERE
 
 WATCHED_FOR = 60.0  # seconds of rest
+SCANNED = 120.0  # seconds until Syncthing must have seen the tree
 RUNS = 20  # of `status`
 HOST = "bench"
 FOLDER = """<folder id="bench" path="{root}" type="sendonly" rescanIntervalS="3600" fsWatcherEnabled="true"></folder>"""
@@ -66,14 +67,21 @@ def _theirs(program: str, fast: str, root: str, rest: float) -> dict[str, float]
         file.write(text.replace("<gui", FOLDER.format(root=root) + "<gui", 1))
     with ExitStack() as stack:
         words = [program, "serve", "--home", home, "--no-browser", "--no-upgrade", "--gui-address", "127.0.0.1:0"]
-        peer = process.start(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = stack.enter_context(open(os.path.join(fast, "syncthing.log"), "w+b"))
+        peer = process.start(words, stdout=log, stderr=log)
         stack.callback(process.end, peer)
-        before = -1.0
-        while (used := _cpu(_family(peer.pid))) - before > 0.5:  # until its first scan has ended
-            before = used
-            time.sleep(10)
+        deadline = time.monotonic() + SCANNED
+        while b"Completed initial scan" not in (said := _said(log.name)):
+            if peer.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Syncthing does not scan:\n{said[-2000:].decode(errors='replace')}")
+            time.sleep(1)
         time.sleep(rest)
         return _resting(_family(peer.pid))
+
+
+def _said(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _resting(pids: list[int]) -> dict[str, float]:
