@@ -38,6 +38,7 @@ from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
 from dumbwaiter.naming import shown
 from dumbwaiter.network import Network
 from dumbwaiter.policy import Delay, Pause, decide
+from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.steering import Steering
@@ -529,7 +530,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         brokers = {name: broker(options) for name, options in config.provider.items()}
         journal = await stack.enter_async_context(open_journal(config, places))
         await journal.release_all()
-        http = Http()
+        http = Http(reach=Reach([*hosts(config), *config.network.inside]))
         stack.push_async_callback(http.close)
 
         async def requested(count: int) -> None:

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
+from dumbwaiter.reach import Reach
 from dumbwaiter.wire.message import FileSlice
 
 BUFFER = 256 * KIB  # what one thread reads at a time; it stays in the processor's cache
@@ -133,11 +134,12 @@ class _Link(NamedTuple):
 class BulkTransport(httpx.BaseTransport):
     """Sends requests whose body may be a `SliceStream`; any thread may call, one connection an exchange.
 
-    The request's extension "abort" may hold an `Abort`. Raises httpx's own exceptions and nothing else.
+    The request's extension "abort" may hold an `Abort`. Raises httpx's own exceptions, and `Inside`.
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, reach: Reach | None = None) -> None:
         self._context = context
+        self._reach = reach or Reach()
         self._idle: dict[_Origin, list[_Link]] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -188,7 +190,7 @@ class BulkTransport(httpx.BaseTransport):
     def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Link:
         scheme, host, port = origin
         try:
-            sock = socket.create_connection((host, port), timeout=limits.get("connect"))
+            sock = self._reached(host, port, limits.get("connect"))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if scheme == "https":
                 if self._context is None:
@@ -203,6 +205,13 @@ class BulkTransport(httpx.BaseTransport):
         _limit(sock, socket.SO_SNDTIMEO, limits.get("write"))
         _limit(sock, socket.SO_RCVTIMEO, limits.get("read"))
         return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB))
+
+    def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
+        *others, last = self._reach.addresses(host, port)
+        for address in others:
+            with suppress(OSError):
+                return socket.create_connection((address, port), timeout=timeout)
+        return socket.create_connection((last, port), timeout=timeout)
 
     def _exchange(self, link: _Link, request: httpx.Request) -> tuple[httpx.Response, bool]:
         sent = True

@@ -99,6 +99,12 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     requests: dict[str, float] = {}  # a second, by provider; the vendor's published rate where nothing is said
 
 
+class Network(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where connections may lead."""
+
+    inside: tuple[str, ...] = ()  # hosts that may be in our own network though only a vendor's answer names them
+
+
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the catalog is shown."""
 
@@ -122,6 +128,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     watch: dict[str, Watch] = {}
     journal: str | None = None
     limits: Limits = field(default_factory=Limits)
+    network: Network = field(default_factory=Network)
     mount: Mount = field(default_factory=Mount)
     log: Log = field(default_factory=Log)
     notify: Notify = field(default_factory=Notify)

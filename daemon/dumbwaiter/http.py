@@ -8,24 +8,30 @@ Redirects are never followed: they would carry a credential along. Answers are a
 import asyncio
 import os
 import socket
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
+import httpcore
 import httpx
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
-from dumbwaiter.errors import Offline, Stopped
+from dumbwaiter.errors import Blocked, Offline, Stopped
+from dumbwaiter.model import MIB
 from dumbwaiter.pace import Bandwidth
+from dumbwaiter.reach import Inside, Reach
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
 CALL = 60.0  # for a whole small exchange
 SHUN = 300.0  # an origin that could not be reached goes last for so long
+ANSWER_MAX = REPLY_MAX + MIB  # bytes of an answer with all its heads; who sends only heads would never end
 SKEW = 5.0  # a clock difference below this may be the network's doing
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
@@ -34,16 +40,19 @@ HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-e
 class Http:
     """Clients, and what was learned of each origin: its clock, and whether it can be reached."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, reach: Reach | None = None) -> None:
         self.bandwidth = Bandwidth()
         self._clock = clock
         self._log = log.get("http")
-        self._calls = _client()
+        self._reach = reach or Reach()
         self._left: set[asyncio.Task[None]] = set()  # clients of a network that was left, until they have ended
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
-        stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
+        self._stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
+        self._calls = self._client()
         self._bulk = (
-            httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=_no_cookies()) if stock else BulkTransport()
+            httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=_no_cookies())
+            if self._stock
+            else BulkTransport(reach=self._reach)
         )
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
@@ -72,6 +81,8 @@ class Http:
     def _told(self, request: Request, abort: Abort | None = None) -> Iterator[None]:
         try:
             yield
+        except Inside as error:
+            raise Blocked(f"{request.what}: {error}") from None
         # OSError: the file cannot be read. UnicodeError: a header that was given to us is none.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ExceptionGroup) as error:
             if abort is not None and abort.called:
@@ -96,7 +107,7 @@ class Http:
 
     def renew(self) -> None:
         """Uses no connection again that is idle now, and thinks no host away; an exchange under way goes on."""
-        old, self._calls = self._calls, _client()
+        old, self._calls = self._calls, self._client()
         leaving = asyncio.create_task(_leave(old))
         self._left.add(leaving)
         leaving.add_done_callback(self._left.discard)
@@ -110,6 +121,16 @@ class Http:
         await asyncio.gather(*self._left, return_exceptions=True)
         self._bulk.close()
         await self._calls.aclose()
+
+    def _client(self) -> httpx.AsyncClient:
+        transport = None
+        if not self._stock:
+            transport = httpx.AsyncHTTPTransport()
+            # httpcore takes a backend of one's own, httpx has no way to hand it through.
+            transport._pool._network_backend = _Backend(self._reach)  # noqa: SLF001
+        return httpx.AsyncClient(
+            timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=_no_cookies(), transport=transport
+        )
 
     async def _send(self, request: Request, body: bytes) -> Reply:
         async with (
@@ -170,8 +191,67 @@ class Http:
         self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
 
 
-def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=_no_cookies())
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Connects to addresses that were judged; to a host that may be anywhere, in httpcore's own way."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        async def connect(address: str) -> httpcore.AsyncNetworkStream:
+            return _Stream(await self._inner.connect_tcp(address, port, timeout, local_address, socket_options))
+
+        if self._reach.trusts(host):
+            return await connect(host)
+        try:
+            async with asyncio.timeout(timeout):
+                *others, last = await asyncio.to_thread(self._reach.addresses, host, port)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for address in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await connect(address)
+        return await connect(last)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection whose answers have an end."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._read = 0  # since something was last sent
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        piece = await self._inner.read(max_bytes, timeout)
+        self._read += len(piece)
+        if self._read > ANSWER_MAX:
+            raise httpcore.RemoteProtocolError("the answer is too large")
+        return piece
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._read = 0
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 def _no_cookies() -> CookieJar:
