@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture check bench
+.PHONY: demo test torture soak check bench
 
 demo: $(READY)
 	$(BIN)/dumbwaiter demo
@@ -14,6 +14,10 @@ test: $(READY)
 
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture --timeout 900
+
+SECONDS ?= 600
+soak: $(READY)
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 check: $(READY)
 	$(BIN)/ruff check .
