@@ -100,11 +100,13 @@ class Program:
         self,
         *words: str | os.PathLike[str],
         environment: Mapping[str, str] | None = None,
+        folder: str | os.PathLike[str] | None = None,
         patience: float = PATIENCE,
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [*self._program, *map(os.fspath, words)],
             env=self.environment | dict(environment or {}),
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=patience,

@@ -29,6 +29,7 @@ def entry(**changes: Any) -> Entry:
         ("url", "http://cdn.test/k/1.mov"),
         ("markdown", "[a b.mov](http://cdn.test/k/1.mov)"),
         ("html", '<a href="http://cdn.test/k/1.mov">a b.mov</a>'),
+        ("bbcode", "[url=http://cdn.test/k/1.mov]a b.mov[/url]"),
         ("{name}\t{size}\t{key}\t{path}", "a b.mov\t42\tk/1.mov\tfilms/a b.mov"),
         ("{size:>5}", "   42"),
         ("{{{name}}}", "{a b.mov}"),
@@ -39,13 +40,27 @@ def test_each_form_is_filled(form: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("url", "http://cdn.test/1"),
+        ("markdown", r"![a\[1\].JPG](http://cdn.test/1)"),
+        ("html", '<img src="http://cdn.test/1" alt="a[1].JPG">'),
+        ("bbcode", "[img]http://cdn.test/1[/img]"),
+        ("[{name}]({url})!", "[a[1].JPG](http://cdn.test/1)!"),
+    ],
+)
+def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
+    assert filled(entry(path="a[1].JPG", url="http://cdn.test/1"), template(form)) == expected
+
+
+@pytest.mark.parametrize(
     "form", ["", "Markdown", "text", "{nothing}", "{", "}", "{0}", "{}", "{url.x}", "{url[0]}", "{size:zz}"]
 )
 def test_what_is_no_form_is_refused_with_the_forms_there_are(form: str) -> None:
     with pytest.raises(Failure) as raised:
         template(form)
     assert str(raised.value) == (
-        f'"{form}" is no format: use url, markdown, html, or a template with {{url}}, {{name}}, {{key}}, {{path}}, {{size}}'
+        f'"{form}" is no format: use url, markdown, html, bbcode, or a template with {{url}}, {{name}}, {{key}}, {{path}}, {{size}}'
     )
     assert raised.value.code is Exit.USAGE
 

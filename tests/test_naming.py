@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dumbwaiter.naming import NAME_MAX, join, key_path, propose, shown, split
+from dumbwaiter.naming import NAME_MAX, join, key_path, propose, shown, split, unshown
 
 names = st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -157,3 +157,15 @@ def test_the_proposed_key_is_the_path_as_utf8_can_say_it(path: str, key: str) ->
 @given(names)
 def test_a_proposed_key_is_always_encodable(name: str) -> None:
     assert propose(name).encode("utf-8") is not None
+
+
+@given(names)
+@example("\\x41")
+@example("a\\\\x41")
+def test_what_is_shown_can_be_typed_again(name: str) -> None:
+    assert unshown(shown(name)) == name
+
+
+@given(st.text())
+def test_text_that_nothing_shows_as_is_left_alone(text: str) -> None:
+    assert unshown(text) == text or shown(unshown(text)) == text

@@ -35,7 +35,7 @@ from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import join, shown
 from dumbwaiter.network import Network
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.reach import Reach, hosts
@@ -283,6 +283,17 @@ class App:
         if entry is None:
             raise Failure(f"the catalog has no entry {number}")
         return await self.addresses.link(entry, refused)
+
+    async def still(self, number: int) -> bool | None:
+        """Returns whether the vendor has the entry with this id; None where it does not tell. Raises `Failure`."""
+        entry = await asyncio.to_thread(Catalog(self.reader).entry, number)
+        provider = self.providers.get(entry.provider) if entry else None
+        if entry is None or provider is None or not provider.broker.shares:
+            return None
+        try:
+            return await provider.broker.still(entry, provider) is not None
+        except Verdict as verdict:
+            raise Failure(f"{shown(join(entry.watch, entry.path))}: {verdict}", Exit.TEMPORARY) from None
 
     def listed(self, provider: str | None) -> list[str]:
         """Returns the providers whose own list can be read: the one named, or all. Raises `Failure`."""

@@ -159,12 +159,11 @@ class Catalog:
             row = connection.execute(select(func.count(), func.coalesce(func.sum(entries.c.size), 0))).one()
         return int(row[0]), int(row[1])
 
-    def history(self, limit: int = 100) -> list[Entry]:
-        """Returns the latest entries of ours, newest first."""
+    def history(self, limit: int = 100, since: float = 0.0) -> list[Entry]:
+        """Returns the latest entries of ours, newest first, none stored before `since`."""
+        ours = (entries.c.watch != "") & (entries.c.stored_at >= since)
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                select(entries).where(entries.c.watch != "").order_by(entries.c.stored_at.desc()).limit(limit)
-            )
+            rows = connection.execute(select(entries).where(ours).order_by(entries.c.stored_at.desc()).limit(limit))
             return [entry(row) for row in rows]
 
 
@@ -237,6 +236,7 @@ def entry(row: Row[Any]) -> Entry:
         verified=row.verified,
         facts=row.facts,
         unlisted_at=row.unlisted_at,
+        digest=row.digest,
     )
 
 

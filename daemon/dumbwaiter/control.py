@@ -12,6 +12,7 @@ changes and not by asking it over and over.
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
     POST /link     {"id": ..., "refused": null}   where an entry can be read now; other than the url that was refused
+    POST /still    {"id": ...}              whether the vendor has an entry, null where it does not tell
     POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /pause    {"name": "", "seconds": null}   a provider, a watch, or "" for everything
     POST /resume   {"name": null}
@@ -71,6 +72,10 @@ class _Link(msgspec.Struct, forbid_unknown_fields=True):
     refused: str | None = None
 
 
+class _Still(msgspec.Struct, forbid_unknown_fields=True):
+    id: int
+
+
 class _Sync(msgspec.Struct, forbid_unknown_fields=True):
     provider: str | None = None
 
@@ -124,6 +129,9 @@ def application(app: App) -> Starlette:
         life = None if found.expires_at is None else found.expires_at - time.time()
         return _json({"url": found.url, "expires_in": life})
 
+    async def still(request: Request) -> Response:
+        return _json({"there": await app.still((await _body(request, _Still)).id)})
+
     async def sync(request: Request) -> Response:
         return _lines(follow_walks(app, app.listed((await _body(request, _Sync)).provider)))
 
@@ -153,6 +161,7 @@ def application(app: App) -> Starlette:
             Route("/forget", forget, methods=["POST"]),
             Route("/rescan", rescan, methods=["POST"]),
             Route("/link", link, methods=["POST"]),
+            Route("/still", still, methods=["POST"]),
             Route("/sync", sync, methods=["POST"]),
             Route("/pause", pause, methods=["POST"]),
             Route("/resume", resume, methods=["POST"]),

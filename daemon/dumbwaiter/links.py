@@ -1,6 +1,7 @@
 """Links to uploaded files in the forms that people paste."""
 
 from html import escape
+from mimetypes import guess_type
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
@@ -10,6 +11,12 @@ FORMS = {
     "url": "{url}",
     "markdown": "[{name}]({url})",
     "html": '<a href="{url}">{name}</a>',
+    "bbcode": "[url={url}]{name}[/url]",
+}
+PICTURES = {
+    "markdown": "![{name}]({url})",
+    "html": '<img src="{url}" alt="{name}">',
+    "bbcode": "[img]{url}[/img]",
 }
 
 
@@ -30,12 +37,18 @@ def template(form: str) -> str:
 
 
 def filled(entry: Entry, text: str) -> str:
-    """Fills a template. In HTML and Markdown, what would be markup in a name is escaped."""
+    """Fills a template. A form's markup cannot be meddled with by a name; a picture is shown as one."""
     url = entry.url or ""
     name = shown(entry.name)
-    if text == FORMS["html"]:
+    form = next((one for one, plain in FORMS.items() if plain == text), "")
+    if form == "html":
         url, name = escape(url), escape(name)
-    elif text == FORMS["markdown"]:
+    elif form == "markdown":
         name = "".join(f"\\{letter}" if letter in "[]\\" else letter for letter in name)
         url = url.replace("(", "%28").replace(")", "%29").replace(" ", "%20")
+    elif form == "bbcode":  # it knows no escapes
+        name = name.replace("[", "(").replace("]", ")")
+        url = url.replace("[", "%5B").replace("]", "%5D")
+    if (guess_type(entry.name)[0] or "").startswith("image/"):
+        text = PICTURES.get(form, text)
     return text.format(url=url, name=name, key=entry.key, size=entry.size, path=shown(entry.path))

@@ -4,6 +4,7 @@ import re
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\\ud800-\udfff]")
 _AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
+_ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)")
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
 
@@ -24,6 +25,20 @@ def _backslashed(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python carries an undecodable byte
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def unshown(text: str) -> str:
+    """Returns the name that `shown` made `text` of; text that it did not make is returned as it is."""
+    name = _ESCAPED.sub(_unescaped, text)
+    return name if shown(name) == text else text
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match.group(1) or match.group(2)
+    if code is None:
+        return "\\"
+    number = int(code, 16)
+    return chr(number + 0xDC00) if match.group(1) and number >= 0x80 else chr(number)
 
 
 def split(path: str) -> tuple[str, str]:

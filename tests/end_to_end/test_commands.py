@@ -1,9 +1,14 @@
 """The commands as a person or a script uses them."""
 
+import base64
+import fcntl
 import json
 import os
+import pty
+import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -198,6 +203,178 @@ def test_a_forgotten_job_stays_forgotten(program: Program) -> None:
     assert program("wait").returncode == 0
     assert program.totals() | {"pending": 0, "rejected": 0, "superseded": 1} == program.totals()
     assert program("forget", "999").returncode == 1
+
+
+def test_a_path_is_understood_in_every_form(program: Program) -> None:
+    path = program.write("inner/a.txt", b"abc")
+    awkward = program.write(AWKWARD, b"x")
+    link = program("put", path).stdout
+    assert program("put", awkward).returncode == 0
+    (entry,) = program.facts("ls", "netease/inner")
+    real = program.folder / "elsewhere"
+    real.symlink_to(program.drop)
+    forms = [
+        (path, None),
+        (real / "inner/a.txt", None),
+        ("a.txt", path.parent),
+        ("./a.txt", path.parent),
+        ("../netease/inner/a.txt", program.drop),
+        ("inner/a.txt", program.drop),
+        ("netease/inner/a.txt", None),
+        ("files/netease/inner/a.txt", None),
+        (f"keys/netease/{entry['key']}", None),
+        (program.mount / "files/netease/inner/a.txt", None),
+        (program.mount / f"keys/netease/{entry['key']}", None),
+        ("files/netease/inner/a.txt", program.mount),
+    ]
+    for form, folder in forms:
+        assert program("link", form, folder=folder).stdout == link, form
+        assert program("status", form, folder=folder).stdout.startswith("netease/inner/a.txt\n"), form
+    shown = program("ls", "netease").stdout.splitlines()
+    (escaped,) = [name for name in shown if "\\" in name]
+    assert program("cat", escaped).stdout == "x"
+    assert "done" in program("status", escaped).stdout
+
+
+def test_a_local_file_goes_before_a_folder_of_the_catalog(program: Program) -> None:
+    inner, outer = program.write("netease/a.txt", b"inner"), program.write("a.txt", b"outer")
+    assert program("put", inner, outer).returncode == 0
+    assert program("cat", "netease/a.txt", folder=program.drop).stdout == "inner"
+    assert program("cat", "netease/a.txt").stdout == "outer"
+
+
+def test_status_of_a_file_says_what_happens_next(program: Program) -> None:
+    program.vendors.faults("nos.put:500")
+    path, junk = program.write("a.txt", b"abc"), program.write("b.part", b"abc")
+    assert program("put", path).returncode == 5
+    assert "next: it waits for the daemon" in program("status", path).stdout
+    assert "leaves it out: junk pattern '*.part'" in program("status", junk).stderr
+    program.start()
+    assert program("pause", "netease").returncode == 0
+    assert "next: netease rests until dumbwaiter resume" in program("status", path).stdout
+    (job,) = program.facts("status", path)
+    assert job["next"] == "netease rests until dumbwaiter resume"
+    program.vendors.faults("")
+    assert program("resume").returncode == 0
+    assert program("retry", "--all").returncode == 0
+    assert program("wait").returncode == 0
+    path.unlink()
+    story = program("status", path).stdout
+    assert f"local file: {path}, gone" in story
+    assert "rule: watch netease takes it" in story
+
+
+def test_history_ends_where_it_is_told_to(program: Program) -> None:
+    for name in ("a.txt", "b.txt"):
+        assert program("put", program.write(name, b"x")).returncode == 0
+    assert [one["path"] for one in program.facts("history", "--limit", "1")] == ["b.txt"]
+    assert len(program.facts("history", "--since", "1h")) == 2
+    assert program.facts("history", "--since", "2999-01-01") == []
+    assert "2026-03-04" in program("history", "--since", "yesterday").stderr
+
+
+def test_a_number_that_is_no_job_is_said(program: Program) -> None:
+    assert program("put", program.write("a.txt", b"x")).returncode == 0
+    for command in ("retry", "forget"):
+        done = program(command, "1", "--json")
+        assert done.returncode == 1
+        assert done.stderr == "dumbwaiter: no such job is waiting or rejected: 1\n"
+
+
+def test_one_file_without_a_link_does_not_keep_the_others_from_theirs(program: Program) -> None:
+    program.write("a.txt", b"abc")
+    assert program("put", program.drop / "a.txt").returncode == 0
+    done = program("link", "netease/none", "netease/a.txt")
+    assert done.returncode == 1
+    assert done.stdout.startswith("http")
+    assert "netease/none is not at any provider" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "tool"),
+    [("WAYLAND_DISPLAY", "wl-copy"), ("DISPLAY", "xclip"), ("DISPLAY", "xsel"), ("", "the terminal")],
+)
+def test_a_link_is_copied_by_whoever_has_the_clipboard(program: Program, variable: str, tool: str) -> None:
+    path = program.write("a.txt", b"abc")
+    link = program("put", path).stdout.strip()
+    tools, clipboard = program.folder / "tools", program.folder / "clipboard"
+    tools.mkdir()
+    script = tools / tool
+    script.write_text(f"#!/bin/sh\n/bin/cat > {clipboard}\n")
+    script.chmod(0o755)
+    environment = {name: value for name, value in program.environment.items() if "DISPLAY" not in name}
+    environment |= {"PATH": str(tools)} | ({variable: "0"} if variable else {})
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dumbwaiter", "link", "--copy", path],
+            env=environment,
+            stdin=theirs,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        assert done.stderr.decode() == f"copied by {tool}\n"
+        if variable:
+            assert clipboard.read_text() == link
+        else:
+            assert b"\x1b]52;c;" + base64.b64encode(link.encode()) + b"\x07" in os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+LOGIND = """
+import os, sys
+from jeepney import HeaderFields, MessageType, new_method_return
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+bus = open_dbus_connection("SESSION", enable_fds=True)
+bus.send(message_bus.RequestName("org.freedesktop.login1"))
+print("ready", flush=True)
+while True:
+    message = bus.receive()
+    if message.header.message_type is MessageType.method_call:
+        reader, writer = os.pipe()
+        bus.send(new_method_return(message, "h", (writer,)))
+        os.close(writer)
+        print(*message.body, flush=True)
+        os.read(reader, 1)  # returns when whoever holds the other end lets go
+        print("released", flush=True)
+"""
+
+
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="there is no dbus-daemon here")
+def test_waiting_keeps_the_machine_on_for_as_long_as_it_lasts(program: Program) -> None:
+    bus = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--print-address"], stdout=subprocess.PIPE, text=True
+    )
+    assert bus.stdout is not None
+    address = bus.stdout.readline().strip()
+    logind = subprocess.Popen(
+        [sys.executable, "-c", LOGIND],
+        env=os.environ | {"DBUS_SESSION_BUS_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert logind.stdout is not None
+        assert logind.stdout.readline() == "ready\n"
+        program.start()
+        done = program("wait", "--inhibit", environment={"DBUS_SYSTEM_BUS_ADDRESS": address})
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert logind.stdout.readline() == "shutdown:sleep:idle dumbwaiter files are being uploaded block\n"
+        assert logind.stdout.readline() == "released\n"
+    finally:
+        for one in (logind, bus):
+            one.kill()
+            one.communicate()
+    done = program("wait", "--inhibit", environment={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere"})
+    assert done.returncode == 0
+    assert "not held off" in done.stderr
 
 
 def test_check_says_what_would_become_of_a_file(program: Program) -> None:

@@ -4,15 +4,19 @@ A command that changes anything goes through the daemon when one runs. Commands 
 only it knows, and the journal for the rest. Each command is loaded when it is called, so that asking costs little.
 """
 
+import io
 import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.naming import shown
 
 COMMANDS = {
     "init": "setup",
@@ -29,6 +33,7 @@ COMMANDS = {
     "claim": "claim",
     "sync": "sync",
     "status": "show",
+    "verify": "verify",
     "ls": "show",
     "cat": "show",
     "link": "show",
@@ -92,29 +97,57 @@ def cli(
 
 def main() -> None:
     """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
-    # Names and messages may hold what a C locale cannot print; nothing is worth failing over that.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    _have_streams()
     try:
-        ended = cli.main(standalone_mode=False)
+        ended = cli.main(prog_name="dumbwaiter", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(ended if isinstance(ended, int) else Exit.DONE)
     except click.Abort:
         _end("stopped", Exit.FAILED)
-    except click.ClickException as wrong:
+    except NoArgsIsHelpError as wrong:
         wrong.show(sys.stderr)
         sys.exit(Exit.USAGE)
-    except Failure as failure:
+    except click.ClickException as wrong:
+        _end(_usage(wrong), Exit.USAGE)
+    except (Failure, JournalTrouble) as failure:
         _end(str(failure), failure.code)
-    except JournalTrouble as trouble:
-        _end(str(trouble), trouble.code)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # click's answer to it is exit code 1
+            _seen_enough()
+        raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has seen enough
-        sys.exit(Exit.DONE)
+        _seen_enough()
+    except OSError as error:
+        name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        _end(f"{name}{error.strerror or error}", Exit.FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _end(sentence: str, code: Exit) -> None:
+def _have_streams() -> None:
+    """Sees to it that the first three descriptors are taken, and that any name can be printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by whoever started us: the next file opened would take its place
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(null, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a C locale cannot print every name; that is nothing to fail over
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _seen_enough() -> NoReturn:
+    """Ends well: whoever read our output wants no more of it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(Exit.DONE)
+
+
+def _usage(wrong: click.ClickException) -> str:
+    """Returns click's words as one sentence that ends with where to look."""
+    context = getattr(wrong, "ctx", None)
+    words = shown(wrong.format_message()).rstrip(".")
+    return f"{words[:1].lower()}{words[1:]}: see `{context.command_path if context else 'dumbwaiter'} --help`"
+
+
+def _end(sentence: str, code: Exit) -> NoReturn:
     print(f"dumbwaiter: {sentence}", file=sys.stderr)
     sys.exit(code)

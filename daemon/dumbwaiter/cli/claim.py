@@ -9,8 +9,8 @@ from urllib.parse import quote
 import click
 
 from dumbwaiter import log
+from dumbwaiter.cli.paths import tree_path
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.show import tree_path
 from dumbwaiter.errors import Exit, Failure
 
 

@@ -14,6 +14,7 @@ import click
 from dumbwaiter import log
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import counted
 from dumbwaiter.errors import Exit, Failure
 
 TRIES = 3  # failures in a row after which `put` no longer waits
@@ -194,22 +195,50 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 
 @click.command()
 @click.option("--timeout", metavar="TIME", help='Give up after this, like "10m".')
+@click.option("--inhibit", is_flag=True, help="Keep the machine from sleeping and shutting down meanwhile.")
+@json_option
 @click.pass_obj
-def wait(session: Session, timeout: str | None) -> None:
-    """Returns when everything seen so far is done: 0, or 20 when something needs a person."""
+def wait(session: Session, timeout: str | None, *, inhibit: bool) -> None:
+    """Returns when everything seen so far is done: 0, or 20 when something needs a person.
+
+    \b
+    dumbwaiter wait --inhibit && systemctl poweroff
+    dumbwaiter wait --timeout 10m      exit code 5 when that was too short
+    """
     from dumbwaiter.sources import duration
 
     try:
         end = time.monotonic() + duration(timeout) if timeout else None
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
+    with _inhibited(session) if inhibit else contextlib.nullcontext():
+        _wait(session, end)
+
+
+@contextlib.contextmanager
+def _inhibited(session: Session) -> Iterator[None]:
+    """Holds sleep and shutdown off; where there is no logind, says so and goes on."""
+    from dumbwaiter.cli.inhibit import NoLogind, held
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held("files are being uploaded"))
+        except NoLogind as reason:
+            session.say(f"sleep and shutdown are not held off: {reason}")
+        yield
+
+
+def _wait(session: Session, end: float | None) -> None:
     with contextlib.closing(_states(session, end)) as states:
         for state in states:
             totals = state["totals"]
             left = totals["pending"] + totals["stored"] + state["settling"]
             if not left and not state["trouble"]:
                 if totals["rejected"]:
-                    raise Failure(f"{totals['rejected']} files need a person: dumbwaiter failed", Exit.ATTENTION)
+                    needy = counted(totals["rejected"], "file needs", "files need")
+                    raise Failure(f"{needy} a person: dumbwaiter failed", Exit.ATTENTION)
+                if session.json:
+                    session.facts(totals)
                 return
             stuck = [one for one in state["providers"] if one["state"] == "blocked" and one["pending"]]
             if left and stuck and not state["settling"] and sum(one["pending"] for one in stuck) == left:
@@ -229,24 +258,44 @@ def _states(session: Session, end: float | None) -> Generator[dict[str, Any], No
 @click.command()
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
+@json_option
 @click.pass_obj
 def retry(session: Session, ids: Sequence[int], *, everything: bool) -> None:
-    """Tries jobs again that needed a person, or that wait for their next try."""
+    """Tries jobs again that needed a person, or that wait for their next try.
+
+    \b
+    dumbwaiter retry 12 13             by the numbers that `failed` and `status` show
+    dumbwaiter retry --all
+    """
     if not ids and not everything:
         raise Failure("say which: dumbwaiter retry ID…, or --all", Exit.USAGE)
     count = _change(session, "/retry", {"ids": None if everything else list(ids)})
-    session.say(f"{count} jobs are due again")
+    if count == 0 and not everything:
+        raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
+    _tell(session, count, "due again")
 
 
 @click.command()
 @click.argument("ids", nargs=-1, type=int, required=True)
+@json_option
 @click.pass_obj
 def forget(session: Session, ids: Sequence[int]) -> None:
-    """Drops jobs for good; the files stay where they are."""
+    """Drops jobs for good; the files stay where they are.
+
+    \b
+    dumbwaiter forget 12               that version of the file is not taken again, a newer one is
+    """
     count = _change(session, "/forget", {"ids": list(ids)})
     if count == 0:
         raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
-    session.say(f"{count} jobs are forgotten")
+    _tell(session, count, "forgotten")
+
+
+def _tell(session: Session, count: int, what: str) -> None:
+    if session.json:
+        session.facts({"count": count})
+    else:
+        session.say(f"{counted(count, 'job')} {what}")
 
 
 def _change(session: Session, path: str, body: dict[str, Any]) -> int:
@@ -273,8 +322,16 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
 
 @click.command()
 @click.argument("watch", required=False)
+@json_option
 @click.pass_obj
 def rescan(session: Session, watch: str | None) -> None:
-    """Makes the daemon look through watched folders now."""
-    names = session.ask("POST", "/rescan", {"watch": watch})["watches"]
-    session.say(f"scanning {', '.join(names)}")
+    """Makes the daemon look through watched folders now.
+
+    \b
+    dumbwaiter rescan masters && dumbwaiter wait
+    """
+    facts = session.ask("POST", "/rescan", {"watch": watch})
+    if session.json:
+        session.facts(facts)
+    else:
+        session.say(f"scanning {', '.join(facts['watches'])}")

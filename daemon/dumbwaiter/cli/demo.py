@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.show import size
+from dumbwaiter.cli.words import size
 from dumbwaiter.config import load
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import MIB, Entry

@@ -1,11 +1,13 @@
-"""The bytes of one catalogued file, for `cat`."""
+"""The bytes of catalogued files, and what a provider says of them: for `cat` and `verify`."""
 
 import os
 import shutil
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
 
 import httpx
+import xxhash
 
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
@@ -13,6 +15,22 @@ from dumbwaiter.http import HEADERS, LIMITS
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import shown
 from dumbwaiter.upload import open_version
+
+REFUSED = {401, 403}
+MISSING = {404, 410}
+LATER = {408, 425, 429, *range(500, 600)}
+
+
+class Refused(Exception):
+    """The provider does not take this link, or no longer."""
+
+
+class Seen(NamedTuple):
+    """What a provider shows at a link."""
+
+    size: int | None  # None: it does not say
+    etag: str = ""
+    digest: str | None = None  # as the journal keeps it, where the bytes were read
 
 
 def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], str], out: BinaryIO) -> None:
@@ -30,15 +48,11 @@ def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], s
     url = address(entry, None)
     try:
         _download(entry, url, out)
-    except _Refused:
+    except Refused:
         try:
             _download(entry, address(entry, url), out)
-        except _Refused:
+        except Refused:
             raise Failure(f"{_place(entry)}: the provider does not let it be read", Exit.ACCOUNT) from None
-
-
-class _Refused(Exception):
-    """The provider does not take this link, or no longer."""
 
 
 def _place(entry: Entry) -> str:
@@ -49,8 +63,8 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
     place, count = _place(entry), 0
     try:
         with httpx.stream("GET", url, timeout=LIMITS, headers=HEADERS) as response:
-            if response.status_code in {401, 403}:
-                raise _Refused
+            if response.status_code in REFUSED:
+                raise Refused
             if response.status_code != httpx.codes.OK:
                 raise Failure(f"{place}: the provider answers {response.status_code}")
             for piece in response.iter_raw(MIB):
@@ -60,3 +74,59 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
         raise Failure(f"{place}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
     if count != entry.size:
         raise Failure(f"{place}: {count} bytes came, {entry.size} are there")
+
+
+class Reader:
+    """Looks at links; any thread may. Raises `Refused`, and `Failure` when a provider cannot be asked now."""
+
+    def __init__(self) -> None:
+        self._client = httpx.Client(timeout=LIMITS, headers=HEADERS)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def glance(self, url: str) -> Seen | None:
+        """Returns what is at a link, None when nothing is, without its bytes."""
+        with self._answer("HEAD", url) as response:
+            if response.status_code in MISSING:
+                return None
+            if response.is_success and "content-length" in response.headers:
+                return _seen(response, response.headers["content-length"])
+        # A link may be signed for GET alone, and not every server knows HEAD.
+        with self._answer("GET", url, range="bytes=0-0") as response:
+            self._check(response, allowed=(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE,))
+            if response.status_code in MISSING:
+                return None
+            whole = response.headers.get("content-range", "").rpartition("/")[2]
+            return _seen(response, whole or response.headers.get("content-length", ""))
+
+    def read_back(self, url: str) -> Seen | None:
+        """Returns size and digest of all the bytes at a link, None when nothing is there."""
+        count, digest = 0, xxhash.xxh3_128()
+        with self._answer("GET", url) as response:
+            self._check(response)
+            if response.status_code in MISSING:
+                return None
+            for piece in response.iter_raw(MIB):
+                digest.update(piece)
+                count += len(piece)
+            return _seen(response, str(count))._replace(digest=f"xxh3:{digest.hexdigest()}")
+
+    @contextmanager
+    def _answer(self, method: str, url: str, **headers: str) -> Iterator[httpx.Response]:
+        try:
+            with self._client.stream(method, url, headers=headers) as response:
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Failure(f"the provider cannot be read: {error}", Exit.TEMPORARY) from None
+
+    def _check(self, response: httpx.Response, allowed: tuple[int, ...] = ()) -> None:
+        status = response.status_code
+        if status in REFUSED:
+            raise Refused
+        if not (response.is_success or status in MISSING or status in allowed):
+            raise Failure(f"the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
+
+
+def _seen(response: httpx.Response, size: str) -> Seen:
+    return Seen(int(size) if size.isdecimal() else None, response.headers.get("etag", ""))

@@ -128,6 +128,17 @@ class Session:
         finally:
             connection.close()
 
+    @cached_property
+    def daemon_facts(self) -> dict[str, Any] | None:
+        """What the daemon says of itself, without its jobs; None when none runs."""
+        try:
+            facts: dict[str, Any] = self.ask("GET", "/status?jobs=0")
+        except Failure as failure:
+            if failure.code is Exit.NO_DAEMON:
+                return None
+            raise
+        return facts
+
     def address(self, entry: "Entry", refused: str | None = None) -> str:
         """Returns where a file can be read: the catalogued url while it is good, else what the daemon gets.
 

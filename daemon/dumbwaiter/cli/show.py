@@ -1,21 +1,17 @@
 """Commands that only look: status, ls, cat, link, history, failed."""
 
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
+from dumbwaiter.cli.paths import entries_below, entry_of, tree_path
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import hour, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown
-
-if TYPE_CHECKING:
-    from dumbwaiter.catalog import Catalog
 
 
 @click.command()
@@ -26,7 +22,9 @@ if TYPE_CHECKING:
 def status(session: Session, path: str | None, *, live: bool) -> None:
     """Tells what is going on; with PATH, where that file is and why."""
     if path is not None:
-        _story(session, path)
+        from dumbwaiter.cli.story import tell
+
+        tell(session, path)
     elif live:
         _live(session)
     else:
@@ -94,7 +92,7 @@ def _print_status(facts: dict[str, Any]) -> None:
     if facts.get("trouble"):
         print(f"! {facts['trouble']}")
     for watch in facts["watches"]:
-        waits = f", waits for {_hour(watch['opens_at'])}" if watch.get("opens_at") else ""
+        waits = f", waits for {hour(watch['opens_at'])}" if watch.get("opens_at") else ""
         print(
             f"{watch['name']}: {watch['state']}{waits}, {watch['files']} files uploaded, {watch['pending']} to go"
             f"  {watch['path']} → {watch['provider']}"
@@ -106,7 +104,7 @@ def _print_status(facts: dict[str, Any]) -> None:
             print(f"! {provider['name']} {provider['state']}: {provider['error']}")
     _print_errands(facts["errands"])
     for job in facts["jobs"]:
-        print(f"{job['id']:>6}  {_stage(job):<24}  {_place(job)}{'  ' + job['error'] if job['error'] else ''}")
+        print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
     print(
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
@@ -116,31 +114,17 @@ def _print_status(facts: dict[str, Any]) -> None:
 def _print_errands(errands: Sequence[dict[str, Any]]) -> None:
     for one in errands:
         then = (
-            f"next try {_when(one['due_at'])}"
+            f"next try {when(one['due_at'])}"
             if one["due_at"]
             else f"given up: dumbwaiter retry {one['job'] or '--all'}"
         )
-        print(f"! {one['what']} of {_place(one)}: {one['error']} ({then})")
+        print(f"! {one['what']} of {place(one)}: {one['error']} ({then})")
 
 
 def _stage(job: dict[str, Any]) -> str:
     if job["state"] == "pending" and job["sent"]:
         return f"{job['sent'] * 100 // max(job['size'], 1)} % of {size(job['size'])}"
     return f"{job['state']} {size(job['size'])}"
-
-
-def _place(job: dict[str, Any]) -> str:
-    return join(job["watch"], job["path"])
-
-
-def size(count: int) -> str:
-    """Returns bytes as people read them, in binary units."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _live(session: Session) -> None:
@@ -153,66 +137,6 @@ def _live(session: Session) -> None:
     from dumbwaiter.cli.progress import live
 
     live(states)
-
-
-def _story(session: Session, path: str) -> None:
-    from dumbwaiter import report
-
-    watch, inner = _watch_of(session, path)
-    jobs = report.jobs_of(session.reader, watch, inner)
-    if session.json:
-        session.facts([report.job_facts(job) for job in jobs])
-        return
-    if not jobs and (entry := _unheard_of(session, path)) is not None:
-        print(f"not uploaded from here; {entry.provider} lists it: {size(entry.size)}, since {_when(entry.stored_at)}")
-        return
-    if not jobs:
-        raise Failure(f"{shown(path)} was never seen: dumbwaiter check {shown(path)}")
-    closed = session.config.closed(time.time())
-
-    def held(job: Job) -> bool:
-        return watch in closed and job.state is State.PENDING and not job.by_hand
-
-    for job in jobs:
-        print(f"job {job.id}: {job.state.value}, {size(job.size)}, to {job.provider}")
-        for name, value in (
-            ("key", job.key),
-            ("link", job.receipt.url if job.receipt else None),
-            ("acknowledged", f"{job.sent} of {job.size} bytes, {job.resent} sent again"),
-            ("reason", job.error),
-            ("waits for", _hour(closed[watch]) if held(job) else None),
-            ("next try", _when(job.due_at) if job.due_at > time.time() else None),
-            ("made", _when(job.created_at)),
-            ("changed", _when(job.updated_at)),
-        ):
-            if value:
-                print(f"  {name}: {value}")
-
-
-def _hour(seconds: float) -> str:
-    """Returns the time of day that a window opens at, with the day if it is not today's."""
-    moment = datetime.fromtimestamp(seconds).astimezone()
-    today = moment.date() == datetime.now().astimezone().date()
-    return moment.strftime("%H:%M" if today else "%a %H:%M")
-
-
-def _unheard_of(session: Session, path: str) -> Entry | None:
-    """Returns what the provider's own list alone shows at a path."""
-    node = session.catalog.find(tree_path(session, path))
-    return node.file if node is not None and isinstance(node.file, Entry) and not node.file.watch else None
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-
-
-def _watch_of(session: Session, path: str) -> tuple[str, str]:
-    """Returns watch and inner path of a local file; "put" for one outside of all watches."""
-    absolute = os.path.abspath(path)
-    for name, watch in session.config.watch.items():
-        if absolute.startswith(f"{watch.path}/"):
-            return name, absolute[len(watch.path) + 1 :]
-    return "put", absolute.lstrip("/")
 
 
 @click.command()
@@ -228,7 +152,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
     from dumbwaiter.report import entry_facts
 
     top = tree_path(session, path) if path else "files"
-    found = list(_entries(session.catalog, top))
+    found = list(entries_below(session.catalog, top))
     if path and not found:
         raise Failure(f"nothing is known under {shown(path)}")
     if session.json:
@@ -237,46 +161,9 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
     for name, entry in found:
         name = shown(name.partition("/")[2])
         if long:
-            print(f"{entry.size:>14}  {_when(entry.stored_at)}  {name}  {entry.url or ''}".rstrip())
+            print(f"{entry.size:>14}  {when(entry.stored_at)}  {name}  {entry.url or ''}".rstrip())
         else:
             print(name)
-
-
-def _entries(catalog: "Catalog", top: str) -> Iterator[tuple[str, Entry]]:
-    """Yields every catalogued file at or below a path, with its path."""
-    node = catalog.find(top)
-    if node is not None and isinstance(node.file, Entry):
-        yield top, node.file
-        return
-    for child in catalog.children(top):
-        inner = join(top, child.name)
-        if child.folder:
-            yield from _entries(catalog, inner)
-        elif isinstance(child.file, Entry):
-            yield inner, child.file
-
-
-def tree_path(session: Session, path: str) -> str:
-    """Returns the path in the catalog's trees that a person means."""
-    from dumbwaiter.catalog import TREES  # the database's library is slow to load, and `status` asks the daemon
-
-    plain = path.strip("/")
-    if plain.partition("/")[0] in TREES:
-        return plain
-    if not path.startswith("/") and session.catalog.find(f"files/{plain}") is not None:
-        return f"files/{plain}"
-    mount = session.config.mount.path
-    absolute = os.path.abspath(path)
-    if mount and absolute.startswith(f"{mount}/"):
-        return absolute[len(mount) + 1 :]
-    return join("files", *_watch_of(session, path))
-
-
-def _entry(session: Session, path: str) -> Entry:
-    node = session.catalog.find(tree_path(session, path))
-    if node is None or not isinstance(node.file, Entry):
-        raise Failure(f"{shown(path)} is not at any provider: dumbwaiter status {shown(path)}")
-    return node.file
 
 
 @click.command()
@@ -286,39 +173,66 @@ def cat(session: Session, path: str) -> None:
     """Writes a file to stdout: the local original while it is unchanged, else what the provider has."""
     from dumbwaiter.cli.fetch import fetch
 
-    fetch(session.config, _entry(session, path), session.address, sys.stdout.buffer)
+    fetch(session.config, entry_of(session, path), session.address, sys.stdout.buffer)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option("--format", "form", default="url", help='url, markdown, html, or a template like "{name}: {url}".')
+@click.option(
+    "--format", "form", default="url", help='url, markdown, html, bbcode, or a template like "{name}: {url}".'
+)
+@click.option("--copy", "copied", is_flag=True, help="Put it into the clipboard too.")
 @json_option
 @click.pass_obj
-def link(session: Session, paths: Sequence[str], form: str) -> None:
-    """Prints the link of each file."""
+def link(session: Session, paths: Sequence[str], form: str, *, copied: bool) -> None:
+    """Prints the link of each file, one a line.
+
+    \b
+    dumbwaiter link photos/cat.jpg --format markdown --copy
+    dumbwaiter link ~/Drop/film.mov --format "{name}\t{url}"
+
+    A picture becomes one in markdown, html and bbcode, another file a link. A link that has to be signed comes from
+    the daemon.
+    """
     from msgspec.structs import replace
 
+    from dumbwaiter.cli.clipboard import copy
     from dumbwaiter.links import filled, template
 
-    chosen = template(form)
+    chosen, code, lines = template(form), Exit.DONE, []
     for path in paths:
-        entry = _entry(session, path)
-        entry = replace(entry, url=session.address(entry))
+        try:
+            entry = entry_of(session, path)
+            entry = replace(entry, url=session.address(entry))
+        except Failure as failure:
+            print(f"dumbwaiter: {failure}", file=sys.stderr)
+            code = failure.code
+            continue
+        lines.append(filled(entry, chosen))
         if session.json:
-            session.facts({"path": shown(path), "url": entry.url})
+            session.facts({"path": shown(path), "url": entry.url, "text": lines[-1]})
         else:
-            print(filled(entry, chosen))
+            print(lines[-1])
+    if copied and lines:
+        session.say(f"copied by {copy(chr(10).join(lines))}")
+    raise click.exceptions.Exit(code)
 
 
 @click.command()
-@click.option("-n", "limit", default=50, show_default=True, help="How many.")
+@click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(min=0), help="How many.")
+@click.option("--since", metavar="TIME", help='Not older than "2h" or "7d", or since "2026-03-04 12:00".')
 @json_option
 @click.pass_obj
-def history(session: Session, limit: int) -> None:
-    """Lists what was uploaded, the latest first."""
+def history(session: Session, limit: int, since: str | None) -> None:
+    """Lists what was uploaded, the latest first.
+
+    \b
+    dumbwaiter history --since 7d --limit 1000
+    dumbwaiter history --json | jq -r '.[].url'
+    """
     from dumbwaiter.report import entry_facts, errand_facts
 
-    entries = session.catalog.history(limit)
+    entries = session.catalog.history(limit, 0.0 if since is None else moment(since, time.time()))
     failed = [one for one in errand_facts(session.reader) if one["path"]]
     if session.json:
         errors = {(one["watch"], one["path"]): one for one in failed}
@@ -331,7 +245,7 @@ def history(session: Session, limit: int) -> None:
     _print_errands(failed)
     for entry in entries:
         print(
-            f"{_when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "
+            f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "
             f"{entry.url or entry.key}"
         )
 
@@ -348,7 +262,7 @@ def failed(session: Session) -> None:
         session.facts(facts)
     else:
         for job in facts:
-            print(f"{job['id']:>6}  {_place(job)}: {job['error']}")
+            print(f"{job['id']:>6}  {place(job)}: {job['error']}")
     if facts:
         session.say("after you acted: dumbwaiter retry ID, or dumbwaiter forget ID")
         raise click.exceptions.Exit(Exit.ATTENTION)

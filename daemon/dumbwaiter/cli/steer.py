@@ -1,11 +1,11 @@
 """Commands that steer the running daemon: pause, resume, bandwidth."""
 
-from datetime import datetime
 from typing import Any
 
 import click
 
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import size, when
 from dumbwaiter.errors import Exit, Failure
 
 
@@ -47,7 +47,7 @@ def _show(session: Session, facts: dict[str, Any]) -> None:
         session.facts(facts)
         return
     for pause in facts["paused"]:
-        until = "until you resume it" if pause["until"] is None else f"until {_moment(pause['until'])}"
+        until = "until you resume it" if pause["until"] is None else f"until {when(pause['until'])}"
         session.say(f"{pause['name'] or 'everything'} rests {until}")
     if not facts["paused"]:
         session.say("nothing rests")
@@ -66,10 +66,4 @@ def bandwidth(session: Session, rate: str | None) -> None:
     if session.json:
         session.facts(facts)
         return
-    from dumbwaiter.cli.show import size
-
     print("no limit" if facts["bytes_per_second"] is None else f"{size(facts['bytes_per_second'])}/s")
-
-
-def _moment(when: float) -> str:
-    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M")

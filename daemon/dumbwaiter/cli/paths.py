@@ -1,0 +1,101 @@
+"""What a person means by the path of an uploaded file: one rule for every command that takes one.
+
+In this order: a path inside a mount; a local file that is there, in a watched folder; a path that begins with keys/,
+files/ or outbox/; one that begins with a watch's name; else a local path, whether or not a file is there today. A
+path as `ls` and `status` print it, with escapes for what a terminal cannot show, is understood too.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dumbwaiter.cli.session import Session
+from dumbwaiter.config import RESERVED, Config
+from dumbwaiter.errors import Failure
+from dumbwaiter.model import Entry
+from dumbwaiter.naming import join, shown, unshown
+
+if TYPE_CHECKING:
+    from dumbwaiter.catalog import Catalog
+
+TREES = ("keys", "files", "outbox")
+
+
+def tree_path(session: Session, path: str) -> str:
+    """Returns the path in the catalog's trees that a person means."""
+    config, absolute = session.config, os.path.abspath(path)
+    for folder in _mounts(config):
+        if _inside(absolute, folder):
+            return absolute[len(folder) + 1 :]
+    local = join("files", *watch_of(config, path))
+    if os.path.lexists(path) and not local.startswith(f"files/{RESERVED}/"):
+        return local
+    if not path.startswith(("/", "./", "../")):
+        plain = os.path.normpath(path)
+        first = plain.partition("/")[0]
+        if first in TREES:
+            return plain
+        if first in {*config.watch, RESERVED} or session.catalog.find(f"files/{plain}") is not None:
+            return f"files/{plain}"
+    return local
+
+
+def entry_at(session: Session, path: str) -> Entry | None:
+    """Returns the catalogued file that a person means, None when there is none."""
+    for text in dict.fromkeys((path, unshown(path))):
+        node = session.catalog.find(tree_path(session, text))
+        if node is not None and isinstance(node.file, Entry):
+            return node.file
+    return None
+
+
+def entry_of(session: Session, path: str) -> Entry:
+    """Returns the catalogued file that a person means. Raises `Failure`."""
+    entry = entry_at(session, path)
+    if entry is None:
+        raise Failure(f"{shown(path)} is not at any provider: dumbwaiter status {shown(path)}")
+    return entry
+
+
+def entries_below(catalog: "Catalog", top: str) -> Iterator[tuple[str, Entry]]:
+    """Yields every catalogued file at or below a path, with its path."""
+    node = catalog.find(top)
+    if node is not None and isinstance(node.file, Entry):
+        yield top, node.file
+        return
+    for child in catalog.children(top):
+        inner = join(top, child.name)
+        if child.folder:
+            yield from entries_below(catalog, inner)
+        elif isinstance(child.file, Entry):
+            yield inner, child.file
+
+
+def watch_of(config: Config, path: str) -> tuple[str, str]:
+    """Returns watch and inner path of a local file; "put" for one outside of all watches."""
+    absolute = os.path.abspath(path)
+    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    for candidate in (absolute, real):
+        for name, watch in config.watch.items():
+            if _inside(candidate, watch.path):
+                return name, candidate[len(watch.path) + 1 :]
+    return RESERVED, absolute.lstrip("/")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder.rstrip('/')}/")
+
+
+def _mounts(config: Config) -> list[str]:
+    """Returns where the catalog may be mounted: as configured, and wherever the kernel has such a mount."""
+    found = [config.mount.path] if config.mount.path else []
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                _, place, kind, *_ = line.split(" ")
+                if kind == "fuse.dumbwaiter":
+                    found.append(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place))
+    except OSError:
+        pass
+    return found

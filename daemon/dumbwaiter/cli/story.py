@@ -1,0 +1,158 @@
+"""The story of one file, for `status PATH`: where it is, by which rule, what was tried, and what happens next."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from dumbwaiter import report
+from dumbwaiter.cli.paths import entry_at, tree_path, watch_of
+from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.words import counted, hour, size, when
+from dumbwaiter.errors import Failure
+from dumbwaiter.model import Entry, Job, State, stamp_of_regular
+from dumbwaiter.naming import join, shown, unshown
+
+
+def tell(session: Session, path: str) -> None:
+    """Prints the story of the file that `path` means. Raises `Failure` when nothing is known of it."""
+    jobs, entry = [], None
+    for text in dict.fromkeys((path, unshown(path))):
+        tree, _, inner = tree_path(session, text).partition("/")
+        entry = entry_at(session, text)
+        watch, _, inner = (
+            join(entry.watch, entry.path).partition("/") if entry and tree == "keys" else inner.partition("/")
+        )
+        if jobs := report.jobs_of(session.reader, watch, inner):
+            break
+    if session.json:
+        session.facts([report.job_facts(job) | _outlook(session, job) for job in jobs])
+    elif jobs:
+        _print(session, watch, inner, jobs)
+    elif entry is not None:
+        made = "made by" if entry.watch else "not uploaded from here; listed by"
+        print(f"{shown(join(entry.watch, entry.path) or entry.key)}: {made} {entry.provider}")
+        _print_lines(_of_entry(entry))
+    else:
+        raise Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
+
+
+def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
+    print(shown(join(watch, inner)))
+    _print_lines(_of_file(session, watch, inner, jobs[0]))
+    for job in jobs:
+        print(f"job {job.id}: {job.state.value}, {size(job.size)}, to {job.provider}")
+        _print_lines(_of_job(session, job))
+    for one in report.errand_facts(session.reader):
+        if (one["watch"], one["path"]) == (watch, shown(inner)):
+            then = when(one["due_at"]) if one["due_at"] else f"never: dumbwaiter retry {one['job'] or '--all'}"
+            print(f"  {one['what']} failed: {one['error']}; next try {then}")
+
+
+def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:
+    for name, value in lines:
+        if value:
+            print(f"  {name}: {value}")
+
+
+def _of_file(session: Session, watch: str, inner: str, latest: Job) -> Iterator[tuple[str, str | None]]:
+    from dumbwaiter.app import rules
+
+    root = session.config.folder_of(watch)
+    if root is None:
+        yield "watch", f"{watch} is no longer configured"
+        return
+    yield "local file", f"{shown(os.path.join(root, inner))}, {_local(root, inner, latest)}"
+    if one := session.config.watch.get(watch):
+        why = rules(one.path, one.include, one.exclude).why(inner)
+        yield "rule", f"watch {watch} takes it" if why == "taken" else f"watch {watch} leaves it out by now: {why}"
+    else:
+        yield "rule", "named on the command line"
+
+
+def _local(root: str, inner: str, job: Job) -> str:
+    try:
+        stamp = stamp_of_regular(os.lstat(os.path.join(root, inner)))
+    except OSError:
+        return "gone"
+    if stamp is None:
+        return "no regular file any more"
+    return "as it was" if stamp[:3] == job.stamp[:3] else "changed since"
+
+
+def _of_job(session: Session, job: Job) -> Iterator[tuple[str, str | None]]:
+    outlook = _outlook(session, job)
+    yield "key", job.key or job.proposed
+    yield "link", job.receipt.url if job.receipt else None
+    yield "verified", job.receipt.verified if job.receipt else None
+    yield "acknowledged", f"{job.sent} of {job.size} bytes, {job.resent} sent again"
+    yield "failures", f"{job.attempts} in a row" if job.attempts else None
+    yield "reason", job.error
+    yield "next", outlook["next"]
+    yield "made", when(job.created_at)
+    yield "changed", when(job.updated_at)
+
+
+def _of_entry(entry: Entry) -> Iterator[tuple[str, str | None]]:
+    yield "key", entry.key
+    yield "size", size(entry.size)
+    yield "link", entry.url
+    yield "since", when(entry.stored_at)
+
+
+def _outlook(session: Session, job: Job) -> dict[str, Any]:
+    """Returns what happens next, and at what time if that is known."""
+    now = time.time()
+    match job.state:
+        case State.DONE:
+            return {"next": None, "next_at": None}
+        case State.SUPERSEDED:
+            return {"next": "nothing: it was dropped, or another version took its place", "next_at": None}
+        case State.REJECTED:
+            return {"next": f"a person acts, then: dumbwaiter retry {job.id}, or forget {job.id}", "next_at": None}
+    if job.leased and session.daemon_facts is not None:
+        return {"next": "it is being worked on now", "next_at": now}
+    if (reason := _held_up(session, job)) is not None:
+        return {"next": reason, "next_at": None}
+    opens = None if job.by_hand else session.config.closed(now).get(job.watch)
+    if opens is not None and job.state is State.PENDING:
+        return {"next": f"waits for {hour(opens)}", "next_at": opens}
+    if job.due_at > now:
+        return {"next": f"next try {when(job.due_at)}", "next_at": job.due_at}
+    return {"next": "it is sent as soon as a place is free", "next_at": now}
+
+
+def _held_up(session: Session, job: Job) -> str | None:
+    """Returns what a job waits for that has no time, None when there is nothing."""
+    facts = session.daemon_facts
+    if facts is None:
+        return "it waits for the daemon: dumbwaiter run"
+    for pause in facts["paused"]:
+        if pause["name"] in {"", job.provider} or (pause["name"] == job.watch and not job.by_hand):
+            until = "dumbwaiter resume" if pause["until"] is None else when(pause["until"])
+            return f"{pause['name'] or 'everything'} rests until {until}"
+    for provider in facts["providers"]:
+        if provider["name"] == job.provider and provider["state"] == "blocked":
+            return f"provider {job.provider} is blocked: {provider['error']}"
+    if any(one["name"] == job.watch and one["state"] == "away" for one in facts["watches"]):
+        return "its folder is away; it goes on when the folder is back"
+    return facts["trouble"] or None
+
+
+def _why_not(session: Session, path: str) -> str:
+    """Says why a file that no job knows was not taken."""
+    from dumbwaiter.app import rules
+
+    watch, inner = watch_of(session.config, path)
+    if not os.path.lexists(path):
+        return "there is no such file"
+    one = session.config.watch.get(watch)
+    if one is None:
+        return "it lies in no watched folder; dumbwaiter put uploads it"
+    why = rules(one.path, one.include, one.exclude).why(inner)
+    if why != "taken":
+        return f"watch {watch} leaves it out: {why}"
+    if session.daemon_facts is None:
+        return "the daemon is not running, dumbwaiter run takes it up"
+    settling = session.daemon_facts["settling"]
+    return f"watch {watch} takes it once it is quiet ({counted(settling, 'file')} being looked at)"
