@@ -19,8 +19,8 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
 
 COMMANDS = {
-    "init": "setup",
-    "check": "setup",
+    "init": "init",
+    "check": "check",
     "run": "daemon",
     "put": "daemon",
     "wait": "daemon",
@@ -42,6 +42,7 @@ COMMANDS = {
     "mount": "programs",
     "umount": "programs",
     "doctor": "doctor",
+    "completion": "completion",
     "service": "service",
     "sandbox": "programs",
     "demo": "demo",

@@ -8,25 +8,30 @@ from urllib.parse import quote
 
 import click
 
-from dumbwaiter import log
+from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.paths import tree_path
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(), shell_complete=paths_offered)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj
 def claim(session: Session, path: str, *, yes: bool) -> None:
     """Fetches Xinhua's picture without watermark, prints its link and lists it beside the original.
 
+    \b
+    dumbwaiter claim photos/cat.jpg
+
     This costs one use of the account, and is never done by anything else. It is asked for once only: when the answer
     was lost, this says so and does not try again.
     """
     if not yes:
         _ask(path)
+    from dumbwaiter import log
+
     log.configure("debug" if session.verbose else "critical", session.config.log.format)
     wish = tree_path(session, path)
     try:

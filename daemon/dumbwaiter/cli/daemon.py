@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from dumbwaiter import log
+from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import counted
@@ -23,8 +23,14 @@ TRIES = 3  # failures in a row after which `put` no longer waits
 @click.command()
 @click.pass_obj
 def run(session: Session) -> None:
-    """Watches and uploads, in the foreground, until SIGTERM or Ctrl-C."""
+    """Watches and uploads, in the foreground, until SIGTERM or Ctrl-C; every checkpoint is kept.
+
+    \b
+    dumbwaiter run                     the same for good: dumbwaiter service install
+    """
     config = session.config
+    from dumbwaiter import log
+
     log.configure(session.level, config.log.format)
     asyncio.run(_run(session))
 
@@ -32,7 +38,7 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control, notify
+    from dumbwaiter import control, log, notify
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.installation import lock
 
@@ -88,6 +94,8 @@ def _look_at_folders(session: Session, app: Any) -> None:
 
 async def _keep_alive(app: Any, notifier: Any) -> None:
     """Tells systemd's watchdog that everything moves: journal, engine, intake and watcher."""
+    from dumbwaiter import log
+
     period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
     while period:
         if stuck := await app.stuck(period):
@@ -99,17 +107,25 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--provider", metavar="NAME", help="Which provider, if there are several.")
-@click.option("--watch", metavar="NAME", help="Upload as this watch does.")
+@click.option(
+    "--provider", metavar="NAME", shell_complete=providers_offered, help="Which provider, if there are several."
+)
+@click.option("--watch", metavar="NAME", shell_complete=watches_offered, help="Upload as this watch does.")
 @json_option
 @click.pass_obj
 def put(session: Session, files: Sequence[str], provider: str | None, watch: str | None) -> None:
     """Uploads FILES now and prints one link a line.
 
+    \b
+    dumbwaiter put film.mov
+    dumbwaiter put --provider vod *.mov | tee links.txt
+
     Files inside a watched folder go where that watch sends them. The upload goes through the daemon when one runs;
     without one it is done here, and what cannot be finished stays in the journal.
     """
     paths = [os.path.abspath(name) for name in files]
+    from dumbwaiter import log
+
     log.configure("debug" if session.verbose else "critical", session.config.log.format)
     final = asyncio.run(_put(session, paths, provider, watch))
     _report(session, final)
@@ -321,7 +337,7 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
 
 
 @click.command()
-@click.argument("watch", required=False)
+@click.argument("watch", required=False, shell_complete=watches_offered)
 @json_option
 @click.pass_obj
 def rescan(session: Session, watch: str | None) -> None:

@@ -62,7 +62,11 @@ JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000"), bytes.fromhex(
 @click.option("--keep", type=click.Path(), help="Folder to work in, and to leave behind.")
 @click.pass_obj
 def demo(session: Session, seconds: float, keep: str | None) -> None:
-    """Shows all of it at work on this machine, and checks it byte for byte."""
+    """Shows all of it at work on this machine, and checks it byte for byte.
+
+    \b
+    dumbwaiter demo --seconds 60
+    """
     with ExitStack() as stack:
         folder = (
             os.path.abspath(keep) if keep else stack.enter_context(tempfile.TemporaryDirectory(prefix="dumbwaiter-"))

@@ -47,6 +47,10 @@ Findings = Iterator[Finding]
 def doctor(session: Session, bundle: str | None) -> None:
     """Looks at everything that uploading needs, and says what to do where something is missing.
 
+    \b
+    dumbwaiter doctor
+    dumbwaiter doctor --bundle support.zip
+
     Exit code 1 when something fails, 2 when it is the configuration; warnings are none.
     """
     log.configure("debug" if session.verbose else "critical", "auto")

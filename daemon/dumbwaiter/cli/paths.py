@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dumbwaiter.cli.session import Session
-from dumbwaiter.config import RESERVED, Config
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown, unshown
 
 if TYPE_CHECKING:
     from dumbwaiter.catalog import Catalog
+    from dumbwaiter.config import Config
 
 TREES = ("keys", "files", "outbox")
 
 
 def tree_path(session: Session, path: str) -> str:
     """Returns the path in the catalog's trees that a person means."""
+    from dumbwaiter.config import RESERVED
+
     config, absolute = session.config, os.path.abspath(path)
     for folder in _mounts(config):
         if _inside(absolute, folder):
@@ -72,8 +74,10 @@ def entries_below(catalog: "Catalog", top: str) -> Iterator[tuple[str, Entry]]:
             yield inner, child.file
 
 
-def watch_of(config: Config, path: str) -> tuple[str, str]:
+def watch_of(config: "Config", path: str) -> tuple[str, str]:
     """Returns watch and inner path of a local file; "put" for one outside of all watches."""
+    from dumbwaiter.config import RESERVED
+
     absolute = os.path.abspath(path)
     real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
     for candidate in (absolute, real):
@@ -87,7 +91,7 @@ def _inside(path: str, folder: str) -> bool:
     return path.startswith(f"{folder.rstrip('/')}/")
 
 
-def _mounts(config: Config) -> list[str]:
+def _mounts(config: "Config") -> list[str]:
     """Returns where the catalog may be mounted: as configured, and wherever the kernel has such a mount."""
     found = [config.mount.path] if config.mount.path else []
     try:

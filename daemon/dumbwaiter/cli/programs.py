@@ -15,7 +15,11 @@ from dumbwaiter.errors import Exit, Failure
 @click.option("--background", is_flag=True, help="Return as soon as it is mounted.")
 @click.pass_obj
 def mount(session: Session, folder: str | None, *, background: bool) -> None:
-    """Mounts the catalog, read-only, on FOLDER or where the configuration says."""
+    """Mounts the catalog, read-only, on FOLDER or where the configuration says.
+
+    \b
+    dumbwaiter mount ~/Uploads --background
+    """
     _mount_program(session, *(["--background"] if background else []), *([folder] if folder else []))
 
 
@@ -23,7 +27,11 @@ def mount(session: Session, folder: str | None, *, background: bool) -> None:
 @click.argument("folder", required=False, type=click.Path())
 @click.pass_obj
 def umount(session: Session, folder: str | None) -> None:
-    """Takes the mount away."""
+    """Takes the mount away.
+
+    \b
+    dumbwaiter umount ~/Uploads
+    """
     _mount_program(session, "--unmount", *([folder] if folder else []))
 
 
@@ -51,7 +59,12 @@ def _mount_program(session: Session, *arguments: str) -> None:
 @click.option("--faults", default="", metavar="SPEC", help="What shall go wrong, like nos.put:cut@3.")
 @click.option("--seconds", type=float, help="End after so long.")
 def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
-    """Runs the vendors on loopback, with accounts made for it."""
+    """Runs the vendors on loopback, with accounts made for it.
+
+    \b
+    dumbwaiter sandbox --data /tmp/vendors --faults nos.put:cut@3
+    dumbwaiter --config /tmp/vendors/config.toml --state /tmp/state run
+    """
     from dumbwaiter_sandbox import serve
 
     try:

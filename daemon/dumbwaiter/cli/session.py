@@ -1,6 +1,5 @@
 """What every command starts from: places, configuration, journal, daemon, and the two ways to print."""
 
-import http.client
 import json
 import os
 import sys
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dumbwaiter.caller import Connection
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 from dumbwaiter.where import chosen, places
@@ -19,6 +17,7 @@ from dumbwaiter.where import chosen, places
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from dumbwaiter.caller import Connection
     from dumbwaiter.catalog import Catalog
     from dumbwaiter.config import Config
     from dumbwaiter.model import Entry
@@ -110,6 +109,10 @@ class Session:
         self, method: str, path: str, body: Any = None, *, end: float | None = None
     ) -> Generator[Any, None, None]:
         """Yields the daemon's answer line by line, as long as it goes on, or until `end` (of the monotonic clock)."""
+        import http.client
+
+        from dumbwaiter.caller import Connection
+
         connection = Connection(self.places.socket)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
@@ -172,7 +175,7 @@ class Session:
         return True
 
 
-def _lines(response: Iterable[bytes], connection: Connection, end: float | None) -> Iterator[bytes]:
+def _lines(response: Iterable[bytes], connection: "Connection", end: float | None) -> Iterator[bytes]:
     for line in response:
         if line.strip():
             yield line

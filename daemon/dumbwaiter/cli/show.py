@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.paths import entries_below, entry_of, tree_path
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import hour, moment, place, size, when
@@ -15,12 +16,18 @@ from dumbwaiter.naming import join, shown
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
 @click.option("--watch", "live", is_flag=True, help="Go on showing it.")
 @json_option
 @click.pass_obj
 def status(session: Session, path: str | None, *, live: bool) -> None:
-    """Tells what is going on; with PATH, where that file is and why."""
+    """Tells what is going on; with PATH, where that file is and why.
+
+    \b
+    dumbwaiter status
+    dumbwaiter status --watch          live, until Ctrl-C
+    dumbwaiter status ~/Drop/film.mov  by which rule, what was tried, what happens next
+    """
     if path is not None:
         from dumbwaiter.cli.story import tell
 
@@ -140,12 +147,16 @@ def _live(session: Session) -> None:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
 @click.option("-l", "long", is_flag=True, help="With size, time and link.")
 @json_option
 @click.pass_obj
 def ls(session: Session, path: str | None, *, long: bool) -> None:
     """Lists what is at the providers, as a tree.
+
+    \b
+    dumbwaiter ls -l masters/2026
+    dumbwaiter ls keys/vod             as the provider names them
 
     PATH is WATCH/PATH, as in the mount's files/; or begins with keys/, files/ or outbox/; or is a local path.
     """
@@ -167,17 +178,21 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(), shell_complete=paths_offered)
 @click.pass_obj
 def cat(session: Session, path: str) -> None:
-    """Writes a file to stdout: the local original while it is unchanged, else what the provider has."""
+    """Writes a file to stdout: the local original while it is unchanged, else what the provider has.
+
+    \b
+    dumbwaiter cat masters/film.mov | ffprobe -
+    """
     from dumbwaiter.cli.fetch import fetch
 
     fetch(session.config, entry_of(session, path), session.address, sys.stdout.buffer)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), shell_complete=paths_offered)
 @click.option(
     "--format", "form", default="url", help='url, markdown, html, bbcode, or a template like "{name}: {url}".'
 )
@@ -254,7 +269,11 @@ def history(session: Session, limit: int, since: str | None) -> None:
 @json_option
 @click.pass_obj
 def failed(session: Session) -> None:
-    """Lists what needs a person, and why. Exit code 20 when there is something."""
+    """Lists what needs a person, and why. Exit code 20 when there is something.
+
+    \b
+    dumbwaiter failed || dumbwaiter retry --all
+    """
     from dumbwaiter.report import job_facts, rejected
 
     facts = [job_facts(job) for job in rejected(session.reader)]

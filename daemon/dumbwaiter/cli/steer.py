@@ -4,13 +4,14 @@ from typing import Any
 
 import click
 
+from dumbwaiter.cli.completion import names_offered
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import size, when
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names_offered)
 @click.option("--for", "time", metavar="TIME", help='Go on by itself after this, like "2h".')
 @json_option
 @click.pass_obj
@@ -34,11 +35,15 @@ def pause(session: Session, name: str | None, time: str | None) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names_offered)
 @json_option
 @click.pass_obj
 def resume(session: Session, name: str | None) -> None:
-    """Ends a pause of a provider or a watch; without NAME every pause."""
+    """Ends a pause of a provider or a watch; without NAME every pause.
+
+    \b
+    dumbwaiter resume masters
+    """
     _show(session, session.ask("POST", "/resume", {"name": name}))
 
 
@@ -59,6 +64,9 @@ def _show(session: Session, facts: dict[str, Any]) -> None:
 @click.pass_obj
 def bandwidth(session: Session, rate: str | None) -> None:
     """Shows the limit of all uploads together, or sets it: RATE is like "2M" or "512k", "off", or "auto".
+
+    \b
+    dumbwaiter bandwidth 2M
 
     It holds at once, also for what is being sent, until the daemon ends; "auto" goes back to the configuration.
     """

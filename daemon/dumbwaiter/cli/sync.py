@@ -7,23 +7,28 @@ from typing import Any
 
 import click
 
-from dumbwaiter import log
+from dumbwaiter.cli.completion import providers_offered
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
 @click.option("--remote", is_flag=True, help="From the provider's own list; nothing is uploaded or deleted.")
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=providers_offered)
 @json_option
 @click.pass_obj
 def sync(session: Session, provider: str | None, *, remote: bool) -> None:
     """Reads what is at PROVIDER into the catalog, by the provider's own list; with no name, of all that give one.
 
+    \b
+    dumbwaiter sync --remote shop
+
     The mount then shows below keys/PROVIDER what others put there too. A reading that broke off goes on where it was.
     """
     if not remote:
         raise Failure("say --remote: watched folders are looked through by `dumbwaiter rescan`", Exit.USAGE)
+    from dumbwaiter import log
+
     log.configure("debug" if session.verbose else "critical", session.config.log.format)
     ends = asyncio.run(_sync(session, provider))
     if session.json:

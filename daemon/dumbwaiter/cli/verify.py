@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dumbwaiter.cli.fetch import Reader, Refused, Seen
+from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.paths import entries_below, tree_path
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
+
+if TYPE_CHECKING:
+    from dumbwaiter.cli.fetch import Reader, Seen
 
 OK, DIFFERS, GONE, UNKNOWN = "ok", "differs", "gone", "cannot tell"
 SIDE_BY_SIDE = 8
@@ -40,7 +43,7 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its digest.")
 @json_option
 @click.pass_obj
@@ -54,6 +57,8 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
 
     Exit code 0 when nothing is amiss, 20 when something differs or is gone, 5 when a provider cannot be asked now.
     """
+    from dumbwaiter.cli.fetch import Reader
+
     top = tree_path(session, path) if path else "files"
     counts: Counter[str] = Counter()
     codes = {Exit.DONE}
@@ -102,7 +107,9 @@ def _print(session: Session, entry: Entry, finding: Finding) -> None:
         print(f"{finding.result:<11}  {place}: {why}")
 
 
-def _judge(session: Session, reader: Reader, entry: Entry, *, deep: bool) -> Finding:
+def _judge(session: Session, reader: "Reader", entry: Entry, *, deep: bool) -> Finding:
+    from dumbwaiter.cli.fetch import Refused
+
     try:
         url = session.address(entry)
         try:
@@ -116,12 +123,12 @@ def _judge(session: Session, reader: Reader, entry: Entry, *, deep: bool) -> Fin
         return _ask(session, entry, Finding(UNKNOWN, str(failure), code))
 
 
-def _look(reader: Reader, entry: Entry, url: str, *, deep: bool) -> Finding:
+def _look(reader: "Reader", entry: Entry, url: str, *, deep: bool) -> Finding:
     seen = reader.read_back(url) if deep else reader.glance(url)
     return compare(entry, seen)
 
 
-def compare(entry: Entry, seen: Seen | None) -> Finding:
+def compare(entry: Entry, seen: "Seen | None") -> Finding:
     """Returns what a look at a file says of it; None: the provider has no such file."""
     if seen is None:
         return Finding(GONE, "the provider has no such file")

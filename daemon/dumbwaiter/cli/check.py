@@ -1,10 +1,8 @@
-"""Commands around the configuration: init and check."""
+"""Is the configuration usable, and what would become of a file: check."""
 
 import asyncio
-import json
 import mimetypes
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import click
 
 from dumbwaiter import config as configuration
-from dumbwaiter import log
-from dumbwaiter.app import rules
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import counted
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.errors import Exit, Failure, Verdict
 from dumbwaiter.keys import Subject
@@ -24,88 +21,22 @@ from dumbwaiter.options import names_objects, secrets
 
 
 @click.command()
-@click.option("--provider", default="vod", show_default=True, help="A name for the provider.")
-@click.option("--app-key", help="NetEase's AppKey.")
-@click.option("--secret-file", metavar="FILE", help="File that holds NetEase's AppSecret.")
-@click.option("--secret-env", metavar="NAME", help="Environment variable that holds it.")
-@click.option("--watch", metavar="DIR", help="Folder to watch.")
-@click.option("--mount", metavar="DIR", help="Where to show what is uploaded.")
-@click.option("--force", is_flag=True, help="Write over an existing configuration.")
-@click.pass_obj
-def init(
-    session: Session,
-    provider: str,
-    app_key: str | None,
-    secret_file: str | None,
-    secret_env: str | None,
-    watch: str | None,
-    mount: str | None,
-    *,
-    force: bool,
-) -> None:
-    """Writes a first configuration: asks on a terminal for what no option says."""
-    path = session.places.config
-    if os.path.exists(path) and not force:
-        raise Failure(f"{path} is there already: edit it, or use --force", Exit.USAGE)
-    app_key = app_key or _ask("AppKey", "--app-key")
-    watch = watch or _ask("Folder to watch", "--watch", "~/Drop")
-    if secret_env:
-        secret = f"{{ env = {_toml(secret_env)} }}"
-    else:
-        secret_file = secret_file or _write_secret(os.path.join(os.path.dirname(path), f"{provider}.secret"))
-        secret = f"{{ file = {_toml(secret_file)} }}"
-    text = f"""[provider.{provider}]
-broker = "netease"
-app_key = {_toml(app_key)}
-app_secret = {secret}
-
-[watch.drop]
-path = {_toml(watch)}
-provider = "{provider}"
-"""
-    if mount:
-        text += f"\n[mount]\npath = {_toml(mount)}\n"
-    configuration.parse(text, path)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    _write_private(path, text)
-    session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
-
-
-def _ask(what: str, option: str, default: str | None = None) -> str:
-    if not sys.stdin.isatty():
-        raise Failure(f"without a terminal, say {option}", Exit.USAGE)
-    return str(click.prompt(what, default=default, err=True))
-
-
-def _write_secret(path: str) -> str:
-    if not sys.stdin.isatty():
-        raise Failure("without a terminal, say --secret-file or --secret-env", Exit.USAGE)
-    secret = click.prompt("AppSecret", hide_input=True, err=True)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    _write_private(path, f"{secret}\n")
-    return path
-
-
-def _write_private(path: str, text: str) -> None:
-    with open(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
-    ) as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-
-
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML basic string
-
-
-@click.command()
 @click.argument("files", nargs=-1, type=click.Path())
 @click.option("--online", is_flag=True, help="Ask the provider for a grant too, and read its limits.")
 @json_option
 @click.pass_obj
 def check(session: Session, files: Sequence[str], *, online: bool) -> None:
-    """Says whether the configuration is usable; with FILES, whether and how each would be taken."""
+    """Says whether the configuration is usable; with FILES, whether and how each would be taken.
+
+    \b
+    dumbwaiter check
+    dumbwaiter check ~/Drop/film.mov --online
+
+    Exit code 2 when the configuration is not usable, 1 when one of the files would not be taken.
+    """
     config = session.config
+    from dumbwaiter import log
+
     log.configure("debug" if session.verbose else "critical", config.log.format)
     problems = list(_problems(config))
     if problems:
@@ -116,7 +47,10 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     if session.json:
         session.facts({"config": session.places.config, "usable": True, "files": facts})
     elif not files:
-        print(f"{session.places.config} is usable: {len(config.provider)} providers, {len(config.watch)} watches")
+        print(
+            f"{session.places.config} is usable: "
+            f"{counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}"
+        )
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
@@ -160,6 +94,8 @@ def _problems(config: Config) -> Iterator[str]:
 
 def _fate(config: Config, path: str) -> dict[str, Any]:
     """Returns what would happen to a file, and which rule decides."""
+    from dumbwaiter.app import rules
+
     absolute = os.path.abspath(path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}
     for name, watch in config.watch.items():

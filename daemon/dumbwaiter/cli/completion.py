@@ -1,0 +1,75 @@
+"""What a shell offers after Tab: names of providers and watches, and paths of the catalog. Silent when it cannot know."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from dumbwaiter.cli.paths import TREES
+from dumbwaiter.cli.session import Session
+from dumbwaiter.errors import Failure, JournalTrouble
+from dumbwaiter.naming import join, shown, unshown
+
+VARIABLE = "_DUMBWAITER_COMPLETE"  # as click derives it from the program's name
+SHELLS = ("bash", "zsh", "fish")
+OFFERED = 500  # names at once
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Prints what makes SHELL complete commands, options, names and paths of the catalog.
+
+    \b
+    dumbwaiter completion bash > ~/.local/share/bash-completion/completions/dumbwaiter
+    dumbwaiter completion zsh > ~/.zfunc/_dumbwaiter      with ~/.zfunc in fpath
+    dumbwaiter completion fish > ~/.config/fish/completions/dumbwaiter.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    print(found(ctx.find_root().command, {}, "dumbwaiter", VARIABLE).source())
+
+
+def providers_offered(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Offers the configured providers."""
+    return _offer(ctx, begun, lambda session: iter(session.config.provider))
+
+
+def watches_offered(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Offers the configured watches."""
+    return _offer(ctx, begun, lambda session: iter(session.config.watch))
+
+
+def names_offered(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Offers providers and watches."""
+    return _offer(ctx, begun, lambda session: iter({**session.config.provider, **session.config.watch}))
+
+
+def paths_offered(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Offers what the catalog has below the folder typed so far; where it has nothing, local files."""
+    return _offer(ctx, begun, lambda session: _below(session, begun.rpartition("/")[0])) or [
+        CompletionItem(begun, type="file")
+    ]
+
+
+def _below(session: Session, typed: str) -> Iterator[str]:
+    folder = unshown(typed)
+    if not folder:
+        yield from (f"{tree}/" for tree in TREES)
+    top = folder if folder.partition("/")[0] in TREES else join("files", folder)
+    for node in session.catalog.children(top):
+        yield join(typed, shown(node.name)) + ("/" if node.folder else "")
+
+
+def _offer(ctx: click.Context, begun: str, known: Callable[[Session], Iterator[str]]) -> list[CompletionItem]:
+    root = ctx.find_root().params
+    places = (root.get(name) for name in ("config", "state", "cache", "runtime"))
+    session = Session(*places, as_json=False, verbose=False, quiet=True)
+    with suppress(Failure, JournalTrouble, OSError):
+        found = (name for name in known(session) if name.startswith(begun))
+        return [CompletionItem(name) for name, _ in zip(found, range(OFFERED), strict=False)]
+    return []

@@ -1,0 +1,175 @@
+"""A first configuration: init. What no option says is asked for on a terminal; every answer is a key of the reference."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from dumbwaiter import config as configuration
+from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.config import BROKERS
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.options import Provider
+from dumbwaiter.sources import Source
+
+KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(Provider)}
+NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others: whatever has no default
+
+
+@click.command()
+@click.option("--broker", type=click.Choice(BROKERS), help="Whose service it is; netease if nothing is said.")
+@click.option("--provider", metavar="NAME", help="A name for the provider; by default the broker's.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A key of the provider; may be repeated.")
+@click.option("--app-key", help="The same as --set app_key=…")
+@click.option("--secret-file", metavar="FILE", help="File that holds the provider's first secret.")
+@click.option("--secret-env", metavar="NAME", help="Environment variable that holds it.")
+@click.option("--watch", metavar="DIR", help="Folder to watch; made if it is not there.")
+@click.option("--mount", metavar="DIR", help="Empty folder that shows what is uploaded; made if it is not there.")
+@click.option("--force", is_flag=True, help="Write over an existing configuration.")
+@json_option
+@click.pass_obj
+def init(
+    session: Session,
+    broker: str | None,
+    provider: str | None,
+    settings: Sequence[str],
+    app_key: str | None,
+    secret_file: str | None,
+    secret_env: str | None,
+    watch: str | None,
+    mount: str | None,
+    *,
+    force: bool,
+) -> None:
+    """Writes a first configuration: asks on a terminal for what no option says.
+
+    \b
+    dumbwaiter init
+    dumbwaiter init --app-key K --secret-env VOD_SECRET --watch ~/Drop
+    dumbwaiter init --broker jiandaoyun --set api_key=env:JDY_KEY --set app_id=A --set entry_id=E --watch ~/Drop
+
+    A secret is env:NAME, file:PATH, credential:NAME (systemd) or keyring:SERVICE/USER. One that is typed in goes into a
+    file beside the configuration that nobody else can read. Which keys a broker needs stands in docs/reference.md.
+    """
+    path = session.places.config
+    if os.path.exists(path) and not force:
+        raise Failure(f"{path} is there already: edit it, or use --force", Exit.USAGE)
+    if broker is None:
+        broker = click.prompt("Broker", "netease", type=click.Choice(BROKERS), err=True) if _terminal() else "netease"
+    name = provider or ("vod" if broker == "netease" else broker)
+    given = dict(_setting(text) for text in settings)
+    if app_key:
+        given["app_key"] = app_key
+    secrets = _secrets(broker)
+    if secrets and (secret_env or secret_file):
+        given[secrets[0]] = f"env:{secret_env}" if secret_env else f"file:{secret_file}"
+    missing = [key for key in _needed(broker) if key not in given]
+    typed = {}
+    for key in missing:
+        if key in secrets:
+            typed[key] = _ask_secret(key)
+            given[key] = f"file:{os.path.join(os.path.dirname(path), f'{name}.{key}')}"
+        else:
+            given[key] = _ask(key, "--app-key" if key == "app_key" else f"--set {key}=…")
+    folders = [_folder(watch or _ask("Folder to watch", "--watch", "~/Drop")), *([_folder(mount)] if mount else [])]
+    text = _text(broker, name, given, folders)
+    configuration.parse(text, path)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    for key, secret in typed.items():
+        _write_private(given[key].removeprefix("file:"), f"{secret}\n")
+    for folder in folders:
+        os.makedirs(os.path.expanduser(folder), exist_ok=True)
+    _write_private(path, text)
+    if session.json:
+        session.facts({"config": path})
+    session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
+
+
+def _text(broker: str, name: str, given: dict[str, str], folders: Sequence[str]) -> str:
+    text = f"[provider.{_key(name)}]\nbroker = {_toml(broker)}\n"
+    tree: dict[str, Any] = {}
+    for key, value in given.items():
+        *tables, last = key.split(".")
+        table = tree
+        for one in tables:
+            table = table.setdefault(one, {})
+            if not isinstance(table, dict):
+                raise Failure(f"--set {key}: {one} is set to something else already", Exit.USAGE)
+        table[last] = _value(broker, key, value)
+    text += "".join(f"{_key(key)} = {_inline(value)}\n" for key, value in tree.items())
+    text += f"\n[watch.drop]\npath = {_toml(folders[0])}\nprovider = {_toml(name)}\n"
+    return text + (f"\n[mount]\npath = {_toml(folders[1])}\n" if folders[1:] else "")
+
+
+def _value(broker: str, key: str, value: str) -> str:
+    """Returns a setting as TOML writes it."""
+    if key in _secrets(broker) or key.startswith("secrets."):
+        kind, colon, where = value.partition(":")
+        if kind in Source.KINDS and colon:
+            return f"{{ {kind} = {_toml(_folder(where) if kind == 'file' else where)} }}"
+        raise Failure(f"{key} is a secret: say --set {key}=env:NAME, or file:, credential:, keyring:", Exit.USAGE)
+    kinds: dict[str, Any] = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}
+    return value if kinds.get(key) in (bool, int, float, list[str]) else _toml(value)
+
+
+def _inline(value: str | dict[str, Any]) -> str:
+    if isinstance(value, str):
+        return value
+    return "{ " + ", ".join(f"{_key(key)} = {_inline(one)}" for key, one in value.items()) + " }"
+
+
+def _needed(broker: str) -> Iterator[str]:
+    """Yields the keys without which no such provider works."""
+    yield from NEEDED.get(broker, [one.name for one in msgspec.structs.fields(KINDS[broker]) if one.required])
+
+
+def _secrets(broker: str) -> list[str]:
+    return [one.name for one in msgspec.structs.fields(KINDS[broker]) if one.type is Source]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise Failure(f'--set {text}: write KEY=VALUE, like "app_id=12"', Exit.USAGE)
+    return key, value
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask(what: str, option: str, default: str | None = None) -> str:
+    if not _terminal():
+        raise Failure(f"without a terminal, say {option}", Exit.USAGE)
+    return str(click.prompt(what, default=default, err=True))
+
+
+def _ask_secret(key: str) -> str:
+    if not _terminal():
+        raise Failure(f"without a terminal, say where {key} is: --set {key}=env:NAME, or file:PATH", Exit.USAGE)
+    return str(click.prompt(key, hide_input=True, err=True))
+
+
+def _folder(path: str) -> str:
+    """Returns a path that means the same wherever the daemon is started."""
+    return path if path.startswith("~") else os.path.abspath(path)
+
+
+def _write_private(path: str, text: str) -> None:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _toml(key)
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML basic string

@@ -1,0 +1,157 @@
+"""`init` and `completion`: the first minute."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.config import BROKERS, load
+from program import Program
+
+GIVEN = {
+    "netease": ["app_key=k", "app_secret=env:S"],
+    "jiandaoyun": ["api_key=env:S", "app_id=a", "entry_id=e", "start_workflow=true"],
+    "xinhua": ["access_key=k", "secret_key=env:S", 'models=["m"]'],
+    "careyshop": ["api=https://s.example/api/v1", "app_key=k", "app_secret=env:S", "username=u", "password=env:S"],
+    "jimeng": ["refresh_token=env:S"],
+    "recipe": [
+        "transport=put",
+        "request.url=https://s.example/",
+        "request.body.name={key}",
+        "reply.url=url",
+        "secrets.k=env:S",
+    ],
+}
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_what_is_written_for_each_broker_is_taken_by_check(program: Program, broker: str) -> None:
+    config = program.folder / "new/config.toml"
+    flags = [word for setting in GIVEN[broker] for word in ("--set", setting)]
+    folders = ["--watch", program.folder / "drop here", "--mount", program.folder / "shown"]
+    done = program("--config", config, "init", "--broker", broker, *flags, *folders, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"config": str(config)}
+    done = program("--config", config, "check", environment={"S": "x"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{config} is usable: 1 provider, 1 watch\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--broker", "careyshop"], "without a terminal, say --set api=…"),
+        (["--set", "app_key"], "--set app_key: write KEY=VALUE"),
+        (["--app-key", "k", "--set", "app_secret=plain"], "app_secret is a secret: say --set app_secret=env:NAME"),
+        (["--app-key", "k", "--secret-env", "S", "--set", "apikey=1"], 'unknown key "apikey"'),
+        (["--app-key", "k", "--secret-env", "S", "--provider", "a/b"], "a/b"),
+        (
+            [
+                "--broker",
+                "recipe",
+                "--set",
+                "transport=put",
+                "--set",
+                "request=x",
+                "--set",
+                "request.url=y",
+                "--set",
+                "reply.url=z",
+            ],
+            "request is set to something else",
+        ),
+    ],
+)
+def test_nothing_is_written_when_an_answer_is_no_good(program: Program, words: list[str], sentence: str) -> None:
+    config = program.folder / "new/config.toml"
+    done = program("--config", config, "init", *words, "--watch", program.folder / "drop")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not config.exists()
+    assert not (program.folder / "drop").exists()
+
+
+def test_on_a_terminal_everything_is_asked_for(program: Program) -> None:
+    config, drop = program.folder / "new/config.toml", program.folder / "drop"
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dumbwaiter", "--config", config, "init"],
+        env=program.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        for question, answer in (
+            (b"Broker", b"xinhua"),
+            (b"access_key", b"me"),
+            (b"secret_key", b"hush"),
+            (b"Folder", os.fsencode(drop)),
+        ):
+            while not re.search(question + rb"[^\n]*: $", said):
+                said += os.read(ours, 1000)
+            os.write(ours, answer + b"\n")
+        while b"is usable" not in said:
+            said += os.read(ours, 1000)
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.wait()
+        os.close(ours)
+    assert b"hush" not in said
+    secret = config.parent / "xinhua.secret_key"
+    assert secret.read_text() == "hush\n"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert drop.is_dir()
+    assert load(str(config)).provider["xinhua"].secret_key.read().reveal() == "hush"  # type: ignore[union-attr]
+
+
+def _completed(program: Program, *words: str, folder: Path | None = None) -> list[str]:
+    """Returns what bash itself offers after these words and Tab."""
+    script = program("completion", "bash").stdout
+    line = " ".join(f"'{word}'" for word in words)
+    asked = f'{script}\nCOMP_WORDS=(dumbwaiter {line}); COMP_CWORD={len(words)}; compopt() {{ echo "$@"; }}; '
+    asked += '_dumbwaiter_completion dumbwaiter; printf "%s\\n" "${COMPREPLY[@]}"'
+    tools = program.folder / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "dumbwaiter").write_text(f'#!/bin/sh\nexec {sys.executable} -m dumbwaiter "$@"\n')
+    (tools / "dumbwaiter").chmod(0o755)
+    environment = program.environment | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", asked],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.split("\n")[:-1]
+
+
+def test_a_shell_completes_commands_names_and_paths(program: Program) -> None:
+    assert program("put", program.write("inner/a b.txt", b"x")).returncode == 0
+    assert _completed(program, "ver") == ["verify"]
+    assert "--deep" in _completed(program, "verify", "--")
+    assert _completed(program, "pause", "nete") == ["netease"]
+    assert "careyshop-sts" in _completed(program, "put", "--provider", "")
+    assert _completed(program, "link", "netease/") == ["netease/inner/"]
+    assert _completed(program, "link", "netease/inner/a") == ["netease/inner/a b.txt"]
+    assert _completed(program, "link", "files/net") == ["files/netease/"]
+    assert _completed(program, "cat", "/tm") == ["-o default", ""]
+    for shell in ("zsh", "fish"):
+        assert "_DUMBWAITER_COMPLETE" in program("completion", shell).stdout
+
+
+def test_completion_is_silent_where_nothing_is_configured(program: Program) -> None:
+    program.config.unlink()
+    assert _completed(program, "pause", "x") == [""]
