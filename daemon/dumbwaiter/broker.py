@@ -16,6 +16,7 @@ class Broker(ABC):
     shares: bool = False  # one object may stand for several files, and `still` can tell whether it is there
     batch: int = 1  # files that one call can ask for
     lists: bool = False  # whether the vendor tells what it has
+    follows: bool = False  # `follow_up` asks the vendor; where it does not, a stored file is a finished one
     warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start
 
     @abstractmethod

@@ -9,6 +9,7 @@ import mimetypes
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -39,7 +40,7 @@ from dumbwaiter.errors import (
 )
 from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
-from dumbwaiter.journal import Journal, LostLease
+from dumbwaiter.journal import LEASE, Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
@@ -49,6 +50,8 @@ from dumbwaiter.threads import Threads
 from dumbwaiter.transports import choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
 
+SMALL = MIB  # bytes up to which a file is over in no time
+AHEAD = 32  # small files that are leased in one go
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
 TURN = 60.0  # seconds until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
@@ -99,6 +102,8 @@ class Engine:
         self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
         self._sizes: dict[int, int] = {}  # of their files
+        self._ahead: deque[Job] = deque()  # small files that are leased and wait for a place
+        self._ahead_since = 0.0
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
@@ -141,13 +146,11 @@ class Engine:
         for name, until in self.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.closed(now)
-        for id_ in list(self._left):
-            await self.journal.release(self.worker, id_)
-            self._left.discard(id_)
+        await self._give_back(now, ends, closed)
         free = self._places - len(self._running)
         if free > 0:
-            jobs = await self._claim(now, free, ends, closed)
-            if len(jobs) == free:
+            await self._claim(now, free, ends, closed)
+            if len(self._running) == self._places:
                 return  # there may be more; the end of one of these asks again
         due = await self.journal.next_due(ends, closed)
         self.trouble = None
@@ -155,8 +158,30 @@ class Engine:
         if wakes and (first := min(wakes)) < inf:
             self._wake_at(first)
 
-    async def _claim(self, now: float, free: int, ends: Mapping[str, float], closed: Mapping[str, float]) -> list[Job]:
+    async def _give_back(self, now: float, ends: Mapping[str, float], closed: Mapping[str, float]) -> None:
+        """Ends leases that are of no use: jobs that could not be let go, and small files that have to wait after all."""
+        held_up = [
+            job
+            for job in self._ahead
+            if job.provider in ends or (job.watch in closed and not job.by_hand) or now - self._ahead_since > LEASE / 2
+        ]
+        self._left.update(job.id for job in held_up)
+        self._ahead = deque(job for job in self._ahead if job not in held_up)
+        if left := list(self._left):
+            await self.journal.release(self.worker, *left)
+            self._left.difference_update(left)
+
+    def _start(self, job: Job) -> None:
+        self._sizes[job.id] = job.size
+        self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+
+    async def _claim(self, now: float, free: int, ends: Mapping[str, float], closed: Mapping[str, float]) -> None:
         """Starts due jobs. Large files never take the last place, so that a small one need not wait for them."""
+        while free and self._ahead:
+            self._start(self._ahead.popleft())
+            free -= 1
+        if not free:
+            return
         found: list[Job] = []
         large = sum(size > LARGE for size in self._sizes.values())
         room = free if self._places == 1 else min(free, self._places - 1 - large)
@@ -166,10 +191,14 @@ class Engine:
                     self.worker, now, limit - len(found), ends, closed, size_max=size_max, only=self.only
                 )
                 for job in some:
-                    self._sizes[job.id] = job.size
-                    self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+                    self._start(job)
                 found += some
-        return found
+        if len(found) == free and all(job.size <= SMALL for job in found):
+            # Each is over in no time, and would cost a claim of its own.
+            self._ahead_since = now
+            self._ahead.extend(
+                await self.journal.claim(self.worker, now, AHEAD, ends, closed, size_max=SMALL, only=self.only)
+            )
 
     async def close(self) -> None:
         """Ends all attempts; what was acknowledged is kept, and no lease is left."""
@@ -180,6 +209,8 @@ class Engine:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        if self._ahead:
+            await self.journal.release(self.worker, *(job.id for job in self._ahead))
         self.threads.close()
 
     async def _attempt(self, job: Job) -> None:
@@ -249,6 +280,7 @@ class _Attempt:
             place=join(job.watch, job.path),
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
+        self._stored: Future[None] | None = None  # the commit of the receipt
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
         self._watch = engine.watch_of(job.watch)
@@ -286,36 +318,42 @@ class _Attempt:
         root = self._engine.folder_of(job.watch)
         if root is None:
             raise Retry(f'no watch named "{job.watch}" is configured')
+
+        def look() -> tuple[int, str]:
+            fd = open_version(root, job.path, job.stamp)
+            return fd, mime_of(fd, self._ask.name)
+
         try:
-            return await asyncio.to_thread(open_version, root, job.path, job.stamp)
+            fd, mime = await asyncio.to_thread(look)
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._engine.away, job.watch):
                 raise Retry(away) from None  # another folder's files say nothing of this one's
             raise
+        self._ask = replace(self._ask, mime=mime)
+        return fd
 
     async def _bring(self, provider: Provider) -> None:
         """Uploads the file and journals the receipt."""
         job = self._job
         fd = await self._open()
         try:
-            self._ask = replace(self._ask, mime=await asyncio.to_thread(mime_of, fd, self._ask.name))
             if await self._link(provider, fd):
                 return
             await self._settle_key(provider, fd)
             upload, receipt, digest = await self._send(provider, fd)
         finally:
             os.close(fd)
-        await self._journal.store(
-            self._engine.worker,
-            job.id,
-            self._clock(),
-            receipt=receipt,
-            digest=digest,
-            more=upload.unsaved,
-            again=upload.again,
+        await self._store(provider, receipt, digest, upload.unsaved, upload.again)
+        self._log.debug("stored", key=receipt.key, size=job.size)
+
+    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, again: int = 0) -> None:
+        """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
+        self._stored = self._journal.store(
+            self._engine.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, again=again
         )
-        self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
-        self._log.info("stored", key=receipt.key, size=job.size)
+        if provider.broker.follows:
+            await asyncio.shield(asyncio.wrap_future(self._stored))
+        self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
 
     async def _link(self, provider: Provider, fd: int) -> bool:
         """Takes an object that the provider has already for a file of the same content, if it still is there."""
@@ -332,10 +370,7 @@ class _Attempt:
                 continue
             check(fd, job.stamp)
             receipt = replace(receipt, facts={**receipt.facts, "same_as": shown(join(entry.watch, entry.path))})
-            await self._journal.store(
-                self._engine.worker, job.id, self._clock(), receipt=receipt, digest=digest, more=0, again=0
-            )
-            self._job = replace(job, state=State.STORED, receipt=receipt, attempts=0)
+            await self._store(provider, receipt, digest)
             self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
             return True
         return False
@@ -448,10 +483,11 @@ class _Attempt:
         if grant.key != job.key:
             # Another object: what an earlier one received counts for nothing.
             self._sent, job = 0, replace(job, checkpoint=None)
+        if (grant.key, stored) != (job.key, job.grant):
+            await self._journal.name(
+                self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
+            )
         self._job = replace(job, key=grant.key, grant=stored)
-        await self._journal.name(
-            self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
-        )
         return grant
 
     def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
@@ -494,7 +530,14 @@ class _Attempt:
         if follow.later is None:
             duties, receipt = self._engine.duties, self._engine.duties.told(job, follow.receipt)
             orders = duties.of_done(job, receipt)
-            await self._journal.finish(worker, job.id, now(), receipt=receipt, results=follow.results, orders=orders)
+            try:
+                await self._journal.finish(
+                    worker, job.id, now(), receipt=receipt, results=follow.results, orders=orders
+                )
+            except LostLease:
+                if self._stored is not None:
+                    self._stored.result()  # the journal's trouble came before
+                raise
             self._engine.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
             duties.ended(DONE, place_of(job))
             self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)

@@ -7,11 +7,12 @@ checkpoint may be lost with the power, which costs one chunk.
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     Connection,
     Engine,
@@ -102,51 +103,34 @@ class Journal:
         """
 
         def work(connection: Connection) -> list[int]:
-            return [id_ for one in candidates if (id_ := self._enqueue(connection, one, now)) is not None]
+            made = [
+                row
+                for one in candidates
+                if (row := connection.execute(_enqueue(connection.dialect.name), self._first(one, now)).first())
+            ]
+            if made:
+                newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
+                connection.execute(_SUPERSEDE_OLDER, [{**row._asdict(), "now": now} for row in newest.values()])
+            return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)
 
-    def _enqueue(self, connection: Connection, one: Candidate, now: float) -> int | None:
-        statement = insert(connection, jobs).values(
-            host=self._host,
-            watch=one.watch,
+    def _first(self, one: Candidate, now: float) -> dict[str, Any]:
+        """Returns the row of a job that nobody has worked on."""
+        return {
+            "host": self._host,
+            "watch": one.watch,
             **_place(one.watch, one.path),
-            provider=one.provider,
+            "provider": one.provider,
             **one.stamp._asdict(),
-            state=State.PENDING,
-            sent=0,
-            resent=0,
-            attempts=0,
-            due_at=now,
-            created_at=now,
-            updated_at=now,
-        )
-        id_ = connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[
-                    jobs.c.host,
-                    jobs.c.parent,
-                    jobs.c.name,
-                    jobs.c.provider,
-                    *(jobs.c[field] for field in Stamp._fields),
-                ],
-                set_={"state": State.PENDING, "due_at": now, "updated_at": now, "error": None},
-                where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
-            ).returning(jobs.c.id)
-        ).scalar()
-        if id_ is not None:
-            connection.execute(
-                update(jobs)
-                .where(
-                    *self._of(one.watch, one.path),
-                    jobs.c.provider == one.provider,
-                    jobs.c.id != id_,
-                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
-                    jobs.c.lease.is_(None),
-                )
-                .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=now)
-            )
-        return id_
+            "state": State.PENDING,
+            "sent": 0,
+            "resent": 0,
+            "attempts": 0,
+            "due_at": now,
+            "created_at": now,
+            "updated_at": now,
+        }
 
     async def ids(self, candidates: Sequence[Candidate]) -> list[int]:
         """Returns the jobs of these very versions, in their order."""
@@ -306,12 +290,12 @@ class Journal:
 
         return await self._writer.call(work)
 
-    async def release(self, worker: str, id_: int) -> None:
-        """Gives a job back unchanged: the daemon stops."""
+    async def release(self, worker: str, *ids: int) -> None:
+        """Gives jobs back unchanged: the daemon stops, or has something better to do."""
 
         def work(connection: Connection) -> None:
             connection.execute(
-                update(jobs).where(jobs.c.id == id_, jobs.c.lease == worker).values(lease=None, lease_until=None)
+                update(jobs).where(jobs.c.id.in_(ids), jobs.c.lease == worker).values(lease=None, lease_until=None)
             )
 
         await self._writer.call(work)
@@ -432,10 +416,13 @@ class Journal:
 
         await self._writer.call(work)
 
-    async def store(
+    def store(
         self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, again: int
-    ) -> None:
-        """Notes that the remote has the file whole; `more` and `again` as for `advance`."""
+    ) -> "Future[None]":
+        """Notes that the remote has the file whole; `more` and `again` as for `advance`.
+
+        The future has a result once that is on the disk. What is asked for meanwhile comes after it.
+        """
 
         def work(connection: Connection) -> None:
             self._apply(
@@ -449,7 +436,7 @@ class Journal:
                     "key": receipt.key,
                     "digest": digest,
                     "sent": jobs.c.size,
-                    "resent": jobs.c.resent + again,
+                    **({"resent": jobs.c.resent + again} if again else {}),
                     "grant": None,
                     "checkpoint": None,
                     "attempts": 0,
@@ -459,7 +446,7 @@ class Journal:
             )
             self._count(connection, bytes_sent=more, bytes_resent=again)
 
-        await self._writer.call(work, durable=True)
+        return self._writer.submit(work, durable=True)
 
     async def note(
         self, worker: str, id_: int, now: float, *, receipt: Receipt, due_at: float, error: str | None
@@ -539,11 +526,7 @@ class Journal:
             stem, _, suffix = name.rpartition(".")
             name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
-        connection.execute(
-            update(entries)
-            .where(entries.c.parent == row.parent, entries.c.name == name, IS_CURRENT)
-            .values(current=False)
-        )
+        connection.execute(_PASS_ON, {"of_parent": row.parent, "of_name": name})
         key_parent, key_name = split(join(row.provider, key_path(receipt.key)))
         values = {
             "host": self._host,
@@ -564,14 +547,10 @@ class Journal:
             "stored_at": now,
             "unlisted_at": None,
         }
-        # An entry never shows other content than it was made for.
-        same_key = (entries.c.provider == row.provider) & (entries.c.key == receipt.key)
-        other = entries.c.digest.is_distinct_from(values["digest"]) | (entries.c.watch == "")
-        connection.execute(delete(entries).where(same_key, other))
-        place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
         connection.execute(
-            insert(connection, entries).values(values).on_conflict_do_update(index_elements=place, set_=values)
+            _DROP_OTHERS, {"of_provider": row.provider, "of_key": receipt.key, "of_digest": values["digest"]}
         )
+        connection.execute(_catalogue(connection.dialect.name), values)
         if connection.dialect.name == "postgresql":  # mounts hear it when the commit is there
             connection.execute(select(func.pg_notify(CHANNEL, "")))
 
@@ -795,19 +774,84 @@ class Journal:
         now: float,
         values: dict[str, Any],
     ) -> Row[Any]:
+        fixed = tuple((name, value) for name, value in values.items() if isinstance(value, ClauseElement))
+        given = {name: value for name, value in values.items() if not isinstance(value, ClauseElement)}
+        given |= {"updated_at": now, "job": id_, "worker": worker}
         for state in sources(event):
-            row = connection.execute(
-                update(jobs)
-                .where(jobs.c.id == id_, jobs.c.lease == worker, jobs.c.state == state)
-                .values(state=TRANSITIONS[state, event], updated_at=now, **values)
-                .returning(jobs)
-            ).first()
+            row = connection.execute(_move(state, event, tuple(values), fixed), given).first()
             if row is not None:
                 return row
         raise LostLease(f"job {id_} is no longer held by {worker}")
 
 
-# Once a chunk: built once, because building costs more than running.
+# What runs for every file or chunk is built once, because building costs more than running.
+_SUPERSEDE_OLDER = (
+    update(jobs)
+    .where(
+        jobs.c.host == bindparam("of_host"),
+        jobs.c.parent == bindparam("of_parent"),
+        jobs.c.name == bindparam("of_name"),
+        jobs.c.provider == bindparam("of_provider"),
+        jobs.c.id != bindparam("made"),
+        or_(*(jobs.c.state == state for state in sources(Event.SUPERSEDE))),  # no IN: it runs for many rows at once
+        jobs.c.lease.is_(None),
+    )
+    .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
+)
+
+
+@cache
+def _enqueue(dialect: str) -> Any:
+    statement = _insert(dialect, jobs)
+    version = ("host", "parent", "name", "provider", *Stamp._fields)
+    return statement.on_conflict_do_update(
+        index_elements=[jobs.c[name] for name in version],
+        set_={"state": State.PENDING, "due_at": statement.excluded.due_at, "updated_at": statement.excluded.updated_at}
+        | {"error": None},
+        where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
+    ).returning(
+        jobs.c.id.label("made"), *(jobs.c[name].label(f"of_{name}") for name in ("host", "parent", "name", "provider"))
+    )
+
+
+@lru_cache(maxsize=256)
+def _move(state: State, event: Event, names: tuple[str, ...], fixed: tuple[tuple[str, ClauseElement], ...]) -> Any:
+    """Returns the UPDATE of a transition. `fixed` are those of the new values that the database reckons itself."""
+    plain = [name for name in (*names, "updated_at") if name not in dict(fixed)]
+    return (
+        update(jobs)
+        .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state == state)
+        .values({name: bindparam(name) for name in plain} | dict(fixed) | {"state": TRANSITIONS[state, event]})
+        .returning(jobs)
+    )
+
+
+_PASS_ON = (
+    update(entries)
+    .where(entries.c.parent == bindparam("of_parent"), entries.c.name == bindparam("of_name"), IS_CURRENT)
+    .values(current=False)
+)
+# An entry never shows other content than it was made for.
+_DROP_OTHERS = delete(entries).where(
+    entries.c.provider == bindparam("of_provider"),
+    entries.c.key == bindparam("of_key"),
+    entries.c.digest.is_distinct_from(bindparam("of_digest")) | (entries.c.watch == ""),
+)
+
+
+@cache
+def _catalogue(dialect: str) -> Any:
+    statement = _insert(dialect, entries)
+    place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
+    values = {column.name: statement.excluded[column.name] for column in entries.columns if column.name != "id"}
+    return statement.on_conflict_do_update(index_elements=place, set_=values)
+
+
+def _insert(dialect: str, table: Any) -> Any:
+    """Returns the INSERT of a database; both know ON CONFLICT, each in a class of its own."""
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+
+
 _ADVANCE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state.in_(sources(Event.ADVANCE)))
@@ -825,7 +869,7 @@ _ADVANCE = (
 
 @cache
 def _counting(dialect: str) -> Any:
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(counters)
+    statement = _insert(dialect, counters)
     return statement.on_conflict_do_update(
         index_elements=[counters.c.host, counters.c.name], set_={"value": counters.c.value + statement.excluded.value}
     )
@@ -851,8 +895,8 @@ def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:
 
 
 def insert(connection: Connection, table: Any) -> Any:
-    """Returns the INSERT of the database in use; both know ON CONFLICT, each in a class of its own."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    """Returns the INSERT of the database in use."""
+    return _insert(connection.dialect.name, table)
 
 
 def _place(watch: str, path: str) -> dict[str, str]:

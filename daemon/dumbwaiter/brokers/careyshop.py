@@ -119,6 +119,7 @@ class _Place(Struct, frozen=True, omit_defaults=True):
 class CareyShop(Broker):
     """One administrator's account in one shop."""
 
+    follows = True
     lists = True
     requests = 10.0  # a shop runs on PHP, and is there for its customers
 

@@ -99,6 +99,7 @@ class _Missing(Retry):
 class Jiandaoyun(Broker):
     """One form of one app."""
 
+    follows = True
     requests = 20.0
     uploads = 20.0
     batch = 100

@@ -103,6 +103,7 @@ class _Answer(NamedTuple):
 class Xinhua(Broker):
     """One key pair's account."""
 
+    follows = True
     requests = 10.0  # the vendor names no limit
     batch = 20  # keys in one call; the vendor names no limit there either
 
