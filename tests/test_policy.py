@@ -7,7 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter import errors
-from dumbwaiter.errors import Blocked, Changed, Gone, Reauth, Reject, Restart, Retry, Unfit, Verdict
+from dumbwaiter.errors import (
+    Blocked,
+    Changed,
+    Conflict,
+    Gone,
+    Offline,
+    Paused,
+    Reauth,
+    Reject,
+    Restart,
+    Retry,
+    Skipped,
+    Unfit,
+    Verdict,
+)
 from dumbwaiter.lifecycle import GONE, REPLACED
 from dumbwaiter.policy import (
     AFTER_MAX,
@@ -57,6 +71,9 @@ TABLE: list[tuple[Verdict, int, bool, int, Decision]] = [
     (Unfit("u"), 0, True, 0, Again(from_start=True)),
     (Reject("j"), 0, False, 0, Rejected()),
     (Reject("j"), 9, True, 3, Rejected()),
+    (Offline("o"), 1, False, 0, Delay(NOW + 1.0)),
+    (Conflict("c"), 0, False, 0, Rejected()),
+    (Skipped("s"), 0, False, 0, Superseded("s")),
     (Changed("c"), 0, False, 0, Superseded(REPLACED)),
     (Changed("c"), 9, True, 3, Superseded(REPLACED)),
     (Gone("g"), 0, False, 0, Superseded(GONE)),
@@ -78,7 +95,8 @@ def test_the_table_has_every_verdict() -> None:
     raised = {
         kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, Verdict) and kind is not Verdict
+        # A pause is the engine's own: it gives the job back, and nothing follows.
+        if isinstance(kind, type) and issubclass(kind, Verdict) and kind not in {Verdict, Paused}
     }
     assert {type(row[0]) for row in TABLE} == raised
 
