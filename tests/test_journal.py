@@ -422,6 +422,7 @@ def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
         "etag",
         "size",
         {"vid": "7"},
+        digest="xxh3:00",
     )
     row = book.row(id_)
     assert (row.state, row.lease, row.grant, row.error, row.attempts) == ("done", None, None, None, 0)

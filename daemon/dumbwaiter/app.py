@@ -353,8 +353,11 @@ class App:
         return self._steered()
 
     async def resume(self, name: str | None) -> dict[str, Any]:
-        """Ends a pause, or all of them; returns what rests still."""
+        """Ends a pause, or all of them, and gives refused providers another chance; returns what rests still."""
         await self.steering.resume(name)
+        for each, provider in self.providers.items():
+            if name in {None, each}:
+                provider.paused_until = 0.0
         return self._steered()
 
     def bandwidth(self, rate: str | None) -> dict[str, Any]:
