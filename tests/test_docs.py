@@ -1,7 +1,9 @@
 """What the pages show is what the program takes."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -27,7 +29,7 @@ def test_every_configuration_shown_is_taken(page: str, block: str) -> None:
 
 COMMANDS = [
     pytest.param(line, id=f"{page}: {line}")
-    for page in ("README.md", "docs/operating.md", "docs/security.md")
+    for page in ("README.md", "docs/operating.md", "docs/security.md", "docs/troubleshooting.md")
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     for line in block.splitlines()
     if re.match(r"(sudo )?dumbwaiter ", line)
@@ -41,12 +43,62 @@ def test_every_command_shown_is_one(line: str) -> None:
     command: click.Command = cli
     context: click.Context | None = None
     while isinstance(command, click.Group):
-        command.make_context(words[0], [*words], parent=context, resilient_parsing=True)
+        group = command.make_context(words[0], [*words], parent=context, resilient_parsing=True)
+        words = [*group._protected_args, *group.args]  # without the options in front
         found = command.get_command(click.Context(command), words[0])
         assert found is not None, f"no command {words[0]}"
         command, words = found, words[1:]
     with click.Context(cli, obj=type("Session", (), {"json": False})()) as context:
         command.make_context(str(command.name), words, parent=context)
+
+
+# What a person has to act upon, and what is logged as a warning or an error.
+SENTENCES = {"Failure", "JournalTrouble", "Reject", "Conflict", "Blocked", "failure", "warning", "error"}
+SOURCES = [
+    ast.parse(path.read_text())
+    for folder in ("daemon/dumbwaiter", "fs/dumbwaiter_fs")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def _fixed(text: str) -> str:
+    """Returns a sentence with a "…" for whatever differs from case to case."""
+    return re.sub(r"…+", "…", re.sub(r"\{\w+\}", "…", " ".join(text.replace("`", "").split())))
+
+
+def _sentences(node: ast.AST) -> Iterator[str]:
+    """Yields what an expression can say, as far as it stands there in words."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield _fixed(text)
+        case ast.JoinedStr(values=parts):
+            yield _fixed("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts))
+        case ast.IfExp(body=one, orelse=other):
+            yield from _sentences(one)
+            yield from _sentences(other)
+
+
+def _raised() -> set[str]:
+    calls = [node for source in SOURCES for node in ast.walk(source) if isinstance(node, ast.Call) and node.args]
+    named = [one for one in calls if getattr(one.func, "id", getattr(one.func, "attr", "")) in SENTENCES]
+    return {text for one in named for argument in one.args for text in _sentences(argument) if re.search(r"\w\w", text)}
+
+
+def _explained() -> set[str]:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    cells = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    return {_fixed(sentence) for cell in cells for sentence in cell.split("<br>")}
+
+
+def test_every_sentence_that_asks_for_a_person_is_explained() -> None:
+    missing = _raised() - _explained()
+    assert not missing, "docs/troubleshooting.md wants a row for:\n" + "\n".join(sorted(missing))
+
+
+def test_every_sentence_explained_is_one_of_the_program() -> None:
+    said = {text for source in SOURCES for node in ast.walk(source) for text in _sentences(node)}
+    stale = _explained() - said
+    assert not stale, "docs/troubleshooting.md has rows that nothing says:\n" + "\n".join(sorted(stale))
 
 
 def test_every_broker_has_its_place_in_the_pages() -> None:
