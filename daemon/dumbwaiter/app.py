@@ -44,6 +44,7 @@ from dumbwaiter.schedule import Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.watch import Watcher
 from dumbwaiter.where import Places
+from dumbwaiter.wire.address import ends
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 CHECK = 5.0  # between looks at the watched roots
@@ -279,10 +280,17 @@ class App:
 
     async def link(self, number: int, refused: str | None) -> Link:
         """Returns where the entry with this id can be read now. Raises `Failure`."""
+        entry = await self.entry(number)
+        if refused is None and entry.url is not None and (ends(entry.url) or inf) > time.time():
+            return Link(entry.url, ends(entry.url))
+        return await self.addresses.link(entry, refused)
+
+    async def entry(self, number: int) -> Entry:
+        """Returns the catalogued file with this id. Raises `Failure` when there is none."""
         entry = await asyncio.to_thread(Catalog(self.reader).entry, number)
         if entry is None:
             raise Failure(f"the catalog has no entry {number}")
-        return await self.addresses.link(entry, refused)
+        return entry
 
     async def still(self, number: int) -> bool | None:
         """Returns whether the vendor has the entry with this id; None where it does not tell. Raises `Failure`."""
@@ -416,9 +424,11 @@ class App:
                 {
                     "name": name,
                     "state": "paused" if name in resting else provider.state(now),
+                    "paused_until": _finite(max(resting.get(name, 0.0), provider.paused_until), now),
                     "pending": left.by_provider[name],
                     "grants": provider.spare,
                     "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
+                    "expires_at": provider.expires_at,
                     "error": provider.trouble,
                     "listing_error": self._missed.get(name, (0, None))[1],
                 }
@@ -525,6 +535,10 @@ class App:
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):
             await self.journal.tidy()
+
+
+def _finite(until: float, now: float) -> float | None:
+    return until if now < until < inf else None
 
 
 def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:

@@ -159,11 +159,19 @@ class Catalog:
             row = connection.execute(select(func.count(), func.coalesce(func.sum(entries.c.size), 0))).one()
         return int(row[0]), int(row[1])
 
-    def history(self, limit: int = 100, since: float = 0.0) -> list[Entry]:
-        """Returns the latest entries of ours, newest first, none stored before `since`."""
-        ours = (entries.c.watch != "") & (entries.c.stored_at >= since)
+    def history(self, limit: int = 100, since: float = 0.0, *, before: tuple[float, int] | None = None) -> list[Entry]:
+        """Returns the latest entries of ours, newest first, none stored before `since`.
+
+        A further page begins `before` the time and id of the last one's end.
+        """
+        wanted = (entries.c.watch != "") & (entries.c.stored_at >= since)
+        if before is not None:
+            when, number = before
+            older = (entries.c.stored_at < when) | (entries.c.id < number)
+            wanted &= (entries.c.stored_at <= when) & older
+        latest = (entries.c.stored_at.desc(), entries.c.id.desc())
         with self._engine.connect() as connection:
-            rows = connection.execute(select(entries).where(ours).order_by(entries.c.stored_at.desc()).limit(limit))
+            rows = connection.execute(select(entries).where(wanted).order_by(*latest).limit(limit))
             return [entry(row) for row in rows]
 
 

@@ -1,17 +1,21 @@
-"""The daemon's control socket: HTTP on a Unix socket, for the owner only.
+"""The daemon's control socket: HTTP on a Unix socket, for the owner only. The page (`web`) has some of its routes.
 
 Folder and socket keep others out, and the kernel's word on who calls is asked besides. Callers that say nothing make
 room for those that do; what is larger than any request is not read.
 
 Small and the same for every client; an answer that goes on is one JSON object a line, written when the journal
-changes and not by asking it over and over.
+changes and not by asking it over and over. What each route takes and gives stands in docs/api.md.
 
     GET  /status[?jobs=0][&follow=1]
+    GET  /events                            server-sent events; Last-Event-ID goes on where that was
+    GET  /history[?limit=][&before=]        pages of the catalog, the latest first
+    GET  /thumbnail/ID                      a small picture of an entry; 204 where there is none
     POST /put      {"paths": [...], "provider": null, "watch": null}   follows the jobs to their end
     POST /retry    {"ids": [...] or null}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
-    POST /link     {"id": ..., "refused": null}   where an entry can be read now; other than the url that was refused
+    POST /link     {"id": ..., "refused": null, "form": "url"}   where an entry can be read now; other than the url
+                                            that was refused; as markdown, html or a template
     POST /still    {"id": ...}              whether the vendor has an entry, null where it does not tell
     POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /pause    {"name": "", "seconds": null}   a provider, a watch, or "" for everything
@@ -27,7 +31,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -42,14 +46,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
+from dumbwaiter.catalog import Catalog
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
+from dumbwaiter.events import Event, Feed
 from dumbwaiter.lifecycle import OPEN
+from dumbwaiter.links import filled, template
+from dumbwaiter.pictures import Pictures, promising
 from dumbwaiter.where import Places, private_folder, short
 
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on
 BODY_MAX = 4 << 20
 WAITING = 512  # connections not taken yet
+PAGE_MAX = 500
 CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
 
@@ -70,6 +79,7 @@ class _Claim(msgspec.Struct, forbid_unknown_fields=True):
 class _Link(msgspec.Struct, forbid_unknown_fields=True):
     id: int
     refused: str | None = None
+    form: str = "url"
 
 
 class _Still(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,8 +107,9 @@ class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
     watch: str | None = None
 
 
-def application(app: App) -> Starlette:
-    """Returns the routes over a running app."""
+def routes(app: App, feed: Feed) -> list[Route]:
+    """Returns everything that can be asked of a running app."""
+    pictures = Pictures(app)
 
     async def status(request: Request) -> Response:
         listed = request.query_params.get("jobs") != "0"
@@ -125,9 +136,31 @@ def application(app: App) -> Starlette:
 
     async def link(request: Request) -> Response:
         wish = await _body(request, _Link)
+        form = template(wish.form)
         found = await app.link(wish.id, wish.refused)
+        entry = msgspec.structs.replace(await app.entry(wish.id), url=found.url)
         life = None if found.expires_at is None else found.expires_at - time.time()
-        return _json({"url": found.url, "expires_in": life})
+        return _json({"url": found.url, "expires_in": life, "text": filled(entry, form)})
+
+    async def events(request: Request) -> Response:
+        told = feed.follow(request.headers.get("last-event-id", ""))
+        return StreamingResponse(_server_sent(told), media_type="text/event-stream")
+
+    async def history(request: Request) -> Response:
+        limit, before = _page(request.query_params)
+        found = await asyncio.to_thread(Catalog(app.reader).history, limit, before=before)
+        return _json(
+            {
+                "entries": [{"id": one.id, **report.entry_facts(one), "picture": promising(one)} for one in found],
+                "before": f"{found[-1].stored_at!r},{found[-1].id}" if len(found) == limit else None,
+            }
+        )
+
+    async def thumbnail(request: Request) -> Response:
+        picture = await pictures.of(await app.entry(request.path_params["id"]))
+        if picture is None:
+            return Response(status_code=204)
+        return Response(picture.content, media_type=picture.mime, headers={"cache-control": "private, max-age=86400"})
 
     async def still(request: Request) -> Response:
         return _json({"there": await app.still((await _body(request, _Still)).id)})
@@ -152,31 +185,56 @@ def application(app: App) -> Starlette:
     async def measure(_request: Request) -> Response:
         return Response(await asyncio.to_thread(metrics.text, app), media_type=metrics.TYPE)
 
-    return Starlette(
-        routes=[
-            Route("/status", status),
-            Route("/metrics", measure),
-            Route("/put", put, methods=["POST"]),
-            Route("/retry", retry, methods=["POST"]),
-            Route("/forget", forget, methods=["POST"]),
-            Route("/rescan", rescan, methods=["POST"]),
-            Route("/link", link, methods=["POST"]),
-            Route("/still", still, methods=["POST"]),
-            Route("/sync", sync, methods=["POST"]),
-            Route("/pause", pause, methods=["POST"]),
-            Route("/resume", resume, methods=["POST"]),
-            Route("/bandwidth", bandwidth, methods=["POST"]),
-            Route("/claim", claim, methods=["POST"]),
-        ],
-        exception_handlers={Failure: _failed, JournalTrouble: _failed},
-    )
+    return [
+        Route("/status", status),
+        Route("/events", events),
+        Route("/history", history),
+        Route("/thumbnail/{id:int}", thumbnail),
+        Route("/metrics", measure),
+        Route("/put", put, methods=["POST"]),
+        Route("/retry", retry, methods=["POST"]),
+        Route("/forget", forget, methods=["POST"]),
+        Route("/rescan", rescan, methods=["POST"]),
+        Route("/link", link, methods=["POST"]),
+        Route("/still", still, methods=["POST"]),
+        Route("/sync", sync, methods=["POST"]),
+        Route("/pause", pause, methods=["POST"]),
+        Route("/resume", resume, methods=["POST"]),
+        Route("/bandwidth", bandwidth, methods=["POST"]),
+        Route("/claim", claim, methods=["POST"]),
+    ]
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+def _page(query: Mapping[str, str]) -> tuple[int, tuple[float, int] | None]:
+    """Returns how many entries are wanted, and before which one. Raises `Failure`."""
+    try:
+        limit = min(max(int(query.get("limit", "50")), 1), PAGE_MAX)
+        if "before" not in query:
+            return limit, None
+        when, _, number = query["before"].partition(",")
+        return limit, (float(when), int(number))
+    except ValueError:
+        raise Failure('write "limit" as a number, and "before" as the last page gave it', Exit.USAGE) from None
+
+
+async def _server_sent(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
+    """Writes events as the HTML standard has them; a comment when nothing happens."""
+    yield b"retry: 2000\n\n"
+    async for event in events:
+        if event is None:
+            yield b":\n\n"
+        else:
+            yield f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + msgspec.json.encode(event.facts) + b"\n\n"
+
+
+async def failed(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Failure | JournalTrouble)
     answer = _json({"error": str(error), "code": int(error.code)}, 400)
     answer.headers["connection"] = "close"  # the rest of a request that is too large is not waited for
     return answer
+
+
+TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed}
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
@@ -255,7 +313,7 @@ def _lines(values: AsyncIterator[Any]) -> Response:
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves the signals to the daemon, and lets many callers wait at the door."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -268,19 +326,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Caller(H11Protocol):
-    """One connection: its other end is the owner or root, and it is not the only one."""
+class Caller(H11Protocol):
+    """One connection among others: when there are too many, the one that has been silent longest goes."""
 
     since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.since = time.monotonic()
         super().connection_made(transport)
-        uid = _peer(transport.get_extra_info("socket"))
-        if uid not in {os.geteuid(), 0}:
-            log.get("control").warning("caller refused", uid=uid)
-            transport.abort()
-            return
         others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
         if len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
             min(silent, key=lambda one: one.since).transport.abort()
@@ -290,6 +343,17 @@ class _Caller(H11Protocol):
         """Whether it waits for nothing: no request came, or its last one is answered."""
         cycle: Any = self.cycle
         return cycle is None or bool(cycle.response_complete)
+
+
+class _Owner(Caller):
+    """A caller of the control socket: the owner, or root."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        uid = _peer(transport.get_extra_info("socket"))
+        if uid not in {os.geteuid(), 0}:
+            log.get("control").warning("caller refused", uid=uid)
+            transport.abort()
 
 
 def _peer(connection: socket.socket) -> int:
@@ -312,7 +376,7 @@ def _own(folder: str) -> None:
 
 
 @asynccontextmanager
-async def serve(app: App, places: Places) -> AsyncIterator[None]:
+async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
     """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead."""
     _own(places.runtime)
     path = short(places.socket)
@@ -325,14 +389,28 @@ async def serve(app: App, places: Places) -> AsyncIterator[None]:
     finally:
         os.umask(umask)
     listener.listen(128)
-    server = _Server(
+    try:
+        async with answering(Starlette(routes=routes(app, feed), exception_handlers=TROUBLES), listener, _Owner):
+            yield
+    finally:
+        with suppress(OSError):
+            os.unlink(places.socket)
+
+
+@asynccontextmanager
+async def answering(
+    application: Starlette, listener: socket.socket, caller: type[Caller] = Caller
+) -> AsyncIterator[None]:
+    """Answers at a socket that listens, while the context lasts."""
+    server = Server(
         uvicorn.Config(
-            application(app),
-            http=_Caller,
+            application,
+            http=caller,
             backlog=CALLERS // 2,  # taken in one turn of the loop, before the first of them can be sent away
             log_config=None,
             access_log=False,
             lifespan="off",
+            server_header=False,
             timeout_graceful_shutdown=1,
         )
     )
@@ -342,5 +420,3 @@ async def serve(app: App, places: Places) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await asyncio.gather(task, return_exceptions=True)
-        with suppress(OSError):
-            os.unlink(places.socket)

@@ -5,7 +5,7 @@ nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on t
 checkpoint may be lost with the power, which costs one chunk.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -52,6 +52,7 @@ from dumbwaiter.store.tables import (
 )
 
 LEASE = 60.0  # seconds; renewed by every transition
+MANY = 0  # no job's id: stands for jobs that nobody counted
 
 
 class LostLease(Exception):
@@ -84,6 +85,25 @@ class Journal:
         self.reader = reader
         self.folders = Folders(reader, host)
         self.errands = Errands(writer, host)
+        self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
+        self._heard: Callable[[set[int]], None] | None = None
+
+    def listen(self, heard: Callable[[set[int]], None] | None) -> None:
+        """Tells `heard`, after each commit, which jobs it moved; `MANY` stands for more than are named.
+
+        Called in the journal's thread. What was rolled back may be named too. With None nobody is told.
+        """
+        self._heard = heard
+        self._writer.committed = None if heard is None else self._committed
+
+    def _tell(self, ids: Iterable[int]) -> None:
+        if self._heard is not None:
+            self._moved.update(ids)
+
+    def _committed(self) -> None:
+        moved, self._moved = self._moved, set()
+        if moved and (heard := self._heard) is not None:
+            heard(moved)
 
     @property
     def writer(self) -> Writer:
@@ -111,6 +131,9 @@ class Journal:
             if made:
                 newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
                 connection.execute(_SUPERSEDE_OLDER, [{**row._asdict(), "now": now} for row in newest.values()])
+                self._tell(row.made for row in made)
+                for row in newest.values() if self._heard is not None else ():
+                    self._tell(connection.execute(_OLDER, {**row._asdict(), "now": now}).scalars())
             return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)
@@ -199,6 +222,7 @@ class Journal:
                 .where(jobs.c.due_at > now)
                 .values(due_at=now)
             )
+            self._tell([MANY])
 
         await self._writer.call(work)
 
@@ -274,6 +298,7 @@ class Journal:
                     .where(jobs.c.id.in_([row.id for row in rows]))
                     .values(lease=worker, lease_until=now + LEASE)
                 )
+                self._tell(row.id for row in rows)
             return [job(row) for row in rows]
 
         return await self._writer.call(work)
@@ -297,6 +322,7 @@ class Journal:
             connection.execute(
                 update(jobs).where(jobs.c.id.in_(ids), jobs.c.lease == worker).values(lease=None, lease_until=None)
             )
+            self._tell(ids)
 
         await self._writer.call(work)
 
@@ -387,6 +413,7 @@ class Journal:
             if not connection.execute(_ADVANCE, {"job": id_, "worker": worker, **values}).rowcount:
                 raise LostLease(f"job {id_} is no longer held by {worker}")
             self._count(connection, bytes_sent=more, bytes_resent=again)
+            self._tell([id_])
 
         return self._writer.submit(work)
 
@@ -628,6 +655,7 @@ class Journal:
         """Makes rejected and waiting jobs due at once; all of them with None. Returns how many."""
 
         def work(connection: Connection) -> int:
+            self._tell([MANY] if ids is None else ids)
             count = self.errands.again(connection, ids, now)
             chosen = jobs.c.id.in_(ids) if ids is not None else true()
             for state in sources(Event.RETRY):
@@ -651,6 +679,7 @@ class Journal:
         """Makes the waiting jobs of these providers due at once, as if nothing had gone wrong; returns how many."""
 
         def work(connection: Connection) -> int:
+            self._tell([MANY])
             return connection.execute(
                 update(jobs)
                 .where(
@@ -670,6 +699,7 @@ class Journal:
         """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
 
         def work(connection: Connection) -> int:
+            self._tell(ids)
             errands = self.errands.forget(connection, ids)
             return (
                 errands
@@ -780,24 +810,29 @@ class Journal:
         for state in sources(event):
             row = connection.execute(_move(state, event, tuple(values), fixed), given).first()
             if row is not None:
+                self._tell([id_])
                 return row
         raise LostLease(f"job {id_} is no longer held by {worker}")
 
 
 # What runs for every file or chunk is built once, because building costs more than running.
+_SAME_FILE = (
+    jobs.c.host == bindparam("of_host"),
+    jobs.c.parent == bindparam("of_parent"),
+    jobs.c.name == bindparam("of_name"),
+    jobs.c.provider == bindparam("of_provider"),
+)
 _SUPERSEDE_OLDER = (
     update(jobs)
     .where(
-        jobs.c.host == bindparam("of_host"),
-        jobs.c.parent == bindparam("of_parent"),
-        jobs.c.name == bindparam("of_name"),
-        jobs.c.provider == bindparam("of_provider"),
+        *_SAME_FILE,
         jobs.c.id != bindparam("made"),
         or_(*(jobs.c.state == state for state in sources(Event.SUPERSEDE))),  # no IN: it runs for many rows at once
         jobs.c.lease.is_(None),
     )
     .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
 )
+_OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
 
 
 @cache

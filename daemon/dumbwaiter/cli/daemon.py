@@ -40,6 +40,7 @@ async def _run(session: Session) -> None:
 
     from dumbwaiter import control, log, notify
     from dumbwaiter.app import open_app, stopped
+    from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
 
     config, places = session.config, session.places
@@ -57,7 +58,8 @@ async def _run(session: Session) -> None:
     async with open_app(config, places) as app:
         _look_at_folders(session, app)
         await app.start()
-        async with control.serve(app, places):
+        feed = Feed(app)
+        async with control.serve(app, feed, places), contextlib.aclosing(feed):
             await app.watch()
             notifier.notify("READY=1")
             logger.info("running", watches=len(config.watch), state=places.state)

@@ -125,6 +125,7 @@ class Writer:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self.committed: Callable[[], None] | None = None  # called in the journal's thread, after each commit
         self._engine = engine
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
@@ -213,6 +214,8 @@ class Writer:
             return
         for wish, result in zip(group, results, strict=True):
             wish.done.set_result(result)
+        if self.committed is not None:
+            self.committed()
 
     def _transaction(self, group: list[_Wish]) -> list[Any]:
         with self._engine.connect() as connection:

@@ -1,0 +1,95 @@
+"""Small pictures of catalogued files, for those who look through them.
+
+A picture is the file itself where it is small, else the preview that a camera put into it: nothing is decoded here. It
+comes from the unchanged local original, else from the provider; only when somebody asks, a few at a time.
+"""
+
+import asyncio
+import logging
+import os
+from typing import NamedTuple
+
+from dumbwaiter import log
+from dumbwaiter.app import App
+from dumbwaiter.errors import Failure, Verdict
+from dumbwaiter.model import MIB, Entry
+from dumbwaiter.upload import open_version
+from dumbwaiter.wire.message import Request
+
+SIZE_MAX = MIB  # of a file that is shown whole
+FETCHED = 4  # pictures at once
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
+
+
+class Picture(NamedTuple):
+    """Bytes that a browser can show."""
+
+    mime: str
+    content: bytes
+
+
+def promising(entry: Entry) -> bool:
+    """True when it is worth asking for a picture; looks at name and size only."""
+    name = entry.name.lower()
+    return name.endswith(SUFFIXES) and (0 < entry.size <= SIZE_MAX or name.endswith((".jpg", ".jpeg")))
+
+
+class Pictures:
+    """The pictures of one app's entries."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._room = asyncio.Semaphore(FETCHED)
+
+    async def of(self, entry: Entry) -> Picture | None:
+        """Returns a picture of an entry, None where there is none to be had."""
+        if not promising(entry):
+            return None
+        async with self._room:
+            content = await asyncio.to_thread(_local, self._app.config.folder_of(entry.watch), entry)
+            if content is None and entry.size <= SIZE_MAX:
+                content = await self._remote(entry)
+        mime = _mime(content) if content else None
+        return Picture(mime, content) if mime and content else None
+
+    async def _remote(self, entry: Entry) -> bytes | None:
+        try:
+            link = await self._app.link(entry.id, None)
+            reply = await self._app.engine.http.call(Request("a picture for the page", "GET", link.url))
+        except (Failure, Verdict) as error:
+            log.get("pictures").debug("no picture", reason=str(error))
+            return None
+        return reply.body if reply.status == 200 else None
+
+
+def _local(root: str | None, entry: Entry) -> bytes | None:
+    """Reads the local original, if it still is this version."""
+    if root is None:
+        return None
+    try:
+        fd = open_version(root, entry.path, entry.stamp)
+    except Verdict:
+        return None
+    try:
+        with os.fdopen(fd, "rb") as file:
+            if entry.size <= SIZE_MAX:
+                return file.read(SIZE_MAX)
+            import exifread  # only where somebody looks
+
+            logging.getLogger("exifread").setLevel(logging.CRITICAL)  # a file that is no picture is no news
+            preview = exifread.process_file(file, details=False).get("JPEGThumbnail")
+            return preview if isinstance(preview, bytes) else None
+    except Exception as error:  # noqa: BLE001 - a file may hold anything, and the reader is not ours
+        log.get("pictures").debug("no picture", reason=type(error).__name__)
+        return None
+
+
+def _mime(content: bytes) -> str | None:
+    """Returns what the bytes are, whatever their name says."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    return "image/webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
