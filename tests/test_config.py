@@ -88,6 +88,21 @@ def test_what_is_no_size_is_refused(value: str) -> None:
         parse(f"[mount]\ncache_size = {value}", FILE)
 
 
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("127.0.0.1:80", "127.0.0.1", 80), ("localhost:8384", "127.0.0.1", 8384), ("[::1]:1", "::1", 1)],
+)
+def test_the_page_is_served_where_it_says(text: str, host: str, port: int) -> None:
+    listen = parse(f'[web]\nlisten = "{text}"', FILE).web.listen
+    assert listen is not None
+    assert (str(listen.host), listen.port) == (host, port)
+
+
+def test_other_machines_need_a_token() -> None:
+    web = parse('[web]\nlisten = "192.0.2.1:80"\ntoken = { env = "PAGE" }', FILE).web
+    assert repr(web.token) == "env:PAGE"
+
+
 def test_an_empty_configuration_is_one() -> None:
     assert parse("", FILE) == Config()
 
@@ -195,6 +210,13 @@ SENTENCES = {
     + ", ".join(sorted(BROKERS)),
     changed('"vod"\n', '"vid"\n'): ', line 8: [watch.films.provider] there is no provider "vid"; known: vod',
     WATCH: ', line 3: [watch.films.provider] there is no provider "vod"; known: none is configured',
+    BOTH + '[web]\nlisten = "0.0.0.0:8384"\n': ", line 10: [web.listen] 0.0.0.0:8384 can be reached from other machines: "
+    "give [web] a token, or listen on 127.0.0.1:8384",
+    **{
+        BOTH + f'[web]\nlisten = "{text}"\n': f', line 10: [web.listen] "{text}" is no place to listen: '
+        'write an IP address and a port, like "127.0.0.1:8384"'
+        for text in ("8384", ":8384", "example.com:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:80", "[::1]")
+    },
     BOTH + "[limits]\ntransfers = 0\n": ", line 10: [limits.transfers] must be from 1 to 64",
     BOTH + "[limits]\ntransfers = 65\n": ", line 10: [limits.transfers] must be from 1 to 64",
     changed('"/drop/films"', '""'): ", line 7: [watch.films.path] names no folder",

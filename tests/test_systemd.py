@@ -61,6 +61,9 @@ def test_the_units_come_with_the_program(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         for unit in UNITS.glob("*.service"):
             assert wheel.read(f"dumbwaiter/systemd/{unit.name}") == unit.read_bytes()
+        assert {"index.html", "page.js", "style.css"} <= {
+            name.rpartition("/")[2] for name in wheel.namelist() if name.startswith("dumbwaiter/web/static/")
+        }
 
 
 @pytest.mark.parametrize("name", ["dumbwaiter.service", "dumbwaiter@.service"])

@@ -21,7 +21,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
-from dumbwaiter.sources import Address, Duration, Size, Source, duration, size
+from dumbwaiter.sources import Address, Duration, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
@@ -114,6 +114,14 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True):
     session: Literal["auto", "fusepy", "fast"] = "auto"
 
 
+class Web(Struct, frozen=True, forbid_unknown_fields=True):
+    """The page: where it is served, and what whoever opens it has to know."""
+
+    listen: Listen | None = None
+    token: Source | None = None
+    metrics: bool = False  # Prometheus' text too, at /api/metrics
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """What is told, and how."""
 
@@ -132,6 +140,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     mount: Mount = field(default_factory=Mount)
     log: Log = field(default_factory=Log)
     notify: Notify = field(default_factory=Notify)
+    web: Web = field(default_factory=Web)
 
     def closed(self, now: float) -> dict[str, float]:
         """Returns when the window of each watch opens that is outside of it."""
@@ -256,7 +265,7 @@ class _Reader:
             return kind.of(value)
         if kind is Source:
             return self._source(value)
-        if kind in {Expression, Template, Timetable, Window} and isinstance(value, str):
+        if kind in {Expression, Listen, Template, Timetable, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")
@@ -363,6 +372,11 @@ def _checked(config: Config, text: _Text) -> Config:
     for name in ("transfers", "parts"):
         if not 1 <= getattr(config.limits, name) <= 64:
             raise text.failure(["limits", name], "must be from 1 to 64")
+    if (listen := config.web.listen) is not None and not listen.host.is_loopback and config.web.token is None:
+        raise text.failure(
+            ["web", "listen"],
+            f"{listen} can be reached from other machines: give [web] a token, or listen on 127.0.0.1:{listen.port}",
+        )
     mount = config.mount
     if mount.path is not None:
         mount = msgspec.structs.replace(mount, path=_path(text, ["mount", "path"], mount.path))

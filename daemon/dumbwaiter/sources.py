@@ -1,5 +1,6 @@
 """Where a secret is, how long a time is, how large a size, and where a server is, as the configuration writes them."""
 
+import ipaddress
 import os
 import re
 import stat
@@ -58,6 +59,28 @@ class Target(Address):
     """The whole URL of one request."""
 
     __slots__ = ()
+
+
+class Listen(str):
+    """Where a server listens: "127.0.0.1:8384", "[::1]:8384", "localhost:8384"."""
+
+    __slots__ = ("host", "port")
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` unless `text` is an IP address (or localhost) and a port."""
+        host, _, port = text.rpartition(":")
+        wrong = f'"{shown(text)}" is no place to listen: write an IP address and a port, like "127.0.0.1:8384"'
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+            raise ValueError(wrong)
+        self.port = int(port)
+        host = "127.0.0.1" if host == "localhost" else host
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        try:
+            self.host = ipaddress.ip_address(bare)
+        except ValueError:
+            raise ValueError(wrong) from None
+        if (self.host.version == 6) == (bare == host):
+            raise ValueError(wrong)
 
 
 def size(text: str) -> int:

@@ -84,12 +84,13 @@ def _forms(secret: str) -> Iterable[str]:
 def _known(session: Session) -> list[str]:
     known = []
     try:
-        for options in session.config.provider.values():
-            for source in secrets(options):
-                try:
-                    known.append(source.read().reveal())
-                except Failure:
-                    continue  # what cannot be read here cannot get in either
+        config = session.config
+        sources = [source for options in config.provider.values() for source in secrets(options)]
+        for source in (*sources, *([config.web.token] if config.web.token else [])):
+            try:
+                known.append(source.read().reveal())
+            except Failure:
+                continue  # what cannot be read here cannot get in either
     except Failure:
         pass
     return [one for one in known if one]

@@ -69,6 +69,8 @@ def _problems(config: Config) -> Iterator[str]:
     for options in config.provider.values():
         for source in secrets(options):
             source.read()
+    if config.web.token is not None:
+        config.web.token.read()
     for watch in config.watch.values():
         for event in configuration.HOOKS:
             if (hook := watch.hook(event)) is not None and hook.secret is not None:

@@ -38,7 +38,7 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control, log, notify
+    from dumbwaiter import control, log, notify, web
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
@@ -59,7 +59,7 @@ async def _run(session: Session) -> None:
         _look_at_folders(session, app)
         await app.start()
         feed = Feed(app)
-        async with control.serve(app, feed, places), contextlib.aclosing(feed):
+        async with control.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
             await app.watch()
             notifier.notify("READY=1")
             logger.info("running", watches=len(config.watch), state=places.state)

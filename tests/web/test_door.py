@@ -1,0 +1,192 @@
+"""The page's door: who is let in, what may be asked there, and what the stream of events tells."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from program import Program
+
+MARK = {"X-Dumbwaiter": "test"}
+PIXEL = b"\x89PNG\r\n\x1a\n" + b"\0" * 64  # what it is, the first bytes say
+
+
+@pytest.fixture
+def port(program: Program) -> int:
+    """A port that the page is configured for."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    program.config.write_text(f'{program.config.read_text()}\n[web]\nlisten = "127.0.0.1:{number}"\n')
+    return number
+
+
+@pytest.fixture
+def ask(program: Program, port: int) -> Iterator[httpx.Client]:
+    """A client of the page's API, and a daemon that serves it."""
+    program.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        yield client
+
+
+@contextmanager
+def following(client: httpx.Client, last: str = "") -> Iterator[Callable[[], tuple[str, str, Any]]]:
+    """Yields a function that returns the next event: its id, its kind, its facts."""
+    with client.stream("GET", "/api/events", headers={"Last-Event-ID": last} if last else {}) as answer:
+        lines = answer.iter_lines()
+
+        def following_event() -> tuple[str, str, Any]:
+            fields: dict[str, str] = {}
+            for line in lines:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+                if not line and "data" in fields:
+                    return fields["id"], fields["event"], json.loads(fields["data"])
+            raise AssertionError("the stream ended")
+
+        yield following_event
+
+
+STRANGERS = {
+    "a name that was made to point here": {"Host": "attacker.example"},
+    "a name that begins like an address": {"Host": "127.0.0.1.attacker.example:80"},
+    "another site": {"Origin": "http://attacker.example"},
+    "a page in a frame without a name": {"Origin": "null"},
+    "another site's picture": {"Sec-Fetch-Site": "cross-site"},
+}
+
+
+def test_strangers_are_refused_whatever_they_ask(ask: httpx.Client) -> None:
+    for who, headers in STRANGERS.items():
+        assert ask.get("/api/status", headers=headers).status_code == 403, who
+        assert ask.post("/api/pause", json={"name": ""}, headers=MARK | headers).status_code == 403, who
+    assert ask.get("/api/status").json()["paused"] == []
+
+
+def test_a_form_of_another_site_changes_nothing(ask: httpx.Client) -> None:
+    refused = ask.post("/api/pause", content='{"name": ""}', headers={"Content-Type": "text/plain"})
+    assert (refused.status_code, refused.json()["error"]) == (
+        403,
+        "what changes something carries the header x-dumbwaiter",
+    )
+    assert ask.options("/api/pause", headers={"Access-Control-Request-Headers": "x-dumbwaiter"}).status_code == 403
+    assert "access-control-allow-origin" not in ask.get("/api/status").headers
+
+
+def test_the_page_can_steer_and_nothing_else(ask: httpx.Client, port: int) -> None:
+    for path in ("put", "claim", "sync"):
+        assert ask.post(f"/api/{path}", json={}, headers=MARK).status_code == 404
+    assert ask.get("/api/metrics").status_code == 404
+    assert ask.get("/../config.toml").status_code == 404
+    tunnel = {"Host": "localhost:9000", "Origin": "http://localhost:9000"}
+    paused = ask.post("/api/pause", json={"name": "netease"}, headers=MARK | tunnel)
+    assert paused.json()["paused"] == [{"name": "netease", "until": None}]
+
+
+def test_every_answer_tells_the_browser_what_the_page_may_do(ask: httpx.Client) -> None:
+    for path in ("/", "/page.js", "/api/status", "/nothing"):
+        headers = ask.get(path).headers
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "set-cookie" not in headers
+
+
+def test_with_a_token_nothing_is_told_without_it(program: Program, port: int) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text + 'token = "open sesame, please"\nmetrics = true\n')
+    program.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        for wrong in ({}, {"Authorization": "Bearer open"}, {"Authorization": "Basic b3Blbg=="}):
+            assert client.get("/api/status", headers=wrong).status_code == 401
+            assert client.post("/api/pause", json={}, headers=MARK | wrong).status_code == 401
+        known = {"Authorization": "Bearer open sesame, please"}
+        assert client.get("/api/status", headers=known).json()["running"]
+        assert "dumbwaiter_jobs" in client.get("/api/metrics", headers=known).text
+        assert client.get("/").status_code == 200  # the page asks for the token
+    assert "sesame" not in program.log.read_text()
+
+
+def test_a_port_that_is_taken_does_not_stop_the_uploads(program: Program, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        program.start()
+        program.write("a.bin", b"a")
+        assert program("wait").returncode == 0
+    assert "the page is not served" in program.log.read_text()
+
+
+def test_events_tell_the_whole_way_of_a_file(ask: httpx.Client, program: Program) -> None:
+    with following(ask) as following_event:
+        _, kind, facts = following_event()
+        assert (kind, facts["jobs"], facts["totals"]["done"]) == ("snapshot", [], 0)
+        program.write("film.mov", b"x" * (9 << 20))
+        told, acknowledged, last = [], [], ""
+        while "done" not in told:
+            last, kind, facts = following_event()
+            if kind == "job":
+                told.append(facts["state"])
+            if kind == "bytes":
+                acknowledged.append(facts["sent"])
+        assert told[0] == "pending"
+        assert acknowledged == sorted(acknowledged)
+        while kind != "state":
+            last, kind, facts = following_event()
+        assert facts["totals"]["done"] == 1
+    program.write("b.bin", b"b")
+    with following(ask, last) as following_event:
+        seen = []
+        while ("job", "done") not in seen:
+            _, kind, facts = following_event()
+            seen.append((kind, facts["state"] if kind == "job" else ""))
+    assert ("snapshot", "") not in seen
+    with following(ask, "0-7") as following_event:
+        assert following_event()[1] == "snapshot"
+
+
+def test_events_tell_of_what_is_ordered_and_end_with_the_daemon(ask: httpx.Client, program: Program) -> None:
+    with following(ask) as following_event:
+        following_event()
+        program("pause", "xinhua", "--for", "2s")
+        states: list[str] = []
+        while states[-2:] != ["paused", "ready"]:
+            _, kind, facts = following_event()
+            if kind == "provider" and facts["name"] == "xinhua":
+                states.append(facts["state"])
+        assert program.stop() == 0
+    assert "Traceback" not in program.log.read_text()
+
+
+def test_history_comes_in_pages_and_pictures_from_here_or_from_the_provider(
+    ask: httpx.Client, program: Program
+) -> None:
+    paths = [program.write(f"{number}.png", PIXEL + bytes([number])) for number in range(5)]
+    assert program("wait").returncode == 0
+    asked = len(program.vendors.log())
+    first = ask.get("/api/history", params={"limit": 3}).json()
+    rest = ask.get("/api/history", params={"limit": 3, "before": first["before"]}).json()
+    entries = first["entries"] + rest["entries"]
+    assert sorted(one["path"] for one in entries) == [path.name for path in paths]
+    assert rest["before"] is None
+    assert ask.get("/api/history", params={"before": "nonsense"}).status_code == 400
+    assert len(program.vendors.log()) == asked
+    newest = entries[0]
+    local = ask.get(f"/api/thumbnail/{newest['id']}")
+    assert (local.headers["content-type"], local.content[:72]) == ("image/png", PIXEL)
+    assert len(program.vendors.log()) == asked
+    (program.drop / newest["path"]).unlink()
+    assert ask.get(f"/api/thumbnail/{newest['id']}").content == local.content
+    assert len(program.vendors.log()) > asked
+
+
+def test_a_link_comes_in_the_form_that_is_wanted(ask: httpx.Client, program: Program) -> None:
+    program.write("a [1].txt", b"a")
+    assert program("wait").returncode == 0
+    (entry,) = ask.get("/api/history").json()["entries"]
+    link = ask.post("/api/link", json={"id": entry["id"], "form": "markdown"}, headers=MARK).json()
+    assert (link["url"], link["text"]) == (entry["url"], f"[a \\[1\\].txt]({entry['url']})")
+    refused = ask.post("/api/link", json={"id": entry["id"], "form": "nonsense"}, headers=MARK)
+    assert (refused.status_code, refused.json()["code"]) == (400, 2)
