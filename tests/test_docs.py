@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dumbwaiter.cli import cli
+from dumbwaiter.cli.program import cli
 from dumbwaiter.config import BROKERS, Config, parse
 
 ROOT = Path(__file__).parent.parent

@@ -7,14 +7,13 @@ without any XDG variable, finds the daemon that systemd started.
 
 import os
 import pwd
-
-from msgspec import Struct
+from typing import NamedTuple
 
 SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
 SYSTEM_FOLDERS = {"STATE": "/var/lib", "CACHE": "/var/cache", "RUNTIME": "/run"}
 
 
-class Places(Struct, frozen=True):
+class Places(NamedTuple):
     """Absolute paths. Nothing says that they exist."""
 
     config: str

@@ -12,7 +12,7 @@ import termios
 
 import pytest
 
-from dumbwaiter.cli import COMMANDS
+from dumbwaiter.cli.program import COMMANDS
 from program import Program, digest
 
 AWKWARD = os.fsdecode(b"not utf-8 \xff \x1b[31m\n.bin")
@@ -82,6 +82,19 @@ def test_status_tells_what_is_promised(program: Program) -> None:
     assert facts["jobs"] == []
     assert program.stop() == 0
     assert program.facts("status")["running"] is False
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["--json", "status"]])
+def test_status_of_a_running_daemon_loads_no_library(program: Program, words: list[str]) -> None:
+    program.start()
+    done = program(*words, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    assert '"running": true' in done.stdout or done.stdout.startswith("running\n")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "dumbwaiter" in loaded
+    assert not loaded & {"asyncio", "click", "h11", "http", "msgspec", "sqlalchemy"}
+    assert program.stop() == 0
+    assert "not running" in program("status").stdout
 
 
 def test_status_of_a_file_tells_its_story(program: Program) -> None:

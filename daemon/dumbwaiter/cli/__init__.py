@@ -1,154 +1,23 @@
 """The command line. The only place that prints: results on stdout, talk on stderr.
 
 A command that changes anything goes through the daemon when one runs. Commands that read ask the daemon for what
-only it knows, and the journal for the rest. Each command is loaded when it is called, so that asking costs little.
+only it knows, and the journal for the rest.
 """
 
-import io
-import os
 import sys
-from importlib import import_module
-from typing import NoReturn
 
-import click
-from click.exceptions import NoArgsIsHelpError
-
-from dumbwaiter import __version__
-from dumbwaiter.cli.session import Session
-from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.naming import shown
-
-COMMANDS = {
-    "init": "init",
-    "check": "check",
-    "run": "daemon",
-    "put": "daemon",
-    "wait": "daemon",
-    "retry": "daemon",
-    "forget": "daemon",
-    "rescan": "daemon",
-    "pause": "steer",
-    "resume": "steer",
-    "bandwidth": "steer",
-    "claim": "claim",
-    "sync": "sync",
-    "status": "show",
-    "verify": "verify",
-    "ls": "show",
-    "cat": "show",
-    "link": "show",
-    "history": "show",
-    "failed": "show",
-    "mount": "programs",
-    "umount": "programs",
-    "doctor": "doctor",
-    "completion": "completion",
-    "service": "service",
-    "sandbox": "programs",
-    "demo": "demo",
-}
-
-
-class _Commands(click.Group):
-    """Imports a command's module when the command is called for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(import_module(f"dumbwaiter.cli.{COMMANDS[cmd_name]}"), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--config", metavar="FILE", help="Configuration file.")
-@click.option("--state", metavar="DIR", help="Folder of the journal.")
-@click.option("--cache", metavar="DIR", help="Folder of the mount's cache.")
-@click.option("--runtime", metavar="DIR", help="Folder of the control socket.")
-@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
-@click.option("-q", "--quiet", is_flag=True, help="Say less.")
-@click.version_option(__version__)
-@click.pass_context
-def cli(
-    ctx: click.Context,
-    config: str | None,
-    state: str | None,
-    cache: str | None,
-    runtime: str | None,
-    *,
-    as_json: bool,
-    verbose: bool,
-    quiet: bool,
-) -> None:
-    """Uploads what is dropped into watched folders, and shows what is there.
-
-    \b
-    dumbwaiter init                    write a first configuration
-    dumbwaiter check                   is it usable?
-    dumbwaiter run                     watch and upload
-    dumbwaiter status --watch          look on
-    dumbwaiter put photo.jpg           upload one file now, print its link
-    """
-    ctx.obj = Session(config, state, cache, runtime, as_json=as_json, verbose=verbose, quiet=quiet)
+from dumbwaiter.cli import glance
+from dumbwaiter.cli.streams import have_streams, seen_enough
 
 
 def main() -> None:
     """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
-    _have_streams()
+    have_streams()
     try:
-        ended = cli.main(prog_name="dumbwaiter", standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(ended if isinstance(ended, int) else Exit.DONE)
-    except click.Abort:
-        _end("stopped", Exit.FAILED)
-    except NoArgsIsHelpError as wrong:
-        wrong.show(sys.stderr)
-        sys.exit(Exit.USAGE)
-    except click.ClickException as wrong:
-        _end(_usage(wrong), Exit.USAGE)
-    except (Failure, JournalTrouble) as failure:
-        _end(str(failure), failure.code)
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # click's answer to it is exit code 1
-            _seen_enough()
-        raise
+        if glance.answered(sys.argv[1:]):
+            return
     except BrokenPipeError:
-        _seen_enough()
-    except OSError as error:
-        name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        _end(f"{name}{error.strerror or error}", Exit.FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        seen_enough()
+    from dumbwaiter.cli.program import run
 
-
-def _have_streams() -> None:
-    """Sees to it that the first three descriptors are taken, and that any name can be printed."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # closed by whoever started us: the next file opened would take its place
-            null = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(null, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - for good
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a C locale cannot print every name; that is nothing to fail over
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _seen_enough() -> NoReturn:
-    """Ends well: whoever read our output wants no more of it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(Exit.DONE)
-
-
-def _usage(wrong: click.ClickException) -> str:
-    """Returns click's words as one sentence that ends with where to look."""
-    context = getattr(wrong, "ctx", None)
-    words = shown(wrong.format_message()).rstrip(".")
-    return f"{words[:1].lower()}{words[1:]}: see `{context.command_path if context else 'dumbwaiter'} --help`"
-
-
-def _end(sentence: str, code: Exit) -> NoReturn:
-    print(f"dumbwaiter: {sentence}", file=sys.stderr)
-    sys.exit(code)
+    run()

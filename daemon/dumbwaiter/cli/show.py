@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import paths_offered
+from dumbwaiter.cli.glance import print_errands, print_status
 from dumbwaiter.cli.paths import entries_below, entry_of, tree_path
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import hour, moment, place, size, when
+from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import join, shown
 
@@ -39,7 +40,7 @@ def status(session: Session, path: str | None, *, live: bool) -> None:
         if session.json:
             session.facts(facts)
         else:
-            _print_status(facts)
+            print_status(facts)
 
 
 def _status(session: Session) -> dict[str, Any]:
@@ -91,47 +92,6 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         ],
         **jobs,
     }
-
-
-def _print_status(facts: dict[str, Any]) -> None:
-    totals = facts["totals"]
-    print("running" if facts["running"] else "not running")
-    if facts.get("trouble"):
-        print(f"! {facts['trouble']}")
-    for watch in facts["watches"]:
-        waits = f", waits for {hour(watch['opens_at'])}" if watch.get("opens_at") else ""
-        print(
-            f"{watch['name']}: {watch['state']}{waits}, {watch['files']} files uploaded, {watch['pending']} to go"
-            f"  {watch['path']} → {watch['provider']}"
-        )
-        if watch.get("message"):
-            print(f"  ! {watch['message']}")
-    for provider in facts["providers"]:
-        if provider["error"]:
-            print(f"! {provider['name']} {provider['state']}: {provider['error']}")
-    _print_errands(facts["errands"])
-    for job in facts["jobs"]:
-        print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
-    print(
-        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
-        f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
-    )
-
-
-def _print_errands(errands: Sequence[dict[str, Any]]) -> None:
-    for one in errands:
-        then = (
-            f"next try {when(one['due_at'])}"
-            if one["due_at"]
-            else f"given up: dumbwaiter retry {one['job'] or '--all'}"
-        )
-        print(f"! {one['what']} of {place(one)}: {one['error']} ({then})")
-
-
-def _stage(job: dict[str, Any]) -> str:
-    if job["state"] == "pending" and job["sent"]:
-        return f"{job['sent'] * 100 // max(job['size'], 1)} % of {size(job['size'])}"
-    return f"{job['state']} {size(job['size'])}"
 
 
 def _live(session: Session) -> None:
@@ -257,7 +217,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
             fact["errand"] = one and f"{one['what']}: {one['error']}"
         session.facts(facts)
         return
-    _print_errands(failed)
+    print_errands(failed)
     for entry in entries:
         print(
             f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "

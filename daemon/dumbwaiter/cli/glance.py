@@ -1,0 +1,84 @@
+"""`status` at a glance, as scripts and prompts ask for it all the time: nothing is loaded for it but a socket and JSON.
+
+What is not asked and answered so plainly is left to the rest of the program.
+"""
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dumbwaiter.cli.words import hour, place, size, when
+from dumbwaiter.where import places, short
+
+PLAIN = {("status",): False, ("status", "--json"): True, ("--json", "status"): True}
+PATIENCE = 5.0  # seconds; the rest of the program has more
+
+
+def answered(words: Sequence[str]) -> bool:
+    """Prints the daemon's status if that is all that is wanted, and returns whether it did."""
+    as_json = PLAIN.get(tuple(words))
+    if as_json is None or (facts := _asked()) is None:
+        return False
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        print_status(facts)
+    sys.stdout.flush()
+    return True
+
+
+def _asked() -> dict[str, Any] | None:
+    """Returns the running daemon's status; None for any trouble, of which the rest of the program tells."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answer:
+            connection.settimeout(PATIENCE)
+            connection.connect(short(places().socket))
+            connection.sendall(b"GET /status HTTP/1.0\r\n\r\n")  # the answer ends with the connection
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+        facts: dict[str, Any] = json.loads(body)
+    except (OSError, ValueError):
+        return None
+    return facts if head.split()[1:2] == [b"200"] else None
+
+
+def print_status(facts: dict[str, Any]) -> None:
+    totals = facts["totals"]
+    print("running" if facts["running"] else "not running")
+    if facts.get("trouble"):
+        print(f"! {facts['trouble']}")
+    for watch in facts["watches"]:
+        waits = f", waits for {hour(watch['opens_at'])}" if watch.get("opens_at") else ""
+        print(
+            f"{watch['name']}: {watch['state']}{waits}, {watch['files']} files uploaded, {watch['pending']} to go"
+            f"  {watch['path']} → {watch['provider']}"
+        )
+        if watch.get("message"):
+            print(f"  ! {watch['message']}")
+    for provider in facts["providers"]:
+        if provider["error"]:
+            print(f"! {provider['name']} {provider['state']}: {provider['error']}")
+    print_errands(facts["errands"])
+    for job in facts["jobs"]:
+        print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
+    print(
+        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
+        f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
+    )
+
+
+def print_errands(errands: Sequence[dict[str, Any]]) -> None:
+    for one in errands:
+        then = (
+            f"next try {when(one['due_at'])}"
+            if one["due_at"]
+            else f"given up: dumbwaiter retry {one['job'] or '--all'}"
+        )
+        print(f"! {one['what']} of {place(one)}: {one['error']} ({then})")
+
+
+def _stage(job: dict[str, Any]) -> str:
+    if job["state"] == "pending" and job["sent"]:
+        return f"{job['sent'] * 100 // max(job['size'], 1)} % of {size(job['size'])}"
+    return f"{job['state']} {size(job['size'])}"
