@@ -20,6 +20,7 @@ import msgspec
 
 from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
+from dumbwaiter.attempt import Means
 from dumbwaiter.brokers import broker
 from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
@@ -42,6 +43,7 @@ from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.steering import Steering
+from dumbwaiter.threads import Threads
 from dumbwaiter.watch import Watcher
 from dumbwaiter.where import Places
 from dumbwaiter.wire.address import ends
@@ -95,21 +97,24 @@ class App:
             sighted=lambda watch, path: self.intake.sight([Sighting(watch, path)]),
             moved=self.pulse.beat,
         )
-        self.engine = Engine(
+        means = Means(
             journal,
+            secrets.token_hex(8),
             providers,
             http,
-            transfers=config.limits.transfers,
-            parts=config.limits.parts,
-            worker=secrets.token_hex(8),
+            Threads(config.limits.transfers, config.limits.parts),
+            self.duties,
             folder_of=config.folder_of,
             watch_of=config.watch.get,
-            duties=self.duties,
             resting=lambda now: self.steering.providers(now),
             closed=lambda now: self.steering.watches(now) | config.closed(now),
             changed=self._changed,
-            away=self._away,
             moved=self.pulse.beat,
+            away=self._away,
+        )
+        self.engine = Engine(
+            means,
+            transfers=config.limits.transfers,
             wake_at=lambda when: self.schedule.at("dispatch", when),
         )
         self.steering = Steering(
@@ -507,7 +512,7 @@ class App:
 
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
-        self.engine.http.renew()
+        self.engine.means.http.renew()
         task = asyncio.create_task(self._wait_no_longer(), name="recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)

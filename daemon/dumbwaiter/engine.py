@@ -1,104 +1,32 @@
-"""One job, one attempt: gets a grant, runs the transport, and turns what is raised into the next transition.
-
-`dispatch` fills the free places with due jobs; each attempt that ends makes room for the next. What follows an error
-is `policy`'s to say, what it means in the journal `lifecycle`'s; nothing here knows a vendor.
-"""
+"""Which jobs run now: due ones, as many at once as there are places; each that ends makes room for the next."""
 
 import asyncio
-import mimetypes
-import os
-import random
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
-from functools import partial
-from hashlib import blake2b
 from math import inf
 
-import msgspec
-from msgspec.structs import replace
-
-from dumbwaiter import log
-from dumbwaiter.catalog import Catalog
-from dumbwaiter.config import Watch
-from dumbwaiter.duties import DONE, FAILED, Duties, place_of
-from dumbwaiter.errors import (
-    Changed,
-    Conflict,
-    Gone,
-    JournalTrouble,
-    Offline,
-    Paused,
-    Reauth,
-    Reject,
-    Restart,
-    Retry,
-    Skipped,
-    Unfit,
-    Verdict,
-)
-from dumbwaiter.grants import Provider, freeze
-from dumbwaiter.http import Http
-from dumbwaiter.journal import LEASE, Journal, LostLease
-from dumbwaiter.keys import Subject, further
-from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import join, propose, shown
-from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
-from dumbwaiter.tally import Tally
-from dumbwaiter.threads import Threads
-from dumbwaiter.transports import choose
-from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
+from dumbwaiter.attempt import Attempt, Means
+from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.journal import LEASE, LostLease
+from dumbwaiter.model import MIB, Job
+from dumbwaiter.policy import ceiling
 
 SMALL = MIB  # bytes up to which a file is over in no time
 AHEAD = 32  # small files that are leased in one go
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
-TURN = 60.0  # seconds until a job looks again whether another one is done with the key
-UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
-RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
 
 class Engine:
     """The attempts under way. All of it runs on the loop."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        providers: Mapping[str, Provider],
-        http: Http,
-        *,
-        transfers: int,
-        parts: int,
-        worker: str,
-        folder_of: Callable[[str], str | None],
-        watch_of: Callable[[str], Watch | None],
-        duties: Duties,
-        resting: Callable[[float], Mapping[str, float]],
-        closed: Callable[[float], Mapping[str, float]],
-        changed: Callable[[Job], None],
-        away: Callable[[str], str] = lambda _watch: "",
-        moved: Callable[[], None],
-        wake_at: Callable[[float], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, means: Means, *, transfers: int, wake_at: Callable[[float], None]) -> None:
+        self.means = means
+        self.journal = means.journal
+        self.worker = means.worker
+        self.clock = means.clock
         self.trouble: str | None = None  # what keeps the journal from working
-        self.tally = Tally()
-        self.journal = journal
-        self.providers = providers
-        self.http = http
-        self.threads = Threads(transfers, parts)
         self._places = transfers
-        self.worker = worker
-        self.folder_of = folder_of
-        self.watch_of = watch_of
-        self.duties = duties
-        self.resting = resting
-        self.closed = closed
-        self.changed = changed
-        self.away = away
-        self.moved = moved
         self._wake_at = wake_at
-        self.clock = clock
         self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
         self._sizes: dict[int, int] = {}  # of their files
@@ -108,7 +36,7 @@ class Engine:
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
-        self.log = log.get("engine")
+        self.log = means.log
 
     @property
     def busy(self) -> int:
@@ -142,10 +70,10 @@ class Engine:
 
     async def _fill(self) -> None:
         now = self.clock()
-        ends = {name: one.paused_until for name, one in self.providers.items() if one.paused_until > now}
-        for name, until in self.resting(now).items():
+        ends = {name: one.paused_until for name, one in self.means.providers.items() if one.paused_until > now}
+        for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
-        closed = self.closed(now)
+        closed = self.means.closed(now)
         await self._give_back(now, ends, closed)
         free = self._places - len(self._running)
         if free > 0:
@@ -211,11 +139,11 @@ class Engine:
         await asyncio.gather(*running, return_exceptions=True)
         if self._ahead:
             await self.journal.release(self.worker, *(job.id for job in self._ahead))
-        self.threads.close()
+        self.means.threads.close()
 
     async def _attempt(self, job: Job) -> None:
         try:
-            await _Attempt(self, job).run()
+            await Attempt(self.means, job).run()
         except LostLease:
             self.log.info("job taken away", job=job.id)
         except JournalTrouble as trouble:
@@ -233,7 +161,7 @@ class Engine:
                 await self._survive(job, error)
         finally:
             del self._running[job.id], self._sizes[job.id]
-            self.moved()
+            self.means.moved()
             if not self._closing:
                 self.kick()
 
@@ -254,364 +182,5 @@ class Engine:
     def _stumble(self, trouble: JournalTrouble) -> None:
         self.trouble = str(trouble)
         self.log.error("journal in trouble", error=self.trouble)
-        self.moved()
+        self.means.moved()
         self._wake_at(self.clock() + 5.0)
-
-
-class _Attempt:
-    """A leased job, from where it is to where it can get."""
-
-    def __init__(self, engine: Engine, job: Job) -> None:
-        self._engine = engine
-        self._journal = engine.journal
-        self._clock = engine.clock
-        self._loop = asyncio.get_running_loop()
-        self._job = job
-        self._sent = job.sent if job.checkpoint else 0
-        self._ever = Ranges()
-        if job.checkpoint:
-            self._ever.add(0, min(job.size, job.sent + IN_FLIGHT))
-        self._ask = Ask(
-            watch=job.watch,
-            path=propose(job.path),
-            key=propose(job.path),
-            size=job.size,
-            mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
-            place=join(job.watch, job.path),
-            seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
-        )
-        self._stored: Future[None] | None = None  # the commit of the receipt
-        self._fresh = False  # the grant in use was asked for by this attempt
-        self._again = 0
-        self._watch = engine.watch_of(job.watch)
-        self._on_conflict = self._watch.on_conflict if self._watch else "rename"
-        self._taken: set[str] = set()  # keys under which the provider has other content
-        self._unfit: set[str] = set()  # transports that the provider does not take
-        self._log = engine.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
-
-    async def run(self) -> None:
-        job = self._job
-        provider = self._engine.providers.get(job.provider)
-        if provider is None:
-            await self._delay(Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured')
-            return
-        while True:
-            try:
-                if self._job.state is State.PENDING:
-                    await self._bring(provider)
-                async with provider.alone(provider.broker.together(self._ask)):
-                    await self._follow_up(provider)
-            except Paused:
-                self._log.info("put aside until its provider and watch work again")
-                await self._journal.release(self._engine.worker, self._job.id)
-                return
-            except Verdict as verdict:
-                if not await self._obey(verdict, provider):
-                    return
-            else:
-                provider.trouble, provider.blocked, provider.offline = None, False, False
-                return
-
-    async def _open(self) -> int:
-        """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
-        job = self._job
-        root = self._engine.folder_of(job.watch)
-        if root is None:
-            raise Retry(f'no watch named "{job.watch}" is configured')
-
-        def look() -> tuple[int, str]:
-            fd = open_version(root, job.path, job.stamp)
-            return fd, mime_of(fd, self._ask.name)
-
-        try:
-            fd, mime = await asyncio.to_thread(look)
-        except (Gone, Changed):
-            if away := await asyncio.to_thread(self._engine.away, job.watch):
-                raise Retry(away) from None  # another folder's files say nothing of this one's
-            raise
-        self._ask = replace(self._ask, mime=mime)
-        return fd
-
-    async def _bring(self, provider: Provider) -> None:
-        """Uploads the file and journals the receipt."""
-        job = self._job
-        fd = await self._open()
-        try:
-            if await self._link(provider, fd):
-                return
-            await self._settle_key(provider, fd)
-            upload, receipt, digest = await self._send(provider, fd)
-        finally:
-            os.close(fd)
-        await self._store(provider, receipt, digest, upload.unsaved, upload.again)
-        self._log.debug("stored", key=receipt.key, size=job.size)
-
-    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, again: int = 0) -> None:
-        """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
-        self._stored = self._journal.store(
-            self._engine.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, again=again
-        )
-        if provider.broker.follows:
-            await asyncio.shield(asyncio.wrap_future(self._stored))
-        self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
-
-    async def _link(self, provider: Provider, fd: int) -> bool:
-        """Takes an object that the provider has already for a file of the same content, if it still is there."""
-        job = self._job
-        wanted = self._watch is not None and self._watch.duplicates == "link"
-        if not (provider.broker.shares and wanted and job.size) or job.key is not None:
-            return False
-        digest, entries = await asyncio.to_thread(
-            Catalog(self._journal.reader).same, provider.name, job.size, partial(Digest().finish, fd, job.size)
-        )
-        for entry in entries:
-            receipt = await provider.broker.still(entry, provider)
-            if receipt is None:
-                continue
-            check(fd, job.stamp)
-            receipt = replace(receipt, facts={**receipt.facts, "same_as": shown(join(entry.watch, entry.path))})
-            await self._store(provider, receipt, digest)
-            self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
-            return True
-        return False
-
-    async def _settle_key(self, provider: Provider, fd: int) -> None:
-        """Asks for the key that the watch's rules give, where the provider takes one; it is journalled by then."""
-        job = self._job
-        template = self._watch.key if self._watch else None
-        if job.proposed is None and job.key is not None:
-            return  # named by an earlier version of the program
-        wanted = propose(job.path)
-        if template is not None:
-            subject = Subject(job.watch, job.path, fd, job.created_at, self._ask.seed)
-            wanted = await asyncio.to_thread(template.key, subject)
-        wanted = provider.broker.key(wanted, named=template is not None) or ""
-        if not wanted:
-            return
-        key = job.proposed or await self._free_key(wanted, provider.name, fd)
-        self._job = replace(self._job, proposed=key)
-        self._ask = replace(self._ask, key=key, named=True, fresh=self._on_conflict != "replace")
-
-    async def _free_key(self, wanted: str, provider: str, fd: int) -> str:
-        """Returns the first name that no other content has. Raises what `on_conflict` makes of a taken one."""
-        key: str | None = wanted
-        digest, number = None, 0
-        anyway = False
-        while key is not None:
-            if key not in self._taken:
-                propose_it = partial(self._journal.propose, self._engine.worker, self._job.id, self._clock())
-                holder = await propose_it(provider=provider, key=key, digest=digest, anyway=anyway)
-                if holder is None:
-                    return key
-                if holder.done and holder.digest is not None and digest is None:
-                    digest = await asyncio.to_thread(Digest().finish, fd, self._job.size)
-                    continue
-                if self._on_conflict != "rename":
-                    if not holder.done:
-                        raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=TURN)
-                    if self._on_conflict != "replace":
-                        raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
-                    anyway = True
-                    continue
-            number += 1
-            key = further(wanted, number, self._ask.seed)
-        raise Reject(f"{wanted} and all names like it are taken at the provider: give the file another name")
-
-    def _make_way(self, conflict: Conflict) -> Verdict | None:
-        """Returns what a conflict over a settled key comes to; None when another name is to be tried at once."""
-        if not self._ask.named:
-            return conflict
-        match self._on_conflict:
-            case "rename":
-                self._taken.add(self._ask.key)
-                self._job = replace(self._job, proposed=None, key=None, grant=None, checkpoint=None)
-                self._sent = 0
-                return None
-            case "skip":
-                return Skipped(f'skipped, by on_conflict = "skip": {conflict}')
-            case "replace":
-                return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
-        return Reject(f'refused, by on_conflict = "refuse": {conflict}')
-
-    async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt, str]:
-        job = self._job
-        ask = self._ask
-        grant = await self._grant(provider, ask)
-        transport = choose(grant.ticket, job.size, self._unfit)
-        checkpoint = self._job.checkpoint
-        upload = FileUpload(
-            fd,
-            job.stamp,
-            threads=self._engine.threads,
-            ticket=grant.ticket,
-            key=grant.key,
-            ask=ask,
-            checkpoint=msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None,
-            sent=self._sent,
-            ever=self._ever,
-            save=self._save,
-            exchange=provider.exchange,
-            order=self._engine.http.order,
-            now=provider.now,
-            confirm=lambda: asyncio.run_coroutine_threadsafe(
-                provider.broker.confirm(grant, job.size, provider), self._loop
-            ),
-        )
-        try:
-            started, begun = time.monotonic(), self._sent if checkpoint else 0
-            outcome = await self._engine.threads.run(lambda: upload.run(transport.send), upload.abort)
-            provider.moved(job.size - begun, time.monotonic() - started)
-            return upload, *outcome
-        except Reauth:
-            provider.refuse(grant, replace(ask, held=self._job.key))
-            raise
-        except Unfit:
-            self._unfit.add(transport.name)
-            raise
-
-    async def _grant(self, provider: Provider, ask: Ask) -> Grant:
-        """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
-        job = self._job
-        self._fresh = False
-        needed = provider.takes(job.size - self._sent)
-        if job.grant is not None and (grant := await provider.restore(job.grant, needed)) is not None:
-            return grant
-        grant = await provider.grant(replace(ask, held=job.key), needed)
-        self._fresh = True
-        transport = choose(grant.ticket, job.size)
-        stored = freeze(grant, transport) if transport.session else None
-        if grant.key != job.key:
-            # Another object: what an earlier one received counts for nothing.
-            self._sent, job = 0, replace(job, checkpoint=None)
-        if (grant.key, stored) != (job.key, job.grant):
-            await self._journal.name(
-                self._engine.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
-            )
-        self._job = replace(job, key=grant.key, grant=stored)
-        return grant
-
-    def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
-        """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
-        self._sent = sent
-        self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
-        commit = self._journal.advance(
-            self._engine.worker,
-            self._job.id,
-            self._clock(),
-            checkpoint=checkpoint,
-            sent=sent,
-            more=more,
-            again=again,
-        )
-        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._engine.moved))
-        now = self._clock()
-        outside = not self._job.by_hand and self._job.watch in self._engine.closed(now)
-        if outside or self._job.provider in self._engine.resting(now):
-            commit.result()
-            raise Paused("it rests")
-        return commit
-
-    async def _follow_up(self, provider: Provider) -> None:
-        """Does what is left at the vendor and catalogues the file, or puts that off."""
-        job = self._job
-        assert job.receipt is not None
-        now = self._clock
-        worker = self._engine.worker
-        try:
-            follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
-        except (Reauth, Reject, Restart) as verdict:
-            if isinstance(verdict, Restart) and await self._is_worth_resending():
-                self._log.info("sent again", reason=str(verdict))
-                await self._journal.resend(worker, job.id, now(), error=str(verdict))
-                return
-            # The file is there; what could not be learned about it is told, and no reason to wait.
-            facts = {**job.receipt.facts, "follow_up": str(verdict)}
-            follow = FollowUp(replace(job.receipt, facts=facts))
-        if follow.later is None:
-            duties, receipt = self._engine.duties, self._engine.duties.told(job, follow.receipt)
-            orders = duties.of_done(job, receipt)
-            try:
-                await self._journal.finish(
-                    worker, job.id, now(), receipt=receipt, results=follow.results, orders=orders
-                )
-            except LostLease:
-                if self._stored is not None:
-                    self._stored.result()  # the journal's trouble came before
-                raise
-            self._engine.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
-            duties.ended(DONE, place_of(job))
-            self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
-        else:
-            await self._journal.note(
-                worker,
-                job.id,
-                now(),
-                receipt=follow.receipt,
-                due_at=now() + follow.later,
-                error=follow.error,
-            )
-
-    async def _is_worth_resending(self) -> bool:
-        """True while the file still is the version that was stored, and sending it has not cost too much already."""
-        if self._job.resent >= RESENT_MAX * self._job.size:
-            return False
-        try:
-            os.close(await self._open())
-        except Changed:
-            return False
-        return True
-
-    async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
-        """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
-        if isinstance(verdict, Conflict):
-            way = self._make_way(verdict)
-            if way is None:
-                return True
-            verdict = way
-        job = self._job
-        decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
-        sentence = str(verdict)
-        self._engine.tally.failed(job.provider, type(verdict).__name__)
-        self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
-        match decision:
-            case Again():
-                self._again += 1
-                self._job = replace(
-                    job,
-                    grant=None if decision.new_grant else job.grant,
-                    checkpoint=None if decision.from_start else job.checkpoint,
-                )
-                if decision.from_start:
-                    self._sent = 0
-                return True
-            case Delay():
-                provider.trouble, provider.offline = sentence, isinstance(verdict, Offline)
-                await self._delay(decision, sentence)
-            case Pause():
-                if not provider.blocked:
-                    await self._engine.duties.attention(provider.name, sentence)
-                provider.trouble, provider.blocked = sentence, True
-                provider.paused_until = decision.until
-                self._log.error("provider paused", error=sentence)
-                await self._delay(Delay(self._clock()), sentence)
-            case Rejected():
-                orders = self._engine.duties.of_failed(job, sentence)
-                await self._journal.reject(self._engine.worker, job.id, self._clock(), error=sentence, orders=orders)
-                self._engine.duties.ended(FAILED, f"{place_of(job)}: {sentence}")
-            case Superseded():
-                await self._journal.supersede(self._engine.worker, job.id, self._clock(), reason=decision.reason)
-                if isinstance(verdict, Changed):
-                    self._engine.changed(job)
-        return False
-
-    async def _delay(self, decision: Delay, sentence: str) -> None:
-        await self._journal.delay(
-            self._engine.worker,
-            self._job.id,
-            self._clock(),
-            due_at=decision.due_at,
-            error=sentence,
-            attempts=self._job.attempts + 1,
-            new_grant=decision.new_grant,
-            from_start=decision.from_start,
-        )

@@ -51,7 +51,7 @@ class _Daemon(Collector):
             "1 while the journal cannot be written.",
             float(self._app.engine.trouble is not None),
         )
-        for metric in self._app.engine.tally.metrics:
+        for metric in self._app.engine.means.tally.metrics:
             yield from metric.collect()
 
     def _journal(self) -> Iterator[Metric]:
