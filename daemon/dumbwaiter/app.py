@@ -43,6 +43,8 @@ from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.roots import Root
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.steering import Steering
+from dumbwaiter.store.backup import back_up
+from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
 from dumbwaiter.watch import Watcher
 from dumbwaiter.where import Places
@@ -540,6 +542,10 @@ class App:
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):
             await self.journal.tidy()
+        try:
+            await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
+        except JournalTrouble as trouble:
+            log.get("app").warning("no copy of the journal", error=str(trouble))
 
 
 def _finite(until: float, now: float) -> float | None:

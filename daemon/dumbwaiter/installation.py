@@ -7,12 +7,17 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sqlalchemy import URL
+
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Journal
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
-from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.model import MIB
+from dumbwaiter.store.database import Writer, journal_url, reading, sound, writing
+from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.where import Places, private_folder
+
+LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
 
 class Lock:
@@ -47,9 +52,13 @@ def lock(places: Places) -> Lock:
 async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]:
     """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
     url = journal_url(places.state, config.journal)
-    host = _host_id(places.state, url.database if url.get_backend_name() == "sqlite" else None)
+    host = _host_id(places.state)
+    if host is not None and url.get_backend_name() == "sqlite":
+        await asyncio.to_thread(_look, url)
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
+    # After the journal, or a kill between the two would look like a journal that was lost.
+    host = host or _name(places.state)
     writer = Writer(engine)
     reader = reading(url)
     try:
@@ -59,24 +68,40 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         await asyncio.to_thread(writer.close)
 
 
-def _host_id(state: str, database: str | None) -> str:
-    """Returns the name of this installation, made at its first start.
-
-    It also remembers that there was a journal: one that has vanished is told of, never quietly begun anew.
-    """
-    path = os.path.join(state, "host")
+def _host_id(state: str) -> str | None:
+    """Returns the name of this installation, None before its first start; then there was no journal either."""
     try:
-        with open(path, encoding="ascii") as file:
-            host = file.read().strip()
+        with open(os.path.join(state, "host"), encoding="ascii") as file:
+            return file.read().strip() or None
     except FileNotFoundError:
-        host = secrets.token_hex(8)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
-            file.write(host)
-        return host
-    if database is not None and (not os.path.exists(database) or os.path.getsize(database) == 0):
-        raise Failure(
-            f"the journal {database} is missing or empty, but there was one: put its backup back, or remove {path} "
-            "to begin a new one (everything in the watched folders is then uploaded again)",
-            Exit.USAGE,
-        )
+        return None
+
+
+def _name(state: str) -> str:
+    host, path = secrets.token_hex(8), os.path.join(state, "host")
+    with open(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(host)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.new", path)
     return host
+
+
+def _look(url: URL) -> None:
+    """Raises `Failure` when the journal that was there is gone: it is never quietly begun anew. Damage is `JournalTrouble`."""
+    database = url.database or ""
+    if os.path.exists(database) and (size := os.path.getsize(database)):
+        reader = reading(url)
+        try:
+            with reader.connect() as connection:
+                found = revision(connection)
+                if found is not None and size < LOOKED_OVER:
+                    sound(connection)
+        finally:
+            reader.dispose()
+        if found is not None:
+            return
+    raise Failure(
+        f"the journal {database} is missing or empty, but there was one: dumbwaiter recover puts its last copy back",
+        Exit.USAGE,
+    )

@@ -39,6 +39,7 @@ COMMANDS = {
     "umount": "programs",
     "doctor": "doctor",
     "completion": "completion",
+    "recover": "recover",
     "service": "service",
     "sandbox": "programs",
     "demo": "demo",

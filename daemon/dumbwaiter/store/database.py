@@ -97,10 +97,24 @@ def _telling(engine: Engine, what: str) -> Engine:
     return engine
 
 
+def sound(connection: Connection) -> None:
+    """Raises `JournalTrouble` when a SQLite database is damaged anywhere."""
+    verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    if verdict != "ok":
+        raise _damaged(verdict.rpartition("\n")[2])
+
+
+def _damaged(reason: str) -> JournalTrouble:
+    return JournalTrouble(
+        f"the journal is damaged ({reason}): stop the daemon, then dumbwaiter recover puts its last copy back",
+        Exit.USAGE,
+    )
+
+
 def _trouble(error: BaseException, what: str) -> JournalTrouble:
     reason = str(error).partition("\n")[0]
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return JournalTrouble(f"the journal is damaged ({reason}): stop the daemon and put its backup back", Exit.USAGE)
+        return _damaged(reason)
     return JournalTrouble(f"the journal cannot be {what}: {reason}")
 
 
