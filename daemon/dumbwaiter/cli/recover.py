@@ -16,6 +16,10 @@ def recover(session: Session, *, anew: bool) -> None:
 
     A copy is made every day. What was uploaded since is found in the watched folders by the next `run` and compared or
     sent again; the damaged journal is kept.
+
+    \b
+    dumbwaiter recover                 the last copy
+    dumbwaiter recover --anew          a new journal, where there is no copy
     """
     from dumbwaiter.installation import lock
     from dumbwaiter.store.backup import recover as put_back

@@ -271,6 +271,8 @@ def trouble(reply: Reply) -> Verdict:
         return Blocked(f"Qiniu takes nothing more from the provider's account{said}")
     if status in ACCOUNT:
         return Blocked(f"Qiniu {ACCOUNT[status]}{said}")
+    if status == 400 and "incorrect region" in words:
+        return Blocked(f"Qiniu keeps the provider's bucket in another region{said}")
     if status in {612, 701}:
         return Restart(f"Qiniu no longer knows this upload{said}")
     if status == 406:
