@@ -1,11 +1,15 @@
 """The commands as a person or a script uses them."""
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
 import pty
+import re
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -127,6 +131,59 @@ def test_status_watch_is_a_stream_of_lines(program: Program) -> None:
     finally:
         watching.terminate()
         watching.communicate(timeout=30)
+
+
+def _on_a_terminal(program: Program, *words: str | os.PathLike[str], until: bytes) -> str:
+    """Runs a command on a terminal of 60 columns until it said so, and returns what it drew, without colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dumbwaiter", *words],
+        env=program.environment | {"TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while not re.search(until, said):
+            said += os.read(ours, 65536)
+    finally:
+        running.send_signal(signal.SIGINT)
+        os.set_blocking(ours, False)
+        while running.poll() is None:
+            with contextlib.suppress(BlockingIOError, OSError):
+                said += os.read(ours, 65536)
+        os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode()).replace("\r", "\n")
+
+
+LONG = "a film with a name that is longer than any line of this terminal 电影.mov"
+
+
+def test_put_shows_what_the_server_acknowledged(program: Program) -> None:
+    program.vendors.faults("latency=150ms")
+    paths = [program.write(name, os.urandom(13 * 2**20)) for name in (LONG, "b.mov")]
+    drawn = _on_a_terminal(program, "put", *paths, until=rb"http\S+\r\nhttp\S+\r\n")
+    assert "terminal 电影.mov" in drawn
+    assert re.search(r"(4|8|12)\.0/13\.0 MiB +[0-9.]+ MB/s 0:00:0\d", drawn)
+    assert re.search(r"/26\.0 MiB +[0-9.]+ MB/s 0:00:0\d", drawn)
+    assert "1 of 2 files" in drawn or "0 of 2 files" in drawn
+    assert max(len(line) for line in drawn.split("\n") if "http" not in line) <= 60
+
+
+def test_status_watch_draws_bars_and_says_what_rests(program: Program) -> None:
+    program.start()
+    assert program("bandwidth", "6M").returncode == 0
+    program.write(LONG, os.urandom(13 * 2**20))
+    drawn = _on_a_terminal(program, "status", "--watch", until=rb"(4|8|12)\.0/13\.0 MiB")
+    assert "terminal 电影.mov" in drawn
+    assert "0 files done, 1 to go, 0 need a person" in drawn
+    assert program("pause", "netease").returncode == 0
+    assert "13.0 MiB left" in drawn
+    drawn = _on_a_terminal(program, "status", "--watch", until=rb"netease rests until dumbwaiter resume")
+    assert program("bandwidth", "off").returncode == 0
 
 
 def test_names_of_every_kind_are_printed_safely(program: Program) -> None:

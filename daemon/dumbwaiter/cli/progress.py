@@ -1,16 +1,19 @@
-"""Live bars on a terminal: files, bytes that the server acknowledged, rate, time left."""
+"""Live bars on a terminal: files, bytes that the server acknowledged, rate, time left. No name is cut, however narrow it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.words import counted, place, size, when
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-SHOWN = 12  # bars at once
+SHOWN = 12  # bars at once, where the terminal is high enough
+LINES = 3  # of one bar: name, bar, trouble
+ROOM = 6  # lines for the sum, and for what is wrong elsewhere
 
 Show = Callable[[list[dict[str, Any]]], None]
 
@@ -22,15 +25,42 @@ def live(states: Iterator[dict[str, Any]]) -> None:
     from rich.text import Text
 
     progress = _progress(Console())
-    with Live(console=progress.console, auto_refresh=False) as screen:
+    everything = None
+    with Live(console=progress.console, auto_refresh=False, vertical_overflow="visible") as screen:
         show = _shower(progress)
         for state in states:
             show(state["jobs"])
-            totals = state["totals"]
-            left = totals["pending"] + totals["stored"] + state["settling"]
-            line = f"{totals['done']} done, {left} to go, {totals['rejected']} need a person"
-            troubles = [one["error"] for one in state["providers"] if one["error"]]
-            screen.update(Group(progress.get_renderable(), Text("\n".join([line, *troubles]))), refresh=True)
+            sent, left = state["totals"]["bytes_sent"], _left(state)
+            if everything is None:
+                begun, everything = sent, progress.add_task("", total=None, note="")
+            progress.update(
+                everything,
+                completed=sent - begun,
+                total=sent - begun + left,
+                visible=left > 0,
+                description="everything",
+            )
+            screen.update(Group(progress.get_renderable(), Text("\n".join(_sentences(state)))), refresh=True)
+
+
+def _left(state: dict[str, Any]) -> int:
+    """Returns the bytes still to be sent; where not every job is listed, what the others would come to."""
+    pending = [job for job in state["jobs"] if job["state"] == "pending"]
+    left = sum(int(job["size"] - job["sent"]) for job in pending)
+    count: int = state["totals"]["pending"]
+    return round(left * max(1.0, count / max(1, len(pending))))
+
+
+def _sentences(state: dict[str, Any]) -> Iterator[str]:
+    totals = state["totals"]
+    left = totals["pending"] + totals["stored"] + state["settling"]
+    yield f"{counted(totals['done'], 'file')} done, {left} to go, {totals['rejected']} need a person; {size(_left(state))} left"
+    for pause in state["paused"]:
+        until = "dumbwaiter resume" if pause["until"] is None else when(pause["until"])
+        yield f"{pause['name'] or 'everything'} rests until {until}"
+    yield from (f"! {one['name']}: {one['error']}" for one in state["providers"] if one["error"])
+    if state["trouble"]:
+        yield f"! {state['trouble']}"
 
 
 @contextmanager
@@ -43,10 +73,21 @@ def bars(session: Session) -> Iterator[Show]:
         yield lambda _jobs: None
         return
     with _progress(console) as progress:
-        yield _shower(progress)
+        show, everything = _shower(progress), progress.add_task("", total=None, visible=False, note="")
+
+        def summed(jobs: list[dict[str, Any]]) -> None:
+            show(jobs)
+            if len(jobs) > 1:
+                sent, whole = sum(job["sent"] for job in jobs), sum(job["size"] for job in jobs)
+                done = sum(job["state"] == "done" for job in jobs)
+                named = f"{done} of {counted(len(jobs), 'file')}"
+                progress.update(everything, completed=sent, total=whole, visible=True, description=named)
+
+        yield summed
 
 
 def _progress(console: "Console") -> "Progress":
+    from rich.console import RenderableType
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -55,14 +96,25 @@ def _progress(console: "Console") -> "Progress":
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.text import Text
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+    class Bars(Progress):
+        """A bar below each name: beside it there would be no room for both."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            for task in self.tasks:
+                if task.visible:
+                    yield Text(task.description, overflow="fold")
+                    yield self.make_tasks_table([task])
+                    if note := task.fields["note"]:
+                        yield Text(f"  {note}", overflow="fold")
+
+    return Bars(
+        TextColumn(" "),
+        BarColumn(bar_width=16),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         transient=True,
     )
@@ -71,12 +123,13 @@ def _progress(console: "Console") -> "Progress":
 def _shower(progress: "Progress") -> Show:
     """Returns a function that keeps one bar for each job that moves or is in trouble."""
     tasks: dict[int, Any] = {}
+    shown = max(1, min(SHOWN, (progress.console.height - ROOM) // LINES))
 
     def show(jobs: list[dict[str, Any]]) -> None:
-        moving = {job["id"]: job for job in [job for job in jobs if job["active"] or job["error"]][:SHOWN]}
+        moving = {job["id"]: job for job in [job for job in jobs if job["active"] or job["error"]][:shown]}
         for number, job in moving.items():
             if number not in tasks:
-                tasks[number] = progress.add_task(job["path"], total=max(job["size"], 1), note="")
+                tasks[number] = progress.add_task(place(job), total=max(job["size"], 1), completed=job["sent"], note="")
             progress.update(tasks[number], completed=job["sent"] if job["size"] else 1, note=job["error"] or "")
         for number in tasks.keys() - moving.keys():
             progress.remove_task(tasks.pop(number))
