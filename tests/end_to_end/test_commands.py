@@ -166,7 +166,7 @@ def test_put_shows_what_the_server_acknowledged(program: Program) -> None:
     program.vendors.faults("latency=150ms")
     paths = [program.write(name, os.urandom(13 * 2**20)) for name in (LONG, "b.mov")]
     drawn = _on_a_terminal(program, "put", *paths, until=rb"http\S+\r\nhttp\S+\r\n")
-    assert "terminal 电影.mov" in drawn
+    assert LONG in " ".join(drawn.split())
     assert re.search(r"(4|8|12)\.0/13\.0 MiB +[0-9.]+ MB/s 0:00:0\d", drawn)
     assert re.search(r"/26\.0 MiB +[0-9.]+ MB/s 0:00:0\d", drawn)
     assert "1 of 2 files" in drawn or "0 of 2 files" in drawn
@@ -178,7 +178,7 @@ def test_status_watch_draws_bars_and_says_what_rests(program: Program) -> None:
     assert program("bandwidth", "6M").returncode == 0
     program.write(LONG, os.urandom(13 * 2**20))
     drawn = _on_a_terminal(program, "status", "--watch", until=rb"(4|8|12)\.0/13\.0 MiB")
-    assert "terminal 电影.mov" in drawn
+    assert LONG in " ".join(drawn.split())
     assert "0 files done, 1 to go, 0 need a person" in drawn
     assert program("pause", "netease").returncode == 0
     assert "13.0 MiB left" in drawn
