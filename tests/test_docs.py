@@ -16,7 +16,7 @@ from program import Program
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(page, block, id=f"{page}-{number}")
-    for page in ("README.md", "docs/install.md", "docs/providers.md", "docs/reference.md")
+    for page in ("README.md", "README.zh-CN.md", "docs/install.md", "docs/providers.md", "docs/reference.md")
     for number, block in enumerate(re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
 
@@ -83,7 +83,8 @@ def test_the_commands_shown_do_what_is_said_of_them(program: Program) -> None:
         (program.data / "drop" / folder / name).write_bytes(b"moving pictures")
     program.start()
     assert program("wait").returncode == 0
-    for line in dict.fromkeys(line.values[0] for line in COMMANDS):
+    told = [line for line in COMMANDS if not str(line.id).startswith("README")]  # end_to_end/test_readme.py runs those
+    for line in dict.fromkeys(str(line.values[0]) for line in told):
         words = _words(line)
         if ELSEWHERE.intersection(words) or "--watch" in words:
             continue
