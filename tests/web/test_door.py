@@ -123,15 +123,16 @@ def test_events_tell_the_whole_way_of_a_file(ask: httpx.Client, program: Program
     with following(ask) as following_event:
         _, kind, facts = following_event()
         assert (kind, facts["jobs"], facts["totals"]["done"]) == ("snapshot", [], 0)
+        program("pause", "netease")
         program.write("film.mov", b"x" * (9 << 20))
-        told, acknowledged, last = [], [], ""
-        while "done" not in told:
+        while kind != "job":
+            _, kind, facts = following_event()
+        assert facts["state"] == "pending"
+        program("resume")
+        acknowledged, last = [0], ""
+        while (kind, facts.get("state")) != ("job", "done"):
             last, kind, facts = following_event()
-            if kind == "job":
-                told.append(facts["state"])
-            if kind == "bytes":
-                acknowledged.append(facts["sent"])
-        assert told[0] == "pending"
+            acknowledged += [facts["sent"]] if kind in {"bytes", "job"} else []
         assert acknowledged == sorted(acknowledged)
         while kind != "state":
             last, kind, facts = following_event()
@@ -145,6 +146,20 @@ def test_events_tell_the_whole_way_of_a_file(ask: httpx.Client, program: Program
     assert ("snapshot", "") not in seen
     with following(ask, "0-7") as following_event:
         assert following_event()[1] == "snapshot"
+
+
+def test_events_tell_of_a_version_that_gave_way_to_a_newer_one(ask: httpx.Client, program: Program) -> None:
+    with following(ask) as following_event:
+        program("pause", "netease")
+        told: list[tuple[str, int]] = []
+        for content in (b"old", b"newer"):
+            program.write("a.bin", content)
+            while ("pending", len(content)) not in told:
+                _, kind, facts = following_event()
+                told += [(facts["state"], facts["size"])] if kind == "job" else []
+        while ("superseded", 3) not in told:
+            _, kind, facts = following_event()
+            told += [(facts["state"], facts["size"])] if kind == "job" else []
 
 
 def test_events_tell_of_what_is_ordered_and_end_with_the_daemon(ask: httpx.Client, program: Program) -> None:

@@ -146,17 +146,17 @@ function troubles() {
   const found = [];
   if (state.trouble) found.push({ key: "trouble", title: "", text: state.trouble });
   for (const one of state.providers.values()) {
-    if (one.state === "blocked") found.push({ key: `p-${one.name}`, title: one.name, text: one.error, again: [], label: "tryAgain" });
+    if (one.state === "blocked") found.push({ key: `p-${one.name}`, title: one.name, text: one.error, resume: one.name });
     else if (one.listing_error) found.push({ key: `l-${one.name}`, title: one.name, text: one.listing_error });
   }
   for (const one of state.watches.values()) {
     if (one.state === "away") found.push({ key: `w-${one.name}`, title: one.name, text: one.message, look: one.name });
   }
   for (const job of state.jobs.values()) {
-    if (job.state === "rejected") found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], label: "retry", forget: job });
+    if (job.state === "rejected") found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
   }
   for (const one of state.errands) {
-    if (one.due_at == null) found.push({ key: `e-${one.job}-${one.what}-${one.path}`, file: one.path ? one : null, title: one.watch, text: `${one.what}: ${one.error}`, again: one.job ? [one.job] : null, label: "retry", forget: one.job ? { ...one, id: one.job } : null });
+    if (one.due_at == null) found.push({ key: `e-${one.job}-${one.what}-${one.path}`, file: one.path ? one : null, title: one.watch, text: `${one.what}: ${one.error}`, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
   }
   return found;
 }
@@ -212,7 +212,8 @@ function drawAttention() {
 function makeTrouble(one) {
   const what = one.file ? file(one.file) : one.title ? element("div", { class: "what" }, element("span", { class: "name" }, one.title)) : "";
   const choices = element("div", { class: "actions" });
-  if (one.again) choices.append(button(word(one.label), () => post("retry", { ids: one.again }), { class: "main" }));
+  if (one.again) choices.append(button(word("retry"), () => post("retry", { ids: one.again }), { class: "main" }));
+  if (one.resume) choices.append(button(word("tryAgain"), () => post("resume", { name: one.resume }), { class: "main" }));
   if (one.look) choices.append(button(word("rescan"), () => post("rescan", { watch: one.look })));
   if (one.forget) choices.append(button(word("forget"), async () => confirm(word("askForget", name(one.forget.path))) && post("forget", { ids: [one.forget.id] })));
   return element("li", {}, element("div", { class: "body" }, what, element("p", { class: "sentence", lang: "en" }, one.text ?? "")), choices);
@@ -254,7 +255,7 @@ function changeJob(row, job) {
   const opens = state.watches.get(job.watch)?.opens_at;
   let note = job.error ? [job.error, due].filter(Boolean).join(" · ") : "";
   if (!note && job.state === "stored") note = word("stored");
-  if (!note && job.active) note = fast ? `${size(fast)}/s · ${word("left", duration((job.size - job.sent) / fast))}` : "";
+  if (!note && job.active) note = fast ? `${size(fast)}/s · ${word("left", duration((job.size - job.sent) / fast))}` : word("begun");
   if (!note && !job.active) note = rests ? word("paused") : opens ? word("hours", clock(opens)) : due || word("queued");
   say($(".note", row), note);
   $("button", row).hidden = job.active || !(job.error || opens);
@@ -292,10 +293,10 @@ $("#retry-all").addEventListener("click", (event) => act(event.currentTarget, ()
 
 const paused = (of) => state.paused.find((one) => one.name === of);
 // A provider can rest by itself, after it refused too much.
-const resting = (of) => !paused(of) && !paused("") && state.providers.get(of)?.state === "paused";
+const resting = (of) => !paused(of) && !paused("") && ["paused", "blocked"].includes(state.providers.get(of)?.state);
 
 function pauseButton(of) {
-  return button("", () => (resting(of) ? post("retry", { ids: [] }) : post(paused(of) ? "resume" : "pause", { name: of })), { class: "quiet toggle" });
+  return button("", () => post(paused(of) || resting(of) ? "resume" : "pause", { name: of }), { class: "quiet toggle" });
 }
 
 function changePause(row, of, rests = false) {
@@ -401,11 +402,23 @@ async function copy(id, form) {
   toast(word("copied"));
 }
 
+async function show(frame) {
+  const address = await picture(frame.dataset.picture);
+  if (!address) return;
+  const image = element("img", { src: address, alt: "" });
+  try {
+    await image.decode();
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+  frame.replaceChildren(image);
+}
+
 const seen = new IntersectionObserver((items) => {
   for (const { isIntersecting, target } of items) {
     if (!isIntersecting) continue;
     seen.unobserve(target);
-    picture(target.dataset.picture).then((address) => address && target.replaceChildren(element("img", { src: address, alt: "" })), () => {});
+    show(target).catch(() => {}); // what cannot be shown keeps its kind
   }
 }, { rootMargin: "200px" });
 

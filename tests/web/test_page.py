@@ -1,0 +1,200 @@
+"""The page in a real browser, over a real daemon: it moves by itself, its buttons work, and it keeps to itself."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from playwright.sync_api import expect
+
+from browsing import Site, Visitor
+
+MIB = 1 << 20
+Visit = Callable[..., Visitor]
+expect.set_options(timeout=20_000)
+# The smallest PNG: one dot.
+DOT = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
+
+
+def test_a_file_moves_from_the_outbox_to_the_history_while_one_looks(site: Site, visit: Visit) -> None:
+    site.configure('[limits]\nbandwidth = "4M"')
+    site.program.start()
+    visitor = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.page
+    page.goto(site.url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    expect(page.locator("#outbox .empty")).to_contain_text(str(site.program.drop))
+
+    site.program.write("films/long one.mov", os.urandom(16 * MIB))
+    site.program.write("dot.png", DOT)
+    row = page.locator("#outbox .rows > li", has_text="long one.mov")
+    expect(row.locator(".amount")).to_have_text(re.compile(r"^\d.* MiB of 16\.0 MiB$"))
+    first = row.locator("progress").evaluate("bar => bar.value")
+    expect(row.locator(".note")).to_have_text(re.compile(r".*iB/s · .* left"))
+    page.wait_for_function(
+        f"() => (document.querySelector('#outbox .rows > li progress')?.value ?? 1) > {first}", polling="raf"
+    )
+    expect(page.locator("#history .rows")).to_contain_text("long one.mov")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Everything is uploaded.")
+    picture = page.locator("#history .rows > li", has_text="dot.png").locator("img")
+    expect(picture).to_have_attribute("src", re.compile("^blob:"))
+    assert picture.evaluate("image => image.naturalWidth") == 1
+
+    page.get_by_role("button", name="Copy Markdown of long one.mov").click()
+    expect(page.locator("#toast")).to_have_text("Copied")
+    (entry,) = [one for one in site.program.facts("history") if one["path"] == "films/long one.mov"]
+    assert page.evaluate("navigator.clipboard.readText()") == f"[long one.mov]({entry['url']})"
+    assert {urlsplit(url).netloc for url in visitor.requests if not url.startswith("blob:")} == {
+        f"127.0.0.1:{site.port}"
+    }
+    assert visitor.complaints == []
+
+
+def test_what_needs_a_person_has_its_sentence_and_the_buttons_that_answer_it(site: Site, visit: Visit) -> None:
+    site.program.start()
+    site.program.vendors.faults("nos.put:400")
+    for name in ("a.bin", "b.bin"):
+        site.program.write(name, name.encode())
+    page = visit().page
+    page.goto(site.url)
+    trouble = page.locator("#attention .rows > li")
+    expect(trouble).to_have_count(2)
+    expect(trouble.first).to_contain_text("NetEase refuses the file")
+    page.once("dialog", lambda dialog: dialog.accept())
+    trouble.filter(has_text="b.bin").get_by_role("button", name="Forget").click()
+    expect(trouble).to_have_count(1)
+    site.program.vendors.faults("")
+    trouble.get_by_role("button", name="Retry").click()
+    expect(page.locator("#attention")).to_be_hidden()
+    expect(page.locator("#history .rows")).to_contain_text("a.bin")
+    totals = site.program.totals()
+    assert (totals["done"], totals["superseded"], totals["rejected"]) == (1, 1, 0)
+
+
+def test_pauses_and_the_slider_steer_the_daemon_and_follow_the_commands(site: Site, visit: Visit) -> None:
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    page.get_by_role("button", name="1 hour").click()
+    expect(page.locator("#resting p")).to_have_text(re.compile(r"Everything rests until \d\d:\d\d\."))
+    site.program.write("a.bin", b"a")
+    expect(page.locator("#outbox .note")).to_have_text("rests")
+    page.locator("#resting").get_by_role("button", name="Resume").click()
+    expect(page.locator("#history .rows")).to_contain_text("a.bin")
+
+    page.locator("#providers").get_by_role("button", name="Pause xinhua").click()
+    expect(page.locator("#providers > ul > li", has_text="xinhua")).to_contain_text("Rests")
+    assert site.program.facts("status")["paused"] == [{"name": "xinhua", "until": None}]
+    site.program("resume")
+    expect(page.get_by_role("button", name="Resume xinhua")).to_have_count(0)
+
+    slider = page.get_by_role("slider", name="Speed")
+    expect(slider).to_have_attribute("aria-valuetext", "no limit")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#rate")).to_have_text("128 MiB/s")
+    site.program.until(lambda: site.program.facts("bandwidth")["bytes_per_second"] == 128 * MIB)
+    site.program("bandwidth", "3M")
+    expect(page.locator("#rate")).to_have_text("3.0 MiB/s")
+
+
+def test_it_speaks_the_language_of_the_browser_until_told_otherwise(site: Site, visit: Visit) -> None:
+    site.program.start()
+    page = visit(locale="zh-CN", viewport={"width": 360, "height": 740}, color_scheme="dark").page
+    page.goto(site.url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("准备就绪，等待第一个文件。")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="English").click()
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    assert page.locator("html").get_attribute("lang") == "en"
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to what is on its way")).to_be_focused()
+    mute = "() => [...document.querySelectorAll('button, input')].filter((one) => one.checkVisibility() && !one.textContent && !one.ariaLabel && !one.getAttribute('aria-labelledby'))"
+    assert page.evaluate(f"({mute})().length") == 0
+
+
+def test_it_says_when_the_daemon_is_away_and_takes_up_again_when_it_is_back(site: Site, visit: Visit) -> None:
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    assert site.program.stop() == 0
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not connected.")
+    expect(page.locator("#offline")).to_contain_text("The daemon does not answer.")
+    site.program.start()
+    expect(page.locator("#offline")).to_be_hidden()
+    site.program.write("a.bin", b"a")
+    expect(page.locator("#history .rows")).to_contain_text("a.bin")
+
+
+def test_ten_thousand_entries_are_loaded_page_by_page(site: Site, visit: Visit) -> None:
+    site.program.start()
+    site.program.write("a.bin", b"a")
+    assert site.program("wait").returncode == 0
+    assert site.program.stop() == 0
+    with sqlite3.connect(site.program.state / "journal.db") as journal:
+        columns = [row[1] for row in journal.execute("PRAGMA table_info(entries)") if row[1] != "id"]
+        chosen = [
+            {"name": "CAST('f' || n AS BLOB)", "key": "key || n", "stored_at": "stored_at - n"}.get(one, one)
+            for one in columns
+        ]
+        journal.execute(
+            "WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 10000) "
+            f"INSERT INTO entries ({','.join(columns)}) SELECT {','.join(chosen)} FROM entries, count"
+        )
+    journal.close()
+    site.program.start()
+    visitor = visit()
+    page = visitor.page
+    page.goto(site.url)
+    rows = page.locator("#history .rows > li")
+    expect(rows.nth(49)).to_be_attached()
+    assert rows.count() <= 100
+    before = rows.count()
+    page.mouse.wheel(0, 100_000)
+    expect(rows.nth(before + 49)).to_be_attached()
+    names = rows.locator(".name").all_text_contents()
+    assert len(set(names)) == len(names)
+    assert len([url for url in visitor.requests if "/api/history" in url]) < 12
+
+
+def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
+    site.configure('token = "open sesame, please"')
+    site.program.start()
+    visitor = visit()
+    page = visitor.page
+    page.goto(site.url)
+    page.get_by_role("textbox", name="This page has a token").fill("open sesame, please")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    page.evaluate("sessionStorage.clear()")
+    page.goto("about:blank")
+    page.goto(f"{site.url}/#token=open%20sesame%2C%20please")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    assert page.url == f"{site.url}/"
+    assert page.context.cookies() == []
+    assert not [url for url in visitor.requests if "sesame" in url.partition("#")[0]]
+
+
+def test_a_script_that_got_into_the_page_would_not_run(site: Site, visit: Visit) -> None:
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    page.evaluate("document.body.append(Object.assign(document.createElement('p'), {id: 'there'}))")
+    for attempt in (
+        "document.querySelector('#there').innerHTML = '<img src=x onerror=alert(1)>'",
+        "document.createElement('script').text = 'alert(1)'",
+    ):
+        assert (
+            page.evaluate(f"() => {{ try {{ {attempt}; return 'ran'; }} catch (error) {{ return error.name; }} }}")
+            == "TypeError"
+        )
+    away = "() => fetch('http://192.0.2.1/').then(() => 'went', (error) => error.name)"
+    assert page.evaluate(away) == "TypeError"
