@@ -243,3 +243,39 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
     assert done.returncode == 5
     assert "onnection refused" in sentence(done)
     assert "hidden-word" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("status | head -1", 0, ""),
+        ("--help | head -1", 0, ""),
+        ("cat netease/large | head -c 1", 0, ""),
+        ("ls >&-", 0, ""),
+        ("ls <&- >&- 2>&-", 0, ""),
+        ("ls >/dev/full", 1, "dumbwaiter: No space left on device\n"),
+        ("nonsense", 2, "dumbwaiter: no such command 'nonsense': see `dumbwaiter --help`\n"),
+        (
+            "retry one",
+            2,
+            "dumbwaiter: invalid value for '[IDS]...': 'one' is not a valid integer: see `dumbwaiter retry --help`\n",
+        ),
+        ("put $'/none/\\xff\\n'", 2, "dumbwaiter: /none/\\xff\\x0a: No such file or directory\n"),
+        ("--config / check", 2, "dumbwaiter: / cannot be read: Is a directory\n"),
+        ("--state /dev/null put netease/large", 1, "dumbwaiter: /dev/null: File exists\n"),
+    ],
+)
+def test_odd_streams_and_words_never_end_in_a_traceback(program: Program, line: str, code: int, said: str) -> None:
+    program.write("large", b"x" * MIB)
+    assert program("put", program.drop / "large").returncode == 0
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m dumbwaiter {line}; exit ${{PIPESTATUS[0]}}"],
+        env=program.environment | {"LC_ALL": "C"},
+        cwd=program.data / "drop",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == said
+    assert done.returncode == code

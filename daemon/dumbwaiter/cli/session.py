@@ -122,7 +122,7 @@ class Session:
                 if response.status != 200:
                     raise Failure(value["error"], Exit(value["code"]))
                 yield value
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             if end is not None and time.monotonic() >= end:
