@@ -931,7 +931,7 @@ def _files(catalog: Catalog, folder: str) -> list[Any]:
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=10, stateful_step_count=40, deadline=None)
 
 
 def test_what_a_person_ordered_comes_first_then_what_ends_first(book: Book) -> None:

@@ -244,7 +244,15 @@ class FileUpload:
                     self._digest.feed(body.data)
                 else:
                     self._follow()
-        return self._exchange(request, getattr(self._here, "abort", self.abort))
+        try:
+            reply = self._exchange(request, getattr(self._here, "abort", self.abort))
+        except Retry:
+            if isinstance(body, FileSlice):
+                check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
+            raise
+        if isinstance(body, FileSlice) and body.tastes:
+            check(self._fd, self._stamp)  # what was tasted may have been read after it was sent
+        return reply
 
     async def save(self, point: Any, sent: int) -> None:
         progress = sent > self._acknowledged

@@ -115,7 +115,7 @@ def test_a_checksum_that_differs_is_trouble_that_passes_and_the_file_is_sent_aga
 def test_a_form_whose_checksum_differs_is_sent_again(vendors: Vendors, sender: Make) -> None:
     vendors.faults("oss.post:bad-crc@1")
     one = form(sender)
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     assert one.until_done().verified == "crc64"
     assert stored(vendors, one) == 1
 
@@ -146,7 +146,7 @@ def test_a_new_process_sends_what_the_journal_lacks_and_asks_for_no_list(vendors
 def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors: Vendors, sender: Make) -> None:
     one = sts(sender, LARGE)
     vendors.faults("oss.complete:cut-after@1")
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     receipt = one.attempt()
     assert receipt.verified == "crc64"
     assert receipt.facts["callback"] == "unknown"
@@ -158,7 +158,7 @@ def test_where_nobody_may_look_the_file_is_sent_again_to_the_same_key(vendors: V
     vendors.options("oss", public_read=False)
     one = sts(sender, LARGE)
     vendors.faults("oss.complete:cut-after@1")
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     assert type(one.verdict()) is Restart
     assert one.until_done().verified == "crc64"
     assert stored(vendors, one) == 1
