@@ -65,6 +65,17 @@ def test_every_command_shown_is_one(line: str) -> None:
         command.make_context(str(command.name), words, parent=context)
 
 
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "fs/SEMANTICS.md"):
+        for target, _, anchor in re.findall(r"\]\(((?!\w+:)[^)#]*)(#([^)]*))?\)", page.read_text()):
+            there = page.parent / target if target else page
+            assert there.is_file(), f"{page.name}: {target}"
+            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            assert not anchor or anchor in {
+                re.sub(r"[^\w\- ]", "", head).replace(" ", "-").lower() for head in heads
+            }, f"{page.name}: {target}#{anchor}"
+
+
 # What cannot run here: it would stay, ask a person, mount, or change the machine.
 ELSEWHERE = {"run", "init", "service", "mount", "umount", "sandbox", "demo", "claim", "completion"}
 
