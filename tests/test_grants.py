@@ -539,3 +539,15 @@ def test_a_providers_state_is_one_word(clock: Turned) -> None:
         assert one.state(NOW + 2) == "blocked"
 
     run(test)
+
+
+def test_an_upload_that_ends_well_while_the_account_is_refused_does_not_hide_that(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock)
+        one.trouble, one.blocked, one.paused_until = "the key is refused", True, NOW + 900
+        one.well(NOW)
+        assert one.state(NOW) == "blocked"
+        one.well(NOW + 900)
+        assert (one.state(NOW + 900), one.trouble) == ("ready", None)
+
+    asyncio.run(test())

@@ -126,7 +126,7 @@ class Attempt:
                 if not await self._obey(verdict, provider):
                     return
             else:
-                provider.trouble, provider.blocked, provider.offline = None, False, False
+                provider.well(self._clock())
                 return
 
     async def _open(self) -> int:

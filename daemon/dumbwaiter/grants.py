@@ -268,6 +268,12 @@ class Provider:
             return None
         return await self.broker.resume(grant, self)
 
+    def well(self, now: float) -> None:
+        """Notes a success; one that was under way when the account was refused says nothing of the account."""
+        self.offline = False
+        if self.paused_until <= now:
+            self.trouble, self.blocked = None, False
+
     def state(self, now: float) -> str:
         if self.blocked:
             return "blocked"
