@@ -3,6 +3,8 @@
 import ast
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,3 +165,10 @@ def test_every_broker_has_its_place_in_the_pages() -> None:
         for provider in parse(block, page).provider.values()
     }
     assert shown == set(BROKERS)
+
+
+def test_the_page_of_benchmarks_says_what_was_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.page", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

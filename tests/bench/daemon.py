@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import Any, Self
 
@@ -14,11 +15,12 @@ from tests.bench.sink import SinkProcess
 
 PATIENCE = 600.0  # seconds until something is stuck
 LOOK = 0.001  # seconds between two looks at the journal, which begin when the sink has everything
+MANY_LOOK = 0.01  # where an answer costs more
 QUIET = 0.5  # seconds for the start's own work to end
 WATCH = """
 [watch.bench]
 path = "{path}"
-provider = "netease"
+provider = "{name}"
 settle = "200ms"
 """
 
@@ -26,19 +28,22 @@ settle = "200ms"
 class Daemon:
     """Runs inside `with`. The watched folder lies in `fast`, beside the file; journal and log lie in `slow`, on a disk."""
 
-    def __init__(self, fast: str, slow: str, provider: str) -> None:
+    def __init__(
+        self, fast: str, slow: str, provider: str, *, name: str = "netease", more: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = os.path.join(fast, "watched")
         self._log = os.path.join(slow, "daemon.log")
         self._journal = os.path.join(slow, "state", "journal.db")
         os.makedirs(self.folder, exist_ok=True)
         config = os.path.join(slow, "config.toml")
         with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(provider + WATCH.format(path=self.folder))
+            file.write(provider + WATCH.format(path=self.folder, name=name))
         self.environment = process.environment(
             DUMBWAITER_CONFIG=config,
             DUMBWAITER_STATE=os.path.join(slow, "state"),
             DUMBWAITER_CACHE=os.path.join(slow, "cache"),
             DUMBWAITER_RUNTIME=os.path.join(slow, "run"),
+            **(more or {}),
         )
 
     def __enter__(self) -> Self:
@@ -60,6 +65,32 @@ class Daemon:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def take(self, source: str) -> str:
+        """Moves a file or a folder into the watched folder and returns its place there."""
+        place = os.path.join(self.folder, os.path.basename(source))
+        os.rename(source, place)
+        return place
+
+    def until_stored(self, count: int) -> float:
+        """Waits for so many files in the catalog and returns when the last one's commit was seen."""
+        return self._until("SELECT count(*) FROM entries", count)
+
+    def until_sent(self, count: int) -> None:
+        """Waits until the journal knows that so many bytes of the one file were acknowledged."""
+        self._until("SELECT coalesce(max(sent), 0) FROM jobs", count)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _until(self, question: str, count: int) -> float:
+        deadline = time.monotonic() + PATIENCE
+        with closing(sqlite3.connect(f"file:{self._journal}?mode=ro", uri=True)) as journal:
+            while journal.execute(question).fetchone()[0] < count:
+                self._look(deadline)
+                time.sleep(LOOK if count == 1 else MANY_LOOK)
+        return time.monotonic()
 
     def bring(self, file: str, sink: SinkProcess) -> dict[str, float]:
         """Moves a file into the watched folder and waits until it is done. Returns the measured figures."""

@@ -1,11 +1,9 @@
 """What a daemon costs that has nothing to do, beside Syncthing on the same tree; and how long `status` takes.
 
-`python -m tests.bench.idle [--files 100000] [--rest 300] [--syncthing PATH]`. The journal knows every file before the
-start, as after a first upload. Memory is PSS, of all processes of a program; CPU is what 60 seconds of rest take.
+The journal knows every file before the start, as after a first upload. Memory is PSS, of all processes of a program;
+CPU is what 60 seconds of rest take.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,7 +15,6 @@ from typing import Any
 
 from tests.bench import machine, process, trees
 from tests.bench.daemon import Daemon
-from tests.bench.outcome import write
 from tests.bench.watching import NOWHERE
 
 WATCHED_FOR = 60.0  # seconds of rest
@@ -27,7 +24,8 @@ HOST = "bench"
 FOLDER = """<folder id="bench" path="{root}" type="sendonly" rescanIntervalS="3600" fsWatcherEnabled="true"></folder>"""
 
 
-def run(files: int, rest: float, syncthing: str) -> dict[str, Any]:
+def run(files: int, rest: float) -> dict[str, Any]:
+    syncthing = machine.require("syncthing", package="syncthing")
     with tempfile.TemporaryDirectory(prefix="dumbwaiter-bench-", dir="/dev/shm") as fast:
         slow = os.path.join(fast, "slow")
         os.mkdir(slow)
@@ -114,18 +112,14 @@ def _median(command: list[str], environment: dict[str, str]) -> float:
     return statistics.median(times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--rest", type=float, default=300.0, help="seconds between the scan and the measurement (300)")
-    parser.add_argument("--syncthing", help="the program, if it is not installed")
-    options = parser.parse_args()
-    syncthing = options.syncthing or machine.require("syncthing", package="syncthing")
-    facts = machine.facts()
-    outcome = run(options.files, options.rest, syncthing)
-    print(json.dumps(outcome, indent=1))
-    write("idle", {"machine": facts, **outcome})
-
-
-if __name__ == "__main__":
-    main()
+def table(outcome: dict[str, Any]) -> str:
+    """Returns the figures as a table."""
+    lines = ["", "| | PSS, MiB | CPU s in a minute |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {outcome[name]['pss_mib']:.0f} | {outcome[name]['cpu_s_per_minute']:.2f} |"
+        for name in ("dumbwaiter", "syncthing")
+    ]
+    ours = outcome["dumbwaiter"]
+    return "\n".join(
+        [*lines, "", f"status {ours['status'] * 1e3:.0f} ms, python -c pass {ours['python'] * 1e3:.0f} ms"]
+    )

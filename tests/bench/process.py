@@ -50,10 +50,10 @@ def end(process: "subprocess.Popen[Any]", patience: float = 15.0) -> None:
         process.wait()
 
 
-def measure(command: Sequence[str]) -> Usage:
+def measure(command: Sequence[str], more: Mapping[str, str] | None = None) -> Usage:
     """Runs a program to its end. Raises RuntimeError with its words when it fails."""
     started = time.monotonic()
-    process = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = start(command, environment(**(more or {})), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         peak = _peak_until_end(process.pid)
         ended = time.monotonic()

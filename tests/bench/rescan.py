@@ -1,11 +1,10 @@
 """A rescan of unchanged files beside the C floor: what it costs to find that there is nothing to do.
 
-`python -m tests.bench.rescan [--files 1000000] [--rounds 5]`. The floor (`floor.c`) is compiled on the spot and compares
-nothing; ours compares every folder with the journal, once in one process and once with its two helpers. Each round runs
-each case in a fresh process, in turn; time is that of the scan itself for ours, of the whole process for C.
+The floor (`floor.c`) is compiled on the spot and compares nothing; ours compares every folder with the journal, once in
+one process and once with its two helpers. Each round runs each case in a fresh process, in turn; time is that of the
+scan itself for ours, of the whole process for C.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -13,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from tests.bench import machine, trees
-from tests.bench.outcome import write
 
 HERE = os.path.dirname(__file__)
 HOST = "bench"
@@ -55,7 +54,7 @@ def _floor(floor: str, root: str, files: int) -> dict[str, float]:
 
 
 def _ours(name: str, slow: str, root: str, files: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.rescan", "--case", name]
+    command = [sys.executable, "-m", "tests.bench.rescan", name]
     done = subprocess.run([*command, slow, root], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     assert figures.pop("files") == files
@@ -90,20 +89,13 @@ def _case(name: str, slow: str, root: str) -> None:
     print(json.dumps({"seconds": seconds, "own_cpu": cpu, "growth": growth, "files": files, "fresh": fresh}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--case", nargs=3)
-    options = parser.parse_args()
-    if options.case:
-        _case(*options.case)
-        return
-    facts = machine.facts()
-    outcome = run(options.files, options.rounds)
-    print(f"\nof C: {outcome['ratios']}; MiB more at the peak: {outcome['growth_mib']}")
-    write("rescan", {"machine": facts, **outcome})
+def table(outcome: dict[str, Any]) -> str:
+    """Returns the medians as a table."""
+    lines = ["", "| | s | of C | MiB more at the peak |", "|---|---|---|---|"]
+    for name, seconds in outcome["medians"].items():
+        lines.append(f"| {name} | {seconds:.2f} | {outcome['ratios'][name]:.2f} | {outcome['growth_mib'][name]:.1f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    _case(*sys.argv[1:4])

@@ -1,12 +1,10 @@
 """How soon and how surely the watcher hears, beside a raw reader of inotify and watchdog's Observer.
 
-`python -m tests.bench.watching [--rounds 5]`: latency from a file's close, in another process, to the handler in the
-loop; the same right after a file left the tree; then 100,000 files as fast as they can be made, 2,000 new folders three
-deep with a file each at once, and the whole daemon under both, once stopped (SIGSTOP) for five seconds, with what
-reached its journal.
+Latency from a file's close, in another process, to the handler in the loop; the same right after a file left the tree;
+then 100,000 files as fast as they can be made, 2,000 new folders three deep with a file each at once, and the whole
+daemon under both, once stopped (SIGSTOP) for five seconds, with what reached its journal.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -19,9 +17,7 @@ import time
 from contextlib import closing
 from typing import Any
 
-from tests.bench import machine
 from tests.bench.daemon import Daemon
-from tests.bench.outcome import write
 
 KINDS = ("raw", "ours", "observer")
 PATIENCE = 120.0  # seconds until what has not come is lost
@@ -162,15 +158,14 @@ def run(rounds: int, burst: int, race: int) -> dict[str, Any]:
     return outcome
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--burst", type=int, default=100_000)
-    parser.add_argument("--race", type=int, default=2_000)
-    options = parser.parse_args()
-    facts = machine.facts()
-    write("watching", {"machine": facts, **run(options.rounds, options.burst, options.race)})
-
-
-if __name__ == "__main__":
-    main()
+def table(outcome: dict[str, Any]) -> str:
+    """Returns the latencies and losses as tables."""
+    lines = ["", "| latency, ms | p50 | p99 | after a move out: p50 |", "|---|---|---|---|"]
+    for kind in KINDS:
+        one, after = outcome["latency"][kind], outcome["latency after a move out"][kind]
+        lines.append(f"| {kind} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {after['p50_ms']:.2f} |")
+    lines += ["", "| lost | burst | new folders | stopped for 5 s |", "|---|---|---|---|"]
+    for kind in (*KINDS, "daemon"):
+        cells = [outcome[what].get(kind, {}).get("lost", "") for what in ("burst", "new folders", "stopped for 5 s")]
+        lines.append(f"| {kind} | {cells[0]} | {cells[1]} | {cells[2]} |")
+    return "\n".join(lines)
