@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dumbwaiter import report
+from dumbwaiter import hits, report
 from dumbwaiter.app import App
 from dumbwaiter.model import State
 
@@ -51,6 +51,11 @@ class _Daemon(Collector):
             "1 while the journal cannot be written.",
             float(self._app.engine.trouble is not None),
         )
+        had, fetched = hits.read(self._app.places.cache)
+        blocks = CounterMetricFamily("dumbwaiter_cache_blocks", "Blocks that mounts read.", labels=["from"])
+        blocks.add_metric(["cache"], had)
+        blocks.add_metric(["provider"], fetched)
+        yield blocks
         for metric in self._app.engine.means.tally.metrics:
             yield from metric.collect()
 

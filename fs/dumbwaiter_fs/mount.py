@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dumbwaiter import config, log
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.hits import Hits
 from dumbwaiter.naming import shown
 from dumbwaiter.where import Places, places
 from dumbwaiter_fs import point
@@ -207,7 +208,10 @@ class _Life:
         limit = self._settings.mount.cache_size
         cache = Cache(os.path.join(self._where.cache, "blocks"), limit) if limit else None
         remote = Remote(
-            float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE), cache, Links(self._where.socket)
+            float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE),
+            cache,
+            Links(self._where.socket),
+            Hits(self._where.cache) if cache else None,
         )
         contents = Contents(self._settings.folder_of, remote)
         operations = Operations(trees, contents, lambda: self._news.put("mounted"))

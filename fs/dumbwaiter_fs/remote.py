@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import httpcore
 import httpx
 
+from dumbwaiter.hits import Hits
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.wire.address import ends
 from dumbwaiter_fs.answers import Refused
@@ -58,9 +59,16 @@ _MEANING = {
 class Remote:
     """Connections to all origins, the blocks at hand, and the versions that are open. Any thread may call."""
 
-    def __init__(self, deadline: float = DEADLINE, cache: Cache | None = None, links: Links | None = None) -> None:
+    def __init__(
+        self,
+        deadline: float = DEADLINE,
+        cache: Cache | None = None,
+        links: Links | None = None,
+        hits: Hits | None = None,
+    ) -> None:
         self.deadline = deadline
         self.cache = cache
+        self.hits = hits
         self.links = links
         self.memory = _Memory()
         self._lock = threading.Lock()
@@ -121,6 +129,8 @@ class Remote:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+        if self.hits is not None:
+            self.hits.close()
 
     def _opened(self) -> httpx.Client:
         with self._lock:
@@ -308,6 +318,8 @@ class Version:
             if block is None or len(block.data) != self.length(index) or not self.same(block.mark):
                 return None
             self._remote.memory.put(self.name, index, block)
+            if self._remote.hits is not None:
+                self._remote.hits.add(hits=1)
             return block.data
 
     def length(self, index: int) -> int:
@@ -320,6 +332,8 @@ class Version:
         with self._news:
             self._remote.memory.put(self.name, index, block)
             self._news.notify_all()
+        if self._remote.hits is not None:
+            self._remote.hits.add(misses=1)
         if self._remote.cache is not None and block.mark and not self.stale:
             self._remote.cache.put(self.name, index, block)
 

@@ -145,7 +145,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
     http = Http()
     try:
         for one in facts or [
-            {"provider": name, "taken": True, "size": 1, "key": "check.bin"} for name in config.provider
+            {"provider": name, "taken": True, "size": 1, "key": "check.jpg"} for name in config.provider
         ]:
             if not one["taken"]:
                 continue
