@@ -98,8 +98,10 @@ def _pss(pid: int) -> float:
 
 
 def _family(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        children = [int(child) for child in file.read().split()]
+    children: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):  # any of them may have started another program
+        with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+            children += map(int, file.read().split())
     return [pid, *(one for child in children for one in _family(child))]
 
 

@@ -209,7 +209,7 @@ def _files() -> Iterator[tuple[str, str]]:
     results = {one.result: _result(one.result) for one in ROWS}
     measured = [_measured(row, results[row.result]) for row in ROWS]
     yield "benchmarks.md", _text(measured, [one for one in results.values() if one])
-    yield "benchmarks.svg", _plot([one for one in measured if one.value])
+    yield "benchmarks.svg", _plot([one for one in measured if one.value and one.row.goal])
 
 
 def _result(name: str) -> dict[str, Any]:
