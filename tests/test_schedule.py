@@ -193,3 +193,24 @@ def test_closing_before_the_start_is_no_trouble() -> None:
         await Schedule().close()
 
     asyncio.run(test())
+
+
+def test_what_is_asked_for_while_it_runs_runs_once_more_and_no_oftener() -> None:
+    async def test(schedule: Schedule, _clock: Clock, _jumps: Jumps) -> None:
+        work = Work()
+        schedule.every("scan", 3600.0, work.run, "films")
+        work.hold.clear()
+        schedule.now("scan")
+        await work.next()
+        for _ in range(3):
+            schedule.now("scan")
+        assert work.runs == [("films",)]
+        work.hold.set()
+        await work.next()
+        await asyncio.sleep(0)
+        assert work.runs == [("films",)] * 2
+        schedule.now("scan")
+        await work.next()
+        assert work.runs == [("films",)] * 3
+
+    run(test)

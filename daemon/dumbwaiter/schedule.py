@@ -26,12 +26,26 @@ class Schedule:
         self._scheduler: Any = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
+        self._running: set[str] = set()
+        self._again: set[str] = set()  # those that run and are wanted once more
         self._beat: asyncio.Task[None] | None = None
         self._log = log.get("schedule")
 
     def every(self, name: str, seconds: float, work: Callable[..., Awaitable[None]], *args: str) -> None:
         """Runs `work` every so often, the first time after one interval."""
-        self._scheduler.add_job(work, "interval", args, seconds=seconds, id=name, name=name)
+        self._scheduler.add_job(self._run, "interval", (name, work, *args), seconds=seconds, id=name, name=name)
+
+    async def _run(self, name: str, work: Callable[..., Awaitable[None]], *args: str) -> None:
+        """Works, and once more if that was asked for meanwhile: what began before the asking may have missed its reason."""
+        self._running.add(name)
+        try:
+            await work(*args)
+            while name in self._again:
+                self._again.discard(name)
+                await work(*args)
+        finally:
+            self._running.discard(name)
+            self._again.discard(name)
 
     def pace(self, name: str, seconds: float) -> None:
         """Runs `name` so often from now on."""
@@ -40,8 +54,11 @@ class Schedule:
             job.reschedule("interval", seconds=seconds)
 
     def now(self, name: str) -> None:
-        """Runs `name` as soon as possible."""
-        self.at(name, self._clock())
+        """Runs `name` as soon as possible; while it runs, once more after that."""
+        if name in self._running:
+            self._again.add(name)
+        else:
+            self.at(name, self._clock())
 
     def at(self, name: str, when: float) -> None:
         """Brings the next run of `name` forward to `when`; a nearer one stays."""
