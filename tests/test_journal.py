@@ -687,6 +687,14 @@ class Model:
         self.key: str | None = None
         self.secret = False
         self.checkpoint = False
+        self.by_hand = False
+
+    @property
+    def turn(self) -> tuple[int, float]:
+        """What a person ordered goes first, then what is begun under a ticket, then the longest due."""
+        if self.by_hand:
+            return 0, self.due_at
+        return (1, 0.0) if self.secret else (2, self.due_at)
 
     def free(self) -> None:
         self.lease = None
@@ -750,13 +758,13 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=workers, limit=st.integers(1, 3))
     def claims(self, worker: str, limit: int) -> None:
         due = [
-            (job.due_at, id_)
+            (*job.turn, id_)
             for id_, job in self.model.items()
             if job.state in {"pending", "stored"}
             and job.due_at <= self.now
             and (job.lease is None or job.lease_until < self.now)
         ]
-        expected = [id_ for _, id_ in sorted(due)[:limit]]
+        expected = [id_ for _, _, id_ in sorted(due)[:limit]]
         assert [job.id for job in self.book.claim(worker, self.now, limit)] == expected
         for id_ in expected:
             self.model[id_].lease = worker
@@ -869,7 +877,7 @@ class Machine(RuleBasedStateMachine):
         assert self.book.retry(None if everything else [id_], self.now) == len(chosen)
         for job in chosen:
             job.state = "stored" if job.state == "stored" else "pending"
-            job.due_at, job.attempts, job.error = self.now, 0, None
+            job.due_at, job.attempts, job.error, job.by_hand = self.now, 0, None, True
 
     @rule(id_=consumes(jobs))
     def forgets(self, id_: int) -> None:
@@ -962,3 +970,24 @@ def test_a_pause_is_kept_until_it_is_ended(book: Book) -> None:
     assert book.pauses() == {"": 50.0}
     book.resume(None)
     assert book.pauses() == {}
+
+
+def test_what_was_sent_in_vain_is_counted_with_whoever_ends_the_attempt(book: Book) -> None:
+    id_ = book.named()
+    book.delay(WORKER, id_, NOW, due_at=NOW, error="away", attempts=1, again=3)
+    assert claimed(book) == [id_]
+    book.release(WORKER, id_, again=2)
+    assert claimed(book) == [id_]
+    book.delay(WORKER, id_, NOW, due_at=NOW, error="gone", attempts=2, from_start=True, again=1)
+    assert book.row(id_).resent == 3 + 2 + 4 + 1
+    assert book.counters()["bytes_resent"] == 10
+
+
+def test_who_takes_over_from_one_that_was_cut_off_is_told(book: Book) -> None:
+    id_ = book.named()
+    assert book.release_all() == 1
+    (job,) = book.claim(WORKER, NOW, 1)
+    assert job.cut_off
+    book.release(WORKER, id_)
+    (job,) = book.claim(WORKER, NOW, 1)
+    assert not job.cut_off

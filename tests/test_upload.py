@@ -591,3 +591,15 @@ def test_a_check_looks_at_the_open_file_and_not_at_its_name(film: Path) -> None:
         film.with_name("other").replace(film)
         with pytest.raises(Changed):  # its number of links, and so its ctime, is another
             check(doors.fd, wanted)
+
+
+def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None:
+    with Doors(film, sent=2, ever=(0, 4)) as doors:
+        assert doors.upload.wasted == 0
+        drive(doors.send(2, 4))  # two bytes of it were sent before
+        assert doors.upload.wasted == 2 + 4  # those again, and all that was sent once more
+        drive(doors.upload.save(Point(6), 6))
+        assert doors.saved[-1][-1] == 2
+        assert doors.upload.wasted == 0
+        drive(doors.send(6, 4))
+        assert doors.upload.wasted == 4

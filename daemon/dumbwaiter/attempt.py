@@ -45,7 +45,7 @@ from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
-from dumbwaiter.transports import choose
+from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
 
 TURN = 60.0  # seconds until a job looks again whether another one is done with the key
@@ -87,7 +87,8 @@ class Attempt:
         self._sent = job.sent if job.checkpoint else 0
         self._ever = Ranges()
         if job.checkpoint:
-            self._ever.add(0, min(job.size, job.sent + IN_FLIGHT))
+            self._ever.add(0, job.sent)
+        self._upload: FileUpload | None = None  # the latest
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -120,7 +121,7 @@ class Attempt:
                     await self._follow_up(provider)
             except Paused:
                 self._log.info("put aside until its provider and watch work again")
-                await self._journal.release(self._means.worker, self._job.id)
+                await self.give_back()
                 return
             except Verdict as verdict:
                 if not await self._obey(verdict, provider):
@@ -128,6 +129,14 @@ class Attempt:
             else:
                 provider.well(self._clock())
                 return
+
+    async def give_back(self) -> None:
+        """Ends the lease; another attempt goes on from here."""
+        await self._journal.release(self._means.worker, self._job.id, again=self._wasted)
+
+    @property
+    def _wasted(self) -> int:
+        return 0 if self._upload is None else self._upload.wasted
 
     async def _open(self) -> int:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
@@ -256,7 +265,9 @@ class Attempt:
         grant = await self._grant(provider, ask)
         transport = choose(grant.ticket, job.size, self._unfit)
         checkpoint = self._job.checkpoint
-        upload = FileUpload(
+        if job.cut_off and job.key is not None and self._upload is None:
+            self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
+        upload = self._upload = FileUpload(
             fd,
             job.stamp,
             threads=self._means.threads,
@@ -285,6 +296,15 @@ class Attempt:
         except Unfit:
             self._unfit.add(transport.name)
             raise
+
+    def _at_risk(self, transport: Transport) -> int:
+        """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
+        match transport.at_risk:
+            case "chunk":
+                return IN_FLIGHT
+            case "parts":
+                return IN_FLIGHT * self._means.threads.parts
+        return self._job.size
 
     async def _grant(self, provider: Provider, ask: Ask) -> Grant:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
@@ -431,4 +451,5 @@ class Attempt:
             attempts=self._job.attempts + 1,
             new_grant=decision.new_grant,
             from_start=decision.from_start,
+            again=self._wasted,
         )

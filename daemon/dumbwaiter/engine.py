@@ -142,19 +142,20 @@ class Engine:
         self.means.threads.close()
 
     async def _attempt(self, job: Job) -> None:
+        attempt = Attempt(self.means, job)
         try:
-            await Attempt(self.means, job).run()
+            await attempt.run()
         except LostLease:
             self.log.info("job taken away", job=job.id)
         except JournalTrouble as trouble:
             self._left.add(job.id)
             self._stumble(trouble)
         except asyncio.CancelledError:
-            await asyncio.shield(self.journal.release(self.worker, job.id))
+            await asyncio.shield(attempt.give_back())
             raise
         except Exception as error:
             if self._closing:  # a library's way to be cancelled
-                await self.journal.release(self.worker, job.id)
+                await attempt.give_back()
             else:
                 # A fault of ours in one job must not stop the others.
                 self.log.exception("attempt failed", job=job.id)

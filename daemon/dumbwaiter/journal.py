@@ -310,18 +310,24 @@ class Journal:
             return connection.execute(
                 update(jobs)
                 .where(jobs.c.host == self._host, jobs.c.lease.is_not(None))
-                .values(lease=None, lease_until=None)
+                .values(lease=None)  # the rest of it tells that the job was cut off
             ).rowcount
 
         return await self._writer.call(work)
 
-    async def release(self, worker: str, *ids: int) -> None:
-        """Gives jobs back unchanged: the daemon stops, or has something better to do."""
+    async def release(self, worker: str, *ids: int, again: int = 0) -> None:
+        """Gives jobs back unchanged: the daemon stops, or has something better to do.
+
+        `again`: bytes that were sent in vain and will be sent a second time.
+        """
 
         def work(connection: Connection) -> None:
             connection.execute(
-                update(jobs).where(jobs.c.id.in_(ids), jobs.c.lease == worker).values(lease=None, lease_until=None)
+                update(jobs)
+                .where(jobs.c.id.in_(ids), jobs.c.lease == worker)
+                .values(lease=None, lease_until=None, resent=jobs.c.resent + again)
             )
+            self._count(connection, bytes_resent=again)
             self._tell(ids)
 
         await self._writer.call(work)
@@ -428,17 +434,24 @@ class Journal:
         attempts: int,
         new_grant: bool = False,
         from_start: bool = False,
+        again: int = 0,
     ) -> None:
-        """Puts a job off. With `new_grant` its session ticket goes, with `from_start` its checkpoint."""
+        """Puts a job off. With `new_grant` its session ticket goes, with `from_start` its checkpoint.
+
+        `again`: bytes that were sent in vain and will be sent a second time.
+        """
 
         def work(connection: Connection) -> None:
             values: dict[str, Any] = {"due_at": due_at, "error": error, "attempts": attempts, **_FREE}
+            more = again
             if new_grant:
                 values["grant"] = None
             if from_start:
-                values |= {"checkpoint": None, "resent": jobs.c.resent + jobs.c.sent, "sent": 0}
-                sent = connection.execute(select(jobs.c.sent).where(jobs.c.id == id_)).scalar() or 0
-                self._count(connection, bytes_resent=sent)
+                values |= {"checkpoint": None, "sent": 0}
+                more += connection.execute(select(jobs.c.sent).where(jobs.c.id == id_)).scalar() or 0
+            if more:
+                values["resent"] = jobs.c.resent + more
+                self._count(connection, bytes_resent=more)
             self._apply(connection, Event.DELAY, worker, id_, now, values)
 
         await self._writer.call(work)
@@ -960,6 +973,7 @@ def job(row: Row[Any]) -> Job:
         attempts=row.attempts,
         due_at=row.due_at,
         leased=row.lease is not None,
+        cut_off=row.lease is None and row.lease_until is not None,
         error=row.error,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -115,6 +115,7 @@ class Job(Struct, frozen=True):
     attempts: int = 0
     due_at: float = 0.0
     leased: bool = False
+    cut_off: bool = False  # whoever worked on it ended without a word
     error: str | None = None
     created_at: float = 0.0
     updated_at: float = 0.0

@@ -193,6 +193,9 @@ class FileUpload:
         self._ever = ever
         self._counting = threading.Lock()
         self.again = 0  # bytes sent a second time since the last save
+        self._pieces = 0  # bytes that this attempt sent, each counted once
+        self._here_before = Ranges()
+        self._begun = sent
         self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
         self._commit: Future[None] | None = None
         self._committed_at = 0.0
@@ -240,6 +243,7 @@ class FileUpload:
         if isinstance(body, FileSlice):
             with self._counting:
                 self.again += self._ever.add(body.offset, body.end)
+                self._pieces += body.length - self._here_before.add(body.offset, body.end)
                 if body.length == self.size and body.data is not None:
                     self._digest.feed(body.data)
                 else:
@@ -324,6 +328,11 @@ class FileUpload:
         return self._order(urls)
 
     # Accounts
+
+    @property
+    def wasted(self) -> int:
+        """Bytes that were sent and not acknowledged: whoever goes on sends them again."""
+        return max(0, self._pieces - max(0, self._acknowledged - self._begun)) + self.again
 
     @property
     def unsaved(self) -> int:

@@ -1,7 +1,7 @@
 """Every way to move a file's bytes: one row each. `choose` takes the first that fits ticket and size."""
 
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -43,18 +43,19 @@ class Transport(Struct, frozen=True):
     checkpoint: type
     session: bool = False  # the vendor issues no second ticket for an object: it is journalled until the end
     size_max: int | None = None
+    at_risk: Literal["chunk", "parts", "file"] = "file"  # what is sent in vain when the process is cut off
 
 
 TRANSPORTS = (
-    Transport("nos", nos.send, NosTicket, nos.Point, session=True),
+    Transport("nos", nos.send, NosTicket, nos.Point, session=True, at_risk="chunk"),
     Transport("form", form.send, FormTicket, NoPoint),
     Transport("put", put.send, PutTicket, NoPoint),
-    Transport("imagex", imagex.send, ImageXTicket, imagex.Point, session=True),
+    Transport("imagex", imagex.send, ImageXTicket, imagex.Point, session=True, at_risk="parts"),
     Transport("oss_post", oss_post.send, OssPostTicket, NoPoint),
-    Transport("oss_multipart", oss_multipart.send, OssStsTicket, oss_multipart.Point),
+    Transport("oss_multipart", oss_multipart.send, OssStsTicket, oss_multipart.Point, at_risk="parts"),
     Transport("careyshop_form", careyshop_form.send, CareyShopTicket, careyshop_form.Point),
     Transport("qiniu_form", qiniu_form.send, QiniuTicket, NoPoint, size_max=4 * MIB),
-    Transport("qiniu_resumable", qiniu_resumable.send, QiniuTicket, qiniu_resumable.Point),
+    Transport("qiniu_resumable", qiniu_resumable.send, QiniuTicket, qiniu_resumable.Point, at_risk="parts"),
     Transport("qiniu_form_large", qiniu_form.send, QiniuTicket, NoPoint),  # where parts are refused
 )
 
