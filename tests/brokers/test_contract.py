@@ -266,7 +266,7 @@ def test_whichever_call_goes_wrong_it_passes(name: str, fault: str, vendors: Ven
         vendors.faults(f"*:{fault}@{step}")
         one = make(name)
         verdict = fails(one, vendors)
-        assert type(verdict) is Retry
+        assert isinstance(verdict, Retry)
         one.obtain()
 
 
@@ -290,7 +290,7 @@ def test_an_answer_that_is_none_is_trouble_that_passes(name: str, vendors: Vendo
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
         with Peer(peer.echo([], head + body)) as server:
             verdict = fails(elsewhere(name, server.url), vendors)
-        assert type(verdict) is Retry, body[:80]
+        assert isinstance(verdict, Retry), body[:80]
         assert "sign in to this network" not in str(verdict)
 
 
@@ -299,7 +299,7 @@ def test_a_redirect_is_trouble_and_nobody_is_asked_there(name: str, vendors: Ven
     with Peer(lambda connection: None) as there:
         answer = b"HTTP/1.1 307 X\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" % there.url.encode()
         with Peer(peer.echo([], answer)) as server:
-            assert type(fails(elsewhere(name, server.url), vendors)) is Retry
+            assert isinstance(fails(elsewhere(name, server.url), vendors), Retry)
         assert there.connections == []
 
 

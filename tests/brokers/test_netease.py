@@ -146,7 +146,7 @@ def test_a_code_of_vod_has_its_verdict(
 def test_a_status_or_a_break_has_its_verdict(vendors: Vendors, sender: Make, fault: str, kind: type[Verdict]) -> None:
     vendors.faults(f"vod.init:{fault}")
     one = sender("netease", b"x")
-    assert type(verdict(one)) is kind
+    assert isinstance(verdict(one), kind)
     vendors.faults("")
     assert one.obtain().key
 
@@ -169,7 +169,7 @@ def test_a_status_or_a_break_has_its_verdict(vendors: Vendors, sender: Make, fau
 def test_an_answer_of_another_shape_is_trouble_that_passes(vendors: Vendors, sender: Make, reply: object) -> None:
     with answering(reply) as vod:
         found = verdict(sender("netease", b"x", changes={"api": vod.url}))
-    assert type(found) is Retry
+    assert isinstance(found, Retry)
     assert "not the expected JSON" in str(found)
 
 
@@ -185,7 +185,7 @@ def test_a_token_for_another_object_is_not_used(vendors: Vendors, sender: Make) 
     token = sender("netease", b"x").obtain().ticket.token
     with answering({"code": 200, "ret": {"bucket": "voddumb01", "object": "other", "xNosToken": token}}) as vod:
         found = verdict(sender("netease", b"x", changes={"api": vod.url}))
-    assert type(found) is Retry
+    assert isinstance(found, Retry)
     assert str(found) == "NetEase gave a token for another object than it named"
 
 
@@ -242,7 +242,7 @@ LBS_FAULTS = ["cut", "cut-reply", "500", "404", "html", "empty", "colon", "no-no
 def test_without_any_list_of_nodes_it_waits(vendors: Vendors, sender: Make, fault: str) -> None:
     vendors.faults(f"lbs.get:{fault}")
     one = sender("netease", b"x")
-    assert type(verdict(one)) is Retry
+    assert isinstance(verdict(one), Retry)
     vendors.faults("")
     assert len(one.obtain().ticket.nodes) == 2
 
@@ -281,7 +281,7 @@ def lbs(**members: Any) -> Peer:
 def test_an_address_that_is_none_is_not_used(vendors: Vendors, sender: Make, nodes: Any) -> None:
     with lbs(**({} if nodes is None else {"upload": nodes}), lbs="x") as server:
         found = verdict(sender("netease", b"x", changes={"lbs": server.url}))
-    assert type(found) is Retry
+    assert isinstance(found, Retry)
     assert str(found) == "NetEase names no upload node"
 
 

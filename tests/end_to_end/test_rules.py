@@ -272,7 +272,7 @@ def test_no_upload_begins_outside_the_window_and_all_begin_when_it_opens(program
     story = program("status", path, environment=place).stdout
     if time.time() < opens - 1:
         assert "shelf: watching, waits for 19:00, 0 files uploaded, 1 to go" in said
-        assert "waits for: 19:00" in story
+        assert "next: waits for 19:00" in story
     assert "waits for" not in program("status", other, environment=place).stdout
     shelf.wait()
     (entry,) = [one for one in shelf.entries() if one["watch"] == "shelf"]

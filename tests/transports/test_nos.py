@@ -166,7 +166,7 @@ def test_a_node_that_never_gets_on_is_left_after_three_answers(vendors: Vendors,
     vendors.faults("nos.put:noprogress@2x100")
     one = sender("netease", content())
     verdict = one.verdict()
-    assert type(verdict) is Retry
+    assert isinstance(verdict, Retry)
     assert str(verdict) == "NetEase takes the bytes but does not get on"
     assert len(puts(vendors)) == 1 + STUCK
     vendors.faults("")
@@ -254,7 +254,7 @@ def test_when_all_nodes_are_down_it_waits_and_goes_on_where_it_was(vendors: Vend
     one = sender("netease", data)
     one.on_save = lambda: vendors.faults("nos.*:down") if len(one.saved) == 1 else None
     verdict = one.verdict()
-    assert type(verdict) is Retry
+    assert isinstance(verdict, Retry)
     assert "cannot be reached (connection refused)" in str(verdict) or "broke" in str(verdict)
     assert point(one).offset == CHUNK
     vendors.faults("")
@@ -265,7 +265,7 @@ def test_when_all_nodes_are_down_it_waits_and_goes_on_where_it_was(vendors: Vend
 def test_a_redirect_is_not_followed_with_the_token(vendors: Vendors, sender: Make) -> None:
     vendors.faults("nos.put:302")
     verdict = sender("netease", content(100)).verdict()
-    assert type(verdict) is Retry
+    assert isinstance(verdict, Retry)
     assert str(verdict) == "NetEase's upload node answers 302"
 
 
@@ -273,7 +273,7 @@ def test_a_node_may_ask_to_wait(vendors: Vendors, sender: Make) -> None:
     for status, kind in ((500, Retry), (502, Retry), (503, Retry), (429, Retry), (408, Retry)):
         vendors.faults(f"nos.put:{status}")
         verdict = sender("netease", content(100)).verdict()
-        assert type(verdict) is kind
+        assert isinstance(verdict, kind)
         assert str(status) in str(verdict)
 
 
@@ -281,7 +281,7 @@ def test_a_node_may_ask_to_wait(vendors: Vendors, sender: Make) -> None:
 def test_an_answer_that_is_none_leaves_the_outcome_open(vendors: Vendors, sender: Make, fault: str) -> None:
     vendors.faults(f"nos.put:{fault}")
     verdict = sender("netease", content()).verdict()
-    assert type(verdict) is Retry
+    assert isinstance(verdict, Retry)
     assert "not the expected JSON" in str(verdict)
 
 
@@ -392,7 +392,7 @@ def test_a_new_process_asks_and_sends_only_what_is_missing(vendors: Vendors, sen
     data = content()
     one = sender("netease", data)
     vendors.faults("nos.*:500@2x50")
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     vendors.faults("")
     vendors.http.delete("/_sandbox/log")
     one.restart()
@@ -406,7 +406,7 @@ def test_the_servers_offset_counts_and_ours_does_not(vendors: Vendors, sender: M
     data = content()
     one = sender("netease", data)
     vendors.faults("nos.*:500@2x50")
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     vendors.faults("")
     one.checkpoint = msgspec.json.encode(Point(7 * MIB, point(one).context)).decode()
     assert stored(vendors, one.attempt()) == data
@@ -490,7 +490,7 @@ def test_a_callback_that_failed_with_nothing_kept_is_a_new_start_in_the_end(vend
     waits = []
     for _ in range(DOUBTS):
         verdict = one.verdict()
-        assert type(verdict) is Retry
+        assert isinstance(verdict, Retry)
         assert str(verdict) == "NetEase does not show the finished object yet"
         waits.append(verdict.after)
         one.restart()  # the doubt is journalled, too
@@ -505,9 +505,9 @@ def test_an_object_that_vod_shows_late_is_waited_for(vendors: Vendors, sender: M
     vendors.faults("nos.complete:cut-after@1")
     data = content()
     one = sender("netease", data)
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     assert point(one).doubts == 1
-    assert type(one.verdict()) is Retry
+    assert isinstance(one.verdict(), Retry)
     vendors.advance(61)
     receipt = one.attempt()
     assert stored(vendors, receipt) == data

@@ -106,7 +106,7 @@ def test_a_checksum_that_differs_is_trouble_that_passes_and_the_file_is_sent_aga
     vendors.faults(f"oss.{call}:bad-crc@1")
     one = sts(sender, size)
     verdict = one.verdict()
-    assert type(verdict) is Retry
+    assert isinstance(verdict, Retry)
     assert "other bytes than were sent" in str(verdict)
     assert one.until_done().verified == "crc64"
     assert stored(vendors, one) == 1
@@ -170,7 +170,7 @@ def test_an_upload_that_oss_cannot_join_begins_again(
 ) -> None:
     one = sts(sender, LARGE)
     vendors.faults(f"oss.complete:{fault}@1")
-    assert type(one.verdict()) is kind
+    assert isinstance(one.verdict(), kind)
     one.until_done()
     assert stored(vendors, one) == 1
 
