@@ -11,9 +11,12 @@ from browsing import Site, Visitor
 from program import Program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window; skips where there is none."""
+    """Chromium, without a window; skips where there is none.
+
+    Each test starts its own: Playwright keeps an event loop running in this thread, in which no other test could run one.
+    """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs Chromium: apt-get install chromium")
