@@ -305,7 +305,7 @@ def test_an_upload_pauses_when_the_window_closes_and_goes_on_from_there(program:
     program.vendors.faults("latency=2000ms")
     program.write("film.mov", content)
     program.start(environment=zone(program.folder, "06:59:45"))
-    program.until(lambda: "paused until the window opens" in program.log.read_text())
+    program.until(lambda: "put aside until" in program.log.read_text())
     (job,) = program.facts("status")["jobs"]
     assert job["state"] == "pending"
     assert not job["active"]
