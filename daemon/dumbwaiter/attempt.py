@@ -136,7 +136,7 @@ class Attempt:
 
     @property
     def _wasted(self) -> int:
-        return 0 if self._upload is None else self._upload.wasted
+        return 0 if self._upload is None or self._stored is not None else self._upload.wasted
 
     async def _open(self) -> int:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""

@@ -310,8 +310,10 @@ def test_what_others_put_into_the_shop_is_listed_beside_what_is_ours(program: Pr
     assert program("cat", f"keys/careyshop/{keys[1]}").stdout == "banner/2018/a b.jpg"
     assert program("link", f"keys/careyshop/{keys[1]}").stdout == f"{other['url']}\n"
     markdown = program("link", "--format", "markdown", f"keys/careyshop/{keys[1]}").stdout
-    assert markdown == f"[a b.jpg]({other['url']})\n"
-    assert program("status", f"keys/careyshop/{keys[1]}").stdout.startswith("not uploaded from here; careyshop lists")
+    assert markdown == f"![a b.jpg]({other['url']})\n"
+    assert program("status", f"keys/careyshop/{keys[1]}").stdout.startswith(
+        f"{keys[1]}: not uploaded from here; listed by careyshop\n"
+    )
     assert [entry["path"] for entry in program.facts("history")] == ["mine.jpg"]
     assert program.stored() == {"mine.jpg": digest(content)}
     assert program.totals()["done"] == 1

@@ -89,7 +89,7 @@ def test_random_reads_survive_a_cache_that_is_damaged_meanwhile(
     mounted = mount()
     assert mounted.read("files/w/a") == BODY
     mounted.stop()
-    blocks = sorted(path for path in Path(shelf.root, "cache").rglob("*") if path.is_file())
+    blocks = sorted(path for path in Path(shelf.root, "cache/blocks").rglob("*") if path.is_file())
     assert len(blocks) == -(-len(BODY) // BLOCK)
     for number, path in enumerate(blocks):
         match number % 4:
