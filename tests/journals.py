@@ -149,7 +149,8 @@ class Book:
         self.close()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.journal, name)
+        rooms = (self.journal, self.journal.entries, self.journal.counters)
+        method = next(getattr(room, name) for room in rooms if hasattr(room, name))
 
         async def awaited(*values: Any, **named: Any) -> Any:
             result = method(*values, **named)

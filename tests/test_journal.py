@@ -445,7 +445,7 @@ def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: py
     def broken(*_values: object) -> None:
         raise RuntimeError("no entry")
 
-    monkeypatch.setattr(book.journal, "_catalogue", broken)
+    monkeypatch.setattr(book.journal.entries, "add", broken)
     with pytest.raises(RuntimeError):
         book.finish(WORKER, id_, NOW, receipt=Receipt("k"))
     assert book.row(id_).state == "stored"

@@ -573,11 +573,16 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         stack.push_async_callback(http.close)
 
         async def requested(count: int) -> None:
-            await journal.count(grants_requested=count)
+            await journal.counters.count(grants_requested=count)
 
         providers = {
             name: Provider(
-                name, one, http, requested=requested, beside=journal.beside, requests=config.limits.requests.get(name)
+                name,
+                one,
+                http,
+                requested=requested,
+                beside=journal.entries.beside,
+                requests=config.limits.requests.get(name),
             )
             for name, one in brokers.items()
         }

@@ -285,11 +285,17 @@ class Attempt:
                 provider.broker.confirm(grant, job.size, provider), self._loop
             ),
         )
+        begun = self._sent if checkpoint else 0
+
+        def send() -> tuple[Receipt, str, float]:
+            self._must_not_rest()  # it may have waited for its thread
+            started = time.monotonic()
+            return *upload.run(transport.send), time.monotonic() - started
+
         try:
-            started, begun = time.monotonic(), self._sent if checkpoint else 0
-            outcome = await self._means.threads.run(lambda: upload.run(transport.send), upload.abort)
-            provider.moved(job.size - begun, time.monotonic() - started)
-            return upload, *outcome
+            receipt, digest, seconds = await self._means.threads.run(send, upload.abort)
+            provider.moved(job.size - begun, seconds)
+            return upload, receipt, digest
         except Reauth:
             provider.refuse(grant, replace(ask, held=self._job.key))
             raise
@@ -341,12 +347,19 @@ class Attempt:
             again=again,
         )
         commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._means.moved))
+        try:
+            self._must_not_rest()
+        except Paused:
+            commit.result()
+            raise
+        return commit
+
+    def _must_not_rest(self) -> None:
+        """Raises `Paused` while a person or the time of day keeps the provider or the watch from working."""
         now = self._clock()
         outside = not self._job.by_hand and self._job.watch in self._means.closed(now)
         if outside or self._job.provider in self._means.resting(now):
-            commit.result()
             raise Paused("it rests")
-        return commit
 
     async def _follow_up(self, provider: Provider) -> None:
         """Does what is left at the vendor and catalogues the file, or puts that off."""
@@ -376,7 +389,7 @@ class Attempt:
                     self._stored.result()  # the journal's trouble came before
                 raise
             self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
-            duties.ended(DONE, place_of(job))
+            duties.ended(DONE, place_of(job), orders)
             self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
         else:
             await self._journal.note(
@@ -434,7 +447,7 @@ class Attempt:
             case Rejected():
                 orders = self._means.duties.of_failed(job, sentence)
                 await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders)
-                self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}")
+                self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
             case Superseded():
                 await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
                 if isinstance(verdict, Changed):

@@ -32,7 +32,7 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
 
     async def intend() -> None:
         nonlocal intended
-        if not await journal.amend(entry.id, time.time(), {"claim": INTENDED}, unless="claim"):
+        if not await journal.entries.amend(entry.id, time.time(), {"claim": INTENDED}, unless="claim"):
             raise _in_doubt(place)  # somebody else was faster
         intended = True
         log.get("claims").warning("claim intended", provider=provider.name, path=place, key=entry.key)
@@ -46,10 +46,10 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
                 f"{place}: {verdict}; it may have been charged, so it is not tried again", Exit.ATTENTION
             ) from None
         if intended:
-            await journal.amend(entry.id, time.time(), {"claim": None})
+            await journal.entries.amend(entry.id, time.time(), {"claim": None})
         raise Failure(f"{place}: {verdict}; nothing was charged", _code(verdict)) from None
     url = receipt.url or ""
-    await journal.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
+    await journal.entries.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
     log.get("claims").warning("claim charged", provider=provider.name, path=place, key=entry.key)
     return {"path": place, "url": url, "charged": True}
 

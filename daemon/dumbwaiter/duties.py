@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -82,18 +82,21 @@ class Duties:
 
     async def attention(self, provider: str, error: str) -> None:
         """A person is needed before any file of this provider can go on."""
+        ordered: list[Order] = []
         for name, watch in self._config.watch.items():
             if watch.provider == provider:
                 facts = {"provider": provider, "watch": name, "error": error}
                 if orders := self._hook(ATTENTION, name, facts):
                     await self._journal.errands.order(name, orders, self._clock())
-        self.ended(ATTENTION, f"{provider}: {error}")
+                    ordered += orders
+        self.ended(ATTENTION, f"{provider}: {error}", ordered)
 
-    def ended(self, event: str, text: str) -> None:
+    def ended(self, event: str, text: str, orders: Sequence[Order]) -> None:
         """A job has ended, and what was ordered with it is in the journal."""
         if self._notices is not None:
             self._notices.add(event, text)
-        self.kick()
+        if orders:
+            self.kick()
 
     def _hook(self, event: str, watch: str, facts: Mapping[str, str]) -> list[Order]:
         known = self._config.watch.get(watch)

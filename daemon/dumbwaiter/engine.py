@@ -1,18 +1,19 @@
 """Which jobs run now: due ones, as many at once as there are places; each that ends makes room for the next."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from math import inf
 
 from dumbwaiter.attempt import Attempt, Means
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.journal import LEASE, LostLease
+from dumbwaiter.journal import LostLease
 from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
 
 SMALL = MIB  # bytes up to which a file is over in no time
-AHEAD = 32  # small files that are leased in one go
+AHEAD = 64  # small files that may be under way beyond the places, so that they share requests and commits
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
 
 
@@ -30,8 +31,7 @@ class Engine:
         self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
         self._sizes: dict[int, int] = {}  # of their files
-        self._ahead: deque[Job] = deque()  # small files that are leased and wait for a place
-        self._ahead_since = 0.0
+        self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
@@ -74,59 +74,50 @@ class Engine:
         for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
-        await self._give_back(now, ends, closed)
-        free = self._places - len(self._running)
-        if free > 0:
-            await self._claim(now, free, ends, closed)
-            if len(self._running) == self._places:
-                return  # there may be more; the end of one of these asks again
+        if left := list(self._left):
+            await self.journal.release(self.worker, *left)
+            self._left.difference_update(left)
+        if not await self._claim(now, ends, closed):
+            return  # there may be more; the end of one that runs asks again
         due = await self.journal.next_due(ends, closed)
         self.trouble = None
         wakes = [*ends.values(), *closed.values(), *([] if due is None else [due])]
         if wakes and (first := min(wakes)) < inf:
             self._wake_at(first)
 
-    async def _give_back(self, now: float, ends: Mapping[str, float], closed: Mapping[str, float]) -> None:
-        """Ends leases that are of no use: jobs that could not be let go, and small files that have to wait after all."""
-        held_up = [
-            job
-            for job in self._ahead
-            if job.provider in ends or (job.watch in closed and not job.by_hand) or now - self._ahead_since > LEASE / 2
-        ]
-        self._left.update(job.id for job in held_up)
-        self._ahead = deque(job for job in self._ahead if job not in held_up)
-        if left := list(self._left):
-            await self.journal.release(self.worker, *left)
-            self._left.difference_update(left)
+    async def _claim(self, now: float, ends: Mapping[str, float], closed: Mapping[str, float]) -> bool:
+        """Starts due jobs; returns whether there was room for more.
+
+        Large files never take the last place, so that a small one need not wait for them. Small ones may be under way
+        before a place is free: as many as ended within the last second, so that none waits longer.
+        """
+        ahead = sum(end > time.monotonic() - 1.0 for end in self._ends)
+        if len(self._running) >= self._places + ahead // 2:
+            return False
+        most = max(1, self._places - 1)
+
+        async def start(limit: int, size_max: int | None = None) -> int:
+            """Starts so many of a size at most; returns how many more there is room for."""
+            room = self._places + ahead - len(self._running)
+            if (limit := min(limit, room)) > 0:
+                for job in await self.journal.claim(
+                    self.worker, now, limit, ends, closed, size_max=size_max, only=self.only
+                ):
+                    self._start(job)
+                    limit -= 1
+            return limit
+
+        large = sum(size > LARGE for size in self._sizes.values())
+        heavy = sum(size > SMALL for size in self._sizes.values())
+        left = await start(min(most - large, (most if heavy < len(self._running) else self._places) - heavy))
+        if left > 0:
+            return True
+        await start(self._places - len(self._running), LARGE)
+        return await start(ahead + self._places, SMALL) > 0
 
     def _start(self, job: Job) -> None:
         self._sizes[job.id] = job.size
         self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
-
-    async def _claim(self, now: float, free: int, ends: Mapping[str, float], closed: Mapping[str, float]) -> None:
-        """Starts due jobs. Large files never take the last place, so that a small one need not wait for them."""
-        while free and self._ahead:
-            self._start(self._ahead.popleft())
-            free -= 1
-        if not free:
-            return
-        found: list[Job] = []
-        large = sum(size > LARGE for size in self._sizes.values())
-        room = free if self._places == 1 else min(free, self._places - 1 - large)
-        for limit, size_max in ((room, None), (free, LARGE)):
-            if limit > len(found):
-                some = await self.journal.claim(
-                    self.worker, now, limit - len(found), ends, closed, size_max=size_max, only=self.only
-                )
-                for job in some:
-                    self._start(job)
-                found += some
-        if len(found) == free and all(job.size <= SMALL for job in found):
-            # Each is over in no time, and would cost a claim of its own.
-            self._ahead_since = now
-            self._ahead.extend(
-                await self.journal.claim(self.worker, now, AHEAD, ends, closed, size_max=SMALL, only=self.only)
-            )
 
     async def close(self) -> None:
         """Ends all attempts; what was acknowledged is kept, and no lease is left."""
@@ -137,8 +128,6 @@ class Engine:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        if self._ahead:
-            await self.journal.release(self.worker, *(job.id for job in self._ahead))
         self.means.threads.close()
 
     async def _attempt(self, job: Job) -> None:
@@ -162,6 +151,8 @@ class Engine:
                 await self._survive(job, error)
         finally:
             del self._running[job.id], self._sizes[job.id]
+            if job.size <= SMALL:
+                self._ends.append(time.monotonic())
             self.means.moved()
             if not self._closing:
                 self.kick()

@@ -5,51 +5,36 @@ nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on t
 checkpoint may be lost with the power, which costs one chunk.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import (
-    ClauseElement,
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Text,
-    bindparam,
-    case,
-    delete,
-    func,
-    or_,
-    select,
-    true,
-    type_coerce,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, or_, select, true, update
 
+from dumbwaiter.counters import Counters
+from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Surveyed, stamp_of
-from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
-from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.naming import join, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import (
-    CHANNEL,
-    IS_BEGUN,
-    IS_BY_HAND,
-    IS_CURRENT,
-    IS_OPEN,
-    IS_SHOWN,
-    counters,
-    entries,
-    jobs,
-    mounted,
-    pauses,
-    surveyed,
+from dumbwaiter.store.prepared import Prepared
+from dumbwaiter.store.statements import (
+    ADVANCE,
+    ENQUEUE,
+    ENTRY_AT,
+    FINISH,
+    JOB_AT,
+    NAME,
+    OLDER,
+    PROPOSE,
+    STORE,
+    SUPERSEDE_OLDER,
+    insert,
 )
+from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs, mounted, pauses, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 MANY = 0  # no job's id: stands for jobs that nobody counted
@@ -85,6 +70,8 @@ class Journal:
         self.reader = reader
         self.folders = Folders(reader, host)
         self.errands = Errands(writer, host)
+        self.entries = Entries(writer, host)
+        self.counters = Counters(writer, host)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
 
@@ -123,17 +110,13 @@ class Journal:
         """
 
         def work(connection: Connection) -> list[int]:
-            made = [
-                row
-                for one in candidates
-                if (row := connection.execute(_enqueue(connection.dialect.name), self._first(one, now)).first())
-            ]
+            made = [row for one in candidates if (row := ENQUEUE.first(connection, self._first(one, now)))]
             if made:
                 newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
-                connection.execute(_SUPERSEDE_OLDER, [{**row._asdict(), "now": now} for row in newest.values()])
+                SUPERSEDE_OLDER.many(connection, ({**row._asdict(), "now": now} for row in newest.values()))
                 self._tell(row.made for row in made)
                 for row in newest.values() if self._heard is not None else ():
-                    self._tell(connection.execute(_OLDER, {**row._asdict(), "now": now}).scalars())
+                    self._tell(connection.execute(OLDER, {**row._asdict(), "now": now}).scalars())
             return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)
@@ -146,10 +129,6 @@ class Journal:
             **_place(one.watch, one.path),
             "provider": one.provider,
             **one.stamp._asdict(),
-            "state": State.PENDING,
-            "sent": 0,
-            "resent": 0,
-            "attempts": 0,
             "due_at": now,
             "created_at": now,
             "updated_at": now,
@@ -176,7 +155,7 @@ class Journal:
         """Notes folders whose every file is known, so that the next rescan passes them by while they stay as they are."""
 
         def work(connection: Connection) -> None:
-            statement = insert(connection, surveyed)
+            statement = insert(connection.dialect.name, surveyed)
             connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=[surveyed.c.host, surveyed.c.parent],
@@ -205,7 +184,7 @@ class Journal:
         def work(connection: Connection) -> None:
             if is_mounted:
                 connection.execute(
-                    insert(connection, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
+                    insert(connection.dialect.name, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
                 )
             else:
                 connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
@@ -273,7 +252,8 @@ class Journal:
         """
         due: list[Any] = [
             jobs.c.host == self._host,
-            or_(jobs.c.lease.is_(None), jobs.c.lease_until < now),
+            # One's own lease never ends for oneself: whoever asks knows what it has in hand.
+            or_(jobs.c.lease.is_(None), and_(jobs.c.lease_until < now, jobs.c.lease != worker)),
             *_not_held_up(paused, closed),
         ]
         if size_max is not None:
@@ -327,7 +307,7 @@ class Journal:
                 .where(jobs.c.id.in_(ids), jobs.c.lease == worker)
                 .values(lease=None, lease_until=None, resent=jobs.c.resent + again)
             )
-            self._count(connection, bytes_resent=again)
+            self.counters.add(connection, bytes_resent=again)
             self._tell(ids)
 
         await self._writer.call(work)
@@ -361,20 +341,8 @@ class Journal:
 
         Under another key than before, the upload begins anew: the checkpoint was the other object's.
         """
-        same = jobs.c.key.is_not_distinct_from(key)
-        await self._move(
-            Event.NAME,
-            worker,
-            id_,
-            now,
-            durable=True,
-            key=key,
-            grant=grant,
-            grant_until=grant_until,
-            checkpoint=case((same, jobs.c.checkpoint)),
-            sent=case((same, jobs.c.sent), else_=0),
-            lease_until=now + LEASE,
-        )
+        values = {"key": key, "grant": grant, "grant_until": grant_until, "lease_until": now + LEASE}
+        await self._writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
 
     async def propose(
         self, worker: str, id_: int, now: float, *, provider: str, key: str, digest: str | None, anyway: bool = False
@@ -387,22 +355,17 @@ class Journal:
         def work(connection: Connection) -> Holder | None:
             held = None if anyway else self._holder(connection, provider, key, id_)
             if held is None or (digest is not None and held.digest == digest):
-                values = {"proposed": key, "key": None, "grant": None, "checkpoint": None, "sent": 0}
-                self._apply(connection, Event.NAME, worker, id_, now, {**values, "lease_until": now + LEASE})
+                self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
                 return None
             return held
 
         return await self._writer.call(work)
 
     def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
-        entry = connection.execute(
-            select(entries).where(entries.c.provider == provider, entries.c.key == key).limit(1)
-        ).first()
-        if entry is not None:
+        asked = {"of_provider": provider, "of_key": key, "but": id_}
+        if (entry := ENTRY_AT.first(connection, asked)) is not None:
             return Holder(join(entry.parent, entry.name), entry.digest, done=True)
-        row = connection.execute(
-            select(jobs).where(IS_OPEN, jobs.c.provider == provider, jobs.c.proposed == key, jobs.c.id != id_).limit(1)
-        ).first()
+        row = JOB_AT.first(connection, asked)
         return None if row is None else Holder(join(row.parent, row.name), row.digest, done=False)
 
     def advance(
@@ -413,13 +376,11 @@ class Journal:
         Any thread may call; the future has a result once it is committed.
         """
 
-        values = {"checkpoint": checkpoint, "sent": sent, "again": again, "lease_until": now + LEASE, "updated_at": now}
+        values = {"checkpoint": checkpoint, "sent": sent, "again": again, "lease_until": now + LEASE}
 
         def work(connection: Connection) -> None:
-            if not connection.execute(_ADVANCE, {"job": id_, "worker": worker, **values}).rowcount:
-                raise LostLease(f"job {id_} is no longer held by {worker}")
-            self._count(connection, bytes_sent=more, bytes_resent=again)
-            self._tell([id_])
+            self._step(connection, ADVANCE, worker, id_, now, values)
+            self.counters.add(connection, bytes_sent=more, bytes_resent=again)
 
         return self._writer.submit(work)
 
@@ -451,7 +412,7 @@ class Journal:
                 more += connection.execute(select(jobs.c.sent).where(jobs.c.id == id_)).scalar() or 0
             if more:
                 values["resent"] = jobs.c.resent + more
-                self._count(connection, bytes_resent=more)
+                self.counters.add(connection, bytes_resent=more)
             self._apply(connection, Event.DELAY, worker, id_, now, values)
 
         await self._writer.call(work)
@@ -464,27 +425,11 @@ class Journal:
         The future has a result once that is on the disk. What is asked for meanwhile comes after it.
         """
 
+        values = {"receipt": receipt, "key": receipt.key, "digest": digest, "again": again, "lease_until": now + LEASE}
+
         def work(connection: Connection) -> None:
-            self._apply(
-                connection,
-                Event.STORE,
-                worker,
-                id_,
-                now,
-                {
-                    "receipt": receipt,
-                    "key": receipt.key,
-                    "digest": digest,
-                    "sent": jobs.c.size,
-                    **({"resent": jobs.c.resent + again} if again else {}),
-                    "grant": None,
-                    "checkpoint": None,
-                    "attempts": 0,
-                    "error": None,
-                    "lease_until": now + LEASE,
-                },
-            )
-            self._count(connection, bytes_sent=more, bytes_resent=again)
+            self._step(connection, STORE, worker, id_, now, values)
+            self.counters.add(connection, bytes_sent=more, bytes_resent=again)
 
         return self._writer.submit(work, durable=True)
 
@@ -529,7 +474,7 @@ class Journal:
                     **_FREE,
                 },
             )
-            self._count(connection, bytes_resent=row.size)
+            self.counters.add(connection, bytes_resent=row.size)
 
         await self._writer.call(work, durable=True)
 
@@ -546,107 +491,12 @@ class Journal:
         """Ends a job, catalogues its file and what the provider made of it, and orders errands, in one commit."""
 
         def work(connection: Connection) -> None:
-            row = self._apply(
-                connection,
-                Event.FINISH,
-                worker,
-                id_,
-                now,
-                {"receipt": receipt, "attempts": 0, "error": None, **_FREE},
-            )
+            row = self._step(connection, FINISH, worker, id_, now, {"receipt": receipt})
             for one in (receipt, *results):
-                self._catalogue(connection, row, one, now)
+                self.entries.add(connection, row, one, now)
             self.errands.add(connection, row, orders, now)
 
         await self._writer.call(work, durable=True)
-
-    def _catalogue(self, connection: Connection, row: Row[Any], receipt: Receipt, now: float) -> None:
-        name, stamp = row.name, stamp_of(row)
-        if receipt.label:
-            stem, _, suffix = name.rpartition(".")
-            name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
-            stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
-        connection.execute(_PASS_ON, {"of_parent": row.parent, "of_name": name})
-        key_parent, key_name = split(join(row.provider, key_path(receipt.key)))
-        values = {
-            "host": self._host,
-            "provider": row.provider,
-            "key": receipt.key,
-            "key_parent": key_parent,
-            "key_name": key_name,
-            "watch": row.watch,
-            "parent": row.parent,
-            "name": name,
-            "current": True,
-            **stamp._asdict(),
-            "digest": None if receipt.label else row.digest,
-            "etag": receipt.etag,
-            "url": receipt.url,
-            "verified": receipt.verified,
-            "facts": receipt.facts,
-            "stored_at": now,
-            "unlisted_at": None,
-        }
-        connection.execute(
-            _DROP_OTHERS, {"of_provider": row.provider, "of_key": receipt.key, "of_digest": values["digest"]}
-        )
-        connection.execute(_catalogue(connection.dialect.name), values)
-        if connection.dialect.name == "postgresql":  # mounts hear it when the commit is there
-            connection.execute(select(func.pg_notify(CHANNEL, "")))
-
-    async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
-        """Returns, by place, what `provider` has of the folder of `place` ("WATCH/path") with this fact.
-
-        A file that is catalogued stands with that version, another one with what is stored of it.
-        """
-        told = msgspec.json.encode({fact: value}).decode()[1:-1]
-        folder = split(place)[0]
-
-        def having(column: Any) -> ColumnElement[bool]:
-            return type_coerce(column, Text).contains(told, autoescape=True)
-
-        def work(connection: Connection) -> dict[str, Receipt]:
-            stored = connection.execute(
-                select(jobs.c.name, jobs.c.receipt).where(
-                    IS_SHOWN,
-                    jobs.c.parent == folder,
-                    jobs.c.provider == provider,
-                    jobs.c.state == State.STORED,
-                    having(jobs.c.receipt),
-                )
-            )
-            found = {join(folder, row.name): msgspec.convert(row.receipt, Receipt) for row in stored}
-            catalogued = connection.execute(
-                select(entries)
-                .where(IS_CURRENT, entries.c.parent == folder, entries.c.provider == provider, having(entries.c.facts))
-                .order_by(entries.c.id)
-            )
-            return found | {
-                join(folder, row.name): Receipt(row.key, row.etag, row.url, row.verified, row.facts)
-                for row in catalogued
-            }
-
-        return await self._writer.call(work)
-
-    async def amend(
-        self, id_: int, now: float, facts: Mapping[str, str | None], *, unless: str = "", result: Receipt | None = None
-    ) -> bool:
-        """Adds facts to a catalogued file (None takes one away) and a result beside it, on the disk when it returns.
-
-        False, and nothing is done, when the file has the fact `unless` already, or is in the catalog no more.
-        """
-
-        def work(connection: Connection) -> bool:
-            row = connection.execute(select(entries).where(entries.c.id == id_).with_for_update()).first()
-            if row is None or unless in row.facts:
-                return False
-            merged = {name: value for name, value in {**row.facts, **facts}.items() if value is not None}
-            connection.execute(update(entries).where(entries.c.id == id_).values(facts=merged))
-            if result is not None:
-                self._catalogue(connection, row, result, now)
-            return True
-
-        return await self._writer.call(work, durable=True)
 
     async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
         """Ends a job whose version of the file is no more."""
@@ -736,12 +586,6 @@ class Journal:
 
         return await self._writer.call(work, durable=True)
 
-    # Bookkeeping
-
-    async def count(self, **amounts: int) -> None:
-        """Adds to the installation's counters."""
-        await self._writer.call(lambda connection: self._count(connection, **amounts))
-
     # What a person has paused
 
     async def pause(self, name: str, until: float | None) -> None:
@@ -750,7 +594,7 @@ class Journal:
         def work(connection: Connection) -> None:
             values = {"host": self._host, "name": name, "until": until}
             connection.execute(
-                insert(connection, pauses)
+                insert(connection.dialect.name, pauses)
                 .values(values)
                 .on_conflict_do_update(index_elements=[pauses.c.host, pauses.c.name], set_={"until": until})
             )
@@ -793,13 +637,6 @@ class Journal:
 
         return await self._writer.call(work)
 
-    def _count(self, connection: Connection, **amounts: int) -> None:
-        for name, amount in amounts.items():
-            if amount:
-                connection.execute(
-                    _counting(connection.dialect.name), {"host": self._host, "name": name, "value": amount}
-                )
-
     async def _move(
         self, event: Event, worker: str, id_: int, now: float, *, durable: bool = False, **values: Any
     ) -> None:
@@ -817,110 +654,25 @@ class Journal:
         now: float,
         values: dict[str, Any],
     ) -> Row[Any]:
-        fixed = tuple((name, value) for name, value in values.items() if isinstance(value, ClauseElement))
-        given = {name: value for name, value in values.items() if not isinstance(value, ClauseElement)}
-        given |= {"updated_at": now, "job": id_, "worker": worker}
+        """Makes any transition: built anew each time, for what is seldom."""
+        statement = update(jobs).where(jobs.c.id == id_, jobs.c.lease == worker).returning(jobs)
         for state in sources(event):
-            row = connection.execute(_move(state, event, tuple(values), fixed), given).first()
+            changed = {**values, "updated_at": now, "state": TRANSITIONS[state, event]}
+            row = connection.execute(statement.where(jobs.c.state == state).values(changed)).first()
             if row is not None:
                 self._tell([id_])
                 return row
         raise LostLease(f"job {id_} is no longer held by {worker}")
 
-
-# What runs for every file or chunk is built once, because building costs more than running.
-_SAME_FILE = (
-    jobs.c.host == bindparam("of_host"),
-    jobs.c.parent == bindparam("of_parent"),
-    jobs.c.name == bindparam("of_name"),
-    jobs.c.provider == bindparam("of_provider"),
-)
-_SUPERSEDE_OLDER = (
-    update(jobs)
-    .where(
-        *_SAME_FILE,
-        jobs.c.id != bindparam("made"),
-        or_(*(jobs.c.state == state for state in sources(Event.SUPERSEDE))),  # no IN: it runs for many rows at once
-        jobs.c.lease.is_(None),
-    )
-    .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
-)
-_OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
-
-
-@cache
-def _enqueue(dialect: str) -> Any:
-    statement = _insert(dialect, jobs)
-    version = ("host", "parent", "name", "provider", *Stamp._fields)
-    return statement.on_conflict_do_update(
-        index_elements=[jobs.c[name] for name in version],
-        set_={"state": State.PENDING, "due_at": statement.excluded.due_at, "updated_at": statement.excluded.updated_at}
-        | {"error": None},
-        where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
-    ).returning(
-        jobs.c.id.label("made"), *(jobs.c[name].label(f"of_{name}") for name in ("host", "parent", "name", "provider"))
-    )
-
-
-@lru_cache(maxsize=256)
-def _move(state: State, event: Event, names: tuple[str, ...], fixed: tuple[tuple[str, ClauseElement], ...]) -> Any:
-    """Returns the UPDATE of a transition. `fixed` are those of the new values that the database reckons itself."""
-    plain = [name for name in (*names, "updated_at") if name not in dict(fixed)]
-    return (
-        update(jobs)
-        .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state == state)
-        .values({name: bindparam(name) for name in plain} | dict(fixed) | {"state": TRANSITIONS[state, event]})
-        .returning(jobs)
-    )
-
-
-_PASS_ON = (
-    update(entries)
-    .where(entries.c.parent == bindparam("of_parent"), entries.c.name == bindparam("of_name"), IS_CURRENT)
-    .values(current=False)
-)
-# An entry never shows other content than it was made for.
-_DROP_OTHERS = delete(entries).where(
-    entries.c.provider == bindparam("of_provider"),
-    entries.c.key == bindparam("of_key"),
-    entries.c.digest.is_distinct_from(bindparam("of_digest")) | (entries.c.watch == ""),
-)
-
-
-@cache
-def _catalogue(dialect: str) -> Any:
-    statement = _insert(dialect, entries)
-    place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
-    values = {column.name: statement.excluded[column.name] for column in entries.columns if column.name != "id"}
-    return statement.on_conflict_do_update(index_elements=place, set_=values)
-
-
-def _insert(dialect: str, table: Any) -> Any:
-    """Returns the INSERT of a database; both know ON CONFLICT, each in a class of its own."""
-    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
-
-
-_ADVANCE = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state.in_(sources(Event.ADVANCE)))
-    .values(
-        checkpoint=bindparam("checkpoint"),
-        sent=bindparam("sent"),
-        resent=jobs.c.resent + bindparam("again"),
-        attempts=0,
-        error=None,
-        lease_until=bindparam("lease_until"),
-        updated_at=bindparam("updated_at"),
-    )
-)
-
-
-@cache
-def _counting(dialect: str) -> Any:
-    statement = _insert(dialect, counters)
-    return statement.on_conflict_do_update(
-        index_elements=[counters.c.host, counters.c.name], set_={"value": counters.c.value + statement.excluded.value}
-    )
+    def _step(
+        self, connection: Connection, step: Prepared, worker: str, id_: int, now: float, values: dict[str, Any]
+    ) -> Any:
+        """Makes a transition of every day; returns what its statement does."""
+        row = step.first(connection, {**values, "job": id_, "worker": worker, "updated_at": now})
+        if row is None:
+            raise LostLease(f"job {id_} is no longer held by {worker}")
+        self._tell([id_])
+        return row
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
@@ -940,11 +692,6 @@ def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:
     if closed:
         conditions.append(or_(jobs.c.watch.not_in(list(closed)), jobs.c.by_hand, jobs.c.state == State.STORED))
     return conditions
-
-
-def insert(connection: Connection, table: Any) -> Any:
-    """Returns the INSERT of the database in use."""
-    return _insert(connection.dialect.name, table)
 
 
 def _place(watch: str, path: str) -> dict[str, str]:

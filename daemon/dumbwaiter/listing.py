@@ -13,9 +13,10 @@ from msgspec import Struct
 from sqlalchemy import Connection, Float, bindparam, case, delete, func, or_, select, update
 
 from dumbwaiter.grants import Provider
-from dumbwaiter.journal import Journal, insert
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Listed
 from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import entries, listings
 
 RESUMABLE = 86400.0  # seconds after its begin; an older walk says too little of today
@@ -83,7 +84,7 @@ def _begin(connection: Connection, provider: str, now: float) -> _Walk:
         return _Walk(row.started_at, row.cursor, row.whole)
     values = {"provider": provider, "started_at": now, "cursor": None, "whole": True, "ended_at": None}
     connection.execute(
-        insert(connection, listings)
+        insert(connection.dialect.name, listings)
         .values(values)
         .on_conflict_do_update(index_elements=[listings.c.provider], set_=values)
     )
@@ -134,7 +135,7 @@ def _keep(connection: Connection, provider: str, rows: Mapping[str, dict[str, An
             [{"met": key, "link": rows[key]["url"], "at": rows[key]["listed_at"]} for key in ours],
         )
     if others:
-        statement = insert(connection, entries)
+        statement = insert(connection.dialect.name, entries)
         told = {name: statement.excluded[name] for name in _TOLD}
         connection.execute(
             statement.on_conflict_do_update(

@@ -78,7 +78,7 @@ def driver(engine: Engine) -> Iterator[Any]:
     try:
         yield connection.driver_connection
     except engine.dialect.loaded_dbapi.Error as error:
-        raise _trouble(error, "read") from error
+        raise trouble(error, "read") from error
     finally:
         connection.close()
 
@@ -92,7 +92,7 @@ def _telling(engine: Engine, what: str) -> Engine:
     @event.listens_for(engine, "handle_error")
     def tell(context: ExceptionContext) -> None:
         if not context.is_pre_ping:  # the pool is about to connect again
-            raise _trouble(context.original_exception, what) from context.original_exception
+            raise trouble(context.original_exception, what) from context.original_exception
 
     return engine
 
@@ -111,7 +111,8 @@ def _damaged(reason: str) -> JournalTrouble:
     )
 
 
-def _trouble(error: BaseException, what: str) -> JournalTrouble:
+def trouble(error: BaseException, what: str) -> JournalTrouble:
+    """Returns what an error of the driver's comes to, when the journal was to be read or written."""
     reason = str(error).partition("\n")[0]
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return _damaged(reason)
@@ -140,6 +141,7 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self.committed: Callable[[], None] | None = None  # called in the journal's thread, after each commit
+        self.closing: Callable[[Connection], None] | None = None  # called likewise, as a transaction's last part
         self._engine = engine
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
@@ -170,7 +172,7 @@ class Writer:
         try:
             await asyncio.shield(asyncio.wrap_future(self._order(close=False)))
         except sqlite3.Error as error:
-            raise _trouble(error, "written") from error
+            raise trouble(error, "written") from error
 
     def close(self) -> None:
         """Commits what is queued, then ends the thread and its connections."""
@@ -235,7 +237,10 @@ class Writer:
         with self._engine.connect() as connection:
             self._set_level(connection, "FULL" if any(wish.durable for wish in group) else "NORMAL")
             with connection.begin():
-                return [wish.work(connection) for wish in group]
+                results = [wish.work(connection) for wish in group]
+                if self.closing is not None:
+                    self.closing(connection)
+                return results
 
     def _set_level(self, connection: Connection, level: str) -> None:
         if self._sqlite and level != self._level:

@@ -1,0 +1,110 @@
+"""Entries in the database: what is at a provider, written in the commit that ends a job. `catalog` reads them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Text, func, select, type_coerce, update
+
+from dumbwaiter.folders import stamp_of
+from dumbwaiter.model import Receipt, Stamp, State
+from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.store.database import Writer
+from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, PASS_ON
+from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
+
+
+class Entries:
+    """The entries that one installation makes."""
+
+    def __init__(self, writer: Writer, host: str) -> None:
+        self._writer = writer
+        self._host = host
+
+    def add(self, connection: Connection, file: Any, receipt: Receipt, now: float) -> None:
+        """Catalogues what a receipt says of a file (a row of `jobs` or `entries`), in the transaction at hand."""
+        name, stamp = file.name, stamp_of(file)
+        if receipt.label:
+            stem, _, suffix = name.rpartition(".")
+            name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
+            stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
+        key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
+        values = {
+            "host": self._host,
+            "provider": file.provider,
+            "key": receipt.key,
+            "key_parent": key_parent,
+            "key_name": key_name,
+            "watch": file.watch,
+            "parent": file.parent,
+            "name": name,
+            "current": True,
+            **stamp._asdict(),
+            "digest": None if receipt.label else file.digest,
+            "etag": receipt.etag,
+            "url": receipt.url,
+            "verified": receipt.verified,
+            "facts": receipt.facts,
+            "stored_at": now,
+            "unlisted_at": None,
+        }
+        PASS_ON.run(connection, {"of_parent": file.parent, "of_name": name})
+        others = {"of_provider": file.provider, "of_key": receipt.key, "of_digest": values["digest"]}
+        DROP_OTHERS.run(connection, others)
+        CATALOGUE.run(connection, values)
+        if connection.dialect.name == "postgresql":  # mounts hear it when the commit is there
+            connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+    async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
+        """Returns, by place, what `provider` has of the folder of `place` ("WATCH/path") with this fact.
+
+        A file that is catalogued stands with that version, another one with what is stored of it.
+        """
+        told = msgspec.json.encode({fact: value}).decode()[1:-1]
+        folder = split(place)[0]
+
+        def having(column: Any) -> ColumnElement[bool]:
+            return type_coerce(column, Text).contains(told, autoescape=True)
+
+        def work(connection: Connection) -> dict[str, Receipt]:
+            stored = connection.execute(
+                select(jobs.c.name, jobs.c.receipt).where(
+                    IS_SHOWN,
+                    jobs.c.parent == folder,
+                    jobs.c.provider == provider,
+                    jobs.c.state == State.STORED,
+                    having(jobs.c.receipt),
+                )
+            )
+            found = {join(folder, row.name): msgspec.convert(row.receipt, Receipt) for row in stored}
+            catalogued = connection.execute(
+                select(entries)
+                .where(IS_CURRENT, entries.c.parent == folder, entries.c.provider == provider, having(entries.c.facts))
+                .order_by(entries.c.id)
+            )
+            return found | {
+                join(folder, row.name): Receipt(row.key, row.etag, row.url, row.verified, row.facts)
+                for row in catalogued
+            }
+
+        return await self._writer.call(work)
+
+    async def amend(
+        self, id_: int, now: float, facts: Mapping[str, str | None], *, unless: str = "", result: Receipt | None = None
+    ) -> bool:
+        """Adds facts to a catalogued file (None takes one away) and a result beside it, on the disk when it returns.
+
+        False, and nothing is done, when the file has the fact `unless` already, or is in the catalog no more.
+        """
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(select(entries).where(entries.c.id == id_).with_for_update()).first()
+            if row is None or unless in row.facts:
+                return False
+            merged = {name: value for name, value in {**row.facts, **facts}.items() if value is not None}
+            connection.execute(update(entries).where(entries.c.id == id_).values(facts=merged))
+            if result is not None:
+                self.add(connection, row, result, now)
+            return True
+
+        return await self._writer.call(work, durable=True)

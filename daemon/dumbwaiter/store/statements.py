@@ -1,0 +1,166 @@
+"""What runs for every file or chunk, prepared. Parameters of a WHERE are called so that none is a column's name."""
+
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Table, bindparam, case, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.model import Stamp, State
+from dumbwaiter.store.prepared import Prepared
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
+
+# What the end of a job needs to know of it: for the catalog, and for what is ordered with it.
+OF_FILE = tuple(jobs.c[name] for name in ("id", "watch", "parent", "name", "provider", "digest", *Stamp._fields))
+
+
+def insert(dialect: str, table: Table) -> Any:
+    """Returns the INSERT of a database; both know ON CONFLICT, each in a class of its own."""
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+
+
+def _given(table: Table, *left_out: str) -> dict[str, Any]:
+    return {column.name: bindparam(column.name) for column in table.columns if column.name not in left_out}
+
+
+def _event(event: Event, *given: str, returns: tuple[Column[Any], ...] = (jobs.c.id,), **reckoned: Any) -> Prepared:
+    """Returns the UPDATE of a transition: `given` columns take what is passed, `reckoned` ones what is said here."""
+    (state,) = sources(event)
+    values = {name: bindparam(name) for name in (*given, "updated_at")} | reckoned
+    if TRANSITIONS[state, event] is not state:  # else the indexes over states would be written for nothing
+        values["state"] = TRANSITIONS[state, event]
+    return Prepared(
+        lambda _dialect: (
+            update(jobs)
+            .where(jobs.c.id == bindparam("job"), jobs.c.lease == bindparam("worker"), jobs.c.state == state)
+            .values(values)
+            .returning(*returns)
+        )
+    )
+
+
+_SAME_KEY = jobs.c.key.is_not_distinct_from(bindparam("key"))
+NAME = _event(
+    Event.NAME,
+    *("key", "grant", "grant_until", "lease_until"),
+    checkpoint=case((_SAME_KEY, jobs.c.checkpoint)),
+    sent=case((_SAME_KEY, jobs.c.sent), else_=0),
+)
+PROPOSE = _event(Event.NAME, "proposed", "lease_until", key=None, grant=None, checkpoint=None, sent=0)
+ADVANCE = _event(
+    Event.ADVANCE,
+    *("checkpoint", "sent", "lease_until"),
+    resent=jobs.c.resent + bindparam("again"),
+    attempts=0,
+    error=None,
+)
+STORE = _event(
+    Event.STORE,
+    *("receipt", "key", "digest", "lease_until"),
+    sent=jobs.c.size,
+    resent=jobs.c.resent + bindparam("again"),
+    grant=None,
+    checkpoint=None,
+    attempts=0,
+    error=None,
+)
+FINISH = _event(Event.FINISH, "receipt", returns=OF_FILE, attempts=0, error=None, lease=None, lease_until=None)
+
+_VERSION = ("host", "parent", "name", "provider", *Stamp._fields)
+_FIRST = (*_VERSION, "watch", "due_at", "created_at", "updated_at")
+
+
+def _enqueue(dialect: str) -> Any:
+    statement = insert(dialect, jobs).values(
+        {name: bindparam(name) for name in _FIRST}
+        | {"state": State.PENDING, "sent": 0, "resent": 0, "attempts": 0, "by_hand": False}
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[jobs.c[name] for name in _VERSION],
+        set_={"state": State.PENDING, "due_at": statement.excluded.due_at, "updated_at": statement.excluded.updated_at}
+        | {"error": None},
+        where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
+    ).returning(
+        jobs.c.id.label("made"), *(jobs.c[name].label(f"of_{name}") for name in ("host", "parent", "name", "provider"))
+    )
+
+
+# Makes a job of a version that is not known, or was gone before it was sent; else returns nothing.
+ENQUEUE = Prepared(_enqueue)
+
+_SAME_FILE: tuple[ColumnElement[bool], ...] = (
+    jobs.c.host == bindparam("of_host"),
+    jobs.c.parent == bindparam("of_parent"),
+    jobs.c.name == bindparam("of_name"),
+    jobs.c.provider == bindparam("of_provider"),
+)
+SUPERSEDE_OLDER = Prepared(
+    lambda _dialect: (
+        update(jobs)
+        .where(
+            *_SAME_FILE,
+            jobs.c.id != bindparam("made"),
+            or_(*(jobs.c.state == state for state in sources(Event.SUPERSEDE))),
+            jobs.c.lease.is_(None),
+        )
+        .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
+    )
+)
+OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
+
+# Who has a key: a file that is catalogued, or one on its way.
+ENTRY_AT = Prepared(
+    lambda _dialect: (
+        select(entries.c.parent, entries.c.name, entries.c.digest)
+        .where(entries.c.provider == bindparam("of_provider"), entries.c.key == bindparam("of_key"))
+        .limit(1)
+    )
+)
+JOB_AT = Prepared(
+    lambda _dialect: (
+        select(jobs.c.parent, jobs.c.name, jobs.c.digest)
+        .where(
+            IS_OPEN,
+            jobs.c.provider == bindparam("of_provider"),
+            jobs.c.proposed == bindparam("of_key"),
+            jobs.c.id != bindparam("but"),
+        )
+        .limit(1)
+    )
+)
+
+PASS_ON = Prepared(
+    lambda _dialect: (
+        update(entries)
+        .where(entries.c.parent == bindparam("of_parent"), entries.c.name == bindparam("of_name"), IS_CURRENT)
+        .values(current=False)
+    )
+)
+# An entry never shows other content than it was made for.
+DROP_OTHERS = Prepared(
+    lambda _dialect: delete(entries).where(
+        entries.c.provider == bindparam("of_provider"),
+        entries.c.key == bindparam("of_key"),
+        entries.c.digest.is_distinct_from(bindparam("of_digest")) | (entries.c.watch == ""),
+    )
+)
+
+
+def _catalogue(dialect: str) -> Any:
+    statement = insert(dialect, entries).values(_given(entries, "id", "listed_at"))
+    place = [entries.c.provider, entries.c.key, entries.c.parent, entries.c.name]
+    values = {column.name: statement.excluded[column.name] for column in entries.columns if column.name != "id"}
+    return statement.on_conflict_do_update(index_elements=place, set_=values)
+
+
+CATALOGUE = Prepared(_catalogue)
+
+
+def _count(dialect: str) -> Any:
+    statement = insert(dialect, counters).values(_given(counters))
+    return statement.on_conflict_do_update(
+        index_elements=[counters.c.host, counters.c.name], set_={"value": counters.c.value + statement.excluded.value}
+    )
+
+
+COUNT = Prepared(_count)
