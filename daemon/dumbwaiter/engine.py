@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from math import inf
 
 from dumbwaiter.attempt import Attempt, Means
@@ -30,7 +30,7 @@ class Engine:
         self._wake_at = wake_at
         self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._sizes: dict[int, int] = {}  # of their files
+        self._jobs: dict[int, Job] = {}  # those that run
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._dispatch: asyncio.Task[None] | None = None
@@ -77,15 +77,26 @@ class Engine:
         if left := list(self._left):
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
-        if not await self._claim(now, ends, closed):
+        lost = {name for name, one in self.means.providers.items() if one.offline and name not in ends}
+        if not await self._claim(now, {*ends, *lost}, closed):
             return  # there may be more; the end of one that runs asks again
-        due = await self.journal.next_due(ends, closed)
+        for name in lost - self._at_work():
+            # One at a time until something succeeds: whoever does not answer must not hold all places.
+            for job in await self.journal.claim(
+                self.worker, now, 1, self.means.providers.keys() - {name}, closed, only=self.only
+            ):
+                self._start(job)
+        due = await self.journal.next_due({*ends, *(lost & self._at_work())}, closed)
         self.trouble = None
         wakes = [*ends.values(), *closed.values(), *([] if due is None else [due])]
         if wakes and (first := min(wakes)) < inf:
             self._wake_at(first)
 
-    async def _claim(self, now: float, ends: Mapping[str, float], closed: Mapping[str, float]) -> bool:
+    def _at_work(self) -> set[str]:
+        """Returns the providers that have a file on its way."""
+        return {job.provider for job in self._jobs.values()}
+
+    async def _claim(self, now: float, paused: Collection[str], closed: Collection[str]) -> bool:
         """Starts due jobs; returns whether there was room for more.
 
         Large files never take the last place, so that a small one need not wait for them. Small ones may be under way
@@ -101,14 +112,14 @@ class Engine:
             room = self._places + ahead - len(self._running)
             if (limit := min(limit, room)) > 0:
                 for job in await self.journal.claim(
-                    self.worker, now, limit, ends, closed, size_max=size_max, only=self.only
+                    self.worker, now, limit, paused, closed, size_max=size_max, only=self.only
                 ):
                     self._start(job)
                     limit -= 1
             return limit
 
-        large = sum(size > LARGE for size in self._sizes.values())
-        heavy = sum(size > SMALL for size in self._sizes.values())
+        large = sum(job.size > LARGE for job in self._jobs.values())
+        heavy = sum(job.size > SMALL for job in self._jobs.values())
         left = await start(min(most - large, (most if heavy < len(self._running) else self._places) - heavy))
         if left > 0:
             return True
@@ -116,7 +127,7 @@ class Engine:
         return await start(ahead + self._places, SMALL) > 0
 
     def _start(self, job: Job) -> None:
-        self._sizes[job.id] = job.size
+        self._jobs[job.id] = job
         self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
 
     async def close(self) -> None:
@@ -150,7 +161,7 @@ class Engine:
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, error)
         finally:
-            del self._running[job.id], self._sizes[job.id]
+            del self._running[job.id], self._jobs[job.id]
             if job.size <= SMALL:
                 self._ends.append(time.monotonic())
             self.means.moved()

@@ -134,3 +134,15 @@ def test_put_without_a_daemon_sends_its_files_and_no_others(steered: Program) ->
     assert set(steered.stored()) == {"ordered.bin"}
     (job,) = steered.facts("status")["jobs"]
     assert (job["path"], job["sent"] <= 8 * MIB) == ("waiting.mov", True)
+
+
+def test_a_provider_that_does_not_answer_holds_one_place_only(steered: Program) -> None:
+    steered.vendors.faults("nos.put:cut")
+    steered.start()
+    for number in range(3):
+        steered.write(f"{number}.bin", b"lost")
+    steered.until(lambda: len([job for job in steered.facts("status")["jobs"] if job["attempts"]]) == 3)
+    steered.vendors.faults("nos.put:stall")
+    assert steered("retry", "--all").returncode == 0
+    (steered.data / "drop/careyshop/a.txt").write_bytes(b"others go on")
+    steered.until(lambda: [entry["path"] for entry in steered.facts("ls")] == ["a.txt"], patience=30)
