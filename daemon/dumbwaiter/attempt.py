@@ -150,7 +150,7 @@ class Attempt:
             return fd, mime_of(fd, self._ask.name)
 
         try:
-            fd, mime = await asyncio.to_thread(look)
+            fd, mime = await self._means.threads.look(root, look)
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._means.away, job.watch):
                 raise Retry(away) from None  # another folder's files say nothing of this one's
@@ -335,6 +335,8 @@ class Attempt:
 
     def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
+        if sent > self._sent:
+            self._means.providers[self._job.provider].well(self._clock())
         self._sent = sent
         self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
         commit = self._journal.advance(

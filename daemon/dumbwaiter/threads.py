@@ -35,6 +35,7 @@ class Threads:
         self._files = ThreadPoolExecutor(transfers, "file")
         self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
         self._digests = ThreadPoolExecutor(transfers, "digest")
+        self._looks: dict[str, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by place, of this turn
 
     async def run(self, work: Callable[[], T], abort: Abort) -> T:
         """Does `work` in a thread. Cancelled, it calls `abort` and waits a little for the thread to end."""
@@ -48,6 +49,30 @@ class Threads:
                 task.exception()
             raise
 
+    async def look(self, place: str, work: Callable[[], T]) -> T:
+        """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        looks = self._looks.setdefault(place, [])
+        looks.append((work, done))
+        if len(looks) == 1:
+            asyncio.get_running_loop().call_soon(self._look, place)
+        return await done
+
+    def _look(self, place: str) -> None:
+        looks = self._looks.pop(place)
+
+        def tell(ended: "asyncio.Future[list[tuple[Any, BaseException | None]]]") -> None:
+            for (_, done), (result, error) in zip(looks, ended.result(), strict=True):
+                if done.done():
+                    continue
+                if error is None:
+                    done.set_result(result)
+                else:
+                    done.set_exception(error)
+
+        work = [work for work, _ in looks]
+        asyncio.get_running_loop().run_in_executor(None, lambda: [*map(_outcome, work)]).add_done_callback(tell)
+
     def part(self, work: Callable[[], T]) -> "Future[T]":
         """Does `work` beside the thread of its file."""
         return self._parts.submit(work)
@@ -59,3 +84,10 @@ class Threads:
     def close(self) -> None:
         for pool in (self._files, self._parts, self._digests):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return work(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        return None, error

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import time
@@ -62,6 +63,9 @@ async def _run(session: Session) -> None:
         async with control.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
             await app.watch()
             notifier.notify("READY=1")
+            # What is loaded by now stays: the collector need not look at it again, nor at the rest so often.
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 50)
             logger.info("running", watches=len(config.watch), state=places.state)
             beats = [
                 asyncio.create_task(_keep_alive(app, notifier)),

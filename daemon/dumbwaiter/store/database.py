@@ -8,9 +8,10 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -122,7 +123,7 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
 class _Wish(NamedTuple):
     work: Callable[[Connection], Any]
     durable: bool
-    done: Future[Any]
+    done: "Future[Any] | asyncio.Future[Any]"
 
 
 class _Order(NamedTuple):
@@ -151,17 +152,18 @@ class Writer:
 
     def submit(self, work: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
         """Queues `work`. With `durable` its commit survives a power cut, otherwise a crash of the process only."""
-        wish = _Wish(work, durable, Future())
-        self._queue.put(wish)
-        return wish.done
+        done: Future[T] = Future()
+        self._queue.put(_Wish(work, durable, done))
+        return done
 
     async def call(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
         """Runs `work` in a committed transaction and returns its result, or raises what it raised.
 
-        Trouble with the database itself is raised as `JournalTrouble`.
+        Trouble with the database itself is raised as `JournalTrouble`. A waiter that is cancelled stops no commit.
         """
-        # A cancelled waiter must not stop a commit that is under way.
-        return await asyncio.shield(asyncio.wrap_future(self.submit(work, durable=durable)))
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Wish(work, durable, done))
+        return await done
 
     async def checkpoint(self) -> None:
         """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more.
@@ -223,13 +225,12 @@ class Writer:
             results = self._transaction(group)
         except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
             if len(group) == 1:
-                group[0].done.set_exception(error)
+                _answer(group, [error], failed=True)
             else:
                 for wish in group:
                     self._commit([wish])
             return
-        for wish, result in zip(group, results, strict=True):
-            wish.done.set_result(result)
+        _answer(group, results, failed=False)
         if self.committed is not None:
             self.committed()
 
@@ -246,6 +247,29 @@ class Writer:
         if self._sqlite and level != self._level:
             _driver(connection).execute(f"PRAGMA synchronous={level}")
             self._level = level
+
+
+def _answer(group: Sequence[_Wish], results: Sequence[Any], *, failed: bool) -> None:
+    """Tells all who wait; those of one loop in one go, because waking it costs more than telling."""
+    waiting: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for wish, result in zip(group, results, strict=True):
+        if isinstance(wish.done, Future):
+            _settle([(wish.done, result)], failed=failed)
+        else:
+            waiting.setdefault(wish.done.get_loop(), []).append((wish.done, result))
+    for loop, told in waiting.items():
+        with suppress(RuntimeError):  # it has ended, and nobody waits
+            loop.call_soon_threadsafe(partial(_settle, told, failed=failed))
+
+
+def _settle(told: "Sequence[tuple[Future[Any] | asyncio.Future[Any], Any]]", *, failed: bool) -> None:
+    for done, result in told:
+        if done.cancelled():
+            continue
+        if failed:
+            done.set_exception(result)
+        else:
+            done.set_result(result)
 
 
 def _driver(connection: Connection) -> Any:
