@@ -283,6 +283,8 @@ class Xinhua(Broker):
         return replace(result, size=int(length)) if reply.status == 200 and length.isdigit() else result
 
     async def claim(self, entry: Entry, intend: Callable[[], Awaitable[None]], desk: Desk) -> Receipt:
+        if "of" in entry.facts:
+            raise Reject("Xinhua made this picture of another one: claim that one, beside which this one stands")
         task = entry.facts.get("taskID")
         if task is None:
             raise Reject("Xinhua made no task for this picture, so there is nothing to claim: set process = true")
