@@ -214,9 +214,10 @@ class Attempt:
         wanted = provider.broker.key(wanted, named=template is not None) or ""
         if not wanted:
             return
+        self._ask = replace(self._ask, key=wanted, named=True, fresh=self._on_conflict != "replace")
         key = job.proposed or await self._free_key(wanted, provider.name, fd)
         self._job = replace(self._job, proposed=key)
-        self._ask = replace(self._ask, key=key, named=True, fresh=self._on_conflict != "replace")
+        self._ask = replace(self._ask, key=key)
 
     async def _free_key(self, wanted: str, provider: str, fd: int) -> str:
         """Returns the first name that no other content has. Raises what `on_conflict` makes of a taken one."""

@@ -211,6 +211,19 @@ settle = "100ms"
     assert entries["same.jpg"]["verified"] == ("md5" if provider == "oss" else "qetag")
 
 
+@pytest.mark.parametrize("mode", ["skip", "refuse"])
+def test_what_another_file_of_ours_has_is_left_to_it(program: Program, shelf: Shelf, mode: str) -> None:
+    shelf.rules(f'key = "{{name}}"\non_conflict = "{mode}"')
+    program.start()
+    shelf.write("a/film.mov", b"one")
+    shelf.wait()
+    second = shelf.write("b/film.mov", b"two")
+    program.until(lambda: program.totals()["superseded" if mode == "skip" else "rejected"] == 1)
+    assert f'on_conflict = "{mode}"' in shelf.story(second)
+    assert shelf.keys() == {"film.mov": b"one"}
+    assert program("failed").returncode == (0 if mode == "skip" else 20)
+
+
 def test_replacing_takes_the_older_entry_with_it(program: Program, shelf: Shelf) -> None:
     shelf.rules('key = "{name}"\non_conflict = "replace"')
     program.start()
