@@ -112,7 +112,7 @@ def test_paths_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.chdir(tmp_path)
     text = changed("/drop/films", "~/films/") + '[watch.b]\npath = "b/../c"\nprovider = "vod"\n[mount]\npath = "~/up"\n'
     config = parse(text, FILE)
-    assert [watch.path for watch in config.watch.values()] == [f"{tmp_path}/films", f"{tmp_path}/c"]
+    assert [watch.path for watch in config.watch.values()] == [f"{tmp_path}/films", f"{os.path.dirname(FILE)}/c"]
     assert config.mount.path == f"{tmp_path}/up"
 
 
@@ -393,7 +393,7 @@ def test_the_place_is_found_in_every_way_to_write_a_table(text: str, line: int) 
 
 def test_a_pattern_that_cannot_be_read_is_named() -> None:
     sentence = refused(BOTH + 'exclude = ["a/**b["]\n')
-    assert sentence.startswith(f"{FILE}, line 6: [watch.films] ")
+    assert sentence.startswith(f"{FILE}, line 9: [watch.films.exclude] ")
     assert "'a/**b['" in sentence
 
 
@@ -661,11 +661,27 @@ def test_whatever_the_text_nothing_but_a_failure_is_raised(text: str) -> None:
         assert str(failed).startswith(FILE)
 
 
-def test_a_home_that_is_not_known_is_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert parse(changed("/drop/films", "~nobody-at-all/x"), FILE).watch["films"].path == os.path.join(
-        tmp_path, "~nobody-at-all/x"
+def test_a_home_that_is_not_known_is_a_folder_of_that_name() -> None:
+    found = parse(changed("/drop/films", "~nobody-at-all/x"), FILE).watch["films"].path
+    assert found == f"{os.path.dirname(FILE)}/~nobody-at-all/x"
+
+
+def test_a_secret_that_cannot_be_had_is_told_with_its_place(tmp_path: Path) -> None:
+    provider = parse(changed(f'"{SECRET}"', '{ file = "vod.key" }'), f"{tmp_path}/config.toml").provider["vod"]
+    assert isinstance(provider, NetEase)
+    assert unread(provider.app_secret) == (
+        f"{tmp_path}/config.toml, line 4: [provider.vod.app_secret] the secret file {tmp_path}/vod.key does not exist"
     )
+    (tmp_path / "vod.key").write_text(SECRET)
+    (tmp_path / "vod.key").chmod(0o600)
+    assert provider.app_secret.read() == Secret(SECRET)
+
+
+@pytest.mark.parametrize("rate", ["-5", "0", "inf", "nan"])
+def test_a_pace_that_is_none_is_refused(rate: str) -> None:
+    sentence = refused(BOTH + f"[limits.requests]\nvod = {rate}\n")
+    assert sentence.startswith(f"{FILE}, line 10: [limits.requests.vod] ")
+    assert 'no provider "vid"; did you mean "vod"?' in refused(BOTH + "[limits.requests]\nvid = 1\n")
 
 
 # Xinhua

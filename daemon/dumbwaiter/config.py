@@ -202,11 +202,19 @@ class _Text:
         self._lines = text.splitlines()
         self._path = path
 
+    @property
+    def folder(self) -> str:
+        """Where relative paths begin."""
+        return os.path.dirname(os.path.abspath(self._path))
+
     def failure(self, keys: Sequence[str], what: str) -> Failure:
         """Returns the sentence for a problem at `keys`."""
+        return Failure(f"{self.place(keys)} {what}", Exit.USAGE)
+
+    def place(self, keys: Sequence[str]) -> str:
+        """Returns file, line and key."""
         line = self._line(keys)
-        place = f"{self._path}, line {line}" if line else self._path
-        return Failure(f"{place}: [{'.'.join(keys)}] {what}", Exit.USAGE)
+        return f"{self._path}{f', line {line}' if line else ''}: [{'.'.join(keys)}]"
 
     def _line(self, keys: Sequence[str]) -> int | None:
         """Finds the line of the deepest of `keys`: as the head of a table, else as a key in the table above it."""
@@ -252,9 +260,20 @@ class _Reader:
 
     def value(self, keys: list[str], value: Any, kind: Any) -> Any:
         try:
-            return msgspec.convert(value, kind, dec_hook=self._decode)
+            made = msgspec.convert(value, kind, dec_hook=self._decode)
         except msgspec.ValidationError as error:
             raise self._problem(keys, str(error), kind, value) from None
+        self._place_sources(keys, made)
+        return made
+
+    def _place_sources(self, keys: Sequence[str], value: Any) -> None:
+        """Tells each secret where it is written."""
+        if isinstance(value, Source):
+            value.stands(self._text.place(keys), self._text.folder)
+        elif isinstance(value, Struct | dict):
+            inner = value.items() if isinstance(value, dict) else msgspec.structs.asdict(value).items()
+            for key, one in inner:
+                self._place_sources([*keys, key], one)
 
     def _decode(self, kind: type, value: Any) -> Any:
         if kind is Duration and isinstance(value, str):
@@ -272,6 +291,8 @@ class _Reader:
 
     def _source(self, value: Any) -> Source:
         match value:
+            case str() if not value.strip():
+                raise ValueError("a secret is missing between the quotes")
             case str():
                 if not self._private:
                     raise ValueError(
@@ -351,10 +372,13 @@ def _checked(config: Config, text: _Text) -> Config:
         if watch.provider not in config.provider:
             known = ", ".join(config.provider) or "none is configured"
             raise text.failure(["watch", name, "provider"], f'there is no provider "{watch.provider}"; known: {known}')
-        try:
-            Rules(watch.include, watch.exclude)
-        except Failure as failure:
-            raise text.failure(["watch", name], str(failure)) from None
+        for key, patterns in (("include", (watch.include, [])), ("exclude", ([], watch.exclude))):
+            try:
+                Rules(*patterns)
+            except Failure as failure:
+                raise text.failure(["watch", name, key], str(failure)) from None
+        if watch.rescan < 1:
+            raise text.failure(["watch", name, "rescan"], 'must be "1s" at least')
         if watch.key is not None and (why := names_objects(config.provider[watch.provider])):
             raise text.failure(
                 ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
@@ -372,6 +396,13 @@ def _checked(config: Config, text: _Text) -> Config:
     for name in ("transfers", "parts"):
         if not 1 <= getattr(config.limits, name) <= 64:
             raise text.failure(["limits", name], "must be from 1 to 64")
+    for name, rate in config.limits.requests.items():
+        if name not in config.provider:
+            raise text.failure(
+                ["limits", "requests", name], f'there is no provider "{name}"{_nearest(name, config.provider)}'
+            )
+        if not 0 < rate <= 1e6:
+            raise text.failure(["limits", "requests", name], f"{rate:g} is no number of requests a second: more than 0")
     if (listen := config.web.listen) is not None and not listen.host.is_loopback and config.web.token is None:
         raise text.failure(
             ["web", "listen"],
@@ -419,12 +450,12 @@ def _check_targets(watches: Mapping[str, Watch], text: _Text) -> None:
 def _path(text: _Text, keys: Sequence[str], path: str) -> str:
     if not path or "\0" in path:
         raise text.failure(keys, "names no folder")
-    return absolute(path)
+    return absolute(path, text.folder)
 
 
-def absolute(path: str) -> str:
-    """Returns `path` with "~" expanded, absolute, without a trailing slash."""
-    return os.path.abspath(os.path.expanduser(path))
+def absolute(path: str, folder: str = "") -> str:
+    """Returns `path` with "~" expanded, absolute, without a trailing slash; a relative one lies in `folder`."""
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def nested(one: str, other: str) -> bool:

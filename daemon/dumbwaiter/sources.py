@@ -98,12 +98,18 @@ class Size(int):
 class Source:
     """Where a secret is: written in the file, or in the environment, a file, a credential of systemd, the keyring."""
 
-    __slots__ = ("_kind", "_value")
+    __slots__ = ("_folder", "_key", "_kind", "_value")
     KINDS = ("env", "file", "credential", "keyring")
 
     def __init__(self, kind: str, value: str) -> None:
         self._kind = kind
         self._value = value
+        self._key = ""
+        self._folder = ""
+
+    def stands(self, key: str, folder: str) -> None:
+        """Says at which key of which file it is written, for the errors, and in which folder that file is."""
+        self._key, self._folder = f"{key} ", folder
 
     def __repr__(self) -> str:
         return "***" if self._kind == "literal" else f"{self._kind}:{self._value}"
@@ -115,6 +121,12 @@ class Source:
 
     def read(self) -> Secret:
         """Fetches the secret. Raises `Failure` with where to put it."""
+        try:
+            return self._fetched()
+        except Failure as failure:
+            raise Failure(f"{self._key}{failure}", failure.code) from None
+
+    def _fetched(self) -> Secret:
         match self._kind:
             case "env":
                 return _secret_from_environment(self._value)
@@ -123,12 +135,12 @@ class Source:
             case "keyring":
                 return _secret_from_keyring(self._value)
             case "file":
-                return _secret_from_file(os.path.expanduser(self._value))
+                return _secret_from_file(os.path.join(self._folder, os.path.expanduser(self._value)))
         return Secret(self._value)
 
 
 def _secret_from_environment(name: str) -> Secret:
-    if value := os.environ.get(name):
+    if (value := os.environ.get(name, "")) and not value.isspace():
         return Secret(value)
     raise Failure(f"the environment variable {name}, which should hold a secret, is not set", Exit.USAGE)
 
@@ -149,10 +161,12 @@ def _secret_from_keyring(name: str) -> Secret:
     if not slash:
         raise Failure(f'keyring = "{name}" must read "SERVICE/USER"', Exit.USAGE)
     import keyring  # slow to load, and few need it
-    from keyring.errors import KeyringError
+    from keyring.errors import KeyringError, NoKeyringError
 
     try:
         value = keyring.get_password(service, user)
+    except NoKeyringError:
+        raise Failure(f'the keyring cannot be asked for "{name}": there is none here', Exit.USAGE) from None
     except KeyringError as error:
         raise Failure(f'the keyring cannot be asked for "{name}": {error}', Exit.USAGE) from error
     if not value:

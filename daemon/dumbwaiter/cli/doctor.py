@@ -116,7 +116,7 @@ def _secrets(session: Session, config: Config) -> Findings:
                 source.read()
             except Failure as failure:
                 yield Finding(
-                    f"secret of {name}", "fail", str(failure), f"see [provider.{name}] in {session.places.config}"
+                    f"secret of {name}", "fail", str(failure), "put the secret there, or write there where it is"
                 )
 
 
