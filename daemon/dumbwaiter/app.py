@@ -244,6 +244,8 @@ class App:
             stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
         except OSError as error:
             raise Failure(f"{shown(path)}: {error.strerror}", Exit.USAGE) from None
+        if os.path.islink(path):
+            raise Failure(f"{shown(path)} is a link: name the file that it leads to", Exit.USAGE)
         if stamp is None:
             raise Failure(f"{shown(path)} is no regular file", Exit.USAGE)
         return Candidate(*self._destination(path, provider, watch), stamp)
@@ -260,10 +262,10 @@ class App:
             provider = self.config.watch[watch].provider
         if provider is None:
             if len(self.config.provider) != 1:
-                raise Failure("say which provider: --provider NAME", Exit.USAGE)
+                raise Failure(f"say which provider: --provider NAME, of {', '.join(self.config.provider)}", Exit.USAGE)
             provider = next(iter(self.config.provider))
         if provider not in self.config.provider:
-            raise Failure(f'there is no provider "{provider}"', Exit.USAGE)
+            raise Failure(f'there is no provider "{provider}"; known: {", ".join(self.config.provider)}', Exit.USAGE)
         return RESERVED, path.lstrip("/"), provider
 
     async def retry(self, ids: Sequence[int] | None) -> int:
@@ -391,6 +393,10 @@ class App:
             {"name": name, "until": None if until == inf else until}
             for name, until in self.steering.paused(time.time()).items()
         ]
+
+    def resting(self) -> dict[str, float | None]:
+        """Returns which providers a person has paused, and until when; None stands for until they say otherwise."""
+        return {name: None if until == inf else until for name, until in self.steering.providers(time.time()).items()}
 
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select
 
+from dumbwaiter import catalog
 from dumbwaiter.errands import errand
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
@@ -150,6 +151,23 @@ def entry_facts(one: Entry) -> dict[str, Any]:
         "etag": one.etag,
         "verified": one.verified,
         "facts": dict(one.facts),
+    }
+
+
+def waiting_facts(one: catalog.Waiting) -> dict[str, Any]:
+    """Returns a file of the outbox as JSON shows it: as an entry, of which most is still to come."""
+    return {
+        "provider": one.provider,
+        "key": one.key,
+        "watch": one.watch,
+        "path": shown(one.path),
+        "size": one.size,
+        "stored_at": None,
+        "url": None,
+        "etag": "",
+        "verified": "",
+        "state": one.state.value,
+        "error": one.error,
     }
 
 

@@ -466,6 +466,88 @@ def test_check_online_reads_the_limits_of_a_grant(program: Program) -> None:
     assert fate["limits"]["expires_at"] > 0
 
 
+def test_check_online_says_of_each_file_what_it_would_meet(program: Program) -> None:
+    fits = program.write("a.txt", b"abc")
+    large = program.data / "drop/xinhua/large.jpg"
+    large.write_bytes(b"\xff\xd8\xff" + bytes(2**20))
+    done = program("--json", "check", "--online", fits, large)
+    assert done.returncode == 1
+    first, second = json.loads(done.stdout)["files"]
+    assert (first["taken"], first["key"], second["taken"]) == (True, None, False)
+    assert "takes 1048576 at most" in second["reason"]
+    told = program("check", "--online", fits).stdout
+    assert re.search(r"\n  limits: .*until 20\d\d-", told)
+
+
+def test_check_of_what_cannot_be_used_says_so_to_programs_too(program: Program) -> None:
+    program.config.write_text("[watch.x]\n")
+    done = program("--json", "check")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["usable"], facts["problem"] in done.stderr) == (2, False, True)
+
+
+@pytest.mark.parametrize("words", [("failed",), ("history",), ("ls",), ("verify",)])
+def test_before_the_first_upload_there_is_nothing_to_tell(program: Program, words: tuple[str, ...]) -> None:
+    done = program(*words)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert program("--json", *words).stdout in {"[]\n", ""}
+
+
+def test_a_folder_is_known_by_all_its_names(program: Program) -> None:
+    program.write(f"sub/{AWKWARD}", b"odd")
+    program.start()
+    assert program("wait").returncode == 0
+    (name,) = program("ls", program.drop).stdout.splitlines()
+    for path in (name, name.rpartition("/")[0], program.drop, program.drop / "sub", program.mount):
+        assert program("ls", path).stdout.splitlines() == [name], path
+        assert program("verify", path).returncode == 0
+    (key,) = program("ls", "keys").stdout.splitlines()
+    assert program("link", key).returncode == 0
+    assert "watch netease: name a file in it" in program("check", program.drop).stdout
+    assert "it is a folder" in program("status", program.drop / "sub").stderr
+    done = program("--json", "status", "/nowhere/at/all")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_the_outbox_is_listed_too(program: Program) -> None:
+    program.start()
+    program("pause")
+    program.write("a.bin", b"abc")
+    program.until(lambda: program.totals()["pending"] == 1)
+    assert program("ls", "outbox").stdout == "outbox/netease/a.bin\n"
+    (one,) = program.facts("ls", "outbox")
+    assert (one["path"], one["size"], one["state"], one["url"]) == ("a.bin", 3, "pending", None)
+
+
+@pytest.mark.parametrize("words", [("status",), ("--json", "status"), ("ls", "-l")])
+def test_a_full_disk_behind_the_output_is_one_sentence(program: Program, words: tuple[str, ...]) -> None:
+    program.start()
+    program.write("a.bin", b"abc")
+    assert program("wait").returncode == 0
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dumbwaiter", *words],
+            env=program.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"dumbwaiter: .*[Nn]o space left on device\n", done.stderr)
+
+
+def test_help_is_whole_without_a_terminal(program: Program) -> None:
+    told = program("--help", environment={"COLUMNS": "40"}).stdout
+    assert "..." not in told.partition("Commands:")[2]
+
+
+def test_a_watch_and_another_provider_do_not_go_together(program: Program) -> None:
+    done = program("put", "--watch", "recipe", "--provider", "netease", program.write("a", b"a"))
+    assert done.returncode == 2
+    assert "not both" in done.stderr
+
+
 def test_init_writes_a_configuration_that_check_takes(program: Program) -> None:
     config = program.folder / "new/config.toml"
     watch = program.folder / "drop here"

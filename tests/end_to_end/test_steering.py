@@ -1,6 +1,9 @@
 """Steering the running daemon: pauses, the bandwidth, and whose turn it is."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +149,28 @@ def test_a_provider_that_does_not_answer_holds_one_place_only(steered: Program) 
     assert steered("retry", "--all").returncode == 0
     (steered.data / "drop/careyshop/a.txt").write_bytes(b"others go on")
     steered.until(lambda: [entry["path"] for entry in steered.facts("ls")] == ["a.txt"], patience=30)
+
+
+def test_what_rests_is_said_and_not_waited_for(program: Program) -> None:
+    program.start()
+    program("pause", "netease", "--for", "1h")
+    path = program.write("a.bin", b"a")
+    done = program("put", path)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "netease/a.bin: netease rests until 2" in done.stderr
+    assert "! netease rests until 2" in program("status").stdout
+    program("resume")
+    assert program("wait").returncode == 0
+    assert set(program.stored()) == {"a.bin"}
+
+
+def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> None:
+    steered.start()
+    path = steered.write("a.bin", bytes(3 * MIB))
+    words = [sys.executable, "-m", "dumbwaiter", "put", str(path)]
+    with subprocess.Popen(words, env=steered.environment, stderr=subprocess.PIPE, text=True) as put:
+        steered.until(lambda: any(job["active"] for job in steered.facts("status")["jobs"]))
+        put.send_signal(signal.SIGINT)
+        _, said = put.communicate(timeout=20)
+    assert (put.returncode, said.strip()) == (1, "dumbwaiter: stopped")
+    assert steered("wait").returncode == 0

@@ -7,7 +7,7 @@ only it knows, and the journal for the rest.
 import sys
 
 from dumbwaiter.cli import glance
-from dumbwaiter.cli.streams import have_streams, seen_enough
+from dumbwaiter.cli.streams import cannot_print, have_streams, seen_enough
 
 
 def main() -> None:
@@ -18,6 +18,8 @@ def main() -> None:
             return
     except BrokenPipeError:
         seen_enough()
+    except OSError as error:  # the socket's troubles are told elsewhere
+        cannot_print(error)
     from dumbwaiter.cli.program import run
 
     run()

@@ -11,9 +11,9 @@ import click
 
 from dumbwaiter import config as configuration
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import counted
+from dumbwaiter.cli.words import counted, no_folder, size, when
 from dumbwaiter.config import Config, Watch
-from dumbwaiter.errors import Exit, Failure, Verdict
+from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
@@ -34,16 +34,19 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 
     Exit code 2 when the configuration is not usable, 1 when one of the files would not be taken.
     """
-    config = session.config
-    from dumbwaiter import log
+    try:
+        config = session.config
+        from dumbwaiter import log
 
-    log.configure("debug" if session.verbose else "critical", config.log.format)
-    problems = list(_problems(config))
-    if problems:
-        raise Failure(problems[0], Exit.USAGE)
+        log.configure("debug" if session.verbose else "critical", config.log.format)
+        if problem := next(_problems(config), None):
+            raise Failure(problem, Exit.USAGE)
+    except Failure as failure:
+        if session.json:
+            session.facts({"config": session.places.config, "usable": False, "problem": str(failure), "files": []})
+        raise
     facts = [_fate(config, path) for path in files]
-    if online:
-        asyncio.run(_ask_providers(config, facts))
+    code = asyncio.run(_ask_providers(config, facts)) if online else Exit.DONE
     if session.json:
         session.facts({"config": session.places.config, "usable": True, "files": facts})
     elif not files:
@@ -57,11 +60,14 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
             print(
                 f"  would be uploaded as {one['key'] or 'what the provider names it'} by {one['watch']}: {one['rule']}"
             )
-        for name in ("watch", "provider", "key", "size", "limits"):
+        for name in ("watch", "provider", "key", "size"):
             if one.get(name) is not None:
                 print(f"  {name}: {one[name]}")
-    if not all(one["taken"] for one in facts):
-        raise click.exceptions.Exit(Exit.FAILED)
+        if "limits" in one:
+            print(f"  limits: {', '.join(_told(one['limits'])) or 'none are said'}")
+    if code is Exit.DONE and not all(one["taken"] for one in facts):
+        code = Exit.FAILED
+    raise click.exceptions.Exit(code)
 
 
 def _problems(config: Config) -> Iterator[str]:
@@ -77,7 +83,7 @@ def _problems(config: Config) -> Iterator[str]:
                 hook.secret.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
-            yield f"the folder of watch.{name} is not there: mkdir -p {watch.path}"
+            yield no_folder(name, watch.path)
         elif not os.access(watch.path, os.R_OK | os.X_OK):
             yield f"the folder of watch.{name}, {watch.path}, cannot be read by this user"
     path = config.mount.path
@@ -101,6 +107,8 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
     absolute = os.path.abspath(path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}
     for name, watch in config.watch.items():
+        if absolute == watch.path:
+            return facts | {"watch": name, "reason": f"is the folder of watch {name}: name a file in it"}
         if not absolute.startswith(f"{watch.path}/"):
             continue
         inner = absolute[len(watch.path) + 1 :]
@@ -132,8 +140,11 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
     return {"key": key, "rule": rule}
 
 
-async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
-    """Asks for a grant for each file that would be taken; without files, one a provider for a name of our own."""
+async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
+    """Asks for a grant for each file that would be taken; without files, one a provider for a name of our own.
+
+    Notes what each would meet. Raises `Failure` for a provider that refuses when no file was named.
+    """
     from dumbwaiter.brokers import broker
     from dumbwaiter.grants import Provider
     from dumbwaiter.http import Http
@@ -142,6 +153,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
     async def requested(_count: int) -> None:
         pass
 
+    worst = Exit.DONE
     http = Http()
     try:
         for one in facts or [
@@ -156,17 +168,33 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> None:
             try:
                 grant = await provider.grant(ask)
             except Verdict as verdict:
-                raise Failure(f"provider {one['provider']}: {verdict}", exit_code(verdict)) from None
+                reason = f"provider {one['provider']}: {verdict}"
+                if not facts:
+                    raise Failure(reason, exit_code(verdict)) from None
+                one |= {"taken": False, "reason": reason}
+                worst = max(worst, Exit.FAILED if isinstance(verdict, Reject) else exit_code(verdict))
+                continue
             one["limits"] = _limits(grant)
-            one["key"] = grant.key
+            if one["key"] is not None:
+                one["key"] = grant.key  # with what the provider puts before it
     finally:
         await http.close()
+    return worst
+
+
+def _told(limits: dict[str, Any]) -> Iterator[str]:
+    if limits["size_min"] is not None:
+        yield f"at least {size(limits['size_min'])}"
+    if limits["size_max"] is not None:
+        yield f"at most {size(limits['size_max'])}"
+    if limits["mime"]:
+        yield " or ".join(limits["mime"])
+    if limits["expires_at"] is not None:
+        yield f"until {when(limits['expires_at'])}"
 
 
 def exit_code(verdict: Verdict) -> Exit:
     """Returns the exit code that says the same as a verdict."""
-    from dumbwaiter.errors import Blocked, Reject
-
     match verdict:
         case Blocked():
             return Exit.ACCOUNT

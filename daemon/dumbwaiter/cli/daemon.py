@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ import click
 from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import counted
+from dumbwaiter.cli.words import counted, no_folder, place, rests
 from dumbwaiter.errors import Exit, Failure
 
 TRIES = 3  # failures in a row after which `put` no longer waits
@@ -88,7 +88,7 @@ def _look_at_folders(session: Session, app: Any) -> None:
     seen = seen_watches(app.reader)
     for name, watch in session.config.watch.items():
         if not os.path.isdir(watch.path) and name not in seen:
-            raise Failure(f"the folder of watch.{name} is not there: mkdir -p {watch.path}", Exit.USAGE)
+            raise Failure(no_folder(name, watch.path), Exit.USAGE)
         for what, own in (("state", session.places.state), ("cache", session.places.cache)):
             if nested(own, watch.path):
                 raise Failure(
@@ -129,71 +129,65 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     Files inside a watched folder go where that watch sends them. The upload goes through the daemon when one runs;
     without one it is done here, and what cannot be finished stays in the journal.
     """
+    if provider is not None and watch is not None:
+        raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)
     paths = [os.path.abspath(name) for name in files]
     from dumbwaiter import log
 
     log.configure("debug" if session.verbose else "critical", session.config.log.format)
-    final = asyncio.run(_put(session, paths, provider, watch))
-    _report(session, final)
-
-
-async def _put(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
-    """Returns the last answer: how the jobs ended, or that it makes no sense to wait for them."""
-    wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
+    final: dict[str, Any] = {}
     try:
-        with contextlib.closing(session.follow("POST", "/put", wish)) as answers:
-            return await _watch_on(session, _from_thread(answers))
+        wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
+        with contextlib.closing(session.follow("POST", "/put", wish)) as answers, bars(session) as show:
+            for final in answers:
+                show(final["jobs"])
+                if _hopeless(final):
+                    break
     except Failure as failure:
         if failure.code is not Exit.NO_DAEMON:
             raise
-    return await _put_alone(session, paths, provider, watch)
+        final = asyncio.run(_put_alone(session, paths, provider, watch))
+    _report(session, final)
 
 
 async def _put_alone(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
-    """Uploads without a daemon: takes its place for as long as it takes."""
+    """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
     from dumbwaiter.control import follow_jobs
     from dumbwaiter.installation import lock
 
+    final: dict[str, Any] = {}
     held = lock(session.places)
     try:
         await asyncio.to_thread(held.wait)  # for another `put`
         async with open_app(session.config, session.places) as app:
             ids = await app.put(paths, provider, watch, alone=True)
             await app.start()
-            final = await _watch_on(session, follow_jobs(app, ids))
+            with bars(session) as show:
+                async for final in follow_jobs(app, ids):
+                    show(final["jobs"])
+                    if _hopeless(final):
+                        break
             await app.duties.drain()
             return final
     finally:
         held.close()
 
 
-async def _from_thread(answers: Iterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    while (answer := await asyncio.to_thread(next, answers, None)) is not None:
-        yield answer
-
-
-async def _watch_on(session: Session, answers: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
-    final: dict[str, Any] = {}
-    with bars(session) as show:
-        async for answer in answers:
-            final = answer
-            show(answer["jobs"])
-            if _hopeless(answer):
-                break
-    return final
-
-
 def _hopeless(answer: dict[str, Any]) -> bool:
     """True when nothing more can be expected soon of the jobs that are left."""
     left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
     return bool(left) and all(
-        job["provider"] in answer["blocked"] or (job["error"] and job["attempts"] >= TRIES and not job["active"])
+        job["provider"] in answer["blocked"]
+        or (job["provider"] in answer["resting"] and not job["active"])
+        or (job["error"] and job["attempts"] >= TRIES and not job["active"])
         for job in left
     )
 
 
 def _report(session: Session, final: dict[str, Any]) -> None:
+    from dumbwaiter.config import RESERVED
+
     code = Exit.DONE
     for job in final["jobs"]:
         if job["state"] == "done":
@@ -201,7 +195,10 @@ def _report(session: Session, final: dict[str, Any]) -> None:
                 print(job["url"] or f"{job['provider']}/{job['key']}")
             continue
         reason = final["blocked"].get(job["provider"]) or job["error"] or job["state"]
-        print(f"dumbwaiter: {job['path']}: {reason}", file=sys.stderr)
+        if job["provider"] in final["resting"] and job["state"] == "pending":
+            reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
+        where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
+        print(f"dumbwaiter: {where}: {reason}", file=sys.stderr)
         if job["provider"] in final["blocked"]:
             code = Exit.ACCOUNT
         elif job["state"] == "rejected":
@@ -251,20 +248,25 @@ def _inhibited(session: Session) -> Iterator[None]:
 
 
 def _wait(session: Session, end: float | None) -> None:
+    totals: dict[str, int] = {}
     with contextlib.closing(_states(session, end)) as states:
         for state in states:
             totals = state["totals"]
             left = totals["pending"] + totals["stored"] + state["settling"]
             if not left and not state["trouble"]:
+                if session.json:
+                    session.facts(totals)
                 if totals["rejected"]:
                     needy = counted(totals["rejected"], "file needs", "files need")
                     raise Failure(f"{needy} a person: dumbwaiter failed", Exit.ATTENTION)
-                if session.json:
-                    session.facts(totals)
                 return
             stuck = [one for one in state["providers"] if one["state"] == "blocked" and one["pending"]]
             if left and stuck and not state["settling"] and sum(one["pending"] for one in stuck) == left:
+                if session.json:
+                    session.facts(totals)
                 raise Failure(f"provider {stuck[0]['name']}: {stuck[0]['error']}", Exit.ACCOUNT)
+    if session.json:
+        session.facts(totals)
     raise Failure("not everything is done yet", Exit.TEMPORARY)
 
 

@@ -13,7 +13,7 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
 from dumbwaiter.http import HEADERS, LIMITS
 from dumbwaiter.model import MIB, Entry
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import join, shown
 from dumbwaiter.upload import open_version
 
 REFUSED = {401, 403}
@@ -56,7 +56,11 @@ def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], s
 
 
 def _place(entry: Entry) -> str:
-    return shown(entry.path or entry.key)
+    return shown(join(entry.watch, entry.path) or join(entry.provider, entry.key))
+
+
+def _answers(place: str, status: int) -> Failure:
+    return Failure(f"{place}the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
 
 
 def _download(entry: Entry, url: str, out: BinaryIO) -> None:
@@ -66,14 +70,14 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
             if response.status_code in REFUSED:
                 raise Refused
             if response.status_code != httpx.codes.OK:
-                raise Failure(f"{place}: the provider answers {response.status_code}")
+                raise _answers(f"{place}: ", response.status_code)
             for piece in response.iter_raw(MIB):
                 out.write(piece)
                 count += len(piece)
     except httpx.HTTPError as error:
         raise Failure(f"{place}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
     if count != entry.size:
-        raise Failure(f"{place}: {count} bytes came, {entry.size} are there")
+        raise Failure(f"{place}: {count} bytes came, {entry.size} are there", Exit.TEMPORARY)
 
 
 class Reader:
@@ -125,7 +129,7 @@ class Reader:
         if status in REFUSED:
             raise Refused
         if not (response.is_success or status in MISSING or status in allowed):
-            raise Failure(f"the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
+            raise _answers("", status)
 
 
 def _seen(response: httpx.Response, size: str) -> Seen:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dumbwaiter.cli.words import hour, place, size, when
+from dumbwaiter.cli.words import counted, hour, place, rests, size, when
 from dumbwaiter.where import places, short
 
 PLAIN = {("status",): False, ("status", "--json"): True, ("--json", "status"): True}
@@ -48,10 +48,12 @@ def print_status(facts: dict[str, Any]) -> None:
     print("running" if facts["running"] else "not running")
     if facts.get("trouble"):
         print(f"! {facts['trouble']}")
+    for pause in facts.get("paused", ()):
+        print(f"! {rests(pause['name'], pause['until'])}")
     for watch in facts["watches"]:
         waits = f", waits for {hour(watch['opens_at'])}" if watch.get("opens_at") else ""
         print(
-            f"{watch['name']}: {watch['state']}{waits}, {watch['files']} files uploaded, {watch['pending']} to go"
+            f"{watch['name']}: {watch['state']}{waits}, {counted(watch['files'], 'file')} uploaded, {watch['pending']} to go"
             f"  {watch['path']} → {watch['provider']}"
         )
         if watch.get("message"):

@@ -16,7 +16,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown, unshown
 
 if TYPE_CHECKING:
-    from dumbwaiter.catalog import Catalog
+    from dumbwaiter.catalog import Catalog, Waiting
     from dumbwaiter.config import Config
 
 TREES = ("keys", "files", "outbox")
@@ -29,7 +29,7 @@ def tree_path(session: Session, path: str) -> str:
     config, absolute = session.config, os.path.abspath(path)
     for folder in _mounts(config):
         if _inside(absolute, folder):
-            return absolute[len(folder) + 1 :]
+            return absolute[len(folder) + 1 :] or "files"
     local = join("files", *watch_of(config, path))
     if os.path.lexists(path) and not local.startswith(f"files/{RESERVED}/"):
         return local
@@ -60,17 +60,33 @@ def entry_of(session: Session, path: str) -> Entry:
     return entry
 
 
-def entries_below(catalog: "Catalog", top: str) -> Iterator[tuple[str, Entry]]:
-    """Yields every catalogued file at or below a path, with its path."""
+def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entry | Waiting]]":
+    """Yields what is at or below the path that a person means, with its path; without one, all that was uploaded.
+
+    Raises `Failure` when there is nothing.
+    """
+    if path is None:
+        yield from _below(session.catalog, "files")
+        return
+    for text in dict.fromkeys((path, unshown(path))):
+        found = _below(session.catalog, tree_path(session, text))
+        if (first := next(found, None)) is not None:
+            yield first
+            yield from found
+            return
+    raise Failure(f"nothing is known under {shown(path)}")
+
+
+def _below(catalog: "Catalog", top: str) -> "Iterator[tuple[str, Entry | Waiting]]":
     node = catalog.find(top)
-    if node is not None and isinstance(node.file, Entry):
+    if node is not None and node.file is not None:
         yield top, node.file
         return
     for child in catalog.children(top):
         inner = join(top, child.name)
-        if child.folder:
-            yield from entries_below(catalog, inner)
-        elif isinstance(child.file, Entry):
+        if child.file is None:
+            yield from _below(catalog, inner)
+        else:
             yield inner, child.file
 
 
@@ -88,7 +104,7 @@ def watch_of(config: "Config", path: str) -> tuple[str, str]:
 
 
 def _inside(path: str, folder: str) -> bool:
-    return path.startswith(f"{folder.rstrip('/')}/")
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
 def _mounts(config: "Config") -> list[str]:

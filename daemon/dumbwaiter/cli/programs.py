@@ -54,10 +54,10 @@ def _mount_program(session: Session, *arguments: str) -> None:
 
 
 @click.command()
-@click.option("--port", default=0, help="First port of the block; 0 finds a free one.")
+@click.option("--port", default=0, type=click.IntRange(0, 65000), help="First port of the block; 0 finds a free one.")
 @click.option("--data", default="sandbox", show_default=True, type=click.Path(), help="Where it keeps everything.")
 @click.option("--faults", default="", metavar="SPEC", help="What shall go wrong, like nos.put:cut@3.")
-@click.option("--seconds", type=float, help="End after so long.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="End after so long.")
 def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
     """Runs the vendors on loopback, with accounts made for it.
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.words import counted, place, size, when
+from dumbwaiter.cli.words import counted, place, rests, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,9 +55,7 @@ def _sentences(state: dict[str, Any]) -> Iterator[str]:
     totals = state["totals"]
     left = totals["pending"] + totals["stored"] + state["settling"]
     yield f"{counted(totals['done'], 'file')} done, {left} to go, {totals['rejected']} need a person; {size(_left(state))} left"
-    for pause in state["paused"]:
-        until = "dumbwaiter resume" if pause["until"] is None else when(pause["until"])
-        yield f"{pause['name'] or 'everything'} rests until {until}"
+    yield from (rests(pause["name"], pause["until"]) for pause in state["paused"])
     yield from (f"! {one['name']}: {one['error']}" for one in state["providers"] if one["error"])
     if state["trouble"]:
         yield f"! {state['trouble']}"

@@ -77,10 +77,17 @@ class Session:
         """The journal, to read. Raises `Failure` when there is none yet."""
         from dumbwaiter.store.database import journal_url, reading
 
-        url = journal_url(self.places.state, self.config.journal)
-        if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
+        if not self.begun:
             raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
-        return reading(url)
+        return reading(journal_url(self.places.state, self.config.journal))
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a journal; without one nothing was uploaded yet."""
+        from dumbwaiter.store.database import journal_url
+
+        url = journal_url(self.places.state, self.config.journal)
+        return url.get_backend_name() != "sqlite" or os.path.exists(url.database or "")
 
     @cached_property
     def catalog(self) -> "Catalog":

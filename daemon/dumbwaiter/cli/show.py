@@ -3,16 +3,18 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
-from dumbwaiter.cli.paths import entries_below, entry_of, tree_path
+from dumbwaiter.cli.paths import entry_of, files_below
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
 
 
@@ -97,13 +99,14 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
 def _live(session: Session) -> None:
     """Shows the daemon's state as it changes, until Ctrl-C."""
     states = session.follow("GET", "/status?follow=1")
-    if session.json or not sys.stdout.isatty():
-        for facts in states:
-            session.facts(facts)
-        return
-    from dumbwaiter.cli.progress import live
+    with suppress(KeyboardInterrupt):  # the way to end it
+        if session.json or not sys.stdout.isatty():
+            for facts in states:
+                session.facts(facts)
+            return
+        from dumbwaiter.cli.progress import live
 
-    live(states)
+        live(states)
 
 
 @click.command()
@@ -120,21 +123,20 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
     PATH is WATCH/PATH, as in the mount's files/; or begins with keys/, files/ or outbox/; or is a local path.
     """
-    from dumbwaiter.report import entry_facts
+    from dumbwaiter.report import entry_facts, waiting_facts
 
-    top = tree_path(session, path) if path else "files"
-    found = list(entries_below(session.catalog, top))
-    if path and not found:
-        raise Failure(f"nothing is known under {shown(path)}")
+    found = list(files_below(session, path)) if path or session.begun else []
     if session.json:
-        session.facts([entry_facts(entry) for _, entry in found])
+        session.facts([entry_facts(file) if isinstance(file, Entry) else waiting_facts(file) for _, file in found])
         return
-    for name, entry in found:
-        name = shown(name.partition("/")[2])
-        if long:
-            print(f"{entry.size:>14}  {when(entry.stored_at)}  {name}  {entry.url or ''}".rstrip())
-        else:
+    for name, file in found:
+        name = shown(name.removeprefix("files/"))
+        if not long:
             print(name)
+        elif isinstance(file, Entry):
+            print(f"{file.size:>14}  {when(file.stored_at)}  {name}  {file.url or ''}".rstrip())
+        else:
+            print(f"{file.size:>14}  {file.state.value:<25}  {name}  {file.error or ''}".rstrip())
 
 
 @click.command()
@@ -207,8 +209,9 @@ def history(session: Session, limit: int, since: str | None) -> None:
     """
     from dumbwaiter.report import entry_facts, errand_facts
 
-    entries = session.catalog.history(limit, 0.0 if since is None else moment(since, time.time()))
-    failed = [one for one in errand_facts(session.reader) if one["path"]]
+    wanted = 0.0 if since is None else moment(since, time.time())
+    entries = session.catalog.history(limit, wanted) if session.begun else []
+    failed = [one for one in errand_facts(session.reader) if one["path"]] if session.begun else []
     if session.json:
         errors = {(one["watch"], one["path"]): one for one in failed}
         facts = [entry_facts(entry) for entry in entries]
@@ -223,6 +226,8 @@ def history(session: Session, limit: int, since: str | None) -> None:
             f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "
             f"{entry.url or entry.key}"
         )
+    if entries and len(entries) == limit:
+        session.say(f"the latest {limit}; more: dumbwaiter history -n {10 * limit}")
 
 
 @click.command()
@@ -236,7 +241,7 @@ def failed(session: Session) -> None:
     """
     from dumbwaiter.report import job_facts, rejected
 
-    facts = [job_facts(job) for job in rejected(session.reader)]
+    facts = [job_facts(job) for job in rejected(session.reader)] if session.begun else []
     if session.json:
         session.facts(facts)
     else:

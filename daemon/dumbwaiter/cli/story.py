@@ -8,7 +8,7 @@ from typing import Any
 from dumbwaiter import report
 from dumbwaiter.cli.paths import entry_at, tree_path, watch_of
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.words import counted, hour, size, when
+from dumbwaiter.cli.words import counted, hour, rests, size, when
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import join, shown, unshown
@@ -25,6 +25,8 @@ def tell(session: Session, path: str) -> None:
         )
         if jobs := report.jobs_of(session.reader, watch, inner):
             break
+    if not jobs and entry is None:
+        raise Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
     if session.json:
         session.facts([report.job_facts(job) | _outlook(session, job) for job in jobs])
     elif jobs:
@@ -33,8 +35,6 @@ def tell(session: Session, path: str) -> None:
         made = "made by" if entry.watch else "not uploaded from here; listed by"
         print(f"{shown(join(entry.watch, entry.path) or entry.key)}: {made} {entry.provider}")
         _print_lines(_of_entry(entry))
-    else:
-        raise Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
 
 
 def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
@@ -62,8 +62,11 @@ def _of_file(session: Session, watch: str, inner: str, latest: Job) -> Iterator[
     if root is None:
         yield "watch", f"{watch} is no longer configured"
         return
-    yield "local file", f"{shown(os.path.join(root, inner))}, {_local(root, inner, latest)}"
-    if one := session.config.watch.get(watch):
+    local, one = _local(root, inner, latest), session.config.watch.get(watch)
+    if one and local == "gone" and latest.state is State.DONE and one.after != "keep":
+        local = f'gone, as after = "{shown(one.after)}" will have it'
+    yield "local file", f"{shown(os.path.join(root, inner))}, {local}"
+    if one:
         why = rules(one.path, one.include, one.exclude).why(inner)
         yield "rule", f"watch {watch} takes it" if why == "taken" else f"watch {watch} leaves it out by now: {why}"
     else:
@@ -129,8 +132,7 @@ def _held_up(session: Session, job: Job) -> str | None:
         return "it waits for the daemon: dumbwaiter run"
     for pause in facts["paused"]:
         if pause["name"] in {"", job.provider} or (pause["name"] == job.watch and not job.by_hand):
-            until = "dumbwaiter resume" if pause["until"] is None else when(pause["until"])
-            return f"{pause['name'] or 'everything'} rests until {until}"
+            return rests(pause["name"], pause["until"])
     for provider in facts["providers"]:
         if provider["name"] == job.provider and provider["state"] == "blocked":
             return f"provider {job.provider} is blocked: {provider['error']}"
@@ -147,6 +149,8 @@ def _why_not(session: Session, path: str) -> str:
     if not os.path.lexists(path):
         return "there is no such file"
     one = session.config.watch.get(watch)
+    if os.path.isdir(path):
+        return f"it is a folder; dumbwaiter ls {shown(path)} lists what was uploaded of it"
     if one is None:
         return "it lies in no watched folder; dumbwaiter put uploads it"
     why = rules(one.path, one.include, one.exclude).why(inner)

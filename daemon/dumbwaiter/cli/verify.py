@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.cli.completion import paths_offered
-from dumbwaiter.cli.paths import entries_below, tree_path
+from dumbwaiter.cli.paths import files_below
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
@@ -59,11 +59,10 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
     """
     from dumbwaiter.cli.fetch import Reader
 
-    top = tree_path(session, path) if path else "files"
     counts: Counter[str] = Counter()
     codes = {Exit.DONE}
     with closing(Reader()) as reader, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        found = (entry for _, entry in entries_below(session.catalog, top))
+        found = (file for _, file in files_below(session, path) if isinstance(file, Entry)) if session.begun else ()
         for entry, finding in _ahead(pool, lambda one: _judge(session, reader, one, deep=deep), found):
             counts[finding.result] += 1
             codes.add(Exit.ATTENTION if finding.result in {DIFFERS, GONE} else finding.code)

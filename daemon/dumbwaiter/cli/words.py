@@ -1,5 +1,6 @@
 """Times, sizes, counts and places as people read them."""
 
+import os
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,18 @@ def hour(seconds: float) -> str:
 def when(seconds: float) -> str:
     """Returns a local time to the second, with its zone."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+def rests(name: str, until: float | None) -> str:
+    """Returns what is paused, and for how long."""
+    return f"{name or 'everything'} rests until {'dumbwaiter resume' if until is None else when(until)}"
+
+
+def no_folder(watch: str, path: str) -> str:
+    """Returns what is wrong where a watch has no folder."""
+    if os.path.lexists(path):
+        return f"the path of watch.{watch}, {path}, is no folder"
+    return f"the folder of watch.{watch} is not there: mkdir -p {path}"
 
 
 def moment(text: str, now: float) -> float:
