@@ -14,6 +14,7 @@ from sqlalchemy import URL, event
 
 import journals
 from dumbwaiter.catalog import Catalog
+from dumbwaiter.errands import Order
 from dumbwaiter.folders import Known
 from dumbwaiter.journal import LEASE, Candidate, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
@@ -329,6 +330,16 @@ def test_what_waited_for_the_network_is_due_at_once(book: Book) -> None:
     assert book.hasten_failed(["vod"], NOW) == 1
     assert [book.row(id_).due_at for id_ in (away, art, fresh)] == [NOW, NOW + 300, NOW + 60]
     assert (book.row(away).attempts, book.row(away).checkpoint) == (0, '{"offset":4}')
+
+
+def test_by_another_clock_whatever_waits_is_due_at_once(book: Book) -> None:
+    failed, fresh = book.named("a"), book.pending("b", NOW + 60)
+    book.delay(WORKER, failed, NOW, due_at=NOW + 300, error="it was busy", attempts=8)
+    book._runner.run(book.journal.errands.order("w", [Order("hook", {})], NOW + 300))
+    book.hasten(None, NOW)
+    assert [book.row(id_).due_at for id_ in (failed, fresh)] == [NOW, NOW]
+    assert book.row(failed).attempts == 8
+    assert [row.due_at for row in book.rows("SELECT due_at FROM errands")] == [NOW]
 
 
 def test_a_delay_may_drop_the_ticket_or_the_place(book: Book) -> None:

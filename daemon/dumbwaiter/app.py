@@ -41,7 +41,7 @@ from dumbwaiter.network import Network
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.roots import Root
-from dumbwaiter.schedule import Schedule
+from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
@@ -521,7 +521,7 @@ class App:
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
         self.engine.means.http.renew()
-        task = asyncio.create_task(self._wait_no_longer(), name="recheck")
+        task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)
         for name in self.config.watch if self.watcher is not None else ():
@@ -529,13 +529,17 @@ class App:
         self.schedule.now("roots")
         self.schedule.now("refresh")
 
-    async def _wait_no_longer(self) -> None:
+    async def _wait_no_longer(self, reason: str) -> None:
+        dated = reason in {SLEPT, SET}  # whatever waits does so until a time by a clock that may have been another
         offline = [name for name, one in self.providers.items() if one.offline]
-        for name in offline:
+        for name in self.providers if dated else offline:
             self.providers[name].paused_until = 0.0
         with contextlib.suppress(JournalTrouble):  # they are due some minutes later
             await self.journal.hasten_failed(offline, time.time())
+            if dated:
+                await self.journal.hasten(None, time.time())
         self._queued()
+        self.duties.kick()
 
     async def _check_roots(self) -> None:
         assert self.watcher is not None

@@ -114,6 +114,12 @@ class Errands:
         chosen = [] if jobs is None else [errands.c.job.in_(jobs)]
         return connection.execute(update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)).rowcount
 
+    def hasten(self, connection: Connection, now: float) -> None:
+        """Makes all errands that wait due."""
+        connection.execute(
+            update(errands).where(errands.c.host == self._host, errands.c.due_at > now).values(due_at=now)
+        )
+
     def forget(self, connection: Connection, jobs: Sequence[int]) -> int:
         """Takes the errands of jobs off the list, done or not; returns how many."""
         return connection.execute(delete(errands).where(errands.c.host == self._host, errands.c.job.in_(jobs))).rowcount

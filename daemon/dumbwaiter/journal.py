@@ -191,16 +191,19 @@ class Journal:
 
         await self._writer.call(work)
 
-    async def hasten(self, watch: str, now: float) -> None:
-        """Makes the waiting jobs of a watch due: what they waited for has come."""
+    async def hasten(self, watch: str | None, now: float) -> None:
+        """Makes the waiting jobs of a watch due, or all jobs and errands that wait: what they waited for has come."""
 
         def work(connection: Connection) -> None:
             connection.execute(
                 update(jobs)
-                .where(IS_OPEN, jobs.c.host == self._host, jobs.c.watch == watch, jobs.c.lease.is_(None))
+                .where(IS_OPEN, jobs.c.host == self._host, jobs.c.lease.is_(None))
+                .where(true() if watch is None else jobs.c.watch == watch)
                 .where(jobs.c.due_at > now)
                 .values(due_at=now)
             )
+            if watch is None:
+                self.errands.hasten(connection, now)
             self._tell([MANY])
 
         await self._writer.call(work)

@@ -17,6 +17,9 @@ from dumbwaiter import log
 BEAT = 5.0
 JUMP = 3.0  # seconds between the two clocks that are no drift any more
 
+# What may have left out some time.
+SLEPT, SET, HELD = "the machine slept", "the clock was set", "the program was held"
+
 
 class Schedule:
     """Repeating work by name; each runs once at a time, and is never skipped for being late."""
@@ -103,7 +106,7 @@ def _slept() -> float:
 def _reason(asleep: float, left_out: float, late: float) -> str:
     """Says what happened to the time, in seconds; nothing when it just passed."""
     if asleep > JUMP:
-        return "the machine slept"
+        return SLEPT
     if abs(left_out) > JUMP:
-        return "the clock was set"
-    return "the program was held" if late > JUMP else ""
+        return SET
+    return HELD if late > JUMP else ""
