@@ -22,11 +22,13 @@ from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Ma
 from dumbwaiter import canary, roots, watch
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
+from dumbwaiter.kernel import limit as limit_of
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import Root, RootState, stand
 from dumbwaiter.watch import Watcher
 
 BOUND = 30.0  # seconds until a wait has failed
+QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -357,7 +359,7 @@ async def test_an_overflow_is_told_and_mended(tmp_path: Path) -> None:
     (tmp_path / "w/leaves").mkdir(parents=True)
     (tmp_path / "w/renamed/deep").mkdir(parents=True)
     (tmp_path / "w/many").mkdir()
-    count = int(watch._limit("max_queued_events")) // 2 + 3000
+    count = QUEUE // 2 + 3000
     other = Root("other", str(tmp_path / "other"), Rules())
     (tmp_path / "other").mkdir()
     async with listening(root(tmp_path / "w"), other) as ear:
@@ -629,7 +631,7 @@ async def test_folders_beyond_the_limit_are_counted_and_heard_later(
         state = ear.state()
         assert (state.state, state.folders, state.missing) == ("watching", 7, 12)
         assert "19 watches are needed" in state.sentence
-        assert watch._limit("max_user_watches") in state.sentence
+        assert limit_of("watches").shown in state.sentence
         (tmp_path / "new").mkdir()
         await ear.until(lambda: ear.state().missing == 13)
         allowed[0] = 100
@@ -660,7 +662,7 @@ async def test_without_an_inotify_instance_the_watch_is_polled(tmp_path: Path, m
         patch.setattr(watch, "RETRY", 0.0)
         async with listening(root(tmp_path)) as ear:
             assert ear.state().state == "polling"
-            assert watch._limit("max_user_instances") in ear.state().sentence
+            assert limit_of("instances").setting in ear.state().sentence
             patch.undo()
             await ear.until_state("watching")
             await ear.until(lambda: bool(ear.doubts))

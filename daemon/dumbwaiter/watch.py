@@ -30,6 +30,7 @@ from watchdog.observers.inotify_c import (
 from dumbwaiter import canary
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import IGNORE_FILE, Rules
+from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import Root, RootState, Stand, stand
 from dumbwaiter.scan import names, walk
@@ -53,8 +54,6 @@ _MASK = (
     | int(InotifyConstants.IN_ONLYDIR)
 )
 _ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF)
-
-_LIMITS = "/proc/sys/fs/inotify/"
 
 
 class _Folder:
@@ -350,9 +349,8 @@ class Watcher:
         try:
             reader = InotifyFD()
         except OSError as error:
-            self._deaf = (
-                f"the kernel gives no inotify instance ({_text(error)}; the limit is {_limit('max_user_instances')})"
-            )
+            most = limit("instances")
+            self._deaf = f"the kernel gives no inotify instance ({_text(error)}; {most.setting} is {most.shown})"
             self._revive_at = now + RETRY
             return
         with self._lock:
@@ -567,25 +565,22 @@ class Watcher:
             return "polling", f"Scans only: {self._deaf}."
         if tree.remote and tree.root.polling is None:
             return "polling", f"Scans also: {tree.remote} does not tell what other machines write."
-        return "watching", _missing(tree)
+        return "watching", self._missing(tree)
 
+    def _missing(self, tree: _Tree) -> str:
+        total = tree.refused.total()
+        if tree.refused[errno.ENOSPC]:
+            most = limit("watches")
+            return (
+                f"{total} folders are not heard, only scanned: {self._needed} watches are needed, the limit for all "
+                f"programs is {most.shown}; raise {most.setting}."
+            )
+        return f"{total} folders cannot be read." if total else ""
 
-def _missing(tree: _Tree) -> str:
-    full, total = tree.refused[errno.ENOSPC], tree.refused.total()
-    if full:
-        return (
-            f"{total} folders are not heard, only scanned: {tree.heard + full} watches are needed, the limit for all "
-            f"programs is {_limit('max_user_watches')}; raise fs.inotify.max_user_watches."
-        )
-    return f"{total} folders cannot be read." if total else ""
-
-
-def _limit(name: str) -> str:
-    try:
-        with open(_LIMITS + name, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return "unknown"
+    @property
+    def _needed(self) -> int:
+        """How many watches all roots want together, and the canary."""
+        return sum(tree.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
 
 
 def _text(error: OSError) -> str:

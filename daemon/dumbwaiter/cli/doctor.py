@@ -21,6 +21,7 @@ from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
+from dumbwaiter.kernel import limit
 
 MIB = 1 << 20
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
@@ -155,16 +156,17 @@ def _inotify(config: Config) -> Findings:
             f"watch {name}", "warn", f"{count} folders below it cannot be read, their files are not seen",
             f"find {config.watch[name].path} -type d -not -readable lists them",
         )  # fmt: skip
-    limit, taken = _kernel("max_user_watches"), _watches_of_others()
-    says = f"{need} folders to hear, {taken} watches of this user's other programs, the limit is {limit}"
-    if need + taken > limit:
+    most, taken = limit("watches"), _watches_of_others()
+    says = f"{need} folders to hear, {taken} watches of this user's other programs, the limit is {most.shown}"
+    if need + taken > most.number:
         wanted = 1 << (2 * (need + taken)).bit_length()
-        remedy = f"sudo sysctl fs.inotify.max_user_watches={wanted}, and the same line in /etc/sysctl.d/60-inotify.conf"
+        remedy = f"sudo sysctl {most.setting}={wanted}, and the same line in /etc/sysctl.d/60-inotify.conf"
         yield Finding("inotify", "warn", f"{says}: the rest is only scanned", remedy)
     else:
         yield Finding("inotify", "ok", says)
-    if _kernel("max_user_instances") < 1:
-        yield Finding("inotify", "warn", "no instance may be made", "sudo sysctl fs.inotify.max_user_instances=128")
+    most = limit("instances")
+    if most.number < 1:
+        yield Finding("inotify", "warn", "no instance may be made", f"sudo sysctl {most.setting}=128")
 
 
 def _count(name: str, config: Config, refused: Counter[str]) -> int:
@@ -189,14 +191,6 @@ def _count(name: str, config: Config, refused: Counter[str]) -> int:
 def _below(descriptor: int) -> tuple[None, list[str]]:
     with os.scandir(descriptor) as entries:
         return None, [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def _kernel(name: str) -> int:
-    try:
-        with open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return sys.maxsize
 
 
 def _watches_of_others() -> int:
