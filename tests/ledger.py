@@ -70,7 +70,7 @@ class Ledger:
 
     def write(self, place: str, content: bytes, *, whole: bool = True) -> None:
         """Writes a version: whole at once, or in place, piece by piece."""
-        self._note(place, content)
+        self.note(place, content)
         path = self.path(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         if whole:
@@ -83,7 +83,7 @@ class Ledger:
 
     def append(self, place: str, more: bytes) -> None:
         with open(self.path(place), "ab", buffering=0) as file:
-            self._note(place, self.path(place).read_bytes() + more)
+            self.note(place, self.path(place).read_bytes() + more)
             file.write(more)
 
     def rename(self, place: str) -> None:
@@ -98,7 +98,8 @@ class Ledger:
         del self.standing[place]
         self.path(place).unlink()
 
-    def _note(self, place: str, content: bytes) -> None:
+    def note(self, place: str, content: bytes) -> None:
+        """Takes down what a place is to hold from now on."""
         self.standing[place] = digest(content)
         self.versions.add(self.standing[place])
 

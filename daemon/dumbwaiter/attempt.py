@@ -167,6 +167,9 @@ class Attempt:
                 return
             await self._settle_key(provider, fd)
             upload, receipt, digest = await self._send(provider, fd)
+        except Changed:
+            os.close(await self._open())  # says if nothing stands there any more
+            raise
         finally:
             os.close(fd)
         await self._store(provider, receipt, digest, upload.unsaved, upload.again)
