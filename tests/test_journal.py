@@ -224,6 +224,13 @@ def test_a_lease_that_ran_out_is_anybodys(book: Book) -> None:
         book.name("dead", id_, NOW, key="k", grant=None)
 
 
+def test_nobody_takes_over_his_own_lease(book: Book) -> None:
+    """A piece may take longer than a lease; whoever sends it is not to begin anew beside himself."""
+    id_ = book.leased(now=NOW)
+    assert claimed(book, NOW + 2 * LEASE) == []
+    assert claimed(book, NOW + 2 * LEASE, worker="next") == [id_]
+
+
 def test_every_transition_of_the_worker_renews_his_lease(book: Book) -> None:
     id_ = book.leased(now=NOW)
     for number, transition in enumerate(
@@ -773,7 +780,7 @@ class Machine(RuleBasedStateMachine):
             for id_, job in self.model.items()
             if job.state in {"pending", "stored"}
             and job.due_at <= self.now
-            and (job.lease is None or job.lease_until < self.now)
+            and (job.lease is None or (job.lease != worker and job.lease_until < self.now))
         ]
         expected = [id_ for _, _, id_ in sorted(due)[:limit]]
         assert [job.id for job in self.book.claim(worker, self.now, limit)] == expected

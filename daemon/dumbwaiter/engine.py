@@ -179,8 +179,11 @@ class Engine:
                 error=f"an error in dumbwaiter itself: {type(error).__name__}",
                 attempts=job.attempts + 1,
             )
-        except (LostLease, JournalTrouble) as more:
-            self.log.error("job left to its lease", job=job.id, error=str(more))
+        except LostLease:
+            self.log.info("job taken away", job=job.id)
+        except JournalTrouble as trouble:
+            self._left.add(job.id)
+            self._stumble(trouble)
 
     def _stumble(self, trouble: JournalTrouble) -> None:
         self.trouble = str(trouble)
