@@ -17,6 +17,7 @@ class KodoOptions:
     file_last: bool = False  # a form's file must be its last field
     same_content: Literal["success", "exists"] = "success"  # insertOnly meets an object of the same content
     size_checked: Literal["completion", "part"] = "completion"
+    opaque_tags: bool = False  # a part's tag is no hash of its content
     part_min: int = 1024 * 1024  # bytes of every part but the last
     signed_downloads: bool = True  # a private bucket wants a signature
     callback_patience: float = 5.0  # seconds, real time

@@ -281,6 +281,15 @@ def test_trouble_on_the_way_ends_the_attempt_and_not_the_file(bench: Bench, faul
     assert bench.send(qiniu_resumable, bench.ticket("k")).verified == "qetag"
 
 
+def test_parts_whose_tags_say_nothing_are_compared_by_their_md5(bench: Bench) -> None:
+    bench.vendors.http.put("/_sandbox/options", json={"kodo": {"opaque_tags": True}}).raise_for_status()
+    bench.write(2 * PART + 1)
+    assert bench.send(qiniu_resumable, bench.ticket("k")).verified == "qetag"
+    bench.vendors.faults("kodo.part:bad-md5@2")
+    with pytest.raises(Retry, match="damaged"):
+        bench.send(qiniu_resumable, bench.ticket("other"))
+
+
 @pytest.mark.parametrize("fault", ["cut", "cut-after", "cut-reply"])
 def test_the_lost_answer_to_the_end_is_asked_for_again(bench: Bench, fault: str) -> None:
     bench.write(2 * PART)
