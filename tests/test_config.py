@@ -180,25 +180,25 @@ SENTENCES = {
     changed('path = "/drop/films"\n', ""): ', line 6: [watch.films] the key "path" is missing',
     changed('provider = "vod"\n', ""): ', line 6: [watch.films] the key "provider" is missing',
     # types
-    changed('"key"', "5"): ", line 3: [provider.vod.app_key] expected `str`, got `int`",
-    changed('"/drop/films"', "[]"): ", line 7: [watch.films.path] expected `str`, got `array`",
-    BOTH + 'include = "*"\n': ", line 9: [watch.films.include] expected `array`, got `str`",
-    BOTH + "exclude = [1]\n": ", line 9: [watch.films.exclude] expected `str`, got `int`",
+    changed('"key"', "5"): ', line 3: [provider.vod.app_key] expected a text like "…", got a whole number',
+    changed('"/drop/films"', "[]"): ', line 7: [watch.films.path] expected a text like "…", got a list like ["…"]',
+    BOTH + 'include = "*"\n': ', line 9: [watch.films.include] expected a list like ["…"], got a text like "…"',
+    BOTH + "exclude = [1]\n": ', line 9: [watch.films.exclude] expected a text like "…", got a whole number',
     BOTH + "settle = 2\n": ', line 9: [watch.films.settle] expected a time like "2s", got `2`',
-    BOTH + "polling = 1\n": ", line 9: [watch.films.polling] expected `bool | str`, got `int`",
+    BOTH + "polling = 1\n": ', line 9: [watch.films.polling] expected true or false or a text like "…", got a whole number',
     BOTH + 'polling = "yes"\n': (
-        ", line 9: [watch.films.polling] invalid enum value 'yes'; allowed: \"auto\", true, false"
+        ", line 9: [watch.films.polling] found \"yes\"; allowed: \"auto\", true, false"
     ),
-    BOTH + '[limits]\ntransfers = "4"\n': ", line 10: [limits.transfers] expected `int`, got `str`",
-    BOTH + "[limits]\ntransfers = true\n": ", line 10: [limits.transfers] expected `int`, got `bool`",
+    BOTH + '[limits]\ntransfers = "4"\n': ', line 10: [limits.transfers] expected a whole number, got a text like "…"',
+    BOTH + "[limits]\ntransfers = true\n": ', line 10: [limits.transfers] expected a whole number, got true or false',
     BOTH + '[log]\nlevel = "loud"\n': (
-        ", line 10: [log.level] invalid enum value 'loud'; allowed: \"debug\", \"info\", \"warning\", \"error\""
+        ", line 10: [log.level] found \"loud\"; allowed: \"debug\", \"info\", \"warning\", \"error\""
     ),
     BOTH + '[log]\nformat = "xml"\n': (
-        ", line 10: [log.format] invalid enum value 'xml'; allowed: \"auto\", \"console\", \"json\""
+        ", line 10: [log.format] found \"xml\"; allowed: \"auto\", \"console\", \"json\""
     ),
-    "limits = 4\n" + BOTH: ", line 1: [limits] expected `object`, got `int`",
-    "journal = 4\n" + BOTH: ", line 1: [journal] expected `str | null`, got `int`",
+    "limits = 4\n" + BOTH: ', line 1: [limits] expected a table, got a whole number',
+    "journal = 4\n" + BOTH: ', line 1: [journal] expected a text like "…" or nothing, got a whole number',
     "provider = []\n": ", line 1: [provider] give it a name: [provider.NAME]",
     '[provider]\nbroker = "netease"\n': ", line 1: [provider] give it a name: [provider.NAME]",
     PROVIDER + '[[watch.a]]\npath = "/a"\n': ", line 6: [watch] give it a name: [watch.NAME]",
@@ -388,7 +388,8 @@ def test_a_password_in_the_journals_url_is_refused_when_others_can_read_the_file
     ],
 )
 def test_the_place_is_found_in_every_way_to_write_a_table(text: str, line: int) -> None:
-    assert refused(text) == f"{FILE}, line {line}: [provider.vod.app_key] expected `str`, got `int`"
+    sentence = f'{FILE}, line {line}: [provider.vod.app_key] expected a text like "…", got a whole number'
+    assert refused(text) == sentence
 
 
 def test_a_pattern_that_cannot_be_read_is_named() -> None:

@@ -86,7 +86,7 @@ def test_an_ordered_rate_holds_until_it_is_taken_back(sqlite_book: Book) -> None
     assert one.rate is None
     one.order(None)
     assert one.rate == MIB
-    with pytest.raises(Failure, match="is no size"):
+    with pytest.raises(Failure, match="is no rate"):
         one.order("fast")
     assert one.rate == MIB
 

@@ -318,9 +318,27 @@ class _Reader:
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
         elif keys[-1] in HOOKS and what.startswith("Expected"):
             what = A_HOOK
-        elif what.startswith("Invalid enum value"):
-            what += f"; allowed: {_choices(_table(kind, value, inner[:-1]), inner[-1])}"
+        elif wrong := re.search(r"^Invalid enum value '?(.*?)'?$", what):
+            what = f'found "{wrong[1]}"; allowed: {_choices(_table(kind, value, inner[:-1]), inner[-1])}'
+        what = re.sub(r"`([^`]*)`", lambda kinds: _kinds(kinds[1]), what)
         return self._text.failure(keys, what[0].lower() + what[1:])
+
+
+_KINDS = {
+    "str": 'a text like "…"',
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": 'a list like ["…"]',
+    "object": "a table",
+    "null": "nothing",
+}
+
+
+def _kinds(text: str) -> str:
+    """Says in words what msgspec calls by the names of types; anything else stays in its quotes."""
+    words = [_KINDS.get(one) for one in text.split(" | ")]
+    return " or ".join(word for word in words if word) if all(words) else f"`{text}`"
 
 
 BROKERS = tuple(str(kind.__struct_config__.tag) for kind in (get_args(Provider) or (Provider,)))

@@ -13,7 +13,10 @@ def rate(text: str) -> float | None:
     """Returns the bytes a second of "10M" or "512k", None for "off". Raises `ValueError`."""
     if text == "off":
         return None
-    value = size(text)
+    try:
+        value = size(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is no rate: write "off", or a number and k, M or G, like "2M"') from None
     if not value:
         raise ValueError('a rate of 0 would never end: write "off" for no limit, or pause instead')
     return float(value)
