@@ -12,8 +12,8 @@ import pytest
 from dumbwaiter import grants, pace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Reject, Retry
-from dumbwaiter.grants import MARGIN, RENEW, Provider, freeze, thaw
+from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
+from dumbwaiter.grants import FLIGHTS, MARGIN, RENEW, Provider, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.transports import TRANSPORTS, choose
@@ -340,11 +340,39 @@ def test_who_asks_meanwhile_shares_the_next_call(clock: Turned) -> None:
     run(test)
 
 
-def test_a_failure_goes_to_those_who_asked_and_not_to_the_next(clock: Turned) -> None:
+def test_what_a_file_is_refused_for_goes_to_those_who_asked_and_not_to_the_next(clock: Turned) -> None:
     async def test() -> None:
-        one = provider(clock, Bank([Blocked("the account is closed")], batch=2))
+        one = provider(clock, Bank([Reject("not these")], batch=2))
         results = await asyncio.gather(*(one.grant(ask(name)) for name in "abc"), return_exceptions=True)
-        assert [type(result) for result in results] == [Blocked, Blocked, Grant]
+        assert [type(result) for result in results] == [Reject, Reject, Grant]
+
+    run(test)
+
+
+@pytest.mark.parametrize("trouble", [Blocked("the account is closed"), Retry("no answer")])
+def test_what_all_would_meet_is_met_once(clock: Turned, trouble: Verdict) -> None:
+    async def test() -> None:
+        bank = Bank([trouble])
+        one = provider(clock, bank)
+        results = await asyncio.gather(*(one.grant(ask(f"{number}")) for number in range(64)), return_exceptions=True)
+        assert results == [trouble] * 64
+        assert len(bank.asked) == 1
+        assert (await one.grant(ask("later"))).key == "later"
+
+    run(test)
+
+
+def test_files_that_each_need_a_call_are_asked_for_side_by_side(clock: Turned) -> None:
+    async def test() -> None:
+        bank = Bank()
+        one = provider(clock, bank)
+        await one.grant(ask("first"))
+        bank.hold.clear()
+        others = [asyncio.create_task(one.grant(ask(f"{number}"))) for number in range(10)]
+        await turn()
+        assert len(bank.asked) == 1 + FLIGHTS
+        bank.hold.set()
+        assert [(await other).key for other in others] == [f"{number}" for number in range(10)]
 
     run(test)
 

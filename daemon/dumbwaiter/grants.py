@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 RENEW = 0.8  # of its life, after which a value is renewed ahead of need
 MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
+FLIGHTS = 4  # calls for grants at once, where one call brings one file's
 
 
 class _Kept:
@@ -83,7 +84,8 @@ class Provider:
         self._rate: float | None = None  # bytes a second, of late
         self._spare: list[Grant] = []  # good for any file
         self._asking: list[tuple[Ask, asyncio.Future[Grant]]] = []
-        self._flight: asyncio.Task[None] | None = None
+        self._flights: set[asyncio.Task[None]] = set()
+        self._single = False  # the latest call brought one grant for one file, as the next will
 
     # The desk
 
@@ -220,8 +222,8 @@ class Provider:
         """Asks for one file; those who ask meanwhile share the next call, as far as the vendor takes several."""
         future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._asking.append((ask, future))
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._ask_all())
+        if len(self._flights) < (FLIGHTS if self._single else 1):
+            self._flights.add(asyncio.create_task(self._ask_all()))
         return await future
 
     async def _ask_all(self) -> None:
@@ -230,8 +232,8 @@ class Provider:
                 group = self._asking[: self.broker.batch]
                 del self._asking[: len(group)]
                 await self._ask_together(group)
-        finally:
-            self._flight = None
+        finally:  # at once: whoever asks next looks whether one is under way
+            self._flights = {flight for flight in self._flights if flight is not asyncio.current_task()}
 
     async def _ask_together(self, group: list[tuple[Ask, asyncio.Future[Grant]]]) -> None:
         waiting = [(ask, future) for ask, future in group if not future.done()]
@@ -244,10 +246,14 @@ class Provider:
             await self._requested(1)
             grants = await self.broker.grants([ask for ask, _ in waiting], self)
         except Exception as error:  # noqa: BLE001 - raised again, by each who asked
+            if isinstance(error, Blocked | Retry):  # whoever waits would meet the same, one call after the other
+                waiting += self._asking
+                self._asking.clear()
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
             return
+        self._single = self.broker.batch == 1 and not any(grant.many for grant in grants)
         for (_, future), grant in zip(waiting, grants, strict=False):
             if grant.many and grant not in self._spare:
                 self._spare.append(grant)
