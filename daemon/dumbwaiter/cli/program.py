@@ -58,6 +58,12 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, one.get_short_help_str(1000)) for name, one in commands if one is not None])
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would make a failure of it
+            seen_enough()
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
@@ -114,10 +120,6 @@ def run() -> None:
         _end(_usage(wrong), Exit.USAGE)
     except (Failure, JournalTrouble) as failure:
         _end(str(failure), failure.code)
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # click's answer to it is exit code 1
-            seen_enough()
-        raise
     except BrokenPipeError:
         seen_enough()
     except OSError as error:
