@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Text, func, select, type_coerce, update
 
 from dumbwaiter.folders import stamp_of
-from dumbwaiter.model import Receipt, Stamp, State
+from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, PASS_ON
@@ -72,8 +72,7 @@ class Entries:
                     IS_SHOWN,
                     jobs.c.parent == folder,
                     jobs.c.provider == provider,
-                    jobs.c.state == State.STORED,
-                    having(jobs.c.receipt),
+                    having(jobs.c.receipt),  # which only what is stored has
                 )
             )
             found = {join(folder, row.name): msgspec.convert(row.receipt, Receipt) for row in stored}
