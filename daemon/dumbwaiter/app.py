@@ -408,6 +408,9 @@ class App:
         now = time.time()
         states = self.watcher.states() if self.watcher is not None else {}
         trouble = self.engine.trouble
+        # Before the journal: what goes from here to there meanwhile may be counted twice, and is never left out.
+        settling = self.intake.waiting
+        seen = {name: self.intake.pending(name) for name in self.config.watch}
         try:
             left = report.waiting(self.reader)
             files = report.files_by_watch(self.reader)
@@ -427,7 +430,7 @@ class App:
                     "state": states[name].state if name in states else "off",
                     "opens_at": closed.get(name),
                     "files": files.get(name, 0),
-                    "pending": left.by_watch[name] + self.intake.pending(name),
+                    "pending": left.by_watch[name] + seen[name],
                     "overflows": states[name].overflows if name in states else 0,
                     "message": states[name].sentence if name in states else "",
                 }
@@ -449,7 +452,7 @@ class App:
             ],
             "paused": self._paused(),
             "bytes_per_second": self.steering.rate,
-            "settling": self.intake.waiting,
+            "settling": settling,
             "trouble": trouble,
             **jobs,
         }
