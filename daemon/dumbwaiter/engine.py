@@ -88,7 +88,8 @@ class Engine:
                 self._start(job)
         due = await self.journal.next_due({*ends, *(lost & self._at_work())}, closed)
         self.trouble = None
-        wakes = [*ends.values(), *closed.values(), *([] if due is None else [due])]
+        # What is due and was not taken waits for the end of another, which asks again.
+        wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]
         if wakes and (first := min(wakes)) < inf:
             self._wake_at(first)
 
@@ -161,12 +162,16 @@ class Engine:
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, error)
         finally:
-            del self._running[job.id], self._jobs[job.id]
-            if job.size <= SMALL:
-                self._ends.append(time.monotonic())
-            self.means.moved()
-            if not self._closing:
-                self.kick()
+            self._ended(job)
+
+    def _ended(self, job: Job) -> None:
+        """Makes room for the next."""
+        del self._running[job.id], self._jobs[job.id]
+        if job.size <= SMALL:
+            self._ends.append(time.monotonic())
+        self.means.moved()
+        if not self._closing:
+            self.kick()
 
     async def _survive(self, job: Job, error: Exception) -> None:
         now = self.clock()

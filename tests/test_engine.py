@@ -1,0 +1,140 @@
+"""Which jobs run: how many of what size at once, over a real journal; an attempt lasts until the test ends it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import journals
+from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
+from dumbwaiter.model import Job
+from journals import Book, file
+
+sqlite_book = journals.sqlite_book
+NOW = 1000.0
+
+
+class Held(Engine):
+    """An engine whose attempts do nothing but last."""
+
+    def __init__(self, book: Book, transfers: int, **providers: Any) -> None:
+        self.wakes: list[float] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        means: Any = SimpleNamespace(
+            journal=book.journal,
+            worker="me",
+            clock=lambda: NOW,
+            log=None,
+            providers={"vod": SimpleNamespace(paused_until=0.0, offline=False), **providers},
+            resting=lambda _now: {},
+            closed=lambda _now: {},
+            moved=lambda: None,
+            threads=SimpleNamespace(close=lambda: None),
+        )
+        super().__init__(means, transfers=transfers, wake_at=self.wakes.append)
+
+    async def _attempt(self, job: Job) -> None:
+        ended = self.ends[job.path] = asyncio.Event()
+        await ended.wait()
+        await self.journal.delay("me", job.id, NOW, due_at=NOW + 100, error="", attempts=1)
+        self._ended(job)
+
+    async def end(self, *paths: str) -> None:
+        tasks = [self._running[id_] for id_, job in self._jobs.items() if job.path in paths]
+        for path in paths:
+            self.ends.pop(path).set()
+        await asyncio.gather(*tasks)
+        await self.turn()
+
+    @property
+    def at_work(self) -> set[str]:
+        return {job.path for job in self._jobs.values()}
+
+
+def run(book: Book, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    book._runner.run(test())
+
+
+def pending(book: Book, size: int, *paths: str, provider: str = "vod") -> None:
+    for number, path in enumerate(paths):
+        book.enqueue([file(path, size=size, provider=provider)], NOW - 100 + number)
+
+
+def test_large_files_leave_a_place_and_ask_for_no_turn_that_is_past(sqlite_book: Book) -> None:
+    pending(sqlite_book, LARGE + 1, "large 1", "large 2", "large 3")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=2)
+        await engine.turn()
+        assert engine.at_work == {"large 1"}
+        assert engine.wakes == []  # it would be asked again and again
+        await engine.end("large 1")
+        assert engine.at_work == {"large 2"}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_a_small_file_takes_the_place_that_large_ones_leave(sqlite_book: Book) -> None:
+    pending(sqlite_book, LARGE + 1, "large 1", "large 2")
+    pending(sqlite_book, SMALL, "small")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=2)
+        await engine.turn()
+        assert engine.at_work == {"large 1", "small"}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_small_files_are_under_way_in_groups_once_some_have_ended(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.engine.time", SimpleNamespace(monotonic=lambda: 5.0))  # all within a second
+    pending(sqlite_book, SMALL, *(f"{number:03}" for number in range(5 * AHEAD)))
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=4)
+        await engine.turn()
+        assert len(engine.at_work) == 4
+        for _ in range(3):
+            await engine.end(*engine.at_work)
+        assert 4 < len(engine.at_work) <= 4 + AHEAD
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_small_files_without_end_do_not_keep_a_larger_one_waiting(sqlite_book: Book) -> None:
+    pending(sqlite_book, SMALL, *(f"{number:03}" for number in range(20)))
+    pending(sqlite_book, SMALL + 1, "larger")
+    pending(sqlite_book, SMALL, *(f"{number:03}" for number in range(20, 200)))
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=4)
+        await engine.turn()
+        rounds = 0
+        while "larger" not in engine.at_work:
+            rounds += 1
+            assert rounds < 10
+            await engine.end(*engine.at_work)
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+@pytest.mark.parametrize("transfers", [1, 4])
+def test_a_provider_that_is_not_reached_has_one_place(sqlite_book: Book, transfers: int) -> None:
+    pending(sqlite_book, SMALL, "lost 1", "lost 2", provider="lost")
+    pending(sqlite_book, SMALL, "a", "b")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(paused_until=0.0, offline=True))
+        await engine.turn()
+        assert engine.at_work == ({"a"} if transfers == 1 else {"a", "b", "lost 1"})
+        await engine.close()
+
+    run(sqlite_book, test)
