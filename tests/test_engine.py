@@ -27,7 +27,7 @@ class Held(Engine):
             worker="me",
             clock=lambda: NOW,
             log=None,
-            providers={"vod": SimpleNamespace(paused_until=0.0, offline=False), **providers},
+            providers={"vod": SimpleNamespace(paused_until=0.0, offline=False, probe_at=0.0), **providers},
             resting=lambda _now: {},
             closed=lambda _now: {},
             moved=lambda: None,
@@ -132,9 +132,22 @@ def test_a_provider_that_is_not_reached_has_one_place(sqlite_book: Book, transfe
     pending(sqlite_book, SMALL, "a", "b")
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(paused_until=0.0, offline=True))
+        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(paused_until=0.0, offline=True, probe_at=0.0))
         await engine.turn()
         assert engine.at_work == ({"a"} if transfers == 1 else {"a", "b", "lost 1"})
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_a_provider_that_is_not_reached_time_and_again_is_left_alone_until_its_time(sqlite_book: Book) -> None:
+    pending(sqlite_book, SMALL, "lost 1", "lost 2", provider="lost")
+    pending(sqlite_book, SMALL, "a")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 4, lost=SimpleNamespace(paused_until=0.0, offline=True, probe_at=NOW + 7))
+        await engine.turn()
+        assert (engine.at_work, engine.wakes) == ({"a"}, [NOW + 7])
         await engine.close()
 
     run(sqlite_book, test)

@@ -13,7 +13,7 @@ from dumbwaiter import grants, pace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
-from dumbwaiter.grants import FLIGHTS, MARGIN, RENEW, Provider, freeze, thaw
+from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, RENEW, Provider, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.transports import TRANSPORTS, choose
@@ -579,3 +579,20 @@ def test_an_upload_that_ends_well_while_the_account_is_refused_does_not_hide_tha
         assert (one.state(NOW + 900), one.trouble) == ("ready", None)
 
     asyncio.run(test())
+
+
+def test_a_network_that_fails_again_and_again_is_tried_less_and_less_often(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock)
+        one.failed("no route", offline=True, wait=5.0)
+        assert (one.offline, one.probe_at) == (True, 0.0)  # once is nothing
+        one.failed("no route", offline=True, wait=5.0)
+        assert one.probe_at == NOW + 5
+        one.failed("no route", offline=True, wait=500.0)
+        assert one.probe_at == NOW + PROBE
+        one.again()
+        assert (one.offline, one.probe_at, one.losses) == (True, 0.0, 3)
+        one.failed("status 502", offline=False, wait=5.0)
+        assert (one.offline, one.probe_at, one.losses) == (False, 0.0, 0)
+
+    run(test)

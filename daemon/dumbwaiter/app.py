@@ -55,6 +55,7 @@ CHECK = 5.0  # between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 TIDY = 60.0
+LOST = 3  # failures of the network in a row after which nobody waits for a provider
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -271,7 +272,7 @@ class App:
     async def retry(self, ids: Sequence[int] | None) -> int:
         """Makes jobs due at once, and gives paused providers another chance."""
         for provider in self.providers.values():
-            provider.paused_until = 0.0
+            provider.again()
         count = await self.journal.retry(ids, time.time())
         self._queued()
         self.duties.kick()
@@ -374,7 +375,7 @@ class App:
         await self.steering.resume(name)
         for each, provider in self.providers.items():
             if name in {None, each}:
-                provider.paused_until = 0.0
+                provider.again()
         return self._steered()
 
     def bandwidth(self, rate: str | None) -> dict[str, Any]:
@@ -397,6 +398,10 @@ class App:
     def resting(self) -> dict[str, float | None]:
         """Returns which providers a person has paused, and until when; None stands for until they say otherwise."""
         return {name: None if until == inf else until for name, until in self.steering.providers(time.time()).items()}
+
+    def lost(self) -> dict[str, str]:
+        """Returns which providers the network does not reach, time and again, and why."""
+        return {name: one.trouble or "" for name, one in self.providers.items() if one.losses >= LOST}
 
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()
@@ -536,7 +541,7 @@ class App:
         dated = reason in {SLEPT, SET}  # whatever waits does so until a time by a clock that may have been another
         offline = [name for name, one in self.providers.items() if one.offline]
         for name in self.providers if dated else offline:
-            self.providers[name].paused_until = 0.0
+            self.providers[name].again()
         with contextlib.suppress(JournalTrouble):  # they are due some minutes later
             await self.journal.hasten_failed(offline, time.time())
             if dated:

@@ -42,7 +42,7 @@ from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
-from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, decide
+from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
@@ -441,7 +441,8 @@ class Attempt:
                     self._sent = 0
                 return True
             case Delay():
-                provider.trouble, provider.offline = sentence, isinstance(verdict, Offline)
+                wait = random.random() * ceiling(max(0, provider.losses - 1))
+                provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
                 await self._delay(decision, sentence)
             case Pause():
                 if not provider.blocked:

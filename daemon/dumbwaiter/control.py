@@ -251,7 +251,7 @@ async def _either(beat: asyncio.Event) -> None:
 
 
 async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
-    """Yields how jobs stand whenever that changes, who is refused and who rests; ends when none has work left."""
+    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached; ends when none has work left."""
     while True:
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
@@ -259,6 +259,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
             "jobs": [report.job_facts(job) for job in jobs],
             "blocked": {name: one.trouble for name, one in app.providers.items() if one.blocked},
             "resting": app.resting(),
+            "lost": app.lost(),
         }
         if all(job.state not in OPEN for job in jobs):
             return

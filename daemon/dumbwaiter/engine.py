@@ -77,16 +77,17 @@ class Engine:
         if left := list(self._left):
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
-        lost = {name for name, one in self.means.providers.items() if one.offline and name not in ends}
+        lost = {name: one.probe_at for name, one in self.means.providers.items() if one.offline and name not in ends}
         if not await self._claim(now, {*ends, *lost}, closed):
             return  # there may be more; the end of one that runs asks again
-        for name in lost - self._at_work():
+        quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
+        for name in lost.keys() - quiet.keys() - self._at_work():
             # One at a time until something succeeds: whoever does not answer must not hold all places.
-            for job in await self.journal.claim(
-                self.worker, now, 1, self.means.providers.keys() - {name}, closed, only=self.only
-            ):
+            others = self.means.providers.keys() - {name}
+            for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
                 self._start(job)
-        due = await self.journal.next_due({*ends, *(lost & self._at_work())}, closed)
+        ends |= quiet
+        due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed)
         self.trouble = None
         # What is due and was not taken waits for the end of another, which asks again.
         wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]

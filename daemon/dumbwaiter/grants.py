@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 RENEW = 0.8  # of its life, after which a value is renewed ahead of need
 MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
+PROBE = 60.0  # seconds at most until a provider that the network does not reach is tried again
 FLIGHTS = 4  # calls for grants at once, where one call brings one file's
 
 
@@ -71,6 +72,8 @@ class Provider:
         self.trouble: str | None = None  # what its latest failure was, until something succeeds
         self.blocked = False  # a person is needed
         self.offline = False  # its latest failure was the network's
+        self.losses = 0  # of those, in a row
+        self.probe_at = 0.0  # before this, no other file tries what the network does not let through
         self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
         self._http = http
@@ -276,9 +279,27 @@ class Provider:
 
     def well(self, now: float) -> None:
         """Notes a success; one that was under way when the account was refused says nothing of the account."""
-        self.offline = False
+        self._reached()
         if self.paused_until <= now:
             self.trouble, self.blocked = None, False
+
+    def failed(self, sentence: str, *, offline: bool, wait: float) -> None:
+        """Notes a failure that passes. Where it is the network's again, the next try of any file is `wait` seconds off."""
+        self.trouble = sentence
+        if not offline:
+            self._reached()
+            return
+        self.offline = True
+        self.losses += 1
+        if self.losses > 1:
+            self.probe_at = self._clock() + min(wait, PROBE)
+
+    def _reached(self) -> None:
+        self.offline, self.losses, self.probe_at = False, 0, 0.0
+
+    def again(self) -> None:
+        """Gives it another chance at once: a person, or another network, may have changed something."""
+        self.paused_until = self.probe_at = 0.0
 
     def state(self, now: float) -> str:
         if self.blocked:

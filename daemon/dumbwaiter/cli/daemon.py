@@ -179,7 +179,7 @@ def _hopeless(answer: dict[str, Any]) -> bool:
     left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
     return bool(left) and all(
         job["provider"] in answer["blocked"]
-        or (job["provider"] in answer["resting"] and not job["active"])
+        or (job["provider"] in {*answer["resting"], *answer["lost"]} and not job["active"])
         or (job["error"] and job["attempts"] >= TRIES and not job["active"])
         for job in left
     )
@@ -194,7 +194,9 @@ def _report(session: Session, final: dict[str, Any]) -> None:
             if not session.json:
                 print(job["url"] or f"{job['provider']}/{job['key']}")
             continue
-        reason = final["blocked"].get(job["provider"]) or job["error"] or job["state"]
+        reason = (
+            final["blocked"].get(job["provider"]) or job["error"] or final["lost"].get(job["provider"]) or job["state"]
+        )
         if job["provider"] in final["resting"] and job["state"] == "pending":
             reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
         where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
