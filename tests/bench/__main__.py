@@ -54,7 +54,7 @@ BENCHES = {
         RCLONE,
     ),
     "mount-read": Bench("mount_read.run", {"size": GIB, "rounds": 3}, {"size": GIB // 8, "rounds": 1}, RCLONE),
-    "idle": Bench("idle.run", {"files": 100_000, "rest": 30}, {"files": 2000, "rest": 1}, {"syncthing": "syncthing"}),
+    "idle": Bench("idle.run", {"files": 100_000, "rest": 90}, {"files": 2000, "rest": 1}, {"syncthing": "syncthing"}),
     "resume": Bench("resume.run", {"size": GIB}, {"size": GIB // 8}, CC),
     "hashes": Bench(
         "hashes.run",

@@ -1,6 +1,7 @@
 """What a daemon costs that has nothing to do, beside Syncthing on the same tree; and how long `status` takes.
 
-The journal knows every file before the start, as after a first upload. Memory is PSS, of all processes of a program;
+The journal knows every file before the start, as after a first upload; the day's copy of it, a minute later, is over when the
+rest is measured. Memory is PSS, of all processes of a program;
 CPU is what 60 seconds of rest take.
 """
 
