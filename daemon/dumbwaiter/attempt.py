@@ -445,10 +445,10 @@ class Attempt:
                 provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
                 await self._delay(decision, sentence)
             case Pause():
-                if not provider.blocked:
+                told, provider.blocked = provider.blocked, True  # at once: others may come to the same
+                provider.trouble, provider.paused_until = sentence, decision.until
+                if not told:
                     await self._means.duties.attention(provider.name, sentence)
-                provider.trouble, provider.blocked = sentence, True
-                provider.paused_until = decision.until
                 self._log.error("provider paused", error=sentence)
                 await self._delay(Delay(self._clock()), sentence)
             case Rejected():

@@ -144,7 +144,7 @@ def test_a_provider_that_does_not_answer_holds_one_place_only(steered: Program) 
     steered.start()
     for number in range(3):
         steered.write(f"{number}.bin", b"lost")
-    steered.until(lambda: len([job for job in steered.facts("status")["jobs"] if job["attempts"]]) == 3)
+    steered.until(lambda: len([job for job in steered.facts("status")["jobs"] if job["attempts"]]) >= 2)
     steered.vendors.faults("nos.put:stall")
     assert steered("retry", "--all").returncode == 0
     (steered.data / "drop/careyshop/a.txt").write_bytes(b"others go on")
