@@ -36,6 +36,7 @@ from dumbwaiter.roots import Root, RootState, Stand, stand
 from dumbwaiter.scan import names, walk
 
 CHUNK = 1000  # sightings handed over in one turn of the loop
+LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
@@ -133,9 +134,10 @@ class Watcher:
         self._closing = threading.Event()
         self._asked = threading.Event()
         self._tender = threading.Thread(target=self._tend_on, name="watch", daemon=True)
-        self._gate = threading.Lock()  # the three below
+        self._gate = threading.Lock()  # the four below
         self._batch: dict[tuple[str, str], bool] = {}
         self._scheduled = False
+        self._delayed = False
         self._rest: Iterator[tuple[tuple[str, str], bool]] = iter(())
 
     # --- for the owner ---
@@ -271,10 +273,11 @@ class Watcher:
     def _note(self, tree: _Tree, path: str, *, closed: bool) -> None:
         with self._gate:
             self._batch[tree.root.name, path] = closed
-            wake = not self._scheduled
-            self._scheduled = True
+            wake = not (self._scheduled or (self._delayed and not closed))
+            if wake:
+                self._scheduled, self._delayed = self._scheduled or closed, self._delayed or not closed
         if wake:
-            self._post(self._deliver)
+            self._post(self._deliver if closed else self._delay)
 
     def _post(self, call: Callable[..., None], *values: str) -> None:
         if not self._closing.is_set():
@@ -284,6 +287,17 @@ class Watcher:
     def _call(self, call: Callable[..., None], *values: str) -> None:
         if not self._closing.is_set():
             call(*values)
+
+    def _delay(self) -> None:
+        self._loop.call_later(LATER, self._call, self._deliver_late)
+
+    def _deliver_late(self) -> None:
+        with self._gate:
+            self._delayed = False
+            wake = bool(self._batch) and not self._scheduled
+            self._scheduled = self._scheduled or wake
+        if wake:
+            self._deliver()
 
     def _deliver(self) -> None:
         """Hands over what has come together, some of it in each turn so that the loop stays free."""
