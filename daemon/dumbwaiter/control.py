@@ -316,7 +316,18 @@ def _lines(values: AsyncIterator[Any]) -> Response:
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals to the daemon, and lets many callers wait at the door."""
+    """Leaves the signals to the daemon, lets many callers wait at the door, and sleeps until `end` is called."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        await self._ended.wait()  # uvicorn's own looks ten times a second, for ever
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -420,5 +431,5 @@ async def answering(
     try:
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await asyncio.gather(task, return_exceptions=True)
