@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from sqlalchemy import URL, event
 
 import journals
+from dumbwaiter import report
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.errands import Order
 from dumbwaiter.folders import Known
@@ -675,6 +676,12 @@ def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> 
     assert "SCAN jobs" not in way
 
 
+def test_status_reads_what_is_left_and_counts_the_rest(sqlite_book: Book) -> None:
+    for ask in (report.totals, report.files_by_watch, report.waiting, report.open_jobs, report.rejected):
+        for step in plan(sqlite_book, lambda ask=ask: ask(sqlite_book.reader)).splitlines():
+            assert "SCAN" not in step or "USING" in step or "counters" in step, step  # else it reads a whole table
+
+
 def test_the_files_beside_one_are_found_by_the_index_of_folders(sqlite_book: Book) -> None:
     way = plan(sqlite_book, lambda: sqlite_book.beside("vod", "w/a/b", "group", "1"))
     assert "SEARCH entries USING INDEX entries_files (parent=?)" in way
@@ -927,6 +934,9 @@ class Machine(RuleBasedStateMachine):
                 job.state, job.due_at, job.lease, job.error, job.sent, job.resent, job.attempts, job.key,
             ), id_  # fmt: skip
             assert (row.grant is not None, row.checkpoint is not None) == (job.secret, job.checkpoint)
+        totals = report.totals(self.book.reader)
+        states = [job.state for job in self.model.values()]
+        assert {state: totals[state] for state in State} == {state: states.count(state) for state in State}
 
     @invariant()
     def no_ended_job_keeps_a_secret_or_a_lease(self) -> None:

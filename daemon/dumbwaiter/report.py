@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Select, func, select
+from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, and_, func, literal, select, union_all
 
 from dumbwaiter import catalog
 from dumbwaiter.errands import errand
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown, split
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, counters, entries, errands, jobs
+from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, IS_SUPERSEDED, counters, entries, errands, jobs
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
@@ -19,10 +19,16 @@ COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
 
 def totals(engine: Engine) -> dict[str, int]:
     """Returns the number of jobs in each state, and the counters."""
-    by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+    # Most jobs are done, and those that are not have indexes; all of them are counted faster than read.
+    counts = union_all(
+        select(jobs.c.state, func.count()).where(IS_SHOWN).group_by(jobs.c.state),
+        select(literal(State.SUPERSEDED.value), func.count()).select_from(jobs).where(IS_SUPERSEDED),
+        select(literal(State.DONE.value), func.count()).select_from(jobs),
+    )
     amounts = select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)
-    zero = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)
-    return zero | _pairs(engine, by_state) | _pairs(engine, amounts)
+    found = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0) | _pairs(engine, counts)
+    found[State.DONE] -= sum(found[state] for state in State if state is not State.DONE)
+    return found | _pairs(engine, amounts)
 
 
 class Waiting(NamedTuple):
@@ -59,7 +65,7 @@ def standing(engine: Engine) -> dict[str, int]:
     return dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
 
 
-def _pairs(engine: Engine, query: Select[Any]) -> dict[str, int]:
+def _pairs(engine: Engine, query: Select[Any] | CompoundSelect[Any]) -> dict[str, int]:
     with engine.connect() as connection:
         return {name: int(count) for name, count in connection.execute(query)}
 
@@ -77,7 +83,7 @@ def open_jobs(engine: Engine) -> list[Job]:
 
 def rejected(engine: Engine) -> list[Job]:
     """Returns jobs that need a person."""
-    return _jobs(engine, jobs.c.state == State.REJECTED, jobs.c.updated_at.desc())
+    return _jobs(engine, and_(IS_SHOWN, jobs.c.state == State.REJECTED), jobs.c.updated_at.desc())
 
 
 def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:

@@ -64,7 +64,7 @@ def test_the_migrations_make_the_very_indexes_of_the_tables(engine: Engine, tmp_
     metadata.create_all(direct)
     direct.dispose()
     assert objects(tmp_path / "journal.db") == objects(tmp_path / "direct.db")
-    assert len(objects(tmp_path / "direct.db")) == 19
+    assert len(objects(tmp_path / "direct.db")) == 21
 
 
 def test_the_schema_is_the_newest_script() -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0007"  # the newest revision in migrations/versions
+SCHEMA = "0008"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -112,6 +112,8 @@ IS_BY_HAND: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')
 IS_BEGUN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND \"grant\" IS NOT NULL")
 Index("jobs_by_hand", jobs.c.host, jobs.c.due_at, sqlite_where=IS_BY_HAND, postgresql_where=IS_BY_HAND)
 Index("jobs_begun", jobs.c.host, jobs.c.grant_until, sqlite_where=IS_BEGUN, postgresql_where=IS_BEGUN)
+IS_SUPERSEDED: ColumnElement[bool] = literal_column("state = 'superseded'")
+Index("jobs_superseded", jobs.c.state, sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED)
 Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
 
 entries = Table(
@@ -150,6 +152,7 @@ Index(
     sqlite_where=IS_CURRENT,
     postgresql_where=IS_CURRENT,
 )
+Index("entries_watch", entries.c.watch, entries.c.current, sqlite_where=IS_CURRENT, postgresql_where=IS_CURRENT)
 Index("entries_stored", entries.c.stored_at)
 Index("entries_content", entries.c.provider, entries.c.size, entries.c.digest)
 

@@ -1,0 +1,14 @@
+"""What `status` counts, without reading every job and entry."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    superseded = sa.text("state = 'superseded'")
+    op.create_index("jobs_superseded", "jobs", ["state"], sqlite_where=superseded, postgresql_where=superseded)
+    current = sa.text("current")
+    op.create_index("entries_watch", "entries", ["watch", "current"], sqlite_where=current, postgresql_where=current)
