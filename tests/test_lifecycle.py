@@ -20,6 +20,7 @@ DOCUMENTED = {
     "stored --delay--> stored",
     "stored --finish--> done",
     "stored --resend--> pending",
+    "stored --reject--> rejected",
     "stored --retry--> stored",
     "rejected --retry--> pending",
     "rejected --supersede--> superseded",
@@ -49,11 +50,10 @@ def test_only_a_person_brings_a_rejected_job_back() -> None:
 
 def test_what_is_stored_becomes_unsent_only_when_the_remote_can_make_no_use_of_it() -> None:
     """The bytes are at the remote: from there on a job is done sooner or later, and nothing else."""
+    no_use = {Event.RESEND, Event.REJECT}
     reached = {State.STORED}
     for _ in State:
-        reached |= {
-            to for (source, event), to in TRANSITIONS.items() if source in reached and event is not Event.RESEND
-        }
+        reached |= {to for (source, event), to in TRANSITIONS.items() if source in reached and event not in no_use}
     assert reached == {State.STORED, State.DONE}
 
 

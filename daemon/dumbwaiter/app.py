@@ -408,11 +408,16 @@ class App:
         if change is not None:
             self.schedule.at("bandwidth", change)
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the journal from working."""
+        return self.engine.trouble or self.intake.trouble
+
     def status(self, *, listed: bool = True) -> dict[str, Any]:
         """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
         now = time.time()
         states = self.watcher.states() if self.watcher is not None else {}
-        trouble = self.engine.trouble
+        trouble = self.trouble
         # Before the journal: what goes from here to there meanwhile may be counted twice, and is never left out.
         settling = self.intake.waiting
         seen = {name: self.intake.pending(name) for name in self.config.watch}
@@ -610,13 +615,14 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
 
 
 async def stopped() -> None:
-    """Returns at SIGTERM or SIGINT."""
+    """Returns at SIGTERM, SIGINT, or when the terminal goes."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in ends:
         loop.add_signal_handler(number, event.set)
     try:
         await event.wait()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ends:
             loop.remove_signal_handler(number)

@@ -48,7 +48,7 @@ from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
 
-TURN = 60.0  # seconds until a job looks again whether another one is done with the key
+TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
@@ -238,7 +238,8 @@ class Attempt:
                     continue
                 if self._on_conflict != "rename":
                     if not holder.done:
-                        raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=TURN)
+                        after = min(TURN, 2.0 ** min(self._job.attempts, 6))
+                        raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=after)
                     if self._on_conflict != "replace":
                         raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
                     anyway = True
@@ -380,6 +381,8 @@ class Attempt:
                 self._log.info("sent again", reason=str(verdict))
                 await self._journal.resend(worker, job.id, now(), error=str(verdict))
                 return
+            if provider.broker.binds:
+                raise Reject(str(verdict)) from None
             # The file is there; what could not be learned about it is told, and no reason to wait.
             facts = {**job.receipt.facts, "follow_up": str(verdict)}
             follow = FollowUp(replace(job.receipt, facts=facts))
@@ -396,7 +399,13 @@ class Attempt:
                 raise
             self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
             duties.ended(DONE, place_of(job), orders)
-            self._log.info("done", key=follow.receipt.key, verified=follow.receipt.verified)
+            tell = self._log.warning if receipt.lacks else self._log.info
+            tell(
+                "done",
+                key=receipt.key,
+                verified=receipt.verified,
+                **({"lacks": receipt.lacks} if receipt.lacks else {}),
+            )
         else:
             await self._journal.note(
                 worker,

@@ -33,7 +33,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -52,6 +52,7 @@ from dumbwaiter.events import Event, Feed
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.links import filled, template
 from dumbwaiter.pictures import Pictures, promising
+from dumbwaiter.sources import LONGEST
 from dumbwaiter.where import Places, private_folder, short
 
 T = TypeVar("T")
@@ -62,6 +63,9 @@ PAGE_MAX = 500
 CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
 
+_Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
 class _Put(msgspec.Struct, forbid_unknown_fields=True):
     paths: list[str]  # absolute and percent-encoded: JSON cannot hold a name that is no UTF-8
     provider: str | None = None
@@ -69,7 +73,7 @@ class _Put(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Ids(msgspec.Struct, forbid_unknown_fields=True):
-    ids: list[int] | None = None
+    ids: list[_Id] | None = None
 
 
 class _Claim(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,13 +81,13 @@ class _Claim(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Link(msgspec.Struct, forbid_unknown_fields=True):
-    id: int
+    id: _Id
     refused: str | None = None
     form: str = "url"
 
 
 class _Still(msgspec.Struct, forbid_unknown_fields=True):
-    id: int
+    id: _Id
 
 
 class _Sync(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,7 +96,7 @@ class _Sync(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Pause(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
-    seconds: float | None = None
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] | None = None
 
 
 class _Resume(msgspec.Struct, forbid_unknown_fields=True):

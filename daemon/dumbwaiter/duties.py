@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dumbwaiter import log
 from dumbwaiter.config import Config
 from dumbwaiter.disposal import Undone, dispose
-from dumbwaiter.errands import AFTER, Errand, Order
+from dumbwaiter.errands import AFTER, FOLLOW_UP, Errand, Order
 from dumbwaiter.errors import Changed, Failure, JournalTrouble
 from dumbwaiter.hooks import Untold, tell
 from dumbwaiter.http import Http
@@ -30,6 +30,7 @@ PLACES = 4  # errands at once
 TRIES = 20  # about an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
+LACKING = "kept: not all is done at the provider"
 
 
 class Duties:
@@ -65,16 +66,20 @@ class Duties:
         """Returns what is to be done about a file that is at its provider."""
         orders = self._hook(DONE, job.watch, self._facts(job, receipt, None))
         watch = self._config.watch.get(job.watch)
-        if watch is not None and watch.after != "keep" and receipt.verified:
+        if receipt.lacks:
+            orders.append(Order(FOLLOW_UP, {}, receipt.lacks))
+        elif watch is not None and watch.after != "keep" and receipt.verified:
             orders.append(Order(AFTER, {"action": watch.after}))
         return orders
 
     def told(self, job: Job, receipt: Receipt) -> Receipt:
         """Returns the receipt with a remark where its file stays although the watch would have it go."""
         watch = self._config.watch.get(job.watch)
-        if watch is None or watch.after == "keep" or receipt.verified:
+        why = "" if receipt.verified else UNPROVEN
+        why = LACKING if receipt.lacks else why
+        if watch is None or watch.after == "keep" or not why:
             return receipt
-        return replace(receipt, facts={**receipt.facts, "after": UNPROVEN})
+        return replace(receipt, facts={**receipt.facts, "after": why})
 
     def of_failed(self, job: Job, error: str) -> list[Order]:
         """Returns what is to be done about a file that the provider refuses."""
@@ -203,6 +208,8 @@ class Duties:
             self._sighted(job.watch, job.path)
 
     async def _tell(self, errand: Errand) -> None:
+        if errand.what == FOLLOW_UP:  # a person has seen it
+            return
         watch = self._config.watch.get(errand.watch)
         hook = watch.hook(errand.what) if watch is not None else None
         root = self._config.folder_of(errand.watch)

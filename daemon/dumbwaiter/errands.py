@@ -15,13 +15,18 @@ from dumbwaiter.store.database import Writer
 from dumbwaiter.store.tables import errands
 
 AFTER = "after"
+FOLLOW_UP = "follow_up"
 
 
 class Order(NamedTuple):
-    """An errand that is wanted: "after", or the key of a hook, and what it needs to know."""
+    """An errand that is wanted: "after", or the key of a hook, and what it needs to know.
+
+    With an `error` it is given up from the beginning: only a person can do something.
+    """
 
     what: str
     facts: Mapping[str, Any]
+    error: str | None = None
 
 
 class Errand(Struct, frozen=True):
@@ -59,7 +64,8 @@ class Errands:
     def _insert(self, connection: Connection, place: dict[str, Any], orders: Sequence[Order], now: float) -> None:
         for one in orders:
             values = {"host": self._host, **place, "what": one.what, "facts": dict(one.facts), "attempts": 0}
-            connection.execute(insert(errands).values(**values, due_at=now, created_at=now))
+            values |= {"due_at": now if one.error is None else None, "error": one.error}
+            connection.execute(insert(errands).values(**values, created_at=now))
 
     async def due(self, now: float, limit: int, busy: Collection[int]) -> list[Errand]:
         """Returns what is to be done now, longest due first. A file is left in its place until its hooks have seen it."""

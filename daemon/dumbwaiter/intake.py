@@ -65,6 +65,7 @@ class Intake:
         self._patient = 0  # waits that may be long: for the journal, for a large file
         self._scans: Counter[str] = Counter()
         self._enqueueing = 0
+        self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("intake")
 
@@ -148,12 +149,17 @@ class Intake:
         """Asks the journal in a thread until it answers."""
         while True:
             try:
-                return await asyncio.to_thread(ask)
+                answer = await asyncio.to_thread(ask)
             except JournalTrouble as trouble:
                 await self._wait_out(trouble)
+            else:
+                self.trouble = None
+                return answer
 
     async def _wait_out(self, trouble: JournalTrouble) -> None:
-        self._log.error("journal in trouble", error=str(trouble))
+        self.trouble = str(trouble)
+        self._log.error("journal in trouble", error=self.trouble)
+        self._moved()
         with self._taking_time():
             await asyncio.sleep(AGAIN)
 
@@ -244,6 +250,7 @@ class Intake:
             try:
                 if await self._journal.enqueue(candidates, self._clock(), durable=False):
                     self._queued()
+                self.trouble = None
                 return
             except JournalTrouble as trouble:
                 await self._wait_out(trouble)

@@ -506,10 +506,10 @@ class Journal:
         await self._move(Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE)
 
     async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> None:
-        """Ends a job that the provider will never accept; a person's `retry` brings it back."""
+        """Ends a job that the provider will never accept, or never show; a person's `retry` begins it anew."""
 
         def work(connection: Connection) -> None:
-            values = {"grant": None, "checkpoint": None, "error": error, **_FREE}
+            values = {"grant": None, "checkpoint": None, "receipt": None, "digest": None, "error": error, **_FREE}
             row = self._apply(connection, Event.REJECT, worker, id_, now, values)
             self.errands.add(connection, row, orders, now)
 

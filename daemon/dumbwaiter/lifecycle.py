@@ -37,6 +37,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STORED, Event.FINISH): State.DONE,
     (State.STORED, Event.RETRY): State.STORED,
     (State.STORED, Event.RESEND): State.PENDING,
+    (State.STORED, Event.REJECT): State.REJECTED,
     (State.REJECTED, Event.RETRY): State.PENDING,
     (State.REJECTED, Event.SUPERSEDE): State.SUPERSEDED,
 }

@@ -49,7 +49,7 @@ class _Daemon(Collector):
         yield GaugeMetricFamily(
             "dumbwaiter_journal_trouble",
             "1 while the journal cannot be written.",
-            float(self._app.engine.trouble is not None),
+            float(self._app.trouble is not None),
         )
         had, fetched = hits.read(self._app.places.cache)
         blocks = CounterMetricFamily("dumbwaiter_cache_blocks", "Blocks that mounts read.", labels=["from"])

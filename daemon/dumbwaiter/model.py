@@ -93,6 +93,20 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     label: str = ""  # of a result that the provider made: "watermark" stands beside photo.jpg as photo.watermark.jpg
     size: int | None = None  # of a result
 
+    @property
+    def lacks(self) -> str:
+        """What was wanted and did not come, in a sentence, although the file is there; empty if nothing."""
+        facts = self.facts
+        if "follow_up" in facts:
+            return facts["follow_up"]
+        said = facts.get("shop_said") or facts.get("callback_said") or facts.get("taskMessage") or ""
+        said = said and f": {said}"
+        if "callback" in facts or facts.get("registered") in {"no", "unknown"}:
+            return f"the provider has the file, and its application may not know of it{said}"
+        if facts.get("taskStatus", "done") != "done":
+            return f'the provider has the file, and what was to be made of it is "{facts["taskStatus"]}"{said}'
+        return ""
+
 
 class Job(Struct, frozen=True):
     """The durable intent to bring one version of one file to one provider."""

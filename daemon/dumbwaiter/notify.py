@@ -31,8 +31,8 @@ async def tell(app: App, notify: Callable[[str], None]) -> None:
 
 def _sentence(app: App, left: Mapping[str, int]) -> str:
     """Returns what is going on, the worst first."""
-    if app.engine.trouble:
-        return app.engine.trouble
+    if app.trouble:
+        return app.trouble
     parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
     if app.watcher is not None:
         parts += [f"{name}: {one.sentence}" for name, one in app.watcher.states().items() if one.state == "away"]

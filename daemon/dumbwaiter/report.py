@@ -104,6 +104,16 @@ def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any) -> list[Job]:
         return [job(row) for row in rows]
 
 
+def needy(engine: Engine) -> list[dict[str, Any]]:
+    """Returns the jobs that need a person, as JSON shows them: rejected ones, and those whose errand was given up."""
+    found = [job_facts(one) for one in rejected(engine)]
+    given_up = {one["job"]: one for one in errand_facts(engine) if one["due_at"] is None and one["job"] is not None}
+    for one in _jobs(engine, jobs.c.id.in_(given_up), jobs.c.id.desc()):
+        errand_ = given_up[one.id]
+        found.append(job_facts(one) | {"error": f"{errand_['what']}: {errand_['error']}"})
+    return found
+
+
 def errand_facts(engine: Engine) -> list[dict[str, Any]]:
     """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it."""
     failed = select(errands).where(errands.c.error.is_not(None)).order_by(errands.c.id.desc()).limit(LISTED)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -187,10 +188,12 @@ def test_a_full_disk_under_the_state_folder_is_weather(program: Program) -> None
         contents = {f"file {number}.bin": os.urandom(100) for number in range(200)}
         for name, content in contents.items():
             program.write(name, content)
-        program.until(lambda: "journal in trouble" in program.log.read_text())
+        program.until(lambda: program.facts("status")["trouble"])
+        assert "! the journal cannot be written" in program("status").stdout
         stuffing.unlink()
         assert program("wait", "--timeout", "50s").returncode == 0
         assert program.stored() == {name: digest(content) for name, content in contents.items()}
+        assert program.facts("status")["trouble"] is None
         assert program.stop() == 0
     finally:
         program.kill()
@@ -207,6 +210,14 @@ def test_sigterm_ends_within_ten_seconds_in_the_middle_of_work(program: Program)
     assert program.stop() == 0
     assert time.monotonic() - started < 10
     assert "Traceback" not in program.log.read_text()
+
+
+def test_a_terminal_that_goes_ends_the_daemon_as_it_should(program: Program) -> None:
+    program.start()
+    assert program.daemon is not None
+    program.daemon.send_signal(signal.SIGHUP)
+    assert program.daemon.wait(10) == 0
+    program.daemon = None
 
 
 def test_nothing_is_left_open_after_a_run_of_the_python_warnings(program: Program) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_a_failed_callback_is_told_and_nothing_is_sent_again(program: Program, w
     assert program("wait").returncode == 0
     assert program.stored() == {"a.txt": digest(content)}
     assert _entries(program)["a.txt"]["facts"]["callback"] == "failed"
+    assert "its application may not know of it" in _job(program)["error"]
     assert len(program.vendors.log("post") + program.vendors.log("put")) == 1
 
 
@@ -117,6 +119,26 @@ def test_a_callback_that_the_shop_answers_with_an_error_is_told(program: Program
     assert program("wait").returncode == 0
     assert _entries(program)["a.txt"]["facts"]["registered"] == "no"
     assert len(program.vendors.log("post")) == 1
+
+
+def test_a_file_of_which_the_shop_does_not_know_is_not_deleted_here(program: Program) -> None:
+    config = program.config.read_text()
+    config = re.sub(r'(path = ".*/drop/careyshop-aliyun")', r'\1\nafter = "delete"', config)
+    program.config.write_text(config)
+    program.vendors.faults("oss.post:203@1")
+    for name in ("a.txt", "b.txt"):
+        _drop(program, "careyshop-aliyun", name, 1000)
+        if name == "a.txt":
+            program.start()
+            assert program("wait").returncode == 0
+    program.until(lambda: not (program.drop / "b.txt").exists())
+    assert (program.drop / "a.txt").exists()
+    assert _entries(program)["a.txt"]["facts"]["after"] == "kept: not all is done at the provider"
+    job = _job(program)
+    assert "! follow_up of careyshop-aliyun/a.txt: the provider has the file" in program("status").stdout
+    assert program("failed").returncode == 20
+    assert program("forget", str(job["id"])).returncode == 0
+    assert program("failed").returncode == 0
 
 
 def test_a_killed_upload_goes_on_with_the_parts_that_are_missing(program: Program) -> None:

@@ -48,6 +48,20 @@ def test_nobody_else_can_reach_the_socket(program: Program) -> None:
     assert stat.S_IMODE(os.stat(program.state / "run/control.sock").st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [("pause", '{"name":"","seconds":1e308}'), ("pause", '{"seconds":-1}'), ("retry", f'{{"ids":[{10**20}]}}')],
+)
+def test_a_number_that_no_clock_or_journal_holds_is_refused(program: Program, what: str, body: str) -> None:
+    program.start()
+    with connect(program) as client:
+        client.sendall(f"POST /{what} HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        said = answer(client)
+    assert said.startswith(b"HTTP/1.1 400"), said
+    assert b"the request cannot be read" in said
+    assert program.facts("status")["paused"] == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_somebody_else_who_gets_at_it_is_turned_away(program: Program) -> None:
     program.start()

@@ -1,6 +1,7 @@
 """Files dropped for Jiandaoyun become attachments of records, whatever happens on the way."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ def records(forms: Program) -> dict[str, Any]:
     by_path = {record[PATH]: record for record in found}
     assert len(by_path) == len(found)
     return by_path
+
+
+def failure(forms: Program) -> str:
+    """Returns why the one job that needs a person does."""
+    (job,) = forms.facts("failed")
+    return str(job["error"])
 
 
 def read(record: dict[str, Any]) -> str:
@@ -178,7 +185,7 @@ def test_a_file_whose_hour_is_over_before_its_record_is_sent_again(forms: Progra
     assert (forms.totals()["bytes_sent"], forms.totals()["bytes_resent"]) == (2 * size, size)
 
 
-def test_a_file_whose_hours_all_end_too_soon_is_sent_three_times_and_kept(forms: Program) -> None:
+def test_a_file_whose_hours_all_end_too_soon_is_sent_three_times_and_told_of(forms: Program) -> None:
     options(forms, tokens=1, transaction_life=3600)
     forms.vendors.faults("forms.list:502")  # the search before a record is written
     forms.start()
@@ -187,31 +194,37 @@ def test_a_file_whose_hours_all_end_too_soon_is_sent_three_times_and_kept(forms:
         forms.until(lambda number=number: len(forms.vendors.log("form")) == number and forms.totals()["stored"] == 1)
         forms.vendors.advance(3600)
         forms.vendors.faults("" if number == 3 else "forms.list:502@2x1000")
-        pushed(forms, lambda number=number: len(forms.vendors.log("form")) > number or forms.totals()["done"] == 1)
-    assert "the hour in which a record could take the file is over" in entry(forms)["facts"]["follow_up"]
+        pushed(forms, lambda number=number: len(forms.vendors.log("form")) > number or forms.totals()["rejected"] == 1)
+    assert "the hour in which a record could take the file is over" in failure(forms)
     assert forms.objects() == [wanted] * 3
     assert records(forms) == {}
     assert forms.totals()["bytes_resent"] == 2000
 
 
-def test_a_file_that_is_gone_when_its_hour_is_over_stays_in_the_catalog(forms: Program) -> None:
+def test_a_file_that_is_gone_when_its_hour_is_over_is_told_of(forms: Program) -> None:
     wanted = stored_and_held(forms, "a.txt", 1000)
     (forms.drop / "a.txt").unlink()
     forms.vendors.advance(3600)
     forms.vendors.faults("")
-    pushed(forms, lambda: forms.totals()["done"] == 1)
-    assert "hour" in entry(forms)["facts"]["follow_up"]
+    pushed(forms, lambda: forms.totals()["rejected"] == 1)
+    assert "hour" in failure(forms)
     assert forms.objects() == [wanted]
 
 
-def test_a_record_that_the_form_refuses_is_told_and_the_file_kept(forms: Program) -> None:
+def test_a_file_whose_record_the_form_refuses_is_kept_until_a_person_acted(forms: Program) -> None:
+    forms.config.write_text(re.sub(r'(path = ".*/drop/jiandaoyun")', r'\1\nafter = "delete"', forms.config.read_text()))
     forms.vendors.faults("forms.create:code-17017")
     forms.start()
     wanted = drop(forms, "a.txt", 1000)
-    assert forms("wait").returncode == 0
-    assert "Jiandaoyun refuses data/create (code 17017" in entry(forms)["facts"]["follow_up"]
-    assert forms.stored() == {"a.txt": wanted}
+    assert forms("wait").returncode == 20
+    assert "Jiandaoyun refuses data/create (code 17017" in failure(forms)
     assert len(forms.vendors.log("form")) == 1
+    assert (forms.drop / "a.txt").exists()
+    forms.vendors.faults("")
+    assert forms("retry", "--all").returncode == 0
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.txt"]) == wanted
+    forms.until(lambda: not (forms.drop / "a.txt").exists())
 
 
 @pytest.mark.parametrize(
@@ -239,12 +252,13 @@ def test_a_failed_callback_is_told_and_the_file_is_sent_once(forms: Program, cal
     forms.vendors.faults(f"kodo.{call}:579@1")
     forms.start()
     wanted = drop(forms, "a.txt", size)
-    assert forms("wait").returncode == 0
-    (entry,) = forms.facts("ls")
-    assert entry["facts"]["callback"] == "failed"
-    assert "no record can show it" in entry["facts"]["follow_up"]
+    assert forms("wait").returncode == 20
+    assert "no record can show it" in failure(forms)
     assert forms.objects() == [wanted]
     assert len(forms.vendors.log(call)) == 1
+    assert forms("retry", "--all").returncode == 0
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["a.txt"]) == wanted
 
 
 def test_a_refused_key_pauses_the_provider_and_says_what_to_check(forms: Program) -> None:

@@ -143,6 +143,15 @@ def test_t21_the_copy_is_private_and_holds_no_session_ticket(program: Program) -
     assert [path.name for path in program.state.iterdir() if ".new" in path.name] == []
 
 
+def test_t21_a_sound_journal_is_not_exchanged_for_its_older_copy(program: Program, used: Ledger) -> None:
+    done = program("recover")
+    assert done.returncode == 2
+    assert "the journal is sound" in done.stderr
+    program.start()
+    assert program.stop() == 0
+    assert used.complaints() == []
+
+
 def test_t21_recover_waits_for_the_daemon_to_stop(program: Program) -> None:
     program.start()
     done = program("recover")

@@ -100,6 +100,7 @@ class Jiandaoyun(Broker):
     """One form of one app."""
 
     follows = True
+    binds = True
     requests = 20.0
     uploads = 20.0
     batch = 100

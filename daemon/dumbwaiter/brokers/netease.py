@@ -137,6 +137,8 @@ class NetEase(Broker):
             if tries < (UNTOLD if "callback" in receipt.facts else VISIBLE):
                 return FollowUp(receipt, later=2.0**tries, error="NetEase VOD does not list the object yet")
             return FollowUp(_with(receipt, registered="no"))
+        heard = {name: value for name, value in receipt.facts.items() if name != "callback"}
+        receipt = replace(receipt, facts=heard)
         if listed.vid is None:
             return FollowUp(_with(receipt, image=listed.image))
         video = await self._vod(desk, "video/get", {"vid": listed.vid}, _Video)

@@ -72,11 +72,12 @@ def print_status(facts: dict[str, Any]) -> None:
 
 def print_errands(errands: Sequence[dict[str, Any]]) -> None:
     for one in errands:
-        then = (
-            f"next try {when(one['due_at'])}"
-            if one["due_at"]
-            else f"given up: dumbwaiter retry {one['job'] or '--all'}"
-        )
+        if one["due_at"]:
+            then = f"next try {when(one['due_at'])}"
+        elif one["what"] == "follow_up":
+            then = f"once you have seen to it: dumbwaiter forget {one['job']}"
+        else:
+            then = f"given up: dumbwaiter retry {one['job'] or '--all'}"
         print(f"! {one['what']} of {place(one)}: {one['error']} ({then})")
 
 

@@ -239,9 +239,9 @@ def failed(session: Session) -> None:
     \b
     dumbwaiter failed || dumbwaiter retry --all
     """
-    from dumbwaiter.report import job_facts, rejected
+    from dumbwaiter.report import needy
 
-    facts = [job_facts(job) for job in rejected(session.reader)] if session.begun else []
+    facts = needy(session.reader) if session.begun else []
     if session.json:
         session.facts(facts)
     else:

@@ -45,8 +45,8 @@ def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
         _print_lines(_of_job(session, job))
     for one in report.errand_facts(session.reader):
         if (one["watch"], one["path"]) == (watch, shown(inner)):
-            then = when(one["due_at"]) if one["due_at"] else f"never: dumbwaiter retry {one['job'] or '--all'}"
-            print(f"  {one['what']} failed: {one['error']}; next try {then}")
+            then = when(one["due_at"]) if one["due_at"] else "only at your word"
+            print(f"  {one['what']}: {one['error']}; next try {then}")
 
 
 def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:
@@ -85,7 +85,7 @@ def _local(root: str, inner: str, job: Job) -> str:
 
 def _of_job(session: Session, job: Job) -> Iterator[tuple[str, str | None]]:
     outlook = _outlook(session, job)
-    yield "key", job.key or job.proposed
+    yield "key", shown(job.key or job.proposed or "")
     yield "link", job.receipt.url if job.receipt else None
     yield "verified", job.receipt.verified if job.receipt else None
     yield "acknowledged", f"{job.sent} of {job.size} bytes, {job.resent} sent again"
@@ -97,7 +97,7 @@ def _of_job(session: Session, job: Job) -> Iterator[tuple[str, str | None]]:
 
 
 def _of_entry(entry: Entry) -> Iterator[tuple[str, str | None]]:
-    yield "key", entry.key
+    yield "key", shown(entry.key)
     yield "size", size(entry.size)
     yield "link", entry.url
     yield "since", when(entry.stored_at)

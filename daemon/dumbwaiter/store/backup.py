@@ -51,9 +51,14 @@ def back_up(url: URL, now: float) -> bool:
 def recover(database: str, *, anew: bool) -> str:
     """Puts the copy in the journal's place, or nothing with `anew`; returns where the old one lies now.
 
-    The caller holds the lock of the state folder. Raises `Failure` when there is no copy.
+    The caller holds the lock of the state folder. Raises `Failure` when there is no copy, or no need of it.
     """
     copy = backup_of(database)
+    if not anew and _is_sound(database):
+        raise Failure(
+            f"the journal is sound: its copy knows less. To go back all the same, move {database} elsewhere first",
+            Exit.USAGE,
+        )
     if not anew and not os.path.exists(copy):
         raise Failure(
             f"there is no copy of the journal, {copy}; dumbwaiter recover --anew begins a new one, "
@@ -71,6 +76,16 @@ def recover(database: str, *, anew: bool) -> str:
         shutil.copyfile(copy, fresh)
         os.replace(fresh, database)
     return aside
+
+
+def _is_sound(database: str) -> bool:
+    """True for a journal that can be read and knows of a file; one without its log may be sound and empty."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(database))}?mode=ro", uri=True, timeout=30)) as journal:
+            knows = journal.execute("SELECT 1 FROM jobs LIMIT 1").fetchone() is not None
+            return knows and bool(journal.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error:
+        return False
 
 
 def _due(database: str, now: float) -> bool:
