@@ -170,6 +170,8 @@ def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> N
     words = [sys.executable, "-m", "dumbwaiter", "put", str(path)]
     with subprocess.Popen(words, env=steered.environment, stderr=subprocess.PIPE, text=True) as put:
         steered.until(lambda: any(job["active"] for job in steered.facts("status")["jobs"]))
+        opened = Path(f"/proc/{put.pid}/fd")
+        steered.until(lambda: any(one.readlink().name.startswith("socket:") for one in opened.iterdir()))
         put.send_signal(signal.SIGINT)
         _, said = put.communicate(timeout=20)
     assert (put.returncode, said.strip()) == (1, "dumbwaiter: stopped")

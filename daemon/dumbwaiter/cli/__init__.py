@@ -7,7 +7,7 @@ only it knows, and the journal for the rest.
 import sys
 
 from dumbwaiter.cli import glance
-from dumbwaiter.cli.streams import cannot_print, have_streams, seen_enough
+from dumbwaiter.cli.streams import cannot_print, have_streams, seen_enough, stopped
 
 
 def main() -> None:
@@ -20,6 +20,10 @@ def main() -> None:
         seen_enough()
     except OSError as error:  # the socket's troubles are told elsewhere
         cannot_print(error)
-    from dumbwaiter.cli.program import run
-
+    except KeyboardInterrupt:
+        stopped()
+    try:
+        from dumbwaiter.cli.program import run
+    except KeyboardInterrupt:
+        stopped()
     run()

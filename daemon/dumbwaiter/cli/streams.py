@@ -23,6 +23,12 @@ def seen_enough() -> NoReturn:
     sys.exit(0)
 
 
+def stopped() -> NoReturn:
+    """Ends because somebody said so, before there was anything to end."""
+    print("dumbwaiter: stopped", file=sys.stderr)
+    sys.exit(1)
+
+
 def cannot_print(error: OSError) -> NoReturn:
     """Ends because nothing can be written to where the output goes: a full disk, say."""
     _drop_output()
