@@ -1,7 +1,7 @@
 // The page: what the daemon tells, drawn anew at most once a frame. It asks for nothing by a clock.
 
 import { follow, get, picture, post, remember } from "./api.js";
-import { choose, clock, count, current, duration, size, word } from "./words.js";
+import { choose, clock, count, current, duration, sentence, size, word } from "./words.js";
 
 const LISTED = 100; // files on their way that are drawn
 const SPAN = 15_000; // milliseconds over which a rate is taken
@@ -35,7 +35,7 @@ async function act(pressed, does) {
   try {
     await does();
   } catch (error) {
-    toast(`${word("failed")} ${error.message}`);
+    toast(`${word("failed")} ${sentence(error.message)}`);
   } finally {
     pressed.ariaBusy = null;
   }
@@ -51,6 +51,13 @@ function toast(text) {
 
 function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
+}
+
+// Says a sentence of the daemon's; one that there is in English only is marked as such.
+function tell(target, text, about = "") {
+  const said = sentence(text);
+  say(target, about + said);
+  target.lang = said === text ? "en" : document.documentElement.lang;
 }
 
 // Keeps one child for each item, in their order. An element that is there is changed and not replaced: focus stays.
@@ -156,7 +163,7 @@ function troubles() {
     if (job.state === "rejected") found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
   }
   for (const one of state.errands) {
-    if (one.due_at == null) found.push({ key: `e-${one.job}-${one.what}-${one.path}`, file: one.path ? one : null, title: one.watch, text: `${one.what}: ${one.error}`, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
+    if (one.due_at == null) found.push({ key: `e-${one.job}-${one.what}-${one.path}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
   }
   return found;
 }
@@ -206,7 +213,7 @@ function drawAttention() {
   const found = troubles();
   $("#attention").hidden = !found.length;
   $("#retry-all").hidden = found.filter((one) => one.again?.length).length < 2;
-  list($("#attention .rows"), found, (one) => one.key + current(), makeTrouble, (row, one) => say($(".sentence", row), one.text ?? ""));
+  list($("#attention .rows"), found, (one) => one.key + current(), makeTrouble, (row, one) => tell($(".sentence", row), one.text ?? "", one.about));
 }
 
 function makeTrouble(one) {
@@ -216,7 +223,7 @@ function makeTrouble(one) {
   if (one.resume) choices.append(button(word("tryAgain"), () => post("resume", { name: one.resume }), { class: "main" }));
   if (one.look) choices.append(button(word("rescan"), () => post("rescan", { watch: one.look })));
   if (one.forget) choices.append(button(word("forget"), async () => confirm(word("askForget", name(one.forget.path))) && post("forget", { ids: [one.forget.id] })));
-  return element("li", {}, element("div", { class: "body" }, what, element("p", { class: "sentence", lang: "en" }, one.text ?? "")), choices);
+  return element("li", {}, element("div", { class: "body" }, what, element("p", { class: "sentence" })), choices);
 }
 
 function drawOutbox() {
@@ -253,7 +260,7 @@ function changeJob(row, job) {
   const due = job.due_at > Date.now() / 1000 + 1 ? word("nextTry", clock(job.due_at)) : "";
   const rests = state.paused.some((one) => ["", job.provider, job.watch].includes(one.name));
   const opens = state.watches.get(job.watch)?.opens_at;
-  let note = job.error ? [job.error, due].filter(Boolean).join(" · ") : "";
+  let note = job.error ? [sentence(job.error), due].filter(Boolean).join(" · ") : "";
   if (!note && job.state === "stored") note = word("stored");
   if (!note && job.active) note = fast ? `${size(fast)}/s · ${word("left", duration((job.size - job.sent) / fast))}` : word("begun");
   if (!note && !job.active) note = rests ? word("paused") : opens ? word("hours", clock(opens)) : due || word("queued");
@@ -314,7 +321,7 @@ function drawProviders() {
     const what = one.state === "paused" ? (one.paused_until ? word("restingUntil", clock(one.paused_until)) : word("resting")) : word(one.state);
     say(where, [what, one.pending && word("pending", count(one.pending))].filter(Boolean).join(" · "));
     const left = one.ends == null ? 0 : one.ends - Date.now() / 1000;
-    say(more, one.error && one.state !== "ready" ? one.error : left > 0 ? word("grant", duration(left)) : word("noGrant"));
+    say(more, one.error && one.state !== "ready" ? sentence(one.error) : left > 0 ? word("grant", duration(left)) : word("noGrant"));
     changePause(row, one.name, resting(one.name));
   });
 }
@@ -325,8 +332,8 @@ function drawWatches() {
     const [where, more] = row.querySelectorAll(".where");
     const what = paused(one.name) ? word("resting") : one.opens_at ? word("hours", clock(one.opens_at)) : word(one.state);
     say(where, [what, word("files", count(one.files)), one.pending && word("pending", count(one.pending))].filter(Boolean).join(" · "));
-    say(more, one.message || one.path);
-    more.title = one.message || one.path;
+    say(more, one.message ? sentence(one.message) : one.path);
+    more.title = more.textContent;
     changePause(row, one.name);
   });
 }

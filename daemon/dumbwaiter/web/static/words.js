@@ -1,5 +1,7 @@
 // What the page says, in each of its languages. A value with a number is a function of it.
 
+import { inChinese } from "./sentences.js";
+
 const s = (n, one, many) => `${n} ${Number(String(n).replace(/\D/g, "")) === 1 ? one : many}`;
 
 export const WORDS = {
@@ -74,6 +76,9 @@ export function choose(name) {
   language = name;
   localStorage.setItem("language", name);
 }
+
+// A sentence of the daemon's as the page says it: in English where there is no other.
+export const sentence = (text) => (language === "zh" && inChinese(text)) || text;
 
 export function word(name, ...values) {
   const found = WORDS[language][name];
