@@ -1,6 +1,5 @@
 """Pictures for Xinhua: dropped, processed, shown beside the original, and claimed once."""
 
-import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,10 @@ from typing import Any
 import pytest
 
 from dumbwaiter.model import MIB
+from pictures import jpeg
 from program import Program, digest
 
 LIMIT = 1024 * 1024
-
-
-def jpeg(extra: int = 0, seed: int = 1) -> bytes:
-    """A grey pixel as a baseline JPEG (ITU-T T.81), `extra` bytes in all longer than it need be."""
-    head = bytes.fromhex("ffd8 ffe0 0010 4a464946 00 0101 00 0001 0001 0000")
-    tables = bytes.fromhex("ffdb 0043 00") + b"\1" * 64 + bytes.fromhex("ffc0 000b 08 0001 0001 01 011100")
-    codes = b"".join(bytes.fromhex(f"ffc4 0014 {kind}") + b"\1" + bytes(16) for kind in ("00", "10"))
-    scan = bytes.fromhex("ffda 0008 01 0100 003f00 3f ffd9")
-    return head + tables + codes + scan + random.Random(seed).randbytes(extra)
 
 
 PNG = bytes.fromhex("89504e470d0a1a0a 0000000d 49484452 00000001 00000001 08 00 000000 3a7e9b55") + bytes(40)
