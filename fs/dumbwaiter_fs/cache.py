@@ -14,7 +14,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from xxhash import xxh3_128
@@ -22,6 +22,7 @@ from xxhash import xxh3_128
 from dumbwaiter import log
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.where import private_folder
+from dumbwaiter_fs.opening import without_waiting
 
 BLOCK = 256 * KIB
 AGE = 30 * 86400.0  # seconds without use
@@ -32,6 +33,8 @@ USED = 60.0  # seconds within which a block's use is noted once
 LEFT = 3600.0  # seconds after which a file that was never renamed is nobody's any more
 
 _HEAD = struct.Struct("<4s16sH")  # what it is, digest, length of the mark
+MARK_MAX = 1024
+LONGEST = _HEAD.size + MARK_MAX + BLOCK  # bytes of a file
 _MAGIC = b"DWB1"
 _log = log.get(__name__)
 
@@ -41,6 +44,13 @@ class Block(NamedTuple):
 
     mark: str
     data: bytes
+
+
+class View(NamedTuple):
+    """A block whose bytes lie in a buffer that will be used again."""
+
+    mark: str
+    data: memoryview
 
 
 class Cache:
@@ -70,15 +80,12 @@ class Cache:
             return None
         try:
             status = os.fstat(descriptor)
-            head = os.pread(descriptor, _HEAD.size + 1024, 0)
-            magic, digest, length = _HEAD.unpack_from(head)
-            start = _HEAD.size + length
-            mark, data = head[_HEAD.size : start], os.pread(descriptor, BLOCK, start)
-            if magic != _MAGIC or _digest(name, index, mark, data) != digest:
-                raise ValueError
+            head = os.pread(descriptor, _HEAD.size + MARK_MAX, 0)
+            data = os.pread(descriptor, BLOCK, _start(head))
+            block = Block(_mark(name, index, head, data), data)
             if abs(time.time() - status.st_mtime) > USED:
                 os.utime(descriptor)
-            return Block(mark.decode(), data)
+            return block
         except (OSError, ValueError, struct.error):
             _log.warning("damaged block removed", block=os.path.basename(path))
             _remove(path)
@@ -86,11 +93,37 @@ class Cache:
         finally:
             os.close(descriptor)
 
+    def glance(self, name: str, index: int, into: bytearray) -> View | None:
+        """Returns a block, read into `into`, which takes `LONGEST` bytes, if the kernel has it in memory; else None.
+
+        Notes no use, and leaves a damaged block to `get`.
+        """
+        try:
+            descriptor = without_waiting(self._path(name, index))
+        except OSError:
+            return None
+        try:
+            whole = memoryview(into)[: os.preadv(descriptor, [into], 0, os.RWF_NOWAIT)]
+            data = whole[_start(whole) :]
+            return View(_mark(name, index, whole, data), data)
+        except (OSError, ValueError, struct.error):
+            return None
+        finally:
+            os.close(descriptor)
+
+    def used(self, blocks: Iterable[tuple[str, int]]) -> None:
+        """Notes that blocks have been used; each is a version's name and an index."""
+        for name, index in blocks:
+            path = self._path(name, index)
+            with contextlib.suppress(OSError):
+                if abs(time.time() - os.stat(path).st_mtime) > USED:
+                    os.utime(path)
+
     def put(self, name: str, index: int, block: Block) -> None:
         """Keeps a block, if there is room and the disk lets us."""
         mark = block.mark.encode()
         size = _HEAD.size + len(mark) + len(block.data)
-        if len(mark) > 1024 or not self._admit(size):
+        if len(mark) > MARK_MAX or not self._admit(size):
             return
         path = self._path(name, index)
         aside = f"{os.path.dirname(path)}/.{os.getpid()}-{threading.get_ident()}"
@@ -186,7 +219,24 @@ class Cache:
             _log.warning("the cache cannot be written", path=self._folder, why=error.strerror or str(error))
 
 
-def _digest(name: str, index: int, mark: bytes, data: bytes) -> bytes:
+def _start(head: bytes | memoryview) -> int:
+    """Returns where a block's own bytes begin. Raises ValueError or struct.error."""
+    magic, _, length = _HEAD.unpack_from(head)
+    if magic != _MAGIC:
+        raise ValueError
+    return _HEAD.size + int(length)
+
+
+def _mark(name: str, index: int, head: bytes | memoryview, data: bytes | memoryview) -> str:
+    """Returns the mark of a block whose digest is right. Raises ValueError."""
+    _, digest, length = _HEAD.unpack_from(head)
+    mark = bytes(head[_HEAD.size : _HEAD.size + length])
+    if _digest(name, index, mark, data) != digest:
+        raise ValueError
+    return mark.decode()
+
+
+def _digest(name: str, index: int, mark: bytes, data: bytes | memoryview) -> bytes:
     digest = xxh3_128(f"{name}-{index}-{len(mark)}-".encode() + mark)
     digest.update(data)
     return digest.digest()

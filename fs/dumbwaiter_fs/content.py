@@ -4,7 +4,6 @@ An open file is one version. As long as anybody has a path open, that path stand
 them found there: the kernel keeps one cache and one size for a path, so two versions at once would be mixed.
 """
 
-import ctypes
 import errno
 import itertools
 import os
@@ -15,31 +14,37 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from dumbwaiter.catalog import Waiting
-from dumbwaiter.model import Entry, Stamp
+from dumbwaiter.model import MIB, Entry, Stamp
 from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.opening import below
 from dumbwaiter_fs.remote import Remote, Version, origin
 
+ROOM = MIB  # the kernel asks for no more at a time
 KERNELS = 10_000  # paths of which we know what the kernel has
 
-_OPENAT2 = 437  # on every architecture
-_STAY = 0x01 | 0x02 | 0x04 | 0x08  # no other file system, no magic links, no symbolic links, not above the folder
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Source(Protocol):
-    """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno."""
+    """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno.
+
+    `at_once` gives the same where nothing has to be waited for, else None. It has one caller at a time, and what that
+    got is good until its next call; `ready`, by the same caller, gets in a moment of rest what comes next there.
+    """
 
     def read(self, offset: int, size: int) -> bytes: ...
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None: ...
+    def ready(self, offset: int) -> None: ...
     def close(self) -> None: ...
 
 
 class Original:
     """The local file while it is still the version that was sent."""
 
-    def __init__(self, descriptor: int, stamp: Stamp) -> None:
+    def __init__(self, descriptor: int, stamp: Stamp, room: bytearray) -> None:
         self._descriptor = descriptor
         self._stamp = stamp
+        self._room = room
 
     def read(self, offset: int, size: int) -> bytes:
         data = _read(self._descriptor, offset, size)
@@ -47,6 +52,18 @@ class Original:
         if not same_bytes(os.fstat(self._descriptor), self._stamp):
             raise Refused(errno.ESTALE, "the local file has been changed")
         return data
+
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+        piece = memoryview(self._room)[:size]
+        try:
+            if os.preadv(self._descriptor, [piece], offset, os.RWF_NOWAIT) < size:
+                return None
+        except OSError:  # it is not in memory, or the file system cannot tell
+            return None
+        return [piece] if same_bytes(os.fstat(self._descriptor), self._stamp) else None
+
+    def ready(self, offset: int) -> None:
+        pass
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -61,6 +78,12 @@ class Live:
     def read(self, offset: int, size: int) -> bytes:
         return _read(self._descriptor, offset, size)
 
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+        return None
+
+    def ready(self, offset: int) -> None:
+        pass
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -73,6 +96,12 @@ class Far:
 
     def read(self, offset: int, size: int) -> bytes:
         return self._version.read(offset, size)
+
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+        return self._version.at_once(offset, size)
+
+    def ready(self, offset: int) -> None:
+        self._version.ready(offset)
 
     def close(self) -> None:
         pass
@@ -115,6 +144,7 @@ class Contents:
         self._handles: dict[int, _Handle] = {}
         self._shared: dict[str, _Shared] = {}
         self._troubles: dict[str, str] = {}
+        self._room = bytearray(ROOM)  # for what is given without a wait
         self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
@@ -179,6 +209,24 @@ class Contents:
         if len(data) > wanted or (len(data) < wanted and handle.size is not None):
             raise Refused(errno.EIO, "the source gave another length")
         return data
+
+    def at_once(self, number: int, size: int, offset: int) -> list[memoryview] | None:
+        """Returns what `read` would, in pieces, if nothing has to be waited for; else, and where it would fail, None.
+
+        One caller at a time; the pieces are good until its next call.
+        """
+        handle = self._handles.get(number)
+        if handle is None or handle.size is None or offset >= handle.size:
+            return None
+        pieces = handle.source.at_once(offset, min(size, handle.size - offset))
+        if pieces is not None:
+            self._troubles.pop(handle.path, None)
+        return pieces
+
+    def ready(self, number: int, offset: int) -> None:
+        """Gets what stands at `offset` if nothing has to be waited for: after `at_once`, by its caller, who has time now."""
+        if (handle := self._handles.get(number)) is not None:
+            handle.source.ready(offset)
 
     def trouble(self, path: str, entry: Entry) -> str | None:
         """Returns why the last open or read of `path` failed, or why the next one will; None as far as all is well."""
@@ -259,7 +307,7 @@ class Contents:
             return None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):
-            return Original(descriptor, entry.stamp)
+            return Original(descriptor, entry.stamp, self._room)
         os.close(descriptor)
         return None
 
@@ -282,7 +330,7 @@ class Contents:
             return os.open(f"/{path}", flags)
         base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return _open_below(base, path, flags)
+            return below(base, path, flags)
         finally:
             os.close(base)
 
@@ -297,22 +345,3 @@ def _read(descriptor: int, offset: int, size: int) -> bytes:
     while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
         data += more
     return data
-
-
-def _open_below(base: int, path: str, flags: int) -> int:
-    """Opens a path that stays in its folder, its file system, and clear of links; where the kernel can see to it."""
-    how = (ctypes.c_uint64 * 3)(flags, 0, _STAY)
-    name = ctypes.c_char_p(os.fsencode(path))
-    descriptor: int = _libc.syscall(
-        ctypes.c_long(_OPENAT2),
-        ctypes.c_int(base),
-        name,
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    if descriptor >= 0:
-        return descriptor
-    code = ctypes.get_errno()
-    if code in {errno.ENOSYS, errno.EPERM}:  # a kernel before 5.6, or a sandbox that does not know the call
-        return os.open(path, flags, dir_fd=base)
-    raise OSError(code, os.strerror(code))

@@ -24,8 +24,9 @@ from dumbwaiter.hits import Hits
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.wire.address import ends
 from dumbwaiter_fs.answers import Refused
-from dumbwaiter_fs.cache import BLOCK, Block, Cache
+from dumbwaiter_fs.cache import BLOCK, Block, Cache, View
 from dumbwaiter_fs.deadline import Transport, until
+from dumbwaiter_fs.desk import Desk
 from dumbwaiter_fs.links import Links
 
 DEADLINE = 30.0  # seconds for one read
@@ -71,6 +72,7 @@ class Remote:
         self.hits = hits
         self.links = links
         self.memory = _Memory()
+        self.desk = Desk(cache, hits) if cache else None
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._down: dict[tuple[str, int | None], tuple[float, int]] = {}
@@ -129,6 +131,8 @@ class Remote:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+        if self.desk is not None:
+            self.desk.close()
         if self.hits is not None:
             self.hits.close()
 
@@ -212,6 +216,8 @@ class Version:
         self._disk = threading.Lock()
         self._news = threading.Condition()
         self._streams: list[_Stream] = []
+        self._at_once_to = -1  # where the last `at_once` ended, and whether it went on from the one before
+        self._straight = False
         self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
 
     def read(self, offset: int, size: int) -> bytes:
@@ -226,6 +232,41 @@ class Version:
                 pieces.append(memoryview(self._block(index, stop, last, limit))[start:stop])
                 at += stop - start
         return b"".join(pieces)
+
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+        """Returns the same in pieces if all of it is in memory, here or in the kernel's; see `content.Source`."""
+        pieces = []
+        end = offset + size
+        self._straight = offset == self._at_once_to
+        self._at_once_to = end
+        while offset < end:
+            index, start = divmod(offset, BLOCK)
+            block = self._laid(index)
+            if block is None or len(block.data) != self.length(index):
+                return None
+            if block.mark != self.mark and not self.same(block.mark):
+                return None
+            piece = memoryview(block.data)[start : start + end - offset]
+            pieces.append(piece)
+            offset += len(piece)
+        return pieces
+
+    def ready(self, offset: int) -> None:
+        """Lays out the block that begins at `offset`, when reading goes straight on."""
+        index, start = divmod(offset, BLOCK)
+        if not start and self._straight and index < self._blocks:
+            self._laid(index)
+
+    def _laid(self, index: int) -> Block | View | None:
+        """Returns a block that is in memory, here or in the kernel's."""
+        block = self._remote.memory.get(self.name, index)
+        if block is not None or (desk := self._remote.desk) is None:
+            return block
+        view = desk.lay(self.name, index)
+        if self.stale:
+            desk.drop(self.name)
+            return None
+        return view
 
     def rest(self) -> None:
         """Closes the replies that nobody reads; a later read asks again."""
@@ -269,6 +310,8 @@ class Version:
         self._remote.memory.drop(self.name)
         if self._remote.cache is not None:
             self._remote.cache.drop(self.name)
+        if self._remote.desk is not None:
+            self._remote.desk.drop(self.name)
         return Refused(errno.ESTALE, why)
 
     def same(self, mark: str) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -446,3 +447,83 @@ def test_connections_are_used_again(contents: Contents, origin: Origin) -> None:
     for _ in range(20):
         assert read(contents, file) == b"x" * 100
     until(lambda: len(os.listdir("/proc/self/fd")) <= before + 4)
+
+
+# Without a wait
+
+
+def at_once(contents: Contents, number: int, size: int, offset: int) -> bytes | None:
+    pieces = contents.at_once(number, size, offset)
+    data = None if pieces is None else b"".join(pieces)
+    contents.ready(number, offset + size)
+    return data
+
+
+@pytest.fixture
+def cached(shelf: Shelf, tmp_path: Any) -> Iterator[Contents]:
+    cache = Cache(str(tmp_path / "blocks"), 64 * MIB, spare=0)
+    contents = Contents(lambda watch: shelf.drop if watch == "w" else None, Remote(2.0, cache))
+    yield contents
+    contents.close()
+
+
+def fetched(cached: Contents, origin: Origin) -> Entry:
+    """Returns a file that is in the cache whole, and not in memory."""
+    file = entry(origin.put("a", BODY), len(BODY))
+    assert read(cached, file) == BODY
+    cached._remote.memory = remote._Memory()
+    return file
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(
+    reads=st.lists(st.tuples(st.integers(0, len(BODY) - 1), st.sampled_from([1, 4096, 128 << 10, MIB])), max_size=20),
+    local=st.booleans(),
+)
+def test_what_is_given_without_a_wait_is_what_read_gives(
+    shelf: Shelf, cached: Contents, origin: Origin, reads: list[tuple[int, int]], local: bool
+) -> None:
+    file = entry(None, shelf.write("a", BODY)) if local else fetched(cached, origin)
+    number, _ = cached.open("files/w/a", file)
+    asked = len(origin.requests)
+    for offset, size in [*reads, *((at, 128 << 10) for at in range(0, len(BODY), 128 << 10))]:
+        data = at_once(cached, number, size, offset)
+        assert data in {None, BODY[offset : offset + size]}
+        assert cached.read(number, size, offset) == BODY[offset : offset + size]
+    assert at_once(cached, number, 1, len(BODY)) is None
+    cached.release(number)
+    assert at_once(cached, number, 1, 0) is None
+    assert len(origin.requests) == asked
+    with suppress(FileNotFoundError):
+        os.unlink(shelf.local("a"))
+
+
+def test_an_original_that_changes_is_not_given_without_a_wait(shelf: Shelf, cached: Contents) -> None:
+    number, _ = cached.open("files/w/a", entry(None, shelf.write("a", b"before")))
+    with open(shelf.local("a"), "ab") as file:
+        file.write(b"!")
+    assert at_once(cached, number, 6, 0) is None
+    fails(errno.ESTALE, lambda: cached.read(number, 6, 0))
+
+
+def test_what_would_need_a_request_is_not_given_without_a_wait(cached: Contents, origin: Origin) -> None:
+    number, _ = cached.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
+    assert at_once(cached, number, 4096, 0) is None
+    assert origin.requests == []
+    assert cached.read(number, BLOCK, 0) == BODY[:BLOCK]
+    assert at_once(cached, number, 4096, 4096) == BODY[4096:8192], "of the block that has come"
+    assert at_once(cached, number, 4096, BLOCK - 1) is None
+
+
+def test_what_is_laid_out_is_not_mixed_with_a_newer_version(cached: Contents, origin: Origin) -> None:
+    file = fetched(cached, origin)
+    number, _ = cached.open("files/w/a", file)
+    assert at_once(cached, number, 4096, 0) is not None, "the first reply to come has to be of this version"
+    cached._remote.cache.drop(remote.named(file))  # type: ignore[union-attr]
+    origin.of("a").etag = '"v2"'
+    fails(errno.ESTALE, lambda: cached.read(number, 4096, 4 * BLOCK))
+    assert at_once(cached, number, 4096, 0) is None
+    cached.release(number)
+    assert read(cached, file) == BODY
+    number, _ = cached.open("files/w/a", file)
+    assert at_once(cached, number, 4096, 0) == BODY[:4096]
