@@ -87,6 +87,15 @@ class Index:
             found[name] = None
         return list(found)
 
+    def next_folder(self, tree: Tree, folder: bytes) -> bytes | None:
+        """Returns the first folder behind another one, in the order of a walk, that has files of its own."""
+        rows = self._rows(self._sql[tree]["leap anywhere"], (folder + b"\0",))
+        return bytes(rows[0][0]) if rows else None
+
+    def has_folders(self, tree: Tree, folder: bytes) -> bool:
+        """True when there are folders in a folder."""
+        return bool(self._rows(self._sql[tree]["leap"], (folder + b"/", folder + b"0")))
+
     def files(self, tree: Tree, folder: bytes, after: bytes, limit: int) -> tuple[list[Line], bool]:
         """Returns the next files of a folder by name, those behind the name `after`, and whether there may be more."""
         rows = self._rows(self._sql[tree]["page"], (folder, after, limit))

@@ -2,8 +2,9 @@
 
 What it is for: a listing goes out together with its attributes (READDIRPLUS), in a tenth of the time of a question for
 each name. One thread at a time holds the descriptor and answers what needs the catalog only, and reads of what is in
-memory; one that draws a call which may take long hands the descriptor on first, so a slow read never stops a listing. What is kept in memory is
-bounded: files are found again by their number, folders are kept as long as the kernel knows them.
+memory; one that draws a call which may take long hands the descriptor on first, so a slow read never stops a listing.
+Between two calls of a walk the next folder is packed; it is given out only if the catalog is still the same. What is
+kept in memory is bounded: files are found again by their number, folders are kept as long as the kernel knows them.
 """
 
 import errno
@@ -22,7 +23,7 @@ from dumbwaiter_fs import virtual, wire
 from dumbwaiter_fs.answers import Refused, code_of
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.spot import NAMED, ROOT, TREES, Spot, number_of
-from dumbwaiter_fs.trees import Trees
+from dumbwaiter_fs.trees import PAGE, Trees
 from dumbwaiter_fs.wire import Op
 
 THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
@@ -31,6 +32,7 @@ BACKGROUND = 64  # reads ahead that the kernel may have waiting; with fewer they
 SHORT = 1  # seconds that names and attributes are good for while nothing tells of changes
 LONG = 60  # and while something does
 KEPT = 16 << 20  # bytes of packed folders in all
+AHEAD = 256  # files of a folder that is packed before it is asked for: they take less than a millisecond
 
 _log = log.get(__name__)
 
@@ -43,6 +45,10 @@ class _Page(NamedTuple):
     ends: "array[int]"
     folders: list[int]  # numbers that the kernel comes to know by it, in the place of each entry; empty for files
     change: int  # the session's count of changes before the catalog was asked
+
+    @property
+    def size(self) -> int:
+        return len(self.packed) + 4 * len(self.ends)
 
     def start(self, index: int) -> int:
         return self.ends[index - 1] if index else 0
@@ -121,6 +127,8 @@ class Session:
         self._listings: dict[int, _Listing] = {}
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._kept_size = 0
+        self._listed: bytes | None = None  # the folder whose first entries have just gone out
+        self._expected: bytes | None = None  # what a walk would list after the one before
         self._lead = threading.Lock()  # who has it reads the descriptor, into this
         self._buffer = bytearray(wire.BUFFER)
         self._guard = threading.Lock()  # of the fields below
@@ -243,6 +251,8 @@ class Session:
                 self._interrupt(wire.LONG.unpack_from(call.body)[0])
             else:
                 self._reply(unique, *self._answer(call, self._quick))
+                if self._listed is not None:
+                    self._walk_on(self._listed)
         self._over = True
         return None
 
@@ -458,6 +468,8 @@ class Session:
         page = listing.at(offset)
         if page is None:
             return b""
+        if not offset:
+            self._listed = self._folder(call.number).path
         start = offset - page.first
         before = page.start(start)
         if not plus:
@@ -476,9 +488,28 @@ class Session:
                     self._know(number, above + b"/" + name if above else name)
         return page.packed[before : page.start(stop)]
 
+    def _state(self) -> object:
+        """Returns what is equal as long as a listing would be."""
+        return self._trees.state(), self._good
+
+    def _walk_on(self, path: bytes) -> None:
+        """Packs what a walker will list after `path`, if that is a few files, while he looks at what he got."""
+        self._listed = None
+        with suppress(Exception):  # whatever it is, the walker meets it too
+            walks = path == self._expected
+            self._expected, leaf = self._trees.next_folder(path)
+            if not walks or not leaf or (following := self._expected) is None:
+                return
+            state = self._state()
+            if (kept := self._kept.get(following)) is not None and kept.state == state:
+                return
+            pages = list(islice(self._packed(following, AHEAD), 2))
+            if len(pages) == 1 and len(pages[0].ends) < AHEAD:
+                self._keep(following, _Kept(state, pages, pages[0].size))
+
     def _pages(self, path: bytes) -> Iterator[_Page]:
         """Yields a folder's pages: as kept while the catalog is the same, else asked for and packed anew."""
-        state = (self._trees.state(), self._good)
+        state = self._state()
         kept = self._kept.get(path)
         if kept is not None and kept.state == state:
             self._kept.move_to_end(path)
@@ -486,7 +517,7 @@ class Session:
             return
         pages, size, whole = [], 0, True
         for page in self._packed(path):
-            size += len(page.packed) + 4 * len(page.ends)
+            size += page.size
             whole = whole and size < KEPT // 8
             if whole:
                 pages.append(page)
@@ -504,7 +535,7 @@ class Session:
             _, oldest = self._kept.popitem(last=False)
             self._kept_size -= oldest.size
 
-    def _packed(self, path: bytes) -> Iterator[_Page]:
+    def _packed(self, path: bytes, at_a_time: int = PAGE) -> Iterator[_Page]:
         change, good, trees = self._changes, self._good, self._trees
         names = trees.folders(path)
         before: _Page | None = None  # the last one goes out together with the first files
@@ -514,12 +545,8 @@ class Session:
             before = page
         offset = len(names) + 2
         outbox = path.startswith(b"outbox")
-        for lines in trees.files(path, set(names)):
-            named = self._owner.named
-            entries = [
-                named(name, at, number, False, size, time_ns, good)
-                for at, (name, number, size, time_ns) in enumerate(lines, offset + 1)
-            ]
+        for lines in trees.files(path, set(names), at_a_time):
+            entries = self._owner.listed(lines, offset, good)
             if outbox:  # sizes are those of local files, which a listing does not look at
                 entries = [wire.unknown(entry) for entry in entries]
             yield _page(before, offset, entries, [], change)
@@ -530,25 +557,20 @@ class Session:
 
     def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[_Page]:
         """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
-        named = self._owner.named
-        dots = [
-            wire.unknown(named(name, at, number_of(where), True, 0, 0, 0))
-            for at, (name, where) in enumerate(((b".", path), (b"..", path.rpartition(b"/")[0])), 1)
-        ]
-        numbers = [0, 0]
+        where = (b".", path), (b"..", path.rpartition(b"/")[0])
+        dots = self._owner.listed([(name, number_of(at), 0, 0) for name, at in where], 0, 0, folder=True)
+        entries, numbers = [wire.unknown(entry) for entry in dots], [0, 0]
         offset = 0
         for begin in range(0, max(len(names), 1), _FOLDERS):
-            some = names[begin : begin + _FOLDERS]
-            entries = dots
-            for name in some:
+            lines = []
+            for name in names[begin : begin + _FOLDERS]:
                 below = path + b"/" + name if path else name
-                number = number_of(below)
-                numbers.append(number)
-                time_ns = self._trees.changed_ns(below)
-                entries.append(named(name, offset + len(entries) + 1, number, True, 0, time_ns, good))
+                lines.append((name, number_of(below), 0, self._trees.changed_ns(below)))
+            entries += self._owner.listed(lines, offset + len(entries), good, folder=True)
+            numbers += [line[1] for line in lines]
             yield _page(None, offset, entries, numbers, change)
             offset += len(entries)
-            dots, numbers, change = [], [], self._changes
+            entries, numbers, change = [], [], self._changes
 
 
 _FOLDERS = 256  # in one page: each costs a question to the catalog

@@ -85,7 +85,18 @@ class Trees:
         none: list[bytes] = []
         return self._ask(lambda index: index.folders(tree, inner), none)
 
-    def files(self, path: bytes, folders: set[bytes]) -> Iterator[list[Line]]:
+    def next_folder(self, path: bytes) -> tuple[bytes | None, bool]:
+        """Returns the folder with files that a walk comes to after this one, and whether it holds nothing else."""
+        tree, inner = _tree(path)
+        if tree is None:
+            return None, False
+        found = self._ask(lambda index: index.next_folder(tree, inner), None)
+        if found is None:
+            return None, False
+        leaf = not self._ask(lambda index: index.has_folders(tree, found), True)
+        return tree.name.encode() + b"/" + found, leaf
+
+    def files(self, path: bytes, folders: set[bytes], at_a_time: int = PAGE) -> Iterator[list[Line]]:
         """Yields the files of a folder page by page, under the names they are shown by; `folders` are those in it."""
         tree, inner = _tree(path)
         if tree is None:
@@ -93,7 +104,7 @@ class Trees:
         after: bytes = b""
         while True:
             none: tuple[list[Line], bool] = ([], False)
-            page, more = self._ask(lambda index, after=after: index.files(tree, inner, after, PAGE), none)  # type: ignore[misc]
+            page, more = self._ask(lambda index, after=after: index.files(tree, inner, after, at_a_time), none)  # type: ignore[misc]
             if page:
                 after = bytes(page[-1][0])
                 yield self._shown(tree, inner, page, folders)

@@ -6,7 +6,7 @@ the layouts say.
 
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 MAJOR, MINOR = 7, 31
@@ -146,20 +146,30 @@ class Owner:
         """Answers GETATTR."""
         return _ATTR_OUT.pack(good, 0, 0, *self._fields(number, folder, size, time_ns))
 
-    def named(self, name: bytes, offset: int, number: int, folder: bool, size: int, time_ns: int, good: int) -> bytes:
-        """Returns one entry of a listing with attributes; from `HEAD` on it is one without."""
-        length = len(name)
-        seconds, rest = divmod(time_ns, _SECOND)
-        return (
-            _NAMED.pack(
-                number, 0, good, good, 0, 0,
-                number, size, (size + 511) >> 9, seconds, seconds, seconds, rest, rest, rest,
-                FOLDER if folder else FILE, 1, self._uid, self._gid, 0, PAGE, 0,
-                number, offset, length, 4 if folder else 8,
-            )
-            + name
-            + _PAD[length & 7]
-        )  # fmt: skip
+    def listed(
+        self, lines: Iterable[tuple[bytes, int, int, int]], offset: int, good: int, *, folder: bool = False
+    ) -> list[bytes]:
+        """Returns entries of a listing with attributes; from `HEAD` on they are entries without.
+
+        A line is name, number, size and time; `offset` is that of the first.
+        """
+        pack, uid, gid = _NAMED.pack, self._uid, self._gid
+        mode, kind = (FOLDER, 4) if folder else (FILE, 8)
+        entries = []
+        for after, (name, number, size, time_ns) in enumerate(lines, offset + 1):
+            length = len(name)
+            seconds, rest = divmod(time_ns, _SECOND)
+            entries.append(
+                pack(
+                    number, 0, good, good, 0, 0,
+                    number, size, (size + 511) >> 9, seconds, seconds, seconds, rest, rest, rest,
+                    mode, 1, uid, gid, 0, PAGE, 0,
+                    number, after, length, kind,
+                )
+                + name
+                + _PAD[length & 7]
+            )  # fmt: skip
+        return entries
 
     def _fields(self, number: int, folder: bool, size: int, time_ns: int) -> tuple[int, ...]:
         seconds, rest = divmod(time_ns, _SECOND)

@@ -63,6 +63,19 @@ class Kernel:
             number = wire.number_of(payload)
         return number
 
+    def list(self, path: bytes) -> list[bytes]:
+        """Returns the names in a folder, as a walker gets them: from its beginning to its end."""
+        folder = self.look_up(path)
+        handle = wire.LONG.unpack_from(self.ask(Op.OPENDIR, folder, bytes(8))[1])[0]
+        names: list[bytes] = []
+        while part := self.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, len(names), 4096))[1]:
+            while part:
+                name = wire.name_of(part)
+                names.append(name)
+                part = part[wire.HEAD + 24 + (len(name) + 7 & ~7) :]
+        self.ask(Op.RELEASEDIR, folder, wire.LONG.pack(handle))
+        return names[2:]
+
     def close(self) -> None:
         self._end.close()
         self._thread.join()
@@ -123,6 +136,30 @@ def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: 
     assert kernel.ask(Op.GETATTR, 1)[0] == 0, "the root is never forgotten"
 
 
+def test_a_walk_finds_the_next_folder_packed_and_never_an_old_one(shelf: Shelf, kernel: Kernel) -> None:
+    from dumbwaiter_fs.session import AHEAD
+
+    for name in ("a", "b", "c", "d", "e", "e/deeper"):
+        shelf.entry(f"{name}/file", 1)
+    shelf.many([shelf.row(f"f/{number}", 1) for number in range(AHEAD + 1)])
+    kept = kernel.session._kept
+    assert [kernel.list(b"files/w/a"), kernel.list(b"files/w/b")] == [[b"file"]] * 2
+    until(lambda: b"files/w/c" in kept)
+    assert b"files/w/d" not in kept, "one is enough"
+    before = kept[b"files/w/c"]
+    assert kernel.list(b"files/w/c") == [b"file"]
+    assert kept[b"files/w/c"] is before, "the catalog is not asked again"
+    until(lambda: b"files/w/d" in kept)
+    shelf.entry("d/new", 1)
+    assert kernel.list(b"files/w/d") == [b"file", b"new"]
+    assert kernel.list(b"files/w") == [b"a", b"b", b"c", b"d", b"e", b"f"]
+    assert b"files/w/e" not in kept, "folders in it could be many"
+    assert [kernel.list(b"files/w/e"), kernel.list(b"files/w/e/deeper")] == [[b"deeper", b"file"], [b"file"]]
+    assert kernel.ask(Op.GETATTR)[0] == 0
+    assert b"files/w/f" not in kept, "so many files are left until they are wanted"
+    assert len(kernel.list(b"files/w/f")) == AHEAD + 1
+
+
 def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kernel: Kernel) -> None:
     shelf.entry("a", 1)
     kernel.session.trust(told=True)
@@ -142,7 +179,7 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
 
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(0, 2**62), st.booleans())
 def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
-    entry = wire.Owner(1, 2).named(name, 3, number, folder, 4, time_ns, 5)
+    (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns)], 2, 5, folder=folder)
     assert (wire.name_of(entry), wire.number_of(entry)) == (name, number)
     assert len(entry) % 8 == 0
     assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
