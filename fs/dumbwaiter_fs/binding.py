@@ -40,8 +40,20 @@ Operations: Any = module.Operations
 def serve(operations: Any, folder: str, encoding: str, options: dict[str, Any]) -> None:
     """Mounts and answers until the mount is taken off, in libfuse's own loop."""
     if NAME == "mfusepy":
-        operations, options = _OneByOne(operations), {**options, "errors": "strict"}
+        limits = {}
+        if module.fuse_version_major >= 3:
+            limits = {name: options[name] for name in ("max_read", *_AGREED) if name in options}
+            options = {name: value for name, value in options.items() if name not in _AGREED}
+            if (module.fuse_version_major, module.fuse_version_minor) >= (3, 12):
+                options["max_threads"] = _THREADS
+        operations, options = _OneByOne(operations, limits), {**options, "errors": "strict"}
     module.FUSE(operations, folder, raw_fi=True, encoding=encoding, foreground=True, **options)
+
+
+# Options of libfuse 2; in libfuse 3 they are agreed on when the kernel greets the mount, together with `max_read`, which
+# has to stand in both places.
+_AGREED = ("max_readahead", "max_background")
+_THREADS = 1000  # at once, when so many readers wait; by itself libfuse 3 would let ten of them hold up everybody
 
 
 class _OneByOne:
@@ -49,8 +61,14 @@ class _OneByOne:
 
     use_ns = True
 
-    def __init__(self, operations: Any) -> None:
+    def __init__(self, operations: Any, limits: dict[str, int]) -> None:
         self._operations = operations
+        self._limits = limits
+
+    def init_with_config(self, connection: Any, _config: Any) -> None:
+        for name, value in self._limits.items():
+            setattr(connection, name, value)
+        self._operations("init", "/")
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._operations, name)

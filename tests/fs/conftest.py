@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fs.world import Mounted, Origin, Shelf
+from fs.world import LIBFUSE3, Mounted, Origin, Shelf
 
 
 @pytest.fixture
@@ -25,12 +25,17 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(params=["fast", "fusepy"])
 def mount(shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[Callable[..., Mounted]]:
-    """Mounts a shelf in each session, the test's own by default; unmounts whatever happened."""
+    """Mounts a shelf in each session, over libfuse 3 too in tests that are marked `also_libfuse3`; the test's own by
+    default. Unmounts whatever happened."""
     mounts: list[Mounted] = []
 
     def make(*flags: str, on: Shelf | None = None, **more: Any) -> Mounted:
         chosen = on or shelf
-        chosen.choose(request.param)
+        if request.param == "libfuse3":
+            chosen.choose("auto")
+            more = {"DUMBWAITER_FUSE": "mfusepy", "FUSE_LIBRARY_PATH": LIBFUSE3, **more}
+        else:
+            chosen.choose(request.param)
         mounts.append(Mounted(chosen, *flags, **more))
         return mounts[-1].wait()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dumbwaiter.naming import key_path, split
-from fs.world import STORED, Mounted, Origin, Shelf, until
+from fs.world import STORED, Mounted, Origin, Shelf, also_libfuse3, until
 
 pytestmark = pytest.mark.fuse
 
@@ -50,6 +50,7 @@ def code_of(call: Callable[[], Any]) -> str:
     return errno.errorcode[raised.value.errno or 0]
 
 
+@also_libfuse3
 @pytest.mark.parametrize("folder", [b"", "文件夹\udcff/deep".encode("utf-8", "surrogateescape")])
 def test_every_name_is_listed_and_read(shelf: Shelf, mount: Mount, folder: bytes) -> None:
     for name in NAMES:
@@ -95,6 +96,7 @@ def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
     assert (system.f_files, system.f_blocks, system.f_bavail, system.f_namemax) == (1, 1, 0, 255)
 
 
+@also_libfuse3
 def test_every_write_says_read_only(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a", shelf.write("a", b"x"))
     at = mount().at
@@ -153,6 +155,7 @@ def test_a_file_at_the_provider_is_read_whole(shelf: Shelf, mount: Mount, origin
     assert cat(mount().at("files/w/a")) == (0, BODY[:size])
 
 
+@also_libfuse3
 @pytest.mark.parametrize(
     ("faults", "words"),
     [
@@ -187,6 +190,7 @@ def test_what_can_be_made_good_is(shelf: Shelf, mount: Mount, origin: Origin, fa
     assert cat(mount().at("files/w/a")) == (0, BODY)
 
 
+@also_libfuse3
 def test_random_reads_give_the_bytes(shelf: Shelf, mount: Mount, origin: Origin) -> None:
     shelf.entry("a", len(BODY), url=origin.put("a", BODY))
     shelf.entry("b", shelf.write("b", BODY))
@@ -272,6 +276,7 @@ def test_what_the_catalog_gets_is_seen_soon(shelf: Shelf, mount: Mount) -> None:
     assert os.listdir(mounted.at("files/w")) == ["a"]
 
 
+@also_libfuse3
 def test_the_outbox_shows_the_file_as_it_is(shelf: Shelf, mount: Mount) -> None:
     shelf.job("a", shelf.write("a", b"first"), error="the token was refused", state="rejected")
     path = mount().at("outbox/w/a")
@@ -314,6 +319,7 @@ def test_getfattr_shows_all_there_is(shelf: Shelf, mount: Mount) -> None:
     ]
 
 
+@also_libfuse3
 def test_while_readers_hang_everything_else_answers(shelf: Shelf, mount: Mount, origin: Origin) -> None:
     for index in range(32):
         shelf.entry(f"hang{index}", 100_000, url=origin.put(f"hang{index}", b"", hang=True))

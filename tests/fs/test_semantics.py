@@ -1,4 +1,4 @@
-"""Runs the examples of fs/SEMANTICS.md on a real mount and compares their output, line by line."""
+"""Runs the examples of fs/SEMANTICS.md on real mounts and compares their output, line by line."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fs.world import Mounted, Origin, Shelf
+from fs.world import Mounted, Origin, Shelf, also_libfuse3
 
 pytestmark = pytest.mark.fuse
 
@@ -22,6 +22,7 @@ def examples() -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in parts]
 
 
+@also_libfuse3
 def test_the_examples_of_the_page_hold(shelf: Shelf, mount: Callable[..., Mounted], origin: Origin) -> None:
     cat, far = b"bytes of the cat", b"bytes from afar\n"
     shelf.entry(

@@ -294,7 +294,7 @@ def test_a_storm_of_walkers_sees_no_error_while_the_catalog_grows(shelf: Shelf, 
 
 
 def test_the_twin_binding_serves_the_same_mount(shelf: Shelf) -> None:
-    """Over libfuse 2 here, as that is what tests can count on; its loop and its calls are those of libfuse 3's too."""
+    """Over libfuse 2, which is what tests can count on; over libfuse 3 run those that say `also_libfuse3`."""
     shelf.entry("d/a", shelf.write("d/a", b"bytes"), url="https://h/a")
     mounted = Mounted(shelf, DUMBWAITER_FUSE="mfusepy")
     try:

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from ctypes.util import find_library
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, update
 
 from dumbwaiter.catalog import Catalog
@@ -22,6 +24,12 @@ from dumbwaiter.store.tables import entries, jobs
 from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter_fs import point
 
+LIBFUSE3 = find_library("fuse3")
+also_libfuse3 = pytest.mark.parametrize(
+    "mount",
+    ["fast", "fusepy", pytest.param("libfuse3", marks=pytest.mark.skipif(not LIBFUSE3, reason="no libfuse 3"))],
+    indirect=True,
+)
 STORED = 1_700_000_000.0
 _SOON = 20.0
 
