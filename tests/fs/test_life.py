@@ -1,9 +1,13 @@
 """The process: what it says when it cannot mount, how it ends, and what a crash leaves behind."""
 
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -268,3 +272,24 @@ def test_nothing_is_left_over_after_many_readers(shelf: Shelf, mount: Mount, ori
     # SQLite keeps up to fifteen descriptors (one for each thread that asked at once), the pool sixteen connections.
     until(lambda: len(os.listdir(f"{task}/fd")) <= 15 + 2 * 5 + 16 + 8)
     until(lambda: len(os.listdir(f"{task}/task")) <= 16)
+
+
+@pytest.mark.parametrize("session", ["fast", "fusepy"])
+def test_an_ordinary_user_mounts_and_unmounts(session: str) -> None:
+    """The real program through the real fusermount, see `ordinary_user`."""
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    tool = point.fusermount()
+    if os.geteuid() != 0 or tool is None or not os.stat(tool).st_mode & stat.S_ISUID:
+        pytest.skip("needs root, to become somebody else, and a fusermount that becomes root")
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("needs a mount namespace")
+    with tempfile.TemporaryDirectory(prefix="dumbwaiter-user-") as folder:
+        os.chmod(folder, 0o755)  # the way to that user's own folder in it
+        done = subprocess.run(
+            [*apart, sys.executable, "-m", "fs.ordinary_user", os.path.realpath(folder), session],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+        )
+        assert done.returncode == 0, done.stderr
