@@ -462,6 +462,12 @@ def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
     assert failure(str(path)) == f"{path} is no UTF-8 text"
 
 
+def test_the_mark_that_editors_on_windows_begin_a_file_with_is_no_part_of_it(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, BOTH))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(str(path)).watch == parse(BOTH, FILE).watch
+
+
 # Where a secret is
 
 

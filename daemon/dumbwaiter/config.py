@@ -162,7 +162,7 @@ def load(path: str) -> Config:
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode()
+            text = file.read().decode("utf-8-sig")  # editors on Windows begin with a mark
     except FileNotFoundError:
         raise Failure(
             f"there is no configuration at {path}: `dumbwaiter init` writes a first one", Exit.USAGE
