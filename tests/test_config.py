@@ -456,6 +456,20 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     assert failure(str(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
 
 
+def test_what_never_ends_is_no_configuration(tmp_path: Path) -> None:
+    """A device would be read until memory is full, a pipe that nobody writes to be waited for."""
+    pipe = f"{tmp_path}/pipe"
+    os.mkfifo(pipe)
+    for path in ("/dev/zero", pipe):
+        assert failure(path) == f"{path} is no regular file"
+
+
+def test_a_file_larger_than_any_configuration_is_not_read(tmp_path: Path) -> None:
+    path = written(tmp_path, BOTH)
+    os.truncate(path, 1 << 40)
+    assert failure(path) == f"{path} has more than 1048576 bytes, which is no configuration"
+
+
 def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"# \xff\n")

@@ -30,6 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount car
 HOOKS = ("on_done", "on_failed", "on_attention")
 A_HOOK = 'a hook is either ["program", "argument", …], or { url = "https://…", secret = … }; no line for a shell'
 HOOK_BLANKS = ("event", "path", "name", "watch", "provider", "key", "url", "etag", "size", "error")
+LARGEST = 1 << 20  # bytes of a file that is read
 RESERVED = "put"  # the watch of files named on the command line
 
 
@@ -160,9 +161,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: str) -> Config:
     """Reads and checks a file. Raises `Failure` (exit code 2) with the first thing that is wrong."""
     try:
-        with open(path, "rb") as file:
+        # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode("utf-8-sig")  # editors on Windows begin with a mark
+            if not stat.S_ISREG(mode):
+                raise Failure(f"{path} is no regular file", Exit.USAGE)
+            content = file.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise Failure(f"{path} has more than {LARGEST} bytes, which is no configuration", Exit.USAGE)
+            text = content.decode("utf-8-sig")  # editors on Windows begin with a mark
     except FileNotFoundError:
         raise Failure(
             f"there is no configuration at {path}: `dumbwaiter init` writes a first one", Exit.USAGE
