@@ -175,6 +175,19 @@ def test_an_unknown_option_is_usage(program: Program) -> None:
     assert program("nonsense").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "words", [("retry", "9" * 23), ("forget", "9" * 23), ("history", "-n", "9" * 20)], ids=lambda words: words[0]
+)
+def test_a_number_that_no_journal_can_hold_is_usage(program: Program, words: tuple[str, ...]) -> None:
+    """Also where a daemon is asked: the number is wrong, and not the journal in trouble."""
+    program.start()
+    asked = program(*words)
+    assert program.stop() == 0
+    for done in (asked, program(*words)):
+        assert done.returncode == 2
+        assert "journal" not in sentence(done)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
 def test_a_full_disk_under_the_state_folder_is_weather(program: Program) -> None:
     program.state.mkdir()

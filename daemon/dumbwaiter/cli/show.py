@@ -196,7 +196,7 @@ def link(session: Session, paths: Sequence[str], form: str, *, copied: bool) -> 
 
 
 @click.command()
-@click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(min=0), help="How many.")
+@click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(0, 10**9), help="How many.")
 @click.option("--since", metavar="TIME", help='Not older than "2h" or "7d", or since "2026-03-04 12:00".')
 @json_option
 @click.pass_obj

@@ -117,6 +117,8 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
     reason = str(error).partition("\n")[0]
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return _damaged(reason)
+    if isinstance(error, OverflowError):  # of a caller's number, which SQLite has no room for
+        return JournalTrouble(f"a number is too large: {(1 << 63) - 1} at most", Exit.USAGE)
     return JournalTrouble(f"the journal cannot be {what}: {reason}")
 
 
