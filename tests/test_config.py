@@ -225,6 +225,9 @@ SENTENCES = {
     'journal = "mysql://u@h/d"\n' + BOTH: (
         ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
     ),
+    'journal = "sqlite:////drop/journal.db"\n' + BOTH: (
+        ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
+    ),
     # names
     changed("[watch.films]", '[watch."a/b"]'): (
         ', line 6: [watch.a/b] "a/b" cannot be a name: it is a folder in the mount'
@@ -358,6 +361,13 @@ SECRET_SHAPE = f'{FILE}, line 4: [provider.vod.app_secret] a secret is "text" or
 )
 def test_a_secret_of_another_shape_is_refused_without_showing_it(value: str) -> None:
     assert refused(changed(f'"{SECRET}"', value)) == SECRET_SHAPE
+
+
+@pytest.mark.parametrize("kind", Source.KINDS)
+def test_a_secret_that_is_nowhere_is_refused(kind: str) -> None:
+    assert refused(changed(f'"{SECRET}"', f'{{ {kind} = " " }}')) == (
+        f'{FILE}, line 4: [provider.vod.app_secret] {kind} = "" does not say where the secret is'
+    )
 
 
 def test_a_literal_secret_is_refused_when_others_can_read_the_file() -> None:

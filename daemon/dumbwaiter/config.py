@@ -309,6 +309,8 @@ class _Reader:
                 return Source("literal", value)
             case dict() if len(value) == 1 and (kind := next(iter(value))) in Source.KINDS:
                 if isinstance(value[kind], str):
+                    if not value[kind].strip():
+                        raise ValueError(f'{kind} = "" does not say where the secret is')
                     return Source(kind, value[kind])
         raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
 
@@ -376,7 +378,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_journal(url: str, text: _Text, private: bool) -> None:
-    if not url.startswith(("postgresql+psycopg://", "sqlite:///")):
+    if not url.startswith("postgresql+psycopg://"):
         raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
     if not private and re.match(r"[^/]+//[^/@]*:[^/]*@", url):
         raise text.failure(
