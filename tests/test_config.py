@@ -301,6 +301,31 @@ def test_an_address_that_no_server_can_have_is_refused_with_its_place(key: str, 
     assert refused(text) == f'{FILE}, line 6: [provider.vod.{key}] "{address}" {sentence}'
 
 
+@pytest.mark.parametrize(
+    "cdn", ["http://{bucketx}.example", "http://x/{bucket", "http://x/}", "http://{Bucket}.example"]
+)
+def test_a_public_address_has_no_other_blank_than_the_bucket(cdn: str) -> None:
+    assert refused(changed("[watch.films]", f'cdn = "{cdn}"\n\n[watch.films]')) == (
+        f'{FILE}, line 6: [provider.vod.cdn] "{cdn}" has a brace that is not of {{bucket}}, the only blank here'
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://x", "10.0.0.0/8", "10.0.0.5", "fd00::1", "a..b", "store.example:80", "a b"]
+)
+def test_what_names_no_host_is_not_taken_for_one_that_may_be_inside(host: str) -> None:
+    assert refused(f'[network]\ninside = ["store.example", "{host}"]\n') == (
+        f'{FILE}, line 2: [network.inside] "{host}" is no name of a host: '
+        'write it like "store.corp.example" or "*.corp.example"'
+    )
+
+
+def test_names_of_hosts_that_may_be_inside() -> None:
+    names = ("store.corp.example", "*.lan.example", "store-*.example.", "router", "bücher.example", "*")
+    text = ", ".join(f'"{name}"' for name in names)
+    assert parse(f"[network]\ninside = [{text}]\n", FILE).network.inside == names
+
+
 def test_every_vendors_addresses_are_looked_at() -> None:
     for kind in get_args(Provider):
         for one in msgspec.structs.fields(kind):

@@ -21,7 +21,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.options import Provider, names_objects
-from dumbwaiter.sources import Address, Duration, Listen, Size, Source, duration, size
+from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
@@ -103,7 +103,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
     """Where connections may lead."""
 
-    inside: tuple[str, ...] = ()  # hosts that may be in our own network though only a vendor's answer names them
+    inside: tuple[Hosts, ...] = ()  # hosts that may be in our own network though only a vendor's answer names them
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -291,7 +291,7 @@ class _Reader:
             return kind.of(value)
         if kind is Source:
             return self._source(value)
-        if kind in {Expression, Listen, Template, Timetable, Window} and isinstance(value, str):
+        if kind in {Expression, Hosts, Listen, Template, Timetable, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from dumbwaiter.naming import shown
 from dumbwaiter.sources import Address, Duration, Source, Target
 from dumbwaiter.wire.hmac_token import LIFE_MAX
 from dumbwaiter.wire.recipe import Expression, Stored, blanks
@@ -22,6 +23,10 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
     api: Address = Address("https://vcloud.163.com")
     lbs: Address = Address("http://wanproxy.127.net")  # documented without TLS
     cdn: Address = Address("http://{bucket}.nosdn.127.net")  # where public objects are read
+
+    def __post_init__(self) -> None:
+        if re.search(r"[{}]", self.cdn.replace("{bucket}", "")):
+            raise _at("cdn", f'"{shown(self.cdn)}" has a brace that is not of {{bucket}}, the only blank here')
 
 
 class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -61,6 +61,20 @@ class Target(Address):
     __slots__ = ()
 
 
+class Hosts(str):
+    """A name of hosts: "store.corp.example", or "*.corp.example" for all below."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` for anything else: an address is judged by its numbers, and needs no name here."""
+        labels = text.removesuffix(".").split(".")
+        if not all(re.fullmatch(r"[\w*-]+", label) for label in labels) or labels[-1].isdigit():
+            raise ValueError(
+                f'"{shown(text)}" is no name of a host: write it like "store.corp.example" or "*.corp.example"'
+            )
+
+
 class Listen(str):
     """Where a server listens: "127.0.0.1:8384", "[::1]:8384", "localhost:8384"."""
 
