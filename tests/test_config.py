@@ -217,13 +217,20 @@ SENTENCES = {
         'write an IP address and a port, like "127.0.0.1:8384"'
         for text in ("8384", ":8384", "example.com:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:80", "[::1]")
     },
-    BOTH + "[limits]\ntransfers = 0\n": ", line 10: [limits.transfers] must be from 1 to 64",
-    BOTH + "[limits]\ntransfers = 65\n": ", line 10: [limits.transfers] must be from 1 to 64",
-    changed('"/drop/films"', '""'): ", line 7: [watch.films.path] names no folder",
-    changed('"/drop/films"', '"/a\\u0000b"'): ", line 7: [watch.films.path] names no folder",
-    BOTH + '[mount]\npath = ""\n': ", line 10: [mount.path] names no folder",
+    BOTH + "[limits]\ntransfers = 0\n": ", line 10: [limits.transfers] found 0; allowed: 1 to 64",
+    BOTH + "[limits]\ntransfers = 65\n": ", line 10: [limits.transfers] found 65; allowed: 1 to 64",
+    changed('"/drop/films"', '""'): ', line 7: [watch.films.path] "" names no folder',
+    changed('"/drop/films"', '"/a\\u0000b"'): ', line 7: [watch.films.path] "/a\\x00b" names no folder',
+    BOTH + '[mount]\npath = ""\n': ', line 10: [mount.path] "" names no folder',
     'journal = "mysql://u@h/d"\n' + BOTH: (
         ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
+    ),
+    BOTH + 'rescan = "500ms"\n': ', line 9: [watch.films.rescan] 0.5 seconds are too few: "1s" at least',
+    BOTH + '[limits.requests]\nvod = "5"\n': (
+        ', line 10: [limits.requests.vod] expected a number, got a text like "…"'
+    ),
+    BOTH + '[limits]\nrequests = { vod = true, vid = 5 }\n': (
+        ", line 10: [limits.requests.vod] expected a number, got true or false"
     ),
     'journal = "sqlite:////drop/journal.db"\n' + BOTH: (
         ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
@@ -740,6 +747,36 @@ def test_a_pace_that_is_none_is_refused(rate: str) -> None:
     assert 'no provider "vid"; did you mean "vod"?' in refused(BOTH + "[limits.requests]\nvid = 1\n")
 
 
+# Jiandaoyun
+
+FORMS = """\
+[provider.forms]
+broker = "jiandaoyun"
+api_key = "s3cret-of-the-account"
+app_id = "a"
+entry_id = "e"
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "number", "words"),
+    [
+        ('record = "per-file"', "record", 6, 'attachment = "_widget_…"'),
+        ('attachment = "w${x}"', "attachment", 6, "must not hold text like ${…}"),
+        (
+            'attachment = "w"\nrecord = "per-folder"\ntransaction = "per-file"',
+            "transaction", 8, 'transaction = "shared"',
+        ),
+        ('attachment = "w"\n[provider.forms.values]\nok = "{path}"\nnot = "{pth}"', "values.not", 9, '"{pth}" has a blank'),
+        ('attachment = "w"\nvalues = { ok = "{path}", not = 5 }', "values.not", 7, "expected a text"),
+    ],
+)  # fmt: skip
+def test_what_jiandaoyun_cannot_take_is_refused_at_its_line(lines: str, key: str, number: int, words: str) -> None:
+    sentence = refused(f"{FORMS}{lines}\n")
+    assert sentence.startswith(f"{FILE}, line {number}: [provider.forms.{key}] ")
+    assert words in sentence
+
+
 # Xinhua
 
 NEWS = """\
@@ -763,9 +800,9 @@ def test_xinhua_has_sensible_values() -> None:
     [
         ('token_life = "73h"', "token_life", '262800 seconds is no life for a token: "1s" at least, "72h" at most'),
         ('token_life = "500ms"', "token_life", '"1s" at least'),
-        ('models = ["a:b"]', "models", "without colon, comma or space"),
+        ('models = ["a:b"]', "models", '"a:b" is no identifier: those are without colon, comma or space'),
         ('models = ["a,b"]', "models", "without colon, comma or space"),
-        ('prefix = "a/b"', "prefix", "letters, digits and _.- only"),
+        ('prefix = "a/b"', "prefix", '"a/b" is none: it has letters, digits and _.- only'),
         ('request = "put"', "request", 'allowed: "get", "post", "query"'),
         ('proces = "yes"', "proces", 'did you mean "process"?'),
     ],

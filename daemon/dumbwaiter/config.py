@@ -11,6 +11,7 @@ import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
+from functools import reduce
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -20,6 +21,7 @@ from tzlocal import get_localzone
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
+from dumbwaiter.naming import shown
 from dumbwaiter.options import Provider, names_objects
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
@@ -317,6 +319,8 @@ class _Reader:
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
         what, _, where = message.partition(" - at ")
         inner = re.findall(r"\.(\w+)", where.strip("`"))
+        if where.endswith("[...]`") and (named := self._member(message, kind, value, inner)) is not None:
+            return self._text.failure([*keys, *inner, named], _said(what))
         keys = [*keys, *inner]
         if unknown := re.search(r"unknown field `(.*)`", what):
             options = [one.encode_name for one in msgspec.structs.fields(_table(kind, value, inner))]
@@ -329,8 +333,27 @@ class _Reader:
             what = A_HOOK
         elif wrong := re.search(r"^Invalid enum value '?(.*?)'?$", what):
             what = f'found "{wrong[1]}"; allowed: {_choices(_table(kind, value, inner[:-1]), inner[-1])}'
-        what = re.sub(r"`([^`]*)`", lambda kinds: _kinds(kinds[1]), what)
-        return self._text.failure(keys, what[0].lower() + what[1:])
+        return self._text.failure(keys, _said(what))
+
+    def _member(self, message: str, kind: Any, value: Any, inner: Sequence[str]) -> str | None:
+        """Returns which key of the table at `inner` has that problem: where any name may be a key, msgspec tells none."""
+        table = reduce(lambda outer, key: outer[key], inner, value)
+        for name in table if isinstance(table, dict) else ():
+            alone: Any = {name: table[name]}
+            for depth in range(len(inner) - 1, -1, -1):
+                alone = {**reduce(lambda outer, key: outer[key], inner[:depth], value), inner[depth]: alone}
+            try:
+                msgspec.convert(alone, kind, dec_hook=self._decode)
+            except msgspec.ValidationError as error:
+                if str(error) == message:
+                    return str(name)
+        return None
+
+
+def _said(what: str) -> str:
+    """Returns msgspec's words as ours go."""
+    what = re.sub(r"`([^`]*)`", lambda kinds: _kinds(kinds[1]), what)
+    return what[0].lower() + what[1:]
 
 
 _KINDS = {
@@ -405,7 +428,7 @@ def _checked(config: Config, text: _Text) -> Config:
             except Failure as failure:
                 raise text.failure(["watch", name, key], str(failure)) from None
         if watch.rescan < 1:
-            raise text.failure(["watch", name, "rescan"], 'must be "1s" at least')
+            raise text.failure(["watch", name, "rescan"], f'{watch.rescan:g} seconds are too few: "1s" at least')
         if watch.key is not None and (why := names_objects(config.provider[watch.provider])):
             raise text.failure(
                 ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
@@ -421,8 +444,8 @@ def _checked(config: Config, text: _Text) -> Config:
         watches[name] = msgspec.structs.replace(watch, path=path, after=_after(text, name, watch.after))
     _check_targets(watches, text)
     for name in ("transfers", "parts"):
-        if not 1 <= getattr(config.limits, name) <= 64:
-            raise text.failure(["limits", name], "must be from 1 to 64")
+        if not 1 <= (count := getattr(config.limits, name)) <= 64:
+            raise text.failure(["limits", name], f"found {count}; allowed: 1 to 64")
     for name, rate in config.limits.requests.items():
         if name not in config.provider:
             raise text.failure(
@@ -476,7 +499,7 @@ def _check_targets(watches: Mapping[str, Watch], text: _Text) -> None:
 
 def _path(text: _Text, keys: Sequence[str], path: str) -> str:
     if not path or "\0" in path:
-        raise text.failure(keys, "names no folder")
+        raise text.failure(keys, f'"{shown(path)}" names no folder')
     return absolute(path, text.folder)
 
 

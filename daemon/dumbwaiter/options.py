@@ -135,17 +135,19 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     def __post_init__(self) -> None:
         for name in ("app_id", "entry_id", "attachment"):
             if FORBIDDEN.search(getattr(self, name)):
-                raise ValueError(f"{name} must not hold text like ${{…}} or $(…): Jiandaoyun refuses it")
+                raise _at(name, "must not hold text like ${…} or $(…): Jiandaoyun refuses it")
         if self.records != "none" and not self.attachment:
-            raise ValueError('a record needs the form\'s field for files: attachment = "_widget_…"')
+            raise _at("record", 'a record needs the form\'s field for files: attachment = "_widget_…"')
         if self.records == "per-folder" and self.transaction == "per-file":
-            raise ValueError('files share a record within one transaction only: transaction = "shared"')
+            raise _at("transaction", 'files share a record within one transaction only: transaction = "shared"')
         for name, template in self.values.items():
             try:
                 template.format(**dict.fromkeys(BLANKS, ""))
             except (KeyError, IndexError, ValueError, AttributeError):
                 known = " ".join(f"{{{blank}}}" for blank in BLANKS)
-                raise ValueError(f'the value of "{name}" has a blank that is not known; known: {known}') from None
+                raise _at(
+                    f"values.{name}", f'"{shown(template)}" has a blank that is not known; known: {known}'
+                ) from None
 
     @property
     def records(self) -> str:
@@ -181,12 +183,13 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^:\s]+", self.access_key):
             raise _at("access_key", "must not be empty, nor hold a colon or a space")
-        if not all(re.fullmatch(r"[^:,\s]+", model) for model in self.models):
-            raise _at("models", "must be identifiers without colon, comma or space")
+        for model in self.models:
+            if not re.fullmatch(r"[^:,\s]+", model):
+                raise _at("models", f'"{shown(model)}" is no identifier: those are without colon, comma or space')
         if not 1 <= self.token_life <= LIFE_MAX:
             raise _at("token_life", f'{self.token_life:g} seconds is no life for a token: "1s" at least, "72h" at most')
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", self.prefix):
-            raise _at("prefix", "may hold letters, digits and _.- only, 100 at most")
+            raise _at("prefix", f'"{shown(self.prefix)}" is none: it has letters, digits and _.- only, 100 at most')
 
 
 def _blanks(template: str) -> set[str]:
