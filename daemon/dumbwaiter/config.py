@@ -204,6 +204,12 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
     return _checked(config, text_of)
 
 
+def place(path: str, *keys: str) -> str:
+    """Returns file, line and key of what a configuration says there, for what only this machine can tell of it."""
+    with open(path, encoding="utf-8-sig") as file:
+        return _Text(file.read(), path).place(keys)
+
+
 class _Text:
     """The file's text, to show where a problem stands."""
 

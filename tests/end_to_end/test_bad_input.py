@@ -26,6 +26,14 @@ def _named(rows: list[dict[str, Any]], name: str = "netease") -> dict[str, Any]:
     return next(row for row in rows if row["name"] == name)
 
 
+def place(program: Program, key: str, table: str) -> str:
+    """File, line and key of what the configuration says there."""
+    lines = program.config.read_text().splitlines()
+    head = lines.index(f"[{table}]")
+    number = next(one for one in range(head, len(lines)) if lines[one].startswith(f"{key} =")) + 1
+    return f"{program.config}, line {number}: [{table}.{key}]"
+
+
 def edit(program: Program, old: str, new: str) -> None:
     text = program.config.read_text()
     assert old in text
@@ -78,7 +86,8 @@ def test_a_watch_folder_that_never_was_there_is_a_mistake(program: Program) -> N
     for command in ("check", "run"):
         done = program(command)
         assert done.returncode == 2
-        assert f"mkdir -p {program.drop}" in sentence(done)
+        assert sentence(done).startswith(f"dumbwaiter: {place(program, 'path', 'watch.netease')} ")
+        assert done.stderr.endswith(f" the folder is not there: mkdir -p {program.drop}\n")
 
 
 def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
@@ -116,7 +125,8 @@ def test_a_mount_point_must_be_there_and_empty(program: Program) -> None:
     for command in ("check", "mount"):
         done = program(command)
         assert done.returncode == 2
-        assert str(program.mount) in sentence(done)
+        assert f"mkdir -p {program.mount}" in sentence(done)
+    assert f"{place(program, 'path', 'mount')} the folder is not there" in program("check").stderr
 
 
 def test_an_unreachable_provider_is_temporary(program: Program) -> None:

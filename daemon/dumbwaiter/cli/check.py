@@ -11,7 +11,7 @@ import click
 
 from dumbwaiter import config as configuration
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import counted, no_folder, size, when
+from dumbwaiter.cli.words import counted, no_folder, no_mount_point, size, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
@@ -39,7 +39,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         from dumbwaiter import log
 
         log.configure("debug" if session.verbose else "critical", config.log.format)
-        if problem := next(_problems(config), None):
+        if problem := next(_problems(config, session.places.config), None):
             raise Failure(problem, Exit.USAGE)
     except Failure as failure:
         if session.json:
@@ -70,7 +70,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _problems(config: Config) -> Iterator[str]:
+def _problems(config: Config, file: str) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
     for options in config.provider.values():
         for source in secrets(options):
@@ -83,21 +83,11 @@ def _problems(config: Config) -> Iterator[str]:
                 hook.secret.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
-            yield no_folder(name, watch.path)
+            yield no_folder(file, name, watch.path)
         elif not os.access(watch.path, os.R_OK | os.X_OK):
-            yield f"the folder of watch.{name}, {watch.path}, cannot be read by this user"
-    path = config.mount.path
-    if path is not None and not os.path.ismount(path):
-        try:
-            if os.listdir(path):
-                yield f"the mount point {path} is not empty: choose an empty folder"
-        except FileNotFoundError:
-            yield f"the mount point is not there: mkdir -p {path}"
-        except NotADirectoryError:
-            yield f"the mount point {path} is no folder"
-        except OSError as error:
-            if error.errno != 107:  # a dead mount of ours, which the next start clears
-                yield f"the mount point {path} cannot be read: {error.strerror}"
+            yield f"{configuration.place(file, 'watch', name, 'path')} {watch.path} cannot be read by this user"
+    if config.mount.path is not None and (problem := no_mount_point(file, config.mount.path)) is not None:
+        yield problem
 
 
 def _fate(config: Config, path: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _look_at_folders(session: Session, app: Any) -> None:
     seen = seen_watches(app.reader)
     for name, watch in session.config.watch.items():
         if not os.path.isdir(watch.path) and name not in seen:
-            raise Failure(no_folder(name, watch.path), Exit.USAGE)
+            raise Failure(no_folder(session.places.config, name, watch.path), Exit.USAGE)
         for what, own in (("state", session.places.state), ("cache", session.places.cache)):
             if nested(own, watch.path):
                 raise Failure(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import no_folder, no_mount_point
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.where import SYSTEM_CONFIG
 
@@ -154,8 +155,11 @@ def service() -> None:
 @click.pass_obj
 def install(session: Session, account: str | None, *, system: bool, dry_run: bool) -> None:
     """Writes the units, enables and starts them, and says every step."""
+    from dumbwaiter.config import load
+
     to = target(system, account)
-    config = _config(session, to)
+    file = _config_file(session, to)
+    config = load(file)
     files = dict(_files(session, to, config))
     if dry_run:
         if session.json:
@@ -164,20 +168,18 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
             for path, text in files.items():
                 print(f"# {path}\n{text}")
         return
-    _check(to, config)
+    _check(to, config, file)
     did = list(_install(session, to, config, files))
     if session.json:
         session.facts({"did": did, "units": states(to)})
 
 
-def _config(session: Session, to: Target) -> "Config":
-    """Reads the configuration that the service will read: its account's own, else the system's."""
-    from dumbwaiter.config import load
-
+def _config_file(session: Session, to: Target) -> str:
+    """Returns the configuration that the service will read: its account's own, else the system's."""
     own = to.home / ".config/dumbwaiter/config.toml"
     if not to.system or "CONFIG" in session.chosen:
-        return session.config
-    return load(str(own) if own.exists() else SYSTEM_CONFIG)
+        return session.places.config
+    return str(own) if own.exists() else SYSTEM_CONFIG
 
 
 def _files(session: Session, to: Target, config: "Config") -> Iterator[tuple[Path, str]]:
@@ -248,7 +250,7 @@ def credential(to: Target, name: str) -> Path:
     return folder / "credentials" / name
 
 
-def _check(to: Target, config: "Config") -> None:
+def _check(to: Target, config: "Config", file: str) -> None:
     """Raises `Failure` with the remedy for what would keep the service from running."""
     if not booted():
         raise Failure(
@@ -262,9 +264,9 @@ def _check(to: Target, config: "Config") -> None:
             raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
-            raise Failure(f"the folder of watch.{name} is not there: mkdir -p {watch.path}", Exit.USAGE)
-    if config.mount.path and not os.path.isdir(config.mount.path) and not os.path.ismount(config.mount.path):
-        raise Failure(f"the mount point is not there: mkdir -p {config.mount.path}", Exit.USAGE)
+            raise Failure(no_folder(file, name, watch.path), Exit.USAGE)
+    if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
+        raise Failure(problem, Exit.USAGE)
 
 
 def _check_root(to: Target) -> None:

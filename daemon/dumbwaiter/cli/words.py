@@ -1,5 +1,6 @@
 """Times, sizes, counts and places as people read them."""
 
+import errno
 import os
 from datetime import datetime
 from typing import Any
@@ -45,11 +46,34 @@ def rests(name: str, until: float | None) -> str:
     return f"{name or 'everything'} rests until {'dumbwaiter resume' if until is None else when(until)}"
 
 
-def no_folder(watch: str, path: str) -> str:
-    """Returns what is wrong where a watch has no folder."""
+def no_folder(config: str, watch: str, path: str) -> str:
+    """Returns what is wrong where a watch has no folder; `config` is the file that names it."""
+    from dumbwaiter.config import place
+
+    where = place(config, "watch", watch, "path")
     if os.path.lexists(path):
-        return f"the path of watch.{watch}, {path}, is no folder"
-    return f"the folder of watch.{watch} is not there: mkdir -p {path}"
+        return f"{where} {path} is no folder"
+    return f"{where} the folder is not there: mkdir -p {path}"
+
+
+def no_mount_point(config: str, path: str) -> str | None:
+    """Returns why the mount that a configuration names cannot be, None when it can."""
+    from dumbwaiter.config import place
+
+    try:
+        if os.path.ismount(path) or not os.listdir(path):
+            return None
+        what = f"{path} is not empty: choose an empty folder"
+    except FileNotFoundError:
+        what = f"the folder is not there: mkdir -p {path}"
+    except NotADirectoryError:
+        what = f"{path} is no folder"
+    except OSError as error:
+        # A dead mount of ours, which the next start clears; or a live one of another user's, which root may not read.
+        if error.errno == errno.ENOTCONN or os.geteuid() == 0:
+            return None
+        what = f"{path} cannot be read: {error.strerror}"
+    return f"{place(config, 'mount', 'path')} {what}"
 
 
 def moment(text: str, now: float) -> float:
