@@ -138,7 +138,11 @@ class Source:
         try:
             return self._fetched()
         except Failure as failure:
-            raise Failure(f"{self._key}{failure}", failure.code) from None
+            raise self.failure(str(failure)) from None
+
+    def failure(self, what: str) -> Failure:
+        """Returns the sentence for what is wrong with the secret, with where it is written."""
+        return Failure(f"{self._key}{what}", Exit.USAGE)
 
     def _fetched(self) -> Secret:
         match self._kind:

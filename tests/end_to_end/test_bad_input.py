@@ -81,6 +81,31 @@ def test_a_literal_secret_needs_a_private_configuration(program: Program) -> Non
     assert program.vendors.sandbox.accounts["netease"]["app_secret"] not in done.stderr
 
 
+@pytest.mark.parametrize("token", ["sessionid=abc; other=1", "us-", "0c1d 2e", "中"])
+def test_a_jimeng_session_that_is_none_is_said_at_its_line(program: Program, token: str) -> None:
+    edit(
+        program,
+        f'refresh_token = "{program.vendors.sandbox.accounts["jimeng"]["session_cn"]}"',
+        f'refresh_token = "{token}"',
+    )
+    for command in ("check", "run"):
+        done = program(command)
+        assert done.returncode == 2
+        assert sentence(done).startswith(f"dumbwaiter: {place(program, 'refresh_token', 'provider.jimeng')} ")
+        assert 'copy the cookie "sessionid" alone' in done.stderr
+        assert token not in done.stderr
+
+
+def test_a_configuration_with_nothing_to_do_is_not_usable(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text("[limits]\ntransfers = 2\n")
+    for command in ("check", "run"):
+        assert program(command).returncode == 2
+    assert "add a [provider.NAME] table" in sentence(program("check"))
+    program.config.write_text(text.partition("[watch.")[0])
+    assert program("check").stdout.endswith("0 watches, so it is for `put` alone\n")
+
+
 def test_a_watch_folder_that_never_was_there_is_a_mistake(program: Program) -> None:
     program.drop.rmdir()
     for command in ("check", "run"):

@@ -452,7 +452,8 @@ def test_check_says_what_would_become_of_a_file(program: Program) -> None:
     junk = program.write("a.part", b"abc")
     done = program("check", taken)
     assert done.returncode == 0
-    assert "netease" in done.stdout
+    says = "watch netease would upload it and the provider would name it: NetEase VOD names every object itself"
+    assert says in done.stdout
     done = program("check", junk, program.folder / "elsewhere")
     assert done.returncode == 1
     assert "*.part" in done.stdout

@@ -81,7 +81,7 @@ def test_check_shows_the_key_that_a_file_gets(program: Program, shelf: Shelf) ->
     facts = program.facts("check", path)["files"][0]
     assert facts["key"] == key
     assert facts["rule"] == 'key = "films/{dir2}/{stem}-{hash:8}{suffix}"'
-    assert f"would be uploaded as {key} by shelf: key = " in program("check", path).stdout
+    assert f"watch shelf would upload it as {key}: key = " in program("check", path).stdout
     program.start()
     shelf.wait()
     assert shelf.keys() == {key: b"film"}

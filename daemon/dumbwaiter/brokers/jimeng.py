@@ -15,7 +15,7 @@ from msgspec import Raw, Struct, field
 
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Exit, Failure, Reauth, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Limits, Receipt, Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.options import Jimeng as Options
@@ -173,7 +173,7 @@ class Jimeng(Broker):
         self._token = options.refresh_token.read()
         text = self._token.reveal()
         if not jimeng.session(text) or not text.isascii() or not text.isprintable() or set(text) & set(' ;,"\\'):
-            raise Failure('Jimeng\'s refresh_token is no session id: copy the cookie "sessionid" alone', Exit.USAGE)
+            raise options.refresh_token.failure('it is no session id of Jimeng\'s: copy the cookie "sessionid" alone')
         self._site = INTERNATIONAL if jimeng.international(text) else CHINA
         self._api = (options.api or self._site.api).rstrip("/")
         self.warnings = _warnings(self._api)

@@ -17,7 +17,7 @@ from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.options import names_objects, secrets
+from dumbwaiter.options import names_objects
 
 
 @click.command()
@@ -53,13 +53,13 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         print(
             f"{session.places.config} is usable: "
             f"{counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}"
+            f"{'' if config.watch else ', so it is for `put` alone'}"
         )
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
-            print(
-                f"  would be uploaded as {one['key'] or 'what the provider names it'} by {one['watch']}: {one['rule']}"
-            )
+            name = "and the provider would name it" if one["key"] is None else f"as {one['key']}"
+            print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
         for name in ("watch", "provider", "key", "size"):
             if one.get(name) is not None:
                 print(f"  {name}: {one[name]}")
@@ -72,9 +72,12 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 
 def _problems(config: Config, file: str) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
+    from dumbwaiter.brokers import broker
+
+    if not config.provider:
+        yield f"{file} has nothing to do: add a [provider.NAME] table, or have `dumbwaiter init --force` write one"
     for options in config.provider.values():
-        for source in secrets(options):
-            source.read()
+        broker(options)  # reads its secrets, and looks at what they are
     if config.web.token is not None:
         config.web.token.read()
     for watch in config.watch.values():
