@@ -813,5 +813,14 @@ def test_what_xinhua_cannot_take_is_refused_at_its_line(line: str, key: str, wor
     assert words in sentence
 
 
+def test_what_xinhua_has_cannot_be_replaced() -> None:
+    text = f'{NEWS}\n[watch.news]\npath = "/drop/news"\nprovider = "news"\n'
+    assert refused(f'{text}on_conflict = "replace"\n') == (
+        f'{FILE}, line 9: [watch.news.on_conflict] found "replace", and Xinhua\'s upload tokens only ever make new objects; '
+        'allowed for provider.news: "rename", "skip", "refuse"'
+    )
+    assert parse(f'{text}on_conflict = "refuse"\n', FILE).watch["news"].on_conflict == "refuse"
+
+
 def test_an_access_key_with_a_colon_is_refused() -> None:
     assert "line 3: [provider.news.access_key]" in refused(changed("AK0123", "AK:0123", NEWS))

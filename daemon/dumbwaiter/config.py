@@ -22,7 +22,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import shown
-from dumbwaiter.options import Provider, names_objects
+from dumbwaiter.options import Provider, names_objects, replaces_nothing
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
@@ -438,6 +438,11 @@ def _checked(config: Config, text: _Text) -> Config:
         if watch.key is not None and (why := names_objects(config.provider[watch.provider])):
             raise text.failure(
                 ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
+            )
+        if watch.on_conflict == "replace" and (why := replaces_nothing(config.provider[watch.provider])):
+            raise text.failure(
+                ["watch", name, "on_conflict"],
+                f'found "replace", and {why}; allowed for provider.{watch.provider}: "rename", "skip", "refuse"',
             )
         path = _path(text, ["watch", name, "path"], watch.path)
         for other, taken in watches.items():

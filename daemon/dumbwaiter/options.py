@@ -166,6 +166,8 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
 class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="xinhua"):
     """Xinhua image processing (camera360): a key pair buys a JWT, and that gives upload tokens for JPEG pictures."""
 
+    KEEPS: ClassVar = "Xinhua's upload tokens only ever make new objects"
+
     access_key: str
     secret_key: Source
     models: list[str] = []  # that the JWT is good for; none: all of this account
@@ -209,6 +211,11 @@ def names_objects(provider: Provider) -> str | None:
     if isinstance(provider, Recipe) and not provider.asks_for_key:
         return "the recipe's request does not tell the service a {key}, or many = true lets one permission serve many"
     return getattr(provider, "NAMES", None)
+
+
+def replaces_nothing(provider: Provider) -> str | None:
+    """Returns, as a sentence, why nothing at this provider can be replaced; None where it can, or names say nothing."""
+    return getattr(provider, "KEEPS", None)
 
 
 def secrets(provider: Provider) -> list[Source]:
