@@ -297,8 +297,36 @@ ADDRESSES = {
     "ftp://api.example.com": 'is no address: write it like "https://api.example.com"',
     "https://": 'is no address: write it like "https://api.example.com"',
     "https://api example.com": 'is no address: write it like "https://api.example.com"',
-    "https://api.example.com?x=1": 'goes too far: a base ends before "?" and "#"',
 }
+
+
+def test_a_base_has_no_query_and_what_stands_there_is_not_shown() -> None:
+    assert refused(changed("[watch.films]", 'api = "https://api.example.com/v1?key=geheim"\n\n[watch.films]')) == (
+        f'{FILE}, line 6: [provider.vod.api] "https://api.example.com/v1?…" goes too far: a base ends before "?" and "#"'
+    )
+
+
+def test_a_webhook_may_have_a_query() -> None:
+    url = "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=693a91f6-7xxx"
+    hook = parse(f'{BOTH}on_done = {{ url = "{url}", secret = "s" }}\n', FILE).watch["films"].hook("on_done")
+    assert hook is not None
+    assert hook.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("qyapi.example/send?key=geheim", '"qyapi.example/…" is no address'),
+        ("https://hooks.example:99999/services/geheim", '"https://hooks.example:99999/…" names no host'),
+        ("ftp://hooks.example?geheim", '"ftp://hooks.example?…" is no address'),
+        ("https:///services/geheim", '"https:///services/…" is no address'),
+        ("https://me:geheim@hooks.example", "a name or password cannot stand in an address"),
+    ],
+)
+def test_the_key_in_a_webhooks_address_is_not_shown(url: str, seen: str) -> None:
+    sentence = refused(f'{BOTH}on_done = {{ url = "{url}", secret = "s" }}\n')
+    assert sentence.startswith(f"{FILE}, line 9: [watch.films.on_done.url] {seen}")
+    assert "geheim" not in sentence
 
 
 @pytest.mark.parametrize(("address", "sentence"), ADDRESSES.items())

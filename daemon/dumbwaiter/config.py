@@ -23,7 +23,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import shown
 from dumbwaiter.options import Provider, names_objects, replaces_nothing
-from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
+from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
@@ -40,7 +40,7 @@ class Hook(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is told: a program, or whoever answers at an address."""
 
     command: list[str] = []  # a program and its arguments, with blanks
-    url: Address | None = None
+    url: Target | None = None
     secret: Source | None = None  # signs what goes there
     timeout: Duration = Duration(30)
 

@@ -34,13 +34,14 @@ class Address(str):
     """The base URL of a server. Blanks may stand in it, like {bucket}."""
 
     __slots__ = ()
+    _OPEN = r"[^?#]*[?#]?"  # of it, where a sentence shows one
 
     @classmethod
     def of(cls, text: str) -> Self:
         """Returns a URL that requests can go to. Raises `ValueError`."""
         if "@" in text.partition("://")[2].partition("/")[0]:
             raise ValueError("a name or password cannot stand in an address")
-        said = f'"{shown(text)}"'
+        said = f'"{shown(cls._open(text))}"'
         try:
             parts = urlsplit(re.sub(r"\{[^{}]*\}", "1", text))
             good = parts.port != 0
@@ -54,11 +55,18 @@ class Address(str):
             raise ValueError(f'{said} goes too far: a base ends before "?" and "#"')
         return cls(text)
 
+    @classmethod
+    def _open(cls, text: str) -> str:
+        """Returns what a sentence may show: what stands behind it may be a key."""
+        part = re.match(cls._OPEN, text)
+        return text if part is None or part[0] == text else f"{part[0]}…"
+
 
 class Target(Address):
     """The whole URL of one request."""
 
     __slots__ = ()
+    _OPEN = r"(?:[^/?#]*:)?/*[^/?#]*[/?#]?"  # the path of a webhook is mostly its key
 
 
 class Hosts(str):

@@ -199,6 +199,7 @@ class Sink:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                sink.paths.append(self.path)
                 sink.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 sink.left -= 1
                 self.send_response(500 if sink.left >= 0 else 204)
@@ -208,7 +209,8 @@ class Sink:
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        self.paths: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?key=1"
 
 
 @contextmanager
@@ -234,6 +236,7 @@ def test_a_webhook_is_signed_and_repeated_through_a_restart_under_one_id(program
         program.start(environment={"HOOK_SECRET": "whispered"})
         program.until(lambda: len(there.taken) >= 3)
         program.until(lambda: not program.facts("status")["errands"])
+        assert set(there.paths) == {"/hook?key=1"}
         headers, body = there.taken[-1]
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
         digest_ = base64.b64encode(hmac.digest(b"whispered", signed, hashlib.sha256)).decode()
