@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from functools import reduce
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,7 +22,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import shown
-from dumbwaiter.options import Provider, names_objects, replaces_nothing
+from dumbwaiter.options import Provider, names_objects, replaces_nothing, secrets
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
@@ -151,6 +151,17 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         zone = get_localzone() if windows else UTC
         opens = {name: window.opens_at(now, zone) for name, window in windows.items()}
         return {name: when for name, when in opens.items() if when is not None}
+
+    def secrets(self) -> Iterator[tuple[str, Source]]:
+        """Yields where every secret is, and whose it is."""
+        for name, options in self.provider.items():
+            yield from ((name, source) for source in secrets(options))
+        if self.web.token is not None:
+            yield "the page", self.web.token
+        for name, watch in self.watch.items():
+            for event in HOOKS:
+                if (hook := watch.hook(event)) is not None and hook.secret is not None:
+                    yield f"watch {name}'s {event}", hook.secret
 
     def folder_of(self, watch: str) -> str | None:
         """Returns the folder that a watch's paths are relative to, None for a watch that is no longer configured."""

@@ -107,6 +107,19 @@ def test_the_systems_service_writes_only_where_files_are_moved_or_removed(progra
     )]  # fmt: skip
 
 
+def test_every_secret_that_is_a_credential_is_handed_to_the_service(program: Program) -> None:
+    secret = program.vendors.sandbox.accounts["netease"]["app_secret"]
+    text = program.config.read_text().replace(f'app_secret = "{secret}"', 'app_secret = { credential = "vod" }')
+    told = 'on_done = { url = "https://hooks.example/", secret = { credential = "hook" } }'
+    text = text.replace("[watch.netease]", f"[watch.netease]\n{told}")
+    program.config.write_text(f'{text}\n[web]\ntoken = {{ credential = "page" }}\n')
+    shown = program("service", "install", "--dry-run", environment={"HOME": str(program.folder)})
+    assert [line for line in shown.stdout.splitlines() if line.startswith("LoadCredential=")] == [
+        f"LoadCredential={name}:{program.folder}/.config/dumbwaiter/credentials/{name}"
+        for name in ("hook", "page", "vod")
+    ]
+
+
 def test_a_credential_of_systemd_is_a_secret(program: Program) -> None:
     secret = program.vendors.sandbox.accounts["netease"]["app_secret"]
     text = program.config.read_text()

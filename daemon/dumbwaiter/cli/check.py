@@ -77,13 +77,9 @@ def _problems(config: Config, file: str) -> Iterator[str]:
     if not config.provider:
         yield f"{file} has nothing to do: add a [provider.NAME] table, or have `dumbwaiter init --force` write one"
     for options in config.provider.values():
-        broker(options)  # reads its secrets, and looks at what they are
-    if config.web.token is not None:
-        config.web.token.read()
-    for watch in config.watch.values():
-        for event in configuration.HOOKS:
-            if (hook := watch.hook(event)) is not None and hook.secret is not None:
-                hook.secret.read()
+        broker(options)  # looks at what its secrets are
+    for _, source in config.secrets():
+        source.read()
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             yield no_folder(file, name, watch.path)

@@ -86,7 +86,7 @@ def examine(session: Session) -> Findings:
             "configuration", "ok",
             f"{session.places.config}: {len(config.provider)} providers, {len(config.watch)} watches",
         )  # fmt: skip
-    yield from _secrets(session, config)
+    yield from _secrets(config)
     yield from _folders(session, config)
     yield from _inotify(config)
     yield from _fuse(session, config)
@@ -97,28 +97,24 @@ def examine(session: Session) -> Findings:
     yield from asyncio.run(_providers(config))
 
 
-def _secrets(session: Session, config: Config) -> Findings:
-    from dumbwaiter.cli.service import Target, credential, own_target
-    from dumbwaiter.options import secrets
+def _secrets(config: Config) -> Findings:
+    from dumbwaiter.cli.service import credential, own_target
 
-    own: Target = own_target()
-    for name, options in config.provider.items():
-        for source in secrets(options):
-            kind, where = source.place
-            if kind == "credential" and "CREDENTIALS_DIRECTORY" not in os.environ:
-                files = [credential(own._replace(system=system), where) for system in (False, True)]
-                if not any(os.path.exists(path) for path in files):
-                    yield Finding(
-                        f"secret of {name}", "fail", f'the credential "{where}" is in no file that a service gets',
-                        f"put it into {files[0]} and chmod 600 it",
-                    )  # fmt: skip
-                continue
-            try:
-                source.read()
-            except Failure as failure:
+    for whose, source in config.secrets():
+        check = f"secret of {whose}"
+        kind, where = source.place
+        if kind == "credential" and "CREDENTIALS_DIRECTORY" not in os.environ:
+            files = [credential(own_target()._replace(system=system), where) for system in (False, True)]
+            if not any(os.path.exists(path) for path in files):
                 yield Finding(
-                    f"secret of {name}", "fail", str(failure), "put the secret there, or write there where it is"
-                )
+                    check, "fail", f'the credential "{where}" is in no file that a service gets',
+                    f"put it into {files[0]} and chmod 600 it",
+                )  # fmt: skip
+            continue
+        try:
+            source.read()
+        except Failure as failure:
+            yield Finding(check, "fail", str(failure), "put the secret there, or write there where it is")
 
 
 def _folders(session: Session, config: Config) -> Findings:

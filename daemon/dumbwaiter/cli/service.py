@@ -238,9 +238,7 @@ def _assigned(name: str, path: str) -> str:
 
 
 def _credentials(config: "Config") -> list[str]:
-    from dumbwaiter.options import secrets
-
-    places = [source.place for options in config.provider.values() for source in secrets(options)]
+    places = [source.place for _, source in config.secrets()]
     return sorted({name for kind, name in places if kind == "credential"})
 
 
@@ -258,15 +256,28 @@ def _check(to: Target, config: "Config", file: str) -> None:
             "started by what runs programs here; --dry-run shows the units"
         )
     _check_root(to)
-    for name in _credentials(config):
-        path = credential(to, name)
-        if not path.is_file():
-            raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
+    _check_secrets(to, config)
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             raise Failure(no_folder(file, name, watch.path), Exit.USAGE)
     if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
         raise Failure(problem, Exit.USAGE)
+
+
+def _check_secrets(to: Target, config: "Config") -> None:
+    from dumbwaiter.sources import Source
+
+    for _, source in config.secrets():
+        kind, name = source.place
+        if kind == "env":
+            raise source.failure(
+                f'a service does not see the variable {name} of your shell: use {{ file = "…" }} or {{ credential = "…" }}'
+            )
+        if kind == "credential":
+            path = credential(to, name)
+            if not path.is_file():
+                raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
+            Source("file", str(path)).read()  # raises what is wrong with it
 
 
 def _check_root(to: Target) -> None:

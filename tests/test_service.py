@@ -1,0 +1,76 @@
+"""What `service install` finds before anything is enabled: secrets that the service would not get."""
+
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.cli import service
+from dumbwaiter.config import parse
+from dumbwaiter.errors import Exit, Failure
+
+CONFIG = """\
+[provider.vod]
+broker = "netease"
+app_key = "key"
+app_secret = { credential = "vod" }
+
+[web]
+token = { credential = "page" }
+
+[watch.films]
+path = "films"
+provider = "vod"
+on_done = { url = "https://hooks.example/", secret = { credential = "hook" } }
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose credentials are all there, on a machine that systemd runs."""
+    monkeypatch.setattr(service, "booted", lambda: True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "films").mkdir()
+    folder = tmp_path / ".config/dumbwaiter/credentials"
+    folder.mkdir(parents=True)
+    for name in ("vod", "page", "hook"):
+        (folder / name).write_text("whispered")
+        (folder / name).chmod(0o600)
+    return tmp_path
+
+
+def looked_at(home: Path, text: str) -> None:
+    file = f"{home}/config.toml"
+    service._check(service.own_target(), parse(text, file), file)
+
+
+def refused(home: Path, text: str = CONFIG) -> str:
+    with pytest.raises(Failure) as raised:
+        looked_at(home, text)
+    assert raised.value.code is Exit.USAGE
+    return str(raised.value)
+
+
+def test_a_service_that_gets_all_its_secrets_is_installed(home: Path) -> None:
+    looked_at(home, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["vod", "page", "hook"])
+def test_a_credential_that_the_service_would_not_get_is_missed(home: Path, name: str) -> None:
+    path = home / ".config/dumbwaiter/credentials" / name
+    path.chmod(0o644)
+    assert refused(home) == f"the secret file {path} can be read by others: chmod 600 {path}"
+    path.unlink()
+    assert refused(home) == f'the secret "{name}" is missing: put it into {path} and chmod 600 it'
+
+
+@pytest.mark.parametrize(("name", "place"), [
+    ("vod", "line 4: [provider.vod.app_secret]"),
+    ("page", "line 7: [web.token]"),
+    ("hook", "line 12: [watch.films.on_done.secret]"),
+])  # fmt: skip
+def test_a_secret_in_the_environment_is_none_for_a_service(home: Path, name: str, place: str) -> None:
+    text = CONFIG.replace(f'{{ credential = "{name}" }}', '{ env = "HIDDEN" }')
+    assert refused(home, text) == (
+        f"{home}/config.toml, {place} a service does not see the variable HIDDEN of your shell: "
+        'use { file = "…" } or { credential = "…" }'
+    )
