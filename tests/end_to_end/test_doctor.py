@@ -93,6 +93,39 @@ def test_a_bundle_holds_no_secret(program: Program) -> None:
         assert json.loads(packed.read("status.json"))["running"]
 
 
+def test_a_bundle_has_no_webhooks_path_no_argument_of_a_hook_and_only_what_the_file_says(program: Program) -> None:
+    text = program.config.read_text()
+    hooks = """
+on_done = ["notify-send", "--key", "wh1spered", "{name}"]
+on_failed = { url = "https://hooks.example:8443/services/wh1spered?key=wh1spered", secret = "sh0uted" }
+on_attention = { command = ["curl", "-H", "X-Key: wh1spered", "{event}"], timeout = "5s" }
+"""
+    program.config.write_text(text.replace("[watch.netease]", f"[watch.netease]{hooks}"))
+    bundle = program.folder / "bundle.zip"
+    program("doctor", "--bundle", str(bundle))
+    with zipfile.ZipFile(bundle) as packed:
+        for name in packed.namelist():
+            content = packed.read(name).decode()
+            assert not [one for one in ("wh1spered", "sh0uted") if one in content], name
+        settings = json.loads(packed.read("config.json"))
+        assert f"state: {program.state}" in packed.read("system.txt").decode().splitlines()
+    watch = settings["watch"]["netease"]
+    assert watch["on_done"] == ["notify-send", "***", "***", "{name}"]
+    assert watch["on_failed"]["url"] == "https://hooks.example:8443/***"
+    assert watch["on_attention"]["command"] == ["curl", "***", "***", "{event}"]
+    assert (watch["on_attention"]["timeout"], watch["settle"]) == (5.0, 0.2)
+    assert settings["provider"]["netease"]["api"] == program.vendors.sandbox.urls["vod"]
+    assert settings["provider"]["recipe"]["reply"]["grants"] == "@"
+    assert (settings["limits"]["bandwidth"], settings["mount"]["cache_size"]) == ("off", 10 << 30)
+
+
+def test_every_credential_is_looked_for(program: Program) -> None:
+    with program.config.open("a") as file:
+        file.write('\n[web]\ntoken = { credential = "page" }\n')
+    (missing,) = diagnose(program, code=1, HOME=str(program.folder))["secret of the page"]
+    assert missing["remedy"] == f"put it into {program.folder}/.config/dumbwaiter/credentials/page and chmod 600 it"
+
+
 def accounts(program: Program) -> list[str]:
     """Returns every secret in the sandbox's configuration."""
     names = ("secret", "password", "refresh_token", "api_key", "secret_key")

@@ -21,8 +21,10 @@ import msgspec
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
+from dumbwaiter.config import HOOKS
 from dumbwaiter.errors import Failure, JournalTrouble
-from dumbwaiter.options import secrets
+from dumbwaiter.sources import Source
+from dumbwaiter.wire.recipe import BLANK
 
 LINES = 5000  # of the log
 SHORTEST = 4  # characters; what is shorter would be found in every other word
@@ -84,9 +86,7 @@ def _forms(secret: str) -> Iterable[str]:
 def _known(session: Session) -> list[str]:
     known = []
     try:
-        config = session.config
-        sources = [source for options in config.provider.values() for source in secrets(options)]
-        for source in (*sources, *([config.web.token] if config.web.token else [])):
+        for _, source in session.config.secrets():
             try:
                 known.append(source.read().reveal())
             except Failure:
@@ -98,7 +98,7 @@ def _known(session: Session) -> list[str]:
 
 def _settings(session: Session) -> Any:
     try:
-        plain = msgspec.to_builtins(session.config, enc_hook=repr)
+        plain = msgspec.to_builtins(session.config, enc_hook=_plain)
     except Failure as failure:
         return str(failure)
     if plain.get("journal"):
@@ -108,7 +108,33 @@ def _settings(session: Session) -> Any:
         if isinstance(request, dict):  # a recipe's; what it sends beside its blanks may be a key
             request["headers"] = dict.fromkeys(request.get("headers") or (), "***")
             request["body"] = "***"
+    for watch in plain["watch"].values():
+        for event in HOOKS:
+            watch[event] = _hook(watch[event])
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """Returns what stands in the file for a value of ours."""
+    match value:
+        case Source():
+            return repr(value)  # where it is
+        case str():
+            return str(value)
+        case float() | int():
+            return value + 0
+    return value.text
+
+
+def _hook(hook: Any) -> Any:
+    """Returns who is told, without what may be a key: a webhook's path, and arguments that are no blank."""
+    match hook:
+        case [program, *words]:
+            return [program, *(word if BLANK.fullmatch(word) else "***" for word in words)]
+        case dict():
+            url = hook["url"] and f"{'/'.join(hook['url'].split('/')[:3]).partition('?')[0]}/***"
+            return hook | {"url": url, "command": _hook(hook["command"])}
+    return hook
 
 
 def _status(session: Session) -> Any:
@@ -120,7 +146,15 @@ def _status(session: Session) -> Any:
 
 def _system(session: Session) -> str:
     packages = sorted(f"{one.metadata['Name']} {one.version}" for one in distributions())
-    return "\n".join([platform.platform(), sys.version, str(session.places), *packages, ""])
+    return "\n".join(
+        [
+            platform.platform(),
+            sys.version,
+            *(f"{name}: {path}" for name, path in session.places._asdict().items()),
+            *packages,
+            "",
+        ]
+    )
 
 
 def _log() -> str:
