@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager
 from sqlalchemy import URL
 
 from dumbwaiter.config import Config
-from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
-from dumbwaiter.store.database import Writer, journal_url, reading, sound, writing
+from dumbwaiter.store.database import Writer, begun, gone, journal_url, reading, sound, unusable, writing
 from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.where import Places, private_folder
 
@@ -43,9 +42,12 @@ class Lock:
 
 
 def lock(places: Places) -> Lock:
-    """Prepares the state folder and returns its lock, not yet taken."""
-    private_folder(places.state)
-    return Lock(places.state)
+    """Prepares the state folder and returns its lock, not yet taken. Raises `Failure` for one that cannot be had."""
+    try:
+        private_folder(places.state)
+        return Lock(places.state)
+    except OSError as error:
+        raise unusable(places.state, error) from None
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
     """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
     url = journal_url(places.state, config.journal)
     host = _host_id(places.state)
-    if host is not None and url.get_backend_name() == "sqlite":
+    if begun(places.state, url) and host is not None and url.get_backend_name() == "sqlite":
         await asyncio.to_thread(_look, url)
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
@@ -88,20 +90,15 @@ def _name(state: str) -> str:
 
 
 def _look(url: URL) -> None:
-    """Raises `Failure` when the journal that was there is gone: it is never quietly begun anew. Damage is `JournalTrouble`."""
+    """Raises `Failure` when what was in the journal is gone: it is never quietly begun anew. Damage is `JournalTrouble`."""
     database = url.database or ""
-    if os.path.exists(database) and (size := os.path.getsize(database)):
-        reader = reading(url)
-        try:
-            with reader.connect() as connection:
-                found = revision(connection)
-                if found is not None and size < LOOKED_OVER:
-                    sound(connection)
-        finally:
-            reader.dispose()
-        if found is not None:
-            return
-    raise Failure(
-        f"the journal {database} is missing or empty, but there was one: dumbwaiter recover puts its last copy back",
-        Exit.USAGE,
-    )
+    reader = reading(url)
+    try:
+        with reader.connect() as connection:
+            found = revision(connection)
+            if found is not None and os.path.getsize(database) < LOOKED_OVER:
+                sound(connection)
+    finally:
+        reader.dispose()
+    if found is None:
+        raise gone(database)

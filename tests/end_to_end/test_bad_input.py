@@ -294,6 +294,61 @@ def test_a_journal_that_is_no_database_is_said_with_its_remedy(program: Program,
     assert journal.read_bytes() == b"garbage" * 4096
 
 
+READERS = [("status",), ("status", "netease/a.bin"), ("ls",), ("history",), ("failed",), ("verify",)]
+
+
+def test_a_journal_that_was_there_and_is_gone_is_told_by_all_who_ask(program: Program) -> None:
+    assert program("put", program.write("a.bin", b"a")).returncode == 0
+    for path in program.state.glob("journal.db*"):
+        path.unlink()
+    for command in (("run",), *READERS):
+        done = program(*command)
+        assert done.returncode == 2
+        assert sentence(done) == (
+            f"dumbwaiter: the journal {program.state}/journal.db is missing or empty, but there was one: "
+            "dumbwaiter recover puts its last copy back\n"
+        )
+    done = program("doctor")
+    assert done.returncode == 1
+    assert "fail  journal: " in done.stdout
+    assert "→ dumbwaiter recover puts its last copy back" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("run",), ("put",), ("retry", "--all"), *READERS])
+def test_a_state_folder_that_is_none_is_said_with_its_remedy(program: Program, command: tuple[str, ...]) -> None:
+    words = [*command, *([program.write("a.bin", b"a")] if command == ("put",) else [])]
+    program.state.touch()
+    done = program(*words)
+    assert done.returncode == 2
+    assert sentence(done).endswith(f"{program.state} is no folder: name another one with --state\n")
+    program.state.unlink()
+    (program.state / "journal.db").mkdir(parents=True)
+    done = program(*words)
+    assert done.returncode == 2
+    assert sentence(done).endswith(
+        f"{program.state}/journal.db is a folder, where the journal has to be: move it away\n"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
+def test_a_state_folder_that_cannot_be_written_is_weather(program: Program) -> None:
+    path = program.write("a.bin", b"a")
+    assert program("put", path).returncode == 0
+    subprocess.run(["mount", "--bind", program.state, program.state], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", program.state], check=True)
+        for command in (("run",), ("put", path), ("retry", "--all")):
+            done = program(*command)
+            assert done.returncode == 5
+            assert sentence(done).endswith(
+                f"{program.state} is on a read-only file system: have it mounted writable, "
+                "or name another one with --state\n"
+            )
+        assert f"fail  space for state: {program.state} is on a read-only file system" in program("doctor").stdout
+    finally:
+        subprocess.run(["umount", "-l", program.state], check=True)
+
+
 @pytest.mark.parametrize("command", [("run",), ("status",), ("ls",)])
 def test_a_database_server_that_is_away_is_temporary(program: Program, command: tuple[str, ...]) -> None:
     url = "postgresql+psycopg://someone:hidden-word@127.0.0.1:1/journal"
@@ -322,7 +377,11 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
         ),
         ("put $'/none/\\xff\\n'", 2, "dumbwaiter: /none/\\xff\\x0a: No such file or directory\n"),
         ("--config / check", 2, "dumbwaiter: / cannot be read: Is a directory\n"),
-        ("--state /dev/null put netease/large", 1, "dumbwaiter: /dev/null: File exists\n"),
+        (
+            "--state /dev/null put netease/large",
+            2,
+            "dumbwaiter: the state folder /dev/null is no folder: name another one with --state\n",
+        ),
     ],
 )
 def test_odd_streams_and_words_never_end_in_a_traceback(program: Program, line: str, code: int, said: str) -> None:

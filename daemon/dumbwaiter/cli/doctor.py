@@ -76,9 +76,11 @@ def doctor(session: Session, bundle: str | None) -> None:
 
 def examine(session: Session) -> Findings:
     """Yields every finding; without a usable configuration, what can be said without it."""
+    usable = True
     try:
         config = session.config
     except Failure as failure:
+        usable = False
         yield Finding("configuration", "fail", str(failure), "dumbwaiter check says it again once it is mended")
         config = Config()
     else:
@@ -91,7 +93,8 @@ def examine(session: Session) -> Findings:
     yield from _inotify(config)
     yield from _fuse(session, config)
     yield from _space(session)
-    yield from _journal(session, config)
+    if usable:
+        yield from _journal(session)
     yield from _daemon(session)
     yield from _services()
     yield from asyncio.run(_providers(config))
@@ -134,7 +137,9 @@ def _folders(session: Session, config: Config) -> Findings:
         except OSError as error:
             yield Finding(f"{name} folder", "fail", f"{path}: {error.strerror}", "give this user the folders above it")
             continue
-        if status.st_uid != os.geteuid():
+        if not stat.S_ISDIR(status.st_mode):
+            yield Finding(f"{name} folder", "fail", f"{path} is no folder", f"name another one with --{name}")
+        elif status.st_uid != os.geteuid():
             yield Finding(
                 f"{name} folder", "fail", f"{path} belongs to somebody else", f"name another one with --{name}"
             )
@@ -232,7 +237,12 @@ def _space(session: Session) -> Findings:
         free = facts.f_bavail * facts.f_frsize
         says = f"{free // MIB} MiB free for {path}"
         remedy = f"make room there, or name another folder with --{name}"
-        if facts.f_files and not facts.f_favail:
+        if facts.f_flag & os.ST_RDONLY:
+            yield Finding(
+                f"space for {name}", "fail", f"{path} is on a read-only file system",
+                f"have it mounted writable, or name another folder with --{name}",
+            )  # fmt: skip
+        elif facts.f_files and not facts.f_favail:
             yield Finding(f"space for {name}", "fail", f"{path} takes no more files", remedy)
         elif free < TIGHT:
             yield Finding(f"space for {name}", "fail", says, remedy)
@@ -242,17 +252,17 @@ def _space(session: Session) -> Findings:
             yield Finding(f"space for {name}", "ok", says)
 
 
-def _journal(session: Session, config: Config) -> Findings:
+def _journal(session: Session) -> Findings:
     from dumbwaiter import report
 
     try:
+        if not session.begun:
+            yield Finding("journal", "ok", f"none yet in {session.places.state}")
+            return
         totals = report.totals(session.reader)
-    except JournalTrouble as trouble:
+    except (JournalTrouble, Failure) as trouble:
         says, _, remedy = str(trouble).rpartition(": ")
         yield Finding("journal", "fail", says or str(trouble), remedy)
-        return
-    except Failure:
-        yield Finding("journal", "ok", f"none yet in {session.places.state}")
         return
     left = totals["pending"] + totals["stored"]
     says = f"{totals['done']} done, {left} to go, {totals['rejected']} need a person"

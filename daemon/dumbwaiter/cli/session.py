@@ -1,7 +1,6 @@
 """What every command starts from: places, configuration, journal, daemon, and the two ways to print."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -83,11 +82,10 @@ class Session:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a journal; without one nothing was uploaded yet."""
-        from dumbwaiter.store.database import journal_url
+        """Whether there is a journal; without one nothing was uploaded yet. Raises `Failure` when there was one."""
+        from dumbwaiter.store.database import begun, journal_url
 
-        url = journal_url(self.places.state, self.config.journal)
-        return url.get_backend_name() != "sqlite" or os.path.exists(url.database or "")
+        return begun(self.places.state, journal_url(self.places.state, self.config.journal))
 
     @cached_property
     def catalog(self) -> "Catalog":

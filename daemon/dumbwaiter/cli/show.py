@@ -61,12 +61,11 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
 
     config = session.config
     closed = config.closed(time.time())
-    try:
+    left, files, jobs = report.NONE_WAITING, {}, report.nothing()
+    if session.begun:
         left = report.waiting(session.reader)
         files = report.files_by_watch(session.reader)
         jobs = report.snapshot(session.reader)
-    except Failure:  # no journal: nothing was uploaded yet
-        left, files, jobs = report.NONE_WAITING, {}, report.nothing()
     return {
         "running": False,
         "watches": [

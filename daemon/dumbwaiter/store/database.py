@@ -5,8 +5,10 @@ that turns writer half way is refused without waiting; readers cannot write and 
 """
 
 import asyncio
+import errno
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,7 +20,8 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 
-from dumbwaiter.errors import Exit, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.naming import shown
 
 T = TypeVar("T")
 
@@ -28,6 +31,54 @@ GROUP = 256  # jobs in one commit: bounds what a crash takes back and how long a
 def journal_url(state: str, configured: str | None = None) -> URL:
     """Returns where the journal is: as configured, else a file in the state folder."""
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
+
+
+def begun(state: str, url: URL) -> bool:
+    """Returns whether there is a journal; a server's is asked elsewhere.
+
+    Raises `Failure` when there was one and it is gone, which is never taken for a beginning, and for a state folder or a
+    journal that cannot be one.
+    """
+    if url.get_backend_name() != "sqlite":
+        return True
+    database = url.database or ""
+    try:
+        status = os.stat(database)
+    except FileNotFoundError:
+        size = 0
+    except OSError as error:
+        raise unusable(state, error) from None
+    else:
+        size = status.st_size
+        if stat.S_ISDIR(status.st_mode):
+            raise Failure(f"{shown(database)} is a folder, where the journal has to be: move it away", Exit.USAGE)
+    if not size and os.path.exists(os.path.join(state, "host")):  # the name of an installation that has worked
+        raise gone(database)
+    return size > 0
+
+
+def gone(database: str) -> Failure:
+    """Returns the sentence for a journal that was there."""
+    return Failure(
+        f"the journal {shown(database)} is missing or empty, but there was one: dumbwaiter recover puts its last copy back",
+        Exit.USAGE,
+    )
+
+
+def unusable(state: str, error: OSError) -> Failure:
+    """Returns why a folder cannot be the state folder, and what to do."""
+    folder = f"the state folder {shown(state)}"
+    match error.errno:
+        case errno.EEXIST | errno.ENOTDIR:
+            return Failure(f"{folder} is no folder: name another one with --state", Exit.USAGE)
+        case errno.EACCES | errno.EPERM:
+            return Failure(f"{folder} is closed to this user: name another one with --state", Exit.USAGE)
+        case errno.EROFS:
+            return Failure(
+                f"{folder} is on a read-only file system: have it mounted writable, or name another one with --state",
+                Exit.TEMPORARY,
+            )
+    return Failure(f"{folder} cannot be used: {error.strerror}", Exit.TEMPORARY)
 
 
 def writing(url: URL) -> Engine:
