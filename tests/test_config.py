@@ -159,6 +159,13 @@ def test_polling_is_a_word_or_a_choice(value: str, polling: object) -> None:
     assert parse(f"{BOTH}polling = {value}\n", FILE).watch["films"].polling is polling or polling == "auto"
 
 
+@pytest.mark.parametrize("name", ["电影", "v d", "-", ".hidden", "Émile's", "100%", "影" * 85])
+def test_a_name_is_whatever_a_folder_can_be_called(name: str) -> None:
+    text = BOTH.replace("[provider.vod]", f'[provider."{name}"]').replace('"vod"', f'"{name}"')
+    config = parse(changed("[watch.films]", f'[watch."{name}"]', text), FILE)
+    assert list(config.provider) == list(config.watch) == [name]
+
+
 # What is refused, and how
 
 SENTENCES = {
@@ -236,23 +243,22 @@ SENTENCES = {
         ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
     ),
     # names
-    changed("[watch.films]", '[watch."a/b"]'): (
-        ', line 6: [watch.a/b] "a/b" cannot be a name: it is a folder in the mount'
+    **{
+        changed("[watch.films]", f'[watch."{name}"]'): (
+            f', line 6: [watch.{told}] "{told}" cannot be a name: a folder of the mount has it, so it is not ".", ".." or '
+            "empty, has no slash, backslash or control character, and 255 bytes at most"
+        )
+        for name, told in (("a/b", "a/b"), (".", "."), ("..", ".."), ("", ""), ("影" * 86, "影" * 86))
+    },
+    changed("[provider.vod]", '[provider."v\\td"]'): (
+        ', line 1: [provider.v\\x09d] "v\\x09d" cannot be a name: a folder of the mount has it, so it is not ".", ".." or empty, '
+        "has no slash, backslash or control character, and 255 bytes at most"
     ),
-    changed("[watch.films]", '[watch.".."]'): (
-        ', line 6: [watch...] ".." cannot be a name: it is a folder in the mount'
-    ),
-    changed("[watch.films]", '[watch."電影"]'): (
-        ', line 6: [watch.電影] "電影" cannot be a name: it is a folder in the mount'
+    changed("[watch.films]", '[watch."a\\nb"]') + '"se\\ntle" = 1\n': (
+        ', line 6: [watch.a\\x0ab.se\\x0atle] unknown key "se\\x0atle"; did you mean "settle"?'
     ),
     changed("[watch.films]", "[watch.put]"): (
-        ', line 6: [watch.put] "put" cannot be a name: it is a folder in the mount'
-    ),
-    changed("[provider.vod]", '[provider."v d"]'): (
-        ', line 1: [provider.v d] "v d" cannot be a name: it is a folder in the mount'
-    ),
-    changed("[provider.vod]", '[provider.""]'): (
-        ', line 1: [provider.] "" cannot be a name: it is a folder in the mount'
+        ', line 6: [watch.put] "put" cannot be a name: what the command put uploads has it'
     ),
     # folders
     BOTH + WATCH.replace("watch.films", "watch.more"): (

@@ -21,14 +21,13 @@ from tzlocal import get_localzone
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import NAME_MAX, shown
 from dumbwaiter.options import Provider, names_objects, replaces_nothing, secrets
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")  # a folder in the mount carries it
 HOOKS = ("on_done", "on_failed", "on_attention")
 A_HOOK = 'a hook is either ["program", "argument", …], or { url = "https://…", secret = … }; no line for a shell'
 HOOK_BLANKS = ("event", "path", "name", "watch", "provider", "key", "url", "etag", "size", "error")
@@ -206,7 +205,7 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
     values: dict[str, Any] = {}
     for name, value in raw.items():
         if name not in known:
-            raise text_of.failure([name], f'unknown key "{name}"{_nearest(name, known)}')
+            raise text_of.failure([name], f'unknown key "{shown(name)}"{_nearest(name, known)}')
         one = {"provider": Provider, "watch": Watch}.get(name)
         values[name] = read.tables(name, value, one) if one else read.value([name], value, known[name])
     config = Config(**values)
@@ -240,7 +239,7 @@ class _Text:
     def place(self, keys: Sequence[str]) -> str:
         """Returns file, line and key."""
         line = self._line(keys)
-        return f"{self._path}{f', line {line}' if line else ''}: [{'.'.join(keys)}]"
+        return f"{self._path}{f', line {line}' if line else ''}: [{shown('.'.join(keys))}]"
 
     def _line(self, keys: Sequence[str]) -> int | None:
         """Finds the line of the deepest of `keys`: as the head of a table, else as a key in the table above it."""
@@ -339,9 +338,11 @@ class _Reader:
         if where.endswith("[...]`") and (named := self._member(message, kind, value, inner)) is not None:
             return self._text.failure([*keys, *inner, named], _said(what))
         keys = [*keys, *inner]
-        if unknown := re.search(r"unknown field `(.*)`", what):
+        if unknown := re.search(r"(?s)unknown field `(.*)`", what):
             options = [one.encode_name for one in msgspec.structs.fields(_table(kind, value, inner))]
-            return self._text.failure([*keys, unknown[1]], f'unknown key "{unknown[1]}"{_nearest(unknown[1], options)}')
+            return self._text.failure(
+                [*keys, unknown[1]], f'unknown key "{shown(unknown[1])}"{_nearest(unknown[1], options)}'
+            )
         if missing := re.search(r"missing required field `(.*)`", what):
             what = f'the key "{missing[1]}" is missing'
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
@@ -432,8 +433,14 @@ def _checked(config: Config, text: _Text) -> Config:
     """Finds what is wrong between values, and makes paths absolute."""
     for section, names in (("provider", config.provider), ("watch", config.watch)):
         for name in names:
-            if not NAME.match(name) or name == RESERVED:
-                raise text.failure([section, name], f'"{name}" cannot be a name: it is a folder in the mount')
+            if name == RESERVED:
+                raise text.failure([section, name], f'"{name}" cannot be a name: what the command put uploads has it')
+            if name in {"", ".", ".."} or "/" in name or shown(name) != name or len(name.encode()) > NAME_MAX:
+                raise text.failure(
+                    [section, name],
+                    f'"{shown(name)}" cannot be a name: a folder of the mount has it, so it is not ".", ".." or empty, has '
+                    f"no slash, backslash or control character, and {NAME_MAX} bytes at most",
+                )
     watches: dict[str, Watch] = {}
     for name, watch in config.watch.items():
         if watch.provider not in config.provider:

@@ -17,7 +17,11 @@ def test_a_shared_journal_keeps_jobs_and_catalog(program: Program, postgres: URL
     name = f"t{uuid.uuid4().hex}"
     journals._order(postgres, f"CREATE DATABASE {name}")
     url = postgres.set(database=name).render_as_string(hide_password=False)
-    program.config.write_text(f'journal = "{url}"\n{program.config.read_text()}')
+    text = program.config.read_text().replace("[watch.netease]", '[watch."电影 素材"]')
+    text = text.replace("[provider.netease]", '[provider."网易云"]').replace(
+        'provider = "netease"', 'provider = "网易云"'
+    )
+    program.config.write_text(f'journal = "{url}"\n{text}')
     contents = {"film.mov": os.urandom(9 * MIB), os.fsdecode(b"odd \xff.bin"): b"odd"}
     program.vendors.faults("nos.put:cut-after@2")
     program.start()
@@ -30,6 +34,8 @@ def test_a_shared_journal_keeps_jobs_and_catalog(program: Program, postgres: URL
     program.start()
     assert program("wait").returncode == 0
     assert program.totals()["done"] == 2
+    assert {(one["watch"], one["provider"]) for one in program.facts("history")} == {("电影 素材", "网易云")}
+    assert program("rescan", "电影 素材").returncode == 0
     assert program.stop() == 0
 
 

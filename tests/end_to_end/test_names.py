@@ -1,0 +1,77 @@
+"""Providers and watches may be called whatever a folder can be called: nothing on the way stumbles over a name."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.where import short
+from dumbwaiter_fs import point
+from program import Program
+
+PROVIDER, WATCH = "网易云 点播", "电影 素材"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    with Program(tmp_path) as made:
+        text = made.config.read_text()
+        for old, new in {
+            "[provider.netease]": f'[provider."{PROVIDER}"]',
+            "[watch.netease]": f'[watch."{WATCH}"]',
+            'provider = "netease"': f'provider = "{PROVIDER}"',
+        }.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        made.config.write_text(f'{text}\n[limits.requests]\n"{PROVIDER}" = 30\n')
+        try:
+            yield made
+        finally:
+            while point.kind(str(made.mount)) == point.KIND:
+                point.unmount(str(made.mount), lazy=True)
+
+
+def metrics(program: Program) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(short(str(program.state / "run/control.sock")))
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+@pytest.mark.parametrize("session", ["auto", "fusepy"])
+def test_a_chinese_watch_and_provider_work_everywhere(program: Program, session: str) -> None:
+    text = program.config.read_text()
+    assert text.count("[mount]") == 1
+    program.config.write_text(text.replace("[mount]", f'[mount]\nsession = "{session}"'))
+    assert program("check").returncode == 0
+    program.start()
+    assert program("pause", WATCH).stderr.startswith(f"{WATCH} rests until")
+    program.write("片头/一.mov", b"moving pictures")
+    program.until(lambda: program.facts("status")["jobs"])
+    assert f"{WATCH} rests until" in program("status", f"{WATCH}/片头/一.mov").stdout
+    assert program("resume", WATCH).returncode == 0
+    assert program("rescan", WATCH).returncode == 0
+    assert program("wait").returncode == 0
+    assert program("ls", WATCH).stdout == f"{WATCH}/片头/一.mov\n"
+    (entry,) = program.facts("history")
+    assert (entry["provider"], entry["watch"], entry["path"]) == (PROVIDER, WATCH, "片头/一.mov")
+    assert program("put", "--watch", WATCH, program.drop / "片头/一.mov").returncode == 0
+    assert program("verify", WATCH).returncode == 0
+    said = metrics(program)
+    assert f'dumbwaiter_watch_there{{watch="{WATCH}"}} 1.0' in said
+    assert f'dumbwaiter_provider_ready{{provider="{PROVIDER}"}} 1.0' in said
+    assert program("mount", "--background").returncode == 0
+    assert os.listdir(program.mount / "files") == [WATCH]
+    assert (program.mount / "files" / WATCH / "片头/一.mov").read_bytes() == b"moving pictures"
+    assert (program.mount / "keys" / PROVIDER / entry["key"]).read_bytes() == b"moving pictures"
+    assert program("umount").returncode == 0
+    assert program("pause", PROVIDER, environment={"LC_ALL": "C"}).returncode == 0
+    assert program("doctor", environment={"LC_ALL": "C"}).returncode in {0, 1}
+    program.kill()
+    program.start()
+    (rests,) = program.facts("status")["paused"]
+    assert rests["name"] == PROVIDER
+    assert program.stop() == 0
+    assert "Traceback" not in program.log.read_text()
