@@ -101,6 +101,7 @@ class Attempt:
         self._stored: Future[None] | None = None  # the commit of the receipt
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
+        self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
         self._watch = means.watch_of(job.watch)
         self._on_conflict = self._watch.on_conflict if self._watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
@@ -340,10 +341,11 @@ class Attempt:
 
     def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
-        if sent > self._sent:
+        progress = sent > self._sent
+        if progress:
             self._means.providers[self._job.provider].well(self._clock())
         self._sent = sent
-        self._job = replace(self._job, checkpoint=checkpoint, attempts=0)
+        self._job = replace(self._job, checkpoint=checkpoint, attempts=0 if progress else self._job.attempts)
         commit = self._journal.advance(
             self._means.worker,
             self._job.id,
@@ -433,6 +435,8 @@ class Attempt:
             if way is None:
                 return True
             verdict = way
+        if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
+            self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
         job = self._job
         decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)

@@ -191,3 +191,26 @@ def test_t17_without_a_network_files_wait_few_probes_are_made_and_all_drain(
     assert program("retry", "--all").returncode == 0
     assert program("wait", "--timeout", "10m", patience=660).returncode == 0
     assert program.totals()["done"] == count
+
+
+@pytest.mark.parametrize(
+    ("watch", "fault", "call"),
+    [("careyshop", "careyshop.upload:no-permission", "upload"), ("jimeng", "imagex.commit:uri-failed", "commit")],
+)
+def test_t09_a_refusal_that_lasts_is_met_less_and_less_often(
+    program: Program, watch: str, fault: str, call: str
+) -> None:
+    program.vendors.faults(fault)
+    program.drop = program.data / "drop" / watch
+    program.write("a.bin", bytes(5 * KIB))
+    program.start()
+
+    def failures() -> int:
+        return sum(job["attempts"] for job in program.facts("status")["jobs"])
+
+    program.until(lambda: failures() >= 4)
+    assert len(program.vendors.log(call)) <= 4 + 2 * failures()
+    program.vendors.faults("")
+    assert program("retry", "--all").returncode == 0
+    assert program("wait").returncode == 0
+    assert program.stop() == 0

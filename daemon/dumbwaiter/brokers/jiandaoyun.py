@@ -53,7 +53,8 @@ REFUSED = {
     17054: "does not let this key use this interface",
 }
 PACE = {8303, 8304}
-NEVER = {1, 3005, 4815, 17017, 17023, 17024, 17025, 17033}
+NEVER = {1, 3005, 4815, 17017, 17023, 17024, 17033}
+UNKNOWN = 17025  # the transaction
 TAKEN = 17026  # the transaction was used for another record
 GONE = 4001  # somebody removed the record
 LATE = "the hour in which a record could take the file is over, so it has to be sent again"
@@ -330,6 +331,8 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Blocked(f"Jiandaoyun {REFUSED[code]}{said}")
     if code == TAKEN:
         return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
+    if code == UNKNOWN:
+        return Restart(f"Jiandaoyun does not know the transaction of the file any more{said}")
     if code in NEVER and 400 <= reply.status < 500:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:

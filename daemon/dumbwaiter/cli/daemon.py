@@ -19,6 +19,7 @@ from dumbwaiter.cli.words import counted, no_folder, place, rests
 from dumbwaiter.errors import Exit, Failure
 
 TRIES = 3  # failures in a row after which `put` no longer waits
+SOON = 60.0  # seconds; nor does it for a try that is further away
 
 
 @click.command()
@@ -177,10 +178,11 @@ async def _put_alone(session: Session, paths: Sequence[str], provider: str | Non
 def _hopeless(answer: dict[str, Any]) -> bool:
     """True when nothing more can be expected soon of the jobs that are left."""
     left = [job for job in answer["jobs"] if job["state"] in {"pending", "stored"}]
+    soon = time.time() + SOON
     return bool(left) and all(
         job["provider"] in answer["blocked"]
         or (job["provider"] in {*answer["resting"], *answer["lost"]} and not job["active"])
-        or (job["error"] and job["attempts"] >= TRIES and not job["active"])
+        or (job["error"] and (job["attempts"] >= TRIES or job["due_at"] > soon) and not job["active"])
         for job in left
     )
 

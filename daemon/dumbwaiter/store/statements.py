@@ -51,7 +51,7 @@ ADVANCE = _event(
     Event.ADVANCE,
     *("checkpoint", "sent", "lease_until"),
     resent=jobs.c.resent + bindparam("again"),
-    attempts=0,
+    attempts=case((bindparam("sent") > jobs.c.sent, 0), else_=jobs.c.attempts),
     error=None,
 )
 STORE = _event(

@@ -246,6 +246,10 @@ const CHINESE = [
   ["an error in dumbwaiter itself: …", "dumbwaiter 自身出错：…"],
   // After an upload: hooks, move, delete
   ["… failed: …", "… 失败：{…?}"],
+  ["the provider has the file, and its application may not know of it…", "文件已在服务商那里，但它的应用可能不知道这个文件…"],
+  ["the provider has the file, and what was to be made of it is \"…\"…", "文件已在服务商那里，但要用它生成的内容状态是“…”…"],
+  ["a number is too large: … at most", "数字太大：最多 …"],
+  ["Jiandaoyun does not know the transaction of the file any more…", "简道云已不认得这个文件的事务…"],
   ["… cannot be started: …", "… 无法启动：{…?}"],
   ["… took longer than … seconds", "… 超过了 … 秒"],
   ["the webhook answers …", "webhook 的回答是 …"],
