@@ -490,20 +490,19 @@ class Session:
 
     def _state(self) -> object:
         """Returns what is equal as long as a listing would be."""
-        return self._trees.state(), self._good
+        return self._trees.state(), self._good, self._changes
 
     def _walk_on(self, path: bytes) -> None:
         """Packs what a walker will list after `path`, if that is a few files, while he looks at what he got."""
         self._listed = None
         with suppress(Exception):  # whatever it is, the walker meets it too
-            walks = path == self._expected
+            walks, state = path == self._expected, self._state()
             self._expected, leaf = self._trees.next_folder(path)
             if not walks or not leaf or (following := self._expected) is None:
                 return
-            state = self._state()
             if (kept := self._kept.get(following)) is not None and kept.state == state:
                 return
-            pages = list(islice(self._packed(following, AHEAD), 2))
+            pages = list(islice(self._packed(following, AHEAD, leaf=True), 2))
             if len(pages) == 1 and len(pages[0].ends) < AHEAD:
                 self._keep(following, _Kept(state, pages, pages[0].size))
 
@@ -535,9 +534,9 @@ class Session:
             _, oldest = self._kept.popitem(last=False)
             self._kept_size -= oldest.size
 
-    def _packed(self, path: bytes, at_a_time: int = PAGE) -> Iterator[_Page]:
+    def _packed(self, path: bytes, at_a_time: int = PAGE, *, leaf: bool = False) -> Iterator[_Page]:
         change, good, trees = self._changes, self._good, self._trees
-        names = trees.folders(path)
+        names = [] if leaf else trees.folders(path)
         before: _Page | None = None  # the last one goes out together with the first files
         for page in self._packed_folders(path, names, change, good):
             if before is not None:

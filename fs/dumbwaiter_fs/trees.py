@@ -90,11 +90,8 @@ class Trees:
         tree, inner = _tree(path)
         if tree is None:
             return None, False
-        found = self._ask(lambda index: index.next_folder(tree, inner), None)
-        if found is None:
-            return None, False
-        leaf = not self._ask(lambda index: index.has_folders(tree, found), True)
-        return tree.name.encode() + b"/" + found, leaf
+        none: tuple[bytes | None, bool] = (None, False)
+        return self._ask(lambda index: _after(index, tree, inner), none)
 
     def files(self, path: bytes, folders: set[bytes], at_a_time: int = PAGE) -> Iterator[list[Line]]:
         """Yields the files of a folder page by page, under the names they are shown by; `folders` are those in it."""
@@ -252,6 +249,13 @@ def _tree(path: bytes) -> tuple[Tree | None, bytes]:
     """Returns the tree that a path lies in, and the path below it."""
     name, _, inner = path.partition(b"/")
     return TREES.get(name.decode("utf-8", "replace")), inner
+
+
+def _after(index: Index, tree: Tree, folder: bytes) -> tuple[bytes | None, bool]:
+    found = index.next_folder(tree, folder)
+    if found is None:
+        return None, False
+    return tree.name.encode() + b"/" + found, not index.has_folders(tree, found)
 
 
 def _hidden(index: Index, tree: Tree, parent: bytes, shown: bytes) -> Version | None:
