@@ -13,6 +13,8 @@ import pytest
 
 from dumbwaiter.cli.program import cli
 from dumbwaiter.config import BROKERS, Config, parse
+from dumbwaiter_sandbox.faults import GENERAL
+from dumbwaiter_sandbox.vendors import VENDORS, catalogue
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -139,6 +141,21 @@ def test_every_broker_has_its_place_in_the_pages() -> None:
         for provider in parse(block, page).provider.values()
     }
     assert shown == set(BROKERS)
+
+
+def test_the_reference_names_every_call_and_every_fault_of_the_sandbox() -> None:
+    page = (ROOT / "docs/reference.md").read_text().partition("## Sandbox and demo")[2]
+    rows = [
+        [re.findall(r"`([^`]+)`", cell) for cell in row.split("|")[1:4]]
+        for row in page.splitlines()
+        if row[:3] == "| `"
+    ]
+    known = catalogue(VENDORS)
+    assert {f"{service}.{call}" for services, calls, _ in rows for service in services for call in calls} == known.calls
+    for services, calls, faults in rows:
+        own = {f"{service}.{call}" for service in services for call in calls}
+        assert set(faults) == {fault for fault, places in known.special.items() if own.intersection(places)}, services
+    assert all(re.search(f"`(SERVICE.\\*:)?{fault}(=RATE)?`", page) for fault in GENERAL)
 
 
 def test_the_page_of_benchmarks_says_what_was_measured() -> None:
