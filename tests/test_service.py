@@ -74,3 +74,15 @@ def test_a_secret_in_the_environment_is_none_for_a_service(home: Path, name: str
         f"{home}/config.toml, {place} a service does not see the variable HIDDEN of your shell: "
         'use { file = "…" } or { credential = "…" }'
     )
+
+
+def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_check_root", lambda to: None)
+    to = service.own_target()._replace(system=True)
+    text = 'provider.p = { broker = "netease", app_key = "k", app_secret = "s" }\n[watch.w]\nprovider = "p"\n'
+    for file, folder, unseen in (
+        ("/tmp/config.toml", "/srv/drop", "/tmp/config.toml"),
+        ("/etc/config.toml", "/var/tmp/drop", "/var/tmp/drop"),
+    ):
+        with pytest.raises(Failure, match=f"does not see {unseen}: move it"):
+            service._check(to, parse(f'{text}path = "{folder}"\n', file), file)

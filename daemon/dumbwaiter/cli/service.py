@@ -257,6 +257,9 @@ def _check(to: Target, config: "Config", file: str) -> None:
         )
     _check_root(to)
     _check_secrets(to, config)
+    for path in (file, *(watch.path for watch in config.watch.values())) if to.system else ():
+        if path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
+            raise Failure(f"a service of the system has a /tmp of its own and does not see {path}: move it", Exit.USAGE)
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             raise Failure(no_folder(file, name, watch.path), Exit.USAGE)
