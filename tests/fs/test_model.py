@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
         digest = f"xxh3:{job['stamp'].size}"
         receipt = Receipt(key=key)
         self._do(self.journal.name("me", number, self.now, key=key, grant=None))
-        self._do(self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, again=0))
+        self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, again=0).result()
         self._do(self.journal.finish("me", number, self.now, receipt=receipt))
         kept = []
         for entry in self.entries:
