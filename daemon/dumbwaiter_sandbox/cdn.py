@@ -56,6 +56,8 @@ def _names(scope: Scope) -> tuple[str, str]:
 
 
 def _answer(request: Request, stored: StoredObject, path: str) -> Response:
+    if not os.path.exists(path):  # somebody took it out by hand
+        return _error(404)
     etag = f'"{stored.etag}"'
     headers = {
         "etag": etag,

@@ -64,6 +64,17 @@ def test_an_object_that_the_vendor_lost_is_sent_again(program: Program) -> None:
     assert found["copy.mov"] != found["film.mov"]
 
 
+def test_an_object_that_is_listed_and_gone_is_sent_again(program: Program) -> None:
+    """VOD's list keeps what was taken out of the bucket."""
+    content = b"film" * 1000
+    program.start()
+    upload(program, "film.mov", content)
+    (entry,) = program.facts("ls")
+    (program.data / "objects" / entry["facts"]["bucket"] / entry["key"]).unlink()
+    upload(program, "copy.mov", content)
+    assert keys(program)["copy.mov"] != entry["key"]
+
+
 def test_duplicates_are_sent_where_the_watch_says_so(program: Program) -> None:
     text = program.config.read_text()
     program.config.write_text(text.replace("[watch.netease]\n", '[watch.netease]\nduplicates = "send"\n'))

@@ -6,6 +6,7 @@ authentication", "upload initialisation", "query by object name"); upload nodes 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -127,7 +128,11 @@ class NetEase(Broker):
     async def still(self, entry: Entry, desk: Desk) -> Receipt | None:
         if await self._listed(entry.key, desk) is None:
             return None
-        return Receipt(entry.key, entry.etag, facts={"bucket": entry.facts.get("bucket", "")})
+        receipt = Receipt(entry.key, entry.etag, facts={"bucket": entry.facts.get("bucket", "")})
+        with suppress(Retry):  # a private object is not shown, and not every network lets us look
+            if (await desk.call(Request("object", "HEAD", self._url(receipt)))).status == 404:
+                return None  # VOD keeps the entry of an object that was taken out of the bucket
+        return receipt
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Learns the video's number and address, and compares its size with the file's."""
