@@ -56,6 +56,7 @@ POLL = 10.0  # between scans of a folder that cannot be watched, or not all of i
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
+SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -147,6 +148,8 @@ class App:
         for name, provider in self.providers.items():
             for sentence in provider.broker.warnings:
                 self._log.warning("provider needs care", provider=name, reason=sentence)
+        for name in await asyncio.to_thread(report.shared_watches, self.reader, self.config.watch):
+            self._log.warning("watch needs another name", watch=name, reason=SHARED)
         await self.steering.load()
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)

@@ -42,7 +42,7 @@ from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
-from dumbwaiter.policy import Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
@@ -417,6 +417,8 @@ class Attempt:
                 due_at=now() + follow.later,
                 error=follow.error,
             )
+            if follow.blocked:
+                await self._block(provider, follow.error or "", now() + PAUSE)
 
     async def _is_worth_resending(self) -> bool:
         """True while the file still is the version that was stored, and sending it has not cost too much already."""
@@ -458,11 +460,7 @@ class Attempt:
                 provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
                 await self._delay(decision, sentence)
             case Pause():
-                told, provider.blocked = provider.blocked, True  # at once: others may come to the same
-                provider.trouble, provider.paused_until = sentence, decision.until
-                if not told:
-                    await self._means.duties.attention(provider.name, sentence)
-                self._log.error("provider paused", error=sentence)
+                await self._block(provider, sentence, decision.until)
                 await self._delay(Delay(self._clock()), sentence)
             case Rejected():
                 orders = self._means.duties.of_failed(job, sentence)
@@ -473,6 +471,14 @@ class Attempt:
                 if isinstance(verdict, Changed):
                     self._means.changed(job)
         return False
+
+    async def _block(self, provider: Provider, sentence: str, until: float) -> None:
+        """Lets a provider rest whose account is refused, and tells a person once."""
+        told, provider.blocked = provider.blocked, True  # at once: others may come to the same
+        provider.trouble, provider.paused_until = sentence, until
+        if not told:
+            await self._means.duties.attention(provider.name, sentence)
+        self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:
         await self._journal.delay(

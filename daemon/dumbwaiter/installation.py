@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from dumbwaiter.config import Config
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
-from dumbwaiter.store.database import Writer, begun, gone, journal_url, reading, sound, unusable, writing
+from dumbwaiter.store.database import Writer, begun, gone, host_of, journal_url, reading, sound, unusable, writing
 from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.where import Places, private_folder
 
@@ -54,29 +54,20 @@ def lock(places: Places) -> Lock:
 async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]:
     """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
     url = journal_url(places.state, config.journal)
-    host = _host_id(places.state)
-    if begun(places.state, url) and host is not None and url.get_backend_name() == "sqlite":
+    host = host_of(places.state)
+    if url.get_backend_name() == "sqlite" and begun(places.state, url) and host is not None:
         await asyncio.to_thread(_look, url)
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
     # After the journal, or a kill between the two would look like a journal that was lost.
     host = host or _name(places.state)
     writer = Writer(engine)
-    reader = reading(url)
+    reader = reading(url, host)
     try:
         yield Journal(writer, host, reader)
     finally:
         reader.dispose()
         await asyncio.to_thread(writer.close)
-
-
-def _host_id(state: str) -> str | None:
-    """Returns the name of this installation, None before its first start; then there was no journal either."""
-    try:
-        with open(os.path.join(state, "host"), encoding="ascii") as file:
-            return file.read().strip() or None
-    except FileNotFoundError:
-        return None
 
 
 def _name(state: str) -> str:

@@ -245,3 +245,4 @@ class FollowUp(Struct, frozen=True):
     results: tuple[Receipt, ...] = ()
     later: float | None = None
     error: str | None = None
+    blocked: bool = False  # the error is of the account: the provider rests until a person acted

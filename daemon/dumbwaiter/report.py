@@ -1,16 +1,17 @@
 """What the journal says of the work: counts, totals, and jobs as people and programs are told of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, and_, func, literal, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
 
 from dumbwaiter import catalog
 from dumbwaiter.errands import errand
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import join, shown, split
+from dumbwaiter.store.database import HOST
 from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, IS_SUPERSEDED, counters, entries, errands, jobs
 
 LISTED = 1000  # jobs in one answer
@@ -21,14 +22,23 @@ def totals(engine: Engine) -> dict[str, int]:
     """Returns the number of jobs in each state, and the counters."""
     # Most jobs are done, and those that are not have indexes; all of them are counted faster than read.
     counts = union_all(
-        select(jobs.c.state, func.count()).where(IS_SHOWN).group_by(jobs.c.state),
-        select(literal(State.SUPERSEDED.value), func.count()).select_from(jobs).where(IS_SUPERSEDED),
-        select(literal(State.DONE.value), func.count()).select_from(jobs),
+        select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state),
+        select(literal(State.SUPERSEDED.value), func.count())
+        .select_from(jobs)
+        .where(IS_SUPERSEDED, *_mine(engine, jobs)),
+        select(literal(State.DONE.value), func.count()).select_from(jobs).where(*_mine(engine, jobs)),
     )
-    amounts = select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)
+    amounts = (
+        select(counters.c.name, func.sum(counters.c.value)).where(*_mine(engine, counters)).group_by(counters.c.name)
+    )
     found = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0) | _pairs(engine, counts)
     found[State.DONE] -= sum(found[state] for state in State if state is not State.DONE)
     return found | _pairs(engine, amounts)
+
+
+def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
+    host = engine.get_execution_options().get(HOST)
+    return [] if host is None else [table.c.host == host]
 
 
 class Waiting(NamedTuple):
@@ -42,7 +52,9 @@ def waiting(engine: Engine) -> Waiting:
     """Returns how many jobs have work left."""
     with engine.connect() as connection:
         rows = connection.execute(
-            select(jobs.c.watch, jobs.c.provider, func.count()).where(IS_OPEN).group_by(jobs.c.watch, jobs.c.provider)
+            select(jobs.c.watch, jobs.c.provider, func.count())
+            .where(IS_OPEN, *_mine(engine, jobs))
+            .group_by(jobs.c.watch, jobs.c.provider)
         ).all()
     left = Waiting(Counter(), Counter())
     for watch, provider, count in rows:
@@ -56,12 +68,28 @@ NONE_WAITING = Waiting(Counter(), Counter())
 
 def files_by_watch(engine: Engine) -> dict[str, int]:
     """Returns how many files of each watch are at their provider."""
-    return _pairs(engine, select(entries.c.watch, func.count()).where(IS_CURRENT).group_by(entries.c.watch))
+    query = select(entries.c.watch, func.count()).where(IS_CURRENT, *_mine(engine, entries))
+    return _pairs(engine, query.group_by(entries.c.watch))
+
+
+def shared_watches(engine: Engine, watches: Iterable[str]) -> list[str]:
+    """Returns the watches of which another installation on the same database has files: it has one of that name."""
+    host = engine.get_execution_options().get(HOST)
+    if host is None:
+        return []
+    with engine.connect() as connection:
+        return [
+            watch
+            for watch in watches
+            if connection.execute(
+                select(entries.c.id).where(IS_CURRENT, entries.c.watch == watch, entries.c.host != host).limit(1)
+            ).first()
+        ]
 
 
 def standing(engine: Engine) -> dict[str, int]:
     """Returns how many jobs are pending, stored and rejected: what is left to do, by an index."""
-    query = select(jobs.c.state, func.count()).where(IS_SHOWN).group_by(jobs.c.state)
+    query = select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state)
     return dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
 
 
@@ -73,7 +101,7 @@ def _pairs(engine: Engine, query: Select[Any] | CompoundSelect[Any]) -> dict[str
 def seen_watches(engine: Engine) -> set[str]:
     """Returns the watches that ever had a job."""
     with engine.connect() as connection:
-        return set(connection.execute(select(jobs.c.watch).distinct()).scalars())
+        return set(connection.execute(select(jobs.c.watch).where(*_mine(engine, jobs)).distinct()).scalars())
 
 
 def open_jobs(engine: Engine) -> list[Job]:
@@ -100,7 +128,7 @@ def jobs_by_id(engine: Engine, ids: Sequence[int]) -> list[Job]:
 
 def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any) -> list[Job]:
     with engine.connect() as connection:
-        rows = connection.execute(select(jobs).where(where).order_by(*order).limit(LISTED))
+        rows = connection.execute(select(jobs).where(where, *_mine(engine, jobs)).order_by(*order).limit(LISTED))
         return [job(row) for row in rows]
 
 
@@ -116,9 +144,10 @@ def needy(engine: Engine) -> list[dict[str, Any]]:
 
 def errand_facts(engine: Engine) -> list[dict[str, Any]]:
     """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it."""
-    failed = select(errands).where(errands.c.error.is_not(None)).order_by(errands.c.id.desc()).limit(LISTED)
+    failed = select(errands).where(errands.c.error.is_not(None), *_mine(engine, errands))
     with engine.connect() as connection:
-        found = [errand(row) for row in connection.execute(failed)]
+        rows = connection.execute(failed.order_by(errands.c.id.desc()).limit(LISTED))
+        found = [errand(row) for row in rows]
     return [
         {
             "job": one.job,

@@ -354,7 +354,7 @@ def test_what_certainly_made_no_task_is_tried_again(desk: Desk, spec: str) -> No
     desk.vendors.faults(spec)
     follow = desk.follow(noted, 1)
     assert follow.later is not None
-    assert follow.later > 1
+    assert follow.blocked or follow.later > 1
     assert follow.error
     assert "taskStatus" not in follow.receipt.facts
     assert desk.ended(follow.receipt).receipt.facts["taskStatus"] == "done"

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from sqlalchemy import URL
 
@@ -37,6 +39,35 @@ def test_a_shared_journal_keeps_jobs_and_catalog(program: Program, postgres: URL
     assert {(one["watch"], one["provider"]) for one in program.facts("history")} == {("电影 素材", "网易云")}
     assert program("rescan", "电影 素材").returncode == 0
     assert program.stop() == 0
+
+
+def test_two_machines_begin_at_once_on_an_empty_journal_and_each_minds_its_own(
+    program: Program, postgres: URL, tmp_path: Path
+) -> None:
+    name = f"t{uuid.uuid4().hex}"
+    journals._order(postgres, f"CREATE DATABASE {name}")
+    url = postgres.set(database=name).render_as_string(hide_password=False)
+    with Program(tmp_path / "other") as other:
+        machines = (program, other)
+        for one in machines:
+            one.config.write_text(f'journal = "{url}"\n{one.config.read_text()}')
+            assert one.facts("ls") == []
+            assert one.totals()["done"] == 0
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Program.start, machines))
+        other.vendors.faults("*:down")
+        other.write("held.bin", b"held")
+        program.write("sent.bin", b"sent")
+        other.until(lambda: other.totals()["pending"] == 1)
+        assert program("wait").returncode == 0
+        assert (program.totals()["done"], program.totals()["pending"]) == (1, 0)
+        assert (other.totals()["done"], other.totals()["pending"]) == (0, 1)
+        assert [entry["path"] for entry in other.facts("ls")] == ["sent.bin"]
+        assert program.facts("failed") == other.facts("failed") == []
+        assert other.stop() == 0
+        other.start()
+        assert "watch needs another name" in other.log.read_text()
+        assert other.stop() == program.stop() == 0
 
 
 def test_a_database_made_as_the_page_says_is_one(program: Program, postgres: URL) -> None:

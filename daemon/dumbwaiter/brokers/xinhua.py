@@ -30,7 +30,6 @@ UC = ("https://uc.qiniuapi.com", "https://kodo-config.qiniuapi.com", "https://uc
 HOSTS_LIFE = 3600.0  # Qiniu's own clients keep the hosts of a bucket for half a day
 SKEWED = 5.0  # seconds by which a clock must have been set right for a refusal to be its doing
 SLOWER = 5.0  # seconds to wait when asked for a slower pace and not told how slow
-REFUSED = 900.0  # seconds until a task is asked for again after the account was refused
 FARTHEST = 30.0  # seconds between two looks at a task
 ASKED, UNKNOWN, TURNED_DOWN = "asked", "unknown", "refused"  # beside the vendor's own: init, running, done, failed
 LOST = "the answer to its creation was lost, and a second task is not made by itself"
@@ -225,8 +224,9 @@ class Xinhua(Broker):
             self._announced.discard(ask.seed)
             if isinstance(trouble, Retry) and not trouble.void:
                 raise
-            after = trouble.after or SLOWER if isinstance(trouble, Retry) else REFUSED
-            return FollowUp(_without(receipt, "taskStatus"), later=after, error=str(trouble))
+            blocked = isinstance(trouble, Blocked)
+            after = trouble.after or SLOWER if isinstance(trouble, Retry) else 0.0
+            return FollowUp(_without(receipt, "taskStatus"), later=after, error=str(trouble), blocked=blocked)
         self._announced.discard(ask.seed)
         if 400 <= answer.status < 500:
             return FollowUp(_with(receipt, taskStatus=TURNED_DOWN, taskMessage=_sentence("a task", answer)))

@@ -74,11 +74,11 @@ class Session:
     @cached_property
     def reader(self) -> "Engine":
         """The journal, to read. Raises `Failure` when there is none yet."""
-        from dumbwaiter.store.database import journal_url, reading
+        from dumbwaiter.store.database import host_of, journal_url, reading
 
         if not self.begun:
             raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
-        return reading(journal_url(self.places.state, self.config.journal))
+        return reading(journal_url(self.places.state, self.config.journal), host_of(self.places.state) or "")
 
     @property
     def begun(self) -> bool:

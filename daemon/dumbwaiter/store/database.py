@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url
 
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
@@ -33,14 +33,22 @@ def journal_url(state: str, configured: str | None = None) -> URL:
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
 
 
+HOST = "dumbwaiter_host"  # the option of a reading engine
+
+
 def begun(state: str, url: URL) -> bool:
-    """Returns whether there is a journal; a server's is asked elsewhere.
+    """Returns whether there is a journal.
 
     Raises `Failure` when there was one and it is gone, which is never taken for a beginning, and for a state folder or a
     journal that cannot be one.
     """
     if url.get_backend_name() != "sqlite":
-        return True
+        engine = reading(url)
+        try:
+            with engine.connect() as connection:
+                return bool(inspect(connection).has_table("jobs"))
+        finally:
+            engine.dispose()
     database = url.database or ""
     try:
         status = os.stat(database)
@@ -55,6 +63,15 @@ def begun(state: str, url: URL) -> bool:
     if not size and os.path.exists(os.path.join(state, "host")):  # the name of an installation that has worked
         raise gone(database)
     return size > 0
+
+
+def host_of(state: str) -> str | None:
+    """Returns the name of an installation, None before its first start; then there was no journal either."""
+    try:
+        with open(os.path.join(state, "host"), encoding="ascii") as file:
+            return file.read().strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def gone(database: str) -> Failure:
@@ -107,10 +124,14 @@ def writing(url: URL) -> Engine:
     return engine
 
 
-def reading(url: URL) -> Engine:
-    """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it."""
+def reading(url: URL, host: str | None = None) -> Engine:
+    """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it.
+
+    On a server's database, which several installations may share, `report` tells of `host` only.
+    """
     if url.get_backend_name() != "sqlite":
-        return _telling(create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True), "read")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        return _telling(engine, "read").execution_options(**{HOST: host})
     file = quote(os.fsencode(url.database or ""))
     engine = create_engine(
         URL.create("sqlite", database=f"file:{file}", query={"mode": "ro", "uri": "true"}),

@@ -56,5 +56,7 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # others may begin on the same database; they find it done then
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dumbwaiter'))"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
