@@ -63,8 +63,8 @@ async def test_a_scan_queues_what_is_there_and_the_next_but_one_passes_it_by(tmp
             assert await intake.scan("w") >= 0.0
             await drained(intake)
             assert folders.surveyed("w") == expected
-        assert set(folders.known("w", "")) == {"a"}
-        assert set(folders.known("w", "b")) == {"c"}
+        assert set(folders.known("w", "", "vod")) == {"a"}
+        assert set(folders.known("w", "b", "vod")) == {"c"}
 
 
 @on_loop
@@ -76,7 +76,7 @@ async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypat
         async with asyncio.timeout(BOUND):
             await intake.scan("w")
         await drained(intake)
-        assert all(intake._journal.folders.known("w", str(number)) for number in range(10))
+        assert all(intake._journal.folders.known("w", str(number), "vod") for number in range(10))
 
 
 @on_loop
@@ -98,7 +98,7 @@ async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: p
                 await intake.turn()
         await intake.scan("w")
         await drained(intake)
-        assert set(intake._journal.folders.known("w", "")) == {"a"}
+        assert set(intake._journal.folders.known("w", "", "vod")) == {"a"}
 
 
 @on_loop

@@ -132,7 +132,7 @@ def test_only_a_version_that_was_gone_comes_back_to_life(book: Book) -> None:
 def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
     path = f"{RAW}/a b/{RAW}"
     id_ = book.pending(path)
-    assert book.folders.known("w", f"{RAW}/a b") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
+    assert book.folders.known("w", f"{RAW}/a b", "vod") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
     (job,) = book.claim(WORKER, NOW, 10)
     assert job.path == path
     assert book.enqueue([file(path)], NOW) == []
@@ -154,13 +154,13 @@ def test_the_latest_version_of_each_file_of_a_folder_is_known(book: Book) -> Non
     book.pending("f/deep/c")
     book.pending("other")
     book.pending("f/a", watch="v")
-    assert book.folders.known("w", "f") == {
+    assert book.folders.known("w", "f", "vod") == {
         "a": Known(newest, Stamp(7, 10, 2, 2), State.PENDING, None),
         "b": Known(done, Stamp(7, 10, 1, 1), State.DONE, "xxh3:00"),
     }
-    assert set(book.folders.known("w", "f", ["b", "c"])) == {"b"}
-    assert set(book.folders.known("w", "")) == {"other"}
-    assert book.folders.known("w", "nothing") == {}
+    assert set(book.folders.known("w", "f", "vod", ["b", "c"])) == {"b"}
+    assert set(book.folders.known("w", "", "vod")) == {"other"}
+    assert book.folders.known("w", "nothing", "vod") == {}
 
 
 def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
@@ -168,7 +168,7 @@ def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
     other = book.done("b", NOW)
     touched = Stamp(7, 10, 1, 999)
     book.touch(id_, touched, NOW + 5)
-    assert book.folders.known("w", "")["a"].stamp == touched
+    assert book.folders.known("w", "", "vod")["a"].stamp == touched
     assert book.enqueue([Candidate("w", "a", "vod", touched)], NOW) == []
     stamps = {entry.path: entry.stamp for entry in book.catalog.history()}
     assert stamps == {"a": touched, "b": Stamp(7, 10, 1, 1)}
@@ -689,7 +689,7 @@ def test_the_files_beside_one_are_found_by_the_index_of_folders(sqlite_book: Boo
 
 
 def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
-    way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a"))
+    way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a", "vod"))
     assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way
 
 

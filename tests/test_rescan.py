@@ -31,13 +31,14 @@ class Watched:
         self.book = book
         self.root = root
         self.rules = Rules()
+        self.provider = "vod"
         self.looked: list[str] = []
 
     def rescan(self) -> set[str]:
         """Returns what is not known, and notes what may be noted."""
         self.looked.clear()
         fresh: set[str] = set()
-        passage = Rescan(self.book.folders, "w", str(self.root), self.rules)
+        passage = Rescan(self.book.folders, "w", str(self.root), self.rules, self.provider)
         known = self.book.folders.known
 
         while (step := passage.step()) is not None:
@@ -91,6 +92,16 @@ def test_a_file_that_changes_is_found(watched: Watched) -> None:
     (watched.root / "f/a").write_bytes(b"longer")
     assert watched.rescan() == {"f/a"}
     assert watched.rescan() == {"f/a"}
+
+
+def test_another_provider_wants_what_the_first_one_has(watched: Watched) -> None:
+    make(watched.root, "a", "f/b")
+    watched.take(watched.rescan())
+    assert watched.rescan() == set()
+    watched.provider = "oss"
+    assert watched.rescan() == {"a", "f/b"}
+    watched.provider = "vod"
+    assert watched.rescan() == set()
 
 
 def test_other_rules_look_into_every_folder(watched: Watched) -> None:
@@ -223,7 +234,7 @@ def test_large_trees_get_helpers(tmp_path: Path, tree: Path, monkeypatch: pytest
         watched.take(watched.rescan())
         watched.rescan()
         (tree / "3/2/file").write_bytes(b"changed")
-        passage = Rescan(book.folders, "w", str(tree), Rules())
+        passage = Rescan(book.folders, "w", str(tree), Rules(), "vod")
         fresh = []
         while (step := passage.step()) is not None:
             fresh += [path for path, _ in step.fresh]

@@ -35,8 +35,8 @@ class Folders:
         self._engine = engine
         self._host = host
 
-    def known(self, watch: str, folder: str, names: Sequence[str] | None = None) -> dict[str, Known]:
-        """Returns, by file name, the latest version known of each file in a folder, or of those named.
+    def known(self, watch: str, folder: str, provider: str, names: Sequence[str] | None = None) -> dict[str, Known]:
+        """Returns, by file name, the latest version that a provider should have of each file, or of those named.
 
         A version that was gone before it was sent is not known: should it come back, it is wanted.
         """
@@ -44,6 +44,7 @@ class Folders:
         query = select(*columns).where(
             jobs.c.host == self._host,
             jobs.c.parent == join(watch, folder),
+            jobs.c.provider == provider,
             or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_distinct_from(GONE)),
         )
         if names is not None:  # of a hundred thousand, perhaps

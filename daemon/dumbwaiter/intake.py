@@ -121,7 +121,9 @@ class Intake:
 
     async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()
-        rescan = await self._insist(lambda: Rescan(self._journal.folders, watch, source.root, source.rules))
+        rescan = await self._insist(
+            lambda: Rescan(self._journal.folders, watch, source.root, source.rules, source.provider)
+        )
         files = new = 0
         try:
             while (step := await asyncio.to_thread(rescan.step)) is not None:
@@ -239,11 +241,13 @@ class Intake:
         candidates = []
         for (watch, folder), files in folders.items():
             names = [split(file.path)[1] for file in files]
-            known = await self._insist(partial(self._journal.folders.known, watch, folder, names))
-            for file in files:
-                if not await self._same(file, known.get(split(file.path)[1])):
-                    provider = self._sources[watch].provider
-                    candidates.append(Candidate(watch, file.path, provider, file.stamp))
+            provider = self._sources[watch].provider
+            known = await self._insist(partial(self._journal.folders.known, watch, folder, provider, names))
+            candidates += [
+                Candidate(watch, file.path, provider, file.stamp)
+                for file in files
+                if not await self._same(file, known.get(split(file.path)[1]))
+            ]
         if not candidates:
             return
         while True:

@@ -8,6 +8,8 @@ covers, so a file that is still settling, or could not be queued, is met again b
 import os
 from typing import NamedTuple
 
+import xxhash
+
 from dumbwaiter import log
 from dumbwaiter.folders import Folders, Surveyed
 from dumbwaiter.ignore import Rules
@@ -18,6 +20,11 @@ from dumbwaiter.survey import Survey
 
 LARGE = 100_000  # files, from which on helpers are faster than this process
 PAGE = 1000  # notes looked through at a time
+
+
+def for_provider(digest: bytes, provider: str) -> bytes:
+    """Returns a folder's digest as it is noted: what one provider has, another one may want."""
+    return xxhash.xxh3_128_digest(digest + provider.encode())
 
 
 class Step(NamedTuple):
@@ -31,9 +38,10 @@ class Step(NamedTuple):
 class Rescan:
     """One passage. `step` blocks and is for one thread at a time, `close` for any."""
 
-    def __init__(self, folders: Folders, watch: str, root: str, rules: Rules) -> None:
+    def __init__(self, folders: Folders, watch: str, root: str, rules: Rules, provider: str) -> None:
         self._folders = folders
         self._watch = watch
+        self._provider = provider
         self._root = root
         self._rules = rules
         self._log = log.get("scan")
@@ -50,7 +58,7 @@ class Rescan:
         self._met += len(noted)
         step = Step(sum(found.files for found in batch), [], [])
         for found in batch:
-            if noted.get(found.folder) != found.digest:
+            if noted.get(found.folder) != for_provider(found.digest, self._provider):
                 self._compare(found.folder, found.rows, step)
         return step
 
@@ -73,12 +81,13 @@ class Rescan:
             if found is None:
                 return
         files = list(wanted(folder, found, self._rules))
-        known = self._folders.known(self._watch, folder) if files else {}
+        known = self._folders.known(self._watch, folder, self._provider) if files else {}
         fresh = [(name, stamp) for name, stamp in files if name not in known or known[name].stamp != stamp]
         if fresh:
             step.fresh.extend((join(folder, name), stamp) for name, stamp in fresh)
         else:
-            step.surveyed.append(Surveyed(folder, len(files), digest(found, self._rules)))
+            whole = for_provider(digest(found, self._rules), self._provider)
+            step.surveyed.append(Surveyed(folder, len(files), whole))
 
     def _skipped(self, folder: str, error: OSError) -> None:
         self._log.info("folder left out", watch=self._watch, folder=folder, reason=error.strerror)

@@ -77,7 +77,7 @@ def _case(name: str, slow: str, root: str) -> None:
     folders.surveyed(trees.WATCH)
     before = peak(os.getpid())
     started, cpu = time.monotonic(), time.process_time()
-    passage = rescan.Rescan(folders, trees.WATCH, root, Rules())
+    passage = rescan.Rescan(folders, trees.WATCH, root, Rules(), trees.PROVIDER)
     files = fresh = 0
     while (step := passage.step()) is not None:
         files += step.files

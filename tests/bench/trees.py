@@ -7,6 +7,7 @@ from sqlalchemy import insert
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
+from dumbwaiter.rescan import for_provider
 from dumbwaiter.scan import digest, rows, walk, wanted
 from dumbwaiter.store.database import journal_url, writing
 from dumbwaiter.store.tables import jobs, surveyed
@@ -36,7 +37,7 @@ def known(state: str, root: str, host: str) -> None:
         for folder, found, _ in walk(root, rules.enters, read=rows):
             files = list(wanted(folder, found, rules))
             parent = join(WATCH, folder)
-            note = {"parent": parent, "files": len(files), "digest": digest(found, rules)}
+            note = {"parent": parent, "files": len(files), "digest": for_provider(digest(found, rules), PROVIDER)}
             connection.execute(insert(surveyed), {"host": host, **note})
             if files:
                 connection.execute(insert(jobs), [_done(host, parent, name, stamp) for name, stamp in files])

@@ -10,7 +10,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.streams import seen_enough
+from dumbwaiter.cli.streams import drop_output, seen_enough
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
 
@@ -138,4 +138,8 @@ def _usage(wrong: click.ClickException) -> str:
 
 def _end(sentence: str, code: Exit) -> NoReturn:
     print(f"dumbwaiter: {sentence}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # else the interpreter fails over it once more, with a code of its own
+        drop_output()
     sys.exit(code)

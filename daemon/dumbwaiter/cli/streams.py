@@ -19,7 +19,7 @@ def have_streams() -> None:
 
 def seen_enough() -> NoReturn:
     """Ends well: whoever read our output wants no more of it."""
-    _drop_output()
+    drop_output()
     sys.exit(0)
 
 
@@ -31,11 +31,11 @@ def stopped() -> NoReturn:
 
 def cannot_print(error: OSError) -> NoReturn:
     """Ends because nothing can be written to where the output goes: a full disk, say."""
-    _drop_output()
+    drop_output()
     print(f"dumbwaiter: the output cannot be written: {error.strerror or error}", file=sys.stderr)
     sys.exit(1)
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """What is left in the buffer would fail once more at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

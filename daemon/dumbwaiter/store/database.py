@@ -101,7 +101,7 @@ def unusable(state: str, error: OSError) -> Failure:
 def writing(url: URL) -> Engine:
     """Returns an engine for the one writer. The SQLite file is created readable by its owner only."""
     if url.get_backend_name() != "sqlite":
-        return _telling(create_engine(url, pool_pre_ping=True), "written")
+        return _telling(_engine(url, pool_pre_ping=True), "written")
     engine = _telling(create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}), "written")
     assert url.database
     os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -130,7 +130,7 @@ def reading(url: URL, host: str | None = None) -> Engine:
     On a server's database, which several installations may share, `report` tells of `host` only.
     """
     if url.get_backend_name() != "sqlite":
-        engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        engine = _engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         return _telling(engine, "read").execution_options(**{HOST: host})
     file = quote(os.fsencode(url.database or ""))
     engine = create_engine(
@@ -154,6 +154,16 @@ def driver(engine: Engine) -> Iterator[Any]:
         raise trouble(error, "read") from error
     finally:
         connection.close()
+
+
+def _engine(url: URL, **options: Any) -> Engine:
+    try:
+        return create_engine(url, **options)
+    except ModuleNotFoundError as missing:
+        raise Failure(
+            f"the driver of the journal's database is not installed ({missing.name}): pipx install 'dumbwaiter[postgresql]'",
+            Exit.USAGE,
+        ) from None
 
 
 def _telling(engine: Engine, what: str) -> Engine:
