@@ -856,5 +856,36 @@ def test_what_xinhua_has_cannot_be_replaced() -> None:
     assert parse(f'{text}on_conflict = "refuse"\n', FILE).watch["news"].on_conflict == "refuse"
 
 
+NO_WAY_BACK = {
+    "jimeng": ('refresh_token = "0c1d"', "Jimeng gives no way to read a file back"),
+    "recipe": (
+        'transport = "put"\nrequest = { url = "https://sign.example" }\nreply = { url = "url" }',
+        "the recipe's reply names no link to read a file back by",
+    ),
+}
+
+
+@pytest.mark.parametrize("broker", NO_WAY_BACK)
+def test_an_original_that_would_be_the_last_copy_is_warned_of(broker: str) -> None:
+    options, why = NO_WAY_BACK[broker]
+    text = f'[provider.one]\nbroker = "{broker}"\n{options}\n\n[watch.w]\npath = "/drop/w"\nprovider = "one"\n'
+    assert not [*parse(text, FILE).last_copies()]
+    assert [*parse(f'{text}after = "delete"\n', FILE).last_copies()] == [
+        ("w", f'after = "delete" takes away the only copy that can be read: {why}')
+    ]
+    assert not [*parse(f'{BOTH}after = "delete"\n', FILE).last_copies()]
+
+
+def test_an_original_that_jiandaoyun_would_never_give_back_stays() -> None:
+    forms = '[provider.forms]\nbroker = "jiandaoyun"\napi_key = "k"\napp_id = "1"\nentry_id = "2"\n'
+    text = '\n[watch.w]\npath = "/drop/w"\nprovider = "forms"\nafter = "delete"\n'
+    assert refused(forms + text) == (
+        f'{FILE}, line 10: [watch.w.after] found "delete", and without a record Jiandaoyun gives no way to read a file back; '
+        'allowed for provider.forms: "keep"'
+    )
+    assert parse(f'{forms}attachment = "_widget_1"\n{text}', FILE).watch["w"].after == "delete"
+    assert parse(forms + text.replace("delete", "keep"), FILE).watch["w"].after == "keep"
+
+
 def test_an_access_key_with_a_colon_is_refused() -> None:
     assert "line 3: [provider.news.access_key]" in refused(changed("AK0123", "AK:0123", NEWS))

@@ -150,6 +150,8 @@ class App:
                 self._log.warning("provider needs care", provider=name, reason=sentence)
         for name in await asyncio.to_thread(report.shared_watches, self.reader, self.config.watch):
             self._log.warning("watch needs another name", watch=name, reason=SHARED)
+        for name, sentence in self.config.last_copies():
+            self._log.warning("watch needs care", watch=name, reason=sentence)
         await self.steering.load()
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)

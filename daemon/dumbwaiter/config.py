@@ -22,7 +22,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import NAME_MAX, shown
-from dumbwaiter.options import Provider, names_objects, replaces_nothing, secrets
+from dumbwaiter.options import Jiandaoyun, Provider, names_objects, replaces_nothing, secrets, shows_nothing
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
@@ -161,6 +161,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             for event in HOOKS:
                 if (hook := watch.hook(event)) is not None and hook.secret is not None:
                     yield f"watch {name}'s {event}", hook.secret
+
+    def last_copies(self) -> Iterator[tuple[str, str]]:
+        """Yields every watch that takes away what cannot be read back afterwards, and as a sentence why."""
+        for name, watch in self.watch.items():
+            if watch.after != "keep" and (why := shows_nothing(self.provider[watch.provider])):
+                yield name, f'after = "{watch.after}" takes away the only copy that can be read: {why}'
 
     def folder_of(self, watch: str) -> str | None:
         """Returns the folder that a watch's paths are relative to, None for a watch that is no longer configured."""
@@ -471,6 +477,12 @@ def _checked(config: Config, text: _Text) -> Config:
                     "a file would belong to both",
                 )
         watches[name] = msgspec.structs.replace(watch, path=path, after=_after(text, name, watch.after))
+        provider = config.provider[watch.provider]
+        if isinstance(provider, Jiandaoyun) and watch.after != "keep" and (why := shows_nothing(provider)):
+            raise text.failure(
+                ["watch", name, "after"],
+                f'found "{watch.after}", and {why}; allowed for provider.{watch.provider}: "keep"',
+            )
     _check_targets(watches, text)
     for name in ("transfers", "parts"):
         if not 1 <= (count := getattr(config.limits, name)) <= 64:

@@ -218,6 +218,17 @@ def replaces_nothing(provider: Provider) -> str | None:
     return getattr(provider, "KEEPS", None)
 
 
+def shows_nothing(provider: Provider) -> str | None:
+    """Returns, as a sentence, why nothing that this provider took can be read back; None where it can."""
+    if isinstance(provider, Jiandaoyun) and provider.records == "none":
+        return "without a record Jiandaoyun gives no way to read a file back"
+    if isinstance(provider, Jimeng):
+        return "Jimeng gives no way to read a file back"
+    if isinstance(provider, Recipe) and provider.reply.link is None:
+        return "the recipe's reply names no link to read a file back by"
+    return None
+
+
 def secrets(provider: Provider) -> list[Source]:
     """Returns where the secrets of a provider are."""
     values: list[Any] = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]

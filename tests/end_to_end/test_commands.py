@@ -487,6 +487,22 @@ def test_check_of_what_cannot_be_used_says_so_to_programs_too(program: Program) 
     assert (done.returncode, facts["usable"], facts["problem"] in done.stderr) == (2, False, True)
 
 
+def test_an_original_that_cannot_be_read_again_is_warned_of_where_one_looks(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.jimeng]", '[watch.jimeng]\nafter = "delete"'))
+    why = 'after = "delete" takes away the only copy that can be read: Jimeng gives no way to read a file back'
+    line = program.config.read_text().splitlines().index('after = "delete"') + 1
+    warning = f"{program.config}, line {line}: [watch.jimeng.after] {why}"
+    done = program("check")
+    assert (done.returncode, done.stderr) == (0, f"dumbwaiter: {warning}\n")
+    assert json.loads(program("--json", "check").stdout)["warnings"] == [warning]
+    assert f"warn  watch jimeng: {why}" in program("doctor").stdout
+    program.start()
+    events = [json.loads(one) for one in program.log.read_text().splitlines()]
+    (told,) = [one for one in events if one["event"] == "watch needs care"]
+    assert (told["watch"], told["reason"]) == ("jimeng", why)
+
+
 @pytest.mark.parametrize("words", [("failed",), ("history",), ("ls",), ("verify",)])
 def test_before_the_first_upload_there_is_nothing_to_tell(program: Program, words: tuple[str, ...]) -> None:
     done = program(*words)

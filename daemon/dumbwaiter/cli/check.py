@@ -47,8 +47,14 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         raise
     facts = [_fate(config, path) for path in files]
     code = asyncio.run(_ask_providers(config, facts)) if online else Exit.DONE
+    warnings = [
+        f"{configuration.place(session.places.config, 'watch', name, 'after')} {why}"
+        for name, why in config.last_copies()
+    ]
+    for warning in warnings:
+        session.say(f"dumbwaiter: {warning}")
     if session.json:
-        session.facts({"config": session.places.config, "usable": True, "files": facts})
+        session.facts({"config": session.places.config, "usable": True, "warnings": warnings, "files": facts})
     elif not files:
         print(
             f"{session.places.config} is usable: "

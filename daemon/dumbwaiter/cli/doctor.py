@@ -128,6 +128,8 @@ def _folders(session: Session, config: Config) -> Findings:
             yield Finding(
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
             )
+    for name, sentence in config.last_copies():
+        yield Finding(f"watch {name}", "warn", sentence, 'after = "keep" leaves the originals where they are')
     for name in ("state", "cache", "runtime"):
         path = getattr(session.places, name)
         try:
