@@ -103,6 +103,23 @@ def test_other_machines_need_a_token() -> None:
     assert repr(web.token) == "env:PAGE"
 
 
+@pytest.mark.parametrize("token", ["秘密口令", "se\u00e9same", "a\\nb", " sesame", "sesame ", "\\u007f"])
+def test_a_token_that_no_browser_can_send_is_refused(token: str) -> None:
+    web = parse(f'[web]\ntoken = "{token}"', FILE).web
+    assert web.token is not None
+    with pytest.raises(Failure) as refusal:
+        web.token.read()
+    assert str(refusal.value).startswith(f"{FILE}, line 2: [web.token] no browser can send this token: ")
+    assert (refusal.value.code, token in str(refusal.value)) == (Exit.USAGE, False)
+
+
+@pytest.mark.parametrize("token", ["x", "open sesame, please", "#token=%20~"])
+def test_a_token_that_browsers_send_is_taken(token: str) -> None:
+    web = parse(f'[web]\ntoken = "{token}"', FILE).web
+    assert web.token is not None
+    assert web.token.read().reveal() == token
+
+
 def test_an_empty_configuration_is_one() -> None:
     assert parse("", FILE) == Config()
 

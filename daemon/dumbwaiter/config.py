@@ -23,7 +23,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import NAME_MAX, shown
 from dumbwaiter.options import Jiandaoyun, Provider, names_objects, replaces_nothing, secrets, shows_nothing
-from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, duration, size
+from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, Token, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
@@ -120,7 +120,7 @@ class Web(Struct, frozen=True, forbid_unknown_fields=True):
     """The page: where it is served, and what whoever opens it has to know."""
 
     listen: Listen | None = None
-    token: Source | None = None
+    token: Token | None = None
     metrics: bool = False  # Prometheus' text too, at /api/metrics
 
 
@@ -313,14 +313,15 @@ class _Reader:
             return Size(size(str(value)))
         if issubclass(kind, Address) and isinstance(value, str):
             return kind.of(value)
-        if kind is Source:
-            return self._source(value)
+        if issubclass(kind, Source):
+            return kind(*self._source(value))
         if kind in {Expression, Hosts, Listen, Template, Timetable, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")
 
-    def _source(self, value: Any) -> Source:
+    def _source(self, value: Any) -> tuple[str, str]:
+        """Returns kind and name of where a secret is."""
         match value:
             case str() if not value.strip():
                 raise ValueError("a secret is missing between the quotes")
@@ -330,12 +331,12 @@ class _Reader:
                         "a secret stands in a file that others can read: chmod 600 the file, or move the secret "
                         'out with { file = "…" }, { env = "…" }, { credential = "…" } or { keyring = "…" }'
                     )
-                return Source("literal", value)
+                return "literal", value
             case dict() if len(value) == 1 and (kind := next(iter(value))) in Source.KINDS:
                 if isinstance(value[kind], str):
                     if not value[kind].strip():
                         raise ValueError(f'{kind} = "" does not say where the secret is')
-                    return Source(kind, value[kind])
+                    return kind, value[kind]
         raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
 
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:

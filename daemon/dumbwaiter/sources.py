@@ -165,6 +165,21 @@ class Source:
         return Secret(self._value)
 
 
+class Token(Source):
+    """A secret that a browser sends in a header."""
+
+    __slots__ = ()
+
+    def _fetched(self) -> Secret:
+        secret = super()._fetched()
+        if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", secret.reveal()):
+            raise Failure(
+                "no browser can send this token: it has letters, digits and signs of ASCII, and begins and ends with no blank",
+                Exit.USAGE,
+            )
+        return secret
+
+
 def _secret_from_environment(name: str) -> Secret:
     if (value := os.environ.get(name, "")) and not value.isspace():
         return Secret(value)
