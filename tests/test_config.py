@@ -419,6 +419,32 @@ def test_a_list_is_read_again_as_often_as_told_and_only_where_there_is_one() -> 
     assert 'unknown key "refresh"' in refused(changed("[watch.films]", 'refresh = "6h"\n\n[watch.films]'))
 
 
+@pytest.mark.parametrize(
+    ("lines", "key", "words"),
+    [
+        (
+            'module = "qiniu"\nterminal = "app"',
+            "terminal",
+            'decides nothing for module = "qiniu": leave it out, or let',
+        ),
+        ('module = "careyshop"\nterminal = "app"', "terminal", 'let module be "aliyun"'),
+        ('terminal = "web"\nparent = -1', "parent", "found -1; allowed: the number of a directory, 0 for the top"),
+        ('request = "get"\nplatform = ""', "platform", "leave the key out for one of the provider's own"),
+    ],
+)
+def test_what_no_shop_has_is_refused_at_its_line(lines: str, key: str, words: str) -> None:
+    sentence = refused(f"{SHOP}{lines}\n")
+    assert sentence.startswith(f"{FILE}, line 9: [provider.shop.{key}] ")
+    assert words in sentence
+
+
+@pytest.mark.parametrize("module", ["", "aliyun"])
+def test_temporary_credentials_are_for_oss(module: str) -> None:
+    shop = parse(f'{SHOP}module = "{module}"\nterminal = "app"\n', FILE).provider["shop"]
+    assert isinstance(shop, CareyShop)
+    assert shop.terminal == "app"
+
+
 def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
     for address in ("https://me:geheim@api.example.com", "https://me:geheim@api.example.com:99999"):
         said = refused(changed("[watch.films]", f'api = "{address}"\n[watch.films]'))
@@ -819,6 +845,10 @@ entry_id = "e"
             "transaction", 8, 'transaction = "shared"',
         ),
         ('attachment = "w"\n[provider.forms.values]\nok = "{path}"\nnot = "{pth}"', "values.not", 9, '"{pth}" has a blank'),
+        ('attachment = ""', "attachment", 6, 'names no field: write it like "_widget_…", or leave the key out'),
+        ('values = { w = "{path}" }', "values", 6, "decides nothing without a record"),
+        ("start_workflow = true", "start_workflow", 6, 'needs the form\'s field for files: attachment = "_widget_…"'),
+        ('record = "none"\nstart_trigger = true', "start_trigger", 7, "decides nothing without a record"),
         ('attachment = "w"\nvalues = { ok = "{path}", not = 5 }', "values.not", 7, "expected a text"),
     ],
 )  # fmt: skip
@@ -841,7 +871,7 @@ secret_key = "s3cret-of-the-account"
 def test_xinhua_has_sensible_values() -> None:
     news = parse(NEWS, FILE).provider["news"]
     assert isinstance(news, Xinhua)
-    assert (news.models, news.token_life, news.process, news.request) == ([], 72000, False, "get")
+    assert (news.models, news.token_life, news.process, news.request) == (None, 72000, False, "get")
     assert (news.api, news.upload, news.uc) == ("https://xinhua-api.camera360.com", None, None)
     assert parse(NEWS + 'token_life = "72h"\nmodels = ["one", "two"]\n', FILE)
 
@@ -853,6 +883,7 @@ def test_xinhua_has_sensible_values() -> None:
         ('token_life = "500ms"', "token_life", '"1s" at least'),
         ('models = ["a:b"]', "models", '"a:b" is no identifier: those are without colon, comma or space'),
         ('models = ["a,b"]', "models", "without colon, comma or space"),
+        ("models = []", "models", "leave the key out for all of the account"),
         ('prefix = "a/b"', "prefix", '"a/b" is none: it has letters, digits and _.- only'),
         ('request = "put"', "request", 'allowed: "get", "post", "query"'),
         ('proces = "yes"', "proces", 'did you mean "process"?'),

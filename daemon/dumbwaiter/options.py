@@ -100,7 +100,7 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
     terminal: Literal["web", "app"] = "web"  # app: temporary credentials for OSS, and parts for large files
     request: Literal["post", "get"] = "post"  # how the shop is asked
     parent: int = 0  # number of the directory in the shop that files are listed in
-    platform: str = ""  # name of the sign-in; a second one of the same name ends the first
+    platform: str | None = None  # name of the sign-in; a second one of the same name ends the first
     endpoint: Address | None = None  # of OSS for app, without the bucket; by default the shop is asked
     region: str = ""  # of OSS for signature v4; by default the endpoint's
     signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
@@ -108,6 +108,15 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
     refresh: Duration | None = None  # how often the shop's own list is read into the catalog; by default never
 
     def __post_init__(self) -> None:
+        if self.terminal == "app" and self.module in {"careyshop", "qiniu"}:
+            raise _at(
+                "terminal",
+                f'found "app", which decides nothing for module = "{self.module}": leave it out, or let module be "aliyun"',
+            )
+        if self.parent < 0:
+            raise _at("parent", f"found {self.parent}; allowed: the number of a directory, 0 for the top")
+        if self.platform == "":
+            raise _at("platform", "names no sign-in: leave the key out for one of the provider's own")
         if self.refresh is not None and self.refresh < 60:
             raise _at("refresh", f'{self.refresh:g} seconds are too few to read a whole list: "1m" at least')
 
@@ -125,7 +134,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     app_id: str
     entry_id: str  # of the form
     record: Literal["per-file", "per-folder", "none"] | None = None  # by default per-file, once `attachment` is set
-    attachment: str = ""  # the field that takes the file
+    attachment: str | None = None  # the field that takes the file
     values: dict[str, str] = {}  # by field: text with BLANKS; a folder's record has those of its latest file
     transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
     start_workflow: bool = False  # of a new record
@@ -133,13 +142,21 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     api: Address = Address("https://api.jiandaoyun.com/api")
 
     def __post_init__(self) -> None:
+        if self.attachment == "":
+            raise _at("attachment", 'names no field: write it like "_widget_…", or leave the key out')
         for name in ("app_id", "entry_id", "attachment"):
-            if FORBIDDEN.search(getattr(self, name)):
+            if FORBIDDEN.search(getattr(self, name) or ""):
                 raise _at(name, "must not hold text like ${…} or $(…): Jiandaoyun refuses it")
         if self.records != "none" and not self.attachment:
             raise _at("record", 'a record needs the form\'s field for files: attachment = "_widget_…"')
         if self.records == "per-folder" and self.transaction == "per-file":
             raise _at("transaction", 'files share a record within one transaction only: transaction = "shared"')
+        for name in ("values", "start_workflow", "start_trigger"):
+            if getattr(self, name) and not self.attachment:
+                raise _at(
+                    name,
+                    'decides nothing without a record, and that needs the form\'s field for files: attachment = "_widget_…"',
+                )
         for name, template in self.values.items():
             try:
                 template.format(**dict.fromkeys(BLANKS, ""))
@@ -170,7 +187,7 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 
     access_key: str
     secret_key: Source
-    models: list[str] = []  # that the JWT is good for; none: all of this account
+    models: list[str] | None = None  # that the JWT is good for; by default all of this account
     token_life: Duration = Duration(20 * 3600)
     process: bool = False  # have each picture processed, and catalogue the watermarked result
     api: Address = Address("https://xinhua-api.camera360.com")
@@ -185,7 +202,9 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^:\s]+", self.access_key):
             raise _at("access_key", "must not be empty, nor hold a colon or a space")
-        for model in self.models:
+        if self.models == []:
+            raise _at("models", "names no model: leave the key out for all of the account")
+        for model in self.models or ():
             if not re.fullmatch(r"[^:,\s]+", model):
                 raise _at("models", f'"{shown(model)}" is no identifier: those are without colon, comma or space')
         if not 1 <= self.token_life <= LIFE_MAX:

@@ -213,7 +213,7 @@ def test_a_refused_account_is_told(open_desk: Callable[..., Desk], changes: dict
 
 
 def test_no_model_means_all_of_them(open_desk: Callable[..., Desk]) -> None:
-    assert open_desk(models=[]).grants(PHOTO)
+    assert open_desk(models=None).grants(PHOTO)
 
 
 @pytest.mark.parametrize("shift", [-3600, 3600])

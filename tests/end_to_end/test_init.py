@@ -15,7 +15,7 @@ from program import Program
 
 GIVEN = {
     "netease": ["app_key=k", "app_secret=env:S"],
-    "jiandaoyun": ["api_key=env:S", "app_id=a", "entry_id=e", "start_workflow=true"],
+    "jiandaoyun": ["api_key=env:S", "app_id=a", "entry_id=e", "attachment=_widget_1", "start_workflow=true"],
     "xinhua": ["access_key=k", "secret_key=env:S", 'models=["m"]'],
     "careyshop": ["api=https://s.example/api/v1", "app_key=k", "app_secret=env:S", "username=u", "password=env:S"],
     "jimeng": ["refresh_token=env:S"],

@@ -247,7 +247,7 @@ class Jiandaoyun(Broker):
 
     def _files(self, record: _Fields) -> tuple[_Attached, ...]:
         try:
-            return msgspec.json.decode(record.get(self._options.attachment, b"[]"), type=tuple[_Attached, ...])
+            return msgspec.json.decode(record.get(self._options.attachment or "", b"[]"), type=tuple[_Attached, ...])
         except msgspec.DecodeError:
             return ()
 

@@ -333,7 +333,7 @@ class Xinhua(Broker):
     async def _request_jwt(self, desk: Desk) -> _Answer:
         options = self._options
         now = desk.now(options.api)
-        token = request_token(options.access_key, self._secret.reveal(), now, options.token_life, options.models)
+        token = request_token(options.access_key, self._secret.reveal(), now, options.token_life, options.models or ())
         return _opened(await self._call(desk, "sign-in", "POST", "/v1/token/jwt", {"token": token}), "token")
 
     async def _bearer(

@@ -113,7 +113,7 @@ def _value(broker: str, key: str, value: str) -> str:
             return f"{{ {kind} = {_toml(_folder(where) if kind == 'file' else where)} }}"
         raise Failure(f"{key} is a secret: say --set {key}=env:NAME, or file:, credential:, keyring:", Exit.USAGE)
     kinds: dict[str, Any] = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}
-    return value if kinds.get(key) in (bool, int, float, list[str]) else _toml(value)
+    return value if kinds.get(key) in (bool, int, float, list[str] | None) else _toml(value)
 
 
 def _inline(value: str | dict[str, Any]) -> str:
