@@ -85,7 +85,11 @@ def test_status_tells_what_is_promised(program: Program) -> None:
     assert facts["totals"]["grants_requested"] == 1
     assert facts["jobs"] == []
     assert program.stop() == 0
-    assert program.facts("status")["running"] is False
+    alone = program.facts("status")
+    assert (alone["running"], alone["pid"], alone["trouble"]) == (False, None, None)
+    assert alone.keys() == facts.keys()
+    for rows in ("watches", "providers"):
+        assert [one.keys() for one in alone[rows]] == [one.keys() for one in facts[rows]]
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["--json", "status"]])

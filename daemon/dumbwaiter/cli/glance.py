@@ -46,17 +46,17 @@ def _asked() -> dict[str, Any] | None:
 def print_status(facts: dict[str, Any]) -> None:
     totals = facts["totals"]
     print("running" if facts["running"] else "not running")
-    if facts.get("trouble"):
+    if facts["trouble"]:
         print(f"! {facts['trouble']}")
-    for pause in facts.get("paused", ()):
+    for pause in facts["paused"]:
         print(f"! {rests(pause['name'], pause['until'])}")
     for watch in facts["watches"]:
-        waits = f", waits for {hour(watch['opens_at'])}" if watch.get("opens_at") else ""
+        waits = f", waits for {hour(watch['opens_at'])}" if watch["opens_at"] else ""
         print(
             f"{watch['name']}: {watch['state']}{waits}, {counted(watch['files'], 'file')} uploaded, {watch['pending']} to go"
             f"  {watch['path']} → {watch['provider']}"
         )
-        if watch.get("message"):
+        if watch["message"]:
             print(f"  ! {watch['message']}")
     for provider in facts["providers"]:
         if provider["error"]:

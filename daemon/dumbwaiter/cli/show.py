@@ -68,6 +68,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         jobs = report.snapshot(session.reader)
     return {
         "running": False,
+        "pid": None,
         "watches": [
             {
                 "name": name,
@@ -77,6 +78,8 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
                 "opens_at": closed.get(name),
                 "files": files.get(name, 0),
                 "pending": left.by_watch[name],
+                "overflows": 0,
+                "message": "",
             }
             for name, watch in config.watch.items()
         ],
@@ -84,13 +87,20 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
             {
                 "name": name,
                 "state": "off",
+                "paused_until": None,
                 "pending": left.by_provider[name],
                 "grants": 0,
                 "expires_in": None,
+                "expires_at": None,
                 "error": None,
+                "listing_error": None,
             }
             for name in config.provider
         ],
+        "paused": [],
+        "bytes_per_second": None,
+        "settling": 0,
+        "trouble": None,
         **jobs,
     }
 
