@@ -222,6 +222,11 @@ def test_a_wrong_account_is_a_persons_business(message: str) -> None:
         _grant(_broker(), Desk(login_admin_user="账号或密码错误"))
 
 
+def test_an_address_that_is_none_of_the_api_is_a_persons_business() -> None:
+    with pytest.raises(Blocked, match="check api, which ends with its version"):
+        _grant(_broker(), Desk(login_admin_user="method成员方法不存在"))
+
+
 def test_a_module_that_the_shop_lacks_is_named_with_those_it_has() -> None:
     desk = Desk(get_upload_token="上传模块名 qiniu 不存在", get_upload_module=[[{"name": "OSS", "module": "aliyun"}]])
     with pytest.raises(Blocked, match="aliyun"):

@@ -184,6 +184,28 @@ def test_a_wrong_secret_blocks_the_account(program: Program) -> None:
     assert program("wait").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("provider", "path", "said"),
+    [
+        ("careyshop", "/api/v1", "check api"),
+        ("recipe", "/v1/uploads", "(status 404): check request.url"),
+    ],
+)
+def test_an_address_where_the_service_is_not_blocks_the_provider(
+    program: Program, provider: str, path: str, said: str
+) -> None:
+    text = program.config.read_text()
+    head, table, rest = text.partition(f"[provider.{provider}]")
+    program.config.write_text(head + table + rest.replace(path, "/elsewhere", 1))
+    file = program.folder / "a.bin"
+    file.write_bytes(b"a")
+    done = program("put", "--provider", provider, file)
+    assert done.returncode == 21
+    assert said in sentence(done)
+    program.config.write_text(text)
+    assert program("put", "--provider", provider, file).returncode == 0
+
+
 def test_a_second_daemon_is_refused(program: Program) -> None:
     program.start()
     done = program("run")

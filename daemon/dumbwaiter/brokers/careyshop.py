@@ -40,6 +40,7 @@ AGAIN = 3  # times that a directory is listed anew because something was deleted
 SIZE_MAX = 2**63 - 1
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})
 LATE = "timestamp已过期"
+NO_METHOD = "method成员方法不存在"  # what every address of a shop says that is none of its API's
 ACCOUNT = {
     "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
     "sign错误": "refuses the signature: check app_secret",
@@ -441,13 +442,18 @@ class CareyShop(Broker):
         else:
             headers = {"content-type": "application/x-www-form-urlencoded"}
             request = Request(method, "POST", url, headers, text.encode())
-        return careyshop.envelope(await desk.call(request))
+        reply = await desk.call(request)
+        if reply.status in {404, 405} and not reply.body.lstrip().startswith(b"{"):
+            raise Blocked(f"no CareyShop API answers at this address (status {reply.status}): check api")
+        return careyshop.envelope(reply)
 
 
 def _refusal(found: careyshop.Envelope, what: str) -> Exception:
     if found.message in ACCOUNT:
         return Blocked(f"the shop {ACCOUNT[found.message]} ({found.message})")
     words = f"{found.status} {shown(found.message[:200])}".strip()
+    if found.message == NO_METHOD:
+        return Blocked(f"the shop knows no {what} at this address ({words}): check api, which ends with its version")
     if found.status == 403 or found.message in SIGN_IN:
         return Blocked(f"the shop does not let this account do {what}: {words}")
     return Retry(f"the shop answers {what} with {words}")

@@ -152,6 +152,8 @@ def _answer(reply: Reply) -> Any:
     match reply.status:
         case 401 | 403:
             raise Blocked(f"the token service refuses the account (status {reply.status})")
+        case 404:
+            raise Blocked("the token service has nothing at this address (status 404): check request.url")
         case 408 | 425 | 429:
             raise Retry(f"the token service asks to wait (status {reply.status})", after=reply.after)
         case status if 400 <= status < 500:

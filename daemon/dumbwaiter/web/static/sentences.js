@@ -170,6 +170,9 @@ const CHINESE = [
   // Recipes, and what any provider may say
   ["the token service answers …", "凭证服务的回答是 …"],
   ["the token service asks to wait (status …)", "凭证服务要求等待（状态 …）"],
+  ["no CareyShop API answers at this address (status …): check api", "这个地址没有 CareyShop 的 API（状态 …）：请检查 api"],
+  ["the shop knows no … at this address (…): check api, which ends with its version", "商城在这个地址没有 …（…）：请检查 api，它以版本号结尾"],
+  ["the token service has nothing at this address (status 404): check request.url", "凭证服务在这个地址什么也没有（状态 404）：请检查 request.url"],
   ["the token service refuses the account (status …)", "凭证服务拒绝了这个账号（状态 …）"],
   ["the token service refuses the file (status …)", "凭证服务拒绝了这个文件（状态 …）"],
   ["the reply holds no address to upload to", "回答里没有上传地址"],
