@@ -60,6 +60,12 @@ def test_the_same_version_makes_no_second_job(book: Book) -> None:
     assert len(states(book)) == 3
 
 
+def test_jobs_are_told_of_in_the_order_they_are_asked_for_however_many(book: Book) -> None:
+    ids = book.enqueue([file(f"f{number}") for number in range(report.LISTED + 5)], NOW)
+    wanted = [ids[1], *reversed(ids), ids[1]]
+    assert [job.id for job in report.jobs_by_id(book.engine, [*wanted, 10**6])] == wanted
+
+
 @pytest.mark.parametrize("change", ["inode", "size", "mtime_ns", "ctime_ns"])
 def test_each_part_of_a_stamp_makes_another_version(book: Book, change: str) -> None:
     one = file("a")

@@ -149,7 +149,7 @@ class Feed:
         if MANY in moved or len(moved) > report.LISTED:
             return self._app.status(), None
         try:
-            jobs = report.jobs_by_id(self._app.reader, sorted(moved)) if moved else []
+            jobs = report.jobs_by_id(self._app.reader, sorted(moved)[: report.LISTED]) if moved else []
         except JournalTrouble:
             return self._app.status(), None
         return self._app.status(listed=False), [report.job_facts(job) for job in jobs]

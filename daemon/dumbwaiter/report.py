@@ -122,13 +122,14 @@ def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:
 
 
 def jobs_by_id(engine: Engine, ids: Sequence[int]) -> list[Job]:
-    """Returns the jobs with these ids."""
-    return _jobs(engine, jobs.c.id.in_(ids), jobs.c.id)
+    """Returns the job with each of these ids that there is, in their order."""
+    found = {one.id: one for one in _jobs(engine, jobs.c.id.in_(ids), limit=len(ids))}
+    return [found[id_] for id_ in ids if id_ in found]
 
 
-def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any) -> list[Job]:
+def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any, limit: int = LISTED) -> list[Job]:
     with engine.connect() as connection:
-        rows = connection.execute(select(jobs).where(where, *_mine(engine, jobs)).order_by(*order).limit(LISTED))
+        rows = connection.execute(select(jobs).where(where, *_mine(engine, jobs)).order_by(*order).limit(limit))
         return [job(row) for row in rows]
 
 

@@ -44,6 +44,17 @@ def test_put_goes_through_the_daemon_when_one_runs(program: Program) -> None:
     assert "/" + entry["path"] == str(outside)
 
 
+@pytest.mark.parametrize("daemon", [False, True])
+def test_put_prints_a_line_for_each_argument_in_their_order(program: Program, daemon: bool) -> None:
+    for name in ("a", "b"):
+        (program.folder / f"{name}.txt").write_text(name)
+    if daemon:
+        program.start()
+    first, second = (program("put", "--provider", "netease", program.folder / f"{name}.txt").stdout for name in "ab")
+    done = program("put", "--provider", "netease", "b.txt", "a.txt", "./b.txt", folder=program.folder)
+    assert (done.returncode, done.stdout) == (0, f"{second}{first}{second}")
+
+
 def test_put_of_the_same_file_again_sends_nothing(program: Program) -> None:
     path = program.write("a.txt", b"a")
     first, second = program("put", path), program("put", path)
