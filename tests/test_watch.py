@@ -461,6 +461,11 @@ async def test_a_watcher_that_hears_its_canary_is_left_alone(tmp_path: Path) -> 
         assert ear.doubts == []
 
 
+def test_nobody_else_reads_what_the_canary_writes(tmp_path: Path) -> None:
+    Canary(str(tmp_path / "bird")).sing()
+    assert [one.stat().st_mode & 0o777 for one in (tmp_path / "bird", tmp_path / "bird/song")] == [0o700, 0o600]
+
+
 @on_loop
 async def test_a_root_removed_and_made_again_is_away_and_back(tmp_path: Path) -> None:
     (tmp_path / "w/deep").mkdir(parents=True)

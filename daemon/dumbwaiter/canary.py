@@ -26,8 +26,9 @@ class Canary:
             if self._sung_at is not None:
                 return
             self._sung_at = time.monotonic()
-        with open(os.path.join(self.folder, "song"), "wb"):
-            pass
+        os.close(
+            os.open(os.path.join(self.folder, "song"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        )
 
     def silent_for(self) -> float:
         """Returns for how many seconds a sound has not been heard."""
