@@ -187,12 +187,26 @@ def test_the_level_is_kept_and_libraries_speak_of_trouble_only() -> None:
     assert "loud" in stream.getvalue()
 
 
-def test_a_terminal_gets_a_console_and_a_file_gets_json() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_gets_a_console_and_a_file_gets_json() -> None:
     for stream, braces in ((Terminal(), False), (io.StringIO(), True)):
         log.configure("info", "auto", stream)
         log.get("test").info("hello")
         assert stream.getvalue().startswith("{") is braces
+
+
+@pytest.mark.parametrize(("value", "coloured"), [(None, True), ("", True), ("1", False)])
+def test_a_terminal_gets_no_colours_where_they_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NO_COLOR", value)
+    stream = Terminal()
+    log.configure("info", "console", stream)
+    log.get("test").info("hello")
+    assert ("\x1b[" in stream.getvalue()) is coloured

@@ -5,6 +5,7 @@ job, path and provider once. No message is let through that holds a token, a sig
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
@@ -66,7 +67,9 @@ def configure(
     ]
     renderer: Any = (
         structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+            sort_keys=False,
         )
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
