@@ -52,12 +52,23 @@ def test_what_is_missing_is_named_with_the_remedy(program: Program) -> None:
     (program.mount / "occupied").touch()
     program.vendors.advance(-1200)
     found = diagnose(program, code=1)
-    assert found["watch netease"][0]["remedy"] == f"mkdir -p {program.drop}"
+    assert (
+        found["watch netease"][0]["remedy"]
+        == f"mount the disk that it is on; where it is on none, mkdir -p {program.drop}"
+    )
     assert found["state folder"][0]["remedy"] == f"chmod 700 {program.state}"
     assert found["mount"][0]["remedy"] == "choose an empty folder"
     assert found["daemon"][0]["level"] == "warn"
     skewed = found["provider netease"][0]
     assert (skewed["level"], "seconds from this machine's" in skewed["says"]) == ("warn", True)
+
+
+def test_a_folder_that_went_away_is_said_once(program: Program) -> None:
+    program.start()
+    program.drop.rename(program.folder / "elsewhere")
+    program.until(lambda: "away" in {one["state"] for one in program.facts("status")["watches"]})
+    (one,) = diagnose(program, code=1)["watch netease"]
+    assert one["remedy"].startswith("mount the disk that it is on")
 
 
 def test_a_provider_that_cannot_be_reached_is_told(program: Program) -> None:

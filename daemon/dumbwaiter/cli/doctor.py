@@ -22,6 +22,7 @@ from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
+from dumbwaiter.naming import unshown
 
 MIB = 1 << 20
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
@@ -123,7 +124,12 @@ def _secrets(config: Config) -> Findings:
 def _folders(session: Session, config: Config) -> Findings:
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
-            yield Finding(f"watch {name}", "fail", f"{watch.path} is not there", f"mkdir -p {watch.path}")
+            yield Finding(
+                f"watch {name}",
+                "fail",
+                f"{watch.path} is not there",
+                f"mount the disk that it is on; where it is on none, mkdir -p {watch.path}",
+            )
         elif not os.access(watch.path, os.R_OK | os.X_OK):
             yield Finding(
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
@@ -285,7 +291,7 @@ def _daemon(session: Session) -> Findings:
     if facts["trouble"]:
         yield Finding("daemon", "fail", facts["trouble"], "the remedy stands in that sentence; it goes on by itself")
     for watch in facts["watches"]:
-        if watch["message"]:
+        if watch["message"] and os.path.isdir(unshown(watch["path"])):  # where it is not, that was said
             level = "fail" if watch["state"] == "away" else "warn"
             yield Finding(f"watch {watch['name']}", level, watch["message"], f"dumbwaiter rescan {watch['name']}")
     for provider in facts["providers"]:
