@@ -85,6 +85,9 @@ def test_a_link_that_says_it_is_over_is_not_given_out(program: Program) -> None:
     done = program("link", path)
     assert (done.returncode, done.stdout) == (23, "")
     assert "daemon" in done.stderr
+    done = program("verify", path)
+    assert (done.returncode, done.stdout.startswith("cannot tell")) == (23, True)
+    assert "some links have to come from the daemon: start it with `dumbwaiter run`" in done.stderr
     (file,) = mounted(program, path)
     assert code_of(file.read_bytes) == "ENXIO"
     assert "the daemon, which is not running" in why(file)

@@ -83,6 +83,7 @@ def test_a_provider_that_is_away_is_temporary(program: Program) -> None:
     program.vendors.faults("cdn.get:503")
     done = program("verify")
     assert done.returncode == 5, done.stdout
+    assert done.stderr.splitlines()[-1] == "dumbwaiter: some files cannot be asked for now: try again"
     assert done.stdout.startswith("cannot tell  netease/a.txt: ")
 
 

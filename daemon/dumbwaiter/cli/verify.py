@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 OK, DIFFERS, GONE, UNKNOWN = "ok", "differs", "gone", "cannot tell"
 SIDE_BY_SIDE = 8
+UNASKED = {
+    Exit.TEMPORARY: "some files cannot be asked for now: try again",
+    Exit.NO_DAEMON: "some links have to come from the daemon: start it with `dumbwaiter run`",
+}
 TAGS = {
     "MD5": r"[0-9A-Fa-f]{32}",
     "MD5 of parts": r"[0-9A-Fa-f]{32}-[0-9]+",
@@ -55,7 +59,8 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
     dumbwaiter verify masters --deep   read back, byte for byte
     dumbwaiter --json verify | jq 'select(.result != "ok")'
 
-    Exit code 0 when nothing is amiss, 20 when something differs or is gone, 5 when a provider cannot be asked now.
+    Exit code 0 when nothing is amiss, 20 when something differs or is gone, 5 when a provider cannot be asked now, 23 when
+    a link has to come from the daemon and none is running.
     """
     from dumbwaiter.cli.fetch import Reader
 
@@ -71,6 +76,8 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
         raise Failure(f"nothing is known under {shown(path)}")
     session.say(", ".join(f"{count} {result}" for result, count in counts.items()) or "nothing was uploaded yet")
     worst = next(code for code in (Exit.ATTENTION, Exit.TEMPORARY, Exit.NO_DAEMON, Exit.DONE) if code in codes)
+    if worst in UNASKED:
+        raise Failure(UNASKED[worst], worst)
     raise click.exceptions.Exit(worst)
 
 
