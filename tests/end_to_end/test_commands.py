@@ -328,6 +328,17 @@ def test_a_local_file_goes_before_a_folder_of_the_catalog(program: Program) -> N
     assert program("cat", "netease/a.txt").stdout == "outer"
 
 
+def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program) -> None:
+    assert program("put", program.write("real/a.txt", b"a")).returncode == 0
+    (program.drop / "link").symlink_to("real/a.txt")
+    (program.drop / "folder").symlink_to("real")
+    os.mkfifo(program.drop / "pipe")
+    for name in ("link", "folder", "pipe"):
+        path = program.drop / name
+        assert program("check", path).stdout.splitlines()[0] == f"{path}: no regular file"
+        assert program("status", path).stderr == f"dumbwaiter: {path} was never seen: no regular file\n"
+
+
 def test_status_of_a_file_says_what_happens_next(program: Program) -> None:
     program.vendors.faults("nos.put:500")
     path, junk = program.write("a.txt", b"abc"), program.write("b.part", b"abc")

@@ -1,6 +1,7 @@
 """The story of one file, for `status PATH`: where it is, by which rule, what was tried, and what happens next."""
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -146,10 +147,14 @@ def _why_not(session: Session, path: str) -> str:
     from dumbwaiter.app import rules
 
     watch, inner = watch_of(session.config, path)
-    if not os.path.lexists(path):
+    try:
+        status = os.lstat(path)
+    except OSError:
         return "there is no such file"
     one = session.config.watch.get(watch)
-    if os.path.isdir(path):
+    if not stat.S_ISDIR(status.st_mode) and stamp_of_regular(status) is None:
+        return "no regular file"
+    if stat.S_ISDIR(status.st_mode):
         return f"it is a folder; dumbwaiter ls {shown(path)} lists what was uploaded of it"
     if one is None:
         return "it lies in no watched folder; dumbwaiter put uploads it"
