@@ -562,6 +562,16 @@ def test_the_outbox_is_listed_too(program: Program) -> None:
     assert (one["path"], one["size"], one["state"], one["url"]) == ("a.bin", 3, "pending", None)
 
 
+def test_cat_of_the_outbox_gives_the_original_while_it_is_unchanged(program: Program) -> None:
+    program.vendors.faults("nos.put:500")
+    path = program.write("a b.bin", b"abc")
+    assert program("put", path).returncode == 5
+    assert program("cat", "outbox/netease/a b.bin").stdout == "abc"
+    path.write_bytes(b"another")
+    done = program("cat", "outbox/netease/a b.bin")
+    assert (done.returncode, done.stdout, "is not at any provider" in done.stderr) == (1, "", True)
+
+
 @pytest.mark.parametrize("words", [("status",), ("--json", "status"), ("ls", "-l")])
 def test_a_full_disk_behind_the_output_is_one_sentence(program: Program, words: tuple[str, ...]) -> None:
     program.start()

@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 import httpx
 import xxhash
 
+from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
 from dumbwaiter.http import HEADERS, LIMITS
@@ -35,16 +36,8 @@ class Seen(NamedTuple):
 
 def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], str], out: BinaryIO) -> None:
     """Writes the file to `out`. Raises `Failure` when not every byte of this version can be had."""
-    root = config.folder_of(entry.watch)
-    if root is not None:
-        try:
-            fd = open_version(root, entry.path, entry.stamp)
-        except Verdict:
-            pass  # changed or gone: the provider has it as it was
-        else:
-            with os.fdopen(fd, "rb") as file:
-                shutil.copyfileobj(file, out, MIB)
-            return
+    if original(config, entry, out):
+        return
     url = address(entry, None)
     try:
         _download(entry, url, out)
@@ -53,6 +46,20 @@ def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], s
             _download(entry, address(entry, url), out)
         except Refused:
             raise Failure(f"{_place(entry)}: the provider does not let it be read", Exit.ACCOUNT) from None
+
+
+def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
+    """Writes the local file to `out`; False, and nothing is written, where it is gone or another version."""
+    root = config.folder_of(file.watch)
+    if root is None:
+        return False
+    try:
+        fd = open_version(root, file.path, file.stamp)
+    except Verdict:
+        return False
+    with os.fdopen(fd, "rb") as source:
+        shutil.copyfileobj(source, out, MIB)
+    return True
 
 
 def _place(entry: Entry) -> str:

@@ -43,13 +43,16 @@ def tree_path(session: Session, path: str) -> str:
     return local
 
 
+def file_at(session: Session, path: str) -> "Entry | Waiting | None":
+    """Returns the file of the catalog's trees that a person means, None when there is none."""
+    nodes = [session.catalog.find(tree_path(session, text)) for text in dict.fromkeys((path, unshown(path)))]
+    return next((node.file for node in nodes if node is not None and node.file is not None), None)
+
+
 def entry_at(session: Session, path: str) -> Entry | None:
     """Returns the catalogued file that a person means, None when there is none."""
-    for text in dict.fromkeys((path, unshown(path))):
-        node = session.catalog.find(tree_path(session, text))
-        if node is not None and isinstance(node.file, Entry):
-            return node.file
-    return None
+    file = file_at(session, path)
+    return file if isinstance(file, Entry) else None
 
 
 def entry_of(session: Session, path: str) -> Entry:

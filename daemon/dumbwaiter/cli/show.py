@@ -10,7 +10,7 @@ import click
 
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
-from dumbwaiter.cli.paths import entry_of, files_below
+from dumbwaiter.cli.paths import entry_of, file_at, files_below
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
@@ -157,8 +157,11 @@ def cat(session: Session, path: str) -> None:
     \b
     dumbwaiter cat masters/film.mov | ffprobe -
     """
-    from dumbwaiter.cli.fetch import fetch
+    from dumbwaiter.cli.fetch import fetch, original
 
+    file = file_at(session, path)
+    if file is not None and not isinstance(file, Entry) and original(session.config, file, sys.stdout.buffer):
+        return
     fetch(session.config, entry_of(session, path), session.address, sys.stdout.buffer)
 
 
