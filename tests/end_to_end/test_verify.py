@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.cli.fetch import Seen
-from dumbwaiter.cli.verify import compare
+from dumbwaiter.cli.verify import SIDE_BY_SIDE, compare
 from dumbwaiter.model import Entry, Stamp
 from program import Program
 
@@ -85,6 +85,22 @@ def test_a_provider_that_is_away_is_temporary(program: Program) -> None:
     assert done.returncode == 5, done.stdout
     assert done.stderr.splitlines()[-1] == "dumbwaiter: some files cannot be asked for now: try again"
     assert done.stdout.startswith("cannot tell  netease/a.txt: ")
+
+
+def test_a_provider_that_never_answers_is_not_asked_for_every_file(program: Program) -> None:
+    paths = [program.write(f"{number}.txt", b"abc") for number in range(3 * SIDE_BY_SIDE)]
+    other = program.folder / "other.txt"
+    other.write_bytes(b"abc")
+    assert program("put", *paths).returncode == 0
+    assert program("put", "--provider", "careyshop", other).returncode == 0
+    program.vendors.faults("cdn.get:stall")
+    before = len(program.vendors.log())
+    done = program("verify")
+    assert done.returncode == 5, done.stdout
+    assert done.stdout.count(": the provider does not answer\n") == len(paths)
+    assert "ok           put/" in done.stdout
+    asked = [one for one in program.vendors.log()[before:] if one["service"] == "cdn"]
+    assert 1 <= len(asked) <= SIDE_BY_SIDE
 
 
 def test_where_links_are_refused_the_vendor_is_asked(program: Program) -> None:

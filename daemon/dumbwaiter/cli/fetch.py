@@ -12,18 +12,24 @@ import xxhash
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
-from dumbwaiter.http import HEADERS, LIMITS
+from dumbwaiter.http import HEADERS
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
 from dumbwaiter.upload import open_version
 
+LIMITS = httpx.Timeout(10.0)  # of silence, in seconds: somebody waits, and the mount has no more patience
 REFUSED = {401, 403}
 MISSING = {404, 410}
+SILENT = "the provider does not answer"
 LATER = {408, 425, 429, *range(500, 600)}
 
 
 class Refused(Exception):
     """The provider does not take this link, or no longer."""
+
+
+class Silent(Failure):
+    """The provider takes the connection, or not even that, and says nothing."""
 
 
 class Seen(NamedTuple):
@@ -81,6 +87,8 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
             for piece in response.iter_raw(MIB):
                 out.write(piece)
                 count += len(piece)
+    except httpx.TimeoutException:
+        raise Silent(f"{place}: {SILENT}", Exit.TEMPORARY) from None
     except httpx.HTTPError as error:
         raise Failure(f"{place}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
     if count != entry.size:
@@ -128,6 +136,8 @@ class Reader:
         try:
             with self._client.stream(method, url, headers=headers) as response:
                 yield response
+        except httpx.TimeoutException:
+            raise Silent(SILENT, Exit.TEMPORARY) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Failure(f"the provider cannot be read: {error}", Exit.TEMPORARY) from None
 

@@ -66,9 +66,10 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
 
     counts: Counter[str] = Counter()
     codes = {Exit.DONE}
+    silent: set[str] = set()  # providers that let somebody wait in vain: one after the other each file would
     with closing(Reader()) as reader, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         found = (file for _, file in files_below(session, path) if isinstance(file, Entry)) if session.begun else ()
-        for entry, finding in _ahead(pool, lambda one: _judge(session, reader, one, deep=deep), found):
+        for entry, finding in _ahead(pool, lambda one: _judge(session, reader, one, silent, deep=deep), found):
             counts[finding.result] += 1
             codes.add(Exit.ATTENTION if finding.result in {DIFFERS, GONE} else finding.code)
             _print(session, entry, finding)
@@ -113,8 +114,11 @@ def _print(session: Session, entry: Entry, finding: Finding) -> None:
         print(f"{finding.result:<11}  {place}: {why}")
 
 
-def _judge(session: Session, reader: "Reader", entry: Entry, *, deep: bool) -> Finding:
-    from dumbwaiter.cli.fetch import Refused
+def _judge(session: Session, reader: "Reader", entry: Entry, silent: set[str], *, deep: bool) -> Finding:
+    from dumbwaiter.cli.fetch import SILENT, Refused, Silent
+
+    if entry.provider in silent:
+        return Finding(UNKNOWN, SILENT, Exit.TEMPORARY)
 
     try:
         url = session.address(entry)
@@ -124,6 +128,9 @@ def _judge(session: Session, reader: "Reader", entry: Entry, *, deep: bool) -> F
             return _look(reader, entry, session.address(entry, url), deep=deep)
     except Refused:
         return _ask(session, entry, Finding(UNKNOWN, "the provider does not let it be read"))
+    except Silent as failure:
+        silent.add(entry.provider)
+        return Finding(UNKNOWN, str(failure), Exit.TEMPORARY)
     except Failure as failure:
         code = failure.code if failure.code in {Exit.TEMPORARY, Exit.NO_DAEMON} else Exit.DONE
         return _ask(session, entry, Finding(UNKNOWN, str(failure), code))
