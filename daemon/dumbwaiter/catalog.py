@@ -153,6 +153,17 @@ class Catalog:
             )
             return found, [entry(row) for row in rows]
 
+    def linked(self, one: Entry) -> Entry | None:
+        """Returns the latest entry of this very content under the same name that has a link, at whichever provider."""
+        parent, name = split(join(one.watch, one.path))
+        same = (entries.c.parent == parent, entries.c.name == name, entries.c.size == one.size)
+        known = entries.c.digest == one.digest, entries.c.digest.is_not(None), entries.c.url.is_not(None)
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(entries).where(*same, *known).order_by(entries.c.id.desc()).limit(1)
+            ).first()
+        return None if row is None else entry(row)
+
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files in the catalog."""
         with self._engine.connect() as connection:

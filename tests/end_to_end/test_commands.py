@@ -261,6 +261,19 @@ def test_a_key_with_control_characters_is_escaped_on_a_terminal_alone(program: P
     assert r"red\x1b[31m.txt" in _on_a_terminal(program, "link", path, "--format", "{key}!", until=b"!\r\n")
 
 
+def test_of_a_file_at_two_providers_the_latest_that_has_a_link_gives_it(program: Program) -> None:
+    path = program.folder / "x.txt"
+    path.write_bytes(b"first")
+    link = program("put", "--provider", "netease", path).stdout
+    assert program("put", "--provider", "jimeng", path).returncode == 0
+    assert program("link", path).stdout == link
+    (entry,) = [one for one in program.facts("ls", "keys") if one["provider"] == "jimeng"]
+    assert program("link", f"keys/jimeng/{entry['key']}").stdout == ""
+    path.write_bytes(b"second version")
+    assert program("put", "--provider", "jimeng", path).returncode == 0
+    assert program("link", path).stdout == "", "that link shows another version"
+
+
 def test_a_format_that_is_none_is_refused(program: Program) -> None:
     path = program.write("a.txt", b"abc")
     program("put", path)

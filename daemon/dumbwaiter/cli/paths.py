@@ -63,6 +63,17 @@ def entry_of(session: Session, path: str) -> Entry:
     return entry
 
 
+def linked(session: Session, path: str) -> Entry:
+    """Returns what gives a link to the file that a person means, if anything does: it may be at several providers.
+
+    Raises `Failure` when it is at none.
+    """
+    entry = entry_of(session, path)
+    if entry.url is not None or tree_path(session, path).startswith("keys/"):
+        return entry
+    return session.catalog.linked(entry) or entry
+
+
 def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entry | Waiting]]":
     """Yields what is at or below the path that a person means, with its path; without one, all that was uploaded.
 

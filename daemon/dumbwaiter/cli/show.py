@@ -10,7 +10,7 @@ import click
 
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
-from dumbwaiter.cli.paths import entry_of, file_at, files_below
+from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
@@ -162,7 +162,7 @@ def cat(session: Session, path: str) -> None:
     file = file_at(session, path)
     if file is not None and not isinstance(file, Entry) and original(session.config, file, sys.stdout.buffer):
         return
-    fetch(session.config, entry_of(session, path), session.address, sys.stdout.buffer)
+    fetch(session.config, linked(session, path), session.address, sys.stdout.buffer)
 
 
 @click.command()
@@ -191,7 +191,7 @@ def link(session: Session, paths: Sequence[str], form: str, *, copied: bool) -> 
     chosen, code, lines = template(form), Exit.DONE, []
     for path in paths:
         try:
-            entry = entry_of(session, path)
+            entry = linked(session, path)
             entry = replace(entry, url=session.address(entry))
         except Failure as failure:
             print(f"dumbwaiter: {failure}", file=sys.stderr)
