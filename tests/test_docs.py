@@ -81,6 +81,7 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
 
 # What a person has to act upon, and what is logged as a warning or an error.
 SENTENCES = {"Failure", "JournalTrouble", "Reject", "Conflict", "Blocked", "failure", "warning", "error"}
+TELLING = {"lacks"}  # functions that say what `failed` lists
 SOURCES = [
     ast.parse(path.read_text())
     for folder in ("daemon/dumbwaiter", "fs/dumbwaiter_fs")
@@ -108,7 +109,14 @@ def sentences(node: ast.AST) -> Iterator[str]:
 def _raised() -> set[str]:
     calls = [node for source in SOURCES for node in ast.walk(source) if isinstance(node, ast.Call) and node.args]
     named = [one for one in calls if getattr(one.func, "id", getattr(one.func, "attr", "")) in SENTENCES]
-    return {text for one in named for argument in one.args for text in sentences(argument) if re.search(r"\w\w", text)}
+    said = [argument for one in named for argument in one.args]
+    said += [one.value for told in _telling() for one in ast.walk(told) if isinstance(one, ast.Return) and one.value]
+    return {text for one in said for text in sentences(one) if re.search(r"\w\w", text)}
+
+
+def _telling() -> list[ast.FunctionDef]:
+    nodes = [node for source in SOURCES for node in ast.walk(source)]
+    return [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in TELLING]
 
 
 def _explained() -> set[str]:
@@ -120,6 +128,14 @@ def _explained() -> set[str]:
 def test_every_sentence_that_asks_for_a_person_is_explained() -> None:
     missing = _raised() - _explained()
     assert not missing, "docs/troubleshooting.md wants a row for:\n" + "\n".join(sorted(missing))
+
+
+def test_every_fact_that_asks_for_a_person_is_explained() -> None:
+    page = (ROOT / "docs/reference.md").read_text()
+    words = [node.value for told in _telling() for node in ast.walk(told) if isinstance(node, ast.Constant)]
+    names = {word for word in words if isinstance(word, str) and re.fullmatch(r"[a-z]+(_[a-z]+|Status|Message)", word)}
+    assert names
+    assert names | {"callback", "registered"} <= set(re.findall(r"`(\w+)`", page))
 
 
 def spoken() -> set[str]:
