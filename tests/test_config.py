@@ -256,6 +256,9 @@ SENTENCES = {
     BOTH + '[limits]\nrequests = { vod = true, vid = 5 }\n': (
         ", line 10: [limits.requests.vod] expected a number, got true or false"
     ),
+    'journal = "postgresql+psycopg://u@h:port/d"\n' + BOTH: (
+        ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
+    ),
     'journal = "sqlite:////drop/journal.db"\n' + BOTH: (
         ', line 1: [journal] must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"'
     ),

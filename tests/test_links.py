@@ -71,6 +71,8 @@ def test_markup_in_a_name_stays_text() -> None:
         '<a href="http://cdn.test/a(b) c?x=1&amp;y=2">&quot;&gt;&lt;script&gt;&amp;.html</a>'
     )
     brackets = entry(path="a](http://evil) [b", url="http://cdn.test/a(b) c")
+    markup = entry(path="<img src=x>.txt", url="http://cdn.test/a")
+    assert filled(markup, template("markdown")).startswith(r"[\<img src=x\>.txt]")
     assert filled(brackets, template("markdown")) == r"[evil) \[b](http://cdn.test/a%28b%29%20c)"
 
 

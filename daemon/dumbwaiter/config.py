@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from functools import reduce
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, field
@@ -426,7 +427,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_journal(url: str, text: _Text, private: bool) -> None:
-    if not url.startswith("postgresql+psycopg://"):
+    try:
+        usable = url.startswith("postgresql+psycopg://") and urlsplit(url).port != 0
+    except ValueError:  # the port is no number
+        usable = False
+    if not usable:
         raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
     if not private and re.match(r"[^/]+//[^/@]*:[^/]*@", url):
         raise text.failure(

@@ -44,7 +44,7 @@ def filled(entry: Entry, text: str) -> str:
     if form == "html":
         url, name = escape(url), escape(name)
     elif form == "markdown":
-        name = "".join(f"\\{letter}" if letter in "[]\\" else letter for letter in name)
+        name = "".join(f"\\{letter}" if letter in "[]\\<>`" else letter for letter in name)
         url = url.replace("(", "%28").replace(")", "%29").replace(" ", "%20")
     elif form == "bbcode":  # it knows no escapes
         name = name.replace("[", "(").replace("]", ")")

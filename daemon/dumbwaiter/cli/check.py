@@ -21,7 +21,7 @@ from dumbwaiter.options import names_objects
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path())
+@click.argument("files", nargs=-1, type=click.Path(readable=False))
 @click.option("--online", is_flag=True, help="Ask the provider for a grant too, and read its limits.")
 @json_option
 @click.pass_obj

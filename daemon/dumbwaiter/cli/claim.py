@@ -15,7 +15,7 @@ from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
-@click.argument("path", type=click.Path(), shell_complete=paths_offered)
+@click.argument("path", type=click.Path(readable=False), shell_complete=paths_offered)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj

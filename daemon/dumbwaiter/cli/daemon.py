@@ -113,7 +113,7 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option(
     "--provider", metavar="NAME", shell_complete=providers_offered, help="Which provider, if there are several."
 )

@@ -19,7 +19,7 @@ from dumbwaiter.naming import join, shown
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
+@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
 @click.option("--watch", "live", is_flag=True, help="Go on showing it.")
 @json_option
 @click.pass_obj
@@ -119,7 +119,7 @@ def _live(session: Session) -> None:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
+@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
 @click.option("-l", "long", is_flag=True, help="With size, time and link.")
 @json_option
 @click.pass_obj
@@ -149,7 +149,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(), shell_complete=paths_offered)
+@click.argument("path", type=click.Path(readable=False), shell_complete=paths_offered)
 @click.pass_obj
 def cat(session: Session, path: str) -> None:
     """Writes a file to stdout: the local original while it is unchanged, else what the provider has.
@@ -166,7 +166,7 @@ def cat(session: Session, path: str) -> None:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(), shell_complete=paths_offered)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(readable=False), shell_complete=paths_offered)
 @click.option(
     "--format", "form", default="url", help='url, markdown, html, bbcode, or a template like "{name}: {url}".'
 )

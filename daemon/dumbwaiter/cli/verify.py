@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(), shell_complete=paths_offered)
+@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its digest.")
 @json_option
 @click.pass_obj

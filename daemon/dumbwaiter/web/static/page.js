@@ -219,10 +219,11 @@ function drawAttention() {
 function makeTrouble(one) {
   const what = one.file ? file(one.file) : one.title ? element("div", { class: "what" }, element("span", { class: "name" }, one.title)) : "";
   const choices = element("div", { class: "actions" });
-  if (one.again) choices.append(button(word("retry"), () => post("retry", { ids: one.again }), { class: "main" }));
-  if (one.resume) choices.append(button(word("tryAgain"), () => post("resume", { name: one.resume }), { class: "main" }));
-  if (one.look) choices.append(button(word("rescan"), () => post("rescan", { watch: one.look })));
-  if (one.forget) choices.append(button(word("forget"), async () => confirm(word("askForget", name(one.forget.path))) && post("forget", { ids: [one.forget.id] })));
+  const of = (verb) => ({ "aria-label": `${word(verb)}: ${one.file ? name(one.file.path) : one.title}` }); // one of many such buttons
+  if (one.again) choices.append(button(word("retry"), () => post("retry", { ids: one.again }), { class: "main", ...of("retry") }));
+  if (one.resume) choices.append(button(word("tryAgain"), () => post("resume", { name: one.resume }), { class: "main", ...of("tryAgain") }));
+  if (one.look) choices.append(button(word("rescan"), () => post("rescan", { watch: one.look }), of("rescan")));
+  if (one.forget) choices.append(button(word("forget"), async () => confirm(word("askForget", name(one.forget.path))) && post("forget", { ids: [one.forget.id] }), of("forget")));
   return element("li", {}, element("div", { class: "body" }, what, element("p", { class: "sentence" })), choices);
 }
 
@@ -246,7 +247,7 @@ function drawOutbox() {
 
 function makeJob(job) {
   return element("li", { class: "job" }, file(job), element("span", { class: "amount" }), element("progress", { max: 1, "aria-label": name(job.path) }),
-    element("span", { class: "note" }), button(word("now"), () => post("retry", { ids: [job.id] }), { class: "quiet" }));
+    element("span", { class: "note" }), button(word("now"), () => post("retry", { ids: [job.id] }), { class: "quiet", "aria-label": `${word("now")}: ${name(job.path)}` }));
 }
 
 function changeJob(row, job) {
