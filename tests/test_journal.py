@@ -464,6 +464,21 @@ def test_what_a_provider_made_of_a_file_is_catalogued_beside_it(book: Book) -> N
     assert book.catalog.find("files/w/a/README.small") is not None
 
 
+@pytest.mark.parametrize("first", ["own", "result"])
+def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: str) -> None:
+    def own() -> None:
+        book.done("a/photo.watermark.jpg", NOW, Receipt("k/own"))
+
+    def result() -> None:
+        id_ = book.stored("a/photo.jpg", NOW)
+        book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=[Receipt("k/2", label="watermark", size=77)])
+
+    for one in (own, result) if first == "own" else (result, own):
+        one()
+    shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
+    assert shown == {"photo.jpg": "k/1", "photo.watermark.jpg": "k/own", "photo.watermark-2.jpg": "k/2"}
+
+
 def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = book.stored(now=NOW)
 

@@ -10,7 +10,7 @@ from dumbwaiter.folders import stamp_of
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, PASS_ON
+from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OWN_AT, PASS_ON, STEP_ASIDE
 from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
 
 
@@ -28,6 +28,10 @@ class Entries:
             stem, _, suffix = name.rpartition(".")
             name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
+            if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
+                name = _aside(name)
+        elif name.count(".") > 1:  # as a result's name is made
+            STEP_ASIDE.run(connection, {"of_parent": file.parent, "of_name": name, "aside": _aside(name)})
         key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
         values = {
             "host": self._host,
@@ -107,3 +111,9 @@ class Entries:
             return True
 
         return await self._writer.call(work, durable=True)
+
+
+def _aside(name: str) -> str:
+    """Returns what a result is called where a file of the owner's has its name."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}-2.{suffix}"

@@ -129,12 +129,16 @@ JOB_AT = Prepared(
     )
 )
 
-PASS_ON = Prepared(
-    lambda _dialect: (
-        update(entries)
-        .where(entries.c.parent == bindparam("of_parent"), entries.c.name == bindparam("of_name"), IS_CURRENT)
-        .values(current=False)
-    )
+_HERE: tuple[ColumnElement[bool], ...] = (
+    entries.c.parent == bindparam("of_parent"),
+    entries.c.name == bindparam("of_name"),
+    IS_CURRENT,
+)
+PASS_ON = Prepared(lambda _dialect: update(entries).where(*_HERE).values(current=False))
+# A file of the owner's goes before what a provider made of another one; that has no inode.
+OWN_AT = Prepared(lambda _dialect: select(entries.c.id).where(*_HERE, entries.c.inode != 0).limit(1))
+STEP_ASIDE = Prepared(
+    lambda _dialect: update(entries).where(*_HERE, entries.c.inode == 0).values(name=bindparam("aside"))
 )
 # An entry never shows other content than it was made for.
 DROP_OTHERS = Prepared(
