@@ -68,7 +68,6 @@ TABLE: list[tuple[Verdict, int, bool, int, Decision]] = [
     (Restart("s"), 0, True, 2, Again(from_start=True)),
     (Restart("s"), 0, True, 3, Delay(NOW + 0.5, from_start=True)),
     (Restart("s"), 2, False, 9, Delay(NOW + 2.0, from_start=True)),
-    (Restart("s"), 1, False, 0, Delay(NOW + 1.0, from_start=True)),
     (Unfit("u"), 0, True, 0, Again(from_start=True)),
     (Reject("j"), 0, False, 0, Rejected()),
     (Reject("j"), 9, True, 3, Rejected()),

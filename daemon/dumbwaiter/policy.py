@@ -75,7 +75,7 @@ def decide(
             return Pause(now + PAUSE)
         case Reauth() if not fresh and again < AT_ONCE:
             return Again(new_grant=True)
-        case Restart() if again < AT_ONCE and not attempts:
+        case Restart() if again < AT_ONCE:
             return Again(from_start=True)
         case Retry(after=after) if after is not None:
             return Delay(now + min(after, AFTER_MAX))
