@@ -87,7 +87,7 @@ class Engine:
             for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
                 self._start(job)
         ends |= quiet
-        due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed)
+        due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed, only=self.only)
         self.trouble = None
         # What is due and was not taken waits for the end of another, which asks again.
         wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]

@@ -315,8 +315,10 @@ class Journal:
 
         await self._writer.call(work)
 
-    async def next_due(self, paused: Collection[str] = (), closed: Collection[str] = ()) -> float | None:
-        """Returns when the next job that nobody works on is due."""
+    async def next_due(
+        self, paused: Collection[str] = (), closed: Collection[str] = (), *, only: Collection[int] | None = None
+    ) -> float | None:
+        """Returns when the next job that nobody works on is due, with `only` the next of these."""
 
         def work(connection: Connection) -> float | None:
             return connection.execute(
@@ -324,6 +326,7 @@ class Journal:
                     IS_OPEN,
                     jobs.c.host == self._host,
                     jobs.c.lease.is_(None),
+                    true() if only is None else jobs.c.id.in_(only),
                     *_not_held_up(paused, closed),
                 )
             ).scalar()

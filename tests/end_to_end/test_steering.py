@@ -164,6 +164,14 @@ def test_what_rests_is_said_and_not_waited_for(program: Program) -> None:
     assert set(program.stored()) == {"a.bin"}
 
 
+def test_put_without_a_daemon_tries_again_beside_jobs_that_it_leaves_alone(program: Program) -> None:
+    program.vendors.faults("careyshop.upload:no-permission,imagex.commit:uri-failed")
+    path = program.data / "drop/careyshop/a.bin"
+    path.write_bytes(b"a")
+    for words in ((), ("--provider", "jimeng")):
+        assert program("put", *words, path).returncode == 5
+
+
 def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> None:
     steered.start()
     path = steered.write("a.bin", bytes(3 * MIB))
