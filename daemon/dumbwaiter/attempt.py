@@ -401,13 +401,9 @@ class Attempt:
                 raise
             self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
             duties.ended(DONE, place_of(job), orders)
-            tell = self._log.warning if receipt.lacks else self._log.info
-            tell(
-                "done",
-                key=receipt.key,
-                verified=receipt.verified,
-                **({"lacks": receipt.lacks} if receipt.lacks else {}),
-            )
+            if receipt.lacks:
+                self._log.warning("not all is done at the provider", reason=receipt.lacks)
+            self._log.info("done", key=receipt.key, verified=receipt.verified)
         else:
             await self._journal.note(
                 worker,

@@ -87,7 +87,6 @@ TYPED = {
     "pip install --upgrade .": "sudo /opt/dumbwaiter/bin/pip install --upgrade .",
 }
 NOT_TYPED = {
-    "systemctl --user status dumbwaiter": "systemctl --user status dumbwaiter",
     "sudo apt-get install libfuse2 fuse": "fetches packages; tools/system-packages does that for `make`",
     "sudo apt-get install libfuse2t64 fuse3": "the same, on another system",
     "sudo dnf install fuse fuse-libs": "another system's",

@@ -66,7 +66,7 @@ def print_status(facts: dict[str, Any]) -> None:
         print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
     print(
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['rejected']} need a person; "
-        f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} of it again"
+        f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"
     )
 
 

@@ -80,7 +80,7 @@ class Session:
             raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
         return reading(journal_url(self.places.state, self.config.journal), host_of(self.places.state) or "")
 
-    @property
+    @cached_property
     def begun(self) -> bool:
         """Whether there is a journal; without one nothing was uploaded yet. Raises `Failure` when there was one."""
         from dumbwaiter.store.database import begun, journal_url

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0008"  # the newest revision in migrations/versions
+SCHEMA = "0009"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):

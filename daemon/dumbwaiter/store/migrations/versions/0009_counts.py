@@ -3,11 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade() -> None:
+    op.drop_index("jobs_state", "jobs")  # SQLite took it for the outbox's questions
     superseded = sa.text("state = 'superseded'")
     op.create_index("jobs_superseded", "jobs", ["state"], sqlite_where=superseded, postgresql_where=superseded)
     current = sa.text("current")
