@@ -178,6 +178,28 @@ def test_closing_hangs_up_what_is_idle(content: int) -> None:
         made.close()
 
 
+def test_closing_hangs_up_what_is_in_use_after_its_answer(content: int) -> None:
+    asked, closed, over = threading.Event(), threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.request()
+        asked.set()
+        closed.wait(peer.PATIENCE)
+        connection.send(OK)
+        connection.wait_for_the_end()
+        over.set()
+
+    with Peer(script) as server:
+        made = BulkTransport()
+        user = threading.Thread(target=made.handle_request, args=(request(server.url, content, 10),))
+        user.start()
+        assert asked.wait(peer.PATIENCE)
+        made.close()
+        closed.set()
+        user.join(peer.PATIENCE)
+        assert over.wait(peer.PATIENCE)
+
+
 def test_a_body_of_plain_bytes_is_taken_too(transport: BulkTransport) -> None:
     seen: list[tuple[bytes, bytes]] = []
     with Peer(peer.echo(seen)) as server, httpx.Client(transport=transport, trust_env=False) as client:

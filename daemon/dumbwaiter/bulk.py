@@ -141,6 +141,7 @@ class BulkTransport(httpx.BaseTransport):
         self._context = context
         self._reach = reach or Reach()
         self._idle: dict[_Origin, list[_Link]] = {}
+        self._closed = False
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -163,7 +164,9 @@ class BulkTransport(httpx.BaseTransport):
         return response
 
     def close(self) -> None:
+        """Closes the connections: those at rest now, those in use after their exchange."""
         with self._lock:
+            self._closed = True
             links = [link for stack in self._idle.values() for link in stack]
             self._idle.clear()
         for link in links:
@@ -185,7 +188,10 @@ class BulkTransport(httpx.BaseTransport):
 
     def _give(self, origin: _Origin, link: _Link) -> None:
         with self._lock:
-            self._idle.setdefault(origin, []).append(link)
+            if not self._closed:
+                self._idle.setdefault(origin, []).append(link)
+                return
+        link.sock.close()
 
     def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Link:
         scheme, host, port = origin
