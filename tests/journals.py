@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 
+import dumbwaiter.store.migrations
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Job, Receipt, Stamp
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
 
+MIGRATIONS = Path(str(dumbwaiter.store.migrations.__file__)).parent
 HOST = "f00d"
 WORKER = "worker"
 
@@ -75,9 +79,20 @@ def _order(url: URL, *statements: str) -> None:
     engine.dispose()
 
 
+def migrated(url: URL, version: str) -> Engine:
+    """Makes an empty database one of some schema, as an older program left it."""
+    engine = writing(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    return engine
+
+
 @functools.cache
 def _ready_file() -> bytes:
-    """A SQLite journal at today's schema, as the migrations make it."""
+    """A SQLite journal at today's schema."""
     with tempfile.TemporaryDirectory() as folder:
         engine = writing(journal_url(folder))
         upgrade(engine)

@@ -9,19 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import text
 
+import journals
 from dumbwaiter.model import MIB
-from dumbwaiter.store import upgrade as module
 from dumbwaiter.store.database import journal_url, writing
 from dumbwaiter.store.tables import SCHEMA
+from dumbwaiter.store.upgrade import revision
 from fs.world import Mounted, Origin, Shelf, until
 
 pytestmark = pytest.mark.fuse
 
-MIGRATIONS = Path(module.__file__).parent / "migrations"
 BODY = random.Random(5).randbytes(3 * MIB)
 ENTRY = """
 INSERT INTO entries (host, provider, key, key_parent, key_name, watch, parent, name, current, inode, size, mtime_ns,
@@ -32,12 +30,8 @@ VALUES ('h', 'p', 'k', :parent, :name, 'w', :parent, :name, true, 0, :size, 3, 4
 
 def older(shelf: Shelf, version: str, url: str) -> None:
     """Makes a journal as an older program left it, with one file in it."""
-    engine = writing(journal_url(shelf.state))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = journals.migrated(journal_url(shelf.state), version)
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
         connection.execute(text(ENTRY), {"parent": b"w", "name": b"old", "size": len(BODY), "url": url})
     engine.dispose()
 
@@ -71,7 +65,7 @@ def schema(shelf: Shelf) -> str | None:
     engine = writing(journal_url(shelf.state))
     try:
         with engine.begin() as connection:
-            return module.revision(connection)
+            return revision(connection)
     finally:
         engine.dispose()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import journals
 from dumbwaiter.store.backup import back_up, backup_of
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.store.tables import SCHEMA
@@ -181,23 +182,31 @@ def test_t21_a_journal_that_cannot_be_written_is_said(program: Program, used: Le
     assert "ead-only" in done.stderr or "readonly" in done.stderr
 
 
-# A program that is killed inside the transaction of its migrations.
+# A program that is killed inside the transaction that makes or changes the tables.
 MORTAL = """
 import os, signal
-from alembic import command
-def upgrade(config, revision, real=command.upgrade):
-    real(config, revision)
+from dumbwaiter.store import upgrade
+def mortal(*arguments, real=upgrade.{step}):
+    real(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-command.upgrade = upgrade
+upgrade.{step} = mortal
 from dumbwaiter.cli import main
 main()
 """
 
 
-def test_t21_a_kill_inside_a_migration_changes_nothing(program: Program) -> None:
-    """At the very first start, when there was no journal, and none may be missed afterwards."""
+@pytest.mark.parametrize("step", ["_create", "_steps"])
+def test_t21_a_kill_while_the_tables_are_made_or_changed_changes_nothing(program: Program, step: str) -> None:
+    """At the very first start, when there was no journal, and none may be missed afterwards; and at an update."""
+    if step == "_steps":
+        program.state.mkdir()
+        journals.migrated(journal_url(str(program.state)), "0001").dispose()
     killed = subprocess.run(
-        [sys.executable, "-c", MORTAL, "run"], env=program.environment, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", MORTAL.format(step=step), "run"],
+        env=program.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert killed.returncode == -9
     program.write("a.bin", b"a")

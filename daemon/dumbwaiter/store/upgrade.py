@@ -1,6 +1,6 @@
 """Brings a database to the schema this program knows: all migrations in one transaction, with a copy made before.
 
-A newer schema is refused by name, never guessed at.
+An empty one gets today's tables at once. A newer schema is refused by name, never guessed at.
 """
 
 import os
@@ -8,10 +8,18 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.store.tables import SCHEMA
+from dumbwaiter.store.tables import SCHEMA, metadata
+
+# As Alembic makes it.
+_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 def revision(connection: Connection) -> str | None:
@@ -24,18 +32,33 @@ def revision(connection: Connection) -> str | None:
 def upgrade(engine: Engine) -> None:
     """Leaves the database at `SCHEMA`. Raises `Failure` when it is newer than that."""
     with engine.begin() as connection:
+        _alone(connection)
         found = revision(connection)
+        if found is None:
+            _create(connection)
+            return
     if found == SCHEMA:
         return
-    if found is not None and found > SCHEMA:
+    if found > SCHEMA:
         raise Failure(
             f"the journal has schema {found}, this dumbwaiter knows {SCHEMA} at most: install the newer "
             "dumbwaiter again, or point --state at another folder",
             Exit.USAGE,
         )
-    if found is not None:
-        _copy(engine, found)
+    _copy(engine, found)
     _migrate(engine)
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+    _VERSION.create(connection, checkfirst=True)
+    connection.execute(_VERSION.insert().values(version_num=SCHEMA))
+
+
+def _alone(connection: Connection) -> None:
+    """Others may begin on the same database of a server; they wait, and find it done then."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dumbwaiter'))"))
 
 
 def _copy(engine: Engine, found: str) -> None:
@@ -50,13 +73,16 @@ def _copy(engine: Engine, found: str) -> None:
 
 
 def _migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        _alone(connection)
+        _steps(connection)
+
+
+def _steps(connection: Connection) -> None:
     from alembic import command  # a tenth of a second that only a schema change pays
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":  # others may begin on the same database; they find it done then
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dumbwaiter'))"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
