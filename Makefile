@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
+# Some images set it; each of the many starts of the program would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test torture soak check bench
 
@@ -10,7 +12,7 @@ demo: $(READY)
 	$(BIN)/dumbwaiter demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture --timeout 900

@@ -42,7 +42,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def objects(path: Path) -> dict[str, str]:
     """Returns the statement that makes each table and index, as SQLite has it, without its blanks."""
     with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, rowid"
+        ).fetchall()
     return {name: "".join(sql.split()).replace('"', "") for name, sql in rows}
 
 
@@ -72,6 +74,9 @@ def test_the_migrations_make_the_very_indexes_of_a_new_journal(empty: URL, tmp_p
     new.dispose()
     assert found == wanted
     assert len(wanted) > 20
+    if not server:  # of equal indexes SQLite takes the youngest
+        ages = [[name for name in names if name.startswith("jobs_")] for names in (found, wanted)]
+        assert ages[0] == ages[1]
 
 
 def test_the_schema_is_the_newest_script() -> None:

@@ -1,9 +1,9 @@
 """What runs for every file or chunk, prepared. Parameters of a WHERE are called so that none is a column's name."""
 
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, bindparam, case, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Stamp, State
@@ -16,7 +16,7 @@ OF_FILE = tuple(jobs.c[name] for name in ("id", "watch", "parent", "name", "prov
 
 def insert(dialect: str, table: Table) -> Any:
     """Returns the INSERT of a database; both know ON CONFLICT, each in a class of its own."""
-    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # the other one is a heavy thing to load
 
 
 def _given(table: Table, *left_out: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Connection,
     Dialect,
     Float,
     Index,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     false,
     literal_column,
 )
+from sqlalchemy.schema import CreateTable
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
 SCHEMA = "0009"  # the newest revision in migrations/versions
@@ -100,21 +102,14 @@ jobs = Table(
     ),
 )
 
-# A partial index serves only queries that repeat its condition to the letter, so these three stand here once, and without a
+# A partial index serves only queries that repeat its condition to the letter, so these stand here once, and without a
 # type: a Boolean would be rendered as "= 1".
 IS_OPEN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')")
 IS_SHOWN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored', 'rejected')")
 IS_CURRENT: ColumnElement[bool] = literal_column("current")
-
-Index("jobs_due", jobs.c.host, jobs.c.due_at, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
-Index("jobs_proposed", jobs.c.provider, jobs.c.proposed, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 IS_BY_HAND: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND by_hand")
 IS_BEGUN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND \"grant\" IS NOT NULL")
-Index("jobs_by_hand", jobs.c.host, jobs.c.due_at, sqlite_where=IS_BY_HAND, postgresql_where=IS_BY_HAND)
-Index("jobs_begun", jobs.c.host, jobs.c.grant_until, sqlite_where=IS_BEGUN, postgresql_where=IS_BEGUN)
 IS_SUPERSEDED: ColumnElement[bool] = literal_column("state = 'superseded'")
-Index("jobs_superseded", jobs.c.state, sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED)
-Index("jobs_outbox", jobs.c.parent, jobs.c.name, sqlite_where=IS_SHOWN, postgresql_where=IS_SHOWN)
 
 entries = Table(
     "entries",
@@ -144,17 +139,6 @@ entries = Table(
     # files of equal content may share a key; other content under it takes their entries away
     UniqueConstraint("provider", "key", "parent", "name", name="entries_file"),
 )
-Index("entries_keys", entries.c.key_parent, entries.c.key_name)
-Index(
-    "entries_files",
-    entries.c.parent,
-    entries.c.name,
-    sqlite_where=IS_CURRENT,
-    postgresql_where=IS_CURRENT,
-)
-Index("entries_watch", entries.c.watch, entries.c.current, sqlite_where=IS_CURRENT, postgresql_where=IS_CURRENT)
-Index("entries_stored", entries.c.stored_at)
-Index("entries_content", entries.c.provider, entries.c.size, entries.c.digest)
 
 # What is to be done here once a job ended: a rule's action on the file, or telling somebody. A row goes when it is done.
 errands = Table(
@@ -173,8 +157,6 @@ errands = Table(
     Column("error", Text),  # the latest failure, a sentence
     Column("created_at", Float, nullable=False),
 )
-Index("errands_due", errands.c.host, errands.c.due_at)
-Index("errands_file", errands.c.parent, errands.c.name)
 
 listings = Table(
     "listings",
@@ -222,3 +204,35 @@ mounted = Table(
     Column("path", PathBytes, primary_key=True),
     sqlite_with_rowid=False,
 )
+
+
+def _index(name: str, *columns: Column[Any], where: ColumnElement[bool] | None = None) -> Index:
+    return Index(name, *columns, sqlite_where=where, info={"where": where})
+
+
+# In the order of the migrations: of equals, SQLite's planner takes the youngest.
+_indexes = [
+    _index("jobs_due", jobs.c.host, jobs.c.due_at, where=IS_OPEN),
+    _index("jobs_outbox", jobs.c.parent, jobs.c.name, where=IS_SHOWN),
+    _index("jobs_proposed", jobs.c.provider, jobs.c.proposed, where=IS_OPEN),
+    _index("entries_stored", entries.c.stored_at),
+    _index("entries_keys", entries.c.key_parent, entries.c.key_name),
+    _index("entries_files", entries.c.parent, entries.c.name, where=IS_CURRENT),
+    _index("errands_due", errands.c.host, errands.c.due_at),
+    _index("errands_file", errands.c.parent, errands.c.name),
+    _index("entries_content", entries.c.provider, entries.c.size, entries.c.digest),
+    _index("jobs_by_hand", jobs.c.host, jobs.c.due_at, where=IS_BY_HAND),
+    _index("jobs_begun", jobs.c.host, jobs.c.grant_until, where=IS_BEGUN),
+    _index("jobs_superseded", jobs.c.state, where=IS_SUPERSEDED),
+    _index("entries_watch", entries.c.watch, entries.c.current, where=IS_CURRENT),
+]
+
+
+def create(connection: Connection) -> None:
+    """Makes all tables in an empty database, and their indexes."""
+    for table in metadata.sorted_tables:
+        connection.execute(CreateTable(table))
+    for index in _indexes:
+        if connection.dialect.name == "postgresql":  # said above it would load that dialect at every start
+            index.dialect_options["postgresql"]["where"] = index.info["where"]
+        index.create(connection)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.store.tables import SCHEMA, metadata
+from dumbwaiter.store.tables import SCHEMA, create
 
 # As Alembic makes it.
 _VERSION = Table(
@@ -50,7 +50,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def _create(connection: Connection) -> None:
-    metadata.create_all(connection, checkfirst=False)
+    create(connection)
     _VERSION.create(connection, checkfirst=True)
     connection.execute(_VERSION.insert().values(version_num=SCHEMA))
 
