@@ -261,6 +261,13 @@ def test_an_account_without_the_right_is_said_so(program: Program) -> None:
     program.start()
     program.until(lambda: _blocked(program))
     assert len(program.vendors.log("login")) <= 2
+    told = program("failed")
+    assert told.returncode == 20
+    assert "careyshop, for 1 file: " in told.stdout
+    assert "权限不足" in told.stdout
+    (account,) = program.facts("failed")
+    assert (account["id"], account["provider"], account["pending"]) == (None, "careyshop", 1)
+    assert "权限不足" in account["error"]
 
 
 def _blocked(program: Program) -> bool:

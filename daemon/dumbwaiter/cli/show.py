@@ -12,7 +12,7 @@ from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import moment, place, size, when
+from dumbwaiter.cli.words import counted, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
@@ -248,7 +248,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
 @json_option
 @click.pass_obj
 def failed(session: Session) -> None:
-    """Lists what needs a person, and why. Exit code 20 when there is something.
+    """Lists what needs a person, and why: files, and accounts that files wait for. Exit code 20 when there is something.
 
     \b
     dumbwaiter failed || dumbwaiter retry --all
@@ -256,11 +256,19 @@ def failed(session: Session) -> None:
     from dumbwaiter.report import needy
 
     facts = needy(session.reader) if session.begun else []
+    accounts = [
+        {"id": None, "provider": one["name"], "watch": None, "path": None} | {name: one[name] for name in ("pending", "error")}
+        for one in (session.daemon_facts or {"providers": ()})["providers"]
+        if one["state"] == "blocked" and one["pending"]
+    ]
     if session.json:
-        session.facts(facts)
+        session.facts(facts + accounts)
     else:
         for job in facts:
             print(f"{job['id']:>6}  {place(job)}: {job['error']}")
+        for account in accounts:
+            print(f"        {account['provider']}, for {counted(account['pending'], 'file')}: {account['error']}")
     if facts:
         session.say("after you acted: dumbwaiter retry ID, or dumbwaiter forget ID")
+    if facts or accounts:
         raise click.exceptions.Exit(Exit.ATTENTION)
