@@ -149,10 +149,10 @@ class Book:
         self.journal = Journal(self.writer, host, self.reader)
         self.folders = self.journal.folders
         self.catalog = Catalog.at(url)
-        self._runner = asyncio.Runner()
+        self.runner = asyncio.Runner()
 
     def close(self) -> None:
-        self._runner.close()
+        self.runner.close()
         self.reader.dispose()
         self.catalog.close()
         self.writer.close()
@@ -164,17 +164,17 @@ class Book:
         self.close()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        rooms = (self.journal, self.journal.entries, self.journal.counters)
+        rooms = (self.journal, self.journal.entries, self.journal.counters, self.journal.notes)
         method = next(getattr(room, name) for room in rooms if hasattr(room, name))
 
         async def awaited(*values: Any, **named: Any) -> Any:
             result = method(*values, **named)
             return await (asyncio.wrap_future(result) if isinstance(result, Future) else result)
 
-        return lambda *values, **named: self._runner.run(awaited(*values, **named))
+        return lambda *values, **named: self.runner.run(awaited(*values, **named))
 
     def run(self, work: Callable[[Connection], Any], *, durable: bool = False) -> Any:
-        return self._runner.run(self.writer.call(work, durable=durable))
+        return self.runner.run(self.writer.call(work, durable=durable))
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         return list(self.run(lambda connection: connection.execute(text(statement), values).all()))

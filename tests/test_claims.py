@@ -56,7 +56,7 @@ def buy(book: Book, shop: Broker, entry: Entry | None = None) -> dict[str, Any]:
     async def requested(_count: int) -> None: ...
 
     provider = Provider("vod", shop, None, requested=requested)  # type: ignore[arg-type]  # asks nobody
-    found: dict[str, Any] = book._runner.run(claim(book.journal, provider, entry or entry_of(book)))
+    found: dict[str, Any] = book.runner.run(claim(book.journal, provider, entry or entry_of(book)))
     return found
 
 

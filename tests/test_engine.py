@@ -54,7 +54,7 @@ class Held(Engine):
 
 
 def run(book: Book, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    book._runner.run(test())
+    book.runner.run(test())
 
 
 def pending(book: Book, size: int, *paths: str, provider: str = "vod") -> None:

@@ -14,7 +14,7 @@ GO = Order(AFTER, {"action": "delete"})
 
 
 def run(book: Book, name: str, *values: object, **named: object) -> object:
-    return book._runner.run(getattr(book.journal.errands, name)(*values, **named))
+    return book.runner.run(getattr(book.journal.errands, name)(*values, **named))
 
 
 def due(book: Book, now: float = NOW) -> list[Errand]:

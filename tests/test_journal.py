@@ -349,7 +349,7 @@ def test_what_waited_for_the_network_is_due_at_once(book: Book) -> None:
 def test_by_another_clock_whatever_waits_is_due_at_once(book: Book) -> None:
     failed, fresh = book.named("a"), book.pending("b", NOW + 60)
     book.delay(WORKER, failed, NOW, due_at=NOW + 300, error="it was busy", attempts=8)
-    book._runner.run(book.journal.errands.order("w", [Order("hook", {})], NOW + 300))
+    book.runner.run(book.journal.errands.order("w", [Order("hook", {})], NOW + 300))
     book.hasten(None, NOW)
     assert [book.row(id_).due_at for id_ in (failed, fresh)] == [NOW, NOW]
     assert book.row(failed).attempts == 8
@@ -1011,14 +1011,18 @@ def test_small_files_can_be_asked_for_alone_and_so_can_some_jobs(book: Book) -> 
 
 
 def test_a_pause_is_kept_until_it_is_ended(book: Book) -> None:
-    book.pause("vod", None)
-    book.pause("", 50.0)
-    book.pause("vod", 90.0)
-    assert book.pauses() == {"vod": 90.0, "": 50.0}
-    book.resume("vod")
-    assert book.pauses() == {"": 50.0}
-    book.resume(None)
-    assert book.pauses() == {}
+    async def kept() -> list[dict[str, float | None]]:
+        pauses = book.journal.pauses
+        await pauses.begin("vod", None)
+        await pauses.begin("", 50.0)
+        await pauses.begin("vod", 90.0)
+        both = await pauses.all()
+        await pauses.end("vod")
+        one = await pauses.all()
+        await pauses.end(None)
+        return [both, one, await pauses.all()]
+
+    assert book.runner.run(kept()) == [{"vod": 90.0, "": 50.0}, {"": 50.0}, {}]
 
 
 def test_what_was_sent_in_vain_is_counted_with_whoever_ends_the_attempt(book: Book) -> None:

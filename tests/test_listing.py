@@ -56,7 +56,7 @@ def walked(book: Book, broker: Broker, now: float = NOW) -> Tally:
 
     provider = Provider("vod", broker, None, requested=requested)  # type: ignore[arg-type]
     tally = Tally("vod")
-    book._runner.run(listing.walk(book.journal, provider, tally, clock=lambda: now))
+    book.runner.run(listing.walk(book.journal, provider, tally, clock=lambda: now))
     return tally
 
 
@@ -154,12 +154,12 @@ def test_a_walk_that_breaks_off_is_resumed_and_takes_nothing_away_before_its_end
     with pytest.raises(Retry):
         walked(book, Shelf([there("a")], Retry("no answer")))
     assert keys(book) == ["a", "b", "old"]
-    assert book._runner.run(listing.begun_at(book.journal, "vod")) is None
+    assert book.runner.run(listing.begun_at(book.journal, "vod")) is None
     shelf = Shelf([], [there("b")])
     assert walked(book, shelf, NOW + 20) == Tally("vod", listed=1, gone=1)
     assert shelf.asked == ["1"]
     assert keys(book) == ["a", "b"]  # "a" was met before it broke off
-    assert book._runner.run(listing.begun_at(book.journal, "vod")) == NOW
+    assert book.runner.run(listing.begun_at(book.journal, "vod")) == NOW
 
 
 def test_a_walk_broken_off_long_ago_is_begun_anew(book: Book) -> None:

@@ -22,7 +22,7 @@ sqlite_book = journals.sqlite_book
 
 def steering(book: Book, timetable: str = "off", now: float = 1000.0) -> Steering:
     return Steering(
-        book.journal,
+        book.journal.pauses,
         Bandwidth(),
         Timetable(timetable),
         providers=("vod", "news"),

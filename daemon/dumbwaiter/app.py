@@ -122,7 +122,7 @@ class App:
             wake_at=lambda when: self.schedule.at("dispatch", when),
         )
         self.steering = Steering(
-            journal, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
+            journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
         self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
         self.watcher: Watcher | None = None
@@ -513,7 +513,7 @@ class App:
         for name, mounted in self.watcher.mounted().items():
             path = self.config.watch[name].path
             if mounted != (path in noted):
-                await self.journal.mount(path, mounted)
+                await self.journal.notes.mount(path, mounted)
 
     def _hears_otherwise(self, watch: str) -> None:
         assert self.watcher is not None

@@ -1,13 +1,15 @@
-"""What the journal knows of the files in a folder. Read only; any thread may ask, each answer is one short query."""
+"""What the journal knows of the files in a folder. Any thread may ask: each answer is one short query."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, and_, func, or_, select
+from sqlalchemy import Connection, Engine, and_, delete, func, or_, select
 
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
+from dumbwaiter.store.database import Writer
+from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import jobs, mounted, surveyed
 
 
@@ -88,6 +90,54 @@ class Folders:
         # "0" is the character after "/"
         inside = and_(surveyed.c.parent > f"{watch}/", surveyed.c.parent < f"{watch}0")
         return and_(surveyed.c.host == self._host, or_(surveyed.c.parent == watch, inside))
+
+
+class Notes:
+    """What is noted of the folders of one installation."""
+
+    def __init__(self, writer: Writer, host: str) -> None:
+        self._writer = writer
+        self._host = host
+
+    async def survey(self, watch: str, folders: Sequence[Surveyed]) -> None:
+        """Notes folders whose every file is known, so that the next rescan passes them by while they stay as they are."""
+
+        def work(connection: Connection) -> None:
+            statement = insert(connection.dialect.name, surveyed)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[surveyed.c.host, surveyed.c.parent],
+                    set_={"files": statement.excluded.files, "digest": statement.excluded.digest},
+                ),
+                [
+                    {"host": self._host, "parent": join(watch, one.folder), "files": one.files, "digest": one.digest}
+                    for one in folders
+                ],
+            )
+
+        await self._writer.call(work)
+
+    async def unsurvey(self, watch: str, folders: Sequence[str]) -> None:
+        """Forgets the notes on folders that are no more."""
+
+        def work(connection: Connection) -> None:
+            parents = [join(watch, folder) for folder in folders]
+            connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(parents)))
+
+        await self._writer.call(work)
+
+    async def mount(self, path: str, is_mounted: bool) -> None:
+        """Notes whether a file system is mounted at a watched folder."""
+
+        def work(connection: Connection) -> None:
+            if is_mounted:
+                connection.execute(
+                    insert(connection.dialect.name, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
+                )
+            else:
+                connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
+
+        await self._writer.call(work)
 
 
 def stamp_of(row: Any) -> Stamp:

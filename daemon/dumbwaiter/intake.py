@@ -132,10 +132,10 @@ class Intake:
                 now = self._clock()
                 self.sight(Sighting(watch, path, _quiet(stamp, source.settle, now)) for path, stamp in step.fresh)
                 if step.surveyed:
-                    await self._journal.survey(watch, step.surveyed)
+                    await self._journal.notes.survey(watch, step.surveyed)
                 await self._ease()
             for page in await asyncio.to_thread(rescan.gone):
-                await self._journal.unsurvey(watch, page)
+                await self._journal.notes.unsurvey(watch, page)
         finally:
             rescan.close()
         self._log.info("scanned", watch=watch, files=files, new=new, seconds=round(time.monotonic() - started, 3))

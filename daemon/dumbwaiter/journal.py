@@ -10,15 +10,16 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, or_, select, true, update
+from sqlalchemy import Connection, Engine, Row, and_, func, or_, select, true, update
 
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
-from dumbwaiter.folders import Folders, Surveyed, stamp_of
+from dumbwaiter.folders import Folders, Notes, stamp_of
 from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, split
+from dumbwaiter.pauses import Pauses
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.statements import (
@@ -32,9 +33,8 @@ from dumbwaiter.store.statements import (
     PROPOSE,
     STORE,
     SUPERSEDE_OLDER,
-    insert,
 )
-from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs, mounted, pauses, surveyed
+from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs
 
 LEASE = 60.0  # seconds; renewed by every transition
 MANY = 0  # no job's id: stands for jobs that nobody counted
@@ -69,6 +69,8 @@ class Journal:
         self._host = host
         self.reader = reader
         self.folders = Folders(reader, host)
+        self.notes = Notes(writer, host)
+        self.pauses = Pauses(writer, host)
         self.errands = Errands(writer, host)
         self.entries = Entries(writer, host)
         self.counters = Counters(writer, host)
@@ -150,46 +152,6 @@ class Journal:
             ]
 
         return await self._writer.call(work)
-
-    async def survey(self, watch: str, folders: Sequence[Surveyed]) -> None:
-        """Notes folders whose every file is known, so that the next rescan passes them by while they stay as they are."""
-
-        def work(connection: Connection) -> None:
-            statement = insert(connection.dialect.name, surveyed)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[surveyed.c.host, surveyed.c.parent],
-                    set_={"files": statement.excluded.files, "digest": statement.excluded.digest},
-                ),
-                [
-                    {"host": self._host, "parent": join(watch, one.folder), "files": one.files, "digest": one.digest}
-                    for one in folders
-                ],
-            )
-
-        await self._writer.call(work)
-
-    async def unsurvey(self, watch: str, folders: Sequence[str]) -> None:
-        """Forgets the notes on folders that are no more."""
-
-        def work(connection: Connection) -> None:
-            parents = [join(watch, folder) for folder in folders]
-            connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(parents)))
-
-        await self._writer.call(work)
-
-    async def mount(self, path: str, is_mounted: bool) -> None:
-        """Notes whether a file system is mounted at a watched folder."""
-
-        def work(connection: Connection) -> None:
-            if is_mounted:
-                connection.execute(
-                    insert(connection.dialect.name, mounted).values(host=self._host, path=path).on_conflict_do_nothing()
-                )
-            else:
-                connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
-
-        await self._writer.call(work)
 
     async def hasten(self, watch: str | None, now: float) -> None:
         """Makes the waiting jobs of a watch due, or all jobs and errands that wait: what they waited for has come."""
@@ -591,39 +553,6 @@ class Journal:
             )
 
         return await self._writer.call(work, durable=True)
-
-    # What a person has paused
-
-    async def pause(self, name: str, until: float | None) -> None:
-        """Notes that a provider, a watch, or all ("") rest until then, or until `resume`."""
-
-        def work(connection: Connection) -> None:
-            values = {"host": self._host, "name": name, "until": until}
-            connection.execute(
-                insert(connection.dialect.name, pauses)
-                .values(values)
-                .on_conflict_do_update(index_elements=[pauses.c.host, pauses.c.name], set_={"until": until})
-            )
-
-        await self._writer.call(work, durable=True)
-
-    async def resume(self, name: str | None) -> None:
-        """Ends a pause; all of them with None."""
-
-        def work(connection: Connection) -> None:
-            chosen = true() if name is None else pauses.c.name == name
-            connection.execute(delete(pauses).where(pauses.c.host == self._host, chosen))
-
-        await self._writer.call(work, durable=True)
-
-    async def pauses(self) -> dict[str, float | None]:
-        """Returns until when what rests."""
-
-        def work(connection: Connection) -> dict[str, float | None]:
-            rows = connection.execute(select(pauses.c.name, pauses.c.until).where(pauses.c.host == self._host))
-            return {row.name: row.until for row in rows}
-
-        return await self._writer.call(work)
 
     async def tidy(self) -> None:
         """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it."""

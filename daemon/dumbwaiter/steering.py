@@ -7,8 +7,8 @@ from math import inf
 from tzlocal import get_localzone
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.journal import Journal
 from dumbwaiter.pace import Bandwidth
+from dumbwaiter.pauses import Pauses
 from dumbwaiter.timetable import Timetable, rate
 
 ALL = ""  # the name under which everything rests
@@ -19,7 +19,7 @@ class Steering:
 
     def __init__(
         self,
-        journal: Journal,
+        kept: Pauses,
         bandwidth: Bandwidth,
         timetable: Timetable,
         *,
@@ -27,7 +27,7 @@ class Steering:
         watches: Collection[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._journal = journal
+        self._kept = kept
         self._bandwidth = bandwidth
         self._timetable = timetable
         self._providers = providers
@@ -38,16 +38,16 @@ class Steering:
 
     async def load(self) -> None:
         """Takes up what was paused before the daemon was restarted."""
-        self._pauses = await self._journal.pauses()
+        self._pauses = await self._kept.all()
 
     async def pause(self, name: str, seconds: float | None) -> None:
         """Lets a provider, a watch or everything rest, for `seconds` or until `resume`. Raises `Failure`."""
-        await self._journal.pause(self._known(name), None if seconds is None else self._clock() + seconds)
+        await self._kept.begin(self._known(name), None if seconds is None else self._clock() + seconds)
         await self.load()
 
     async def resume(self, name: str | None) -> None:
         """Ends a pause; all of them with None. Raises `Failure`."""
-        await self._journal.resume(name if name is None else self._known(name))
+        await self._kept.end(name if name is None else self._known(name))
         await self.load()
 
     def paused(self, now: float) -> dict[str, float]:

@@ -257,7 +257,8 @@ def failed(session: Session) -> None:
 
     facts = needy(session.reader) if session.begun else []
     accounts = [
-        {"id": None, "provider": one["name"], "watch": None, "path": None} | {name: one[name] for name in ("pending", "error")}
+        {"id": None, "provider": one["name"], "watch": None, "path": None}
+        | {name: one[name] for name in ("pending", "error")}
         for one in (session.daemon_facts or {"providers": ()})["providers"]
         if one["state"] == "blocked" and one["pending"]
     ]
