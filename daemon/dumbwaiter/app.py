@@ -10,7 +10,6 @@ import random
 import secrets
 import signal
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
@@ -22,7 +21,6 @@ from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
 from dumbwaiter.attempt import Means
 from dumbwaiter.brokers import broker
-from dumbwaiter.canary import Canary
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
 from dumbwaiter.config import RESERVED, Config
@@ -31,7 +29,7 @@ from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
-from dumbwaiter.ignore import IGNORE_FILE, Rules
+from dumbwaiter.ignore import rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
@@ -40,24 +38,19 @@ from dumbwaiter.naming import join, shown
 from dumbwaiter.network import Network
 from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.reach import Reach, hosts
-from dumbwaiter.roots import Root
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
-from dumbwaiter.watch import Watcher
+from dumbwaiter.watching import Watching
 from dumbwaiter.where import Places
 from dumbwaiter.wire.address import ends
 
 REFRESH = 30.0  # seconds between looks at what nears its end
-CHECK = 5.0  # between looks at the watched roots
-POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
-SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
-DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
 class Pulse:
@@ -114,7 +107,7 @@ class App:
             closed=lambda now: self.steering.watches(now) | config.closed(now),
             changed=self._changed,
             moved=self.pulse.beat,
-            away=self._away,
+            away=lambda watch: self.watching.away(watch),
         )
         self.engine = Engine(
             means,
@@ -124,24 +117,26 @@ class App:
         self.steering = Steering(
             journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
-        self.intake = Intake(self._sources(), journal, queued=self._queued, moved=self.pulse.beat)
-        self.watcher: Watcher | None = None
+        sources = {
+            name: Source(one.path, one.provider, rules(one.path, one.include, one.exclude), one.settle)
+            for name, one in config.watch.items()
+        }
+        self.intake = Intake(sources, journal, queued=self._queued, moved=self.pulse.beat)
+        self.watching = Watching(
+            config,
+            places.runtime,
+            journal,
+            self.intake,
+            self.schedule,
+            changed=self.pulse.beat,
+            back=self.engine.kick,
+        )
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
-        self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
-        self._states: dict[str, str] = {}
         self._walks: dict[str, tuple[listing.Tally, asyncio.Task[None]]] = {}
         self._missed: dict[str, tuple[int, str]] = {}  # by provider: walks that failed in a row, and why the latest did
         self._log = log.get("app")
-
-    def _sources(self) -> dict[str, Source]:
-        sources = {}
-        for name, watch in self.config.watch.items():
-            sources[name] = Source(
-                watch.path, watch.provider, rules(watch.path, watch.include, watch.exclude), watch.settle
-            )
-        return sources
 
     async def start(self) -> None:
         """Starts the clock and the attempts; jobs left by an earlier run go on."""
@@ -169,33 +164,8 @@ class App:
         self.schedule.now("bandwidth")
 
     async def watch(self) -> None:
-        """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
-        mounted = await asyncio.to_thread(self.journal.folders.mounted)
-        roots = [
-            Root(
-                name,
-                source.root,
-                source.rules,
-                None if (polling := self.config.watch[name].polling) == "auto" else polling,
-                source.root in mounted,
-            )
-            for name, source in self._sources().items()
-        ]
-        self.watcher = Watcher(
-            roots,
-            self.intake.sight,
-            self._doubt,
-            asyncio.get_running_loop(),
-            changed=self._hears_otherwise,
-            ruled=self._ignore_file_changed,
-            bird=await asyncio.to_thread(Canary, os.path.join(self.places.runtime, "canary")),
-        )
-        await asyncio.to_thread(self.watcher.start)
-        self._states = {name: state.state for name, state in self.watcher.states().items()}
-        for name in self.config.watch:
-            self.schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
-            self.schedule.now(f"rescan {name}")
-        self.schedule.every("roots", CHECK, self._check_roots)
+        """Starts watching, and reading the providers' lists where that is configured."""
+        await self.watching.start()
         for name, options in self.config.provider.items():
             if (period := getattr(options, "refresh", None)) is not None:
                 begun = await listing.begun_at(self.journal, name)
@@ -209,7 +179,7 @@ class App:
                 await asyncio.wait_for(turn(), patience)
             except TimeoutError:
                 return name
-        return "watcher" if self.watcher is not None and self.watcher.deaf_for > DEAF else ""
+        return "watcher" if self.watching.deaf else ""
 
     async def _ask_journal(self) -> None:
         with contextlib.suppress(JournalTrouble):  # an answer too: a full disk is waited out, not restarted
@@ -219,8 +189,7 @@ class App:
         if self.network is not None:
             self.network.close()
         await asyncio.gather(*self._rechecks, return_exceptions=True)
-        if self.watcher is not None:
-            await asyncio.to_thread(self.watcher.close)
+        await self.watching.close()
         await self.intake.close()
         await self.schedule.close()
         walks = [task for _, task in self._walks.values()]
@@ -359,17 +328,6 @@ class App:
         else:
             self._log.info("list read", **msgspec.structs.asdict(tally))
 
-    def rescan(self, watch: str | None) -> list[str]:
-        """Starts a scan of one watch or of all, and returns which."""
-        names = [watch] if watch else list(self.config.watch)
-        for name in names:
-            if name not in self.config.watch:
-                raise Failure(f'there is no watch "{name}"', Exit.USAGE)
-            if self.watcher is not None:
-                self.watcher.accept(name)
-            self.schedule.now(f"rescan {name}")
-        return names
-
     async def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
         """Lets a provider, a watch or everything rest; returns what rests."""
         await self.steering.pause(name, seconds)
@@ -421,7 +379,7 @@ class App:
     def status(self, *, listed: bool = True) -> dict[str, Any]:
         """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
         now = time.time()
-        states = self.watcher.states() if self.watcher is not None else {}
+        states = self.watching.states()
         trouble = self.trouble
         # Before the journal: what goes from here to there meanwhile may be counted twice, and is never left out.
         settling = self.intake.waiting
@@ -480,71 +438,13 @@ class App:
         """The file of a job is another version now: that one is wanted."""
         self.intake.sight([Sighting(job.watch, job.path)])
 
-    def _ignore_file_changed(self, watch: str) -> None:
-        assert self.watcher is not None
-        one = self.config.watch[watch]
-        try:
-            changed = rules(one.path, one.include, one.exclude)
-        except Failure as failure:
-            self._log.error("ignore file not used", watch=watch, error=str(failure))
-            return
-        self.intake.adopt(watch, changed)
-        self.watcher.adopt(watch, changed)
-
-    def _period(self, watch: str) -> float:
-        """Returns how often a watch is scanned: as configured, or as often as its files would be missed otherwise."""
-        assert self.watcher is not None
-        state = self.watcher.states()[watch]
-        if state.state != "polling" and not state.missing:
-            return self.config.watch[watch].rescan
-        return min(max(POLL, SHARE * self._took[watch]), max(POLL, self.config.watch[watch].rescan))
-
-    async def _rescan(self, watch: str) -> None:
-        """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
-        assert self.watcher is not None
-        if self.watcher.states()[watch].state != "away":
-            self._took[watch] = await self.intake.scan(watch)
-            await self._note_mounts()
-        self.schedule.pace(f"rescan {watch}", self._period(watch))
-
-    async def _note_mounts(self) -> None:
-        assert self.watcher is not None
-        noted = await asyncio.to_thread(self.journal.folders.mounted)
-        for name, mounted in self.watcher.mounted().items():
-            path = self.config.watch[name].path
-            if mounted != (path in noted):
-                await self.journal.notes.mount(path, mounted)
-
-    def _hears_otherwise(self, watch: str) -> None:
-        assert self.watcher is not None
-        before, self._states[watch] = self._states[watch], self.watcher.states()[watch].state
-        self.schedule.pace(f"rescan {watch}", self._period(watch))
-        if before == "away" != self._states[watch]:
-            self._back = asyncio.create_task(self._go_on(watch))
-        self.pulse.beat()
-
-    async def _go_on(self, watch: str) -> None:
-        """The folder is back: what waited for it need not wait longer."""
-        with contextlib.suppress(JournalTrouble):
-            await self.journal.hasten(watch, time.time())
-        self.engine.kick()
-
-    def _away(self, watch: str) -> str:
-        return self.watcher.away(watch) if self.watcher is not None else ""
-
-    def _doubt(self, watch: str, reason: str) -> None:
-        self._log.warning("scanning again", watch=watch, reason=reason)
-        self.schedule.now(f"rescan {watch}")
-
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
         self.engine.means.http.renew()
         task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)
-        for name in self.config.watch if self.watcher is not None else ():
-            self._doubt(name, reason)
-        self.schedule.now("roots")
+        self.watching.recheck(reason)
         self.schedule.now("refresh")
 
     async def _wait_no_longer(self, reason: str) -> None:
@@ -558,10 +458,6 @@ class App:
                 await self.journal.hasten(None, time.time())
         self._queued()
         self.duties.kick()
-
-    async def _check_roots(self) -> None:
-        assert self.watcher is not None
-        await asyncio.to_thread(self.watcher.check)
 
     async def _refresh(self) -> None:
         for provider in self.providers.values():
@@ -578,16 +474,6 @@ class App:
 
 def _finite(until: float, now: float) -> float | None:
     return until if now < until < inf else None
-
-
-def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
-    """Returns what a watch takes, its folder's own ignore file included."""
-    try:
-        with open(os.path.join(folder, IGNORE_FILE), encoding="utf-8") as file:
-            ignored = file.read()
-    except (OSError, UnicodeDecodeError):
-        ignored = ""
-    return Rules(include, exclude, ignored)
 
 
 @asynccontextmanager

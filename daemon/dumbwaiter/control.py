@@ -136,7 +136,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         return _json({"count": count})
 
     async def rescan(request: Request) -> Response:
-        return _json({"watches": app.rescan((await _body(request, _Rescan)).watch)})
+        return _json({"watches": app.watching.rescan((await _body(request, _Rescan)).watch)})
 
     async def link(request: Request) -> Response:
         wish = await _body(request, _Link)

@@ -5,6 +5,7 @@ All are gitignore patterns and later ones overrule earlier ones, so a person tak
 out. Paths are relative to the watch and may hold any character a file name can, newlines and surrogates included.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -201,3 +202,13 @@ class Rules:
             return _Verdict(f"{line.origin} {line.pattern!r} on folder {folder!r}", included=False)
         line = self._include.decides(folder + "/")
         return above if line is None else _Verdict("", line.takes)
+
+
+def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
+    """Returns what a watch takes, its folder's own ignore file included."""
+    try:
+        with open(os.path.join(folder, IGNORE_FILE), encoding="utf-8") as file:
+            ignored = file.read()
+    except (OSError, UnicodeDecodeError):
+        ignored = ""
+    return Rules(include, exclude, ignored)

@@ -34,8 +34,7 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
     if app.trouble:
         return app.trouble
     parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
-    if app.watcher is not None:
-        parts += [f"{name}: {one.sentence}" for name, one in app.watcher.states().items() if one.state == "away"]
+    parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
     if left[State.REJECTED]:
         parts.append(f"{left[State.REJECTED]} files need a person (dumbwaiter failed)")
     to_go = left[State.PENDING] + left[State.STORED]

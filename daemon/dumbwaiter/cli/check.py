@@ -97,7 +97,7 @@ def _problems(config: Config, file: str) -> Iterator[str]:
 
 def _fate(config: Config, path: str) -> dict[str, Any]:
     """Returns what would happen to a file, and which rule decides."""
-    from dumbwaiter.app import rules
+    from dumbwaiter.ignore import rules
 
     absolute = os.path.abspath(path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}

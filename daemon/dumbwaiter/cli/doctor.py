@@ -180,7 +180,7 @@ def _inotify(config: Config) -> Findings:
 
 def _count(name: str, config: Config, refused: Counter[str]) -> int:
     """Counts the folders of a watch that have to be heard."""
-    from dumbwaiter.app import rules
+    from dumbwaiter.ignore import rules
     from dumbwaiter.scan import walk
 
     watch = config.watch[name]

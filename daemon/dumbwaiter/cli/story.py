@@ -57,7 +57,7 @@ def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:
 
 
 def _of_file(session: Session, watch: str, inner: str, latest: Job) -> Iterator[tuple[str, str | None]]:
-    from dumbwaiter.app import rules
+    from dumbwaiter.ignore import rules
 
     root = session.config.folder_of(watch)
     if root is None:
@@ -144,7 +144,7 @@ def _held_up(session: Session, job: Job) -> str | None:
 
 def _why_not(session: Session, path: str) -> str:
     """Says why a file that no job knows was not taken."""
-    from dumbwaiter.app import rules
+    from dumbwaiter.ignore import rules
 
     watch, inner = watch_of(session.config, path)
     try:

@@ -1,0 +1,174 @@
+"""The watched folders at work: the watcher hears them, and each is scanned as often as hearing alone does not do."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from dumbwaiter import log
+from dumbwaiter.canary import Canary
+from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.ignore import rules
+from dumbwaiter.intake import Intake
+from dumbwaiter.journal import Journal
+from dumbwaiter.roots import Root, RootState
+from dumbwaiter.schedule import Schedule
+from dumbwaiter.watch import Watcher
+
+CHECK = 5.0  # seconds between looks at the watched roots
+POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
+SHARE = 20  # a scan that repeats so often may take one part in so many of the time
+DEAF = 60.0  # seconds in which the watcher should have mended itself
+
+
+class Watching:
+    """The watches of one daemon; until `start` none of them is heard, and nothing is said of any."""
+
+    def __init__(
+        self,
+        config: Config,
+        runtime: str,
+        journal: Journal,
+        intake: Intake,
+        schedule: Schedule,
+        *,
+        changed: Callable[[], None],
+        back: Callable[[], None],
+    ) -> None:
+        """`changed` is called when what is said of a watch changes, `back` when a folder's jobs need wait no longer."""
+        self._config = config
+        self._runtime = runtime
+        self._journal = journal
+        self._intake = intake
+        self._schedule = schedule
+        self._changed = changed
+        self._back = back
+        self._watcher: Watcher | None = None
+        self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
+        self._states: dict[str, str] = {}
+        self._returns: set[asyncio.Task[None]] = set()
+        self._log = log.get("watching")
+
+    async def start(self) -> None:
+        """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
+        mounted = await asyncio.to_thread(self._journal.folders.mounted)
+        roots = [
+            Root(
+                name,
+                one.path,
+                rules(one.path, one.include, one.exclude),
+                None if one.polling == "auto" else one.polling,
+                one.path in mounted,
+            )
+            for name, one in self._config.watch.items()
+        ]
+        self._watcher = Watcher(
+            roots,
+            self._intake.sight,
+            self.doubt,
+            asyncio.get_running_loop(),
+            changed=self._hears_otherwise,
+            ruled=self._ignore_file_changed,
+            bird=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
+        )
+        await asyncio.to_thread(self._watcher.start)
+        self._states = {name: state.state for name, state in self.states().items()}
+        for name in self._config.watch:
+            self._schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
+            self._schedule.now(f"rescan {name}")
+        self._schedule.every("roots", CHECK, self._check)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._returns, return_exceptions=True)
+        if self._watcher is not None:
+            await asyncio.to_thread(self._watcher.close)
+
+    def states(self) -> dict[str, RootState]:
+        """Returns how well each watch hears."""
+        return {} if self._watcher is None else self._watcher.states()
+
+    def away(self, watch: str) -> str:
+        """Returns why a watch's folder is not there, empty when it is."""
+        return "" if self._watcher is None else self._watcher.away(watch)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the watcher stands still."""
+        return self._watcher is not None and self._watcher.deaf_for > DEAF
+
+    def rescan(self, watch: str | None) -> list[str]:
+        """Starts a scan of one watch or of all, at a person's word, and returns which. Raises `Failure`."""
+        names = [watch] if watch else list(self._config.watch)
+        for name in names:
+            if name not in self._config.watch:
+                raise Failure(f'there is no watch "{name}"', Exit.USAGE)
+            if self._watcher is not None:
+                self._watcher.accept(name)
+            self._schedule.now(f"rescan {name}")
+        return names
+
+    def doubt(self, watch: str, reason: str) -> None:
+        """Scans a watch, since something in it may have been missed."""
+        self._log.warning("scanning again", watch=watch, reason=reason)
+        self._schedule.now(f"rescan {watch}")
+
+    def recheck(self, reason: str) -> None:
+        """Takes nothing for granted any more."""
+        for name in self.states():
+            self.doubt(name, reason)
+        self._schedule.now("roots")
+
+    def _ignore_file_changed(self, watch: str) -> None:
+        assert self._watcher is not None
+        one = self._config.watch[watch]
+        try:
+            changed = rules(one.path, one.include, one.exclude)
+        except Failure as failure:
+            self._log.error("ignore file not used", watch=watch, error=str(failure))
+            return
+        self._intake.adopt(watch, changed)
+        self._watcher.adopt(watch, changed)
+
+    def _period(self, watch: str) -> float:
+        """Returns how often a watch is scanned: as configured, or as often as its files would be missed otherwise."""
+        state = self.states()[watch]
+        if state.state != "polling" and not state.missing:
+            return self._config.watch[watch].rescan
+        return min(max(POLL, SHARE * self._took[watch]), max(POLL, self._config.watch[watch].rescan))
+
+    async def _rescan(self, watch: str) -> None:
+        """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
+        if self.states()[watch].state != "away":
+            self._took[watch] = await self._intake.scan(watch)
+            await self._note_mounts()
+        self._schedule.pace(f"rescan {watch}", self._period(watch))
+
+    async def _note_mounts(self) -> None:
+        assert self._watcher is not None
+        noted = await asyncio.to_thread(self._journal.folders.mounted)
+        for name, mounted in self._watcher.mounted().items():
+            path = self._config.watch[name].path
+            if mounted != (path in noted):
+                await self._journal.notes.mount(path, mounted)
+
+    def _hears_otherwise(self, watch: str) -> None:
+        before, self._states[watch] = self._states[watch], self.states()[watch].state
+        self._schedule.pace(f"rescan {watch}", self._period(watch))
+        if before == "away" != self._states[watch]:
+            task = asyncio.create_task(self._go_on(watch))
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+        self._changed()
+
+    async def _go_on(self, watch: str) -> None:
+        """The folder is back: what waited for it need not wait longer."""
+        with contextlib.suppress(JournalTrouble):
+            await self._journal.hasten(watch, time.time())
+        self._back()
+
+    async def _check(self) -> None:
+        assert self._watcher is not None
+        await asyncio.to_thread(self._watcher.check)
