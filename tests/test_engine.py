@@ -6,10 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import journals
+from dumbwaiter import log
+from dumbwaiter.attempt import Attempt
 from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
+from dumbwaiter.errors import Offline
+from dumbwaiter.grants import Provider
+from dumbwaiter.http import Http
 from dumbwaiter.model import Job
+from dumbwaiter.tally import Tally
 from journals import Book, file
 
 sqlite_book = journals.sqlite_book
@@ -151,3 +158,39 @@ def test_a_provider_that_is_not_reached_time_and_again_is_left_alone_until_its_t
         await engine.close()
 
     run(sqlite_book, test)
+
+
+class Lost(Attempt):
+    """An attempt whose every try ends without a network, once `meanwhile` has happened."""
+
+    meanwhile: Callable[[], None]
+
+    async def _bring(self, _provider: Provider) -> None:
+        self.meanwhile()
+        raise Offline("the host cannot be reached")
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_book: Book, changed: bool) -> None:
+    id_ = sqlite_book.leased(now=NOW)
+    sqlite_book.delay(journals.WORKER, id_, NOW, due_at=NOW, error="e", attempts=7)
+
+    async def test() -> None:
+        provider = Provider("vod", SimpleNamespace(requests=1, uploads=0), Http(), requested=lambda _count: None)  # type: ignore[arg-type, return-value]
+        means: Any = SimpleNamespace(
+            journal=sqlite_book.journal,
+            worker="me",
+            clock=lambda: NOW,
+            log=log.get("test"),
+            providers={"vod": provider},
+            watch_of=lambda _watch: None,
+            tally=Tally(),
+        )
+        (job,) = await sqlite_book.journal.claim("me", NOW, 1)
+        attempt = Lost(means, replace(job, provider="vod"))
+        attempt.meanwhile = provider.again if changed else lambda: None
+        await attempt.run()
+        assert provider.offline is not changed
+
+    run(sqlite_book, test)
+    assert (sqlite_book.row(id_).due_at == NOW) is changed

@@ -99,6 +99,7 @@ class Attempt:
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
         self._stored: Future[None] | None = None  # the commit of the receipt
+        self._chance = 0  # of the provider's, when this try began
         self._fresh = False  # the grant in use was asked for by this attempt
         self._again = 0
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
@@ -115,6 +116,7 @@ class Attempt:
             await self._delay(Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured')
             return
         while True:
+            self._chance = provider.chances
             try:
                 if self._job.state is State.PENDING:
                     await self._bring(provider)
@@ -451,6 +453,8 @@ class Attempt:
                 if decision.from_start:
                     self._sent = 0
                 return True
+            case Delay() if isinstance(verdict, Offline) and provider.chances > self._chance:
+                await self._delay(Delay(self._clock()), sentence)
             case Delay():
                 wait = random.random() * ceiling(max(0, provider.losses - 1))
                 provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)

@@ -74,6 +74,7 @@ class Provider:
         self.offline = False  # its latest failure was the network's
         self.losses = 0  # of those, in a row
         self.probe_at = 0.0  # before this, no other file tries what the network does not let through
+        self.chances = 0  # times that something may have changed: what began before says nothing of now
         self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
         self._http = http
@@ -300,6 +301,7 @@ class Provider:
     def again(self) -> None:
         """Gives it another chance at once: a person, or another network, may have changed something."""
         self.paused_until = self.probe_at = 0.0
+        self.chances += 1
 
     def state(self, now: float) -> str:
         if self.blocked:
