@@ -209,17 +209,23 @@ class Provider:
     @property
     def spare(self) -> int:
         """How many grants are at hand."""
-        return len(self._spare)
+        now = self._clock()
+        return sum(_lives(one, now + MARGIN) for one in self._spare)
 
     def _take_spare(self, seconds: float = 0.0) -> Grant | None:
         """Returns a grant at hand that lives long enough; one that ends too soon for this file may do for another."""
-        now = self._clock()
-        self._spare = [one for one in self._spare if one.expires_at is None or one.expires_at > now + MARGIN]
-        for one in self._spare:
-            if one.expires_at is None or one.expires_at > now + MARGIN + seconds:
+        until = self._clock() + MARGIN
+        index = 0
+        while index < len(self._spare):
+            one = self._spare[index]
+            if not _lives(one, until):
+                del self._spare[index]
+            elif _lives(one, until + seconds):
                 if not one.many:
-                    self._spare.remove(one)
+                    del self._spare[index]
                 return one
+            else:
+                index += 1
         return None
 
     async def _ask(self, ask: Ask) -> Grant:
@@ -307,6 +313,10 @@ class Provider:
         if self.blocked:
             return "blocked"
         return "paused" if self.paused_until > now else "ready"
+
+
+def _lives(grant: Grant, until: float) -> bool:
+    return grant.expires_at is None or grant.expires_at > until
 
 
 class _Stored(Struct):

@@ -31,6 +31,7 @@ _MAGIC = (
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
 )
+_here = threading.local()  # `abort` ends the part that this thread sends
 T = TypeVar("T")
 Save = Callable[[str, int, int, int], "Future[None]"]
 
@@ -186,7 +187,6 @@ class FileUpload:
         self._order = order
         self._now = now
         self._confirm = confirm
-        self._here = threading.local()  # which part this thread sends
         self._digest = Digest()
         self._follower: Future[None] | None = None
         self._acknowledged = sent
@@ -249,7 +249,7 @@ class FileUpload:
                 else:
                     self._follow()
         try:
-            reply = self._exchange(request, getattr(self._here, "abort", self.abort))
+            reply = self._exchange(request, getattr(_here, "abort", self.abort))
         except Retry:
             if isinstance(body, FileSlice):
                 check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
@@ -293,7 +293,7 @@ class FileUpload:
         failures: list[BaseException] = []
 
         def one_after_another() -> None:
-            self._here.abort = abort
+            _here.abort = abort
             try:
                 while not abort.called:
                     with picking:
@@ -307,7 +307,7 @@ class FileUpload:
                 failures.append(failure)
                 abort()
             finally:
-                del self._here.abort
+                del _here.abort
 
         beside = [self._threads.part(one_after_another) for _ in range(min(self._threads.parts, len(numbers)) - 1)]
         one_after_another()
