@@ -39,6 +39,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -51,6 +52,7 @@ from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.events import Event, Feed
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.links import filled, template
+from dumbwaiter.naming import shown
 from dumbwaiter.pictures import Pictures, promising
 from dumbwaiter.sources import LONGEST
 from dumbwaiter.where import Places, private_folder, short
@@ -238,7 +240,15 @@ async def failed(_request: Request, error: Exception) -> Response:
     return answer
 
 
-TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed}
+async def _lacking(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentence = f"{request.method} {shown(request.scope['path'])} is nothing that the daemon does: docs/api.md lists what it does"
+    answer = _json({"error": sentence, "code": int(Exit.USAGE)}, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPException: _lacking}
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:

@@ -1,5 +1,6 @@
 """The control socket among strangers and nuisances: it stays the owner's, and the owner is always answered."""
 
+import json
 import os
 import re
 import resource
@@ -60,6 +61,17 @@ def test_a_number_that_no_clock_or_journal_holds_is_refused(program: Program, wh
     assert said.startswith(b"HTTP/1.1 400"), said
     assert b"the request cannot be read" in said
     assert program.facts("status")["paused"] == []
+
+
+@pytest.mark.parametrize(("asked", "status"), [("GET /stauts", 404), ("DELETE /status", 405)])
+def test_a_route_or_method_that_is_none_is_said_in_json(program: Program, asked: str, status: int) -> None:
+    program.start()
+    with connect(program) as client:
+        client.sendall(f"{asked} HTTP/1.0\r\n\r\n".encode())
+        head, _, body = answer(client).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status}".encode()), head
+    said = json.loads(body)
+    assert (asked in said["error"], said["code"]) == (True, 2)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
