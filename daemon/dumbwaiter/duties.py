@@ -208,8 +208,6 @@ class Duties:
             self._sighted(job.watch, job.path)
 
     async def _tell(self, errand: Errand) -> None:
-        if errand.what == FOLLOW_UP:  # a person has seen it
-            return
         watch = self._config.watch.get(errand.watch)
         hook = watch.hook(errand.what) if watch is not None else None
         root = self._config.folder_of(errand.watch)
@@ -218,7 +216,7 @@ class Duties:
         path = os.path.join(root, errand.path) if errand.path else root
         facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
         try:
-            await tell(hook, facts, f"{self._journal.host}-{errand.id}", self._http, self._clock())
+            await tell(hook, facts, f"{self._journal.host}-{errand.mark}", self._http, self._clock())
         except Failure as failure:  # the secret is not to be had
             raise Untold(str(failure), again=True) from None
 

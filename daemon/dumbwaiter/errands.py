@@ -43,6 +43,11 @@ class Errand(Struct, frozen=True):
     error: str | None
     created_at: float
 
+    @property
+    def mark(self) -> str:
+        """The same at every try, and no other errand's: a database gives the number of a row that went to another."""
+        return f"{self.id}-{int(self.created_at * 1e6):x}"
+
 
 class Errands:
     """The errands of one installation."""

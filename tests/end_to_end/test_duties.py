@@ -262,6 +262,18 @@ def test_a_webhook_is_signed_and_repeated_through_a_restart_under_one_id(program
         assert "whispered" not in program.log.read_text()
 
 
+def test_each_event_has_an_id_of_its_own(program: Program) -> None:
+    with sink() as there:
+        folder = rules(program, f'on_done = {{ url = "{there.url}", secret = "plain" }}')
+        program.start()
+        for name in ("a.mov", "b.mov"):  # one after the other: the row of the first is gone by then
+            count = len(there.taken)
+            drop(program, folder, name, b"film")
+            program.until(lambda count=count: len(there.taken) > count)
+            program.until(lambda: not program.facts("status")["errands"])
+        assert len({headers["webhook-id"] for headers, _ in there.taken}) == 2
+
+
 def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> None:
     with sink() as there:
         hook = f'{{ url = "{there.url}", secret = "plain" }}'
