@@ -45,8 +45,8 @@ def file(root: Path, content: bytes = CONTENT, name: str = "a/film.mov") -> Stam
     return Stamp.of(os.stat(root / name))
 
 
-def act(root: Path, stamp: Stamp, action: str) -> None:
-    dispose(str(root), "a/film.mov", stamp, same, action, "host-1")
+def act(root: Path, stamp: Stamp, action: str, path: str = "a/film.mov") -> None:
+    dispose(str(root), path, stamp, same, action, "host-1")
 
 
 def contents(*folders: Path) -> list[bytes]:
@@ -73,6 +73,19 @@ def test_the_trash_knows_where_it_was(root: Path, tmp_path: Path) -> None:
     assert unquote(note["Trash Info"]["Path"]) == str(root / "a/film.mov")
     assert "T" in note["Trash Info"]["DeletionDate"]
     assert contents(root) == []
+
+
+@pytest.mark.parametrize("name", ["长" * 83 + ".mov", "L" * 251 + ".mov", "." + "x" * 254, "长" * 85])
+def test_a_long_name_is_cut_for_the_trash_and_the_note_has_all_of_it(root: Path, tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        act(root, file(root, name=f"a/{name}"), "trash", f"a/{name}")
+    kept = os.listdir(tmp_path / "data/Trash/files")
+    assert len(kept) == 2
+    assert all(one.encode().decode() == one for one in kept)  # no half character
+    for one in kept:
+        note = configparser.ConfigParser(interpolation=None)
+        note.read(tmp_path / f"data/Trash/info/{one}.trashinfo")
+        assert unquote(note["Trash Info"]["Path"]) == str(root / "a" / name)
 
 
 def test_a_file_on_another_file_system_goes_to_the_trash_there(

@@ -126,14 +126,23 @@ def _give_back(place: int, private: str, name: str) -> None:
             return
 
 
-def _candidates(name: str) -> Iterator[str]:
-    yield name
+def _candidates(name: str, longest: int = 255) -> Iterator[str]:
+    """Yields a name, and others like it, of so many bytes at most."""
     stem, dot, suffix = name.rpartition(".")
-    if not stem:
+    if not stem or len(os.fsencode(suffix)) > longest // 2:
         stem, dot, suffix = name, "", ""
-    for number in range(1, 10_000):
-        end = f"-{number}{dot}{suffix}"
-        yield os.fsdecode(os.fsencode(stem)[: 255 - len(os.fsencode(end))]) + end
+    for number in range(10_000):
+        end = f"{f'-{number}' if number else ''}{dot}{suffix}"
+        yield _cut(stem, longest - len(os.fsencode(end))) + end
+
+
+def _cut(text: str, longest: int) -> str:
+    """Returns what fits into so many bytes, without half a character."""
+    data = os.fsencode(text)
+    end = min(longest, len(data))
+    while 0 < end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return os.fsdecode(data[:end])
 
 
 def _rename_new(source: int, old: str, target: int, new: str) -> bool:
@@ -239,6 +248,7 @@ def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None
 
 # The trash: freedesktop.org, "The FreeDesktop.org Trash specification" 1.0. Libraries for it take a path and note that
 # path as the file's origin, which here would be the private name.
+NOTE = ".trashinfo"
 
 
 def _trash(place: int, private: str, fd: int, path: str) -> None:
@@ -248,9 +258,8 @@ def _trash(place: int, private: str, fd: int, path: str) -> None:
         os.makedirs(os.path.join(trash, part), mode=0o700, exist_ok=True)
     files, info = (os.open(os.path.join(trash, part), _FOLDER) for part in ("files", "info"))
     try:
-        for candidate in _candidates(split(path)[1]):
-            note = f"{candidate[:200]}.trashinfo"
-            if _trash_as(place, private, files, info, candidate[:200], note, origin):
+        for candidate in _candidates(split(path)[1], 255 - len(NOTE)):
+            if _trash_as(place, private, files, info, candidate, f"{candidate}{NOTE}", origin):
                 return
     finally:
         os.close(files)
