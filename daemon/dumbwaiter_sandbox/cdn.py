@@ -42,7 +42,7 @@ def endpoint(world: World, allow: Allow) -> Endpoint:
             return _error(404)
         return _answer(request, stored, world.objects.path(bucket, key))
 
-    app = Starlette(routes=[Route("/{path:path}", get, methods=["GET", "HEAD"])])
+    app = Starlette(routes=[Route("/{path:key}", get, methods=["GET", "HEAD"])])
     return Endpoint(app, _calls, lambda _, status: _error(status))
 
 

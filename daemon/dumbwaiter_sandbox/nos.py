@@ -60,8 +60,8 @@ class Nodes:
     def endpoint(self) -> Endpoint:
         """The server of one node."""
         routes = [
-            Route("/{path:path}", self.put, methods=["POST"]),
-            Route("/{path:path}", self.query, methods=["GET"]),
+            Route("/{path:key}", self.put, methods=["POST"]),
+            Route("/{path:key}", self.query, methods=["GET"]),
         ]
         return Endpoint(Starlette(routes=routes), _calls, self.refuse, OWN_FAULTS)
 

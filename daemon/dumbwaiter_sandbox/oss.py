@@ -72,7 +72,7 @@ class Oss:
         """The server."""
         routes = [
             Route("/_callback_pub_key_v1.pem", lambda _: PlainTextResponse(oss_account.PUBLIC_KEY)),
-            Route("/{path:path}", self._answer, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]),
+            Route("/{path:key}", self._answer, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]),
         ]
         own = frozenset({"203", "expired", "no-upload", "no-part", "bad-crc", "bad-policy", "late"})
         return Endpoint(Starlette(routes=routes), _calls, lambda _, status: respond(status), own)

@@ -52,7 +52,7 @@ class Presign:
         routes = [
             Route("/v1/uploads", self.address, methods=["POST"]),
             Route("/v1/forms", self.form, methods=["POST"]),
-            Route("/o/{key:path}", self.put, methods=["PUT"]),
+            Route("/o/{key:key}", self.put, methods=["PUT"]),
         ]
         return Endpoint(Starlette(routes=routes), _calls, lambda _, status: _error(status, "the request was refused"))
 

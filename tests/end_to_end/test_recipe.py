@@ -10,6 +10,7 @@ import recipes
 from dumbwaiter import options
 from dumbwaiter.config import parse
 from dumbwaiter.model import MIB
+from dumbwaiter.naming import shown
 from program import Program, digest
 
 
@@ -46,9 +47,10 @@ def test_a_service_that_signs_addresses_is_described_in_the_configuration(progra
     numbers = random.Random(8)
     folder = program.data / "drop/recipe"
     wanted = {}
-    for name, length in {"empty.txt": 0, "one.bin": 1, "相册.jpg": 70_000, "large.bin": 9 * MIB}.items():
+    sizes = {"empty.txt": 0, "one.bin": 1, "相册.jpg": 70_000, "large.bin": 9 * MIB, "new\nline.jpg": 10}
+    for name, length in sizes.items():
         (folder / name).write_bytes(numbers.randbytes(length))
-        wanted[name] = digest((folder / name).read_bytes())
+        wanted[shown(name)] = digest((folder / name).read_bytes())
     program.start()
     assert program("wait").returncode == 0
     entries = program.facts("ls", "recipe")
