@@ -293,7 +293,7 @@ class Contents:
         if (original := self._original(shared.entry)) is not None:
             return original
         if shared.remote.stale:
-            raise Refused(errno.ESTALE, "the remote has another version now")
+            raise Refused(errno.ESTALE, shared.remote.stale)
         if shared.entry.url is None:
             shared.remote.address()  # nothing else says whether there is a way
         elif shared.entry.size:

@@ -55,6 +55,11 @@ _MEANING = {
     416: errno.ESTALE,
     504: errno.ETIMEDOUT,
 }
+_SENTENCES = {
+    errno.EACCES: "the provider does not let it be read",
+    errno.ESTALE: "the file is not at its address any more",
+    errno.ETIMEDOUT: "the provider takes too long",
+}
 
 
 class Remote:
@@ -206,7 +211,7 @@ class Version:
     def __init__(self, remote: Remote, name: str, entry: Entry) -> None:
         self.name = name
         self.size = entry.size
-        self.stale = False
+        self.stale = ""  # why it is no longer at its url
         self.etag = ""  # of the first reply
         self._remote = remote
         self._entry = entry
@@ -306,7 +311,7 @@ class Version:
 
     def changed(self, why: str) -> Refused:
         """Notes for every handle that this version is no longer at its url, and forgets its bytes."""
-        self.stale = True
+        self.stale = why
         self._remote.memory.drop(self.name)
         if self._remote.cache is not None:
             self._remote.cache.drop(self.name)
@@ -325,7 +330,7 @@ class Version:
         """Returns a block, or at least `length` bytes of it; the reader wants blocks up to `wanted`."""
         while True:
             if self.stale:
-                raise Refused(errno.ESTALE, "the remote has another version now")
+                raise Refused(errno.ESTALE, self.stale)
             if (data := self._at_hand(index)) is not None:
                 return data
             with self._news:
@@ -561,7 +566,8 @@ class _Stream:
         status, version = reply.status_code, self._version
         if status not in {200, 206}:
             code = _MEANING.get(status, errno.EIO)
-            raise (version.changed(f"status {status}") if code == errno.ESTALE else Refused(code, f"status {status}"))
+            why = f"{_SENTENCES.get(code, 'the provider answers with an error')} (status {status})"
+            raise (version.changed(why) if code == errno.ESTALE else Refused(code, why))
         if reply.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(errno.EIO, "the reply is encoded")
         version.pin(reply.headers)
