@@ -32,6 +32,7 @@ from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
+from dumbwaiter.naming import shown
 from dumbwaiter.roots import Root, RootState, Stand, stand
 from dumbwaiter.scan import names, walk
 
@@ -92,6 +93,7 @@ class _Tree:
         self.heard = 0
         self.gained = 0
         self.refused: Counter[int] = Counter()  # folders not heard, by errno
+        self.unread = ""  # the latest of them that this user may not read
         self.overflows = 0
         self.round = 0
         self.retry_at = 0.0
@@ -457,9 +459,9 @@ class Watcher:
     def _walk(self, tree: _Tree, path: str, *, again: bool) -> Iterator[tuple[str, list[str]]]:
         """Listens to a folder and all below, and yields their files. `again`: also below those already heard."""
 
-        def skipped(_folder: str, error: OSError) -> None:
+        def skipped(folder: str, error: OSError) -> None:
             if error.errno != errno.EXDEV:  # another file system is not ours to hear
-                self._refuse(tree, error)
+                self._refuse(tree, folder, error)
 
         def opened(folder: str, descriptor: int) -> bool:
             return self._listen(tree, folder, descriptor) or again
@@ -488,7 +490,7 @@ class Watcher:
             try:
                 wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
             except OSError as error:
-                self._refuse(tree, error)
+                self._refuse(tree, path, error)
                 return True
             heard = self._by_descriptor.get(wd)
             if heard is not None and heard.tree is tree and heard.path == path:
@@ -500,9 +502,10 @@ class Watcher:
             self._put(tree, path, wd, serial)
             return True
 
-    def _refuse(self, tree: _Tree, error: OSError) -> None:
+    def _refuse(self, tree: _Tree, path: str, error: OSError) -> None:
         with self._lock:
             tree.refused[error.errno or errno.EIO] += 1
+            tree.unread = path
 
     def _add(self, reader: InotifyFD, descriptor: int, serial: CallbackId, mask: int) -> WatchDescriptor:
         """Adds a watch. Raises OSError."""
@@ -589,7 +592,10 @@ class Watcher:
                 f"{total} folders are not heard, only scanned: {self._needed} watches are needed, the limit for all "
                 f"programs is {most.shown}; raise {most.setting}."
             )
-        return f"{total} folders cannot be read." if total else ""
+        if not total:
+            return ""
+        one = shown(os.path.join(tree.root.path, tree.unread))
+        return f"{total} folders cannot be read, such as {one}: give this user the right to."
 
     @property
     def _needed(self) -> int:

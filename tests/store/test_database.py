@@ -299,7 +299,9 @@ def fill(book: Book) -> None:
 
 
 def test_a_full_disk_is_trouble_that_passes(full: Book) -> None:
-    with pytest.raises(JournalTrouble, match=r"^the journal cannot be written: database or disk is full$"):
+    with pytest.raises(
+        JournalTrouble, match=r"^the journal cannot be written: its disk is full; make room where the state folder is$"
+    ):
         fill(full)
     before = full.rows("SELECT count(*) AS n FROM jobs")[0].n
     with pytest.raises(JournalTrouble):

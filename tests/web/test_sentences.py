@@ -25,7 +25,7 @@ HOLD = {"_deaf", "away", "sentence", "REFUSED", "ACCOUNT", "_REASONS"}  # variab
 TABLE = re.findall(r"^  (\[\".*\]),$", (STATIC / "sentences.js").read_text(), re.MULTILINE)
 CHINESE: dict[str, str] = dict(json.loads(row) for row in TABLE)
 # What other programs say: SQLite in its errors, systems in theirs (`os.strerror` has more of them than are translated).
-ELSEWHERE = {"database or disk is full", "disk i/o error"} | {os.strerror(number).lower() for number in errno.errorcode}
+ELSEWHERE = {"disk i/o error"} | {os.strerror(number).lower() for number in errno.errorcode}
 
 
 def _said(source: ast.Module, carriers: set[str]) -> Iterator[str]:

@@ -199,6 +199,8 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
     reason = str(error).partition("\n")[0]
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return _damaged(reason)
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return JournalTrouble(f"the journal cannot be {what}: its disk is full; make room where the state folder is")
     if isinstance(error, OverflowError):  # of a caller's number, which SQLite has no room for
         return JournalTrouble(f"a number is too large: {(1 << 63) - 1} at most", Exit.USAGE)
     return JournalTrouble(f"the journal cannot be {what}: {reason}")

@@ -233,7 +233,7 @@ const CHINESE = [
   ["that is dumbwaiter's own mount", "那是 dumbwaiter 自己的挂载"],
   ["nothing is mounted there; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "那里没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 说明这个文件夹就是对的"],
   ["… folders are not heard, only scanned: … watches are needed, the limit for all programs is …; raise ….", "有 … 个文件夹不能实时监视，只能定时查看：需要 … 个 watch，而所有程序合计的上限是 …；请调高 …。"],
-  ["… folders cannot be read.", "有 … 个文件夹无法读取。"],
+  ["… folders cannot be read, such as …: give this user the right to.", "有 … 个文件夹无法读取，例如 …：请给当前用户读取权限。"],
   ["Scans also: … does not tell what other machines write.", "同时定时查看：… 不会通知其他机器写入的内容。"],
   ["Scans only, as configured.", "按配置只定时查看。"],
   ["Scans only: ….", "只定时查看：{…?}。"],
@@ -241,6 +241,7 @@ const CHINESE = [
   ["it rests", "已暂停"],
   // The daemon itself
   ["the journal cannot be …: …", "无法{…}任务日志：{…?}"],
+  ["the journal cannot be …: its disk is full; make room where the state folder is", "无法{…}任务日志：磁盘已满；请在状态目录所在的磁盘上腾出空间"],
   ["read", "读取"],
   ["written", "写入"],
   ["the journal cannot be copied: …", "无法复制任务日志：…"],
@@ -289,7 +290,6 @@ const CHINESE = [
   ["connection timed out", "连接超时"],
   ["too many open files", "打开的文件太多"],
   ["disk quota exceeded", "超出磁盘配额"],
-  ["database or disk is full", "数据库或磁盘已满"],
   ["disk i/o error", "磁盘读写出错"],
 ];
 
