@@ -119,11 +119,15 @@ class Errands:
 
         await self._writer.call(work)
 
-    def again(self, connection: Connection, jobs: Sequence[int] | None, now: float) -> int:
-        """Makes errands that failed due at once: those of some jobs, or all; returns how many."""
-        failed = [errands.c.host == self._host, errands.c.error.is_not(None)]
+    def again(self, connection: Connection, jobs: Sequence[int] | None, now: float) -> set[int | None]:
+        """Makes errands that failed due at once: those of some jobs, or all; returns whose.
+
+        What a provider did not do is told until it is forgotten: nothing here can do it.
+        """
+        failed = [errands.c.host == self._host, errands.c.error.is_not(None), errands.c.what != FOLLOW_UP]
         chosen = [] if jobs is None else [errands.c.job.in_(jobs)]
-        return connection.execute(update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)).rowcount
+        hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
+        return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 
     def hasten(self, connection: Connection, now: float) -> None:
         """Makes all errands that wait due."""
@@ -131,9 +135,10 @@ class Errands:
             update(errands).where(errands.c.host == self._host, errands.c.due_at > now).values(due_at=now)
         )
 
-    def forget(self, connection: Connection, jobs: Sequence[int]) -> int:
-        """Takes the errands of jobs off the list, done or not; returns how many."""
-        return connection.execute(delete(errands).where(errands.c.host == self._host, errands.c.job.in_(jobs))).rowcount
+    def forget(self, connection: Connection, jobs: Sequence[int]) -> set[int | None]:
+        """Takes the errands of jobs off the list, done or not; returns whose."""
+        dropped = delete(errands).where(errands.c.host == self._host, errands.c.job.in_(jobs))
+        return set(connection.execute(dropped.returning(errands.c.job)).scalars())
 
 
 _hook = errands.alias("hook")

@@ -487,10 +487,10 @@ class Journal:
 
         def work(connection: Connection) -> int:
             self._tell([MANY] if ids is None else ids)
-            count = self.errands.again(connection, ids, now)
+            found = self.errands.again(connection, ids, now)
             chosen = jobs.c.id.in_(ids) if ids is not None else true()
             for state in sources(Event.RETRY):
-                count += connection.execute(
+                again = (
                     update(jobs)
                     .where(jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
                     .values(
@@ -501,8 +501,9 @@ class Journal:
                         error=None,
                         updated_at=now,
                     )
-                ).rowcount
-            return count
+                )
+                found.update(connection.execute(again.returning(jobs.c.id)).scalars())
+            return len(found)
 
         return await self._writer.call(work, durable=True)
 
@@ -531,26 +532,25 @@ class Journal:
 
         def work(connection: Connection) -> int:
             self._tell(ids)
-            errands = self.errands.forget(connection, ids)
-            return (
-                errands
-                + connection.execute(
-                    update(jobs)
-                    .where(
-                        jobs.c.host == self._host,
-                        jobs.c.id.in_(ids),
-                        jobs.c.state.in_(sources(Event.SUPERSEDE)),
-                    )
-                    .values(
-                        state=State.SUPERSEDED,
-                        grant=None,
-                        checkpoint=None,
-                        error=FORGOTTEN,
-                        updated_at=now,
-                        **_FREE,
-                    )
-                ).rowcount
+            found = self.errands.forget(connection, ids)
+            dropped = (
+                update(jobs)
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.id.in_(ids),
+                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
+                )
+                .values(
+                    state=State.SUPERSEDED,
+                    grant=None,
+                    checkpoint=None,
+                    error=FORGOTTEN,
+                    updated_at=now,
+                    **_FREE,
+                )
             )
+            found.update(connection.execute(dropped.returning(jobs.c.id)).scalars())
+            return len(found)
 
         return await self._writer.call(work, durable=True)
 

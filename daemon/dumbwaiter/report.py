@@ -137,7 +137,8 @@ def needy(engine: Engine) -> list[dict[str, Any]]:
     """Returns the jobs that need a person, as JSON shows them: rejected ones, and those whose errand was given up."""
     found = [job_facts(one) for one in rejected(engine)]
     given_up = {one["job"]: one for one in errand_facts(engine) if one["due_at"] is None and one["job"] is not None}
-    for one in _jobs(engine, jobs.c.id.in_(given_up), jobs.c.id.desc()):
+    told = {one["id"] for one in found}
+    for one in _jobs(engine, jobs.c.id.in_(given_up.keys() - told), jobs.c.id.desc()):
         errand_ = given_up[one.id]
         found.append(job_facts(one) | {"error": f"{errand_['what']}: {errand_['error']}"})
     return found

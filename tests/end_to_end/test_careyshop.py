@@ -137,6 +137,12 @@ def test_a_file_of_which_the_shop_does_not_know_is_not_deleted_here(program: Pro
     job = _job(program)
     assert "! follow_up of careyshop-aliyun/a.txt: the provider has the file" in program("status").stdout
     assert program("failed").returncode == 20
+    waited = program("wait")
+    assert (waited.returncode, "1 file needs a person" in waited.stderr) == (0, True)
+    assert "1 need a person" in program("status").stdout
+    assert program("retry", "--all").returncode == 0
+    assert program("retry", str(job["id"])).returncode == 1  # nothing here can do it
+    assert program("failed").returncode == 20
     assert program("forget", str(job["id"])).returncode == 0
     assert program("failed").returncode == 0
 

@@ -15,10 +15,11 @@ import click
 from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import counted, no_folder, place, rests
+from dumbwaiter.cli.words import counted, needy, place, rests, unusable
 from dumbwaiter.errors import Exit, Failure
 
 TRIES = 3  # failures in a row after which `put` no longer waits
+NUMBER = click.IntRange(1, (1 << 63) - 1)  # of a job
 SOON = 60.0  # seconds; nor does it for a try that is further away
 
 
@@ -83,20 +84,16 @@ async def _run(session: Session) -> None:
 
 def _look_at_folders(session: Session, app: Any) -> None:
     """A folder that is away is waited for, one that never was there is a mistake."""
-    from dumbwaiter.config import nested
+    from dumbwaiter import log
     from dumbwaiter.report import seen_watches
 
     seen = seen_watches(app.reader)
     for name, watch in session.config.watch.items():
-        if not os.path.isdir(watch.path) and name not in seen:
-            raise Failure(no_folder(session.places.config, name, watch.path), Exit.USAGE)
-        for what, own in (("state", session.places.state), ("cache", session.places.cache)):
-            if nested(own, watch.path):
-                raise Failure(
-                    f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
-                    f"dumbwaiter would upload its own files; give --{what} another folder",
-                    Exit.USAGE,
-                )
+        problem = unusable(session.places.config, name, watch.path)
+        if problem and name not in seen:
+            raise Failure(problem, Exit.USAGE)
+        if problem and os.path.isdir(watch.path):
+            log.get("daemon").warning("watch needs care", watch=name, reason=problem)
 
 
 async def _keep_alive(app: Any, notifier: Any) -> None:
@@ -117,7 +114,12 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
 @click.option(
     "--provider", metavar="NAME", shell_complete=providers_offered, help="Which provider, if there are several."
 )
-@click.option("--watch", metavar="NAME", shell_complete=watches_offered, help="Upload as this watch does.")
+@click.option(
+    "--watch",
+    metavar="NAME",
+    shell_complete=watches_offered,
+    help="Upload to this watch's provider; its rules hold for files in its folder.",
+)
 @json_option
 @click.pass_obj
 def put(session: Session, files: Sequence[str], provider: str | None, watch: str | None) -> None:
@@ -222,7 +224,7 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 @json_option
 @click.pass_obj
 def wait(session: Session, timeout: str | None, *, inhibit: bool) -> None:
-    """Returns when everything seen so far is done: 0, or 20 when something needs a person.
+    """Returns when everything seen so far is done: 0, or 20 when a file could not be uploaded and needs a person.
 
     \b
     dumbwaiter wait --inhibit && systemctl poweroff
@@ -260,9 +262,11 @@ def _wait(session: Session, end: float | None) -> None:
             if not left and not state["trouble"]:
                 if session.json:
                     session.facts(totals)
-                if totals["rejected"]:
-                    needy = counted(totals["rejected"], "file needs", "files need")
-                    raise Failure(f"{needy} a person: dumbwaiter failed", Exit.ATTENTION)
+                if count := needy(state):
+                    told = f"{counted(count, 'file needs', 'files need')} a person: dumbwaiter failed"
+                    if totals["rejected"]:
+                        raise Failure(told, Exit.ATTENTION)
+                    session.say(f"all is at the providers; {told}")
                 return
             stuck = [one for one in state["providers"] if one["state"] == "blocked" and one["pending"]]
             if left and stuck and not state["settling"] and sum(one["pending"] for one in stuck) == left:
@@ -284,7 +288,7 @@ def _states(session: Session, end: float | None) -> Generator[dict[str, Any], No
 
 
 @click.command()
-@click.argument("ids", nargs=-1, type=int)
+@click.argument("ids", nargs=-1, type=NUMBER)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @json_option
 @click.pass_obj
@@ -300,11 +304,11 @@ def retry(session: Session, ids: Sequence[int], *, everything: bool) -> None:
     count = _change(session, "/retry", {"ids": None if everything else list(ids)})
     if count == 0 and not everything:
         raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
-    _tell(session, count, "due again")
+    _tell(session, count, ids, "due again")
 
 
 @click.command()
-@click.argument("ids", nargs=-1, type=int, required=True)
+@click.argument("ids", nargs=-1, type=NUMBER, required=True)
 @json_option
 @click.pass_obj
 def forget(session: Session, ids: Sequence[int]) -> None:
@@ -316,14 +320,17 @@ def forget(session: Session, ids: Sequence[int]) -> None:
     count = _change(session, "/forget", {"ids": list(ids)})
     if count == 0:
         raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
-    _tell(session, count, "forgotten")
+    _tell(session, count, ids, "forgotten")
 
 
-def _tell(session: Session, count: int, what: str) -> None:
+def _tell(session: Session, count: int, ids: Sequence[int], what: str) -> None:
+    others = len(set(ids)) - count
     if session.json:
         session.facts({"count": count})
     else:
         session.say(f"{counted(count, 'job')} {what}")
+    if others > 0:
+        session.say(f"{counted(others, 'number is', 'numbers are')} of no job that waits or was rejected")
 
 
 def _change(session: Session, path: str, body: dict[str, Any]) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import no_folder, no_mount_point
+from dumbwaiter.cli.words import no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.where import SYSTEM_CONFIG
 
@@ -261,8 +261,8 @@ def _check(to: Target, config: "Config", file: str) -> None:
         if path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
             raise Failure(f"a service of the system has a /tmp of its own and does not see {path}: move it", Exit.USAGE)
     for name, watch in config.watch.items():
-        if not os.path.isdir(watch.path):
-            raise Failure(no_folder(file, name, watch.path), Exit.USAGE)
+        if problem := unusable(file, name, watch.path):
+            raise Failure(problem, Exit.USAGE)
     if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
         raise Failure(problem, Exit.USAGE)
 

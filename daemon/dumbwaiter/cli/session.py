@@ -60,9 +60,18 @@ class Session:
     @cached_property
     def config(self) -> "Config":
         """The checked configuration. Raises `Failure`."""
-        from dumbwaiter.config import load
+        from dumbwaiter.config import load, nested
 
-        return load(self.places.config)
+        config = load(self.places.config)
+        for name, watch in config.watch.items():
+            for what, own in (("state", self.places.state), ("cache", self.places.cache)):
+                if nested(own, watch.path):
+                    raise Failure(
+                        f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
+                        f"dumbwaiter would upload its own files; give --{what} another folder",
+                        Exit.USAGE,
+                    )
+        return config
 
     @property
     def level(self) -> str:
@@ -129,6 +138,11 @@ class Session:
                 yield value
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
+        except PermissionError:
+            raise Failure(
+                f"{shown(self.places.socket)} is closed to this user: name another folder with --state or --runtime",
+                Exit.USAGE,
+            ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             if end is not None and time.monotonic() >= end:
                 return

@@ -14,6 +14,12 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
+def needy(facts: dict[str, Any]) -> int:
+    """Returns how many files of a status need a person: rejected ones, and those whose errand was given up."""
+    given_up = {one["job"] for one in facts["errands"] if one["due_at"] is None and one["what"] != "on_failed"}
+    return int(facts["totals"]["rejected"]) + len(given_up - {None})
+
+
 def place(job: dict[str, Any]) -> str:
     """Returns what commands call a job's file: "WATCH/path"."""
     return join(job["watch"], job["path"])
@@ -46,11 +52,15 @@ def rests(name: str, until: float | None) -> str:
     return f"{name or 'everything'} rests until {'dumbwaiter resume' if until is None else when(until)}"
 
 
-def no_folder(config: str, watch: str, path: str) -> str:
-    """Returns what is wrong where a watch has no folder; `config` is the file that names it."""
+def unusable(config: str, watch: str, path: str) -> str | None:
+    """Returns what is wrong with the folder of a watch; `config` is the file that names it."""
     from dumbwaiter.config import place
 
+    if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
+        return None
     where = place(config, "watch", watch, "path")
+    if os.path.isdir(path):
+        return f"{where} {path} cannot be read by this user"
     if os.path.lexists(path):
         return f"{where} {path} is no folder"
     return f"{where} the folder is not there: mkdir -p {path}"
