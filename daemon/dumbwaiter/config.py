@@ -205,7 +205,7 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Failure(f"{path}: {error}", Exit.USAGE) from None
+        raise Failure(f"{path}: {error}{_beside(text, str(error))}", Exit.USAGE) from None
     text_of = _Text(text, path)
     read = _Reader(text_of, private)
     known = {f.name: f.type for f in msgspec.structs.fields(Config)}
@@ -353,6 +353,8 @@ class _Reader:
             )
         if missing := re.search(r"missing required field `(.*)`", what):
             what = f'the key "{missing[1]}" is missing'
+            if missing[1] == "broker":
+                what += f"; known: {', '.join(BROKERS)}"
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
         elif keys[-1] in HOOKS and what.startswith("Expected"):
@@ -553,6 +555,15 @@ def _path(text: _Text, keys: Sequence[str], path: str) -> str:
 def absolute(path: str, folder: str = "") -> str:
     """Returns `path` with "~" expanded, absolute, without a trailing slash; a relative one lies in `folder`."""
     return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+
+
+def _beside(text: str, error: str) -> str:
+    """Returns which key stands where the text is no TOML. Its value may be a secret."""
+    found = re.search(r"at line (\d+)", error)
+    key, equals, _ = text.splitlines()[int(found[1]) - 1].partition("=") if found else ("", "", "")
+    return (
+        f', beside the key "{shown(key.strip())}": a text stands in quotes, a key once in its table' if equals else ""
+    )
 
 
 def nested(one: str, other: str) -> bool:

@@ -242,8 +242,9 @@ async def failed(_request: Request, error: Exception) -> Response:
 
 async def _lacking(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentence = f"{request.method} {shown(request.scope['path'])} is nothing that the daemon does: docs/api.md lists what it does"
-    answer = _json({"error": sentence, "code": int(Exit.USAGE)}, error.status_code)
+    asked = f"{request.method} {shown(request.scope['path'])}"
+    facts = {"error": f"{asked} is nothing that the daemon does: see docs/api.md", "code": int(Exit.USAGE)}
+    answer = _json(facts, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 

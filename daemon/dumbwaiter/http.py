@@ -87,10 +87,10 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ExceptionGroup) as error:
             if abort is not None and abort.called:
                 raise Stopped from None
-            sentence = _sentence(error, request.url)  # the error's own text may quote a header
+            said = sentence(error, request.url)  # the error's own text may quote a header
             self._note_failure(request.url, error)
-            self._log.debug("request failed", what=request.what, error=sentence)
-            raise Offline(f"{request.what}: {sentence}", void=isinstance(error, NEVER_LEFT)) from None
+            self._log.debug("request failed", what=request.what, error=said)
+            raise Offline(f"{request.what}: {said}", void=isinstance(error, NEVER_LEFT)) from None
 
     def _note(self, request: Request, reply: Reply, started: float) -> None:
         self._log.debug("request done", what=request.what, status=reply.status)
@@ -317,7 +317,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _sentence(error: Exception, url: str) -> str:
+def sentence(error: Exception, url: str) -> str:
+    """Returns what went wrong in an exchange, in words of ours: an error's own may quote what was sent."""
     host = _origin(url).rpartition("/")[2].rpartition("@")[2]
     for kind, sentence in _REASONS:
         if isinstance(error, kind):

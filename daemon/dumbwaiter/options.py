@@ -29,6 +29,9 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
             raise _at("cdn", f'"{shown(self.cdn)}" has a brace that is not of {{bucket}}, the only blank here')
 
 
+REQUEST_BLANKS = ("key", "name", "path", "size", "mime", "seed", "uuid")
+
+
 class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """How a grant is asked for. Blanks: {key} {name} {path} {size} {mime} {seed} {uuid} {secret.NAME}."""
 
@@ -64,6 +67,13 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     many: bool = False  # one grant serves many files
     life: Duration | None = None  # of a grant that does not say
     requests: float = 20.0  # a second
+
+    def __post_init__(self) -> None:
+        known = [*REQUEST_BLANKS, *(f"secret.{name}" for name in self.secrets)]
+        for key in ("url", "headers", "body"):
+            for blank in sorted(blanks(getattr(self.request, key)) - set(known)):
+                named = " ".join(f"{{{one}}}" for one in known)
+                raise _at(f"request.{key}", f"unknown blank {{{blank}}}; known: {named}")
 
     @property
     def asks_for_key(self) -> bool:

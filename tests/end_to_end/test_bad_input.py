@@ -131,6 +131,46 @@ def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
     assert program.totals()["superseded"] == 0
 
 
+def test_a_state_folder_inside_a_watch_is_refused_before_anything_is_made(program: Program) -> None:
+    for words in (("run",), ("check",), ("put", "--provider", "netease", program.write("a.txt", b"a"))):
+        state = program.drop / "state"
+        done = program("--state", state, *words)
+        assert done.returncode == 2
+        assert "dumbwaiter would upload its own files" in sentence(done)
+        assert not state.exists()
+
+
+def test_a_blank_that_a_recipe_does_not_know_is_refused_by_name(program: Program) -> None:
+    text = program.config.read_text()
+    assert "{secret.api_key}" in text
+    program.config.write_text(text.replace("{secret.api_key}", "{secret.apikey}", 1))
+    done = program("check")
+    assert done.returncode == 2
+    assert "unknown blank {secret.apikey}; known: {key} {name}" in sentence(done)
+
+
+def test_what_run_would_refuse_check_refuses_too(program: Program) -> None:
+    text = program.config.read_text()
+    plain = program.folder / "file"
+    plain.write_bytes(b"")
+    program.config.write_text(text.replace("[watch.netease]", f'[watch.netease]\nafter = "move:{plain}"'))
+    done = program("check")
+    assert (done.returncode, f"{plain} is no folder" in sentence(done)) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_users_daemon_is_said_to_be_anothers(program: Program) -> None:
+    program.start()
+    words = [
+        *("setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "dumbwaiter"),
+        "--state",
+        str(program.state),
+    ]
+    done = subprocess.run([*words, "pause"], capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert done.returncode == 2, done.stderr
+    assert "control.sock is closed to this user: name another folder" in done.stderr
+
+
 def test_two_watches_on_one_folder_are_refused(program: Program) -> None:
     with program.config.open("a") as file:
         file.write(f'\n[watch.again]\npath = "{program.drop}/inner"\nprovider = "netease"\n')
@@ -395,7 +435,7 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
         (
             "retry one",
             2,
-            "dumbwaiter: invalid value for '[IDS]...': 'one' is not a valid integer: see `dumbwaiter retry --help`\n",
+            "dumbwaiter: invalid value for '[IDS]...': 'one' is not a valid integer range: see `dumbwaiter retry --help`\n",
         ),
         ("put $'/none/\\xff\\n'", 2, "dumbwaiter: /none/\\xff\\x0a: No such file or directory\n"),
         ("--config / check", 2, "dumbwaiter: / cannot be read: Is a directory\n"),

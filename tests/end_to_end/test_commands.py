@@ -309,6 +309,18 @@ def test_a_forgotten_job_stays_forgotten(program: Program) -> None:
     assert program("wait").returncode == 0
     assert program.totals() | {"pending": 0, "rejected": 0, "superseded": 1} == program.totals()
     assert program("forget", "999").returncode == 1
+    assert program("forget", "9" * 20).returncode == 2
+
+
+def test_numbers_of_no_job_are_told_beside_those_of_one(program: Program) -> None:
+    program.vendors.faults("nos.put:400")
+    program.start()
+    program.write("a.txt", b"abc")
+    assert program("wait").returncode == 20
+    (job,) = program.facts("failed")
+    done = program("forget", str(job["id"]), "998", "999")
+    assert done.returncode == 0
+    assert done.stderr == "1 job forgotten\n2 numbers are of no job that waits or was rejected\n"
 
 
 def test_a_path_is_understood_in_every_form(program: Program) -> None:
@@ -358,6 +370,41 @@ def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program
         path = program.drop / name
         assert program("check", path).stdout.splitlines()[0] == f"{path}: no regular file"
         assert program("status", path).stderr == f"dumbwaiter: {path} was never seen: no regular file\n"
+
+
+def test_what_lies_behind_a_link_is_left_alone_and_both_say_so(program: Program) -> None:
+    assert program("put", program.write("a.txt", b"a")).returncode == 0
+    (program.drop / "link").symlink_to("/etc")
+    path = program.drop / "link/hostname"
+    why = f"{program.drop}/link is a link, and links are not followed"
+    assert program("check", path).stdout.splitlines()[0] == f"{path}: {why}"
+    assert program("status", path).stderr == f"dumbwaiter: {path} was never seen: {why}\n"
+
+
+def test_a_folder_in_the_place_of_a_file_is_said(program: Program) -> None:
+    assert program("put", program.write("b/a.txt", b"a")).returncode == 0
+    for name in ("netease", "netease/b"):
+        for command in ("link", "cat", "status"):
+            done = program(command, name)
+            assert (done.returncode, done.stderr) == (
+                1,
+                f"dumbwaiter: {name} is a folder: dumbwaiter ls {name} lists what is in it\n",
+            )
+
+
+def test_a_page_in_the_place_of_a_file_is_not_written(program: Program) -> None:
+    path = program.write("film.mov", os.urandom(300_000))
+    assert program("put", path).returncode == 0
+    path.unlink()
+    program.vendors.faults("cdn.get:html")
+    done = program("cat", "netease/film.mov")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "bytes there, not 300000" in done.stderr
+
+
+def test_a_pause_of_no_time_is_refused(program: Program) -> None:
+    done = program("pause", "--for", "0s")
+    assert (done.returncode, done.stderr) == (2, "dumbwaiter: a pause lasts longer than no time\n")
 
 
 def test_status_of_a_file_says_what_happens_next(program: Program) -> None:
@@ -568,7 +615,7 @@ def test_a_folder_is_known_by_all_its_names(program: Program) -> None:
     (key,) = program("ls", "keys").stdout.splitlines()
     assert program("link", key).returncode == 0
     assert "watch netease: name a file in it" in program("check", program.drop).stdout
-    assert "it is a folder" in program("status", program.drop / "sub").stderr
+    assert "is a folder" in program("status", program.drop / "sub").stderr
     done = program("--json", "status", "/nowhere/at/all")
     assert (done.returncode, done.stdout) == (1, "")
 

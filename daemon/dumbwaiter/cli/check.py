@@ -10,14 +10,17 @@ from typing import Any
 import click
 
 from dumbwaiter import config as configuration
+from dumbwaiter.cli.paths import behind_link
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import counted, no_folder, no_mount_point, size, when
+from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.options import names_objects
+
+NO_KEY = "no key is configured"
 
 
 @click.command()
@@ -64,7 +67,8 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
-            name = "and the provider would name it" if one["key"] is None else f"as {one['key']}"
+            name = f"as {one['key']}" if one["key"] else "and the provider would name it"
+            name = "under a random name" if one["rule"] == NO_KEY else name
             print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
         for name in ("watch", "provider", "key", "size"):
             if one.get(name) is not None:
@@ -79,6 +83,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 def _problems(config: Config, file: str) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
     from dumbwaiter.brokers import broker
+    from dumbwaiter.store.database import journal_url, reading
 
     if not config.provider:
         yield f"{file} has nothing to do: add a [provider.NAME] table, or have `dumbwaiter init --force` write one"
@@ -87,10 +92,13 @@ def _problems(config: Config, file: str) -> Iterator[str]:
     for _, source in config.secrets():
         source.read()
     for name, watch in config.watch.items():
-        if not os.path.isdir(watch.path):
-            yield no_folder(file, name, watch.path)
-        elif not os.access(watch.path, os.R_OK | os.X_OK):
-            yield f"{configuration.place(file, 'watch', name, 'path')} {watch.path} cannot be read by this user"
+        if problem := unusable(file, name, watch.path):
+            yield problem
+        kind, _, folder = watch.after.partition(":")
+        if kind == "move" and os.path.exists(folder) and not os.path.isdir(folder):
+            yield f"{configuration.place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
+    if config.journal is not None:
+        reading(journal_url("", config.journal)).dispose()  # without a connection: is there a driver
     if config.mount.path is not None and (problem := no_mount_point(file, config.mount.path)) is not None:
         yield problem
 
@@ -115,6 +123,10 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
             return facts | {"reason": error.strerror}
         if stamp is None:
             return facts | {"reason": "no regular file"}
+        if link := behind_link(watch.path, inner):
+            return facts | {"reason": link}
+        if not os.access(absolute, os.R_OK):
+            return facts | {"reason": "cannot be read by this user"}
         return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
     return facts | {"reason": "lies in no watched folder"}
 
@@ -131,7 +143,7 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
             wanted = watch.key.key(Subject(name, inner, file.fileno(), time.time(), "check"))
     key = broker(options).key(wanted, named=watch.key is not None)
     if key is None:
-        return {"key": None, "rule": names_objects(options) or "the provider names it"}
+        return {"key": None, "rule": names_objects(options) or NO_KEY}
     return {"key": key, "rule": rule}
 
 

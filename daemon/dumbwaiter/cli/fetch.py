@@ -12,7 +12,7 @@ import xxhash
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, Verdict
-from dumbwaiter.http import HEADERS
+from dumbwaiter.http import HEADERS, sentence
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
 from dumbwaiter.upload import open_version
@@ -84,13 +84,17 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
                 raise Refused
             if response.status_code != httpx.codes.OK:
                 raise _answers(f"{place}: ", response.status_code)
+            # A proxy's page in the file's place is not to be written as the file.
+            if response.headers.get("content-length", str(entry.size)) != str(entry.size):
+                told = response.headers["content-length"]
+                raise Failure(f"{place}: the provider has {told} bytes there, not {entry.size}", Exit.TEMPORARY)
             for piece in response.iter_raw(MIB):
                 out.write(piece)
                 count += len(piece)
     except httpx.TimeoutException:
         raise Silent(f"{place}: {SILENT}", Exit.TEMPORARY) from None
     except httpx.HTTPError as error:
-        raise Failure(f"{place}: the provider cannot be read: {error}", Exit.TEMPORARY) from None
+        raise Failure(f"{place}: {sentence(error, url)}", Exit.TEMPORARY) from None
     if count != entry.size:
         raise Failure(f"{place}: {count} bytes came, {entry.size} are there", Exit.TEMPORARY)
 
@@ -139,7 +143,7 @@ class Reader:
         except httpx.TimeoutException:
             raise Silent(SILENT, Exit.TEMPORARY) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Failure(f"the provider cannot be read: {error}", Exit.TEMPORARY) from None
+            raise Failure(sentence(error, url), Exit.TEMPORARY) from None
 
     def _check(self, response: httpx.Response, allowed: tuple[int, ...] = ()) -> None:
         status = response.status_code

@@ -59,8 +59,20 @@ def entry_of(session: Session, path: str) -> Entry:
     """Returns the catalogued file that a person means. Raises `Failure`."""
     entry = entry_at(session, path)
     if entry is None:
-        raise Failure(f"{shown(path)} is not at any provider: dumbwaiter status {shown(path)}")
+        raise folder_at(session, path) or Failure(
+            f"{shown(path)} is not at any provider: dumbwaiter status {shown(path)}"
+        )
     return entry
+
+
+def folder_at(session: Session, path: str) -> Failure | None:
+    """Returns what to say where a person names a folder of the catalog instead of a file."""
+    if not session.begun:
+        return None
+    known = (session.catalog.find(tree_path(session, text)) for text in dict.fromkeys((path, unshown(path))))
+    if not any(node is not None and node.file is None for node in known):
+        return None
+    return Failure(f"{shown(path)} is a folder: dumbwaiter ls {shown(path)} lists what is in it")
 
 
 def linked(session: Session, path: str) -> Entry:
@@ -115,6 +127,16 @@ def watch_of(config: "Config", path: str) -> tuple[str, str]:
             if _inside(candidate, watch.path):
                 return name, candidate[len(watch.path) + 1 :]
     return RESERVED, absolute.lstrip("/")
+
+
+def behind_link(root: str, inner: str) -> str:
+    """Returns why what lies behind a link in a watched folder is left alone; empty where no link leads there."""
+    folder = root
+    for name in inner.split("/")[:-1]:
+        folder = os.path.join(folder, name)
+        if os.path.islink(folder):
+            return f"{shown(folder)} is a link, and links are not followed"
+    return ""
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -29,6 +29,8 @@ def pause(session: Session, name: str | None, time: str | None) -> None:
 
     try:
         seconds = duration(time) if time else None
+        if seconds == 0:
+            raise ValueError("a pause lasts longer than no time")
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
     _show(session, session.ask("POST", "/pause", {"name": name or "", "seconds": seconds}))

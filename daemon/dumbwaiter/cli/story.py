@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dumbwaiter import report
-from dumbwaiter.cli.paths import entry_at, tree_path, watch_of
+from dumbwaiter.cli.paths import behind_link, entry_at, folder_at, tree_path, watch_of
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import counted, hour, rests, size, when
 from dumbwaiter.errors import Failure
@@ -27,7 +27,7 @@ def tell(session: Session, path: str) -> None:
         if jobs := report.jobs_of(session.reader, watch, inner):
             break
     if not jobs and entry is None:
-        raise Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
+        raise folder_at(session, path) or Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
     if session.json:
         session.facts([report.job_facts(job) | _outlook(session, job) for job in jobs])
     elif jobs:
@@ -161,6 +161,8 @@ def _why_not(session: Session, path: str) -> str:
     why = rules(one.path, one.include, one.exclude).why(inner)
     if why != "taken":
         return f"watch {watch} leaves it out: {why}"
+    if link := behind_link(one.path, inner):
+        return link
     if session.daemon_facts is None:
         return "the daemon is not running, dumbwaiter run takes it up"
     settling = session.daemon_facts["settling"]
