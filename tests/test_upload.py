@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from dumbwaiter.bulk import Abort
-from dumbwaiter.errors import Changed, Gone, JournalTrouble, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, Digest, FileUpload, Ranges, check, digest_of, open_version
@@ -144,8 +144,8 @@ def socket_in_its_place(film: Path) -> None:
         (replaced, Changed, "the file is another version now"),
         (folder_in_its_place, Changed, "the file is another version now"),
         (fifo, Changed, "the file is another version now"),
-        (root_away, Retry, "the folder {root} is not there"),
-        (root_is_a_file, Retry, "the folder {root} is not there"),
+        (root_away, Local, "the folder {root} is not there"),
+        (root_is_a_file, Local, "the folder {root} is not there"),
     ],
 )
 def test_anything_else_has_its_verdict_and_leaves_nothing_open(
@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(Retry, match=f"^the file cannot be read: {os.strerror(number)}$"):
+    with pytest.raises(Local, match=f"^the file cannot be read: {os.strerror(number)}$"):
         opened(film, wanted)
 
 

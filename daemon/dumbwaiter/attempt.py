@@ -26,6 +26,7 @@ from dumbwaiter.errors import (
     Changed,
     Conflict,
     Gone,
+    Local,
     Offline,
     Paused,
     Reauth,
@@ -146,7 +147,7 @@ class Attempt:
         job = self._job
         root = self._means.folder_of(job.watch)
         if root is None:
-            raise Retry(f'no watch named "{job.watch}" is configured')
+            raise Local(f'no watch named "{job.watch}" is configured')
 
         def look() -> tuple[int, str]:
             fd = open_version(root, job.path, job.stamp)
@@ -156,7 +157,7 @@ class Attempt:
             fd, mime = await self._means.threads.look(root, look)
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._means.away, job.watch):
-                raise Retry(away) from None  # another folder's files say nothing of this one's
+                raise Local(away) from None  # another folder's files say nothing of this one's
             raise
         self._ask = replace(self._ask, mime=mime)
         return fd
@@ -455,6 +456,8 @@ class Attempt:
                 return True
             case Delay() if isinstance(verdict, Offline) and provider.chances > self._chance:
                 await self._delay(Delay(self._clock()), sentence)
+            case Delay() if isinstance(verdict, Local):
+                await self._delay(decision, sentence)
             case Delay():
                 wait = random.random() * ceiling(max(0, provider.losses - 1))
                 provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)

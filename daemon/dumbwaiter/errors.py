@@ -5,7 +5,8 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
 
     Verdict
     ├── Retry      nothing known wrong: 429, 5xx
-    │   └── Offline  the network, not the server
+    │   ├── Offline  the network, not the server
+    │   └── Local    this machine, not the provider
     ├── Reauth     this grant is refused or expired
     ├── Restart    the remote forgot our session
     │   └── Unfit  the provider does not take files this way; another may do
@@ -42,6 +43,10 @@ class Retry(Verdict):
 
 class Offline(Retry):
     """The network, and not the server, is the trouble: when it changes, waiting is over."""
+
+
+class Local(Retry):
+    """The file cannot be had on this machine now; it says nothing of the provider."""
 
 
 class Reauth(Verdict):

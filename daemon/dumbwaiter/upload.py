@@ -14,7 +14,7 @@ import xxhash
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.doors import Hash
-from dumbwaiter.errors import Changed, Gone, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, Local, Retry, Stopped
 from dumbwaiter.model import KIB, MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -97,21 +97,21 @@ class Digest:
 def open_version(root: str, path: str, stamp: Stamp) -> int:
     """Opens a file and returns its descriptor if it still is the stamped version.
 
-    Raises `Gone`, `Changed`, or `Retry` when the folder itself is away or the file cannot be read now.
+    Raises `Gone`, `Changed`, or `Local` when the folder itself is away or the file cannot be read now.
     """
     try:
         # A fifo or device in the file's place must neither block nor be read.
         fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.isdir(root):
-            raise Retry(f"the folder {root} is not there") from None
+            raise Local(f"the folder {root} is not there") from None
         raise Gone("the file is gone") from None
     except OSError as error:
         if os.path.islink(os.path.join(root, path)):
             raise Gone("a link stands in the file's place") from None
         if error.errno == errno.ENXIO:
             raise Gone("a socket stands in the file's place") from None
-        raise Retry(f"the file cannot be read: {error.strerror}") from None
+        raise Local(f"the file cannot be read: {error.strerror}") from None
     try:
         check(fd, stamp)
     except BaseException:

@@ -105,6 +105,7 @@ def test_t23_what_could_not_be_read_goes_up_once_it_can(program: Program) -> Non
     program.until(lambda: program.facts("status")["jobs"])
     (job,) = program.facts("status")["jobs"]
     assert (job["path"], job["error"]) == ("file", "the file cannot be read: Permission denied")
+    assert {one["error"] for one in program.facts("status")["providers"]} == {None}
     folder.chmod(0o700)
     file.chmod(0o600)
     program.until(lambda: program.stored() == files)
