@@ -155,7 +155,14 @@ def entry(forms: Program) -> Any:
 
 def pushed(forms: Program, true: Callable[[], bool]) -> None:
     """Waits as a person does who cannot wait: a vendor in trouble is left alone for a while."""
-    forms.until(lambda: forms("retry", "--all").returncode == 0 and true())
+
+    def push() -> bool:
+        waiting = [str(job["id"]) for job in forms.facts("status")["jobs"] if job["state"] in {"pending", "stored"}]
+        if waiting:  # and nothing that was rejected: that would be another try
+            forms("retry", *waiting)
+        return true()
+
+    forms.until(push)
 
 
 def stored_and_held(forms: Program, name: str, size: int) -> str:
