@@ -118,6 +118,7 @@ FAULTS = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_faults_of_every_kind_lose_nothing_and_double_nothing(program: Program) -> None:
     program.vendors.faults(FAULTS)
     numbers = random.Random(5)
@@ -130,7 +131,7 @@ def test_faults_of_every_kind_lose_nothing_and_double_nothing(program: Program) 
         content = numbers.randbytes(length)
         program.write(f"folder {number % 7}/file {number}.bin", content)
         wanted[f"folder {number % 7}/file {number}.bin"] = digest(content)
-    assert program("wait", "--timeout", "50s").returncode == 0
+    assert program("wait", "--timeout", "200s", patience=220).returncode == 0
     assert program.stored() == wanted
     totals = program.totals()
     assert totals["done"] == 200

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,13 @@ def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> N
     with subprocess.Popen(words, env=steered.environment, stderr=subprocess.PIPE, text=True) as put:
         steered.until(lambda: any(job["active"] for job in steered.facts("status")["jobs"]))
         opened = Path(f"/proc/{put.pid}/fd")
-        steered.until(lambda: any(one.readlink().name.startswith("socket:") for one in opened.iterdir()))
+
+        def talks() -> bool:
+            with suppress(FileNotFoundError):  # a descriptor was closed meanwhile
+                return any(one.readlink().name.startswith("socket:") for one in opened.iterdir())
+            return False
+
+        steered.until(talks)
         put.send_signal(signal.SIGINT)
         _, said = put.communicate(timeout=20)
     assert (put.returncode, said.strip()) == (1, "dumbwaiter: stopped")

@@ -270,9 +270,9 @@ def test_what_the_catalog_gets_is_seen_soon(shelf: Shelf, mount: Mount) -> None:
     assert not os.path.exists(mounted.at("files/w/a"))
     stamp = shelf.write("a", b"x")
     shelf.job("a", stamp)
-    until(lambda: os.path.exists(mounted.at("outbox/w/a")), 3)
+    until(lambda: os.path.exists(mounted.at("outbox/w/a")))
     shelf.entry("a", stamp)
-    until(lambda: os.path.exists(mounted.at("files/w/a")), 3)
+    until(lambda: os.path.exists(mounted.at("files/w/a")))
     assert os.listdir(mounted.at("files/w")) == ["a"]
 
 
@@ -282,7 +282,7 @@ def test_the_outbox_shows_the_file_as_it_is(shelf: Shelf, mount: Mount) -> None:
     path = mount().at("outbox/w/a")
     assert cat(path) == (0, b"first")
     shelf.write("a", b"second and longer")
-    until(lambda: os.stat(path).st_size == 17, 3)
+    until(lambda: os.stat(path).st_size == 17)
     assert cat(path) == (0, b"second and longer")
     assert os.getxattr(path, "user.dumbwaiter.error") == b"the token was refused"
     assert os.getxattr(path, "user.dumbwaiter.state") == b"rejected"

@@ -210,7 +210,7 @@ def test_a_folder_in_the_place_of_a_file_is_seen_at_once(shelf: Shelf, mount: Mo
     mounted = mount()
     assert os.path.isfile(mounted.at("files/w/a"))
     shelf.entry("a/b", 10)
-    until(lambda: os.path.isdir(mounted.at("files/w/a")), 1.0)
+    until(lambda: os.path.isdir(mounted.at("files/w/a")))
     assert sorted(os.listdir(mounted.at("files/w"))) == ["a", "a%"]
 
 
