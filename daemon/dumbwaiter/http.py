@@ -320,9 +320,9 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 def sentence(error: Exception, url: str) -> str:
     """Returns what went wrong in an exchange, in words of ours: an error's own may quote what was sent."""
     host = _origin(url).rpartition("/")[2].rpartition("@")[2]
-    for kind, sentence in _REASONS:
+    for kind, words in _REASONS:
         if isinstance(error, kind):
-            return sentence.format(host=host, reason=_reason(error))
+            return words.format(host=host, reason=_reason(error))
     return f"the exchange with {host} failed"
 
 

@@ -13,7 +13,6 @@ import struct
 from typing import Any, cast
 
 import uvicorn
-from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -23,15 +22,6 @@ KEEP_ALIVE = 75  # seconds; a pooled connection must not close just as its next 
 SEARCH = (15_000, 30_000)  # below the ports that the system hands to outgoing connections
 TRIES = 200
 GATHERED = 4 * 1024 * 1024  # bytes of a body that may wait in memory
-
-
-class _Key(PathConvertor):
-    """The rest of a path, line breaks included: Starlette's own "path" ends at the first."""
-
-    regex = "(?s:.*)"
-
-
-register_url_convertor("key", _Key())
 
 
 class Connection:

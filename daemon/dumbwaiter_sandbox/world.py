@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
@@ -19,6 +20,15 @@ from dumbwaiter_sandbox.clock import Clock
 from dumbwaiter_sandbox.faults import Fault, Faults
 from dumbwaiter_sandbox.log import Entry, RequestLog
 from dumbwaiter_sandbox.storage import Objects
+
+
+class _Key(PathConvertor):
+    """The rest of a path, line breaks included: Starlette's own "path" ends at the first."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("key", _Key())  # for the routes of all vendors
 
 
 @dataclass(frozen=True)
