@@ -1,5 +1,6 @@
 """What every test can ask for."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 from program import Program, Vendors
 from sending import Sender
+
+# Whoever starts the tests in the background may hand on that Ctrl-C is ignored; what they start would do so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is, and nothing else.
 settings.register_profile("patient", deadline=None)
