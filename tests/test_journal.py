@@ -479,10 +479,32 @@ def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: st
     assert shown == {"photo.jpg": "k/1", "photo.watermark.jpg": "k/own", "photo.watermark-2.jpg": "k/2"}
 
 
+@pytest.mark.parametrize("backwards", [0.0, 3600.0])
+def test_an_older_version_that_ends_after_a_newer_one_does_not_take_its_place(book: Book, backwards: float) -> None:
+    old = book.stored("a/photo.jpg", NOW)
+    book.done("a/photo.jpg", NOW + 1, Receipt("k/new"), version=2)
+    made = Receipt("k/small", label="small", size=7)
+    book.finish(WORKER, old, NOW + 2, receipt=Receipt("k/old"), results=[made])
+    shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
+    assert shown == {"photo.jpg": "k/new"}
+    assert {entry.key for entry in book.catalog.history()} == {"k/old", "k/small", "k/new"}
+    book.done("a/photo.jpg", NOW - backwards, Receipt("k/newest"), version=3)
+    shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
+    assert shown == {"photo.jpg": "k/newest"}
+
+
+def test_a_version_that_came_back_takes_its_place_again(book: Book) -> None:
+    back = book.named("a", NOW)
+    book.supersede(WORKER, back, NOW, reason=GONE)
+    book.done("a", NOW + 1, Receipt("k/between"), version=2)
+    assert book.done("a", NOW + 2, Receipt("k/back")) == back
+    assert [node.file.key for node in book.catalog.children("files/w") if node.file] == ["k/back"]
+
+
 def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = book.stored(now=NOW)
 
-    def broken(*_values: object) -> None:
+    def broken(*_values: object, **_named: object) -> None:
         raise RuntimeError("no entry")
 
     monkeypatch.setattr(book.journal.entries, "add", broken)

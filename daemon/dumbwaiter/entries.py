@@ -21,8 +21,11 @@ class Entries:
         self._writer = writer
         self._host = host
 
-    def add(self, connection: Connection, file: Any, receipt: Receipt, now: float) -> None:
-        """Catalogues what a receipt says of a file (a row of `jobs` or `entries`), in the transaction at hand."""
+    def add(self, connection: Connection, file: Any, receipt: Receipt, now: float, *, current: bool = True) -> None:
+        """Catalogues what a receipt says of a file (a row of `jobs` or `entries`), in the transaction at hand.
+
+        What is not `current` is a version that a newer one came before: it takes no place, and is found by its key.
+        """
         name, stamp = file.name, stamp_of(file)
         if receipt.label:
             stem, _, suffix = name.rpartition(".")
@@ -30,7 +33,7 @@ class Entries:
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
             if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
                 name = _aside(name)
-        elif name.count(".") > 1:  # as a result's name is made
+        elif current and name.count(".") > 1:  # as a result's name is made
             STEP_ASIDE.run(connection, {"of_parent": file.parent, "of_name": name, "aside": _aside(name)})
         key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
         values = {
@@ -42,7 +45,7 @@ class Entries:
             "watch": file.watch,
             "parent": file.parent,
             "name": name,
-            "current": True,
+            "current": current,
             **stamp._asdict(),
             "digest": None if receipt.label else file.digest,
             "etag": receipt.etag,
@@ -52,7 +55,8 @@ class Entries:
             "stored_at": now,
             "unlisted_at": None,
         }
-        PASS_ON.run(connection, {"of_parent": file.parent, "of_name": name})
+        if current:
+            PASS_ON.run(connection, {"of_parent": file.parent, "of_name": name})
         others = {"of_provider": file.provider, "of_key": receipt.key, "of_digest": values["digest"]}
         DROP_OTHERS.run(connection, others)
         CATALOGUE.run(connection, values)
@@ -107,7 +111,7 @@ class Entries:
             merged = {name: value for name, value in {**row.facts, **facts}.items() if value is not None}
             connection.execute(update(entries).where(entries.c.id == id_).values(facts=merged))
             if result is not None:
-                self.add(connection, row, result, now)
+                self.add(connection, row, result, now, current=row.current)
             return True
 
         return await self._writer.call(work, durable=True)

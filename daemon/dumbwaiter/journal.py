@@ -29,6 +29,7 @@ from dumbwaiter.store.statements import (
     FINISH,
     JOB_AT,
     NAME,
+    NEWER,
     OLDER,
     PROPOSE,
     STORE,
@@ -460,8 +461,9 @@ class Journal:
 
         def work(connection: Connection) -> None:
             row = self._step(connection, FINISH, worker, id_, now, {"receipt": receipt})
+            newest = NEWER.first(connection, {"than": id_}) is None
             for one in (receipt, *results):
-                self.entries.add(connection, row, one, now)
+                self.entries.add(connection, row, one, now, current=newest)
             self.errands.add(connection, row, orders, now)
 
         await self._writer.call(work, durable=True)

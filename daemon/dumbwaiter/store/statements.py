@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, bindparam, case, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, or_, select, update
 
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Stamp, State
@@ -77,7 +77,7 @@ def _enqueue(dialect: str) -> Any:
     )
     return statement.on_conflict_do_update(
         index_elements=[jobs.c[name] for name in _VERSION],
-        set_={"state": State.PENDING, "due_at": statement.excluded.due_at, "updated_at": statement.excluded.updated_at}
+        set_={name: statement.excluded[name] for name in ("state", "due_at", "created_at", "updated_at")}
         | {"error": None},
         where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
     ).returning(
@@ -107,6 +107,23 @@ SUPERSEDE_OLDER = Prepared(
     )
 )
 OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
+
+_later = jobs.alias()
+# A version of a file that came later and has ended already. By its number, for the clock may have been set back, and by
+# the time, for a version that came back to life has its old number.
+NEWER = Prepared(
+    lambda _dialect: (
+        select(_later.c.id)
+        .join(jobs, and_(*(_later.c[name] == jobs.c[name] for name in ("host", "parent", "name"))))
+        .where(
+            jobs.c.id == bindparam("than"),
+            _later.c.id > jobs.c.id,
+            _later.c.created_at >= jobs.c.created_at,
+            _later.c.state == State.DONE,
+        )
+        .limit(1)
+    )
+)
 
 # Who has a key: a file that is catalogued, or one on its way.
 ENTRY_AT = Prepared(
