@@ -26,7 +26,7 @@ GENERAL = ("cut", "cut-within", "cut-after", "cut-reply", "html", "empty", "500"
 WAL_MAX = 16 * MIB
 GROWTH_MAX = 32  # MiB of memory, from the first quarter of the last life to its end
 DESCRIPTORS_MAX = 60  # more than an idle daemon has at its start: idle connections, two an origin
-DRAIN = 420.0  # seconds that the end may take once the faults are gone
+DRAIN = 100.0, 420.0  # seconds that the end may take once the faults are gone, without stalls and with them
 
 # A daemon that says, when asked by a signal, what its loop is busy with.
 TELLING = """
@@ -56,6 +56,7 @@ class Soak:
         self.memory: list[tuple[float, int]] = []  # of this life
         self.wal = 0
         self._stalls = stalls  # a minute each
+        self._patience = DRAIN[stalls]
         self._size_max = size_max
         self._catalogue = self.program.vendors.sandbox._catalogue
 
@@ -195,13 +196,14 @@ class Soak:
             self.complaints.append("a traceback: " + text[text.index("Traceback") :][:2000])
 
     def _drain(self) -> None:
-        deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + self._patience
         while True:
             facts = self.program.facts("status")
             if not facts["settling"] and not any(facts["totals"][state] for state in ("pending", "stored")):
                 return
             if time.monotonic() > deadline:
-                self.complaints.append(f"not at rest after {DRAIN:.0f} s: {_waiting(facts)}")
+                busy = f"{_waiting(facts)}; settling {facts['settling']}; tasks {self._busy_with()}"
+                self.complaints.append(f"not at rest after {self._patience:.0f} s: {busy}")
                 return
             # A back-off may be five minutes; a person does not wait for it.
             waiting = [str(job["id"]) for job in facts["jobs"] if job["state"] != "rejected" and not job["active"]]
@@ -213,10 +215,7 @@ class Soak:
         """Nothing that belongs to work may be left when there is none."""
         deadline = time.monotonic() + 20
         while True:
-            self.tasks.unlink(missing_ok=True)
-            os.kill(self._pid, signal.SIGUSR2)
-            self.program.until(self.tasks.exists)
-            tasks = Counter(self.tasks.read_text().split("\n"))
+            tasks = self._busy_with()
             busy = {name: count for name, count in tasks.items() if "Attempt" in name or count > 8}
             open_now = judge.descriptors(self._pid)
             if not busy and open_now <= idle + DESCRIPTORS_MAX:
@@ -227,6 +226,13 @@ class Soak:
                 )
                 return
             time.sleep(1)
+
+    def _busy_with(self) -> Counter[str]:
+        """Returns how many tasks of each kind the daemon's loop has."""
+        self.tasks.unlink(missing_ok=True)
+        os.kill(self._pid, signal.SIGUSR2)
+        self.program.until(self.tasks.exists)
+        return Counter(self.tasks.read_text().split("\n"))
 
     def _growth(self) -> int:
         quarter = self.memory[len(self.memory) // 4 :]

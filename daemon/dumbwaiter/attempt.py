@@ -89,7 +89,8 @@ class Attempt:
         self._ever = Ranges()
         if job.checkpoint:
             self._ever.add(0, job.sent)
-        self._upload: FileUpload | None = None  # the latest
+        self._sends = 0
+        self._wasted = 0  # bytes that were sent and that the journal does not know of
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -138,10 +139,6 @@ class Attempt:
         """Ends the lease; another attempt goes on from here."""
         await self._journal.release(self._means.worker, self._job.id, again=self._wasted)
 
-    @property
-    def _wasted(self) -> int:
-        return 0 if self._upload is None or self._stored is not None else self._upload.wasted
-
     async def _open(self) -> int:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
         job = self._job
@@ -184,6 +181,7 @@ class Attempt:
         self._stored = self._journal.store(
             self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, again=again
         )
+        self._wasted = 0
         if provider.broker.follows:
             await asyncio.shield(asyncio.wrap_future(self._stored))
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
@@ -274,9 +272,10 @@ class Attempt:
         grant = await self._grant(provider, ask)
         transport = choose(grant.ticket, job.size, self._unfit)
         checkpoint = self._job.checkpoint
-        if job.cut_off and job.key is not None and self._upload is None:
+        if job.cut_off and job.key is not None and not self._sends:
             self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
-        upload = self._upload = FileUpload(
+        self._sends += 1
+        upload = FileUpload(
             fd,
             job.stamp,
             threads=self._means.threads,
@@ -311,6 +310,8 @@ class Attempt:
         except Unfit:
             self._unfit.add(transport.name)
             raise
+        finally:
+            self._wasted = upload.wasted
 
     def _at_risk(self, transport: Transport) -> int:
         """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
