@@ -165,6 +165,7 @@ def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_
     assert "! on_done of recipe/film.mov" in program("status").stdout
     (entry,) = program.facts("history")
     assert "no sink for this" in entry["errand"]
+    assert "1 need a person" in program("doctor").stdout
     mark.touch()
     assert program("retry", str(errand["job"])).returncode == 0
     program.until(lambda: not program.facts("status")["errands"])

@@ -19,6 +19,7 @@ import click
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.words import needy
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
@@ -268,13 +269,14 @@ def _journal(session: Session) -> Findings:
             yield Finding("journal", "ok", f"none yet in {session.places.state}")
             return
         totals = report.totals(session.reader)
+        left_to_person = needy({"totals": totals, "errands": report.errand_facts(session.reader)})
     except (JournalTrouble, Failure) as trouble:
         says, _, remedy = str(trouble).rpartition(": ")
         yield Finding("journal", "fail", says or str(trouble), remedy)
         return
     left = totals["pending"] + totals["stored"]
-    says = f"{totals['done']} done, {left} to go, {totals['rejected']} need a person"
-    if totals["rejected"]:
+    says = f"{totals['done']} done, {left} to go, {left_to_person} need a person"
+    if left_to_person:
         yield Finding("journal", "warn", says, "dumbwaiter failed says which, and why")
     else:
         yield Finding("journal", "ok", says)
