@@ -209,7 +209,12 @@ SENTENCES = {
     BOTH + 'include = "*"\n': ', line 9: [watch.films.include] expected a list like ["…"], got a text like "…"',
     BOTH + "exclude = [1]\n": ', line 9: [watch.films.exclude] expected a text like "…", got a whole number',
     BOTH + "settle = 2\n": ', line 9: [watch.films.settle] expected a time like "2s", got `2`',
-    BOTH + "polling = 1\n": ', line 9: [watch.films.polling] expected true or false or a text like "…", got a whole number',
+    BOTH + "polling = 1\n": ', line 9: [watch.films.polling] allowed: "auto", true, false',
+    BOTH + "duplicates = true\n": ', line 9: [watch.films.duplicates] allowed: "link", "send"',
+    BOTH + "key = 4\n": ', line 9: [watch.films.key] expected a key like "{dir}/{name}", got `4`',
+    BOTH + "[limits]\nbandwidth = 10\n": (
+        ', line 10: [limits.bandwidth] expected a rate like "2M", or a timetable like "08:00,512k 19:00,off", got `10`'
+    ),
     BOTH + 'polling = "yes"\n': (
         ", line 9: [watch.films.polling] found \"yes\"; allowed: \"auto\", true, false"
     ),

@@ -274,7 +274,16 @@ def _bare(key: str) -> str:
     return rf"[\"']?{re.escape(key)}[\"']?"
 
 
-_WANTED = {Duration: 'a time like "2s"', Size: 'a size like "10GiB"', Expression: "a JMESPath expression"}
+_WANTED = {
+    Duration: 'a time like "2s"',
+    Size: 'a size like "10GiB"',
+    Expression: 'a JMESPath expression like "data.token"',
+    Hosts: 'a host like "store.corp.example"',
+    Listen: 'an address like "127.0.0.1:8384"',
+    Template: 'a key like "{dir}/{name}"',
+    Timetable: 'a rate like "2M", or a timetable like "08:00,512k 19:00,off"',
+    Window: 'two times of day like "19:00-07:00"',
+}
 
 
 class _Reader:
@@ -357,6 +366,10 @@ class _Reader:
                 what += f"; known: {', '.join(BROKERS)}"
         elif wrong := re.search(r"^Invalid value '(.*)'$", what):
             what = f'unknown broker "{wrong[1]}"{_nearest(wrong[1], BROKERS)}'
+        elif (
+            what.startswith("Expected") and inner and (choices := _choices(_table(kind, value, inner[:-1]), inner[-1]))
+        ):
+            what = f"allowed: {choices}"
         elif keys[-1] in HOOKS and what.startswith("Expected"):
             what = A_HOOK
         elif wrong := re.search(r"^Invalid enum value '?(.*?)'?$", what):
@@ -417,7 +430,7 @@ def _table(kind: Any, value: Any, inner: Sequence[str]) -> Any:
 
 def _choices(kind: Any, key: str) -> str:
     """Returns the words that a key may hold, as they are written in the file."""
-    one = get_type_hints(kind)[key]
+    one = get_type_hints(kind).get(key) if hasattr(kind, "__struct_config__") else None
     words = [word for part in (one, *get_args(one)) if get_origin(part) is Literal for word in get_args(part)]
     return ", ".join([*(f'"{word}"' for word in words), *(["true", "false"] if bool in get_args(one) else [])])
 
