@@ -19,7 +19,7 @@ from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
-from dumbwaiter.upload import HELD, Digest, FileUpload, Ranges, check, digest_of, open_version
+from dumbwaiter.upload import HELD, Digest, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 
@@ -603,3 +603,20 @@ def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None
         assert doors.upload.wasted == 0
         drive(doors.send(6, 4))
         assert doors.upload.wasted == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "mime"),
+    [
+        ("film.mov", "video/quicktime"),
+        ("IMG.2026.11.JPG", "image/jpeg"),
+        ("a.tar.gz", "application/x-tar"),
+        ("a.tgz", "application/x-tar"),
+        ("data:,a.png", "image/png"),
+        (".png", "application/octet-stream"),
+        ("README", "application/octet-stream"),
+        ("a.b.unheard-of", "application/octet-stream"),
+    ],
+)
+def test_a_type_is_told_by_the_last_suffixes_of_a_name(name: str, mime: str) -> None:
+    assert mime_by_name(name) == mime

@@ -4,7 +4,6 @@ What follows an error is `policy`'s to say, what it means in the journal `lifecy
 """
 
 import asyncio
-import mimetypes
 import os
 import random
 import time
@@ -47,7 +46,7 @@ from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, 
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
-from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_of, open_version
+from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
@@ -96,7 +95,7 @@ class Attempt:
             path=propose(job.path),
             key=propose(job.path),
             size=job.size,
-            mime=mimetypes.guess_type(job.path)[0] or "application/octet-stream",
+            mime=mime_by_name(job.path.rpartition("/")[2]),
             place=join(job.watch, job.path),
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )

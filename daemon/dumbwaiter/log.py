@@ -4,6 +4,7 @@ A console for people on a terminal, JSON lines otherwise. Events are constant ph
 job, path and provider once. No message is let through that holds a token, a signature or a password, whoever wrote it.
 """
 
+import json
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any, Literal, TextIO
 
+import msgspec
 import structlog
 
 from dumbwaiter.naming import shown
@@ -48,6 +50,13 @@ def _clean(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
+def _json(event: Any, **options: Any) -> str:
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except UnicodeEncodeError:  # half a character somewhere
+        return json.dumps(event, ensure_ascii=False, **options)
+
+
 def _redacted(_logger: Any, _method: str, line: Any) -> str:
     # Half a character in a name must not cost the line.
     return redact(str(line)).encode("utf-8", "backslashreplace").decode()
@@ -72,7 +81,7 @@ def configure(
             sort_keys=False,
         )
         if console
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     if not console:
         shared.append(structlog.processors.ExceptionRenderer())  # no locals: they may hold secrets

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -132,7 +133,17 @@ def mime_of(fd: int, name: str) -> str:
     for magic, mime in _MAGIC:
         if head.startswith(magic):
             return mime
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return mime_by_name(name)
+
+
+def mime_by_name(name: str) -> str:
+    """Returns the type that a name's last suffixes stand for."""
+    return _mime_by_suffix(*name.lstrip(".").rsplit(".", 2)[1:])
+
+
+@lru_cache(maxsize=256)
+def _mime_by_suffix(*suffixes: str) -> str:
+    return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or "application/octet-stream"
 
 
 def digest_of(root: str, path: str, stamp: Stamp) -> str:

@@ -1,7 +1,6 @@
 """Is the configuration usable, and what would become of a file: check."""
 
 import asyncio
-import mimetypes
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -156,6 +155,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
     from dumbwaiter.grants import Provider
     from dumbwaiter.http import Http
     from dumbwaiter.model import Ask
+    from dumbwaiter.upload import mime_by_name
 
     async def requested(_count: int) -> None:
         pass
@@ -170,7 +170,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
                 continue
             provider = Provider(one["provider"], broker(config.provider[one["provider"]]), http, requested=requested)
             name = one["key"] or one["path"].rpartition("/")[2]
-            mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            mime = mime_by_name(name.rpartition("/")[2])
             ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
             try:
                 grant = await provider.grant(ask)
