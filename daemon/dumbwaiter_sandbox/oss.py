@@ -78,6 +78,11 @@ class Oss:
         return Endpoint(Starlette(routes=routes), _calls, lambda _, status: respond(status), own)
 
     async def _answer(self, request: Request) -> Response:
+        reply = await self._answered(request)
+        reply.headers.setdefault("x-oss-request-id", hashlib.md5(os.urandom(8)).hexdigest()[:24].upper())
+        return reply
+
+    async def _answered(self, request: Request) -> Response:
         calls: dict[str, Callable[[Request, Asked, Caller], Awaitable[Response]]] = {
             "put": self._put,
             "begin": self._begin,
@@ -228,7 +233,6 @@ class Oss:
         crc = stored.meta[CRC]
         if self._options.crc:
             reply.headers[CRC] = str(int(crc) ^ 1) if fault and fault.name == "bad-crc" else crc
-        reply.headers.setdefault("x-oss-request-id", hashlib.md5(os.urandom(8)).hexdigest()[:24].upper())
         return reply
 
     # Parts

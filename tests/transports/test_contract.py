@@ -6,6 +6,7 @@ cannot be with a transport stands in CANNOT with its reason, and is tried all th
 
 import os
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,8 +239,8 @@ def test_an_answer_without_a_word_is_no_success(kind: str, vendors: Vendors, mak
 
 
 def breaks(kind: str, fault: str, vendors: Vendors, make: Any) -> None:
-    for step in range(1, STEPS + 1):
-        one, content = make(kind, min(ROWS[kind].size, 5 * MIB))
+    for size, step in product((1000, min(ROWS[kind].size, 5 * MIB)), range(1, STEPS + 1)):
+        one, content = make(kind, size)
         vendors.faults(f"*:{fault}@{step}")
         one.until_done()
         # Where the vendor names the object, a lost answer may leave one that nobody knows of.

@@ -19,7 +19,7 @@ from dumbwaiter.model import KIB, MIB, Receipt
 from dumbwaiter.tickets import OssStsTicket
 from dumbwaiter.wire import oss
 from dumbwaiter.wire.message import FileSlice, Reply, Request, query
-from dumbwaiter.wire.oss_replies import answer, compared, tag, verdict
+from dumbwaiter.wire.oss_replies import answer, compared, genuine, tag, verdict
 
 SMALL = 4 * MIB  # up to here one request holds the file
 PART = 4 * MIB  # at least; a kill costs those under way
@@ -206,10 +206,11 @@ async def _call(
     headers: dict[str, str],
     body: bytes | FileSlice = b"",
 ) -> Reply:
-    """Sends a signed request."""
+    """Sends a signed request and returns OSS's own answer."""
     ticket = upload.ticket
     url = _url(upload, parameters)
     account = oss.Account(ticket.access_key, ticket.secret.reveal(), ticket.token.reveal())
     place = (account, method, ticket.bucket, upload.key or "", parameters, headers, upload.now(url))
     signed = oss.signed_v4(*place, region=ticket.region) if ticket.version == 4 else oss.signed_v1(*place)
-    return await upload.call(Request(what, method, url, signed, body))
+    reply = await upload.call(Request(what, method, url, signed, body))
+    return genuine(reply) if reply.status < 300 else reply

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Conflict, Reject, Retry
+from dumbwaiter.errors import Conflict, Reject
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.wire import recipe
 from dumbwaiter.wire.message import Request, form
 from dumbwaiter.wire.oss import Crc, trouble
-from dumbwaiter.wire.oss_replies import answer, compared, tag, verdict
+from dumbwaiter.wire.oss_replies import answer, compared, genuine, tag, verdict
 
 KEY_MAX = 1023  # bytes
 
@@ -40,8 +40,7 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
             await upload.digested(0, upload.size, digest)
             return recipe.compared(await upload.confirm(), digest.hexdigest(), key)
         raise _refusal(found, trouble(reply.body).code, upload)
-    if "x-oss-request-id" not in reply.headers:
-        raise Retry("something other than OSS answered in its place")  # a portal's page has status 200 too
+    genuine(reply)
     called = any(name == "callback" and value for name, value in ticket.fields)
     return Receipt(
         key,

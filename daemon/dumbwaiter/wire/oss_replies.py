@@ -49,6 +49,14 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
     return Reject(f"OSS refuses the file: {words}")
 
 
+def genuine(reply: Reply) -> Reply:
+    """Returns an answer that shows it is OSS's own. Raises `Retry`: a portal's page has status 200 too."""
+    names = reply.headers.keys()
+    if "etag" not in names and not any(name.startswith("x-oss-") for name in names):
+        raise Retry("something other than OSS answered in its place")
+    return reply
+
+
 def compared(reply: Reply, crc: int) -> str:
     """Returns "crc64" if the answer shows that our bytes arrived, nothing if it does not say. Raises `Retry`."""
     theirs = reply.headers.get("x-oss-hash-crc64ecma", "")
