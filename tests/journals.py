@@ -117,7 +117,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
     if request.param == "sqlite":
         yield in_file(tmp_path / "state")
         return
-    server: URL = request.getfixturevalue("postgres")
+    with another(request.getfixturevalue("postgres")) as url:
+        yield url
+
+
+@contextmanager
+def another(server: URL) -> Iterator[URL]:
+    """A database of its own on the server, with an empty journal."""
     name = f"t{uuid.uuid4().hex}"
     _order(server, f"CREATE DATABASE {name} TEMPLATE ready")
     yield server.set(database=name)

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from dumbwaiter.addresses import MARGIN, Addresses
@@ -53,6 +54,18 @@ def test_many_who_want_one_address_cause_one_request() -> None:
 
     assert asyncio.run(run()) == {"https://h/1"}
     assert signer.asked == 1
+
+
+def test_an_address_is_not_given_for_the_next_entry_of_the_same_number() -> None:
+    signer = Signer()
+
+    async def run() -> None:
+        kept = addresses(signer)
+        await kept.link(entry())
+        await kept.link(msgspec.structs.replace(entry(), key="another"))
+
+    asyncio.run(run())
+    assert signer.asked == 2
 
 
 def test_an_address_is_kept_until_shortly_before_its_end() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Journal
-from dumbwaiter.model import Sighting
+from dumbwaiter.model import Receipt, Sighting
 from dumbwaiter.store.database import Writer, reading, writing
+from dumbwaiter.upload import digest_of
 from journals import HOST, in_file
 from test_scan import make
 
@@ -99,6 +101,39 @@ async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: p
         await intake.scan("w")
         await drained(intake)
         assert set(intake._journal.folders.known("w", "", "vod")) == {"a"}
+
+
+@on_loop
+async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        journal = intake._journal
+        await intake.scan("w")
+        await drained(intake)
+        (job,) = await journal.claim("me", time.time(), 1)
+        digest = digest_of(str(tmp_path / "w"), "a", job.stamp)
+        await journal.name("me", job.id, 0.0, key="k", grant=None)
+        await asyncio.wrap_future(
+            journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, again=0)
+        )
+        await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
+        (tmp_path / "w/a").chmod(0o600)
+        make(tmp_path / "w", "b", "c")
+        touch, locked = journal.touch, [JournalTrouble("database is locked")]
+
+        async def touching(*values: Any) -> None:
+            if locked:
+                raise locked.pop()
+            await touch(*values)
+
+        monkeypatch.setattr(journal, "touch", touching)
+        intake.sight(Sighting("w", name, closed=True) for name in "abc")
+        await drained(intake)
+        assert not locked
+        assert set(journal.folders.known("w", "", "vod")) == {"a", "b", "c"}
 
 
 @on_loop

@@ -2,7 +2,10 @@
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +119,7 @@ def test_what_is_at_the_remote_is_never_superseded(book: Book, end: str) -> None
     assert states(book)[old] == end
 
 
-def test_only_a_version_that_was_gone_comes_back_to_life(book: Book) -> None:
+def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provider_ended_it(book: Book) -> None:
     ends: dict[str, Callable[[int], Any]] = {
         "gone": lambda id_: book.supersede(WORKER, id_, NOW, reason=GONE),
         "replaced": lambda id_: book.supersede(WORKER, id_, NOW, reason=REPLACED),
@@ -129,10 +132,28 @@ def test_only_a_version_that_was_gone_comes_back_to_life(book: Book) -> None:
         end(ids[name])
     ids["done"] = book.done("done", NOW)
     before = states(book)
-    assert book.enqueue([file(name) for name in ids], NOW + 50) == [ids["gone"]]
-    assert states(book) == before | {ids["gone"]: "pending"}
-    (job,) = book.claim(WORKER, NOW + 50, 10)
-    assert (job.id, job.due_at, job.error, job.grant, job.checkpoint) == (ids["gone"], NOW + 50, None, None, None)
+    made = book.enqueue([file(name) for name in ids], NOW + 50)
+    assert min(made) > ids["done"]  # the newest have the highest numbers
+    assert states(book) == {
+        **{id_: state for id_, state in before.items() if id_ not in {ids["gone"], ids["replaced"]}},
+        **dict.fromkeys(made, "pending"),
+    }
+    found = book.claim(WORKER, NOW + 50, 10)
+    assert [(job.path, job.due_at, job.proposed, job.grant, job.checkpoint) for job in found] == [
+        ("gone", NOW + 50, None, None, None),
+        ("replaced", NOW + 50, None, None, None),
+    ]
+
+
+def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:
+    """Two folders were exchanged, and exchanged back: no stamp of a file in them changed."""
+    one = book.done("a/f", NOW)
+    assert book.enqueue([file("a/f")], NOW) == []
+    book.done("a/f", NOW + 1, version=2)
+    (again,) = book.enqueue([file("a/f")], NOW + 2)
+    assert again > one
+    assert list(states(book).values()) == ["done", "pending"]
+    assert book.enqueue([file("a/f")], NOW + 3) == []
 
 
 def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
@@ -479,26 +500,62 @@ def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: st
     assert shown == {"photo.jpg": "k/1", "photo.watermark.jpg": "k/own", "photo.watermark-2.jpg": "k/2"}
 
 
-@pytest.mark.parametrize("backwards", [0.0, 3600.0])
+def shown(book: Book, folder: str = "files/w/a") -> dict[str, str]:
+    return {node.name: node.file.key for node in book.catalog.children(folder) if node.file}
+
+
+@pytest.mark.parametrize("backwards", [0.0, 900.0])
 def test_an_older_version_that_ends_after_a_newer_one_does_not_take_its_place(book: Book, backwards: float) -> None:
     old = book.stored("a/photo.jpg", NOW)
-    book.done("a/photo.jpg", NOW + 1, Receipt("k/new"), version=2)
+    book.done("a/photo.jpg", NOW - backwards, Receipt("k/new"), version=2)  # the clock may be set back between
     made = Receipt("k/small", label="small", size=7)
-    book.finish(WORKER, old, NOW + 2, receipt=Receipt("k/old"), results=[made])
-    shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
-    assert shown == {"photo.jpg": "k/new"}
+    orders = [Order("on_done", {"url": "http://x/old"})]
+    book.finish(WORKER, old, NOW + 2, receipt=Receipt("k/old"), results=[made], orders=orders)
+    assert shown(book) == {"photo.jpg": "k/new"}
     assert {entry.key for entry in book.catalog.history()} == {"k/old", "k/small", "k/new"}
+    assert book.rows("SELECT * FROM errands") == []  # who hears of both last hears of the newest
     book.done("a/photo.jpg", NOW - backwards, Receipt("k/newest"), version=3)
-    shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
-    assert shown == {"photo.jpg": "k/newest"}
+    assert shown(book) == {"photo.jpg": "k/newest"}
 
 
-def test_a_version_that_came_back_takes_its_place_again(book: Book) -> None:
-    back = book.named("a", NOW)
+def test_an_older_version_under_the_same_key_does_not_hide_the_newer(book: Book) -> None:
+    first = book.stored("a/x", NOW + 1, Receipt("k"))
+    book.done("a/x", NOW + 2, Receipt("k"), version=2)
+    book.finish(WORKER, first, NOW + 3, receipt=Receipt("k"))
+    assert shown(book) == {"x": "k"}
+
+
+def test_a_version_that_came_back_keeps_its_place(book: Book) -> None:
+    back = book.named("a/f", NOW)
     book.supersede(WORKER, back, NOW, reason=GONE)
-    book.done("a", NOW + 1, Receipt("k/between"), version=2)
-    assert book.done("a", NOW + 2, Receipt("k/back")) == back
-    assert [node.file.key for node in book.catalog.children("files/w") if node.file] == ["k/back"]
+    between = book.stored("a/f", NOW + 1, version=2)
+    book.done("a/f", NOW + 2, Receipt("k/back"))
+    book.finish(WORKER, between, NOW + 3, receipt=Receipt("k/between"))
+    assert shown(book) == {"f": "k/back"}
+
+
+def test_an_older_version_that_is_refused_after_a_newer_one_came_needs_nobody(book: Book) -> None:
+    old = book.leased("a/f", NOW)
+    book.leased("a/f", NOW + 1, version=2)
+    assert book.reject(WORKER, old, NOW + 2, error="no", orders=[Order("on_failed", {})]) is False
+    row = book.row(old)
+    assert (row.state, row.error, row.lease) == ("superseded", REPLACED, None)
+    assert book.rows("SELECT * FROM errands") == []
+
+
+def test_a_touched_file_meets_a_job_of_its_stamp(book: Book) -> None:
+    """It was stored when chmod made it another version; that one was gone for a moment, or is on its way."""
+    touched = Stamp(7, 10, 1, 2)
+    one = book.stored("a/f", NOW)
+    (two,) = book.enqueue([Candidate("w", "a/f", "vod", touched)], NOW + 1)
+    book.claim(WORKER, NOW + 1, 10)
+    book.finish(WORKER, one, NOW + 2, receipt=Receipt("k"))
+    book.touch(one, touched, NOW + 3)
+    assert states(book) == {one: "done", two: "pending"}
+    book.supersede(WORKER, two, NOW + 3, reason=GONE)
+    book.touch(one, touched, NOW + 4)
+    assert states(book) == {one: "done"}
+    assert book.row(one).ctime_ns == 2
 
 
 def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,6 +663,48 @@ def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
     assert book.row(waiting).checkpoint is not None
     assert book.row(busy).lease == WORKER
     assert book.row(done).state == "done"
+
+
+def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:
+    """Its key may be another file's by now."""
+    id_ = book.named("a", NOW)
+    book.propose(WORKER, id_, NOW, provider="vod", key="mine", digest=None)
+    book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, again=0)
+    book.reject(WORKER, id_, NOW, error="no")
+    before = book.counters().get("bytes_resent", 0)
+    assert book.retry([id_], NOW) == 1
+    row = book.row(id_)
+    assert (row.key, row.proposed, row.sent, row.resent) == (None, None, 0, 4)
+    assert book.counters()["bytes_resent"] == before + 4
+
+
+def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
+    near, far = book.leased("a", NOW), book.leased("b", NOW)
+    for id_, due_at in ((near, NOW + 300), (far, NOW + 1e7)):
+        book.delay(WORKER, id_, NOW, due_at=due_at, error="x", attempts=1)
+    book.set_right(NOW, NOW + 3600)
+    assert [book.row(id_).due_at for id_ in (near, far)] == [NOW + 300, NOW]
+
+
+def test_two_installations_settle_on_one_key_only_once(postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each asks who has it before the other has said that it takes it."""
+    with journals.another(postgres) as url, Book(url, "one") as one, Book(url, "two") as two:
+        ids = [book.leased("a/film.mov", watch=book.host) for book in (one, two)]
+        meet = threading.Barrier(2)
+        ask = one.journal._holder
+
+        def asked(*values: Any) -> Any:
+            found = ask(*values)
+            with suppress(threading.BrokenBarrierError):
+                meet.wait(1)  # where the other one has to wait, it never comes
+            return found
+
+        for book in (one, two):
+            monkeypatch.setattr(book.journal, "_holder", asked)
+        with ThreadPoolExecutor(2) as pool:
+            settle = lambda book, id_: book.propose(WORKER, id_, NOW, provider="vod", key="film.mov", digest=None)  # noqa: E731
+            found = list(pool.map(settle, (one, two), ids))
+        assert found.count(None) == 1
 
 
 def test_a_retry_is_for_the_named_jobs_only(book: Book) -> None:
@@ -786,7 +885,8 @@ class Machine(RuleBasedStateMachine):
         self.book = Book(in_file(Path(self.folder.name)))
         self.now = 0.0
         self.model: dict[int, Model] = {}
-        self.catalogued: dict[str, tuple[str, int]] = {}  # key -> path, job
+        self.numbers: dict[int, int] = {}  # of a job, by the number that it was first seen under
+        self.catalogued: dict[str, tuple[str, int | None]] = {}  # key -> path, job
 
     def teardown(self) -> None:
         self.book.close()
@@ -803,25 +903,33 @@ class Machine(RuleBasedStateMachine):
         candidate = file(path, version=version)
         made = self.book.enqueue([candidate], self.now)
         known = next((id_ for id_, job in self.model.items() if job.candidate == candidate), None)
-        if known is not None and (self.model[known].state, self.model[known].error) != ("superseded", GONE):
+        if known is not None and not self._is_outlived(known):
             assert made == []
-            return known
+            return next(first for first, id_ in self.numbers.items() if id_ == known)
         (id_,) = made
         if known is not None:
-            assert id_ == known
-            revived = self.model[known]
-            revived.state, revived.due_at, revived.error = "pending", self.now, None
-        else:
-            self.model[id_] = Model(candidate, self.now)
-        for other, job in self.model.items():
-            if (
-                other != id_
-                and job.candidate.path == path
-                and job.state in {"pending", "rejected"}
-                and job.lease is None
-            ):
+            del self.model[known]
+            self.catalogued = {
+                key: (path, job if job != known else None) for key, (path, job) in self.catalogued.items()
+            }
+        first = next((first for first, number in self.numbers.items() if number == known), id_)
+        self.numbers[first] = id_
+        for job in self.model.values():
+            if job.candidate.path == path and job.state in {"pending", "rejected"} and job.lease is None:
                 job.end("superseded", REPLACED)
-        return id_
+        self.model[id_] = Model(candidate, self.now)
+        return first
+
+    def _is_outlived(self, known: int) -> bool:
+        """True for a version that stands there again after it was gone, or after another one."""
+        job = self.model[known]
+        if job.state == "done":
+            return any((one.state, one.error) != ("superseded", GONE) for one in self._later(known))
+        return job.state == "superseded" and job.error in {GONE, REPLACED}
+
+    def _later(self, id_: int) -> list[Model]:
+        path = self.model[id_].candidate.path
+        return [job for number, job in self.model.items() if number > id_ and job.candidate.path == path]
 
     @rule(worker=workers, limit=st.integers(1, 3))
     def claims(self, worker: str, limit: int) -> None:
@@ -850,6 +958,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers, key=st.sampled_from(["k1", "k2"]))
     def names(self, id_: int, worker: str, key: str) -> None:
+        id_ = self.numbers[id_]
         key = f"{key} of {id_}"
         call = lambda: self.book.name(worker, id_, self.now, key=key, grant="ticket")  # noqa: E731
         if (job := self._tries(Event.NAME, worker, id_, call)) is not None:
@@ -859,6 +968,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers, sent=st.integers(0, 10), again=st.integers(0, 3))
     def advances(self, id_: int, worker: str, sent: int, again: int) -> None:
+        id_ = self.numbers[id_]
         call = lambda: self.book.advance(worker, id_, self.now, checkpoint="c", sent=sent, more=1, again=again)  # noqa: E731
         if (job := self._tries(Event.ADVANCE, worker, id_, call)) is not None:
             job.sent, job.checkpoint, job.attempts, job.error = sent, True, 0, None
@@ -867,6 +977,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50), grant=st.booleans(), start=st.booleans())
     def delays(self, id_: int, worker: str, later: int, grant: bool, start: bool) -> None:
+        id_ = self.numbers[id_]
         call = lambda: self.book.delay(  # noqa: E731
             worker, id_, self.now, due_at=self.now + later, error="later", attempts=self.model[id_].attempts + 1,
             new_grant=grant, from_start=start,
@@ -881,6 +992,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers)
     def stores(self, id_: int, worker: str) -> None:
+        id_ = self.numbers[id_]
         receipt = Receipt(f"stored {id_}")
         call = lambda: self.book.store(worker, id_, self.now, receipt=receipt, digest="d", more=1, again=1)  # noqa: E731
         if (job := self._tries(Event.STORE, worker, id_, call)) is not None:
@@ -891,6 +1003,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50))
     def notes(self, id_: int, worker: str, later: int) -> None:
+        id_ = self.numbers[id_]
+
         def call():
             return self.book.note(worker, id_, self.now, receipt=Receipt("n"), due_at=self.now + later, error="not yet")
 
@@ -900,6 +1014,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers)
     def resends(self, id_: int, worker: str) -> None:
+        id_ = self.numbers[id_]
         call = lambda: self.book.resend(worker, id_, self.now, error="late")  # noqa: E731
         if (job := self._tries(Event.RESEND, worker, id_, call)) is not None:
             job.state, job.key, job.sent, job.attempts, job.error = "pending", None, 0, 0, "late"
@@ -909,6 +1024,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers)
     def finishes(self, id_: int, worker: str) -> None:
+        id_ = self.numbers[id_]
         key = self.model[id_].key or "none"
         call = lambda: self.book.finish(worker, id_, self.now, receipt=Receipt(key))  # noqa: E731
         if (job := self._tries(Event.FINISH, worker, id_, call)) is not None:
@@ -918,25 +1034,30 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id_=jobs, worker=workers)
     def rejects(self, id_: int, worker: str) -> None:
+        id_ = self.numbers[id_]
         if (
             job := self._tries(Event.REJECT, worker, id_, lambda: self.book.reject(worker, id_, self.now, error="no"))
         ) is not None:
-            job.end("rejected", "no")
+            replaced = any(one.state != "superseded" for one in self._later(id_))
+            job.end(*(("superseded", REPLACED) if replaced else ("rejected", "no")))
 
     @rule(id_=jobs, worker=workers, reason=st.sampled_from([GONE, REPLACED]))
     def supersedes(self, id_: int, worker: str, reason: str) -> None:
+        id_ = self.numbers[id_]
         call = lambda: self.book.supersede(worker, id_, self.now, reason=reason)  # noqa: E731
         if (job := self._tries(Event.SUPERSEDE, worker, id_, call)) is not None:
             job.end("superseded", reason)
 
     @rule(id_=jobs, worker=workers)
     def releases(self, id_: int, worker: str) -> None:
+        id_ = self.numbers[id_]
         self.book.release(worker, id_)
         if self.model[id_].lease == worker:
             self.model[id_].free()
 
     @rule(everything=st.booleans(), id_=jobs)
     def retries(self, everything: bool, id_: int) -> None:
+        id_ = self.numbers[id_]
         chosen = [
             job
             for number, job in self.model.items()
@@ -944,11 +1065,14 @@ class Machine(RuleBasedStateMachine):
         ]
         assert self.book.retry(None if everything else [id_], self.now) == len(chosen)
         for job in chosen:
+            if job.state == "rejected":
+                job.key, job.sent, job.resent = None, 0, job.resent + job.sent
             job.state = "stored" if job.state == "stored" else "pending"
             job.due_at, job.attempts, job.error, job.by_hand = self.now, 0, None, True
 
     @rule(id_=consumes(jobs))
     def forgets(self, id_: int) -> None:
+        id_ = self.numbers[id_]
         job = self.model[id_]
         expected = job.state in {"pending", "rejected"}
         assert self.book.forget([id_], self.now) == expected
@@ -993,7 +1117,7 @@ class Machine(RuleBasedStateMachine):
         entries = self.book.catalog.history(1000)
         assert {entry.key: entry.path for entry in entries} == {key: path for key, (path, _) in self.catalogued.items()}
         done = {id_ for id_, job in self.model.items() if job.state == "done"}
-        assert done == {id_ for _, id_ in self.catalogued.values()}
+        assert done == {id_ for _, id_ in self.catalogued.values() if id_ is not None}
 
     @invariant()
     def one_version_of_a_path_is_current(self) -> None:

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,31 @@ def test_a_walk_that_breaks_off_is_resumed_and_takes_nothing_away_before_its_end
     assert shelf.asked == ["1"]
     assert keys(book) == ["a", "b"]  # "a" was met before it broke off
     assert book.runner.run(listing.begun_at(book.journal, "vod")) == NOW
+
+
+def test_a_walk_that_ends_late_leaves_the_place_of_the_next_one(book: Book) -> None:
+    """Two installations read one list; one of them is slow, and the other begins the next walk meanwhile."""
+    pages = [[there("a")], [there("b")], [there("c")]]
+
+    class Slow(Shelf):
+        async def listing(self, cursor: str | None, desk: Desk) -> Page:
+            if cursor == "2":
+                await walk(Shelf(*pages), NOW + 10)
+                with pytest.raises(Retry):
+                    await walk(Shelf(pages[0], Retry("no answer")), NOW + 20)
+            return await super().listing(cursor, desk)
+
+    async def walk(broker: Broker, now: float) -> Tally:
+        provider: Any = SimpleNamespace(name="vod", broker=broker)
+        tally = Tally("vod")
+        await listing.walk(book.journal, provider, tally, clock=lambda: now)
+        return tally
+
+    book.runner.run(walk(Slow(*pages), NOW))
+    shelf = Shelf(*pages)
+    assert book.runner.run(walk(shelf, NOW + 30)) == Tally("vod", listed=2)
+    assert shelf.asked == ["1", "2"]  # it goes on where that walk broke off
+    assert keys(book) == ["a", "b", "c"]
 
 
 def test_a_walk_broken_off_long_ago_is_begun_anew(book: Book) -> None:

@@ -119,8 +119,17 @@ def test_a_version_that_was_gone_before_it_was_sent_is_wanted_again(watched: Wat
     watched.book.claim(WORKER, 2.0, 1)
     watched.book.supersede(WORKER, id_, 2.0, reason=GONE)
     assert watched.rescan() == {"a"}
-    assert watched.take({"a"}) == [id_]
+    assert len(watched.take({"a"})) == 1
     assert watched.rescan() == set()
+
+
+def test_a_folder_whose_file_was_gone_is_looked_into_when_it_is_back_as_it_was(watched: Watched) -> None:
+    make(watched.root, "d/a")
+    (id_,) = watched.take(watched.rescan())
+    watched.rescan()
+    watched.book.claim(WORKER, 2.0, 1)
+    watched.book.supersede(WORKER, id_, 2.0, reason=GONE)
+    assert watched.rescan() == {"d/a"}
 
 
 def test_a_forgotten_version_is_not_wanted_again(watched: Watched) -> None:

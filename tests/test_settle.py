@@ -157,6 +157,15 @@ def test_a_sighting_during_a_look_is_not_lost(settle: Settle) -> None:
     assert quiet(settle, 2, 0.15)[1].stamp == stamp(2)
 
 
+def test_a_file_that_comes_while_nothing_was_found_is_looked_at_again(settle: Settle) -> None:
+    """An editor between two renames."""
+    settle.sight(CLOSED, 0.0)
+    assert settle.due(0.0) == [("w", "a")]
+    settle.sight(CLOSED, 0.1)
+    assert settle.observe("w", "a", None, 0.15) is None
+    assert quiet(settle, 2, 0.15)[1].stamp == stamp(2)
+
+
 def test_watches_are_counted_and_forgotten_one_by_one(settle: Settle) -> None:
     for watch in ("w", "v"):
         for number in range(3):

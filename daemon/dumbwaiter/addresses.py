@@ -24,15 +24,16 @@ class Addresses:
     def __init__(self, providers: Mapping[str, Provider], clock: Callable[[], float] = time.time) -> None:
         self._providers = providers
         self._clock = clock
-        self._flights: OrderedDict[int, asyncio.Task[Link]] = OrderedDict()
+        self._flights: OrderedDict[tuple[int, str, str], asyncio.Task[Link]] = OrderedDict()
 
     async def link(self, entry: Entry, refused: str | None = None) -> Link:
         """Returns an address other than the one that was `refused`. Raises `Failure` when there is none."""
-        flight = self._flights.get(entry.id)
+        which = (entry.id, entry.provider, entry.key)  # a database gives a row's number to another
+        flight = self._flights.get(which)
         if flight is not None and flight.done() and not self._good(flight, refused):
             flight = None
         if flight is None:
-            flight = self._flights[entry.id] = asyncio.create_task(self._ask(entry))
+            flight = self._flights[which] = asyncio.create_task(self._ask(entry))
             flight.add_done_callback(lambda task: task.cancelled() or task.exception())
             while len(self._flights) > KEPT:
                 self._flights.popitem(last=False)

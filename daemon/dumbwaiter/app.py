@@ -36,7 +36,7 @@ from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
 from dumbwaiter.naming import join, shown
 from dumbwaiter.network import Network
-from dumbwaiter.policy import Delay, Pause, decide
+from dumbwaiter.policy import AFTER_MAX, PAUSE, Delay, Pause, decide
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
@@ -148,6 +148,7 @@ class App:
         for name, sentence in self.config.last_copies():
             self._log.warning("watch needs care", watch=name, reason=sentence)
         await self.steering.load()
+        await self.journal.set_right(time.time(), time.time() + AFTER_MAX + PAUSE)
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)
         self.schedule.every("bandwidth", 3600.0, self._keep_time)
@@ -251,6 +252,11 @@ class App:
         self._queued()
         self.duties.kick()
         return count
+
+    async def forget(self, ids: Sequence[int]) -> int:
+        """Ends jobs for good, with what is being sent for them; returns how many."""
+        async with self.engine.without(ids):
+            return await self.journal.forget(ids, time.time())
 
     async def claim(self, path: str) -> dict[str, Any]:
         """Fetches what the provider sells beside a catalogued file, once; returns what `claims.claim` does."""
@@ -461,7 +467,16 @@ class App:
 
     async def _refresh(self) -> None:
         for provider in self.providers.values():
+            told = provider.blocked
             await provider.refresh()
+            if provider.blocked and not told:
+                await self._attention(provider)
+
+    async def _attention(self, provider: Provider) -> None:
+        try:
+            await self.duties.attention(provider.name, provider.trouble or "")
+        except JournalTrouble:
+            provider.blocked = False  # whoever meets it next tells
 
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):

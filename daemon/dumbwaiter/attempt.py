@@ -25,6 +25,7 @@ from dumbwaiter.errors import (
     Changed,
     Conflict,
     Gone,
+    JournalTrouble,
     Local,
     Offline,
     Paused,
@@ -40,6 +41,7 @@ from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
+from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
@@ -380,6 +382,8 @@ class Attempt:
         now = self._clock
         worker = self._means.worker
         try:
+            if provider.broker.binds and await self._journal.is_outdone(job.id):
+                raise Reject(REPLACED)
             follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
@@ -467,8 +471,9 @@ class Attempt:
                 await self._delay(Delay(self._clock()), sentence)
             case Rejected():
                 orders = self._means.duties.of_failed(job, sentence)
-                await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders)
-                self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
+                end = self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders)
+                if await end:
+                    self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
             case Superseded():
                 await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
                 if isinstance(verdict, Changed):
@@ -480,7 +485,11 @@ class Attempt:
         told, provider.blocked = provider.blocked, True  # at once: others may come to the same
         provider.trouble, provider.paused_until = sentence, until
         if not told:
-            await self._means.duties.attention(provider.name, sentence)
+            try:
+                await self._means.duties.attention(provider.name, sentence)
+            except JournalTrouble:
+                provider.blocked = False  # the next one tells
+                raise
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:

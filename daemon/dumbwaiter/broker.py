@@ -58,7 +58,7 @@ class Broker(ABC):
         return FollowUp(receipt)
 
     def together(self, ask: Ask) -> str | None:
-        """Names the files whose follow-ups go one after the other, each catalogued before the next begins."""
+        """Names the versions or files whose follow-ups go one after the other, each catalogued before the next begins."""
         return None
 
     async def link(self, entry: Entry, desk: Desk) -> Link | None:

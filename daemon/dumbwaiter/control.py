@@ -133,7 +133,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
 
     async def forget(request: Request) -> Response:
         ids = (await _body(request, _Ids)).ids or []
-        count = await app.journal.forget(ids, time.time())
+        count = await app.forget(ids)
         app.pulse.beat()
         return _json({"count": count})
 

@@ -26,6 +26,7 @@ from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
 from dumbwaiter.upload import Digest
 
+AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # errands at once
 TRIES = 20  # about an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
@@ -143,7 +144,7 @@ class Duties:
                 due = await self._journal.errands.next_due(self._running)
             except JournalTrouble as trouble:
                 self._log.error("journal in trouble", error=str(trouble))
-                due = now + 5.0
+                due = now + AGAIN
             if due is not None and due > now:
                 self._wake_at(due)
 
@@ -175,6 +176,8 @@ class Duties:
                     "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
                 )
                 await errands.failed(errand.id, due_at=when, error=str(trouble))
+            except JournalTrouble:
+                raise
             except Exception as error:  # noqa: BLE001 - a fault in one errand must not stop the others
                 self._log.exception("errand failed", what=errand.what)
                 sentence = f"an error in dumbwaiter itself: {type(error).__name__}"
@@ -184,6 +187,7 @@ class Duties:
                 await errands.done(errand.id)
         except JournalTrouble as trouble:
             self._log.error("journal in trouble", error=str(trouble))
+            await asyncio.sleep(AGAIN)  # what could not be noted is done once more
         finally:
             del self._running[errand.id]
             self._moved()
@@ -201,7 +205,7 @@ class Duties:
         def same(fd: int) -> bool:
             return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
 
-        action, mark = errand.facts["action"], f"{self._journal.host}-{errand.id}"
+        action, mark = errand.facts["action"], f"{self._journal.host}-{errand.mark}"
         try:
             await asyncio.to_thread(dispose, root, job.path, job.stamp, same, action, mark)
         except Changed:

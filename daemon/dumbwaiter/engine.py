@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from math import inf
 
 from dumbwaiter.attempt import Attempt, Means
@@ -33,6 +34,7 @@ class Engine:
         self._jobs: dict[int, Job] = {}  # those that run
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
+        self._held: set[int] = set()  # jobs that are to get no further
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
@@ -132,6 +134,22 @@ class Engine:
         self._jobs[job.id] = job
         self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
 
+    @asynccontextmanager
+    async def without(self, ids: Iterable[int]) -> AsyncIterator[None]:
+        """Ends the attempts of these jobs and begins none of them before the block ends."""
+        held = self._running.keys() & set(ids)
+        self._held |= held
+        attempts = [self._running[id_] for id_ in held]
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+        try:
+            yield
+        finally:
+            self._held -= held
+            self._left |= held
+            self.kick()
+
     async def close(self) -> None:
         """Ends all attempts; what was acknowledged is kept, and no lease is left."""
         self._closing = True
@@ -153,7 +171,8 @@ class Engine:
             self._left.add(job.id)
             self._stumble(trouble)
         except asyncio.CancelledError:
-            await asyncio.shield(attempt.give_back())
+            if job.id not in self._held:  # else nobody may take it, and the lease stays
+                await asyncio.shield(attempt.give_back())
             raise
         except Exception as error:
             if self._closing:  # a library's way to be cancelled

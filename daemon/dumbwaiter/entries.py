@@ -10,7 +10,7 @@ from dumbwaiter.folders import stamp_of
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OWN_AT, PASS_ON, STEP_ASIDE
+from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OF_KEY_AT, OWN_AT, PASS_ON, STEP_ASIDE
 from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
 
 
@@ -55,8 +55,11 @@ class Entries:
             "stored_at": now,
             "unlisted_at": None,
         }
+        place = {"of_parent": file.parent, "of_name": name}
         if current:
-            PASS_ON.run(connection, {"of_parent": file.parent, "of_name": name})
+            PASS_ON.run(connection, place)
+        elif OF_KEY_AT.first(connection, {**place, "of_provider": file.provider, "of_key": receipt.key}) is not None:
+            return  # the newer version is the very same object
         others = {"of_provider": file.provider, "of_key": receipt.key, "of_digest": values["digest"]}
         DROP_OTHERS.run(connection, others)
         CATALOGUE.run(connection, values)

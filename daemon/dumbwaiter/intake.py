@@ -7,7 +7,7 @@ one harmless. Looking, scanning and digesting happen in threads.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -121,9 +121,8 @@ class Intake:
 
     async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()
-        rescan = await self._insist(
-            lambda: Rescan(self._journal.folders, watch, source.root, source.rules, source.provider)
-        )
+        begin = partial(Rescan, self._journal.folders, watch, source.root, source.rules, source.provider)
+        rescan = await self._insist(partial(asyncio.to_thread, begin))
         files = new = 0
         try:
             while (step := await asyncio.to_thread(rescan.step)) is not None:
@@ -147,11 +146,11 @@ class Intake:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._eased.wait(), EASE)
 
-    async def _insist(self, ask: Callable[[], T]) -> T:
-        """Asks the journal in a thread until it answers."""
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks the journal until it answers."""
         while True:
             try:
-                answer = await asyncio.to_thread(ask)
+                answer = await ask()
             except JournalTrouble as trouble:
                 await self._wait_out(trouble)
             else:
@@ -242,22 +241,17 @@ class Intake:
         for (watch, folder), files in folders.items():
             names = [split(file.path)[1] for file in files]
             provider = self._sources[watch].provider
-            known = await self._insist(partial(self._journal.folders.known, watch, folder, provider, names))
+            ask = partial(self._journal.folders.known, watch, folder, provider, names)
+            known = await self._insist(partial(asyncio.to_thread, ask))
             candidates += [
                 Candidate(watch, file.path, provider, file.stamp)
                 for file in files
                 if not await self._same(file, known.get(split(file.path)[1]))
             ]
-        if not candidates:
-            return
-        while True:
-            try:
-                if await self._journal.enqueue(candidates, self._clock(), durable=False):
-                    self._queued()
-                self.trouble = None
-                return
-            except JournalTrouble as trouble:
-                await self._wait_out(trouble)
+        if candidates:
+            made = await self._insist(lambda: self._journal.enqueue(candidates, self._clock(), durable=False))
+            if made:
+                self._queued()
 
     async def _same(self, file: Ready, known: Known | None) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""
@@ -273,7 +267,7 @@ class Intake:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
-        await self._journal.touch(known.id, file.stamp, self._clock())
+        await self._insist(lambda: self._journal.touch(known.id, file.stamp, self._clock()))
         return True
 
 

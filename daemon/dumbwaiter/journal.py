@@ -5,18 +5,18 @@ nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on t
 checkpoint may be lost with the power, which costs one chunk.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, and_, func, or_, select, true, update
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, or_, select, true, update
 
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Notes, stamp_of
-from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, split
 from dumbwaiter.pauses import Pauses
@@ -24,18 +24,20 @@ from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.statements import (
     ADVANCE,
+    DROP_OUTLIVED,
     ENQUEUE,
     ENTRY_AT,
     FINISH,
     JOB_AT,
     NAME,
     NEWER,
+    NEWER_DONE,
     OLDER,
     PROPOSE,
     STORE,
     SUPERSEDE_OLDER,
 )
-from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs
+from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, errands, jobs, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
 MANY = 0  # no job's id: stands for jobs that nobody counted
@@ -106,14 +108,14 @@ class Journal:
     # Intake
 
     async def enqueue(self, candidates: Sequence[Candidate], now: float, *, durable: bool = True) -> list[int]:
-        """Makes a pending job of every version not known yet; returns their ids.
+        """Makes a pending job of every version that is not known, or is back after another one; returns their ids.
 
         Older versions of the same path that nobody is working on are superseded. What a scan would find again need not
         be `durable`.
         """
 
         def work(connection: Connection) -> list[int]:
-            made = [row for one in candidates if (row := ENQUEUE.first(connection, self._first(one, now)))]
+            made = [row for one in candidates if (row := self._make(connection, self._first(one, now)))]
             if made:
                 newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
                 SUPERSEDE_OLDER.many(connection, ({**row._asdict(), "now": now} for row in newest.values()))
@@ -123,6 +125,13 @@ class Journal:
             return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)
+
+    @staticmethod
+    def _make(connection: Connection, first: Mapping[str, Any]) -> Any:
+        row = ENQUEUE.first(connection, first)
+        if row is None and DROP_OUTLIVED.run(connection, {f"of_{name}": value for name, value in first.items()}):
+            row = ENQUEUE.first(connection, first)
+        return row
 
     def _first(self, one: Candidate, now: float) -> dict[str, Any]:
         """Returns the row of a job that nobody has worked on."""
@@ -171,11 +180,30 @@ class Journal:
 
         await self._writer.call(work)
 
+    async def set_right(self, now: float, latest: float) -> None:
+        """Makes due what waits for a time after `latest`, which nobody sets: the clock was another one then."""
+
+        def work(connection: Connection) -> None:
+            for table in (jobs, errands):
+                late = (table.c.host == self._host) & (table.c.due_at > latest)
+                connection.execute(update(table).where(late).values(due_at=now))
+
+        await self._writer.call(work)
+
     async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
-        """Notes that a file's content is the same under a new stamp (chmod, rename within the folder)."""
+        """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
+
+        Does nothing if there is a job for that stamp, unless it ended because the file was gone.
+        """
 
         def work(connection: Connection) -> None:
             row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
+            version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
+            there = [jobs.c[name] == value for name, value in version.items()]
+            gone = (jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE)
+            connection.execute(delete(jobs).where(*there, gone))
+            if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
+                return
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
             connection.execute(
                 update(entries)
@@ -322,6 +350,8 @@ class Journal:
         """
 
         def work(connection: Connection) -> Holder | None:
+            if connection.dialect.name == "postgresql":  # another installation may ask at this very moment
+                connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))
             held = None if anyway else self._holder(connection, provider, key, id_)
             if held is None or (digest is not None and held.digest == digest):
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
@@ -457,53 +487,86 @@ class Journal:
         results: Sequence[Receipt] = (),
         orders: Sequence[Order] = (),
     ) -> None:
-        """Ends a job, catalogues its file and what the provider made of it, and orders errands, in one commit."""
+        """Ends a job, catalogues its file and what the provider made of it, and orders errands, in one commit.
+
+        Where a newer version of the file is done already, nothing is ordered, and that one keeps its place.
+        """
 
         def work(connection: Connection) -> None:
             row = self._step(connection, FINISH, worker, id_, now, {"receipt": receipt})
-            newest = NEWER.first(connection, {"than": id_}) is None
+            newest = NEWER_DONE.first(connection, {"than": id_}) is None
             for one in (receipt, *results):
                 self.entries.add(connection, row, one, now, current=newest)
-            self.errands.add(connection, row, orders, now)
+            if newest:
+                self.errands.add(connection, row, orders, now)
 
         await self._writer.call(work, durable=True)
 
+    async def is_outdone(self, id_: int) -> bool:
+        """True when a newer version of the same file is done."""
+        return await self._writer.call(lambda connection: NEWER_DONE.first(connection, {"than": id_}) is not None)
+
     async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
         """Ends a job whose version of the file is no more."""
-        await self._move(Event.SUPERSEDE, worker, id_, now, grant=None, checkpoint=None, error=reason, **_FREE)
-
-    async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> None:
-        """Ends a job that the provider will never accept, or never show; a person's `retry` begins it anew."""
 
         def work(connection: Connection) -> None:
-            values = {"grant": None, "checkpoint": None, "receipt": None, "digest": None, "error": error, **_FREE}
-            row = self._apply(connection, Event.REJECT, worker, id_, now, values)
-            self.errands.add(connection, row, orders, now)
+            values = {"grant": None, "checkpoint": None, "error": reason, **_FREE}
+            row = self._apply(connection, Event.SUPERSEDE, worker, id_, now, values)
+            if reason == GONE:  # no scan may pass by its folder, should it come back
+                connection.execute(
+                    delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent == row.parent)
+                )
 
         await self._writer.call(work)
+
+    async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> bool:
+        """Ends a job that the provider will never accept, or never show; a person's `retry` begins it anew.
+
+        False, and nothing is ordered, where nobody has to act, since there is a newer version of the file.
+        """
+
+        def work(connection: Connection) -> bool:
+            values = {"grant": None, "checkpoint": None, "receipt": None, "digest": None, "error": error}
+            row = self._apply(connection, Event.REJECT, worker, id_, now, values)
+            replaced = NEWER.first(connection, {"than": id_}) is not None
+            if replaced:
+                self._apply(connection, Event.SUPERSEDE, worker, id_, now, {"error": REPLACED})
+            else:
+                self.errands.add(connection, row, orders, now)
+            connection.execute(update(jobs).where(jobs.c.id == id_).values(_FREE))
+            return not replaced
+
+        return await self._writer.call(work)
 
     # People
 
     async def retry(self, ids: Sequence[int] | None, now: float) -> int:
-        """Makes rejected and waiting jobs due at once; all of them with None. Returns how many."""
+        """Makes rejected and waiting jobs due at once; all of them with None. Returns how many.
+
+        A rejected one begins anew, under a key that is free now.
+        """
 
         def work(connection: Connection) -> int:
             self._tell([MANY] if ids is None else ids)
             found = self.errands.again(connection, ids, now)
             chosen = jobs.c.id.in_(ids) if ids is not None else true()
             for state in sources(Event.RETRY):
-                again = (
-                    update(jobs)
-                    .where(jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
-                    .values(
-                        state=TRANSITIONS[state, Event.RETRY],
-                        due_at=now,
-                        attempts=0,
-                        by_hand=True,
-                        error=None,
-                        updated_at=now,
-                    )
-                )
+                which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
+                values = {
+                    "state": TRANSITIONS[state, Event.RETRY],
+                    "due_at": now,
+                    "attempts": 0,
+                    "by_hand": True,
+                    "error": None,
+                    "updated_at": now,
+                }
+                if state is State.REJECTED:
+                    sent = connection.execute(
+                        select(func.coalesce(func.sum(jobs.c.sent), 0)).where(*which)
+                    ).scalar_one()
+                    self.counters.add(connection, bytes_resent=int(sent))
+                    values |= {"key": None, "proposed": None, "sent": 0, "resent": jobs.c.resent + jobs.c.sent}
+                again = update(jobs).where(*which).values(values)
                 found.update(connection.execute(again.returning(jobs.c.id)).scalars())
             return len(found)
 

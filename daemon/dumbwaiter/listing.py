@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Float, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Float, bindparam, case, delete, func, or_, select, update
 
 from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
@@ -64,7 +64,7 @@ async def walk(journal: Journal, provider: Provider, tally: Tally, *, clock: Cal
         )
         tally.gone += gone
         tally.unlisted += unlisted
-    await write(lambda connection: _end(connection, provider.name, clock()), durable=True)
+    await write(lambda connection: _end(connection, provider.name, under_way.started_at, clock()), durable=True)
 
 
 async def begun_at(journal: Journal, provider: str) -> float | None:
@@ -145,7 +145,9 @@ def _keep(connection: Connection, provider: str, rows: Mapping[str, dict[str, An
             others,
         )
     connection.execute(
-        update(listings).where(listings.c.provider == provider).values(cursor=under_way.cursor, whole=under_way.whole)
+        update(listings)
+        .where(*_of_walk(provider, under_way.started_at))
+        .values(cursor=under_way.cursor, whole=under_way.whole)
     )
     return len(others) - before
 
@@ -186,5 +188,11 @@ def _sweep(
     return ids[-1], gone, unlisted
 
 
-def _end(connection: Connection, provider: str, now: float) -> None:
-    connection.execute(update(listings).where(listings.c.provider == provider).values(ended_at=now, cursor=None))
+def _end(connection: Connection, provider: str, started_at: float, now: float) -> None:
+    ended = update(listings).where(*_of_walk(provider, started_at)).values(ended_at=now, cursor=None)
+    connection.execute(ended)
+
+
+def _of_walk(provider: str, started_at: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """One walk of a provider's list: another installation may have ended it, and begun the next."""
+    return listings.c.provider == provider, listings.c.started_at == started_at

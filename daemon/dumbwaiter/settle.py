@@ -114,7 +114,8 @@ class Settle:
         if wait is None:
             return None
         if stamp is None:
-            self._drop(name)
+            if wait.due == inf:  # else it was sighted again since somebody looked
+                self._drop(name)
             return None
         if stamp != wait.stamp:
             self._change(wait, stamp, now)

@@ -23,6 +23,7 @@ AGAIN = 5.0  # seconds until a failure is asked about again
 KEPT = 10_000  # answers
 _MEANING = {Exit.TEMPORARY: errno.EHOSTUNREACH, Exit.ACCOUNT: errno.EACCES}
 
+_Which = tuple[int, str, str]  # an entry: a database gives its number to another one later
 _Answer = tuple[float, "str | Refused"]  # good until, and what it was
 
 
@@ -32,27 +33,28 @@ class Links:
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._lock = threading.Lock()
-        self._answers: OrderedDict[int, _Answer] = OrderedDict()
-        self._asking: dict[int, threading.Lock] = {}
+        self._answers: OrderedDict[_Which, _Answer] = OrderedDict()
+        self._asking: dict[_Which, threading.Lock] = {}
 
     def get(self, entry: Entry, refused: str | None = None) -> str:
         """Returns an address other than the one that was `refused`. Raises an errno with the daemon's sentence."""
+        which = (entry.id, entry.provider, entry.key)
         with self._lock:
-            turn = self._asking.setdefault(entry.id, threading.Lock())
+            turn = self._asking.setdefault(which, threading.Lock())
         with turn:  # whoever waited finds the answer
             with self._lock:
-                until, answer = self._answers.get(entry.id, (0.0, ""))
+                until, answer = self._answers.get(which, (0.0, ""))
             if time.monotonic() >= until or answer == refused:
                 until, answer = self._ask(entry, refused)
-                self._keep(entry.id, (until, answer))
+                self._keep(which, (until, answer))
         if isinstance(answer, Refused):
             raise Refused(answer.errno or errno.EIO, answer.why)
         return answer
 
-    def _keep(self, number: int, answer: _Answer) -> None:
+    def _keep(self, which: _Which, answer: _Answer) -> None:
         with self._lock:
-            self._answers[number] = answer
-            self._answers.move_to_end(number)
+            self._answers[which] = answer
+            self._answers.move_to_end(which)
             while len(self._answers) > KEPT:
                 self._asking.pop(self._answers.popitem(last=False)[0], None)
 

@@ -22,10 +22,15 @@ import pytest
 
 from dumbwaiter.config import Hook, parse
 from dumbwaiter.duties import Duties
-from dumbwaiter.errors import Failure
+from dumbwaiter.errands import AFTER, Order
+from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Untold, tell
+from dumbwaiter.journal import Candidate
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.sources import Duration
+from dumbwaiter.upload import digest_of
+from journals import WORKER, Book, in_file
+from ledger import JPEG
 from program import Program, digest
 
 CONFIG = '[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = "s"\n[watch.w]\npath = "/w"\nprovider = "p"\n'
@@ -294,6 +299,61 @@ def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> N
         assert told["attention"]["path"] == str(folder)
         program.until(lambda: not program.facts("status")["errands"])
         assert len(there.taken) == 2
+
+
+HASTY = """
+import dumbwaiter.app, dumbwaiter.grants
+dumbwaiter.app.REFRESH, dumbwaiter.grants.RENEW = 1.0, 1e-9
+from dumbwaiter.cli import main
+main()
+"""
+
+
+def test_a_refusal_that_the_renewal_of_a_session_meets_first_is_told(program: Program) -> None:
+    """The daemon renews sessions far ahead of their end; this one does so all the time."""
+    mark = program.folder / "mark"
+    rules(program, f'on_attention = ["touch", "{mark}"]', "xinhua")
+    program.drop = program.data / "drop/xinhua"
+    program.start(sys.executable, "-c", HASTY)
+    program.write("a.jpg", JPEG[0] + JPEG[1])
+    program.until(lambda: program.totals()["done"] == 1)
+    program.vendors.faults("xinhua.jwt:401")
+    program.until(mark.exists)
+
+
+def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter.duties.AGAIN", 0.01)
+    path = tmp_path / "w/film.mov"
+    path.parent.mkdir()
+    path.write_bytes(b"film")
+    config = parse(CONFIG.replace("/w", str(path.parent)) + 'after = "delete"\n', "config.toml")
+    with Book(in_file(tmp_path / "state")) as book:
+        stamp = Stamp.of(path.stat())
+        (id_,) = book.enqueue([Candidate("w", path.name, "p", stamp)], 0.0)
+        book.claim(WORKER, 0.0, 1)
+        book.name(WORKER, id_, 0.0, key="k", grant=None)
+        digest_ = digest_of(str(path.parent), path.name, stamp)
+        book.store(WORKER, id_, 0.0, receipt=Receipt("k"), digest=digest_, more=4, again=0)
+        book.finish(WORKER, id_, 0.0, receipt=Receipt("k"), orders=[Order(AFTER, {"action": "delete"})])
+        settled, locked = book.journal.settled, [JournalTrouble("database is locked")]
+
+        async def once(ids: Any) -> Any:
+            if locked:
+                raise locked.pop()
+            return await settled(ids)
+
+        monkeypatch.setattr(book.journal, "settled", once)
+
+        async def run() -> None:
+            nothing: Any = None
+            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+            await duties.drain()
+            await duties.close()
+
+        book.runner.run(run())
+        assert not locked
+        assert not path.exists()
+        assert book.rows("SELECT * FROM errands") == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import random
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,32 @@ def test_another_version_of_a_file_takes_its_place_in_the_record(forms: Program)
     wanted = drop(forms, "plan.txt", 500, 2)
     forms.until(lambda: read(records(forms)["plan.txt"]) == wanted)
     assert records(forms)["plan.txt"]["_id"] == first
+
+
+def test_an_older_version_that_ends_late_does_not_take_the_newer_ones_place_in_the_record(forms: Program) -> None:
+    mark = forms.folder / "mark"
+    rules = f'on_failed = ["touch", "{mark}"]\n'
+    forms.config.write_text(forms.config.read_text().replace("[watch.jiandaoyun]\n", f"[watch.jiandaoyun]\n{rules}"))
+    forms.vendors.faults("forms.create:code-9007")
+    forms.start()
+    drop(forms, "plan.txt", 500, 1)
+    forms.until(lambda: forms.vendors.log("create") and not forms.facts("status")["jobs"][0]["active"])
+    (older,) = (job["id"] for job in forms.facts("status")["jobs"])
+    put_off(forms, older)
+    forms.vendors.faults("")
+    wanted = drop(forms, "plan.txt", 600, 2)
+    forms.until(lambda: forms.totals()["done"] == 1)
+    assert forms("retry", str(older)).returncode == 0
+    assert forms("wait").returncode == 0
+    assert read(records(forms)["plan.txt"]) == wanted
+    assert forms("failed").returncode == 0
+    assert not mark.exists()
+
+
+def put_off(program: Program, id_: int) -> None:
+    """Makes the next try of a job one that comes in an hour, as a back-off of five minutes may seem to who waits."""
+    with closing(sqlite3.connect(program.state / "journal.db", timeout=30)) as journal, journal:
+        journal.execute("UPDATE jobs SET due_at = due_at + 3600 WHERE id = ?", [id_])
 
 
 def test_a_kill_inside_a_large_file_costs_the_parts_on_their_way(forms: Program) -> None:

@@ -32,6 +32,22 @@ def test_an_example_of_the_page_uploads_and_its_files_are_in_the_catalog(program
     assert len(program.vendors.log("token")) == (name == "attachments")  # a hundred come in one answer
 
 
+def test_what_is_forgotten_is_not_sent_to_its_end(program: Program) -> None:
+    program.drop = program.data / "drop/recipe"
+    program.vendors.faults("presign.put:slow=2m")
+    program.start()
+    program.write("film.mov", os.urandom(8 * MIB))
+    program.until(lambda: program.vendors.log("put"))
+    (job,) = program.facts("status")["jobs"]
+    assert program("forget", str(job["id"])).returncode == 0
+    program.until(lambda: program.vendors.log("put")[0]["finished"])
+    assert program.objects() == []
+    program.vendors.faults("")
+    program.write("other.mov", b"other")
+    assert program("wait").returncode == 0
+    assert program.objects() == [digest(b"other")]
+
+
 def test_every_transport_that_a_recipe_can_name_has_its_example() -> None:
     shown = [one.transport for one in map(_recipe, recipes.EXAMPLES)]
     assert sorted(shown) == sorted(get_args(get_type_hints(options.Recipe)["transport"]))

@@ -152,7 +152,7 @@ class Jiandaoyun(Broker):
     # The record
 
     def together(self, ask: Ask) -> str | None:
-        return split(ask.place)[0] if self._options.records == "per-folder" else None
+        return split(ask.place)[0] if self._options.records == "per-folder" else ask.place
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""

@@ -90,7 +90,7 @@ def _is_sound(database: str) -> bool:
 
 def _due(database: str, now: float) -> bool:
     with suppress(FileNotFoundError):
-        if now - os.stat(backup_of(database)).st_mtime < AGE:
+        if 0 <= now - os.stat(backup_of(database)).st_mtime < AGE:  # the clock may have been another one then
             return False
     folder = os.path.dirname(database)
     return shutil.disk_usage(folder).free > ROOM * os.stat(database).st_size

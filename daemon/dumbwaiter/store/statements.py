@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, exists, or_, select, update
 
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Stamp, State
@@ -75,18 +75,44 @@ def _enqueue(dialect: str) -> Any:
         {name: bindparam(name) for name in _FIRST}
         | {"state": State.PENDING, "sent": 0, "resent": 0, "attempts": 0, "by_hand": False}
     )
-    return statement.on_conflict_do_update(
-        index_elements=[jobs.c[name] for name in _VERSION],
-        set_={name: statement.excluded[name] for name in ("state", "due_at", "created_at", "updated_at")}
-        | {"error": None},
-        where=(jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE),
-    ).returning(
+    return statement.on_conflict_do_nothing(index_elements=[jobs.c[name] for name in _VERSION]).returning(
         jobs.c.id.label("made"), *(jobs.c[name].label(f"of_{name}") for name in ("host", "parent", "name", "provider"))
     )
 
 
-# Makes a job of a version that is not known, or was gone before it was sent; else returns nothing.
+# Makes a job of a version that is not known; else returns nothing.
 ENQUEUE = Prepared(_enqueue)
+
+_later = jobs.alias()
+_OF_THE_FILE = and_(
+    *(_later.c[name] == jobs.c[name] for name in ("host", "parent", "name", "provider")), _later.c.id > jobs.c.id
+)
+# Drops the job of a version that was gone, or that another one had replaced: it stands there again, and is the newest.
+DROP_OUTLIVED = Prepared(
+    lambda _dialect: delete(jobs).where(
+        *(jobs.c[name] == bindparam(f"of_{name}") for name in _VERSION),
+        or_(
+            (jobs.c.state == State.SUPERSEDED) & or_(jobs.c.error == GONE, jobs.c.error == REPLACED),
+            (jobs.c.state == State.DONE)
+            & exists().where(
+                _OF_THE_FILE, or_(_later.c.state != State.SUPERSEDED, _later.c.error.is_distinct_from(GONE))
+            ),
+        ),
+    )
+)
+
+
+def _newer(is_so: ColumnElement[bool]) -> Prepared:
+    return Prepared(
+        lambda _dialect: (
+            select(_later.c.id).join(jobs, _OF_THE_FILE).where(jobs.c.id == bindparam("than"), is_so).limit(1)
+        )
+    )
+
+
+# A newer version of the same file: one that is done already, and one that was not given up.
+NEWER_DONE = _newer(_later.c.state == State.DONE)
+NEWER = _newer(_later.c.state != State.SUPERSEDED)
 
 _SAME_FILE: tuple[ColumnElement[bool], ...] = (
     jobs.c.host == bindparam("of_host"),
@@ -107,23 +133,6 @@ SUPERSEDE_OLDER = Prepared(
     )
 )
 OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
-
-_later = jobs.alias()
-# A version of a file that came later and has ended already. By its number, for the clock may have been set back, and by
-# the time, for a version that came back to life has its old number.
-NEWER = Prepared(
-    lambda _dialect: (
-        select(_later.c.id)
-        .join(jobs, and_(*(_later.c[name] == jobs.c[name] for name in ("host", "parent", "name"))))
-        .where(
-            jobs.c.id == bindparam("than"),
-            _later.c.id > jobs.c.id,
-            _later.c.created_at >= jobs.c.created_at,
-            _later.c.state == State.DONE,
-        )
-        .limit(1)
-    )
-)
 
 # Who has a key: a file that is catalogued, or one on its way.
 ENTRY_AT = Prepared(
@@ -154,6 +163,13 @@ _HERE: tuple[ColumnElement[bool], ...] = (
 PASS_ON = Prepared(lambda _dialect: update(entries).where(*_HERE).values(current=False))
 # A file of the owner's goes before what a provider made of another one; that has no inode.
 OWN_AT = Prepared(lambda _dialect: select(entries.c.id).where(*_HERE, entries.c.inode != 0).limit(1))
+OF_KEY_AT = Prepared(
+    lambda _dialect: (
+        select(entries.c.id)
+        .where(*_HERE, entries.c.provider == bindparam("of_provider"), entries.c.key == bindparam("of_key"))
+        .limit(1)
+    )
+)
 STEP_ASIDE = Prepared(
     lambda _dialect: update(entries).where(*_HERE, entries.c.inode == 0).values(name=bindparam("aside"))
 )

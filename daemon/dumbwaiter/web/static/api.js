@@ -33,8 +33,8 @@ export async function post(path, body) {
 }
 
 // Returns the address of a picture, or null where there is none.
-export async function picture(id) {
-  const response = await fetch(`api/thumbnail/${id}`, { headers: headers() });
+export async function picture(which) {
+  const response = await fetch(`api/thumbnail/${which}`, { headers: headers() });
   return response.status === 200 ? URL.createObjectURL(await response.blob()) : null;
 }
 

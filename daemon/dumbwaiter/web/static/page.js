@@ -384,7 +384,7 @@ function makeEntry(one) {
   const kind = name(one.path).split(".").slice(1).pop()?.slice(0, 4) ?? "";
   const frame = element("div", { class: "frame", "aria-hidden": "true" }, element("span", {}, kind));
   if (one.picture) {
-    frame.dataset.picture = one.id;
+    frame.dataset.picture = `${one.id}?${one.stored_at}`; // a number may come to stand for another file, and pictures are kept for a day
     seen.observe(frame);
   }
   const facts = [size(one.size), clock(one.stored_at), one.provider];
