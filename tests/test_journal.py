@@ -485,6 +485,17 @@ def test_what_a_provider_made_of_a_file_is_catalogued_beside_it(book: Book) -> N
     assert book.catalog.find("files/w/a/README.small") is not None
 
 
+def test_a_result_leaves_with_the_version_that_it_was_made_of(book: Book) -> None:
+    id_ = book.stored("a/photo.jpg", NOW)
+    made = [Receipt(f"k/{label}", facts={"of": "k/1"}, label=label, size=7) for label in ("small", "large")]
+    book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=made)
+    book.done("a/photo.other.jpg", NOW, Receipt("k/own"))
+    id_ = book.stored("a/photo.jpg", NOW + 1, version=2)
+    small = Receipt("k/new small", facts={"of": "k/2"}, label="small", size=7)
+    book.finish(WORKER, id_, NOW + 1, receipt=Receipt("k/2"), results=[small])
+    assert shown(book) == {"photo.jpg": "k/2", "photo.small.jpg": "k/new small", "photo.other.jpg": "k/own"}
+
+
 @pytest.mark.parametrize("first", ["own", "result"])
 def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: str) -> None:
     def own() -> None:

@@ -57,7 +57,8 @@ class Entries:
         }
         place = {"of_parent": file.parent, "of_name": name}
         if current:
-            PASS_ON.run(connection, place)
+            if (passed := PASS_ON.first(connection, place)) is not None and passed.key != receipt.key:
+                _pass_on_results(connection, file.parent, name, passed.key)
         elif OF_KEY_AT.first(connection, {**place, "of_provider": file.provider, "of_key": receipt.key}) is not None:
             return  # the newer version is the very same object
         others = {"of_provider": file.provider, "of_key": receipt.key, "of_digest": values["digest"]}
@@ -71,7 +72,7 @@ class Entries:
 
         A file that is catalogued stands with that version, another one with what is stored of it.
         """
-        told = msgspec.json.encode({fact: value}).decode()[1:-1]
+        told = _told(fact, value)
         folder = split(place)[0]
 
         def having(column: Any) -> ColumnElement[bool]:
@@ -118,6 +119,19 @@ class Entries:
             return True
 
         return await self._writer.call(work, durable=True)
+
+
+def _pass_on_results(connection: Connection, parent: str, name: str, key: str) -> None:
+    """Takes what was made of the object `key` from beside the file that is another one now."""
+    stem = name.rpartition(".")[0] or name
+    made = type_coerce(entries.c.facts, Text).contains(_told("of", key), autoescape=True)
+    beside = (entries.c.parent == parent) & (entries.c.name > f"{stem}.") & (entries.c.name < f"{stem}/")
+    connection.execute(update(entries).where(IS_CURRENT, beside, entries.c.inode == 0, made).values(current=False))
+
+
+def _told(fact: str, value: str) -> str:
+    """Returns a fact as it stands among others in the database."""
+    return msgspec.json.encode({fact: value}).decode()[1:-1]
 
 
 def _aside(name: str) -> str:

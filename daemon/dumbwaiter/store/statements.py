@@ -160,7 +160,7 @@ _HERE: tuple[ColumnElement[bool], ...] = (
     entries.c.name == bindparam("of_name"),
     IS_CURRENT,
 )
-PASS_ON = Prepared(lambda _dialect: update(entries).where(*_HERE).values(current=False))
+PASS_ON = Prepared(lambda _dialect: update(entries).where(*_HERE).values(current=False).returning(entries.c.key))
 # A file of the owner's goes before what a provider made of another one; that has no inode.
 OWN_AT = Prepared(lambda _dialect: select(entries.c.id).where(*_HERE, entries.c.inode != 0).limit(1))
 OF_KEY_AT = Prepared(
