@@ -168,6 +168,13 @@ def test_a_file_and_a_folder_of_one_name_are_both_reachable(book: Book) -> None:
     assert book.catalog.find("keys/vod/c%") is None
 
 
+def test_a_file_that_a_folder_pushed_aside_takes_no_name_that_is_taken(book: Book) -> None:
+    for path in ("a", "a/b", "a%", "a%%/b"):
+        book.done(path)
+    found = names(listing(book.catalog, "files/w"))
+    assert found == {"a": {"b": "file"}, "a%": "file", "a%%": {"b": "file"}, "a%%%": "file"}
+
+
 def test_of_several_jobs_for_one_path_the_newest_is_shown(book: Book) -> None:
     """The older one is still in somebody's hands."""
     old = book.leased("a", NOW)

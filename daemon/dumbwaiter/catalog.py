@@ -4,7 +4,7 @@
 looked up by one index on (parent, name). Folders are not stored: one exists while something lies below it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -81,7 +81,8 @@ class Catalog:
     def find(self, path: str) -> Node | None:
         """Returns what stands at `path` ("files/masters/a/b.mov"), None when nothing does.
 
-        Where a file and a folder have one name, the name is the folder's and the file's is that name with "%".
+        Where a file and a folder have one name, the name is the folder's and the file's is that name with "%", or with
+        as many as make it one that nothing else has.
         """
         tree_name, _, inner = path.partition("/")
         tree = _TREES.get(tree_name)
@@ -95,11 +96,18 @@ class Catalog:
                 return Node(name)
             if (row := _file(connection, tree, parent, name)) is not None:
                 return _node(row, tree)
-            hidden = name.removesuffix(HIDDEN)
-            if hidden == name or not _has_below(connection, tree, join(parent, hidden)):
-                return None
-            row = _file(connection, tree, parent, hidden)
-            return None if row is None else Node(name, _node(row, tree).file)
+            hidden = name
+            while hidden.endswith(HIDDEN):
+                hidden = hidden.removesuffix(HIDDEN)
+                row, is_folder = (
+                    _file(connection, tree, parent, hidden),
+                    _has_below(connection, tree, join(parent, hidden)),
+                )
+                if row is not None and is_folder:
+                    return Node(name, _node(row, tree).file)
+                if row is None and not is_folder:
+                    return None  # a free name that would have been taken before
+            return None
 
     def children(self, path: str) -> list[Node]:
         """Returns what a folder holds: its folders first, then its files. Empty for a path that is no folder."""
@@ -116,9 +124,9 @@ class Catalog:
                 select(tree.table).where(tree.shown, tree.parent == inner).order_by(tree.name, tree.table.c.id)
             ):
                 node = _node(row, tree)
-                name = f"{node.name}{HIDDEN}" if node.name in folders else node.name
-                files[name] = Node(name, node.file)  # several jobs may stand for one path: the newest counts
-        return [*folders.values(), *files.values()]
+                files[node.name] = node  # several jobs may stand for one path: the newest counts
+        taken = folders.keys() | files.keys()
+        return [*folders.values(), *(_beside(node, taken) if node.name in folders else node for node in files.values())]
 
     def entry(self, number: int) -> Entry | None:
         """Returns the entry with this id."""
@@ -227,6 +235,14 @@ def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
             known.add(name)
             yield name
         beyond = tree.parent >= f"{join(folder, name)}0" if deeper else tree.parent > found
+
+
+def _beside(node: Node, taken: Collection[str]) -> Node:
+    """Returns a file under the first free name like its own, which a folder has."""
+    name = f"{node.name}{HIDDEN}"
+    while name in taken:
+        name += HIDDEN
+    return Node(name, node.file)
 
 
 def _node(row: Row[Any], tree: _Tree) -> Node:
