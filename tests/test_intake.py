@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -67,6 +68,20 @@ async def test_a_scan_queues_what_is_there_and_the_next_but_one_passes_it_by(tmp
             assert folders.surveyed("w") == expected
         assert set(folders.known("w", "", "vod")) == {"a"}
         assert set(folders.known("w", "b", "vod")) == {"c"}
+
+
+@on_loop
+async def test_a_file_from_the_far_future_or_past_is_taken_with_those_beside_it(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a", "b", "c")
+    os.utime(tmp_path / "w/a", (10_413_792_000, 10_413_792_000))  # the year 2300, in nanoseconds more than 63 bits
+    os.utime(tmp_path / "w/b", (-200_000_000, -200_000_000))
+    async with taking(tmp_path) as intake:
+        await intake.scan("w")
+        await drained(intake)
+        assert set(intake._journal.folders.known("w", "", "vod")) == {"a", "b", "c"}
+        await intake.scan("w")
+        await drained(intake)
+        assert intake._journal.folders.surveyed("w") == (1, 3)  # all of it is known
 
 
 @on_loop

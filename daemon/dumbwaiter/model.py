@@ -37,6 +37,9 @@ class Secret:
         return hash(self._text)
 
 
+_MOST = 0x7FFF_FFFF_FFFF_FFFF
+
+
 class Stamp(NamedTuple):
     """Names one version of a file's bytes."""
 
@@ -51,8 +54,8 @@ class Stamp(NamedTuple):
 
     @classmethod
     def numbered(cls, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> "Stamp":
-        # Some file systems number beyond what a database's integer holds.
-        return cls(inode & 0x7FFF_FFFF_FFFF_FFFF, size, mtime_ns, ctime_ns)
+        # Some file systems number, and date (from 2262 on), beyond what a database's integer holds.
+        return cls(inode & _MOST, size, min(mtime_ns, _MOST), min(ctime_ns, _MOST))
 
     def same_but_touched(self, other: "Stamp") -> bool:
         """True when only the ctime moved: chmod, a rename, a restored mtime. The digest decides what that was."""
