@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def code_of(call: Callable[[], object]) -> str:
 
 def why(path: Path) -> str:
     return os.getxattr(path, "user.dumbwaiter.error").decode()
+
+
+@pytest.mark.parametrize("how", ["overwritten", "cut"])
+def test_an_original_that_is_changed_while_it_is_printed_is_not_taken_for_whole(program: Program, how: str) -> None:
+    path = program.write("film.mov", os.urandom(8 * MIB))
+    assert program("wait").returncode == 0
+    command = [sys.executable, "-m", "dumbwaiter", "cat", "netease/film.mov"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=program.environment, stdout=pipe, stderr=pipe) as cat:
+        assert cat.stdout is not None
+        assert cat.stderr is not None
+        cat.stdout.read(1000)
+        with open(path, "r+b") as file:
+            if how == "cut":
+                file.truncate(5 * MIB)
+            else:
+                file.seek(4 * MIB)
+                file.write(b"another version")
+        cat.stdout.read()
+        assert cat.stderr.read() == b"dumbwaiter: netease/film.mov was changed while it was read\n"
+    assert cat.returncode == 5
 
 
 def test_an_attachment_is_read_after_its_link_has_ended(program: Program) -> None:

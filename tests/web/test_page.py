@@ -167,6 +167,23 @@ def test_ten_thousand_entries_are_loaded_page_by_page(site: Site, visit: Visit) 
     assert len([url for url in visitor.requests if "/api/history" in url]) < 12
 
 
+def test_a_replaced_file_is_in_the_history_once_as_it_is_now(site: Site, visit: Visit) -> None:
+    program, folder = site.program, site.program.data / "drop/recipe"
+    text = program.config.read_text().replace('type = "{mime}"\n', 'type = "{mime}"\nkey = "{key}"\n')
+    rules = 'key = "{name}"\non_conflict = "replace"\n'
+    program.config.write_text(text.replace("[watch.recipe]\n", f"[watch.recipe]\n{rules}"))
+    program.start()
+    page = visit().page
+    page.goto(site.url)
+    rows = page.locator("#history .rows > li")
+    for kibibytes, name in ((1, "report.bin"), (2, "report.bin"), (3, "other.bin"), (4, "report.bin")):
+        (folder / name).write_bytes(bytes(kibibytes << 10))
+        expect(rows.filter(has_text=f"{kibibytes}.0 KiB")).to_have_count(1)
+        shown = rows.locator(".name").all_text_contents()
+        assert len(set(shown)) == len(shown)
+    assert sorted(shown) == sorted(name + mark for name, mark in (("other.bin", "✓"), ("report.bin", "✓")))
+
+
 def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
     site.configure('token = "open sesame, please"')
     site.program.start()

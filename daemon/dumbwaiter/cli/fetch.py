@@ -1,7 +1,6 @@
 """The bytes of catalogued files, and what a provider says of them: for `cat` and `verify`."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
@@ -11,11 +10,11 @@ import xxhash
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
-from dumbwaiter.errors import Exit, Failure, Verdict
+from dumbwaiter.errors import Changed, Exit, Failure, Verdict
 from dumbwaiter.http import HEADERS, sentence
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
-from dumbwaiter.upload import open_version
+from dumbwaiter.upload import check, open_version
 
 LIMITS = httpx.Timeout(10.0)  # of silence, in seconds: somebody waits, and the mount has no more patience
 REFUSED = {401, 403}
@@ -55,7 +54,10 @@ def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], s
 
 
 def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
-    """Writes the local file to `out`; False, and nothing is written, where it is gone or another version."""
+    """Writes the local file to `out`; False, and nothing is written, where it is gone or another version.
+
+    Raises `Failure` when it becomes another one meanwhile.
+    """
     root = config.folder_of(file.watch)
     if root is None:
         return False
@@ -63,8 +65,16 @@ def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
         fd = open_version(root, file.path, file.stamp)
     except Verdict:
         return False
-    with os.fdopen(fd, "rb") as source:
-        shutil.copyfileobj(source, out, MIB)
+    with os.fdopen(fd, "rb", buffering=0) as source:
+        try:
+            while piece := source.read(MIB):
+                check(fd, file.stamp)  # what was read is this version's
+                out.write(piece)
+            check(fd, file.stamp)
+        except Changed:
+            raise Failure(
+                f"{shown(join(file.watch, file.path))} was changed while it was read", Exit.TEMPORARY
+            ) from None
     return True
 
 

@@ -375,7 +375,7 @@ async function loadOlder() {
 
 function drawHistory() {
   const all = [...entries.values()].sort((a, b) => b.stored_at - a.stored_at || b.id - a.id);
-  list($("#history .rows"), all, (one) => `${one.id}${current()}`, makeEntry);
+  list($("#history .rows"), all, (one) => `${one.id} ${one.stored_at}${current()}`, makeEntry);
   $("#history .empty").hidden = all.length > 0;
   $("#older").hidden = before == null;
 }
