@@ -99,8 +99,8 @@ STATFS_OUT = struct.Struct("=QQQQQIIII24x")
 INODE_OUT = struct.Struct("=Qqq")  # number offset length
 NAME_OUT = struct.Struct("=QII")  # folder length -
 
-# ino size blocks atime mtime ctime, their nanoseconds, mode nlink uid gid rdev blksize -
-_ATTRIBUTES = "QQQQQQIIIIIIIIII"
+# ino size blocks atime mtime ctime (negative before 1970), their nanoseconds, mode nlink uid gid rdev blksize -
+_ATTRIBUTES = "QQQqqqIIIIIIIIII"
 # nodeid generation, seconds that entry and attributes are good for, and nanoseconds
 _ENTRY = "QQQQII"
 _ATTR_OUT = struct.Struct(f"=QII{_ATTRIBUTES}")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
@@ -177,7 +178,7 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     assert len(listed) == 2 * (wire.HEAD + 32)
 
 
-@given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(0, 2**62), st.booleans())
+@given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
 def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
     (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns)], 2, 5, folder=folder)
     assert (wire.name_of(entry), wire.number_of(entry)) == (name, number)
@@ -254,6 +255,23 @@ def test_names_that_differ_in_case_or_form_are_all_there(shelf: Shelf, mount: Mo
     assert {name: os.stat(mounted.at("files/w", name)).st_size for name in os.listdir(mounted.at("files/w"))} == {
         name: size for size, name in enumerate(names, 1)
     }
+
+
+def test_a_file_of_any_time_stands_beside_the_others(shelf: Shelf, mount: Mount) -> None:
+    times = {"old": -1, "scan": -147_000_000_123_456_789, "new": 1_600_000_000_000_000_000, "late": 2**63 - 1}
+    for name, time_ns in times.items():
+        shelf.entry(f"d/{name}", 1, mtime_ns=time_ns)
+        shelf.write(f"d/{name}", b"x")
+        os.utime(shelf.local(f"d/{name}"), ns=(time_ns, time_ns))
+        shelf.job(f"d/{name}", Stamp.of(os.stat(shelf.local(f"d/{name}"))))
+    mounted = mount()
+    for folder in ("files/w/d", "keys/p/k/d"):
+        with os.scandir(mounted.at(folder)) as found:
+            assert {file.name: file.stat().st_mtime_ns for file in found} == times
+    with os.scandir(mounted.at("outbox/w/d")) as found:
+        assert {file.name: file.stat().st_mtime_ns for file in found} == {
+            name: os.stat(shelf.local(f"d/{name}")).st_mtime_ns for name in times
+        }
 
 
 def test_a_folder_can_be_read_from_any_place_again(shelf: Shelf, mount: Mount, tmp_path: Any) -> None:
