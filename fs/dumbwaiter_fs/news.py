@@ -1,7 +1,7 @@
 """How the mount learns that the catalog has changed: the database's own event, then one question for what is new.
 
 For SQLite the event is a write to its log (inotify), for PostgreSQL a NOTIFY that comes with the commit. Where neither
-can be had, nobody is told, and what the kernel keeps it keeps for a second.
+can be had, nobody is told, what the kernel keeps it keeps for a second, and hearing is tried again.
 """
 
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # A log is written before its commit can be seen, and reaching the disk comes in between: the event is looked into again
 # after these milliseconds, one after the other.
 AGAIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-RETRY = 5.0  # seconds until a server is tried again
+RETRY = 5.0  # seconds until hearing is tried again
 
 _log = log.get(__name__)
 
@@ -49,6 +49,7 @@ class News:
         self._seen: set[tuple[int, float]] = set()
         self._walks: list[object] = []
         self._state: CatalogState | None = None
+        self._deaf = False
         self._end, self._closing = os.pipe()
         run = self._hear_file if url.get_backend_name() == "sqlite" else self._hear_server
         self._thread = threading.Thread(target=self._run, args=(run,), name="news", daemon=True)
@@ -63,16 +64,25 @@ class News:
         os.close(self._closing)
 
     def _run(self, hear: Callable[[], None]) -> None:
-        try:
-            hear()
-        except Exception as error:  # noqa: BLE001 - without news the mount still answers rightly, a second later
-            _log.warning("changes are not heard", kind=type(error).__name__)
-        finally:
-            self._told.trust(told=False)
+        """Hears until the mount ends; begins anew after whatever goes wrong."""
+        while True:
+            try:
+                return hear()
+            except Exception as error:  # noqa: BLE001 - without news the mount still answers rightly, a second later
+                if not self._deaf:
+                    _log.warning("changes are not heard", kind=type(error).__name__)
+                    self._told.trust(told=False)
+                    self._told.changing()
+                    self._told.everything()
+                self._deaf = True
+            if select.select([self._end], [], [], RETRY)[0]:
+                return None
 
     def _begin(self) -> None:
         """From here on everything is told."""
         self._mark, self._walks = self._trees.newest(), self._trees.walks()
+        self._seen.clear()
+        self._deaf = False
         self._told.trust(told=True)
 
     def _look(self) -> None:
@@ -111,22 +121,26 @@ class News:
     # SQLite
 
     def _hear_file(self) -> None:
-        from watchdog.observers.inotify_c import InotifyConstants, inotify_add_watch, inotify_init
+        from watchdog.observers.inotify_c import InotifyConstants as Constants
+        from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
 
-        folder = os.path.dirname(self._url.database or "") or "."
+        folder = os.fsencode(os.path.dirname(self._url.database or "") or ".")
+        wanted = Constants.IN_MODIFY | Constants.IN_CREATE | Constants.IN_MOVED_TO
+        wanted |= Constants.IN_DELETE | Constants.IN_MOVE_SELF | Constants.IN_DELETE_SELF
         events = inotify_init()
         try:
-            wanted = InotifyConstants.IN_MODIFY | InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
-            if events < 0 or inotify_add_watch(events, os.fsencode(folder), wanted) < 0:
-                raise OSError("no inotify")
+            watched = inotify_add_watch(events, folder, wanted) if events >= 0 else -1
+            if watched < 0:
+                raise OSError("no inotify, or no folder")
             self._state = self._trees.state()
             self._begin()
-            self._hear(events)
+            # Asked for once more, it has the same number as long as it is the same folder.
+            self._hear(events, lambda: inotify_add_watch(events, folder, wanted) == watched)
         finally:
             if events >= 0:
                 os.close(events)
 
-    def _hear(self, events: int) -> None:
+    def _hear(self, events: int, same_folder: Callable[[], bool]) -> None:
         poll = select.poll()
         poll.register(events, select.POLLIN)
         poll.register(self._end, select.POLLIN)
@@ -140,6 +154,8 @@ class News:
                 again = 0
             else:
                 again += 1
+            if not same_folder():
+                raise FileNotFoundError("the folder is another one, or gone")
             if (state := self._trees.state()) != self._state:
                 if self._state is not None and state.journal != self._state.journal:  # it is another database now
                     self._seen.clear()
@@ -155,25 +171,16 @@ class News:
         import psycopg
 
         address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        while True:
-            try:
-                with psycopg.connect(address, autocommit=True) as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    self._begin()
-                    if self._listened(connection):
-                        return
-            except psycopg.Error as error:
-                self._told.trust(told=False)
-                _log.warning("the database does not tell of changes", kind=type(error).__name__)
-            if select.select([self._end], [], [], RETRY)[0]:
-                return
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._begin()
+            self._listen(connection)
 
-    def _listened(self, connection: "Connection[tuple[object, ...]]") -> bool:
-        """Waits for news. True when the mount ends."""
+    def _listen(self, connection: "Connection[tuple[object, ...]]") -> None:
         while True:
             ready, _, _ = select.select([connection.fileno(), self._end], [], [])
             if self._end in ready:
-                return True
+                return
             for _ in connection.notifies(timeout=0):
                 pass
             self._look()

@@ -1,10 +1,18 @@
 """The trees over both databases, and what the mount hears of a change without asking."""
 
+import os
+import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 import journals
+from dumbwaiter.store.database import journal_url
+from dumbwaiter_fs import news as module
 from dumbwaiter_fs.news import News
 from dumbwaiter_fs.trees import Trees
 from fs.world import until
@@ -22,6 +30,8 @@ class Ears:
     def trust(self, *, told: bool) -> None:
         if told:
             self.trusted.set()
+        else:
+            self.trusted.clear()
 
     def changing(self) -> None:
         pass
@@ -54,3 +64,63 @@ def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> 
         assert trees.totals() == (1, 10)
         assert trees.changed_ns(b"files/w/a") > 0
     trees.close()
+
+
+@contextmanager
+def heard(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ears]:
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    url = journal_url(str(state))
+    ears, trees = Ears(), Trees(url)
+    news = News(url, trees, ears)
+    news.start()
+    try:
+        yield ears
+    finally:
+        news.close()
+        trees.close()
+
+
+def is_heard(state: Path, name: str, ears: Ears) -> None:
+    assert ears.trusted.wait(10)
+    with Book(journal_url(str(state))) as book:
+        book.done(f"a/{name}")
+        until(lambda: f"files/w/a/{name}".encode() in ears.heard)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["moved away", "removed"])
+def test_another_state_folder_is_heard_of_and_heard_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    state, backup = tmp_path / "state", tmp_path / "backup"
+    journals.in_file(state)
+    journals.in_file(backup)
+    with heard(state, monkeypatch) as ears:
+        is_heard(state, "first", ears)
+        if kept:
+            os.rename(state, tmp_path / "before")
+        else:
+            shutil.rmtree(state)
+        until(lambda: b"" in ears.heard and not ears.trusted.is_set())
+        os.rename(backup, state)
+        is_heard(state, "second", ears)
+
+
+def test_a_state_folder_that_comes_later_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with heard(tmp_path / "state", monkeypatch) as ears:
+        until(lambda: b"" in ears.heard)
+        assert not ears.trusted.is_set()
+        journals.in_file(tmp_path / "state")
+        is_heard(tmp_path / "state", "first", ears)
+
+
+def test_a_damaged_journal_is_heard_again_once_it_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    journals.in_file(state)
+    with heard(state, monkeypatch) as ears:
+        is_heard(state, "first", ears)
+        (state / "damaged").write_bytes(b"no database" * 1000)
+        os.replace(state / "damaged", state / "journal.db")
+        until(lambda: not ears.trusted.is_set())
+        journals.in_file(tmp_path / "sound")
+        os.replace(tmp_path / "sound/journal.db", state / "journal.db")
+        is_heard(state, "second", ears)

@@ -206,6 +206,25 @@ def test_another_version_is_seen_at_once_though_the_kernel_keeps_the_first(shelf
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_another_state_folder_is_seen_and_then_heard(shelf: Shelf, mount: Mount, tmp_path: Any) -> None:
+    os.mkdir(tmp_path / "other")
+    other = Shelf(os.path.realpath(tmp_path / "other"))
+    other.entry("d/a", 20)
+    other.close()
+    shelf.entry("d/a", 10)
+    path = mount().at("files/w/d/a")
+    until(lambda: os.stat(path).st_size == 10)
+    shelf.close()
+    os.rename(shelf.state, f"{shelf.root}/before")
+    os.rename(other.state, shelf.state)
+    until(lambda: os.path.exists(path) and os.stat(path).st_size == 20)
+    shelf.open()
+    for size in range(21, 30):
+        shelf.replace("d/a", size, STORED + size)
+        until(lambda size=size: os.stat(path).st_size == size)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
 def test_a_folder_in_the_place_of_a_file_is_seen_at_once(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a", 10)
     mounted = mount()

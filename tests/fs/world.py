@@ -67,8 +67,12 @@ class Shelf:
         return path
 
     def create(self) -> None:
-        self._engine = writing(journal_url(self.state))
+        self.open()
         upgrade(self._engine)
+
+    def open(self) -> None:
+        """Writes to the journal that stands in the state folder now."""
+        self._engine = writing(journal_url(self.state))
 
     def close(self) -> None:
         if self._engine is not None:
