@@ -21,6 +21,7 @@ from typing import NamedTuple
 from dumbwaiter import log
 from dumbwaiter_fs import virtual, wire
 from dumbwaiter_fs.answers import Refused, code_of
+from dumbwaiter_fs.attributes import PREFIX
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.spot import NAMED, ROOT, TREES, Spot, number_of
 from dumbwaiter_fs.trees import PAGE, Trees
@@ -33,6 +34,8 @@ SHORT = 1  # seconds that names and attributes are good for while nothing tells 
 LONG = 60  # and while something does
 KEPT = 16 << 20  # bytes of packed folders in all
 AHEAD = 256  # files of a folder that is packed before it is asked for: they take less than a millisecond
+
+_OURS = PREFIX.encode()
 
 _log = log.get(__name__)
 
@@ -281,6 +284,8 @@ class Session:
         if call.op == Op.GETATTR and call.number & NAMED:
             named = self._folders.get(call.number)
             return named is not None and virtual.may_be(named.path.rpartition(b"/")[2])
+        if call.op == Op.LISTXATTR or (call.op == Op.GETXATTR and call.body.startswith(_OURS, wire.SIZE_IN.size)):
+            return not call.number & NAMED  # whether a file can be read is among its attributes
         return call.op == Op.GETATTR and call.number & 3 == TREES["outbox"].code
 
     def _hand_on(self, call: _Call) -> bool:

@@ -30,14 +30,14 @@ FLAGS = 0xFFFFFFFF
 class Kernel:
     """The other end of a session's descriptor."""
 
-    def __init__(self, trees: Trees) -> None:
+    def __init__(self, trees: Trees, folder_of: Callable[[str], str | None] = lambda _: None) -> None:
         from dumbwaiter_fs.operations import Operations
         from dumbwaiter_fs.session import Session
 
         self._end, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._end.settimeout(10)
         self.mounted = threading.Event()
-        operations = Operations(trees, Contents(lambda _: None, None), self.mounted.set)  # type: ignore[arg-type]
+        operations = Operations(trees, Contents(folder_of, None), self.mounted.set)  # type: ignore[arg-type]
         self.session = Session(self._theirs.fileno(), operations, trees)
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
@@ -51,10 +51,16 @@ class Kernel:
     def ask(self, op: int, number: int = 1, body: bytes = b"") -> tuple[int, bytes]:
         """Returns errno and payload."""
         unique = self.send(op, number, body)
+        answered, error, payload = self.answer()
+        assert answered == unique
+        return error, payload
+
+    def answer(self) -> tuple[int, int, bytes]:
+        """Returns which question is answered, errno and payload."""
         reply = self._end.recv(1 << 20)
         length, error, answered = wire.OUT.unpack_from(reply)
-        assert (length, answered) == (len(reply), unique)
-        return -error, reply[wire.OUT.size :]
+        assert length == len(reply)
+        return answered, -error, reply[wire.OUT.size :]
 
     def look_up(self, path: bytes) -> int:
         number = 1
@@ -176,6 +182,34 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     assert wire.name_of(again) == b"a"
     assert wire.number_of(again) == 0, "the kernel gets the name and has to ask"
     assert len(listed) == 2 * (wire.HEAD + 32)
+
+
+@pytest.mark.parametrize(
+    ("op", "body"), [(Op.LISTXATTR, b""), (Op.GETXATTR, b"user.dumbwaiter.error\0")], ids=["list", "get"]
+)
+def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
+    shelf: Shelf, op: int, body: bytes
+) -> None:
+    shelf.entry("a", 1)
+    there = threading.Event()
+
+    def folder_of(_watch: str) -> None:
+        there.wait(10)
+
+    trees = Trees(journal_url(shelf.state))
+    kernel = Kernel(trees, folder_of)
+    try:
+        number = kernel.look_up(b"files/w/a")
+        asked = kernel.send(op, number, wire.SIZE_IN.pack(4096, 0) + body)
+        assert kernel.list(b"keys/p") == [b"k"]
+        there.set()
+        answered, error, payload = kernel.answer()
+        assert (answered, error) == (asked, 0)
+        assert b"user.dumbwaiter.error\0" in payload or payload.startswith(b"the original is gone")
+    finally:
+        there.set()
+        kernel.close()
+        trees.close()
 
 
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
