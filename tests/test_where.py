@@ -118,13 +118,18 @@ def test_a_socket_far_down_can_still_be_bound_and_reached(tmp_path: Path) -> Non
     folder.mkdir()
     path = f"{folder}/control.sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
-        server.bind(short(path))
+        with short(path) as name:
+            server.bind(name)
         server.listen()
         assert stat.S_ISSOCK(os.stat(path).st_mode)
-        client.connect(short(path))
-    assert short("/short/control.sock") == "/short/control.sock"
+        before = len(os.listdir("/proc/self/fd"))
+        with short(path) as name:
+            client.connect(name)
+        assert len(os.listdir("/proc/self/fd")) == before
+    with short("/short/control.sock") as name:
+        assert name == "/short/control.sock"
 
 
 def test_a_socket_in_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        short(f"{tmp_path}/{'x' * 120}/control.sock")
+    with pytest.raises(FileNotFoundError), short(f"{tmp_path}/{'x' * 120}/control.sock"):
+        pass

@@ -16,4 +16,5 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(short(self._path))
+        with short(self._path) as path:
+            self.sock.connect(path)

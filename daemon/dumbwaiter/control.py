@@ -407,13 +407,13 @@ def _own(folder: str) -> None:
 async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
     """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead."""
     _own(places.runtime)
-    path = short(places.socket)
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(places.socket)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)
     try:
-        listener.bind(path)
+        with short(places.socket) as path:
+            listener.bind(path)
     finally:
         os.umask(umask)
     listener.listen(128)

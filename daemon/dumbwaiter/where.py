@@ -7,6 +7,8 @@ without any XDG variable, finds the daemon that systemd started.
 
 import os
 import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
@@ -50,15 +52,20 @@ def private_folder(path: str) -> str:
     return path
 
 
-def short(path: str) -> str:
-    """Returns a name for a socket that fits the 107 bytes which the kernel has for one.
+@contextmanager
+def short(path: str) -> Iterator[str]:
+    """Gives a name for a socket that fits the 107 bytes which the kernel has for one, to bind or connect it by.
 
     Raises FileNotFoundError when its folder is not there.
     """
     if len(os.fsencode(path)) < 108:
-        return path
+        yield path
+        return
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 def chosen(flag: str | None, kind: str) -> str | None:

@@ -35,7 +35,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
 
 def metrics(program: Program) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.connect(short(str(program.state / "run/control.sock")))
+        with short(str(program.state / "run/control.sock")) as path:
+            client.connect(path)
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 

@@ -120,6 +120,21 @@ def test_a_failure_has_its_errno_and_is_not_asked_about_at_once_again(
     assert kept.get(entry()) == "https://h/2"
 
 
+def test_a_socket_far_down_costs_no_descriptor_a_question(tmp_path: Path) -> None:
+    os.mkdir(folder := tmp_path / ("x" * 120))
+    kept = Links(f"{folder}/control.sock")
+
+    def ask(number: int) -> None:
+        with pytest.raises(Refused):
+            kept.get(entry(number))
+
+    ask(0)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(1, 20):
+        ask(number)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("what", ["nothing", "no folder", "a dead socket"])
 def test_without_a_daemon_that_is_said(tmp_path: Path, what: str) -> None:
     path = f"{tmp_path}/sub/control.sock" if what == "no folder" else f"{tmp_path}/control.sock"

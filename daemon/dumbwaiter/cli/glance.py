@@ -34,7 +34,8 @@ def _asked() -> dict[str, Any] | None:
     try:
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answer:
             connection.settimeout(PATIENCE)
-            connection.connect(short(places().socket))
+            with short(places().socket) as path:
+                connection.connect(path)
             connection.sendall(b"GET /status HTTP/1.0\r\n\r\n")  # the answer ends with the connection
             head, _, body = answer.read().partition(b"\r\n\r\n")
         facts: dict[str, Any] = json.loads(body)
