@@ -6,6 +6,7 @@ import pytest
 
 from dumbwaiter import hits
 from dumbwaiter.hits import Hits
+from fs.world import until
 
 
 def test_several_mounts_count_into_one_file(tmp_path: Path) -> None:
@@ -17,7 +18,9 @@ def test_several_mounts_count_into_one_file(tmp_path: Path) -> None:
     one.close()
     other.close()
     assert hits.read(str(tmp_path)) == (5, 10)
-    Hits(str(tmp_path)).add(hits=1)
+    again = Hits(str(tmp_path))
+    again.add(hits=1)
+    again.close()
     assert hits.read(str(tmp_path)) == (6, 10)
     assert (tmp_path / "hits").stat().st_mode & 0o777 == 0o600
 
@@ -26,12 +29,24 @@ def test_several_mounts_count_into_one_file(tmp_path: Path) -> None:
 def test_a_damaged_file_begins_anew(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "hits").write_bytes(content)
     assert hits.read(str(tmp_path)) == (0, 0)
-    Hits(str(tmp_path)).add(hits=3)
+    again = Hits(str(tmp_path))
+    again.add(hits=3)
+    again.close()
     assert hits.read(str(tmp_path)) == (3, 0)
 
 
-def test_a_folder_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
-    one = Hits(str(tmp_path / "missing"))
+def test_the_file_follows_by_itself_and_its_folder_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    one = Hits(str(folder))
+    for _ in range(20):
+        one.add(misses=1)
+    until(lambda: hits.read(str(folder)) == (0, 20))
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_had_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    one = Hits(str(tmp_path / "file/folder"))
     one.add(hits=1)
     one.close()
-    assert hits.read(str(tmp_path / "missing")) == (0, 0)
+    assert hits.read(str(tmp_path / "file/folder")) == (0, 0)

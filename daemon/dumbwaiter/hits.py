@@ -3,7 +3,6 @@
 import os
 import struct
 import threading
-import time
 from contextlib import suppress
 from fcntl import LOCK_EX, flock
 
@@ -29,24 +28,30 @@ class Hits:
         self._path = _path(cache)
         self._lock = threading.Lock()
         self._hits = self._misses = 0
-        self._told_at = float("-inf")
+        self._telling: threading.Timer | None = None
 
     def add(self, *, hits: int = 0, misses: int = 0) -> None:
         """Counts; the file follows within a second of use."""
         with self._lock:
             self._hits += hits
             self._misses += misses
-            if time.monotonic() - self._told_at > REST:
-                self._tell()
+            if self._telling is None:
+                self._telling = threading.Timer(REST, self.close)
+                self._telling.daemon = True
+                self._telling.start()
 
     def close(self) -> None:
         """Writes what is left."""
         with self._lock:
-            self._tell()
+            if self._telling is not None:
+                self._telling.cancel()
+                self._telling = None
+                with suppress(OSError):
+                    self._tell()
 
     def _tell(self) -> None:
-        self._told_at = time.monotonic()
-        with suppress(OSError), open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+        with open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
             flock(file, LOCK_EX)
             content = file.read(_TOTALS.size)
             hits, misses = _TOTALS.unpack(content) if len(content) == _TOTALS.size else (0, 0)

@@ -239,8 +239,10 @@ def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, desk: Desk, folder:
     for index in (0, 1):
         cache.put(NAME, index, WHOLE)
         os.utime(files(folder)[index], (1.0, 1.0))
-    counted = Desk(cache, Hits(str(tmp_path)))
+    count = Hits(str(tmp_path))
+    counted = Desk(cache, count)
     assert laid(counted, 0) == laid(counted, 0) == WHOLE
     counted.close()
+    count.close()
     assert [path.stat().st_mtime > 1.0 for path in files(folder)] == [True, False]
     assert hits.read(str(tmp_path)) == (1, 0)

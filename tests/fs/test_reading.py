@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from dumbwaiter import hits
 from dumbwaiter.naming import key_path, split
+from dumbwaiter_fs.cache import BLOCK
 from fs.world import STORED, Mounted, Origin, Shelf, also_libfuse3, until
 
 pytestmark = pytest.mark.fuse
@@ -217,6 +219,13 @@ def test_what_was_read_once_is_read_again_without_the_provider(shelf: Shelf, mou
     mounted = mount()
     assert cat(mounted.at("files/w/a")) == cat(mounted.at("keys/p/k/a")) == (0, BODY)
     assert len(origin.requests) == asked
+
+
+def test_blocks_that_came_are_counted_soon(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY))
+    mounted = mount()
+    assert cat(mounted.at("files/w/a")) == (0, BODY)
+    until(lambda: hits.read(f"{shelf.root}/cache") == (0, -(-len(BODY) // BLOCK)))
 
 
 def test_the_kernel_keeps_what_is_still_the_same_version(shelf: Shelf, mount: Mount, origin: Origin) -> None:
