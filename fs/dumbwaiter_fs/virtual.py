@@ -23,13 +23,17 @@ def subject(name: bytes) -> bytes:
 
 def links(name: bytes, files: Sequence[Entry]) -> bytes:
     """Returns the links of a folder's files, one a line: Markdown, or the addresses alone. Files without one are left out."""
-    found = [(file.path, file.url) for file in files if file.url]
+    found = [(file.path, url) for file in files if (url := _address(file))]
     lines = [f"- {markdown(path, url)}" for path, url in found] if name == LINKS[0] else [url for _, url in found]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
 def shortcut(file: Entry) -> bytes:
     """Returns what a desktop opens in the browser, nothing for a file without an address."""
-    if not file.url or any(character in file.url for character in "\r\n"):
-        return b""
-    return f"[InternetShortcut]\r\nURL={file.url}\r\n".encode("utf-8", "replace")
+    url = _address(file)
+    return f"[InternetShortcut]\r\nURL={url}\r\n".encode("utf-8", "replace") if url else b""
+
+
+def _address(file: Entry) -> str | None:
+    """Returns a file's url, if it has one that stands in a line."""
+    return None if not file.url or any(character in file.url for character in "\r\n") else file.url

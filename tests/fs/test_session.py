@@ -283,8 +283,10 @@ def test_links_and_shortcuts_are_read_and_not_listed(shelf: Shelf, mount: Mount)
     shelf.entry("d/a.txt", 1, url="https://h/a (1)")
     shelf.entry("d/b.url", shelf.write("d/b.url", b"my own"), url="https://h/b")
     shelf.entry("d/c", 1)
+    for name, end in (("e", "\n"), ("f", "\r")):
+        shelf.entry(f"d/{name}", 1, url=f"https://h/{name}{end}https://elsewhere/")
     mounted = mount()
-    assert sorted(os.listdir(mounted.at("files/w/d"))) == ["a.txt", "b.url", "c"]
+    assert sorted(os.listdir(mounted.at("files/w/d"))) == ["a.txt", "b.url", "c", "e", "f"]
     for name, text in {
         ".links.txt": b"https://h/a (1)\nhttps://h/b\n",
         ".links.md": b"- [a.txt](<https://h/a (1)>)\n- [b.url](https://h/b)\n",
@@ -295,7 +297,7 @@ def test_links_and_shortcuts_are_read_and_not_listed(shelf: Shelf, mount: Mount)
         assert os.stat(mounted.at("files/w/d", name)).st_size == len(text)
         assert os.listxattr(mounted.at("files/w/d", name)) == [] or name == "b.url"
     assert mounted.read("files/w/.links.txt") == b""
-    for absent in ("c.url", ".url", "a.txt.url.url", "none/.links.md"):
+    for absent in ("c.url", "e.url", "f.url", ".url", "a.txt.url.url", "none/.links.md"):
         assert not os.path.exists(mounted.at("files/w/d", absent))
     assert not os.path.exists(mounted.at("keys/p/.links.md"))
 
