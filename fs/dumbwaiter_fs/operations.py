@@ -223,6 +223,9 @@ class Operations(FuseOperations):  # type: ignore[misc]
         self.end(fi.fh)
         return 0
 
+    def ioctl(self, _path: str, *_rest: Any) -> int:
+        raise Refused(errno.ENOTTY)  # asked by whoever wants to know whether it is a terminal
+
     # Writes, which the kernel refuses by itself on a mount that is read-only
 
     def _refuse(self, *_args: Any) -> int:

@@ -1,10 +1,12 @@
 """Real programs on a real mount: they get the bytes, or they say that they did not."""
 
 import errno
+import fcntl
 import os
 import random
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -138,6 +140,15 @@ def test_other_questions_have_the_usual_answers(shelf: Shelf, mount: Mount) -> N
     assert code_of(lambda: os.getxattr(at("files/w/a"), "user.other")) == "ENODATA"
     assert code_of(lambda: os.getxattr(at("files/w/a"), "user.dumbwaiter.url")) == "ENODATA"
     assert os.listxattr(at("files/w")) == []
+
+
+@also_libfuse3
+def test_whether_a_file_is_a_terminal_is_no_error_to_be_logged(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    mounted = mount()
+    with open(mounted.at("files/w/a"), "rb") as file:
+        assert code_of(lambda: fcntl.ioctl(file, termios.TCGETS, bytes(60))) == "ENOTTY"
+    assert '"error"' not in mounted.said()
 
 
 def test_listing_and_attributes_make_no_request(shelf: Shelf, mount: Mount, origin: Origin) -> None:
