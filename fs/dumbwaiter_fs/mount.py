@@ -23,6 +23,7 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.hits import Hits
 from dumbwaiter.naming import shown
+from dumbwaiter.streams import have_streams
 from dumbwaiter.where import Places, places
 from dumbwaiter_fs import point
 
@@ -50,6 +51,7 @@ _log = log.get(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after an orderly end, 1 failed, 2 usage or configuration, 5 in use."""
+    have_streams()
     wishes = _parser().parse_args(argv)
     try:
         if wishes.unmount is not None:

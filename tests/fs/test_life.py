@@ -216,6 +216,20 @@ def test_in_the_background_it_returns_when_the_mount_answers(shelf: Shelf) -> No
     until(lambda: '"unmounted"' in text(f"{shelf.root}/log"))
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("program", ["dumbwaiter", "dumbwaiter_fs.mount"])
+def test_in_the_background_it_mounts_without_streams_too(shelf: Shelf, program: str, closed: str) -> None:
+    words = command(shelf, "--background")
+    if program == "dumbwaiter":
+        words = [*words[:2], program, *words[3:-1], "mount", words[-1]]
+    try:
+        assert subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], timeout=30).returncode == 0
+        assert os.listdir(shelf.mount) == ["keys", "files", "outbox"]
+    finally:
+        if point.kind(shelf.mount) == point.KIND:
+            point.unmount(shelf.mount)
+
+
 def test_in_the_background_a_failure_has_its_code_and_sentence(shelf: Shelf) -> None:
     os.rmdir(shelf.mount)
     code, said = run(shelf, "--background")

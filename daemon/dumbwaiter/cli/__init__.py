@@ -7,7 +7,8 @@ only it knows, and the journal for the rest.
 import sys
 
 from dumbwaiter.cli import glance
-from dumbwaiter.cli.streams import cannot_print, have_streams, seen_enough, stopped
+from dumbwaiter.cli.streams import cannot_print, seen_enough, stopped
+from dumbwaiter.streams import have_streams
 
 
 def main() -> None:
