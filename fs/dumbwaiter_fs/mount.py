@@ -61,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     except Failure as failure:
         print(f"dumbwaiter: {failure}", file=sys.stderr)  # noqa: T201 - the sentence a person reads
         return failure.code
+    except OSError as error:  # the folder that a person stands in is gone, say
+        name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"dumbwaiter: {name}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
 

@@ -67,6 +67,15 @@ def test_a_file_as_mount_point_is_one_sentence(shelf: Shelf) -> None:
     assert "no folder" in one_sentence(said)
 
 
+@pytest.mark.parametrize("flags", [["x"], ["--unmount", "x"], ["--state", "x"]], ids=" ".join)
+def test_a_folder_to_stand_in_that_is_gone_is_one_sentence(shelf: Shelf, flags: list[str]) -> None:
+    os.mkdir(gone := f"{shelf.root}/gone")
+    words = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', gone, *command(shelf, *flags)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_sentence(done.stderr) == "dumbwaiter: No such file or directory\n"
+
+
 def test_no_configuration_is_one_sentence(shelf: Shelf) -> None:
     os.unlink(shelf.config)
     code, said = run(shelf)
