@@ -12,6 +12,7 @@ import pytest
 
 from dumbwaiter.config import BROKERS, load
 from program import Program
+from terminal import until
 
 GIVEN = {
     "netease": ["app_key=k", "app_secret=env:S"],
@@ -114,20 +115,24 @@ def test_on_a_terminal_everything_is_asked_for(program: Program) -> None:
     assert load(str(config)).provider["xinhua"].secret_key.read().reveal() == "hush"  # type: ignore[union-attr]
 
 
+def _installed(program: Program) -> dict[str, str]:
+    """Returns an environment in which `dumbwaiter` is a command."""
+    tools = program.folder / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "dumbwaiter").write_text(f'#!/bin/sh\nexec {sys.executable} -m dumbwaiter "$@"\n')
+    (tools / "dumbwaiter").chmod(0o755)
+    return program.environment | {"PATH": f"{tools}:{os.environ['PATH']}", "TERM": "dumb"}
+
+
 def _completed(program: Program, *words: str, folder: Path | None = None) -> list[str]:
     """Returns what bash itself offers after these words and Tab."""
     script = program("completion", "bash").stdout
     line = " ".join(f"'{word}'" for word in words)
     asked = f'{script}\nCOMP_WORDS=(dumbwaiter {line}); COMP_CWORD={len(words)}; compopt() {{ echo "$@"; }}; '
     asked += '_dumbwaiter_completion dumbwaiter; printf "%s\\n" "${COMPREPLY[@]}"'
-    tools = program.folder / "tools"
-    tools.mkdir(exist_ok=True)
-    (tools / "dumbwaiter").write_text(f'#!/bin/sh\nexec {sys.executable} -m dumbwaiter "$@"\n')
-    (tools / "dumbwaiter").chmod(0o755)
-    environment = program.environment | {"PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "--norc", "-c", asked],
-        env=environment,
+        env=_installed(program),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -144,12 +149,39 @@ def test_a_shell_completes_commands_names_and_paths(program: Program) -> None:
     assert "--deep" in _completed(program, "verify", "--")
     assert _completed(program, "pause", "nete") == ["netease"]
     assert "careyshop-sts" in _completed(program, "put", "--provider", "")
-    assert _completed(program, "link", "netease/") == ["netease/inner/"]
-    assert _completed(program, "link", "netease/inner/a") == ["netease/inner/a b.txt"]
-    assert _completed(program, "link", "files/net") == ["files/netease/"]
+    assert _completed(program, "link", "netease/") == ["-o nospace", "netease/inner/"]
+    assert _completed(program, "link", "netease/inner/a") == [r"netease/inner/a\ b.txt"]
+    assert _completed(program, "link", "files/net") == ["-o nospace", "files/netease/"]
     assert _completed(program, "cat", "/tm") == ["-o default", ""]
     for shell in ("zsh", "fish"):
         assert "_DUMBWAITER_COMPLETE" in program("completion", shell).stdout
+
+
+def test_a_completed_name_is_one_argument_and_nothing_in_it_is_run(program: Program) -> None:
+    names = (
+        "$(touch ran).txt",
+        "`touch ran`",
+        "a; touch ran",
+        'it\'s "so"!.txt',
+        "a\tb.txt",
+        "*",
+        "a:b=c,\\.txt",
+        "电影 1",
+    )
+    files = [program.write(f"{n}/{name}", f"content {n}\r\n".encode()) for n, name in enumerate(names)]
+    files += [program.write(f"several/`touch ran` {n}", f"content {n}\r\n".encode()) for n in "89"]
+    assert program("put", *files).returncode == 0
+    (program.folder / "rc").write_text(f"PS1='ready '\n{program('completion', 'bash').stdout}")
+    here = program.folder / "here"
+    here.mkdir()
+    typed = [f"dumbwaiter cat {quote}netease/{n}/\t\r" for n in range(len(names)) for quote in ("", '"', "'")]
+    typed += ["dumbwaiter cat netease/0\t\t\r", "dumbwaiter cat netease/s\t\t9\r", "dumbwaiter --vers\t\r", "exit\r"]
+    shell = ["bash", "--noprofile", "--rcfile", str(program.folder / "rc"), "-i"]
+    said = until(shell, "ready $", "".join(typed), environment=_installed(program), folder=here)
+    wanted = [str(n) for n in range(len(names)) for _ in range(3)] + ["0", "9"]
+    assert re.findall(r"^content (\d)", said, re.MULTILINE) == wanted, said
+    assert "dumbwaiter --version \r" in said
+    assert not list(here.iterdir()), said
 
 
 def test_completion_is_silent_where_nothing_is_configured(program: Program) -> None:

@@ -1,10 +1,12 @@
 """What a shell offers after Tab: names of providers and watches, and paths of the catalog. Silent when it cannot know."""
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import BashComplete, CompletionItem, get_completion_class
 
 from dumbwaiter.cli.paths import TREES
 from dumbwaiter.cli.session import Session
@@ -29,9 +31,29 @@ def completion(ctx: click.Context, shell: str) -> None:
     dumbwaiter completion zsh > ~/.zfunc/_dumbwaiter      with ~/.zfunc in fpath
     dumbwaiter completion fish > ~/.config/fish/completions/dumbwaiter.fish
     """
-    found = get_completion_class(shell)
+    found = _Bash if shell == "bash" else get_completion_class(shell)
     assert found is not None
     print(found(ctx.find_root().command, {}, "dumbwaiter", VARIABLE).source())
+
+
+class _Bash(BashComplete):
+    """Reads what is offered as it is: click's own script breaks backslashes and expands patterns."""
+
+    source_template = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line
+    while read -r line; do
+        case $line in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,*) COMPREPLY+=("${line#plain,}") ;;
+        esac
+        case $line in plain,*/) compopt -o nospace ;; esac
+    done < <(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" COMP_WORD="${COMP_WORDS[COMP_CWORD]}" \\
+        %(complete_var)s=bash_complete "$1")
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
 
 
 def providers_offered(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -69,7 +91,21 @@ def _offer(ctx: click.Context, begun: str, known: Callable[[Session], Iterator[s
     root = ctx.find_root().params
     places = (root.get(name) for name in ("config", "state", "cache", "runtime"))
     session = Session(*places, as_json=False, verbose=False, quiet=True)
+    written = _quoted if os.environ.get(VARIABLE) == "bash_complete" else str
     with suppress(Failure, JournalTrouble, OSError):
         found = (name for name in known(session) if name.startswith(begun))
-        return [CompletionItem(name) for name, _ in zip(found, range(OFFERED), strict=False)]
+        return [CompletionItem(written(name)) for name, _ in zip(found, range(OFFERED), strict=False)]
     return []
+
+
+def _quoted(name: str) -> str:
+    """Returns the name as bash reads it behind the quote that the word began with: one argument, nothing of it is run.
+
+    Bash's own way (`compopt -o filenames`) is none: it leaves a name's backticks as they are.
+    """
+    begun = os.environ.get("COMP_WORD", "")
+    if re.fullmatch(r"'[^']*", begun):
+        return name.replace("'", r"'\''")
+    if re.fullmatch(r'"([^"\\]|\\.)*', begun, re.DOTALL):
+        return re.sub(r'[\\"$`]', r"\\\g<0>", name).replace("!", r'"\!"')
+    return re.sub(r"[^\w/.,%+-]", r"\\\g<0>", name)
