@@ -152,6 +152,7 @@ def errand_facts(engine: Engine) -> list[dict[str, Any]]:
         found = [errand(row) for row in rows]
     return [
         {
+            "id": one.id,
             "job": one.job,
             "watch": one.watch,
             "path": shown(one.path),

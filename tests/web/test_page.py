@@ -79,6 +79,26 @@ def test_what_needs_a_person_has_its_sentence_and_the_buttons_that_answer_it(sit
     assert (totals["done"], totals["superseded"], totals["rejected"]) == (1, 1, 0)
 
 
+def test_each_failed_notice_of_a_refused_account_has_one_row(site: Site, visit: Visit) -> None:
+    program, second = site.program, site.program.folder / "second"
+    second.mkdir()
+    text = program.config.read_text()
+    hook = 'on_attention = ["false"]\n'
+    program.config.write_text(text.replace("[watch.netease]\n", f"[watch.netease]\n{hook}"))
+    site.configure(f'[watch.second]\npath = "{second}"\nprovider = "netease"\n{hook}')
+    program.vendors.faults("vod.init:403")
+    program.start()
+    program.write("a.bin", b"a")
+    program.until(lambda: [one["due_at"] for one in program.facts("status")["errands"]] == [None, None])
+    page = visit().page
+    page.clock.install()
+    page.goto(site.url)
+    rows = page.locator("#attention .rows > li")
+    expect(rows).to_have_count(3)
+    page.clock.run_for(5000)  # it is drawn once a second
+    assert sorted(rows.locator(".name").all_text_contents()) == ["netease", "netease", "second"]
+
+
 def test_pauses_and_the_slider_steer_the_daemon_and_follow_the_commands(site: Site, visit: Visit) -> None:
     site.program.start()
     page = visit().page

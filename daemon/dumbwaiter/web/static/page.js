@@ -66,12 +66,11 @@ function list(parent, items, key, make, change) {
   items.forEach((item, index) => {
     const name = String(key(item));
     const child = known.get(name) ?? make(item);
-    known.delete(name);
     child.dataset.key = name;
     if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
     change?.(child, item);
   });
-  for (const child of known.values()) child.remove();
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
 }
 
 const name = (path) => path.slice(path.lastIndexOf("/") + 1);
@@ -163,7 +162,7 @@ function troubles() {
     if (job.state === "rejected") found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
   }
   for (const one of state.errands) {
-    if (one.due_at == null) found.push({ key: `e-${one.job}-${one.what}-${one.path}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
+    if (one.due_at == null) found.push({ key: `e-${one.id}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
   }
   return found;
 }
