@@ -224,6 +224,28 @@ def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
     assert not [url for url in visitor.requests if "sesame" in url.partition("#")[0]]
 
 
+def test_a_token_that_no_header_holds_is_asked_for_again_and_one_with_a_percent_sign_is_a_bookmark(
+    site: Site, visit: Visit
+) -> None:
+    site.configure('token = "abc%def+/="')
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    token, door = page.get_by_role("textbox", name="This page has a token"), page.get_by_role("button", name="Open")
+    token.fill("令牌")
+    door.click()
+    token.fill("abc%def+/=")
+    door.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    visitor = visit()
+    for written in ("abc%def+/=", "abc%25def%2B%2F%3D"):
+        visitor.page.goto("about:blank")
+        visitor.page.goto(f"{site.url}/#token={written}")
+        expect(visitor.page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+        visitor.page.evaluate("sessionStorage.clear()")
+    assert visitor.complaints == []
+
+
 def test_a_script_that_got_into_the_page_would_not_run(site: Site, visit: Visit) -> None:
     site.program.start()
     page = visit().page

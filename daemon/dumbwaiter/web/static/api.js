@@ -4,8 +4,17 @@ const SILENCE = 40_000; // the daemon says something every 15 seconds
 let token = sessionStorage.getItem("token") ?? "";
 
 if (location.hash.startsWith("#token=")) {
-  remember(decodeURIComponent(location.hash.slice(7)));
+  remember(decoded(location.hash.slice(7)));
   history.replaceState(null, "", location.pathname);
+}
+
+// A "%" that begins no escape stands for itself.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 export function remember(value) {
@@ -13,9 +22,12 @@ export function remember(value) {
   sessionStorage.setItem("token", value);
 }
 
-const headers = (more = {}) => ({ "X-Dumbwaiter": "page", ...(token && { Authorization: `Bearer ${token}` }), ...more });
-
 export class Refused extends Error {}
+
+function headers(more = {}) {
+  if (/[^ -~]/.test(token)) throw new Refused(); // no header can hold it, and no daemon has it
+  return { "X-Dumbwaiter": "page", ...(token && { Authorization: `Bearer ${token}` }), ...more };
+}
 
 async function answer(response) {
   if (response.status === 401) throw new Refused();
