@@ -358,6 +358,8 @@ async function load() {
     entries.clear(); // more than a page is new
     before = page.before;
   }
+  // What is not on it any more was replaced, or is no longer known.
+  for (const one of entries.values()) if (page.before == null || latest(one, page.entries.at(-1)) <= 0) entries.delete(one.id);
   for (const one of page.entries) entries.set(one.id, one);
   drawHistory();
 }
@@ -372,8 +374,10 @@ async function loadOlder() {
   drawHistory();
 }
 
+const latest = (a, b) => b.stored_at - a.stored_at || b.id - a.id;
+
 function drawHistory() {
-  const all = [...entries.values()].sort((a, b) => b.stored_at - a.stored_at || b.id - a.id);
+  const all = [...entries.values()].sort(latest);
   list($("#history .rows"), all, (one) => `${one.id} ${one.stored_at}${current()}`, makeEntry);
   $("#history .empty").hidden = all.length > 0;
   $("#older").hidden = before == null;
