@@ -54,7 +54,24 @@ def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["", "Markdown", "text", "{nothing}", "{", "}", "{0}", "{}", "{url.x}", "{url[0]}", "{size:zz}"]
+    "form",
+    [
+        "",
+        "Markdown",
+        "text",
+        "{nothing}",
+        "{",
+        "}",
+        "{0}",
+        "{}",
+        "{url.x}",
+        "{url[0]}",
+        "{size:zz}",
+        "{size[0]}",
+        "{path[name]}",
+        "{size:c}",
+        "{name:{size}}",
+    ],
 )
 def test_what_is_no_form_is_refused_with_the_forms_there_are(form: str) -> None:
     with pytest.raises(Failure) as raised:

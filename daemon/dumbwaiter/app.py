@@ -220,6 +220,8 @@ class App:
             stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
         except OSError as error:
             raise Failure(f"{shown(path)}: {error.strerror}", Exit.USAGE) from None
+        except ValueError:  # a zero byte
+            raise Failure(f"{shown(path)} is no path", Exit.USAGE) from None
         if os.path.islink(path):
             raise Failure(f"{shown(path)} is a link: name the file that it leads to", Exit.USAGE)
         if stamp is None:

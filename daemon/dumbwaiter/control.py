@@ -249,7 +249,12 @@ async def _lacking(request: Request, error: Exception) -> Response:
     return answer
 
 
-TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPException: _lacking}
+async def _defect(_request: Request, error: Exception) -> Response:
+    sentence = f"the daemon has a defect: {error!r}; its log says where"
+    return _json({"error": sentence, "code": int(Exit.FAILED)}, 500)
+
+
+TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPException: _lacking, Exception: _defect}
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:

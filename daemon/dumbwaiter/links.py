@@ -21,11 +21,11 @@ PICTURES = {
 
 
 def template(form: str) -> str:
-    """Returns the template a form's name stands for, or `form` itself. Raises `Failure` for an unknown field."""
+    """Returns the template a form's name stands for, or `form` itself. Raises `Failure` for what no file can fill in."""
     text = FORMS.get(form, form)
     try:
-        sample = text.format(url="", name="", key="", size=0, path="")
-    except (KeyError, IndexError, ValueError, AttributeError):
+        sample = text.format(url="", name="", key="", size=1 << 62, path="")  # what a large size breaks is none either
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError):
         sample = text
     if sample == text:
         known = ", ".join(FORMS)

@@ -1,5 +1,6 @@
 """The control socket among strangers and nuisances: it stays the owner's, and the owner is always answered."""
 
+import asyncio
 import json
 import os
 import re
@@ -10,8 +11,14 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from dumbwaiter.control import TROUBLES
 from program import Program
 
 MIB = 1 << 20
@@ -72,6 +79,41 @@ def test_a_route_or_method_that_is_none_is_said_in_json(program: Program, asked:
     assert head.startswith(f"HTTP/1.1 {status}".encode()), head
     said = json.loads(body)
     assert (asked in said["error"], said["code"]) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    ("what", "asked", "sentence"),
+    [
+        ("put", {"paths": ["/x%00y"]}, r"/x\x00y is no path"),
+        ("link", {"id": 1, "form": "{size[0]}"}, '"{size[0]}" is no format: '),
+    ],
+)
+def test_what_nothing_can_be_made_of_is_refused_in_a_sentence(
+    program: Program, what: str, asked: dict[str, object], sentence: str
+) -> None:
+    program.start()
+    body = json.dumps(asked)
+    with connect(program) as client:
+        client.sendall(f"POST /{what} HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        head, _, said = answer(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400"), head
+    assert json.loads(said)["error"].startswith(sentence)
+    assert json.loads(said)["code"] == 2
+
+
+def test_a_defect_is_said_in_json_too() -> None:
+    def fails(_request: Request) -> Response:
+        raise ZeroDivisionError("by \udcff")
+
+    async def asked() -> httpx.Response:
+        app = Starlette(routes=[Route("/", fails)], exception_handlers=TROUBLES)
+        way = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=way, base_url="http://localhost") as client:
+            return await client.get("/")
+
+    said = asyncio.run(asked())
+    assert (said.status_code, said.json()["code"]) == (500, 1)
+    assert "ZeroDivisionError" in said.json()["error"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -269,6 +269,8 @@ const CHINESE = [
   ["…: the provider gives no …way to read it back", "…：服务商不提供读回它的…办法"],
   ["… is not at any provider", "… 不在任何服务商处"],
   ["… is no regular file", "… 不是普通文件"],
+  ["… is no path", "… 不是路径"],
+  ["the daemon has a defect: …; its log says where", "后台程序有缺陷：…；位置见其日志"],
   ["… is a link: name the file that it leads to", "… 是链接：请指明它指向的文件"],
   ["say which provider: --provider NAME, of …", "请指明服务商：--provider NAME，可选 …"],
   ["… no list of what is there: only CareyShop does", "… 不提供文件列表：只有 CareyShop 提供"],
