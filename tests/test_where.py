@@ -41,6 +41,18 @@ def test_xdg_variables_name_the_users_folders(bare: Path, monkeypatch: pytest.Mo
     assert found.runtime == f"{bare}/dumbwaiter"
 
 
+def test_relative_xdg_variables_name_nothing_and_a_relative_home_lies_here(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = places()
+    for name in ("CONFIG_HOME", "STATE_HOME", "CACHE_HOME", "RUNTIME_DIR"):
+        monkeypatch.setenv(f"XDG_{name}", ".")
+    assert places() == plain
+    monkeypatch.chdir(bare)
+    monkeypatch.setenv("HOME", "rel")
+    assert places().state == f"{bare}/rel/.local/state/dumbwaiter"
+
+
 def test_systemds_folders_go_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/elsewhere")

@@ -21,6 +21,7 @@ from dumbwaiter.errors import Changed
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split
 from dumbwaiter.scan import Branch
+from dumbwaiter.where import xdg
 
 PRIVATE = ".dumbwaiter-after-"  # every watch leaves such names out
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -293,7 +294,7 @@ def _trash_as(place: int, private: str, files: int, info: int, name: str, note: 
 
 def _trash_of(device: int, path: str) -> tuple[str, str]:
     """Returns the trash for a file, and how it notes where the file was. Raises OSError."""
-    home = os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
+    home = os.path.join(xdg("DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
     with suppress(OSError):
         os.makedirs(home, mode=0o700, exist_ok=True)
         if os.stat(home).st_dev == device:

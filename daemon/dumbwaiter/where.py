@@ -74,10 +74,16 @@ def chosen(flag: str | None, kind: str) -> str | None:
     return os.path.abspath(os.path.expanduser(value)) if value else None
 
 
+def xdg(name: str) -> str | None:
+    """Returns what an XDG variable names; a relative path is none, as its specification has it."""
+    value = os.environ.get(f"XDG_{name}", "")
+    return value if os.path.isabs(value) else None
+
+
 def _folder(kind: str, default: str) -> str:
     if given := _from_systemd(kind):
         return given
-    return os.path.join(os.environ.get(f"XDG_{kind}_HOME") or os.path.expanduser(default), "dumbwaiter")
+    return os.path.join(xdg(f"{kind}_HOME") or os.path.abspath(os.path.expanduser(default)), "dumbwaiter")
 
 
 def _from_systemd(kind: str) -> str | None:
@@ -100,7 +106,7 @@ def _config() -> str:
 def _runtime() -> str:
     if given := _from_systemd("RUNTIME"):
         return given
-    session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"  # cron sets no variable
+    session = xdg("RUNTIME_DIR") or f"/run/user/{os.getuid()}"  # cron sets no variable
     if os.path.isdir(session):
         return os.path.join(session, "dumbwaiter")
     return os.path.join(_folder("STATE", "~/.local/state"), "run")

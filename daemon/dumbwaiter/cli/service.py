@@ -20,7 +20,7 @@ import click
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.where import SYSTEM_CONFIG
+from dumbwaiter.where import SYSTEM_CONFIG, xdg
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Config
@@ -49,7 +49,7 @@ class Target(NamedTuple):
     def folder(self) -> Path:
         if self.system:
             return Path("/etc/systemd/system")
-        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        home = xdg("CONFIG_HOME") or os.path.expanduser("~/.config")
         return Path(home, "systemd/user")
 
     @property
