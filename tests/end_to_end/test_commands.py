@@ -222,6 +222,25 @@ def test_names_of_every_kind_are_printed_safely(program: Program) -> None:
         assert done.stdout == name.encode("utf-8", "surrogateescape"), done.stderr
 
 
+def test_a_file_may_lie_a_thousand_folders_deep(program: Program) -> None:
+    path = program.write("a.txt", b"a")
+    folder, deep = str(program.drop), "d/" * 1000
+    try:
+        for _ in range(1000):  # `os.makedirs` goes no deeper than Python's stack
+            folder += "/d"
+            os.mkdir(folder)
+        leaf = f"{folder}/leaf.txt"
+        with open(leaf, "wb") as file:
+            file.write(b"leaf")
+        assert program("put", path, leaf).returncode == 0
+        for words in (["ls"], ["ls", "netease/d"], ["verify"]):
+            done = program(*words)
+            assert done.returncode == 0, done.stderr
+        assert {one["path"] for one in program.facts("ls")} == {"a.txt", f"{deep}leaf.txt"}
+    finally:
+        subprocess.run(["rm", "-rf", program.drop / "d"], check=True)  # as little does `shutil.rmtree`
+
+
 def test_cat_reads_from_the_provider_when_the_original_is_gone(program: Program) -> None:
     content = os.urandom(3_000_000)
     path = program.write("film.mov", content)

@@ -108,10 +108,16 @@ def _below(catalog: "Catalog", top: str) -> "Iterator[tuple[str, Entry | Waiting
     if node is not None and node.file is not None:
         yield top, node.file
         return
-    for child in catalog.children(top):
-        inner = join(top, child.name)
+    below = [(top, iter(catalog.children(top)))]  # no recursion: a folder may lie deeper than Python's goes
+    while below:
+        folder, children = below[-1]
+        child = next(children, None)
+        if child is None:
+            below.pop()
+            continue
+        inner = join(folder, child.name)
         if child.file is None:
-            yield from _below(catalog, inner)
+            below.append((inner, iter(catalog.children(inner))))
         else:
             yield inner, child.file
 
