@@ -57,7 +57,13 @@ class Pulse:
     """Tells whoever waits that something has changed. One beat may stand for many changes."""
 
     def __init__(self) -> None:
+        self.ended = False
         self._event = asyncio.Event()
+
+    def end(self) -> None:
+        """Beats for the last time: answers that go on end with the daemon."""
+        self.ended = True
+        self.beat()
 
     def beat(self) -> None:
         self._event.set()

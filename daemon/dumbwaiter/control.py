@@ -258,7 +258,7 @@ TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPExcepti
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
-    while True:
+    while not app.pulse.ended:
         beat = app.pulse.next()
         yield await asyncio.to_thread(look)
         await asyncio.gather(_either(beat), asyncio.sleep(PACE))
@@ -271,8 +271,11 @@ async def _either(beat: asyncio.Event) -> None:
 
 
 async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
-    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached; ends when none has work left."""
-    while True:
+    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached.
+
+    Ends when none has work left, or with the daemon.
+    """
+    while not app.pulse.ended:
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
         yield {

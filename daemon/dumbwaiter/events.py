@@ -54,6 +54,7 @@ class Feed:
         """Ends the looking, and what is told to those who follow."""
         self._closed = True
         self._news.beat()
+        self._app.pulse.end()
         if self._end is not None:
             self._end.cancel()
         self._stop()

@@ -148,6 +148,35 @@ def test_status_watch_is_a_stream_of_lines(program: Program) -> None:
         watching.communicate(timeout=30)
 
 
+def test_whoever_follows_is_let_go_when_the_daemon_stops(program: Program) -> None:
+    program.start()
+    program("bandwidth", "64K")
+    outside = program.folder / "long.bin"  # no watch finds it: that it is under way says that `put` follows
+    outside.write_bytes(bytes(8 << 20))
+    following = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dumbwaiter", *words],
+            env=program.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for words in (["status", "--watch"], ["put", "--provider", "netease", outside])
+    ]
+    try:
+        assert following[0].stdout is not None
+        while not any(job["active"] for job in json.loads(following[0].stdout.readline())["jobs"]):
+            pass
+        assert program.stop() == 0
+        said = [one.communicate(timeout=30)[1] for one in following]
+        assert [one.returncode for one in following] == [0, 5], said
+    finally:
+        for one in following:
+            one.kill()
+            one.communicate()
+    assert "Traceback" not in program.log.read_text()
+    assert "graceful" not in program.log.read_text()
+
+
 def _on_a_terminal(program: Program, *words: str | os.PathLike[str], until: bytes) -> str:
     """Runs a command on a terminal of 60 columns until it said so, and returns what it drew, without colours."""
     ours, theirs = pty.openpty()
