@@ -383,7 +383,7 @@ class Attempt:
         worker = self._means.worker
         try:
             if provider.broker.binds and await self._journal.is_outdone(job.id):
-                raise Reject(REPLACED)
+                raise Reject(REPLACED)  # it would take the newer one's place there
             follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
