@@ -168,7 +168,7 @@ class Nodes:
             self._uploads.back(upload, chunk.offset)
         known = chunk.offset < upload.stored
         fault = fault_of(request)
-        name = fault.name if fault else ""
+        name = fault.name if fault and chunk.length else ""  # of nothing, nothing can be left out
         before = upload.stored
         body = await self._read(request, chunk, upload, 0 if known or name in ("noprogress", "backwards") else None)
         if name == "backwards":

@@ -367,7 +367,7 @@ def test_many_records_that_say_the_same_are_read_page_by_page() -> None:
 
 def test_the_files_of_a_folder_go_one_after_the_other() -> None:
     assert sharing().together(ASK) == "w/dir"
-    assert recording().together(ASK) is None
+    assert recording().together(ASK) == "w/dir/a.txt"  # two versions of one file
 
 
 def test_records_that_cannot_be_found_again_are_warned_of() -> None:
