@@ -171,7 +171,8 @@ def test_credentials_that_end_in_the_middle_are_replaced_and_no_part_is_lost(pro
     program.vendors.advance(3700)  # past midnight at times: the key stays all the same
     assert program("wait").returncode == 0
     assert program.stored() == {"film.mov": digest(content)}
-    assert sorted(_parts(program)) == list(range(1, 16))
+    assert set(_parts(program)) == set(range(1, 16))
+    assert len(_parts(program)) <= 15 + 3  # an answer may be under way when another part is refused
     assert len(program.vendors.log("begin")) == 1
     assert len(program.vendors.log("token")) <= 3  # the leap made our clock wrong, and one call was signed with it
 
