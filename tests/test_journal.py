@@ -1,6 +1,7 @@
 """Jobs, on each database there is; and a machine that drives them against a dictionary."""
 
 import asyncio
+import random
 import tempfile
 import threading
 from collections.abc import Callable
@@ -580,6 +581,23 @@ def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: py
         book.finish(WORKER, id_, NOW, receipt=Receipt("k"))
     assert book.row(id_).state == "stored"
     assert book.catalog.history() == []
+
+
+def test_no_ticket_is_left_in_the_file_once_it_is_closed(tmp_path: Path) -> None:
+    """SQLite overwrites what is cleared, and not what it leaves behind in a page when rows move to another one."""
+    numbers = random.Random(2)
+    with Book(in_file(tmp_path)) as book:
+        for turn in range(4):
+            ids = [book.pending(f"f{numbers.randrange(7)}/{turn} {number}", NOW) for number in range(60)]
+            book.claim(WORKER, NOW, 1000)
+            numbers.shuffle(ids)
+            for id_ in ids:
+                book.name(WORKER, id_, NOW, key=f"{id_}", grant="ticket " * numbers.choice([20, 50, 70, 100]))
+            for id_ in ids:
+                receipt = Receipt(f"key of {id_}", facts={"x": "y" * numbers.randrange(200)})
+                book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=1, again=0)
+                book.finish(WORKER, id_, NOW, receipt=receipt)
+    assert b"ticket " not in (tmp_path / "journal.db").read_bytes()
 
 
 def test_a_rejected_job_says_why_and_keeps_no_secret(book: Book) -> None:

@@ -287,7 +287,9 @@ class Journal:
                 .values(lease=None)  # the rest of it tells that the job was cut off
             ).rowcount
 
-        return await self._writer.call(work)
+        count = await self._writer.call(work)
+        self._writer.stained = self._writer.stained or count > 0
+        return count
 
     async def release(self, worker: str, *ids: int, again: int = 0) -> None:
         """Gives jobs back unchanged: the daemon stops, or has something better to do.
@@ -338,6 +340,7 @@ class Journal:
 
         Under another key than before, the upload begins anew: the checkpoint was the other object's.
         """
+        self._writer.stained = self._writer.stained or grant is not None
         values = {"key": key, "grant": grant, "grant_until": grant_until, "lease_until": now + LEASE}
         await self._writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
 

@@ -33,6 +33,7 @@ def journal_url(state: str, configured: str | None = None) -> URL:
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
 
 
+SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
 HOST = "dumbwaiter_host"  # the option of a reading engine
 
 
@@ -219,6 +220,16 @@ class _Order(NamedTuple):
     done: Future[None]
 
 
+def _scrub(driver: Any) -> None:
+    """Writes a small database anew: a row that moved may have left a copy in the unused part of its page."""
+    (pages,) = driver.execute("PRAGMA page_count").fetchone()
+    if pages > SCRUBBED:
+        return
+    with suppress(sqlite3.Error):  # somebody else writes, or there is no room
+        for order in ("PRAGMA temp_store=MEMORY", "PRAGMA busy_timeout=1000", "VACUUM"):
+            driver.execute(order)
+
+
 class Writer:
     """The journal's own thread. What is queued while a commit runs shares the next one.
 
@@ -233,6 +244,7 @@ class Writer:
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
         self._level = "NORMAL"
+        self.stained = False  # a secret was in it that its last transaction may have to clean up after
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -263,7 +275,7 @@ class Writer:
             raise trouble(error, "written") from error
 
     def close(self) -> None:
-        """Commits what is queued, then ends the thread and its connections."""
+        """Commits what is queued, then ends the thread and its connections; cleans up if the database was `stained`."""
         self._order(close=True).exception()  # a log that could not be emptied is emptied by the next one
         self._thread.join()
         self._engine.dispose()
@@ -300,7 +312,10 @@ class Writer:
         try:
             if self._sqlite:
                 with self._engine.connect() as connection:
-                    _driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    driver = _driver(connection)
+                    if order.close and self.stained:
+                        _scrub(driver)
+                    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Exception as error:  # noqa: BLE001 - the waiter is told, whatever it is
             order.done.set_exception(error)
         else:
