@@ -185,7 +185,8 @@ class Measured(NamedTuple):
     @property
     def met(self) -> bool:
         assert self.value is not None
-        return self.value >= self.row.goal if self.row.sense == "≥" else self.value <= self.row.goal
+        value = round(self.value, 6)  # a difference of hundredths is none of them exactly
+        return value >= self.row.goal if self.row.sense == "≥" else value <= self.row.goal
 
 
 def make() -> None:
