@@ -12,7 +12,7 @@ import pytest
 from dumbwaiter import grants, pace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, RENEW, Provider, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
 from dumbwaiter.tickets import NosTicket
@@ -93,12 +93,25 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(heard())
 
 
+class Told:
+    """A person: what was said to him. The journal may be in trouble first."""
+
+    def __init__(self, *troubles: JournalTrouble) -> None:
+        self.troubles = list(troubles)
+        self.heard: list[tuple[str, str]] = []
+
+    async def __call__(self, provider: str, sentence: str) -> None:
+        if self.troubles:
+            raise self.troubles.pop()
+        self.heard.append((provider, sentence))
+
+
 class Source:
     """Something to be kept: counts how often it is fetched, and fails when told to."""
 
     def __init__(self) -> None:
         self.fetched = 0
-        self.fails = False
+        self.fails: Verdict | None = None
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -107,7 +120,7 @@ class Source:
         number = self.fetched
         await self.hold.wait()
         if self.fails:
-            raise Retry("the source is away")
+            raise self.fails
         return f"value {number}"
 
 
@@ -176,7 +189,7 @@ def test_the_old_value_stays_while_it_cannot_be_renewed(clock: Turned) -> None:
     async def test() -> None:
         one, source = provider(clock), Source()
         await one.kept("nodes", LIFE, source)
-        source.fails = True
+        source.fails = Retry("the source is away")
         for clock.passed in (LIFE * RENEW + 1, LIFE + 1, LIFE * 100):
             assert await one.kept("nodes", LIFE, source) == "value 1"
             await turn()
@@ -190,7 +203,7 @@ def test_the_old_value_stays_while_it_cannot_be_renewed(clock: Turned) -> None:
 def test_the_first_failure_is_raised_to_all_and_tried_again(clock: Turned) -> None:
     async def test() -> None:
         one, source = provider(clock), Source()
-        source.fails = True
+        source.fails = Retry("the source is away")
         failures = await asyncio.gather(*(one.kept("nodes", LIFE, source) for _ in range(3)), return_exceptions=True)
         assert [str(failure) for failure in failures] == ["the source is away"] * 3
         assert source.fetched == 1
@@ -243,14 +256,34 @@ def test_refreshing_renews_what_nears_its_end_and_nothing_else(clock: Turned) ->
         await one.kept("old", LIFE, old)
         await one.kept("young", 10 * LIFE, young)
         clock.passed = LIFE * RENEW + 1
-        await one.refresh()
+        await one.refresh(Told())
         assert (old.fetched, young.fetched) == (2, 1)
         assert one.trouble is None
-        old.fails = True
+        old.fails = Retry("the source is away")
         clock.passed *= 2
-        await one.refresh()
+        await one.refresh(Told())
         assert one.trouble == "the source is away"
         assert await one.kept("old", LIFE, old) == "value 2"
+
+    run(test)
+
+
+def test_a_refused_account_is_told_of_once_and_again_when_the_journal_could_not_take_it(clock: Turned) -> None:
+    async def test() -> None:
+        one, source, person = provider(clock), Source(), Told(JournalTrouble("the disk is full"))
+        await one.kept("session", LIFE, source)
+        source.fails = Blocked("the password is another one")
+        clock.passed = LIFE * RENEW + 1
+        with pytest.raises(JournalTrouble):
+            await one.refresh(person)
+        assert one.paused_until > clock.now()
+        assert not one.blocked
+        for _ in range(2):
+            one.again()
+            await one.refresh(person)
+            assert one.blocked
+        await one.block("a file met it too", clock.now() + 1, person)
+        assert person.heard == [("vod", "the password is another one")]
 
     run(test)
 

@@ -475,16 +475,8 @@ class App:
 
     async def _refresh(self) -> None:
         for provider in self.providers.values():
-            told = provider.blocked
-            await provider.refresh()
-            if provider.blocked and not told:
-                await self._attention(provider)
-
-    async def _attention(self, provider: Provider) -> None:
-        try:
-            await self.duties.attention(provider.name, provider.trouble or "")
-        except JournalTrouble:
-            provider.blocked = False  # whoever meets it next tells
+            with contextlib.suppress(JournalTrouble):  # whoever meets it next tells
+                await provider.refresh(self.duties.attention)
 
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):

@@ -25,7 +25,6 @@ from dumbwaiter.errors import (
     Changed,
     Conflict,
     Gone,
-    JournalTrouble,
     Local,
     Offline,
     Paused,
@@ -97,7 +96,7 @@ class Attempt:
             path=propose(job.path),
             key=propose(job.path),
             size=job.size,
-            mime=mime_by_name(job.path.rpartition("/")[2]),
+            mime=mime_by_name(job.path),
             place=join(job.watch, job.path),
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
@@ -482,14 +481,7 @@ class Attempt:
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
         """Lets a provider rest whose account is refused, and tells a person once."""
-        told, provider.blocked = provider.blocked, True  # at once: others may come to the same
-        provider.trouble, provider.paused_until = sentence, until
-        if not told:
-            try:
-                await self._means.duties.attention(provider.name, sentence)
-            except JournalTrouble:
-                provider.blocked = False  # the next one tells
-                raise
+        await provider.block(sentence, until, self._means.duties.attention)
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:

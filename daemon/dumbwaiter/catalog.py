@@ -99,10 +99,8 @@ class Catalog:
             hidden = name
             while hidden.endswith(HIDDEN):
                 hidden = hidden.removesuffix(HIDDEN)
-                row, is_folder = (
-                    _file(connection, tree, parent, hidden),
-                    _has_below(connection, tree, join(parent, hidden)),
-                )
+                row = _file(connection, tree, parent, hidden)
+                is_folder = _has_below(connection, tree, join(parent, hidden))
                 if row is not None and is_folder:
                     return Node(name, _node(row, tree).file)
                 if row is None and not is_folder:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dumbwaiter.broker import Broker
 from dumbwaiter.bulk import Abort
-from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Grant, Receipt
 from dumbwaiter.naming import shown
@@ -27,6 +27,7 @@ from dumbwaiter.transports import TRANSPORTS, Transport
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 T = TypeVar("T")
+Tell = Callable[[str, str], Awaitable[None]]  # a person, of a provider and a sentence
 
 RENEW = 0.8  # of its life, after which a value is renewed ahead of need
 MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
@@ -155,8 +156,8 @@ class Provider:
             return nullcontext()
         return self._turns.setdefault(group, asyncio.Lock())
 
-    async def refresh(self) -> None:
-        """Renews what is near its end, so that no upload has to wait for it."""
+    async def refresh(self, tell: Tell) -> None:
+        """Renews what is near its end, so that no upload has to wait for it; `tell` as for `block`."""
         now = time.monotonic()
         for kept in list(self._kept.values()):
             if self.paused_until > self._clock():
@@ -167,7 +168,7 @@ class Provider:
                 except Verdict as verdict:
                     self.trouble = str(verdict)
                     if isinstance(verdict, Blocked):
-                        self.blocked, self.paused_until = True, self._clock() + PAUSE
+                        await self.block(str(verdict), self._clock() + PAUSE, tell)
 
     # Grants
 
@@ -283,6 +284,17 @@ class Provider:
         if grant.expires_at is not None and grant.expires_at < self._clock() + seconds + MARGIN:
             return None
         return await self.broker.resume(grant, self)
+
+    async def block(self, sentence: str, until: float, tell: Tell) -> None:
+        """Rests, for the account is refused; a person is told once. Raises `JournalTrouble`: then the next one tells."""
+        told, self.blocked = self.blocked, True  # at once: others may come to the same
+        self.trouble, self.paused_until = sentence, until
+        if not told:
+            try:
+                await tell(self.name, sentence)
+            except JournalTrouble:
+                self.blocked = False
+                raise
 
     def well(self, now: float) -> None:
         """Notes a success; one that was under way when the account was refused says nothing of the account."""

@@ -530,14 +530,13 @@ class Journal:
 
         def work(connection: Connection) -> bool:
             values = {"grant": None, "checkpoint": None, "receipt": None, "digest": None, "error": error}
-            row = self._apply(connection, Event.REJECT, worker, id_, now, values)
-            replaced = NEWER.first(connection, {"than": id_}) is not None
-            if replaced:
-                self._apply(connection, Event.SUPERSEDE, worker, id_, now, {"error": REPLACED})
-            else:
-                self.errands.add(connection, row, orders, now)
-            connection.execute(update(jobs).where(jobs.c.id == id_).values(_FREE))
-            return not replaced
+            if NEWER.first(connection, {"than": id_}) is not None:
+                self._apply(connection, Event.REJECT, worker, id_, now, values)
+                self._apply(connection, Event.SUPERSEDE, worker, id_, now, {"error": REPLACED, **_FREE})
+                return False
+            row = self._apply(connection, Event.REJECT, worker, id_, now, {**values, **_FREE})
+            self.errands.add(connection, row, orders, now)
+            return True
 
         return await self._writer.call(work)
 

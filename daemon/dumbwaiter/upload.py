@@ -137,8 +137,8 @@ def mime_of(fd: int, name: str) -> str:
 
 
 def mime_by_name(name: str) -> str:
-    """Returns the type that a name's last suffixes stand for."""
-    return _mime_by_suffix(*name.lstrip(".").rsplit(".", 2)[1:])
+    """Returns the type that the last suffixes of a name, or of a path, stand for."""
+    return _mime_by_suffix(*name.rpartition("/")[2].lstrip(".").rsplit(".", 2)[1:])
 
 
 @lru_cache(maxsize=256)

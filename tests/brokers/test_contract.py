@@ -156,16 +156,20 @@ def test_fifty_who_wait_share_what_can_be_shared(name: str, vendors: Vendors, ma
     assert len({grant.key for grant in grants} - {None}) in {0, WAITING}
 
 
+async def nobody(_provider: str, sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
 @every_provider
 def test_what_is_kept_is_renewed_ahead_of_its_end(name: str, vendors: Vendors, make: Make) -> None:
     one = make(name)
     one.obtain()
     vendors.http.delete("/_sandbox/log")
-    one.run(one.provider.refresh())
+    one.run(one.provider.refresh(nobody))
     assert calls(vendors) == {}
     for kept in one.provider._kept.values():
         kept.fetched_at -= 0.9 * kept.life
-    one.run(one.provider.refresh())
+    one.run(one.provider.refresh(nobody))
     assert calls(vendors) == Counter(ROWS[name].kept)
     one.run(one.provider.grant(one.ask))
     assert set(calls(vendors)) <= {*ROWS[name].kept, *ROWS[name].calls}

@@ -170,7 +170,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
                 continue
             provider = Provider(one["provider"], broker(config.provider[one["provider"]]), http, requested=requested)
             name = one["key"] or one["path"].rpartition("/")[2]
-            mime = mime_by_name(name.rpartition("/")[2])
+            mime = mime_by_name(name)
             ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
             try:
                 grant = await provider.grant(ask)
