@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from dumbwaiter.config import Hook, parse
+from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import Duties
 from dumbwaiter.errands import AFTER, Order
 from dumbwaiter.errors import Failure, JournalTrouble
@@ -29,7 +30,7 @@ from dumbwaiter.journal import Candidate
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.sources import Duration
 from dumbwaiter.upload import digest_of
-from journals import WORKER, Book, in_file
+from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
 from program import Program, digest
 
@@ -321,20 +322,41 @@ def test_a_refusal_that_the_renewal_of_a_session_meets_first_is_told(program: Pr
     program.until(mark.exists)
 
 
+DELETE = Order(AFTER, {"action": "delete"})
+
+
+def done(book: Book, path: Path, content: bytes) -> int:
+    """Writes a file of the watch "w", and notes that it was uploaded and is to be deleted."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    stamp = Stamp.of(path.stat())
+    (id_,) = book.enqueue([Candidate("w", path.name, "p", stamp)], 0.0)
+    book.claim(WORKER, 0.0, 1)
+    receipt, digest_ = Receipt(f"key of {id_}"), digest_of(str(path.parent), path.name, stamp)
+    book.name(WORKER, id_, 0.0, key=receipt.key, grant=None)
+    book.store(WORKER, id_, 0.0, receipt=receipt, digest=digest_, more=4, again=0)
+    book.finish(WORKER, id_, 0.0, receipt=receipt, orders=[DELETE])
+    return id_
+
+
+def drained(book: Book, folder: Path) -> None:
+    """Does what is to be done for the files of a folder."""
+    config = parse(CONFIG.replace("/w", str(folder)) + 'after = "delete"\n', "config.toml")
+
+    async def run() -> None:
+        nothing: Any = None
+        duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+        await duties.drain()
+        await duties.close()
+
+    book.runner.run(run())
+
+
 def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dumbwaiter.duties.AGAIN", 0.01)
     path = tmp_path / "w/film.mov"
-    path.parent.mkdir()
-    path.write_bytes(b"film")
-    config = parse(CONFIG.replace("/w", str(path.parent)) + 'after = "delete"\n', "config.toml")
     with Book(in_file(tmp_path / "state")) as book:
-        stamp = Stamp.of(path.stat())
-        (id_,) = book.enqueue([Candidate("w", path.name, "p", stamp)], 0.0)
-        book.claim(WORKER, 0.0, 1)
-        book.name(WORKER, id_, 0.0, key="k", grant=None)
-        digest_ = digest_of(str(path.parent), path.name, stamp)
-        book.store(WORKER, id_, 0.0, receipt=Receipt("k"), digest=digest_, more=4, again=0)
-        book.finish(WORKER, id_, 0.0, receipt=Receipt("k"), orders=[Order(AFTER, {"action": "delete"})])
+        done(book, path, b"film")
         settled, locked = book.journal.settled, [JournalTrouble("database is locked")]
 
         async def once(ids: Any) -> Any:
@@ -343,17 +365,23 @@ def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkey
             return await settled(ids)
 
         monkeypatch.setattr(book.journal, "settled", once)
-
-        async def run() -> None:
-            nothing: Any = None
-            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
-            await duties.drain()
-            await duties.close()
-
-        book.runner.run(run())
+        drained(book, path.parent)
         assert not locked
         assert not path.exists()
         assert book.rows("SELECT * FROM errands") == []
+
+
+def test_an_errand_takes_no_file_that_another_one_left_under_its_private_name(tmp_path: Path) -> None:
+    """A kill left it there, its job was forgotten, and the database gives the errand's number to the next one."""
+    first, second = tmp_path / "w/first", tmp_path / "w/second"
+    with Book(in_file(tmp_path / "state")) as book:
+        id_ = done(book, first, b"first content")
+        (row,) = book.rows("SELECT id FROM errands")
+        private = first.rename(first.with_name(f"{PRIVATE}{HOST}-{row.id}"))
+        book.forget([id_], 0.0)
+        done(book, second, b"second")
+        drained(book, second.parent)
+    assert list(second.parent.iterdir()) == [private]
 
 
 @pytest.mark.parametrize(
