@@ -1,10 +1,10 @@
-"""One file on its way: opening the stamped version, its digest, and the accounts of what was sent."""
+"""One file on its way: opening the stamped version, its doors, and the accounts of what was sent."""
 
 import errno
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from dumbwaiter import upload as module
 from dumbwaiter.bulk import Abort
+from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
-from dumbwaiter.upload import HELD, Digest, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
+from dumbwaiter.upload import HELD, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 
@@ -190,7 +192,7 @@ def test_a_name_that_is_no_utf8_is_opened(tmp_path: Path) -> None:
 
 def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, wanted = str(film.parents[1]), stamp(film)
-    assert digest_of(root, "films/film.mov", wanted) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
+    assert digest_of(root, "films/film.mov", wanted, "") == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
     read = os.preadv
 
     def meanwhile(fd: int, buffers: list[memoryview], offset: int) -> int:
@@ -200,43 +202,8 @@ def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "preadv", meanwhile)
     before = descriptors()
     with pytest.raises(Changed):
-        digest_of(root, "films/film.mov", wanted)
+        digest_of(root, "films/film.mov", wanted, "")
     assert descriptors() == before
-
-
-# Digest
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    path = tmp_path_factory.mktemp("digest") / "content"
-    path.write_bytes(bytes(range(256)) + bytes(range(144)))
-    fd = os.open(path, os.O_RDONLY)
-    yield fd
-    os.close(fd)
-
-
-@given(ends=st.lists(st.integers(0, 400), max_size=5), size=st.integers(0, 400))
-def test_the_digest_is_of_the_whole_however_far_it_was_read_before(content: int, ends: list[int], size: int) -> None:
-    whole = os.pread(content, size, 0)
-    digest = Digest()
-    for end in ends:
-        digest.read(content, min(end, size))
-    assert digest.finish(content, size) == f"xxh3:{xxhash.xxh3_128(whole).hexdigest()}"
-
-
-def test_what_was_fed_is_not_read_again(content: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = os.pread(content, 400, 0)
-    digest = Digest()
-    digest.feed(whole)
-    digest.feed(whole)  # it was sent a second time
-    monkeypatch.delattr(os, "preadv")
-    assert digest.finish(content, 400) == f"xxh3:{xxhash.xxh3_128(whole).hexdigest()}"
-
-
-def test_a_file_that_ends_early_has_no_digest(content: int) -> None:
-    with pytest.raises(Changed, match="the file became shorter"):
-        Digest().finish(content, 401)
 
 
 # Ranges
@@ -407,10 +374,12 @@ def test_the_digest_is_that_of_the_whole_whatever_was_sent_when(tmp_path: Path, 
             await upload.call(Request("chunk", "POST", "http://x", body=await upload.read(offset, 4 * MIB)))
         return Receipt("key")
 
+    whole = Digest()
+    whole.taste(0, content)
     with Doors(path) as doors:
-        assert doors.upload.run(send)[1] == f"xxh3:{xxhash.xxh3_128(content).hexdigest()}"
+        assert doors.upload.run(send)[1] == whole.text(size)
     with Doors(path, ever=(0, size)) as doors:
-        assert doors.upload.run(send)[1] == f"xxh3:{xxhash.xxh3_128(content).hexdigest()}"
+        assert doors.upload.run(send)[1] == whole.text(size)
 
 
 def test_a_file_that_changed_after_its_last_byte_is_another_version(film: Path) -> None:
@@ -423,6 +392,23 @@ def test_a_file_that_changed_after_its_last_byte_is_another_version(film: Path) 
         doors.upload.run(send)
 
 
+def test_what_follows_at_once_is_noted_with_the_next_and_an_intention_is_noted_before_it_is_acted_upon(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PACE", 60.0)
+    with Doors(film) as doors:
+
+        async def progress() -> None:
+            for end in range(1, 6):
+                await doors.upload.save(Point(end), end)
+
+        drive(progress())
+        assert [sent for _, sent, _, _ in doors.saved] == [1]
+        drive(doors.upload.save(Point(0), 5))
+        assert doors.saved[1:] == [('{"offset":0}', 5, 4, 0)]
+
+
+@pytest.mark.usefixtures("each_noted")
 def test_progress_waits_for_no_disk_and_an_intention_does(film: Path) -> None:
     with Doors(film) as doors:
         doors.slow = Future()
@@ -460,6 +446,7 @@ def test_what_was_acknowledged_is_journalled_however_it_ends(film: Path) -> None
         assert [sent for _, sent, _, _ in doors.saved] == [1, 3]
 
 
+@pytest.mark.usefixtures("each_noted")
 def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
     with Doors(film) as doors:
         doors.slow = Future()
@@ -469,6 +456,7 @@ def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
             drive(doors.upload.save(Point(2), 2))
 
 
+@pytest.mark.usefixtures("each_noted")
 def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
     with Doors(film) as doors:
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from dumbwaiter import log
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
+from dumbwaiter.digest import Digest
 from dumbwaiter.duties import DONE, FAILED, Duties, place_of
 from dumbwaiter.errors import (
     Changed,
@@ -47,7 +48,7 @@ from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, 
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
-from dumbwaiter.upload import IN_FLIGHT, Digest, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
+from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again

@@ -1,8 +1,8 @@
 """An httpx transport for bulk bytes: blocking sockets for worker threads, and file slices that Python never copies.
 
-Plain HTTP hands a slice to the kernel (`sendfile`); what is to be digested is read while the answer is on its way. TLS
-goes through one reused buffer per thread. Connections are kept in a stack per origin: the last used is the first taken, in one step.
-Every wait has a limit on silence, none on the whole: a slow peer that moves is not broken.
+A slice goes through one reused buffer per thread, and is digested there: what was digested is what was sent.
+(`sendfile` saves a copy, and costs it again for the digest.) Connections are kept in a stack per origin: the last used
+is the first taken, in one step. Every wait has a limit on silence, none on the whole: a slow peer that moves is not broken.
 """
 
 import os
@@ -19,14 +19,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import h11
 import httpx
-from msgspec.structs import replace
 
 from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.reach import Reach
 from dumbwaiter.wire.message import FileSlice
 
-BUFFER = 256 * KIB  # what one thread reads at a time; it stays in the processor's cache
+BUFFER = MIB  # what one thread reads at a time: smaller, the threads take turns too often; larger, it leaves the cache
 REPLY_MAX = MIB  # an answer larger than this is none of a vendor's
 ANSWER = 180.0  # seconds from the last byte sent to a complete answer
 INTERIM_MAX = 16  # "100 Continue" and the like before an answer
@@ -265,20 +264,14 @@ class BulkTransport(httpx.BaseTransport):
             return
         # The head waits for the body's first segment, so that they leave as one.
         sock.sendall(head + piece.before, socket.MSG_MORE if piece.length and plain else 0)
-        if piece.data is None and plain:
-            _sendfile(sock, piece, pace)
-        else:
-            for view in _views(piece, self._buffer()):
-                position = 0
-                while position < len(view):
-                    count = pace(len(view) - position)
-                    sock.sendall(view[position : position + count])
-                    position += count
+        for view in _views(piece, self._buffer()):
+            position = 0
+            while position < len(view):
+                count = pace(len(view) - position)
+                sock.sendall(view[position : position + count])
+                position += count
         if piece.after:
             sock.sendall(piece.after)
-        if piece.data is None and plain and piece.tastes:
-            for _view in _views(replace(piece, guard=None), self._buffer()):
-                pass  # each taste has had it
 
     def _buffer(self) -> memoryview:
         """One buffer a thread: large blocks from malloc cost a page fault every 4 KiB, each time."""
@@ -341,21 +334,6 @@ def _limit(sock: socket.socket, option: int, seconds: float | None) -> None:
 
 def _freely(count: int) -> int:
     return count
-
-
-def _sendfile(sock: socket.socket, piece: FileSlice, pace: Pace) -> None:
-    position = piece.offset
-    last = max(position, piece.end - BUFFER) if piece.guard else piece.end
-    while position < piece.end:
-        if piece.guard and position >= last:
-            piece.guard()
-            last = piece.end
-        count = os.sendfile(
-            sock.fileno(), piece.fd, position, pace((last if position < last else piece.end) - position)
-        )
-        if count == 0:
-            raise _Short("the file became shorter while it was sent")
-        position += count
 
 
 def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from dumbwaiter import log
 from dumbwaiter.config import Config
+from dumbwaiter.digest import Digest
 from dumbwaiter.disposal import Undone, dispose
 from dumbwaiter.errands import AFTER, FOLLOW_UP, Errand, Order
 from dumbwaiter.errors import Changed, Failure, JournalTrouble
@@ -24,7 +25,6 @@ from dumbwaiter.model import Job, Receipt
 from dumbwaiter.naming import join
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
-from dumbwaiter.upload import Digest
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # errands at once
@@ -203,7 +203,7 @@ class Duties:
         (job,) = jobs
 
         def same(fd: int) -> bool:
-            return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
+            return Digest.like(job.digest or "").finish(fd, os.fstat(fd).st_size) == job.digest
 
         action, mark = errand.facts["action"], f"{self._journal.host}-{errand.mark}"
         try:

@@ -160,7 +160,7 @@ class Entry(Struct, frozen=True):
     verified: str = ""
     facts: Mapping[str, str] = {}
     unlisted_at: float | None = None  # when the provider's list was first found without it
-    digest: str | None = None  # "xxh3:HEX" of the content, where we had it
+    digest: str | None = None  # of the content, where we had it: see `digest`
 
     @property
     def size(self) -> int:

@@ -34,7 +34,6 @@ class Threads:
         self.parts = parts
         self._files = ThreadPoolExecutor(transfers, "file")
         self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
-        self._digests = ThreadPoolExecutor(transfers, "digest")
         self._looks: dict[str, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by place, of this turn
 
     async def run(self, work: Callable[[], T], abort: Abort) -> T:
@@ -77,12 +76,8 @@ class Threads:
         """Does `work` beside the thread of its file."""
         return self._parts.submit(work)
 
-    def digest(self, work: Callable[[], T]) -> "Future[T]":
-        """Does `work` that reads what others are sending."""
-        return self._digests.submit(work)
-
     def close(self) -> None:
-        for pool in (self._files, self._parts, self._digests):
+        for pool in (self._files, self._parts):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -7,24 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import msgspec
-import xxhash
 
 from dumbwaiter.bulk import Abort
+from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Changed, Gone, Local, Retry, Stopped
-from dumbwaiter.model import KIB, MIB, Ask, Receipt, Stamp
+from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 HELD = 4 * MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
-FOLLOW = 4 * MIB  # how far the digest stays behind before it is worth a thread's waking
-BUFFER = 256 * KIB  # stays in the processor's cache
-LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
+PACE = 0.01  # seconds between two commits of one file's progress: what a crash costs, at most
+LAG = 0.1  # the same while the journal is slow
 # Vendors look inside; a picture with another's suffix is what it is.
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -50,49 +49,6 @@ class Ranges:
         whole = (min([start, *(low for low, _ in touching)]), max([end, *(high for _, high in touching)]))
         self._known = [*apart, whole]
         return sum(min(high, end) - max(low, start) for low, high in touching)
-
-    @property
-    def prefix(self) -> int:
-        """How much of the file's beginning was sent without a gap."""
-        return next((end for start, end in self._known if start == 0), 0)
-
-
-class Digest:
-    """The digest of a whole file, read from its beginning to where its bytes were sent, as they are.
-
-    XXH3 at 128 bits: faster than the memory it reads, so it may be taken of everything. It tells a touched file from
-    a changed one; it proves nothing to anybody who wants to deceive.
-    """
-
-    def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
-        self._stopped = False
-        self.position = 0  # all before it is in
-
-    def feed(self, data: bytes) -> None:
-        """Takes the whole file; a second time it is passed over."""
-        if self.position == 0:
-            self._hash.update(data)
-            self.position = len(data)
-
-    def read(self, fd: int, end: int) -> None:
-        """Reads up to `end`, or until `stop`. Raises `Changed`."""
-        buffer = memoryview(bytearray(max(0, min(BUFFER, end - self.position))))
-        while self.position < end and not self._stopped:
-            count = os.preadv(fd, [buffer[: end - self.position]], self.position)
-            if not count:
-                raise Changed("the file became shorter")
-            self._hash.update(buffer[:count])
-            self.position += count
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def finish(self, fd: int, size: int) -> str:
-        """Reads what is left of a file and returns the digest."""
-        if self.position < size:
-            self.read(fd, size)
-        return f"xxh3:{self._hash.hexdigest()}"
 
 
 def open_version(root: str, path: str, stamp: Stamp) -> int:
@@ -146,11 +102,11 @@ def _mime_by_suffix(*suffixes: str) -> str:
     return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or "application/octet-stream"
 
 
-def digest_of(root: str, path: str, stamp: Stamp) -> str:
-    """Reads a whole file and returns its digest. Raises what `open_version` raises."""
+def digest_of(root: str, path: str, stamp: Stamp, known: str) -> str:
+    """Reads a whole file and returns its digest, of the kind of a `known` one. Raises what `open_version` raises."""
     fd = open_version(root, path, stamp)
     try:
-        digest = Digest().finish(fd, stamp.size)
+        digest = Digest.like(known).finish(fd, stamp.size)
         check(fd, stamp)
     finally:
         os.close(fd)
@@ -199,8 +155,7 @@ class FileUpload:
         self._now = now
         self._confirm = confirm
         self._digest = Digest()
-        self._follower: Future[None] | None = None
-        self._acknowledged = sent
+        self._reached = self._acknowledged = sent  # as the transport says; as the journal has been told
         self._ever = ever
         self._counting = threading.Lock()
         self.again = 0  # bytes sent a second time since the last save
@@ -224,22 +179,20 @@ class FileUpload:
             if self._commit is not None:
                 self._commit.result()
             raise
-        finally:
-            self._digest.stop()
-            if self._follower is not None:
-                self._follower.exception()
 
     # The doors
 
     async def read(self, offset: int, length: int) -> FileSlice:
         check(self._fd, self._stamp)
         end = min(offset + length, self.size)
+        tastes = (self._digest.taste,)
         if end < self.size:
             # The kernel fetches the next piece while this one is on the wire.
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
-            return FileSlice(self._fd, offset, end - offset)
+            return FileSlice(self._fd, offset, end - offset, tastes=tastes)
         if end - offset > HELD:
-            return FileSlice(self._fd, offset, end - offset, guard=lambda: check(self._fd, self._stamp))
+            guard = partial(check, self._fd, self._stamp)
+            return FileSlice(self._fd, offset, end - offset, tastes=tastes, guard=guard)
         data = b""
         while len(data) < end - offset:
             piece = os.pread(self._fd, end - offset - len(data), offset + len(data))
@@ -247,7 +200,7 @@ class FileUpload:
                 raise Changed("the file became shorter")
             data += piece
         check(self._fd, self._stamp)
-        return FileSlice(self._fd, offset, len(data), data)
+        return FileSlice(self._fd, offset, len(data), data, tastes)
 
     async def call(self, request: Request) -> Reply:
         body = request.body
@@ -255,26 +208,19 @@ class FileUpload:
             with self._counting:
                 self.again += self._ever.add(body.offset, body.end)
                 self._pieces += body.length - self._here_before.add(body.offset, body.end)
-                if body.length == self.size and body.data is not None:
-                    self._digest.feed(body.data)
-                else:
-                    self._follow()
         try:
-            reply = self._exchange(request, getattr(_here, "abort", self.abort))
+            return self._exchange(request, getattr(_here, "abort", self.abort))
         except Retry:
             if isinstance(body, FileSlice):
                 check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
             raise
-        if isinstance(body, FileSlice) and body.tastes:
-            check(self._fd, self._stamp)  # what was tasted may have been read after it was sent
-        return reply
 
     async def save(self, point: Any, sent: int) -> None:
-        progress = sent > self._acknowledged
+        progress, self._reached = sent > self._reached, sent
         self._point = (point, sent)
         # One commit may stand for several parts, so that no part has to wait for a disk.
         busy = self._commit is not None and not self._commit.done()
-        if busy and progress and time.monotonic() - self._committed_at < LAG:
+        if progress and time.monotonic() - self._committed_at < (LAG if busy else PACE):
             return
         if self._commit is not None:
             self.abort.result(self._commit)
@@ -361,18 +307,7 @@ class FileUpload:
         self._committed_at = time.monotonic()
         self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, again)
 
-    def _follow(self) -> None:
-        """Lets the digest come after what is being sent, in a thread of its own."""
-        if self._follower is None or self._follower.done():
-            if self._follower is not None:
-                self._follower.result()
-            end = self._ever.prefix
-            if end >= self._digest.position + FOLLOW:
-                self._follower = self._threads.digest(lambda: self._digest.read(self._fd, end))
-
     def _finish(self) -> str:
-        if self._follower is not None:
-            self._follower.result()
-        digest = self._digest.finish(self._fd, self.size)
+        digest = self._digest.finish(self._fd, self.size, lambda: self.abort.called)
         check(self._fd, self._stamp)
         return digest

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import qiniu as sdk
 
+from dumbwaiter import upload
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
@@ -67,13 +68,13 @@ class Bench:
         fd = os.open(self.path, os.O_RDONLY)
         stamp = Stamp.of(os.fstat(fd))
         ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
-        upload = FileUpload(
+        one = FileUpload(
             fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0,
             ever=Ranges(), save=save, exchange=http.exchange, order=http.order, confirm=lambda: at_once(there),
             now=lambda _: time.time(),
         )  # fmt: skip
         try:
-            return upload.run(module.send)[0]
+            return one.run(module.send)[0]
         finally:
             os.close(fd)
             threads.close()
@@ -90,7 +91,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, each_noted: None) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.vendors.close()
@@ -237,6 +238,14 @@ def test_parts_make_the_object_with_the_usual_hash(bench: Bench, size: int) -> N
     assert (receipt.etag, receipt.verified) == (bench.etag, "qetag")
     assert bench.object("k") == bench.path.read_bytes()
     assert bench.saved[-1].sent == size
+
+
+def test_that_all_was_sent_is_noted_before_it_is_joined(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the parts went: without that a finished upload could not be told from one that is gone."""
+    monkeypatch.setattr(upload, "PACE", 60.0)
+    bench.write(3 * PART)
+    bench.send(qiniu_resumable, bench.ticket("k"))
+    assert bench.saved[-1].sent == 3 * PART
 
 
 @pytest.mark.parametrize("key", ["k", None])

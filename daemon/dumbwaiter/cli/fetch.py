@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import httpx
-import xxhash
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
+from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Exit, Failure, Verdict
 from dumbwaiter.http import HEADERS, sentence
 from dumbwaiter.model import MIB, Entry
@@ -133,17 +133,17 @@ class Reader:
             whole = response.headers.get("content-range", "").rpartition("/")[2]
             return _seen(response, whole or response.headers.get("content-length", ""))
 
-    def read_back(self, url: str) -> Seen | None:
-        """Returns size and digest of all the bytes at a link, None when nothing is there."""
-        count, digest = 0, xxhash.xxh3_128()
+    def read_back(self, url: str, known: str) -> Seen | None:
+        """Returns size and digest, of the kind of a `known` one, of all the bytes at a link; None when nothing is there."""
+        count, digest = 0, Digest.like(known)
         with self._answer("GET", url) as response:
             self._check(response)
             if response.status_code in MISSING:
                 return None
             for piece in response.iter_raw(MIB):
-                digest.update(piece)
+                digest.taste(count, piece)
                 count += len(piece)
-            return _seen(response, str(count))._replace(digest=f"xxh3:{digest.hexdigest()}")
+            return _seen(response, str(count))._replace(digest=digest.text(count))
 
     @contextmanager
     def _answer(self, method: str, url: str, **headers: str) -> Iterator[httpx.Response]:

@@ -84,7 +84,7 @@ jobs = Table(
     Column("grant", Text),  # session ticket, JSON; a secret, so cleared when the upload ends
     Column("checkpoint", Text),  # the transport's place, JSON; cleared with the grant
     Column("receipt", Json),  # model.Receipt, once stored
-    Column("digest", Text),  # "xxh3:HEX" of the whole content, known when it is stored
+    Column("digest", Text),  # of the whole content, known when it is stored: see `digest`
     Column("sent", BigInteger, nullable=False, default=0),  # bytes the server acknowledged
     Column("resent", BigInteger, nullable=False, default=0),  # bytes sent more than once, at most
     Column("attempts", Integer, nullable=False, default=0),  # failures in a row

@@ -89,14 +89,16 @@ async def _begin(upload: _Upload) -> Point:
 
 async def _parts(upload: _Upload, point: Point) -> Point:
     numbers = range(1, -(-upload.size // point.part) + 1)
+    sent = sum(_length(upload, point, number) for number in point.parts)
 
     async def send_one(number: int) -> Part:
         return await _part(upload, point, number)
 
     async def done(number: int, part: Part) -> None:
-        nonlocal point
+        nonlocal point, sent
         point = replace(point, parts={**point.parts, number: part})
-        await upload.save(point, sum(_length(upload, point, one) for one in point.parts))
+        sent += _length(upload, point, number)
+        await upload.save(point, sent)
 
     await upload.parts([number for number in numbers if number not in point.parts], send_one, done)
     return point

@@ -105,6 +105,7 @@ class _Sender:
             else:
                 self._marks = dict(point.blocks)
         self._point = point
+        self._sent = sum(map(self._length, self._marks))
         missing = [number for number in range(1, self._count + 1) if number not in self._marks]
         try:
             await self._upload.parts(missing, self._block if not point.id else self._part, self._done)
@@ -198,15 +199,16 @@ class _Sender:
 
     async def _done(self, number: int, mark: str) -> None:
         self._marks[number] = mark
-        sent = sum(map(self._length, self._marks))
-        self._point = replace(self._point, sent=sent, blocks={} if self._point.id else dict(self._marks))
-        await self._upload.save(self._point, sent)
+        self._sent += self._length(number)
+        self._point = replace(self._point, sent=self._sent, blocks={} if self._point.id else dict(self._marks))
+        await self._upload.save(self._point, self._sent)
 
     # The end
 
     async def _finish(self) -> Receipt:
         etag = await self._etag()
         await self._upload.read(self._upload.size, 0)  # parts of two versions never meet
+        await self._upload.save(self._point, self._sent)  # only who knows that all was sent may say that it was joined
         asked = False
         while True:
             try:

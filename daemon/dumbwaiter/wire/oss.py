@@ -209,13 +209,13 @@ class Crc:
         self.value = 0
         self.count = 0
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         self.value = crc64.xz(data, self.value)
         self.count += len(data)
 
     def taste(self, _offset: int, data: bytes | memoryview) -> None:
         """`update` for one who also says where the bytes stand."""
-        self.update(bytes(data))
+        self.update(data)
 
 
 _POLYNOMIAL = 0xC96C5795D7870F42  # of CRC-64/XZ, reflected
