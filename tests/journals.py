@@ -170,7 +170,7 @@ class Book:
         self.close()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        rooms = (self.journal, self.journal.entries, self.journal.counters, self.journal.notes)
+        rooms = (self.journal, self.journal.queue, self.journal.entries, self.journal.counters, self.journal.notes)
         method = next(getattr(room, name) for room in rooms if hasattr(room, name))
 
         async def awaited(*values: Any, **named: Any) -> Any:

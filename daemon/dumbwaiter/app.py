@@ -154,7 +154,7 @@ class App:
         for name, sentence in self.config.last_copies():
             self._log.warning("watch needs care", watch=name, reason=sentence)
         await self.steering.load()
-        await self.journal.set_right(time.time(), time.time() + AFTER_MAX + PAUSE)
+        await self.journal.queue.set_right(time.time(), time.time() + AFTER_MAX + PAUSE)
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)
         self.schedule.every("bandwidth", 3600.0, self._keep_time)
@@ -256,7 +256,7 @@ class App:
         """Makes jobs due at once, and gives paused providers another chance."""
         for provider in self.providers.values():
             provider.again()
-        count = await self.journal.retry(ids, time.time())
+        count = await self.journal.queue.retry(ids, time.time())
         self._queued()
         self.duties.kick()
         return count
@@ -264,7 +264,7 @@ class App:
     async def forget(self, ids: Sequence[int]) -> int:
         """Ends jobs for good, with what is being sent for them; returns how many."""
         async with self.engine.without(ids):
-            return await self.journal.forget(ids, time.time())
+            return await self.journal.queue.forget(ids, time.time())
 
     async def claim(self, path: str) -> dict[str, Any]:
         """Fetches what the provider sells beside a catalogued file, once; returns what `claims.claim` does."""
@@ -467,9 +467,9 @@ class App:
         for name in self.providers if dated else offline:
             self.providers[name].again()
         with contextlib.suppress(JournalTrouble):  # they are due some minutes later
-            await self.journal.hasten_failed(offline, time.time())
+            await self.journal.queue.hasten_failed(offline, time.time())
             if dated:
-                await self.journal.hasten(None, time.time())
+                await self.journal.queue.hasten(None, time.time())
         self._queued()
         self.duties.kick()
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dumbwaiter import report
 from dumbwaiter.app import App, Pulse
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.journal import MANY
+from dumbwaiter.queue import MANY
 
 PACE = 0.2  # seconds between two looks, at least
 SHARE = 10  # a look takes one part in so many of the time

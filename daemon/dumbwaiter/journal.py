@@ -16,10 +16,11 @@ from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Notes, stamp_of
-from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, split
 from dumbwaiter.pauses import Pauses
+from dumbwaiter.queue import Queue
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.statements import (
@@ -37,10 +38,9 @@ from dumbwaiter.store.statements import (
     STORE,
     SUPERSEDE_OLDER,
 )
-from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, errands, jobs, surveyed
+from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
-MANY = 0  # no job's id: stands for jobs that nobody counted
 
 
 class LostLease(Exception):
@@ -77,11 +77,12 @@ class Journal:
         self.errands = Errands(writer, host)
         self.entries = Entries(writer, host)
         self.counters = Counters(writer, host)
+        self.queue = Queue(writer, host, self.errands, self.counters, self._tell)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
 
     def listen(self, heard: Callable[[set[int]], None] | None) -> None:
-        """Tells `heard`, after each commit, which jobs it moved; `MANY` stands for more than are named.
+        """Tells `heard`, after each commit, which jobs it moved; `queue.MANY` stands for more than are named.
 
         Called in the journal's thread. What was rolled back may be named too. With None nobody is told.
         """
@@ -162,33 +163,6 @@ class Journal:
             ]
 
         return await self._writer.call(work)
-
-    async def hasten(self, watch: str | None, now: float) -> None:
-        """Makes the waiting jobs of a watch due, or all jobs and errands that wait: what they waited for has come."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(
-                update(jobs)
-                .where(IS_OPEN, jobs.c.host == self._host, jobs.c.lease.is_(None))
-                .where(true() if watch is None else jobs.c.watch == watch)
-                .where(jobs.c.due_at > now)
-                .values(due_at=now)
-            )
-            if watch is None:
-                self.errands.hasten(connection, now)
-            self._tell([MANY])
-
-        await self._writer.call(work)
-
-    async def set_right(self, now: float, latest: float) -> None:
-        """Makes due what waits for a time after `latest`, which nobody sets: the clock was another one then."""
-
-        def work(connection: Connection) -> None:
-            for table in (jobs, errands):
-                late = (table.c.host == self._host) & (table.c.due_at > latest)
-                connection.execute(update(table).where(late).values(due_at=now))
-
-        await self._writer.call(work)
 
     async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
@@ -539,87 +513,6 @@ class Journal:
             return True
 
         return await self._writer.call(work)
-
-    # People
-
-    async def retry(self, ids: Sequence[int] | None, now: float) -> int:
-        """Makes rejected and waiting jobs due at once; all of them with None. Returns how many.
-
-        A rejected one begins anew, under a key that is free now.
-        """
-
-        def work(connection: Connection) -> int:
-            self._tell([MANY] if ids is None else ids)
-            found = self.errands.again(connection, ids, now)
-            chosen = jobs.c.id.in_(ids) if ids is not None else true()
-            for state in sources(Event.RETRY):
-                which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
-                values = {
-                    "state": TRANSITIONS[state, Event.RETRY],
-                    "due_at": now,
-                    "attempts": 0,
-                    "by_hand": True,
-                    "error": None,
-                    "updated_at": now,
-                }
-                if state is State.REJECTED:
-                    sent = connection.execute(
-                        select(func.coalesce(func.sum(jobs.c.sent), 0)).where(*which)
-                    ).scalar_one()
-                    self.counters.add(connection, bytes_resent=int(sent))
-                    values |= {"key": None, "proposed": None, "sent": 0, "resent": jobs.c.resent + jobs.c.sent}
-                again = update(jobs).where(*which).values(values)
-                found.update(connection.execute(again.returning(jobs.c.id)).scalars())
-            return len(found)
-
-        return await self._writer.call(work, durable=True)
-
-    async def hasten_failed(self, providers: Collection[str], now: float) -> int:
-        """Makes the waiting jobs of these providers due at once, as if nothing had gone wrong; returns how many."""
-
-        def work(connection: Connection) -> int:
-            self._tell([MANY])
-            return connection.execute(
-                update(jobs)
-                .where(
-                    jobs.c.host == self._host,
-                    jobs.c.state == State.PENDING,
-                    jobs.c.provider.in_(list(providers)),
-                    jobs.c.due_at > now,
-                    jobs.c.attempts > 0,
-                    jobs.c.lease.is_(None),
-                )
-                .values(due_at=now, attempts=0, updated_at=now)
-            ).rowcount
-
-        return await self._writer.call(work) if providers else 0
-
-    async def forget(self, ids: Sequence[int], now: float) -> int:
-        """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
-
-        def work(connection: Connection) -> int:
-            self._tell(ids)
-            found = self.errands.forget(connection, ids)
-            dropped = (
-                update(jobs)
-                .where(
-                    jobs.c.host == self._host,
-                    jobs.c.id.in_(ids),
-                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
-                )
-                .values(
-                    state=State.SUPERSEDED,
-                    grant=None,
-                    checkpoint=None,
-                    error=FORGOTTEN,
-                    updated_at=now,
-                    **_FREE,
-                )
-            )
-            found.update(connection.execute(dropped.returning(jobs.c.id)).scalars())
-            return len(found)
-
-        return await self._writer.call(work, durable=True)
 
     async def tidy(self) -> None:
         """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it."""

@@ -131,14 +131,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        self._do(self.journal.retry(None, self.now))
+        self._do(self.journal.queue.retry(None, self.now))
         self._compare()
 
     @rule()
     def forget(self) -> None:
         waiting = [number for number in self.jobs if number not in self.at_work]
         if waiting:
-            self._do(self.journal.forget(waiting[:1], self.now))
+            self._do(self.journal.queue.forget(waiting[:1], self.now))
             del self.jobs[waiting[0]]
             self._compare()
 

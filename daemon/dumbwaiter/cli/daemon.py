@@ -351,8 +351,8 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
         raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
     async with open_journal(session.config, session.places) as journal:
         if path == "/retry":
-            return await journal.retry(ids, time.time())
-        return await journal.forget(ids or [], time.time())
+            return await journal.queue.retry(ids, time.time())
+        return await journal.queue.forget(ids or [], time.time())
 
 
 @click.command()

@@ -1,0 +1,134 @@
+"""What changes many waiting jobs at once: a person's order, a network that is back, a clock that was set."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from sqlalchemy import Connection, func, select, true, update
+
+from dumbwaiter.counters import Counters
+from dumbwaiter.errands import Errands
+from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, Event, sources
+from dumbwaiter.model import State
+from dumbwaiter.store.database import Writer
+from dumbwaiter.store.tables import IS_OPEN, errands, jobs
+
+MANY = 0  # no job's id: stands for jobs that nobody counted
+
+
+class Queue:
+    """The jobs of one installation that wait. `tell` hears, within the commit, which of them were moved."""
+
+    def __init__(
+        self, writer: Writer, host: str, errands: Errands, counters: Counters, tell: Callable[[Iterable[int]], None]
+    ) -> None:
+        self._writer = writer
+        self._host = host
+        self._errands = errands
+        self._counters = counters
+        self._tell = tell
+
+    async def retry(self, ids: Sequence[int] | None, now: float) -> int:
+        """Makes rejected and waiting jobs due at once; all of them with None. Returns how many.
+
+        A rejected one begins anew, under a key that is free now.
+        """
+
+        def work(connection: Connection) -> int:
+            self._tell([MANY] if ids is None else ids)
+            found = self._errands.again(connection, ids, now)
+            chosen = jobs.c.id.in_(ids) if ids is not None else true()
+            for state in sources(Event.RETRY):
+                which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
+                values = {
+                    "state": TRANSITIONS[state, Event.RETRY],
+                    "due_at": now,
+                    "attempts": 0,
+                    "by_hand": True,
+                    "error": None,
+                    "updated_at": now,
+                }
+                if state is State.REJECTED:
+                    sent = connection.execute(
+                        select(func.coalesce(func.sum(jobs.c.sent), 0)).where(*which)
+                    ).scalar_one()
+                    self._counters.add(connection, bytes_resent=int(sent))
+                    values |= {"key": None, "proposed": None, "sent": 0, "resent": jobs.c.resent + jobs.c.sent}
+                again = update(jobs).where(*which).values(values)
+                found.update(connection.execute(again.returning(jobs.c.id)).scalars())
+            return len(found)
+
+        return await self._writer.call(work, durable=True)
+
+    async def hasten_failed(self, providers: Collection[str], now: float) -> int:
+        """Makes the waiting jobs of these providers due at once, as if nothing had gone wrong; returns how many."""
+
+        def work(connection: Connection) -> int:
+            self._tell([MANY])
+            return connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.state == State.PENDING,
+                    jobs.c.provider.in_(list(providers)),
+                    jobs.c.due_at > now,
+                    jobs.c.attempts > 0,
+                    jobs.c.lease.is_(None),
+                )
+                .values(due_at=now, attempts=0, updated_at=now)
+            ).rowcount
+
+        return await self._writer.call(work) if providers else 0
+
+    async def forget(self, ids: Sequence[int], now: float) -> int:
+        """Ends jobs for good, whoever works on them; the same version of the file makes no new one."""
+
+        def work(connection: Connection) -> int:
+            self._tell(ids)
+            found = self._errands.forget(connection, ids)
+            dropped = (
+                update(jobs)
+                .where(
+                    jobs.c.host == self._host,
+                    jobs.c.id.in_(ids),
+                    jobs.c.state.in_(sources(Event.SUPERSEDE)),
+                )
+                .values(
+                    state=State.SUPERSEDED,
+                    grant=None,
+                    checkpoint=None,
+                    error=FORGOTTEN,
+                    updated_at=now,
+                    lease=None,
+                    lease_until=None,
+                )
+            )
+            found.update(connection.execute(dropped.returning(jobs.c.id)).scalars())
+            return len(found)
+
+        return await self._writer.call(work, durable=True)
+
+    async def hasten(self, watch: str | None, now: float) -> None:
+        """Makes the waiting jobs of a watch due, or all jobs and errands that wait: what they waited for has come."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(jobs)
+                .where(IS_OPEN, jobs.c.host == self._host, jobs.c.lease.is_(None))
+                .where(true() if watch is None else jobs.c.watch == watch)
+                .where(jobs.c.due_at > now)
+                .values(due_at=now)
+            )
+            if watch is None:
+                self._errands.hasten(connection, now)
+            self._tell([MANY])
+
+        await self._writer.call(work)
+
+    async def set_right(self, now: float, latest: float) -> None:
+        """Makes due what waits for a time after `latest`, which nobody sets: the clock was another one then."""
+
+        def work(connection: Connection) -> None:
+            for table in (jobs, errands):
+                late = (table.c.host == self._host) & (table.c.due_at > latest)
+                connection.execute(update(table).where(late).values(due_at=now))
+
+        await self._writer.call(work)
