@@ -10,7 +10,20 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
@@ -218,35 +231,28 @@ class Journal:
         First what a person ordered, then uploads whose permission ends, the earliest first, then the longest due. In a
         watch whose window is `closed` nothing is begun but what a person ordered.
         """
-        due: list[Any] = [
-            jobs.c.host == self._host,
-            # One's own lease never ends for oneself: whoever asks knows what it has in hand.
-            or_(jobs.c.lease.is_(None), and_(jobs.c.lease_until < now, jobs.c.lease != worker)),
-            *_not_held_up(paused, closed),
-        ]
-        if size_max is not None:
-            due.append(jobs.c.size <= size_max)
-        if only is not None:
-            due.append(jobs.c.id.in_(only))
+        asked = {
+            "of_host": self._host,
+            "worker": worker,
+            "now": now,
+            "paused": list(paused),
+            "closed": list(closed),
+            "largest": _LARGEST if size_max is None else size_max,
+        }
 
         def work(connection: Connection) -> list[Job]:
             rows: list[Row[Any]] = []
-            for which, due_at, order in _TURNS:
-                if len(rows) < limit:
-                    rows += connection.execute(
-                        select(jobs)
-                        .where(which, due_at <= now, *due, jobs.c.id.not_in([row.id for row in rows]))
-                        .order_by(order, jobs.c.id)
-                        .limit(limit - len(rows))
-                        .with_for_update(skip_locked=True)
-                    ).all()
-            if rows:
-                connection.execute(
-                    update(jobs)
-                    .where(jobs.c.id.in_([row.id for row in rows]))
-                    .values(lease=worker, lease_until=now + LEASE)
-                )
-                self._tell(row.id for row in rows)
+            for turn in _TURNS:
+                if len(rows) == limit:
+                    break
+                if only is not None:
+                    turn = turn.where(jobs.c.id.in_(only))
+                found = connection.execute(turn, {**asked, "most": limit - len(rows)}).all()
+                if found:
+                    mine = update(jobs).where(jobs.c.id.in_([row.id for row in found]))
+                    connection.execute(mine.values(lease=worker, lease_until=now + LEASE))
+                rows += found
+            self._tell(row.id for row in rows)
             return [job(row) for row in rows]
 
         return await self._writer.call(work)
@@ -287,18 +293,9 @@ class Journal:
     ) -> float | None:
         """Returns when the next job that nobody works on is due, with `only` the next of these."""
 
-        def work(connection: Connection) -> float | None:
-            return connection.execute(
-                select(func.min(jobs.c.due_at)).where(
-                    IS_OPEN,
-                    jobs.c.host == self._host,
-                    jobs.c.lease.is_(None),
-                    true() if only is None else jobs.c.id.in_(only),
-                    *_not_held_up(paused, closed),
-                )
-            ).scalar()
-
-        return await self._writer.call(work)
+        asked = {"of_host": self._host, "paused": list(paused), "closed": list(closed)}
+        query = _NEXT_DUE if only is None else _NEXT_DUE.where(jobs.c.id.in_(only))
+        return await self._writer.call(lambda connection: connection.execute(query, asked).scalar())
 
     async def name(
         self,
@@ -573,20 +570,38 @@ class Journal:
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
 
 
+# Nothing holds a job up; what the remote has already is finished at any hour.
+_MAY_GO = (
+    jobs.c.host == bindparam("of_host"),
+    jobs.c.provider.not_in(bindparam("paused", expanding=True)),
+    or_(jobs.c.watch.not_in(bindparam("closed", expanding=True)), jobs.c.by_hand, jobs.c.state == State.STORED),
+)
+_NEXT_DUE = select(func.min(jobs.c.due_at)).where(IS_OPEN, jobs.c.lease.is_(None), *_MAY_GO)
+
+
+def _turn(which: ColumnElement[bool], due_at: ColumnElement[float], order: ColumnElement[float]) -> Select[Any]:
+    return (
+        select(jobs)
+        .where(which, due_at <= bindparam("now"), jobs.c.size <= bindparam("largest"), *_MAY_GO)
+        # One's own lease never ends for oneself: whoever asks knows what it has in hand.
+        .where(
+            or_(
+                jobs.c.lease.is_(None), and_(jobs.c.lease_until < bindparam("now"), jobs.c.lease != bindparam("worker"))
+            )
+        )
+        .order_by(order, jobs.c.id)
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+_LARGEST = (1 << 63) - 1
 # In this order jobs get their turn; each line has an index.
 _TURNS = (
-    (IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
-    (IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
-    (IS_OPEN, jobs.c.due_at, jobs.c.due_at),
+    _turn(IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
+    _turn(IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
+    _turn(IS_OPEN, jobs.c.due_at, jobs.c.due_at),
 )
-
-
-def _not_held_up(paused: Collection[str], closed: Collection[str]) -> list[Any]:
-    """Conditions for a job that nothing holds up; what the remote has already is finished at any hour."""
-    conditions: list[Any] = [jobs.c.provider.not_in(list(paused))] if paused else []
-    if closed:
-        conditions.append(or_(jobs.c.watch.not_in(list(closed)), jobs.c.by_hand, jobs.c.state == State.STORED))
-    return conditions
 
 
 def _place(watch: str, path: str) -> dict[str, str]:
