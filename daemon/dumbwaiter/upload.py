@@ -20,7 +20,7 @@ from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
-HELD = 4 * MIB  # the longest last piece that is read before it is sent
+HELD = MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
 PACE = 0.01  # seconds between two commits of one file's progress: what a crash costs, at most
 LAG = 0.1  # the same while the journal is slow

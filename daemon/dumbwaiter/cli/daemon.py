@@ -32,6 +32,8 @@ def run(session: Session) -> None:
     dumbwaiter run                     the same for good: dumbwaiter service install
     """
     config = session.config
+    for module in ("pygments", "rich"):  # httpx and structlog load them for what no daemon shows: 4 MiB
+        sys.modules[module] = None  # type: ignore[assignment]
     from dumbwaiter import log
 
     log.configure(session.level, config.log.format)
