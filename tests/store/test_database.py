@@ -326,7 +326,7 @@ def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(
         def execute(self, statement: str) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("dumbwaiter.store.database._driver", lambda connection: Stuck())
+    monkeypatch.setattr("dumbwaiter.store.database.driver_of", lambda connection: Stuck())
     with pytest.raises(JournalTrouble, match=r"^the journal cannot be written: disk I/O error$"):
         asyncio.run(sqlite_book.writer.checkpoint())
     monkeypatch.undo()
@@ -339,7 +339,7 @@ def test_closing_ends_the_thread_even_when_the_disk_is_full(tmp_path: Path, monk
             raise sqlite3.OperationalError("database or disk is full")
 
     writer = Writer(writing(in_file(tmp_path)))
-    monkeypatch.setattr("dumbwaiter.store.database._driver", lambda connection: Stuck())
+    monkeypatch.setattr("dumbwaiter.store.database.driver_of", lambda connection: Stuck())
     writer.close()
     assert not writer._thread.is_alive()
 

@@ -312,7 +312,7 @@ class Writer:
         try:
             if self._sqlite:
                 with self._engine.connect() as connection:
-                    driver = _driver(connection)
+                    driver = driver_of(connection)
                     if order.close and self.stained:
                         _scrub(driver)
                     driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -346,7 +346,7 @@ class Writer:
 
     def _set_level(self, connection: Connection, level: str) -> None:
         if self._sqlite and level != self._level:
-            _driver(connection).execute(f"PRAGMA synchronous={level}")
+            driver_of(connection).execute(f"PRAGMA synchronous={level}")
             self._level = level
 
 
@@ -373,8 +373,8 @@ def _settle(told: "Sequence[tuple[Future[Any] | asyncio.Future[Any], Any]]", *, 
             done.set_result(result)
 
 
-def _driver(connection: Connection) -> Any:
-    """The driver's own connection; what runs on it is in no transaction of SQLAlchemy's."""
+def driver_of(connection: Connection) -> Any:
+    """Returns the driver's own connection. What runs on it is in the transaction that was begun, if one was."""
     driver = connection.connection.driver_connection
     assert driver is not None
     return driver

@@ -4,14 +4,14 @@ What SQLAlchemy looks at anew at each execution costs several times what SQLite 
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from enum import Enum
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
 
-from dumbwaiter.store.database import trouble
+from dumbwaiter.store.database import driver_of, trouble
 
 
 class Prepared:
@@ -28,22 +28,27 @@ class Prepared:
     def run(self, connection: Connection, values: Mapping[str, Any]) -> int:
         """Executes and returns how many rows it touched."""
         ready = self._for(connection.dialect)
-        with _cursor(connection) as cursor:
-            cursor.execute(ready.text, ready.given(values))
-            return int(cursor.rowcount)
+        try:
+            return int(driver_of(connection).execute(ready.text, ready.given(values)).rowcount)
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise trouble(error, "written") from error
 
     def many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Executes once for each."""
         ready = self._for(connection.dialect)
-        with _cursor(connection) as cursor:
-            cursor.executemany(ready.text, [ready.given(values) for values in rows])
+        try:
+            with closing(driver_of(connection).cursor()) as cursor:
+                cursor.executemany(ready.text, [ready.given(values) for values in rows])
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise trouble(error, "written") from error
 
     def first(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Executes and returns the first row as a named tuple of what the statement returns, None without one."""
         ready = self._for(connection.dialect)
-        with _cursor(connection) as cursor:
-            cursor.execute(ready.text, ready.given(values))
-            row = cursor.fetchone()
+        try:
+            row = driver_of(connection).execute(ready.text, ready.given(values)).fetchone()
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise trouble(error, "written") from error
         return None if row is None else ready.read(row)
 
     def _for(self, dialect: Dialect) -> "_Ready":
@@ -82,12 +87,3 @@ class _Ready:
         return self._row(
             *[value if read is None else read(value) for read, value in zip(self._reads, row, strict=True)]
         )
-
-
-@contextmanager
-def _cursor(connection: Connection) -> Iterator[Any]:
-    try:
-        with closing(connection.connection.cursor()) as cursor:
-            yield cursor
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise trouble(error, "written") from error
