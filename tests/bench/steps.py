@@ -1,4 +1,4 @@
-"""Durable steps: what `Journal.advance` notes for a part, awaited by 8 tasks at once, beside one commit each.
+"""Durable steps: what `Journal.advance` writes for a part, awaited (`Writer.call`) by 8 tasks at once, beside one commit each.
 
 The peers write a row as long into a database of the same settings: the `sqlite3` module from its own thread, a commit a
 row; aiosqlite, awaited. FULL is `Writer.call` with `durable`, of the same statement.
@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from sqlalchemy import Connection
 from tests.bench import machine, turns
 
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.statements import ADVANCE
 from dumbwaiter.store.upgrade import upgrade
 
 TASKS = 8
@@ -71,10 +73,13 @@ async def _ours(steps: int, *, durable: bool) -> turns.Figures:
         await journal.claim("worker", 2.0, TASKS)
 
         async def one(id_: int, sent: int) -> None:
-            noted = journal.advance("worker", id_, 3.0, checkpoint=POINT, sent=sent, more=1, again=0)
-            if durable:
-                await writer.call(lambda _connection: None, durable=True)  # the group's commit is FULL
-            await asyncio.wrap_future(noted)
+            values = {"checkpoint": POINT, "sent": sent, "again": 0, "lease_until": 63.0}
+
+            def work(connection: Connection) -> None:
+                journal._step(connection, ADVANCE, "worker", id_, 3.0, values)
+                journal.counters.add(connection, bytes_sent=1, bytes_resent=0)
+
+            await writer.call(work, durable=durable)
 
         return await _awaited(steps, one, ids)
 
