@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from dumbwaiter import upload
 from program import Program, Vendors
 from sending import Sender
 
@@ -46,13 +45,7 @@ def vendors(running: Vendors) -> Vendors:
 
 
 @pytest.fixture
-def each_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every part is noted by itself, however fast the next one follows."""
-    monkeypatch.setattr(upload, "PACE", 0.0)
-
-
-@pytest.fixture
-def sender(vendors: Vendors, tmp_path: Path, each_noted: None) -> Iterator[Callable[..., Sender]]:
+def sender(vendors: Vendors, tmp_path: Path) -> Iterator[Callable[..., Sender]]:
     """Makes a sender for some content: `sender("netease", b"bytes", name="film.mov")`."""
     with ExitStack() as stack:
 

@@ -80,6 +80,16 @@ def test_the_last_used_connection_is_the_first_taken(transport: BulkTransport, c
         assert len(server.connections) == 2
 
 
+def test_after_another_network_connections_are_new_and_then_kept_again(transport: BulkTransport, content: int) -> None:
+    with Peer(peer.echo([])) as server:
+        for _ in range(2):
+            assert transport.handle_request(request(server.url, content, 1)).status_code == 200
+        transport.renew()
+        for _ in range(3):
+            assert transport.handle_request(request(server.url, content, 1)).status_code == 200
+        assert len(server.connections) == 2
+
+
 def test_each_origin_has_connections_of_its_own(transport: BulkTransport, content: int) -> None:
     with Peer(peer.echo([])) as one, Peer(peer.echo([])) as other:
         for _ in range(2):
@@ -257,6 +267,28 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path, con
     with Peer(encrypted(certificate, seen)) as server, pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
         transport.handle_request(request(server.url.replace("http", "https"), content, 10))
     assert seen == []
+
+
+@pytest.mark.parametrize("length", [10, 16 * MIB])
+def test_a_silent_peer_is_given_up_through_tls_too(certificate: Path, content: int, length: int) -> None:
+    """Whether it takes no more bytes, or has them all and does not answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+    over = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        with context.wrap_socket(connection.sock, server_side=True) as connection.sock:
+            connection.head()
+            over.wait(peer.PATIENCE)
+
+    transport = BulkTransport(ssl.create_default_context(cafile=f"{certificate}.crt"))
+    asked = request("https://peer", content, length)
+    with Peer(silent) as server:
+        asked.url = httpx.URL(server.url.replace("http", "https"))
+        asked.extensions["timeout"] = httpx.Timeout(0.3, connect=peer.PATIENCE).as_dict()
+        with pytest.raises(httpx.ReadTimeout if length == 10 else httpx.WriteTimeout):
+            transport.handle_request(asked)
+        over.set()
 
 
 def test_a_peer_that_never_finishes_the_handshake_is_given_up(content: int) -> None:

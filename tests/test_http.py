@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import peer
 from dumbwaiter import http as edge
-from dumbwaiter.bulk import REPLY_MAX, Abort
+from dumbwaiter.bulk import REPLY_MAX, Abort, Unreadable
 from dumbwaiter.errors import Retry, Stopped
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB
@@ -485,14 +485,34 @@ def test_a_file_that_became_shorter_is_trouble_at_once_and_its_connection_is_lef
 
 
 @pytest.mark.parametrize("way", SLICES)
-def test_a_file_that_cannot_be_read_is_trouble(make: Make, way: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_no_trouble_of_the_networks(make: Make, way: str, tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
-        with Peer(never) as server:
-            body = FileSlice(folder, 0, 10, tastes=(lambda at, data: None,))
-            make(way).trouble(server.url, body=body)
+        with Peer(never) as server, pytest.raises(Unreadable, match="Is a directory"):
+            make(way)(server.url, body=FileSlice(folder, 0, 10))
     finally:
         os.close(folder)
+
+
+@pytest.mark.parametrize(("name", "stock"), [("no_proxy", False), ("ftp_proxy", False), ("https_proxy", True)])
+def test_only_a_proxy_for_the_web_makes_it_stock_httpxs_business(
+    make: Make, monkeypatch: pytest.MonkeyPatch, name: str, stock: bool
+) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:1" if name != "no_proxy" else "localhost")
+    assert isinstance(make("own").http._bulk, httpx.Client) is stock
+
+
+def test_stock_httpx_keeps_to_the_bandwidth_and_to_an_end(make: Make) -> None:
+    with Peer(peer.echo([])) as server:
+        client = make("httpx", bytes(MIB))
+        client.http.bandwidth.set(0.8 * MIB)  # a second's worth may go at once
+        began = time.monotonic()
+        client(server.url)
+        assert time.monotonic() - began > 0.15
+        abort = Abort()
+        abort()
+        with pytest.raises(Stopped):
+            client.http.exchange(client.request(server.url), abort)
 
 
 def test_a_transfer_that_is_ended_ends_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         await intake.scan("w")
         await drained(intake)
         (job,) = await journal.claim("me", time.time(), 1)
-        digest = digest_of(str(tmp_path / "w"), "a", job.stamp, "")
+        digest = digest_of(str(tmp_path / "w"), "a", job.stamp)
         await journal.name("me", job.id, 0.0, key="k", grant=None)
         await asyncio.wrap_future(
             journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, again=0)

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from dumbwaiter import upload as module
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Retry, Stopped
@@ -192,7 +191,7 @@ def test_a_name_that_is_no_utf8_is_opened(tmp_path: Path) -> None:
 
 def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, wanted = str(film.parents[1]), stamp(film)
-    assert digest_of(root, "films/film.mov", wanted, "") == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
+    assert digest_of(root, "films/film.mov", wanted) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
     read = os.preadv
 
     def meanwhile(fd: int, buffers: list[memoryview], offset: int) -> int:
@@ -202,7 +201,7 @@ def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "preadv", meanwhile)
     before = descriptors()
     with pytest.raises(Changed):
-        digest_of(root, "films/film.mov", wanted, "")
+        digest_of(root, "films/film.mov", wanted)
     assert descriptors() == before
 
 
@@ -392,23 +391,6 @@ def test_a_file_that_changed_after_its_last_byte_is_another_version(film: Path) 
         doors.upload.run(send)
 
 
-def test_what_follows_at_once_is_noted_with_the_next_and_an_intention_is_noted_before_it_is_acted_upon(
-    film: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PACE", 60.0)
-    with Doors(film) as doors:
-
-        async def progress() -> None:
-            for end in range(1, 6):
-                await doors.upload.save(Point(end), end)
-
-        drive(progress())
-        assert [sent for _, sent, _, _ in doors.saved] == [1]
-        drive(doors.upload.save(Point(0), 5))
-        assert doors.saved[1:] == [('{"offset":0}', 5, 4, 0)]
-
-
-@pytest.mark.usefixtures("each_noted")
 def test_progress_waits_for_no_disk_and_an_intention_does(film: Path) -> None:
     with Doors(film) as doors:
         doors.slow = Future()
@@ -420,16 +402,36 @@ def test_progress_waits_for_no_disk_and_an_intention_does(film: Path) -> None:
         drive(progress())
         assert [sent for _, sent, _, _ in doors.saved] == [1]
         doors.slow.set_result(None)
+        assert [sent for _, sent, _, _ in doors.saved] == [1, 5]  # what came meanwhile waits for no other part
         drive(doors.upload.save(Point(6), 6))
-        assert [sent for _, sent, _, _ in doors.saved] == [1, 6]
+        assert [sent for _, sent, _, _ in doors.saved] == [1, 5, 6]
 
         doors.slow = Future()
-        thread = threading.Thread(target=lambda: drive(doors.upload.save(Point(7), 6)))
+        drive(doors.upload.save(Point(7), 7))
+        thread = threading.Thread(target=lambda: drive(doors.upload.save(Point(8), 7, sure=True)))
         thread.start()
         thread.join(0.2)
         assert thread.is_alive()
         doors.slow.set_result(None)
-        thread.join()
+        thread.join(10)
+        assert [point for point, _, _, _ in doors.saved[3:]] == ['{"offset":7}', '{"offset":8}']
+
+
+def test_once_the_parts_are_to_be_joined_an_end_costs_no_receipt(tmp_path: Path) -> None:
+    """What an earlier attempt sent is read for the digest before that."""
+    path = tmp_path / "film"
+    path.write_bytes(content := os.urandom(9 * MIB))
+
+    async def send(upload: FileUpload) -> Receipt:
+        await upload.call(Request("chunk", "POST", "http://x", body=await upload.read(8 * MIB, 4 * MIB)))
+        await upload.whole()
+        upload.abort()
+        return Receipt("key")
+
+    whole = Digest()
+    whole.taste(0, content)
+    with Doors(path, sent=8 * MIB) as doors:
+        assert doors.upload.run(send) == (Receipt("key"), whole.text(9 * MIB))
 
 
 def test_what_was_acknowledged_is_journalled_however_it_ends(film: Path) -> None:
@@ -446,7 +448,6 @@ def test_what_was_acknowledged_is_journalled_however_it_ends(film: Path) -> None
         assert [sent for _, sent, _, _ in doors.saved] == [1, 3]
 
 
-@pytest.mark.usefixtures("each_noted")
 def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
     with Doors(film) as doors:
         doors.slow = Future()
@@ -456,7 +457,6 @@ def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
             drive(doors.upload.save(Point(2), 2))
 
 
-@pytest.mark.usefixtures("each_noted")
 def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
     with Doors(film) as doors:
 

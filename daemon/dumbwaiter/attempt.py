@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter import log
+from dumbwaiter.bulk import Unreadable
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
@@ -149,7 +150,11 @@ class Attempt:
 
         def look() -> tuple[int, str]:
             fd = open_version(root, job.path, job.stamp)
-            return fd, mime_of(fd, self._ask.name)
+            try:
+                return fd, mime_of(fd, self._ask.name)
+            except OSError as error:
+                os.close(fd)
+                raise Local(f"the file cannot be read: {error.strerror}") from None
 
         try:
             fd, mime = await self._means.threads.look(root, look)
@@ -172,6 +177,8 @@ class Attempt:
         except Changed:
             os.close(await self._open())  # says if nothing stands there any more
             raise
+        except (OSError, Unreadable) as error:  # other troubles are verdicts
+            raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             os.close(fd)
         await self._store(provider, receipt, digest, upload.unsaved, upload.again)

@@ -38,10 +38,14 @@ _Origin = tuple[str, str, int]
 
 
 class SliceStream(httpx.SyncByteStream):
-    """A file slice as the body of an httpx request; transports that do not know it can iterate it."""
+    """A file slice as the body of an httpx request; transports that do not know it can iterate it.
 
-    def __init__(self, piece: FileSlice) -> None:
+    `pace` is asked before any of it leaves, and may raise.
+    """
+
+    def __init__(self, piece: FileSlice, pace: Pace | None = None) -> None:
         self.piece = piece
+        self.pace = pace or _freely
 
     def __len__(self) -> int:
         return self.piece.body_length
@@ -50,7 +54,7 @@ class SliceStream(httpx.SyncByteStream):
         if self.piece.before:
             yield self.piece.before
         buffer = memoryview(bytearray(min(BUFFER, self.piece.length)))
-        for view in _views(self.piece, buffer):
+        for view in _paced(self.piece, buffer, self.pace):
             yield bytes(view)
         if self.piece.after:
             yield self.piece.after
@@ -119,6 +123,10 @@ class Abort:
             child()
 
 
+class Unreadable(Exception):
+    """The file of a slice cannot be read: no trouble of the network's."""
+
+
 class _Short(httpx.WriteError):
     """The file ended before the slice did: the rest of the body will never come, so no answer is to be waited for."""
 
@@ -128,6 +136,7 @@ class _Link(NamedTuple):
 
     sock: socket.socket
     head: h11.Connection
+    age: int  # how often the transport had been renewed
 
 
 class BulkTransport(httpx.BaseTransport):
@@ -140,6 +149,7 @@ class BulkTransport(httpx.BaseTransport):
         self._context = context
         self._reach = reach or Reach()
         self._idle: dict[_Origin, list[_Link]] = {}
+        self._age = 0
         self._closed = False
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -164,8 +174,13 @@ class BulkTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Closes the connections: those at rest now, those in use after their exchange."""
+        self._closed = True
+        self.renew()
+
+    def renew(self) -> None:
+        """Does the same, and goes on with new ones."""
         with self._lock:
-            self._closed = True
+            self._age += 1
             links = [link for stack in self._idle.values() for link in stack]
             self._idle.clear()
         for link in links:
@@ -187,13 +202,14 @@ class BulkTransport(httpx.BaseTransport):
 
     def _give(self, origin: _Origin, link: _Link) -> None:
         with self._lock:
-            if not self._closed:
+            if link.age == self._age and not self._closed:
                 self._idle.setdefault(origin, []).append(link)
                 return
         link.sock.close()
 
     def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Link:
         scheme, host, port = origin
+        age = self._age
         try:
             sock = self._reached(host, port, limits.get("connect"))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -205,11 +221,13 @@ class BulkTransport(httpx.BaseTransport):
             raise httpx.ConnectTimeout("no answer to the connection") from error
         except OSError as error:
             raise httpx.ConnectError(error.strerror or str(error)) from error
-        # The kernel keeps the time: a blocking call is one call, however much it moves.
-        sock.settimeout(None)
-        _limit(sock, socket.SO_SNDTIMEO, limits.get("write"))
-        _limit(sock, socket.SO_RCVTIMEO, limits.get("read"))
-        return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB))
+        if scheme == "https":  # the TLS layer waits for ever on a socket that has no limit of its own
+            sock.settimeout(limits.get("read"))
+        else:  # the kernel keeps the time: a blocking call is one call, however much it moves
+            sock.settimeout(None)
+            _limit(sock, socket.SO_SNDTIMEO, limits.get("write"))
+            _limit(sock, socket.SO_RCVTIMEO, limits.get("read"))
+        return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB), age)
 
     def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
         *others, last = self._reach.addresses(host, port)
@@ -247,7 +265,7 @@ class BulkTransport(httpx.BaseTransport):
             if len(request.stream):
                 # h11 counts the bytes; they do not pass through it.
                 link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
-            self._send_slice(link.sock, head, piece, request.extensions.get("pace") or _freely)
+            self._send_slice(link.sock, head, piece, request.stream.pace)
         else:
             assert isinstance(request.stream, httpx.SyncByteStream)
             body = b"".join(request.stream)
@@ -264,12 +282,8 @@ class BulkTransport(httpx.BaseTransport):
             return
         # The head waits for the body's first segment, so that they leave as one.
         sock.sendall(head + piece.before, socket.MSG_MORE if piece.length and plain else 0)
-        for view in _views(piece, self._buffer()):
-            position = 0
-            while position < len(view):
-                count = pace(len(view) - position)
-                sock.sendall(view[position : position + count])
-                position += count
+        for view in _paced(piece, self._buffer(), pace):
+            sock.sendall(view)
         if piece.after:
             sock.sendall(piece.after)
 
@@ -345,7 +359,10 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
         return
     position = piece.offset
     while position < piece.end:
-        count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
+        try:
+            count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
+        except OSError as error:
+            raise Unreadable(error.strerror) from None
         if count == 0:
             raise _Short("the file became shorter while it was sent")
         for taste in piece.tastes:
@@ -354,3 +371,13 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
         if piece.guard and position == piece.end:
             piece.guard()
         yield buffer[:count]
+
+
+def _paced(piece: FileSlice, buffer: memoryview, pace: Pace) -> Iterator[memoryview]:
+    """Yields the same in pieces that may leave now."""
+    for view in _views(piece, buffer):
+        position = 0
+        while position < len(view):
+            count = pace(len(view) - position)
+            yield view[position : position + count]
+            position += count

@@ -5,10 +5,8 @@ It tells a touched file from a changed one; it proves nothing to anybody who wan
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable
-from typing import Self
 
 import xxhash
 
@@ -38,11 +36,6 @@ class Digest:
         self._lock = threading.Lock()
         self._open: dict[int, _Block] = {}
         self._full: dict[int, bytes] = {}
-
-    @classmethod
-    def like(cls, text: str) -> Self:
-        """Returns one of the kind of a noted digest: those of an earlier version are of the whole file at once."""
-        return cls(BLOCK if text.startswith(_BLOCKS) else sys.maxsize)
 
     def taste(self, offset: int, data: bytes | memoryview) -> None:
         """Takes in what stands at an offset, if all before it in its block is in; what is in already is passed over."""

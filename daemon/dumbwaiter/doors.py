@@ -84,8 +84,8 @@ class Upload(Protocol[Ticket, Point]):
     async def read(self, offset: int, length: int) -> FileSlice:
         """Returns the next piece, shorter at the end of the file.
 
-        A piece of at most 4 MiB that ends the file holds its bytes, read before the stamp is checked: once they are
-        sent, all that went before was this version too. Raises `Changed`.
+        A piece of at most 1 MiB that ends the file holds its bytes, read before the stamp is checked; of a longer one
+        the end leaves after that: once it is sent, all that went before was this version too. Raises `Changed`.
         """
         ...
 
@@ -93,10 +93,17 @@ class Upload(Protocol[Ticket, Point]):
         """Sends a request. Raises `Retry` for network trouble."""
         ...
 
-    async def save(self, point: Point, sent: int) -> None:
+    async def save(self, point: Point, sent: int, *, sure: bool = False) -> None:
         """Journals where to go on; `sent` bytes are acknowledged in all.
 
-        Progress is journalled soon; what says no more bytes than before, as an intention does, is when this returns.
+        Soon; `sure`, as an intention has to be, it is in the journal when this returns.
+        """
+        ...
+
+    async def whole(self) -> None:
+        """Is called before the parts are joined: nothing is read of the file after that.
+
+        Raises `Changed` when they are of more than one version.
         """
         ...
 

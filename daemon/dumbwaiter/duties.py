@@ -203,7 +203,7 @@ class Duties:
         (job,) = jobs
 
         def same(fd: int) -> bool:
-            return Digest.like(job.digest or "").finish(fd, os.fstat(fd).st_size) == job.digest
+            return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
 
         action, mark = errand.facts["action"], f"{self._journal.host}-{errand.mark}"
         try:

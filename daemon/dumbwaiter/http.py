@@ -34,6 +34,7 @@ SHUN = 300.0  # an origin that could not be reached goes last for so long
 ANSWER_MAX = REPLY_MAX + MIB  # bytes of an answer with all its heads; who sends only heads would never end
 SKEW = 5.0  # a clock difference below this may be the network's doing
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
+PROXIES = {"http", "https", "all"}  # what httpx takes from the environment
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
 
 
@@ -47,7 +48,9 @@ class Http:
         self._reach = reach or Reach()
         self._left: set[asyncio.Task[None]] = set()  # clients of a network that was left, until they have ended
         # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
-        self._stock = bool(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
+        self._stock = (
+            not PROXIES.isdisjoint(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
+        )
         self._calls = self._client()
         self._bulk = (
             httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=_no_cookies())
@@ -112,7 +115,7 @@ class Http:
         self._left.add(leaving)
         leaving.add_done_callback(self._left.discard)
         if isinstance(self._bulk, BulkTransport):
-            self._bulk.close()  # which is all that it closes
+            self._bulk.renew()
         self._shunned.clear()
 
     async def close(self) -> None:
@@ -151,6 +154,12 @@ class Http:
         if url.scheme not in {"http", "https"} or not url.host:
             raise httpx.UnsupportedProtocol("no address of a web server")
         body = request.body
+
+        def pace(count: int) -> int:
+            if abort.called:
+                raise Stopped
+            return self.bandwidth.take(count, abort)
+
         prepared = httpx.Request(
             request.method,
             url,
@@ -160,12 +169,8 @@ class Http:
                 "host": url.netloc.decode("ascii"),
                 **_length(request.method, body),
             },
-            stream=SliceStream(body) if isinstance(body, FileSlice) else httpx.ByteStream(body),
-            extensions={
-                "timeout": LIMITS.as_dict(),
-                "abort": abort,
-                "pace": lambda count: self.bandwidth.take(count, abort),
-            },
+            stream=SliceStream(body, pace) if isinstance(body, FileSlice) else httpx.ByteStream(body),
+            extensions={"timeout": LIMITS.as_dict(), "abort": abort},
         )
         if isinstance(self._bulk, httpx.Client):
             response = self._bulk.send(prepared, stream=True)

@@ -262,7 +262,7 @@ class Intake:
         source = self._sources[file.watch]
         try:
             with self._taking_time():
-                digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp, known.digest)
+                digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:

@@ -22,8 +22,7 @@ from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 HELD = MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
-PACE = 0.01  # seconds between two commits of one file's progress: what a crash costs, at most
-LAG = 0.1  # the same while the journal is slow
+LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
 # Vendors look inside; a picture with another's suffix is what it is.
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -102,11 +101,11 @@ def _mime_by_suffix(*suffixes: str) -> str:
     return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or "application/octet-stream"
 
 
-def digest_of(root: str, path: str, stamp: Stamp, known: str) -> str:
-    """Reads a whole file and returns its digest, of the kind of a `known` one. Raises what `open_version` raises."""
+def digest_of(root: str, path: str, stamp: Stamp) -> str:
+    """Reads a whole file and returns its digest. Raises what `open_version` raises."""
     fd = open_version(root, path, stamp)
     try:
-        digest = Digest.like(known).finish(fd, stamp.size)
+        digest = Digest().finish(fd, stamp.size)
         check(fd, stamp)
     finally:
         os.close(fd)
@@ -155,13 +154,14 @@ class FileUpload:
         self._now = now
         self._confirm = confirm
         self._digest = Digest()
-        self._reached = self._acknowledged = sent  # as the transport says; as the journal has been told
+        self._acknowledged = sent
         self._ever = ever
         self._counting = threading.Lock()
         self.again = 0  # bytes sent a second time since the last save
         self._pieces = 0  # bytes that this attempt sent, each counted once
         self._here_before = Ranges()
         self._begun = sent
+        self._noting = threading.RLock()  # of the fields below
         self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
         self._commit: Future[None] | None = None
         self._committed_at = 0.0
@@ -173,11 +173,11 @@ class FileUpload:
         """
         try:
             receipt = drive(send(self))
+            with self._noting:
+                self._point = None  # the receipt says more
             return receipt, self._finish()
         except BaseException:
-            self._flush()
-            if self._commit is not None:
-                self._commit.result()
+            self._settle(lambda commit: commit.result())
             raise
 
     # The doors
@@ -215,18 +215,20 @@ class FileUpload:
                 check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
             raise
 
-    async def save(self, point: Any, sent: int) -> None:
-        progress, self._reached = sent > self._reached, sent
-        self._point = (point, sent)
-        # One commit may stand for several parts, so that no part has to wait for a disk.
-        busy = self._commit is not None and not self._commit.done()
-        if progress and time.monotonic() - self._committed_at < (LAG if busy else PACE):
-            return
-        if self._commit is not None:
-            self.abort.result(self._commit)
-        self._flush()
-        if not progress and self._commit is not None:
-            self.abort.result(self._commit)
+    async def save(self, point: Any, sent: int, *, sure: bool = False) -> None:
+        with self._noting:
+            self._point = (point, sent)
+            self._push()
+            commit, since = self._commit, time.monotonic() - self._committed_at
+        if sure:
+            self._settle(self.abort.result)
+        elif commit is not None and since > LAG:
+            self.abort.result(commit)
+
+    async def whole(self) -> None:
+        # What an earlier attempt sent is not in the digest; later, an end of this one would cost the receipt.
+        self._digest.finish(self._fd, self.size, lambda: self.abort.called)
+        check(self._fd, self._stamp)
 
     async def digested(self, offset: int, length: int, into: Hash) -> None:
         check(self._fd, self._stamp)
@@ -296,16 +298,40 @@ class FileUpload:
         """Bytes that the finished upload acknowledged beyond the last save."""
         return self.size - self._acknowledged
 
-    def _flush(self) -> None:
-        """Sends what is known of the server's progress to the journal."""
-        if self._point is None:
+    def _push(self) -> None:
+        """Sends what is known of the server's progress to the journal, unless an earlier commit is under way.
+
+        One commit may stand for several parts, so that no part has to wait for a disk. Raises what the last one met.
+        """
+        if self._point is None or (self._commit is not None and not self._commit.done()):
             return
+        if self._commit is not None:
+            self._commit.result()
         (point, sent), self._point = self._point, None
         with self._counting:
             again, self.again = self.again, 0
         more, self._acknowledged = max(0, sent - self._acknowledged), sent
         self._committed_at = time.monotonic()
         self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, again)
+        self._commit.add_done_callback(self._pushed)
+
+    def _pushed(self, commit: "Future[None]") -> None:
+        """Sends on what came while a commit was under way; in the journal's thread."""
+        if not commit.cancelled() and commit.exception() is None:
+            with self._noting:
+                self._push()
+
+    def _settle(self, wait: "Callable[[Future[None]], None]") -> None:
+        """Waits until all that is known is in the journal."""
+        while True:
+            with self._noting:
+                self._push()
+                commit, more = self._commit, self._point is not None
+            if commit is None:
+                return
+            wait(commit)
+            if not more:
+                return
 
     def _finish(self) -> str:
         digest = self._digest.finish(self._fd, self.size, lambda: self.abort.called)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dumbwaiter.model import MIB
 from program import Program, digest
 
 DAEMON = (sys.executable, "-m", "dumbwaiter")
@@ -111,6 +112,39 @@ def test_t23_what_could_not_be_read_goes_up_once_it_can(program: Program) -> Non
     program.until(lambda: program.stored() == files)
     assert program("wait").returncode == 0
     assert program.totals()["rejected"] == 0
+
+
+FAULTY = """
+import errno, os
+def failing(read):
+    def one(fd, what, offset, *flags):
+        if offset >= {at} and os.readlink(f"/proc/self/fd/{{fd}}").endswith("/film.mov"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(fd, what, offset, *flags)
+    return one
+os.pread, os.preadv = failing(os.pread), failing(os.preadv)
+"""
+
+
+@pytest.mark.parametrize(("size", "at"), [(100, 0), (9 * MIB, 5 * MIB)])
+def test_t23_a_file_on_a_disk_with_a_bad_sector_is_told_of_and_not_its_provider(
+    program: Program, tmp_path: Path, size: int, at: int
+) -> None:
+    """The disk is played by the process itself: what reads the file meets what the kernel would say."""
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty/sitecustomize.py").write_text(FAULTY.format(at=at))
+    paths = [f"{tmp_path}/faulty", *filter(None, [os.environ.get("PYTHONPATH")])]
+    program.environment["PYTHONPATH"] = os.pathsep.join(paths)
+    program.start()
+    program.write("film.mov", bytes(size))
+
+    def told() -> bool:
+        facts = program.facts("status")
+        return [job["error"] for job in facts["jobs"]] == ["the file cannot be read: Input/output error"]
+
+    program.until(told)
+    assert [one["error"] for one in program.facts("status")["providers"] if one["error"]] == []
+    assert "Traceback" not in program.log.read_text()
 
 
 def test_t23_where_polling_is_configured_nothing_is_heard_and_all_goes_up(program: Program) -> None:

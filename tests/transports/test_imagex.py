@@ -52,7 +52,10 @@ class Upload:
             case answer:
                 return Reply(200, {}, json.dumps(answer).encode())
 
-    async def save(self, point: Point, sent: int) -> None:
+    async def whole(self) -> None:
+        await self.read(self.size, 0)
+
+    async def save(self, point: Point, sent: int, *, sure: bool = False) -> None:
         self.saved.append((point, sent))
 
     async def parts(

@@ -1,7 +1,9 @@
 """NetEase NOS against the vendor on loopback: what each answer of a node leads to, and what is sent again."""
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,9 +12,11 @@ import msgspec
 import pytest
 
 import peer
+from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Changed, Gone, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Point
+from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox import nos_token
 from program import Vendors
 from sending import Sender
@@ -435,6 +439,63 @@ def test_a_lost_last_answer_is_no_second_upload(vendors: Vendors, sender: Make, 
     if size > CHUNK:
         assert received(vendors) == size
         assert len(asked(vendors)) == 1
+
+
+def test_where_the_last_chunk_goes_from_is_in_the_journal_before_it_goes(
+    vendors: Vendors, sender: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the journal is: after a kill a finished upload is told from a lost one."""
+    one = sender("netease", content(3 * CHUNK))
+    commits: list[tuple[Future[None], int]] = []
+    there: list[int] = []
+
+    def save(_checkpoint: str, sent: int, _more: int, _again: int) -> "Future[None]":
+        commits.append((Future(), sent))
+        threading.Timer(0.05, commits[-1][0].set_result, [None]).start()
+        return commits[-1][0]
+
+    def exchange(request: Request, abort: Abort) -> Reply:
+        if "complete=true" in request.url:
+            there.extend(sent for commit, sent in commits if commit.done())
+        return real(request, abort)
+
+    real = one.provider.exchange
+    monkeypatch.setattr(one, "_save", save)
+    monkeypatch.setattr(one.provider, "exchange", exchange)
+    one.attempt()
+    assert there[-1] == 2 * CHUNK
+
+
+def test_who_has_every_byte_and_refused_the_end_is_told_again_that_this_was_all(sender: Make) -> None:
+    said: list[tuple[bool, int]] = []
+
+    def script(connection: peer.Connection) -> None:
+        while True:
+            head, body = connection.request()
+            line = head.split(b"\r\n")[0]
+            last = b"complete=true" in line
+            if line.startswith(b"POST"):
+                said.append((last, len(body)))
+            refused = last and bool(body)
+            offset = int(line.partition(b"offset=")[2].partition(b"&")[0] or 0) + len(body)
+            facts = {"errCode": "InvalidRequest"} if refused else {"offset": offset, "context": "c"}
+            if line.startswith(b"GET"):
+                facts = {"offset": 2 * CHUNK}
+            answer = msgspec.json.encode(facts)
+            status = b"400 Bad Request" if refused else b"200 OK"
+            connection.send(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(answer), answer))
+
+    one = sender("netease", content(2 * CHUNK))
+    with peer.Peer(script) as node:
+        grant = one.obtain()
+        one.grant = msgspec.structs.replace(grant, ticket=msgspec.structs.replace(grant.ticket, nodes=(node.url,)))
+        one.attempt()
+    assert said == [(False, CHUNK), (True, CHUNK), (True, 0)]
+
+
+def test_a_node_that_took_less_compared_no_md5_of_the_whole(vendors: Vendors, sender: Make) -> None:
+    vendors.options(max_accept=600_000)
+    assert sender("netease", content(MIB)).attempt().verified == ""
 
 
 def test_a_place_at_the_very_end_is_completed_by_an_empty_chunk(vendors: Vendors, sender: Make) -> None:

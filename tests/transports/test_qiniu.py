@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 import qiniu as sdk
+from msgspec.structs import replace
 
-from dumbwaiter import upload
+from dumbwaiter import bulk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
@@ -21,6 +22,7 @@ from dumbwaiter.threads import Threads
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
 from dumbwaiter.upload import FileUpload, Ranges
+from dumbwaiter.wire.message import FileSlice
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from program import Vendors
 
@@ -91,7 +93,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, each_noted: None) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.vendors.close()
@@ -240,14 +242,6 @@ def test_parts_make_the_object_with_the_usual_hash(bench: Bench, size: int) -> N
     assert bench.saved[-1].sent == size
 
 
-def test_that_all_was_sent_is_noted_before_it_is_joined(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast the parts went: without that a finished upload could not be told from one that is gone."""
-    monkeypatch.setattr(upload, "PACE", 60.0)
-    bench.write(3 * PART)
-    bench.send(qiniu_resumable, bench.ticket("k"))
-    assert bench.saved[-1].sent == 3 * PART
-
-
 @pytest.mark.parametrize("key", ["k", None])
 def test_a_second_token_goes_on_where_the_first_came_to(bench: Bench, key: str | None) -> None:
     bench.write(5 * PART)
@@ -297,6 +291,45 @@ def test_parts_whose_tags_say_nothing_are_compared_by_their_md5(bench: Bench) ->
     bench.vendors.faults("kodo.part:bad-md5@2")
     with pytest.raises(Retry, match="damaged"):
         bench.send(qiniu_resumable, bench.ticket("other"))
+
+
+@pytest.mark.parametrize("tags", ["hashes", "opaque"])
+def test_a_part_that_arrived_damaged_is_not_taken_from_the_list(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tags: str
+) -> None:
+    """Nor where the answer to the end says nothing of the whole."""
+    bench.vendors.http.put("/_sandbox/options", json={"kodo": {"opaque_tags": tags == "opaque"}}).raise_for_status()
+    bench.write(3 * PART)
+    ticket = bench.ticket("k", returnBody='{"key":$(key)}')
+    whole = bulk._views
+    struck = []
+
+    def damaged(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
+        for view in whole(piece, buffer):
+            if piece.offset == PART and not struck:
+                struck.append(copy := bytearray(view))
+                copy[100] ^= 1
+                yield memoryview(copy)
+            else:
+                yield view
+
+    monkeypatch.setattr(bulk, "_views", damaged)
+    with pytest.raises(Retry, match="damaged"):
+        bench.send(qiniu_resumable, ticket)
+    assert bench.send(qiniu_resumable, ticket, bench.saved[-1]).verified == "md5"
+    assert bench.object("k") == bench.path.read_bytes()
+
+
+def test_where_the_list_brings_the_last_part_that_all_was_sent_is_noted_too(bench: Bench) -> None:
+    bench.write(3 * PART)
+    bench.vendors.faults("kodo.complete:503")
+    with pytest.raises(Retry):
+        bench.send(qiniu_resumable, bench.ticket("k"))
+    point = replace(bench.saved[-1], sent=2 * PART)  # the answer to the last part was lost
+    bench.saved.clear()
+    with pytest.raises(Retry):
+        bench.send(qiniu_resumable, bench.ticket("k"), point)
+    assert bench.saved[-1].sent == 3 * PART
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut-after", "cut-reply"])

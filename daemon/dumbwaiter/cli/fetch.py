@@ -101,6 +101,8 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
             for piece in response.iter_raw(MIB):
                 out.write(piece)
                 count += len(piece)
+                if count > entry.size:
+                    break
     except httpx.TimeoutException:
         raise Silent(f"{place}: {SILENT}", Exit.TEMPORARY) from None
     except httpx.HTTPError as error:
@@ -133,9 +135,9 @@ class Reader:
             whole = response.headers.get("content-range", "").rpartition("/")[2]
             return _seen(response, whole or response.headers.get("content-length", ""))
 
-    def read_back(self, url: str, known: str) -> Seen | None:
-        """Returns size and digest, of the kind of a `known` one, of all the bytes at a link; None when nothing is there."""
-        count, digest = 0, Digest.like(known)
+    def read_back(self, url: str, most: int) -> Seen | None:
+        """Returns size and digest of the bytes at a link, of no more than `most`; None when nothing is there."""
+        count, digest = 0, Digest()
         with self._answer("GET", url) as response:
             self._check(response)
             if response.status_code in MISSING:
@@ -143,6 +145,8 @@ class Reader:
             for piece in response.iter_raw(MIB):
                 digest.taste(count, piece)
                 count += len(piece)
+                if count > most:
+                    return _seen(response, str(count))
             return _seen(response, str(count))._replace(digest=digest.text(count))
 
     @contextmanager

@@ -137,7 +137,7 @@ def _judge(session: Session, reader: "Reader", entry: Entry, silent: set[str], *
 
 
 def _look(reader: "Reader", entry: Entry, url: str, *, deep: bool) -> Finding:
-    seen = reader.read_back(url, entry.digest or "") if deep else reader.glance(url)
+    seen = reader.read_back(url, entry.size) if deep else reader.glance(url)
     return compare(entry, seen)
 
 

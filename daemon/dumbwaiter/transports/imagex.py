@@ -113,7 +113,7 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
         else:
             point = await _Parts(upload).send(point)
         await _check_stamp(upload)
-        await upload.save(replace(point, whole=True), upload.size)
+        await upload.save(replace(point, whole=True), upload.size, sure=True)
     bucket, _, key = upload.ticket.uri.partition("/")
     receipt = Receipt(key, verified="crc32", facts={"bucket": bucket, "uri": upload.ticket.uri})
     committed = await upload.confirm()
@@ -122,7 +122,7 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
 
 async def _check_stamp(upload: Upload[ImageXTicket, Point]) -> None:
     """Raises `Changed` if what was sent is no longer one version of the file."""
-    await upload.read(upload.size, 0)
+    await upload.whole()
 
 
 async def _checksum(upload: Upload[ImageXTicket, Point], piece: FileSlice) -> str:
@@ -212,7 +212,7 @@ class _Parts:
             raise Reauth(f"the upload host will not begin under this permission: {refused}") from None
         if not self._point.upload:
             raise Retry("the upload host gave the upload no name")
-        await upload.save(self._point, 0)
+        await upload.save(self._point, 0, sure=True)
 
     async def _correct(self) -> None:
         """Makes the record agree with what the host lists; a part that only one of the two knows is sent again."""
@@ -226,7 +226,7 @@ class _Parts:
         }
         if kept != self._point.parts:
             self._point = replace(self._point, parts=kept)
-            await self._upload.save(self._point, self._sent())
+            await self._upload.save(self._point, self._sent(), sure=True)
 
     async def _listed(self) -> dict[int, str | None]:
         """Asks where the upload began; when that host is in trouble, any other that knows the upload will do."""
@@ -271,7 +271,7 @@ class _Parts:
         if not self._point.merging:
             await _check_stamp(self._upload)
             self._point = replace(self._point, merging=True)
-            await self._upload.save(self._point, self._upload.size)
+            await self._upload.save(self._point, self._upload.size, sure=True)
             lost = False
         else:
             lost = True

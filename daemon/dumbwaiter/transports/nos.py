@@ -51,6 +51,7 @@ async def send(upload: Upload[NosTicket, Point]) -> Receipt:
     try:
         if point.context:
             point = await nodes.resume(point)
+            await _note(upload, point)
         return await _send_from(upload, nodes, point)
     except _Vanished as vanished:
         # A finished upload is forgotten like an expired one; only the last chunk's turn leaves room for doubt.
@@ -64,23 +65,32 @@ async def _send_from(upload: Upload[NosTicket, Point], nodes: "_Nodes", point: P
     while True:
         chunk = await upload.read(point.offset, CHUNK)
         try:
-            reached = await nodes.put(point, chunk)
+            reached, ended = await nodes.put(point, chunk)
         except Retry as trouble:
             nodes.switch(trouble)
             if point.context:
                 point = await nodes.resume(point)
+                await _note(upload, point)
             continue
-        if chunk.end == upload.size == reached.offset:
+        if ended:
             return Receipt(
                 upload.ticket.object,
-                verified="md5" if upload.size <= MD5_MAX else "",
+                verified="md5" if chunk.length == upload.size <= MD5_MAX else "",
                 facts={"bucket": upload.ticket.bucket},
             )
         stuck = stuck + 1 if reached.offset == point.offset else 0
         if stuck == STUCK:
             raise Retry("NetEase takes the bytes but does not get on")
         point = reached
-        await upload.save(point, point.offset)
+        await _note(upload, point)
+
+
+async def _note(upload: Upload[NosTicket, Point], point: Point) -> None:
+    """Journals where the server is; for sure before the last chunk, or a finished upload would look like a lost one."""
+    last = point.offset + CHUNK >= upload.size
+    if last:
+        await upload.whole()
+    await upload.save(point, point.offset, sure=last)
 
 
 async def _doubt(upload: Upload[NosTicket, Point], point: Point) -> Receipt:
@@ -90,7 +100,7 @@ async def _doubt(upload: Upload[NosTicket, Point], point: Point) -> Receipt:
         return receipt
     if point.doubts >= DOUBTS:
         raise Restart("NetEase has neither the upload nor the object")
-    await upload.save(replace(point, doubts=point.doubts + 1), point.offset)
+    await upload.save(replace(point, doubts=point.doubts + 1), point.offset, sure=True)
     raise Retry("NetEase does not show the finished object yet", after=2.0**point.doubts)
 
 
@@ -116,8 +126,8 @@ class _Nodes:
             raise trouble
         self._urls.append(self._urls.pop(0))
 
-    async def put(self, point: Point, chunk: FileSlice) -> Point:
-        """Sends one chunk and returns where the server is now."""
+    async def put(self, point: Point, chunk: FileSlice) -> tuple[Point, bool]:
+        """Sends one chunk; returns where the server is now, and whether it has said that this is all."""
         upload = self._upload
         last = chunk.end == upload.size
         headers = {"x-nos-token": upload.ticket.token, "content-type": upload.mime}
@@ -143,7 +153,7 @@ class _Nodes:
             reached = await self.resume(point)
             if reached == point:
                 raise Restart("NetEase refuses to go on with this upload")
-            return reached
+            return reached, False
         if reply.status == 404:
             raise Restart("NetEase no longer knows this upload")
         answer = self._read(reply, point)
@@ -153,7 +163,7 @@ class _Nodes:
         context = answer.context if answer.context not in {None, "", "null"} else point.context
         if not context and answer.offset < upload.size:
             raise Retry("NetEase gave no context to go on with")
-        return Point(answer.offset, context or "")
+        return Point(answer.offset, context or ""), last and answer.offset == upload.size
 
     async def resume(self, point: Point) -> Point:
         """Asks where the server is, any node that answers."""

@@ -83,7 +83,7 @@ async def _begin(upload: _Upload) -> Point:
     if part > PART_MAX:
         raise Reject(f"the file has {upload.size} bytes; OSS takes {PARTS * PART_MAX} in the parts we can journal")
     point = Point(upload.ticket.bucket, id_, part)
-    await upload.save(point, 0)
+    await upload.save(point, 0, sure=True)
     return point
 
 
@@ -125,13 +125,13 @@ async def _part(upload: _Upload, point: Point, number: int) -> Part:
 
 
 async def _complete(upload: _Upload, point: Point) -> Receipt:
-    await upload.read(upload.size, 0)  # parts of two versions never meet
+    await upload.whole()
     crc = 0
     for number in sorted(point.parts):
         crc = oss.combined(crc, point.parts[number].crc, _length(upload, point, number))
     if not point.completing:
         point = replace(point, completing=True)
-        await upload.save(point, upload.size)
+        await upload.save(point, upload.size, sure=True)
     body = oss.complete((number, point.parts[number].tag) for number in sorted(point.parts))
     headers = {"content-type": "application/xml", **_callback(upload.ticket)}
     reply = await _call(upload, "complete", "POST", (("uploadId", point.id),), headers, body)

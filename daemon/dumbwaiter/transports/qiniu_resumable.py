@@ -29,14 +29,18 @@ PAGE = 1000  # parts in one answer
 
 
 class Point(Struct, frozen=True, omit_defaults=True):
-    """An upload that the server knows; parts of version 2 are not noted here, the server lists them."""
+    """An upload that the server knows. The server lists the parts of version 2.
+
+    Noted are only those whose mark is no hash of their content: a refused one looks in the list like any other.
+    """
 
     url: str
     bucket: str
     object: str
     id: str = ""  # empty: version 1
     sent: int = 0
-    blocks: dict[int, str] = {}  # of version 1: context by number
+    blocks: dict[int, str] = {}  # what the server gave for a part, by number
+    unproved: bool = False  # the server said nothing of a part that could be compared
 
 
 class _Begun(Struct):
@@ -87,8 +91,9 @@ class _Sender:
         self._size = qiniu.part_size(upload.size)
         self._count = -(-upload.size // self._size)
         self._urls = upload.order(upload.ticket.urls)
-        self._digests: dict[int, bytes] = {}  # of the parts sent by this attempt
+        self._hashes: dict[int, qiniu.Etag] = {}  # of the parts sent or read by this attempt
         self._marks: dict[int, str] = {}  # what the server gave for each part: etag, or context
+        self._listed: set[int] = set()  # parts of which the list alone tells
 
     async def run(self) -> Receipt:
         point = self._upload.checkpoint
@@ -104,14 +109,31 @@ class _Sender:
                     return await self._vanished(point)
             else:
                 self._marks = dict(point.blocks)
-        self._point = point
         self._sent = sum(map(self._length, self._marks))
+        self._unproved = point.unproved
+        self._point = replace(point, sent=self._sent)
+        await self._send_missing()
+        if await self._drop_damaged():
+            await self._send_missing()
+        return await self._finish()
+
+    async def _send_missing(self) -> None:
         missing = [number for number in range(1, self._count + 1) if number not in self._marks]
         try:
-            await self._upload.parts(missing, self._block if not point.id else self._part, self._done)
+            await self._upload.parts(missing, self._part if self._point.id else self._block, self._done)
         except _Lost:
             raise Restart("Qiniu no longer knows this upload") from None
-        return await self._finish()
+
+    async def _drop_damaged(self) -> bool:
+        """Leaves out those of the listed parts that hold other bytes than the file; returns whether there are any."""
+        damaged = [
+            number for number in sorted(self._listed) if self._marks[number] != (await self._hash(number)).text()
+        ]
+        for number in damaged:
+            del self._marks[number]
+            self._sent -= self._length(number)
+        self._listed.clear()
+        return bool(damaged)
 
     def _length(self, number: int) -> int:
         return min(self._size, self._upload.size - (number - 1) * self._size)
@@ -147,8 +169,13 @@ class _Sender:
                 )
             page = reply.json(_Parts)
             for part in page.parts:
-                if 1 <= part.number <= self._count and part.size == self._length(part.number):
+                if not 1 <= part.number <= self._count or part.size != self._length(part.number):
+                    continue
+                if part.etag == point.blocks.get(part.number):
                     self._marks[part.number] = part.etag
+                elif qiniu.is_etag(part.etag):
+                    self._marks[part.number] = part.etag
+                    self._listed.add(part.number)
             if page.marker <= marker:
                 return
             marker = page.marker
@@ -170,12 +197,16 @@ class _Sender:
         path = f"{self._path(self._point.id)}/{number}"
         reply = await self._call("part", "PUT", path, piece, sums)
         stored = self._accepted(reply).json(_Stored)
-        if stored.etag != sums.etag.text() and stored.md5:  # no hash of the content: then its MD5, which costs more
+        self._hashes[number] = sums.etag
+        if stored.etag == sums.etag.text():
+            return stored.etag
+        if stored.md5:  # no hash of the content: then its MD5, which costs more
             whole = md5(usedforsecurity=False)
             await self._upload.digested(start, piece.length, whole)
             if stored.md5.lower() != whole.hexdigest():
                 raise Retry("the bytes reached Qiniu damaged")
-        self._digests[number] = sums.etag.digest()
+        else:
+            self._unproved = True
         return stored.etag
 
     async def _block(self, number: int) -> str:
@@ -185,9 +216,11 @@ class _Sender:
         if reply.status in LACKING:
             raise Unfit("the provider takes no uploads in parts")
         stored = self._accepted(reply).json(_Block)
-        if stored.crc32 is not None and stored.crc32 != sums.crc:
+        if stored.crc32 is None:
+            self._unproved = True
+        elif stored.crc32 != sums.crc:
             raise Retry("the bytes reached Qiniu damaged")
-        self._digests[number] = sums.etag.digest()
+        self._hashes[number] = sums.etag
         return stored.context
 
     def _accepted(self, reply: Reply) -> Reply:
@@ -200,15 +233,19 @@ class _Sender:
     async def _done(self, number: int, mark: str) -> None:
         self._marks[number] = mark
         self._sent += self._length(number)
-        self._point = replace(self._point, sent=self._sent, blocks={} if self._point.id else dict(self._marks))
+        blocks = self._point.blocks
+        if not self._point.id or mark != self._hashes[number].text():
+            blocks = {**blocks, number: mark}
+        self._point = replace(self._point, sent=self._sent, blocks=blocks, unproved=self._unproved)
         await self._upload.save(self._point, self._sent)
 
     # The end
 
     async def _finish(self) -> Receipt:
         etag = await self._etag()
-        await self._upload.read(self._upload.size, 0)  # parts of two versions never meet
-        await self._upload.save(self._point, self._sent)  # only who knows that all was sent may say that it was joined
+        await self._upload.whole()
+        # Only who knows that all was sent may say that it was joined.
+        await self._upload.save(self._point, self._sent, sure=True)
         asked = False
         while True:
             try:
@@ -221,7 +258,7 @@ class _Sender:
                 continue
             if answer is not None or reply.status == STORED:
                 facts = self._facts() if answer is not None else {**self._facts(), "callback": "failed"}
-                sure = "md5" if self._point.id else "crc32"
+                sure = "" if self._unproved else "md5" if self._point.id else "crc32"
                 return qiniu.receipt(self._policy, self._ticket.key, answer or qiniu.Answer(), etag, sure, facts)
             if reply.status == EXISTS:
                 there = await self._upload.confirm()
@@ -260,13 +297,15 @@ class _Sender:
 
     async def _etag(self) -> str:
         """Returns the hash of the whole; what an earlier attempt sent is read once more."""
-        for number in range(1, self._count + 1):
-            if number not in self._digests:
-                etag = qiniu.Etag()
-                await self._upload.digested((number - 1) * self._size, self._length(number), etag)
-                self._digests[number] = etag.digest()
-        digests = [self._digests[number] for number in range(1, self._count + 1)]
+        digests = [(await self._hash(number)).digest() for number in range(1, self._count + 1)]
         return qiniu.etag_of_parts(digests, standard=self._size == qiniu.BLOCK)
+
+    async def _hash(self, number: int) -> qiniu.Etag:
+        etag = self._hashes.get(number)
+        if etag is None:
+            etag = self._hashes[number] = qiniu.Etag()
+            await self._upload.digested((number - 1) * self._size, self._length(number), etag)
+        return etag
 
     # Requests
 
