@@ -310,7 +310,7 @@ SENTENCES = {
     BOTH + "settle = \n": (
         ': Invalid value (at line 9, column 10), beside the key "settle": a text stands in quotes, a key once in its table'
     ),
-    BOTH + WATCH: ": Cannot declare ('watch', 'films') twice (at line 9, column 13)",
+    BOTH + WATCH: ": Cannot declare [watch.films] twice (at line 9, column 13)",
     changed(f'{SECRET}"', SECRET): (
         ": Illegal character '\\n' (at line 4, column 36), beside the key \"app_secret\": "
         "a text stands in quotes, a key once in its table"

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.ignore import JUNK, Rules
+from dumbwaiter.ignore import JUNK, Rules, rules
 
 TEMPORARY = [
     "film.mkv.part",
@@ -151,9 +152,25 @@ def test_a_pattern_that_cannot_be_read_is_named(place: str, pattern: str) -> Non
     assert place in str(caught.value)
 
 
-def test_a_bad_line_of_the_ignore_file_is_named_too() -> None:
-    with pytest.raises(Failure, match=r"'\[z-a\]' in \.dumbwaiterignore"):
-        Rules(ignore_file="*.raw\n[z-a]\n")
+def test_a_bad_line_of_the_ignore_file_matches_nothing_and_is_named() -> None:
+    made = Rules(ignore_file="*.raw\n[z-a]\n*.bak\r\n")
+    assert made.unread == [".dumbwaiterignore, line 2: '[z-a]' is no pattern, and matches nothing"]
+    assert [made.takes(name) for name in ("a.raw", "a.bak", "z", "[z-a]")] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "bytes"])
+def test_what_is_no_text_in_the_ignore_files_place_is_passed_by(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / ".dumbwaiterignore"
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "folder":
+            place.mkdir()
+        case "device":
+            place.symlink_to("/dev/zero")
+        case _:
+            place.write_bytes(b"\xff\xfe*")
+    assert rules(str(tmp_path), (), ()).takes("a")
 
 
 def test_a_very_deep_path_is_judged() -> None:

@@ -419,7 +419,7 @@ class App:
                     "files": files.get(name, 0),
                     "pending": left.by_watch[name] + seen[name],
                     "overflows": states[name].overflows if name in states else 0,
-                    "message": states[name].sentence if name in states else "",
+                    "message": (states[name].sentence if name in states else "") or self.intake.unread(name),
                 }
                 for name, watch in self.config.watch.items()
             ],

@@ -205,7 +205,9 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Failure(f"{path}: {error}{_beside(text, str(error))}", Exit.USAGE) from None
+        # It writes a table's name as Python would.
+        said = re.sub(r"\('.*?\)", lambda name: f"[{'.'.join(re.findall(_QUOTED, name[0]))}]", str(error))
+        raise Failure(f"{path}: {said}{_beside(text, said)}", Exit.USAGE) from None
     text_of = _Text(text, path)
     read = _Reader(text_of, private)
     known = {f.name: f.type for f in msgspec.structs.fields(Config)}
@@ -570,13 +572,16 @@ def absolute(path: str, folder: str = "") -> str:
     return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
+_QUOTED = r"'([^']*)'"
+
+
 def _beside(text: str, error: str) -> str:
     """Returns which key stands where the text is no TOML. Its value may be a secret."""
     found = re.search(r"at line (\d+)", error)
     key, equals, _ = text.splitlines()[int(found[1]) - 1].partition("=") if found else ("", "", "")
-    return (
-        f', beside the key "{shown(key.strip())}": a text stands in quotes, a key once in its table' if equals else ""
-    )
+    if not equals or not key.strip():
+        return ""
+    return f', beside the key "{shown(key.strip())}": a text stands in quotes, a key once in its table'
 
 
 def nested(one: str, other: str) -> bool:

@@ -7,6 +7,7 @@ out. Paths are relative to the watch and may hold any character a file name can,
 
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,20 @@ def _lines(origin: str, patterns: Sequence[str]) -> list[_Line]:
     return [line for text in patterns if (line := _line(origin, text)) is not None]
 
 
+def _lines_of_file(text: str) -> tuple[list[_Line], list[str]]:
+    """Reads an ignore file; what is no pattern matches nothing, as with git, and is told."""
+    lines, unread = [], []
+    for number, one in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        pattern = one.removesuffix("\r")
+        try:
+            line = _line(IGNORE_FILE, pattern)
+        except Failure:
+            unread.append(f"{IGNORE_FILE}, line {number}: {pattern!r} is no pattern, and matches nothing")
+        else:
+            lines += [line] if line is not None else []
+    return lines, unread
+
+
 class _Spec:
     """Patterns joined into one expression for names and one for paths: the last pattern that matches decides."""
 
@@ -152,9 +167,9 @@ class Rules:
     ) -> None:
         self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk))  # what makes these rules again
         self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts).encode())
-        own = [text.removesuffix("\r") for text in ignore_file.removeprefix("\ufeff").split("\n")]
+        own, self.unread = _lines_of_file(ignore_file)
         self._include = _Spec(_lines("include", include))
-        self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *_lines(IGNORE_FILE, own)])
+        self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *own])
         self._root = _Verdict("", not include)
         self._folders: dict[str, _Verdict] = {}
 
@@ -207,8 +222,10 @@ class Rules:
 def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
     """Returns what a watch takes, its folder's own ignore file included."""
     try:
-        with open(os.path.join(folder, IGNORE_FILE), encoding="utf-8") as file:
-            ignored = file.read()
+        # Nobody waits for a pipe's other end, or reads a device to its end.
+        descriptor = os.open(os.path.join(folder, IGNORE_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as file:
+            ignored = file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
     except (OSError, UnicodeDecodeError):
         ignored = ""
     return Rules(include, exclude, ignored)

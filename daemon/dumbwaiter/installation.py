@@ -19,19 +19,39 @@ from dumbwaiter.where import Places, private_folder
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
 
+_DAEMON = b"daemon"
+
+
 class Lock:
     """One daemon a state folder. The file is never removed: whoever holds the lock on it is the one."""
 
-    def __init__(self, state: str) -> None:
-        self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, state: str, flags: int = os.O_RDWR | os.O_CREAT) -> None:
+        self._fd = os.open(os.path.join(state, "lock"), flags | os.O_CLOEXEC, 0o600)
 
-    def take(self) -> bool:
-        """Takes the lock if nobody holds it."""
+    def take(self, *, daemon: bool = False) -> bool:
+        """Takes the lock if nobody holds it; as a `daemon`, for good."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, _DAEMON if daemon else b"", 0)
         return True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody else holds it. For a moment nobody can take it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    @property
+    def of_daemon(self) -> bool:
+        """Whether whoever holds the lock, or did last, is a daemon."""
+        return os.pread(self._fd, len(_DAEMON), 0) == _DAEMON
 
     def wait(self) -> None:
         """Takes the lock as soon as nobody else holds it."""
@@ -48,6 +68,18 @@ def lock(places: Places) -> Lock:
         return Lock(places.state)
     except OSError as error:
         raise unusable(places.state, error) from None
+
+
+def is_taken(places: Places) -> bool:
+    """True while a daemon has the state folder."""
+    try:
+        look = Lock(places.state, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return look.of_daemon and look.is_held
+    finally:
+        look.close()
 
 
 @asynccontextmanager

@@ -86,6 +86,10 @@ class Intake:
         """How much of what was seen is not in the journal yet."""
         return len(self._settle) + self._scans.total() + self._enqueueing
 
+    def unread(self, watch: str) -> str:
+        """Returns what cannot be read of the watch's own ignore file, empty when all can."""
+        return "; ".join(self._sources[watch].rules.unread)
+
     def adopt(self, watch: str, rules: Rules) -> None:
         """Gives a watch other rules."""
         self._sources[watch] = self._sources[watch]._replace(rules=rules)

@@ -211,9 +211,11 @@ def waiting_facts(one: catalog.Waiting) -> dict[str, Any]:
         "path": shown(one.path),
         "size": one.size,
         "stored_at": None,
+        "unlisted_at": None,
         "url": None,
         "etag": "",
         "verified": "",
+        "facts": {},
         "state": one.state.value,
         "error": one.error,
     }

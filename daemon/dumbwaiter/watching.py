@@ -124,11 +124,7 @@ class Watching:
     def _ignore_file_changed(self, watch: str) -> None:
         assert self._watcher is not None
         one = self._config.watch[watch]
-        try:
-            changed = rules(one.path, one.include, one.exclude)
-        except Failure as failure:
-            self._log.error("ignore file not used", watch=watch, error=str(failure))
-            return
+        changed = rules(one.path, one.include, one.exclude)
         self._intake.adopt(watch, changed)
         self._watcher.adopt(watch, changed)
 

@@ -104,7 +104,7 @@ def _mount(wishes: argparse.Namespace) -> int:
         {"state": where.state, "cache": where.cache, "runtime": where.runtime},
     )
     _check_fuse(settings)
-    point.prepare(folder)
+    point.prepare(folder, look_only=wishes.check)
     if wishes.check:
         return Exit.DONE
     ready = _into_background() if wishes.background else None

@@ -46,8 +46,8 @@ def _plain(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
-def prepare(point: str) -> None:
-    """Leaves a folder that can be mounted on, or raises `Failure`. A dead mount of ours is cleared away."""
+def prepare(point: str, *, look_only: bool = False) -> None:
+    """Leaves a folder that can be mounted on, or raises `Failure`. A dead mount of ours is cleared away, or told of."""
     on_it = kind(point)
     if on_it == KIND:
         match _pulse(point):
@@ -55,6 +55,8 @@ def prepare(point: str) -> None:
                 raise Failure(f"{shown(point)} is mounted already: `dumbwaiter umount` takes it off")
             case "stuck":
                 raise Failure(f"{shown(point)} is mounted already, by a process that does not answer: end it first")
+        if look_only:
+            raise Failure(f"{shown(point)} is a mount whose process was killed: `dumbwaiter mount` begins it anew")
         unmount(point, lazy=True)
         on_it = kind(point)
     if on_it is not None:

@@ -435,7 +435,7 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
         (
             "retry one",
             2,
-            "dumbwaiter: invalid value for '[IDS]...': 'one' is not a valid integer range: see `dumbwaiter retry --help`\n",
+            "dumbwaiter: invalid value for '[IDS]...': 'one' is not a valid number: see `dumbwaiter retry --help`\n",
         ),
         ("put $'/none/\\xff\\n'", 2, "dumbwaiter: /none/\\xff\\x0a: No such file or directory\n"),
         ("--config / check", 2, "dumbwaiter: / cannot be read: Is a directory\n"),

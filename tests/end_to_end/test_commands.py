@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -168,7 +169,8 @@ def test_whoever_follows_is_let_go_when_the_daemon_stops(program: Program) -> No
             pass
         assert program.stop() == 0
         said = [one.communicate(timeout=30)[1] for one in following]
-        assert [one.returncode for one in following] == [0, 5], said
+        assert [one.returncode for one in following] == [23, 5], said
+        assert said[0] == b"dumbwaiter: the daemon has ended\n"
     finally:
         for one in following:
             one.kill()
@@ -753,3 +755,36 @@ def test_every_command_explains_itself_by_example(program: Program, command: str
     assert done.returncode == 0
     assert f"Usage: dumbwaiter {command}" in done.stdout
     assert f"\n  dumbwaiter {command}" in done.stdout
+
+
+def test_a_daemon_whose_socket_is_not_found_is_told_of(program: Program, tmp_path: Path) -> None:
+    program.start()
+    film = tmp_path / "film.mov"
+    film.write_bytes(b"film")
+    elsewhere = {"DUMBWAITER_RUNTIME": str(tmp_path / "elsewhere")}
+    for words in (["put", str(film)], ["retry", "--all"], ["sync", "--remote"]):
+        done = program(*words, environment=elsewhere)
+        assert done.returncode == 5
+        assert f"a daemon has {program.state} and does not listen at {tmp_path}/elsewhere/control.sock" in done.stderr
+    facts = json.loads(program("status", "--json", environment=elsewhere).stdout)
+    assert "does not listen" in facts["trouble"]
+    program.stop()
+    assert json.loads(program("status", "--json", environment=elsewhere).stdout)["trouble"] is None
+
+
+@pytest.mark.slow
+def test_a_daemon_that_stands_still_holds_up_nobody_for_ever(program: Program) -> None:
+    program.start()
+    assert program.daemon is not None
+    program.daemon.send_signal(signal.SIGSTOP)
+    try:
+        done = program("wait", "--timeout", "1s")
+        assert (done.returncode, done.stderr) == (5, "dumbwaiter: not everything is done yet\n")
+        done = program("status")
+        assert (done.returncode, done.stderr) == (5, "dumbwaiter: the daemon does not answer\n")
+    finally:
+        program.daemon.send_signal(signal.SIGCONT)
+
+
+def test_one_file_is_not_watched(program: Program) -> None:
+    assert program("status", "--watch", "netease/film.mov").returncode == 2

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import zipfile
 from typing import Any
 from urllib.parse import quote
@@ -162,3 +163,36 @@ def test_a_secret_is_found_in_every_dress(before: str) -> None:
         assert "***" in clean(f"a {before}{dress} b")
     assert clean("nothing at all") == "nothing at all"
     assert clean("see https://x.example/a?token=1&b=2 now") == "see https://x.example/a?*** now"
+
+
+def test_a_line_of_an_ignore_file_that_is_no_pattern_is_named_and_stops_nothing(program: Program) -> None:
+    (program.drop / ".dumbwaiterignore").write_text("*.log\n[bad\n")
+    told = ".dumbwaiterignore, line 2: '[bad' is no pattern, and matches nothing"
+    done = program("check")
+    assert (done.returncode, done.stderr) == (0, f"dumbwaiter: watch.netease: {program.drop}/{told}\n")
+    (found,) = diagnose(program)["watch netease"]
+    assert (found["level"], found["says"]) == ("warn", told)
+    program.start()
+    assert [one["message"] for one in program.facts("status")["watches"] if one["name"] == "netease"] == [told]
+    program.write("a.log", b"")
+    program.until(lambda: program.stored().keys() == {program.write("a.txt", b"a").name})
+
+
+def test_a_watched_disk_that_is_away_is_no_mistake_of_the_configurations(program: Program) -> None:
+    program.write("a.txt", b"a")
+    assert program("put", program.drop / "a.txt").returncode == 0
+    away = program.drop.rename(program.folder / "away")
+    done = program("check")
+    assert done.returncode == 0, done.stderr
+    assert f"watch.netease: {program.drop} is not there, and is waited for" in done.stderr
+    away.rename(program.drop)
+
+
+def test_a_secret_that_only_a_service_gets_hides_no_rule(program: Program) -> None:
+    text = re.sub(r"app_secret = .*", 'app_secret = { credential = "vod" }', program.config.read_text(), count=1)
+    program.config.write_text(text)
+    done = program("check", program.write("a.txt", b"a"))
+    assert done.returncode == 0, done.stderr
+    assert "watch netease would upload it under a name that cannot be told" in done.stdout
+    assert "not looked at, as systemd alone hands it over: the secret of netease\n" in done.stderr
+    assert program("check", "--online").returncode == 2

@@ -66,6 +66,21 @@ def test_files_of_every_size_arrive_at_both_services(site: Program) -> None:
     assert len(site.vendors.log("token")) == 1
 
 
+def test_that_there_is_no_way_back_is_said_with_and_without_a_daemon(jimeng: Program) -> None:
+    path = jimeng.write("picture.bin", b"picture")
+    jimeng.start()
+    assert done(jimeng)
+    told = "dumbwaiter: jimeng/picture.bin: the provider gives no way to read it back\n"
+    path.unlink()
+    for words in (["link", "jimeng/picture.bin"], ["cat", "jimeng/picture.bin"]):
+        assert (jimeng(*words).returncode, jimeng(*words).stderr) == (1, told)
+    assert jimeng("verify", "jimeng").returncode == 0
+    jimeng.stop()
+    for words in (["link", "jimeng/picture.bin"], ["cat", "jimeng/picture.bin"]):
+        assert (jimeng(*words).returncode, jimeng(*words).stderr) == (1, told)
+    assert jimeng("verify", "jimeng").returncode == 0
+
+
 def test_a_picture_is_described(jimeng: Program) -> None:
     jimeng.start()
     jimeng.write("相册/照片 1.png", png(640, 480))

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from dumbwaiter.errors import Failure
 from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import key_path
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter_fs import point
 from fs.world import Mounted, Shelf, until
 
 pytestmark = pytest.mark.fuse
@@ -157,6 +159,8 @@ class Machine(RuleBasedStateMachine):
         self.mounted.process.kill()
         self.mounted.process.wait()
         self.mounted.process.stdout.close()  # type: ignore[union-attr]
+        with pytest.raises(Failure, match="is a mount whose process was killed"):
+            point.prepare(point.resolved(self.shelf.mount), look_only=True)
         self.mounted = Mounted(self.shelf)
         self.mounted.wait()
         self._compare()

@@ -151,6 +151,7 @@ def test_t21_a_sound_journal_is_not_exchanged_for_its_older_copy(program: Progra
     done = program("recover")
     assert done.returncode == 2
     assert "the journal is sound" in done.stderr
+    assert program("recover", "--anew").returncode == 2
     program.start()
     assert program.stop() == 0
     assert used.complaints() == []

@@ -17,6 +17,11 @@ BROKERS: dict[type[options.Provider], Callable[[Any], Broker]] = {
 }
 
 
+def gives_links(settings: options.Provider) -> bool:
+    """False for a provider that shows no way back to a file but what the catalog has."""
+    return getattr(BROKERS[type(settings)], "link", None) is not Broker.link
+
+
 def broker(settings: options.Provider) -> Broker:
     """Returns the broker for a provider. Raises `Failure` when one of its secrets cannot be had."""
     return BROKERS[type(settings)](settings)

@@ -17,9 +17,11 @@ from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.options import names_objects
+from dumbwaiter.options import names_objects, secrets
+from dumbwaiter.sources import Source
 
 NO_KEY = "no key is configured"
+UNTOLD = "its provider's secret is handed over by systemd only"
 
 
 @click.command()
@@ -41,15 +43,14 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         from dumbwaiter import log
 
         log.configure("debug" if session.verbose else "critical", config.log.format)
-        if problem := next(_problems(config, session.places.config), None):
-            raise Failure(problem, Exit.USAGE)
+        warnings = list(_looked_at(session, config, online=online))
     except Failure as failure:
         if session.json:
             session.facts({"config": session.places.config, "usable": False, "problem": str(failure), "files": []})
         raise
     facts = [_fate(config, path) for path in files]
     code = asyncio.run(_ask_providers(config, facts)) if online else Exit.DONE
-    warnings = [
+    warnings += [
         f"{configuration.place(session.places.config, 'watch', name, 'after')} {why}"
         for name, why in config.last_copies()
     ]
@@ -67,7 +68,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
             name = f"as {one['key']}" if one["key"] else "and the provider would name it"
-            name = "under a random name" if one["rule"] == NO_KEY else name
+            name = {NO_KEY: "under a random name", UNTOLD: "under a name that cannot be told"}.get(one["rule"], name)
             print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
         for name in ("watch", "provider", "key", "size"):
             if one.get(name) is not None:
@@ -79,20 +80,49 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
+def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[str]:
+    """Yields what does no harm until it is needed. Raises `Failure` for what keeps the daemon from working here, now."""
+    from dumbwaiter.brokers import broker
+    from dumbwaiter.ignore import rules
+
+    if problem := next(_problems(config, session.places.config), None):
+        raise Failure(problem, Exit.USAGE)
+    handed = dict.fromkeys(whose for whose, source in config.secrets() if not online and _is_handed_over(source))
+    for whose, source in config.secrets():
+        if whose not in handed:
+            source.read()
+    for name, options in config.provider.items():
+        if name not in handed:
+            broker(options)  # looks at what its secrets are
+    if handed:
+        yield f"not looked at, as systemd alone hands it over: the secret of {', '.join(handed)}"
+    for name, watch in config.watch.items():
+        if wrong := unusable(session.places.config, name, watch.path):
+            if os.path.lexists(watch.path) or name not in _seen(session):
+                raise Failure(wrong, Exit.USAGE)
+            yield f"watch.{name}: {watch.path} is not there, and is waited for: mount the disk that it is on"
+        for why in rules(watch.path, watch.include, watch.exclude).unread:
+            yield f"watch.{name}: {watch.path}/{why}"
+
+
+def _is_handed_over(source: Source) -> bool:
+    """True for a secret that only a service gets."""
+    return source.place[0] == "credential" and "CREDENTIALS_DIRECTORY" not in os.environ
+
+
+def _seen(session: Session) -> set[str]:
+    from dumbwaiter.report import seen_watches
+
+    return seen_watches(session.reader) if session.begun else set()
+
+
 def _problems(config: Config, file: str) -> Iterator[str]:
     """Yields a sentence for whatever keeps the configuration from working on this machine, now."""
-    from dumbwaiter.brokers import broker
     from dumbwaiter.store.database import journal_url, reading
 
     if not config.provider:
         yield f"{file} has nothing to do: add a [provider.NAME] table, or have `dumbwaiter init --force` write one"
-    for options in config.provider.values():
-        broker(options)  # looks at what its secrets are
-    for _, source in config.secrets():
-        source.read()
     for name, watch in config.watch.items():
-        if problem := unusable(file, name, watch.path):
-            yield problem
         kind, _, folder = watch.after.partition(":")
         if kind == "move" and os.path.exists(folder) and not os.path.isdir(folder):
             yield f"{configuration.place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
@@ -127,7 +157,13 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
         if not os.access(absolute, os.R_OK):
             return facts | {"reason": "cannot be read by this user"}
         return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
-    return facts | {"reason": "lies in no watched folder"}
+    none = {"watch": None, "provider": None, "size": None, "key": None, "rule": None}
+    there = os.path.lexists(absolute)
+    return (
+        facts
+        | none
+        | {"reason": "lies in no watched folder" if there else "is not there, and lies in no watched folder"}
+    )
 
 
 def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
@@ -140,6 +176,8 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
         rule = f'key = "{watch.key.text}"'
         with open(os.path.join(watch.path, inner), "rb") as file:
             wanted = watch.key.key(Subject(name, inner, file.fileno(), time.time(), "check"))
+    if any(_is_handed_over(source) for source in secrets(options)):
+        return {"key": None, "rule": UNTOLD}
     key = broker(options).key(wanted, named=watch.key is not None)
     if key is None:
         return {"key": None, "rule": names_objects(options) or NO_KEY}

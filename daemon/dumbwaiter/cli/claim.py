@@ -63,7 +63,7 @@ async def _claim_alone(session: Session, wish: str) -> dict[str, Any]:
     held = lock(session.places)
     try:
         if not held.take():
-            raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
+            raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
         async with open_app(session.config, session.places) as app:
             return await app.claim(wish)
     finally:

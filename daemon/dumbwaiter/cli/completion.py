@@ -10,7 +10,7 @@ from click.shell_completion import BashComplete, CompletionItem, get_completion_
 
 from dumbwaiter.cli.paths import TREES
 from dumbwaiter.cli.session import Session
-from dumbwaiter.errors import Failure, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import join, shown, unshown
 
 VARIABLE = "_DUMBWAITER_COMPLETE"  # as click derives it from the program's name
@@ -21,9 +21,9 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+def completion(ctx: click.Context, shell: str | None) -> None:
     """Prints what makes SHELL complete commands, options, names and paths of the catalog.
 
     \b
@@ -31,6 +31,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     dumbwaiter completion zsh > ~/.zfunc/_dumbwaiter      with ~/.zfunc in fpath
     dumbwaiter completion fish > ~/.config/fish/completions/dumbwaiter.fish
     """
+    if shell is None:
+        raise Failure(f"say for which shell: {', '.join(SHELLS)}", Exit.USAGE)
     found = _Bash if shell == "bash" else get_completion_class(shell)
     assert found is not None
     print(found(ctx.find_root().command, {}, "dumbwaiter", VARIABLE).source())

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -18,8 +18,14 @@ from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import counted, needy, place, rests, unusable
 from dumbwaiter.errors import Exit, Failure
 
+if TYPE_CHECKING:
+    from dumbwaiter.installation import Lock
+
+LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
+STOPPING = 10.0  # seconds in which a daemon that is not heard any more may be gone
 TRIES = 3  # failures in a row after which `put` no longer waits
 NUMBER = click.IntRange(1, (1 << 63) - 1)  # of a job
+NUMBER.name = "number"  # what click says that a word is none of
 SOON = 60.0  # seconds; nor does it for a try that is further away
 
 
@@ -52,7 +58,7 @@ async def _run(session: Session) -> None:
     if not config.watch:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
     held = lock(places)
-    if not held.take():
+    if not await _took(held, LOOK, daemon=True):
         held.close()
         raise Failure(f"a daemon is already running on {places.state}: `dumbwaiter status` asks it")
     notifier = sdnotify.SystemdNotifier()
@@ -82,6 +88,16 @@ async def _run(session: Session) -> None:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
+
+
+async def _took(held: "Lock", seconds: float, *, daemon: bool = False) -> bool:
+    """Takes the lock if whoever holds it gives it up within so many seconds."""
+    end = time.monotonic() + seconds
+    while not held.take(daemon=daemon):
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.1)
+    return True
 
 
 def _look_at_folders(session: Session, app: Any) -> None:
@@ -164,7 +180,11 @@ async def _put_alone(session: Session, paths: Sequence[str], provider: str | Non
     final: dict[str, Any] = {}
     held = lock(session.places)
     try:
-        await asyncio.to_thread(held.wait)  # for another `put`
+        if not await _took(held, STOPPING if held.of_daemon else LOOK):
+            if held.of_daemon:
+                raise Failure(session.in_use(by_daemon=True), Exit.TEMPORARY)
+            session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
+            await asyncio.to_thread(held.wait)
         async with open_app(session.config, session.places) as app:
             ids = await app.put(paths, provider, watch, alone=True)
             await app.start()
@@ -350,7 +370,7 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
 
     held = lock(session.places)
     if not held.take():
-        raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
+        raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
     async with open_journal(session.config, session.places) as journal:
         if path == "/retry":
             return await journal.queue.retry(ids, time.time())

@@ -1,7 +1,6 @@
 """doctor: looks at all that uploading rests on; each line says ok, warn or fail, and the remedy.
 
-A warning lets files through and a failure does not, now or soon. No provider is signed in to, and nothing is changed:
-only a mount whose process is dead is taken away, as the next one would.
+A warning lets files through and a failure does not, now or soon. No provider is signed in to, and nothing is changed.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ import click
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.cli.words import needy
+from dumbwaiter.cli.words import counted, needy
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
@@ -88,7 +87,7 @@ def examine(session: Session) -> Findings:
     else:
         yield Finding(
             "configuration", "ok",
-            f"{session.places.config}: {len(config.provider)} providers, {len(config.watch)} watches",
+            f"{session.places.config}: {counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}",
         )  # fmt: skip
     yield from _secrets(config)
     yield from _folders(session, config)
@@ -123,6 +122,8 @@ def _secrets(config: Config) -> Findings:
 
 
 def _folders(session: Session, config: Config) -> Findings:
+    from dumbwaiter.ignore import rules
+
     for name, watch in config.watch.items():
         if not os.path.isdir(watch.path):
             yield Finding(
@@ -135,6 +136,8 @@ def _folders(session: Session, config: Config) -> Findings:
             yield Finding(
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
             )
+        for sentence in rules(watch.path, watch.include, watch.exclude).unread:
+            yield Finding(f"watch {name}", "warn", sentence, "write it as in a .gitignore file")
     for name, sentence in config.last_copies():
         yield Finding(f"watch {name}", "warn", sentence, 'after = "keep" leaves the originals where they are')
     for name in ("state", "cache", "runtime"):
@@ -163,11 +166,13 @@ def _inotify(config: Config) -> Findings:
     need = sum(_count(name, config, refused) for name in config.watch)
     for name, count in refused.items():
         yield Finding(
-            f"watch {name}", "warn", f"{count} folders below it cannot be read, their files are not seen",
+            f"watch {name}", "warn", f"{counted(count, 'folder')} below it cannot be read: files in there are not seen",
             f"find {config.watch[name].path} -type d -not -readable lists them",
         )  # fmt: skip
     most, taken = limit("watches"), _watches_of_others()
-    says = f"{need} folders to hear, {taken} watches of this user's other programs, the limit is {most.shown}"
+    says = (
+        f"{counted(need, 'folder')} to hear, {taken} watches of this user's other programs, the limit is {most.shown}"
+    )
     if need + taken > most.number:
         wanted = 1 << (2 * (need + taken)).bit_length()
         remedy = f"sudo sysctl {most.setting}={wanted}, and the same line in /etc/sysctl.d/60-inotify.conf"

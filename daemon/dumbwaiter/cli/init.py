@@ -27,7 +27,7 @@ NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others:
 @click.option("--app-key", help="The same as --set app_key=…")
 @click.option("--secret-file", metavar="FILE", help="File that holds the provider's first secret.")
 @click.option("--secret-env", metavar="NAME", help="Environment variable that holds it.")
-@click.option("--watch", metavar="DIR", help="Folder to watch; made if it is not there.")
+@click.option("--watch", "watches", metavar="DIR", multiple=True, help="Folder to watch; made if it is not there.")
 @click.option("--mount", metavar="DIR", help="Empty folder that shows what is uploaded; made if it is not there.")
 @click.option("--force", is_flag=True, help="Write over an existing configuration.")
 @json_option
@@ -40,7 +40,7 @@ def init(
     app_key: str | None,
     secret_file: str | None,
     secret_env: str | None,
-    watch: str | None,
+    watches: Sequence[str],
     mount: str | None,
     *,
     force: bool,
@@ -58,6 +58,10 @@ def init(
     path = session.places.config
     if os.path.exists(path) and not force:
         raise Failure(f"{path} is there already: edit it, or use --force", Exit.USAGE)
+    if len(watches) > 1:
+        raise Failure(
+            "one --watch to begin with: add a [watch.NAME] table to the file for each other folder", Exit.USAGE
+        )
     if broker is None:
         broker = click.prompt("Broker", "netease", type=click.Choice(BROKERS), err=True) if _terminal() else "netease"
     name = provider or ("vod" if broker == "netease" else broker)
@@ -75,9 +79,16 @@ def init(
             given[key] = f"file:{os.path.join(os.path.dirname(path), f'{name}.{key}')}"
         else:
             given[key] = _ask(key, "--app-key" if key == "app_key" else f"--set {key}=…")
-    folders = [_folder(watch or _ask("Folder to watch", "--watch", "~/Drop")), *([_folder(mount)] if mount else [])]
+    folders = [
+        _folder(*watches or [_ask("Folder to watch", "--watch", "~/Drop")]),
+        *([_folder(mount)] if mount else []),
+    ]
     text = _text(broker, name, given, folders)
-    configuration.parse(text, path)
+    try:
+        configuration.parse(text, path)
+    except Failure as failure:
+        said = str(failure).replace(path, "what these options make is no configuration", 1)
+        raise Failure(said, failure.code) from None
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     for key, secret in typed.items():
         _write_private(given[key].removeprefix("file:"), f"{secret}\n")
@@ -112,8 +123,10 @@ def _value(broker: str, key: str, value: str) -> str:
         if kind in Source.KINDS and colon:
             return f"{{ {kind} = {_toml(_folder(where) if kind == 'file' else where)} }}"
         raise Failure(f"{key} is a secret: say --set {key}=env:NAME, or file:, credential:, keyring:", Exit.USAGE)
-    kinds: dict[str, Any] = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}
-    return value if kinds.get(key) in (bool, int, float, list[str] | None) else _toml(value)
+    wanted: Any = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}.get(key)
+    if wanted == list[str] | None and not value.startswith("["):
+        return f"[{', '.join(_toml(one.strip()) for one in value.split(','))}]"
+    return value if wanted in (bool, int, float, list[str] | None) else _toml(value)
 
 
 def _inline(value: str | dict[str, Any]) -> str:

@@ -71,3 +71,5 @@ def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
         asyncio.run(serve(port, data, faults, seconds, lambda line: print(line, flush=True)))
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
+    except OSError as error:
+        raise Failure(f"the vendors cannot listen there: {error.strerror or error}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import join, shown
 from dumbwaiter.where import chosen, places
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dumbwaiter.catalog import Catalog
     from dumbwaiter.config import Config
     from dumbwaiter.model import Entry
+
+ANSWER = 10.0  # seconds until whoever is asked how things are does not answer
+LONG = 60.0  # and who is to do something, or goes on telling
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,10 +130,15 @@ class Session:
 
         from dumbwaiter.caller import Connection
 
-        connection = Connection(self.places.socket)
+        patience = ANSWER if method == "GET" else LONG
+        connection = Connection(
+            self.places.socket, min(patience, max(0.01, end - time.monotonic())) if end else patience
+        )
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
+            if connection.sock is not None and not end:
+                connection.sock.settimeout(LONG)
             for line in _lines(response, connection, end):
                 value = json.loads(line)
                 if response.status != 200:
@@ -146,6 +154,8 @@ class Session:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if end is not None and time.monotonic() >= end:
                 return
+            if isinstance(error, TimeoutError):
+                raise Failure("the daemon does not answer", Exit.TEMPORARY) from None
             raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
         finally:
             connection.close()
@@ -176,11 +186,26 @@ class Session:
         except Failure as failure:
             if failure.code is not Exit.NO_DAEMON:
                 raise
+            from dumbwaiter.brokers import gives_links
+
+            options = self.config.provider.get(entry.provider)
+            if options is not None and not gives_links(options):
+                place, other = shown(join(entry.watch, entry.path) or entry.key), "other " if entry.url else ""
+                raise Failure(f"{place}: the provider gives no {other}way to read it back") from None
             raise Failure(
                 f"{shown(entry.path or entry.key)}: the catalog has no link that is good now, and another one has to come from the "
                 "daemon: start it with `dumbwaiter run`",
                 Exit.NO_DAEMON,
             ) from None
+
+    def in_use(self, *, by_daemon: bool) -> str:
+        """Says who has the state folder, of whom nothing is heard where the daemon would be."""
+        if not by_daemon:
+            return "another `dumbwaiter put` is at work: try again"
+        return (
+            f"a daemon has {shown(self.places.state)} and does not listen at {shown(self.places.socket)}: it is starting or "
+            "stopping, or has another --runtime (XDG_RUNTIME_DIR); if its socket was removed, start it again"
+        )
 
     @property
     def running(self) -> bool:

@@ -32,6 +32,8 @@ def status(session: Session, path: str | None, *, live: bool) -> None:
     dumbwaiter status ~/Drop/film.mov  by which rule, what was tried, what happens next
     """
     if path is not None:
+        if live:
+            raise Failure("`status --watch` shows everything as it goes: leave PATH out, or --watch", Exit.USAGE)
         from dumbwaiter.cli.story import tell
 
         tell(session, path)
@@ -58,6 +60,7 @@ def _status(session: Session) -> dict[str, Any]:
 
 def _status_without_daemon(session: Session) -> dict[str, Any]:
     from dumbwaiter import report
+    from dumbwaiter.installation import is_taken
 
     config = session.config
     closed = config.closed(time.time())
@@ -100,7 +103,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,
-        "trouble": None,
+        "trouble": session.in_use(by_daemon=True) if is_taken(session.places) else None,
         **jobs,
     }
 
@@ -112,10 +115,11 @@ def _live(session: Session) -> None:
         if session.json or not sys.stdout.isatty():
             for facts in states:
                 session.facts(facts)
-            return
-        from dumbwaiter.cli.progress import live
+        else:
+            from dumbwaiter.cli.progress import live
 
-        live(states)
+            live(states)
+        raise Failure("the daemon has ended", Exit.NO_DAEMON)
 
 
 @click.command()

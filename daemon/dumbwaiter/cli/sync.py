@@ -60,7 +60,7 @@ async def _alone(session: Session, provider: str | None) -> AsyncIterator[dict[s
     held = lock(session.places)
     try:
         if not held.take():
-            raise Failure("the daemon is starting or stopping: try again", Exit.TEMPORARY)
+            raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
         async with open_app(session.config, session.places) as app:
             async for one in follow_walks(app, app.listed(provider)):
                 yield one

@@ -51,12 +51,13 @@ def back_up(url: URL, now: float) -> bool:
 def recover(database: str, *, anew: bool) -> str:
     """Puts the copy in the journal's place, or nothing with `anew`; returns where the old one lies now.
 
-    The caller holds the lock of the state folder. Raises `Failure` when there is no copy, or no need of it.
+    The caller holds the lock of the state folder. Raises `Failure` when there is no copy, or no need.
     """
     copy = backup_of(database)
-    if not anew and _is_sound(database):
+    if _is_sound(database):
         raise Failure(
-            f"the journal is sound: its copy knows less. To go back all the same, move {database} elsewhere first",
+            "the journal is sound, and what would take its place knows less. To go on without it all the same, "
+            f"move {database} elsewhere first",
             Exit.USAGE,
         )
     if not anew and not os.path.exists(copy):
