@@ -167,6 +167,10 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
         else:
             for path, text in files.items():
                 print(f"# {path}\n{text}")
+        try:
+            _check_config(to, config, file)
+        except Failure as failure:
+            session.say(f"dumbwaiter: this would not be installed: {failure}")
         return
     _check(to, config, file)
     did = list(_install(session, to, config, files))
@@ -256,6 +260,11 @@ def _check(to: Target, config: "Config", file: str) -> None:
             "started by what runs programs here; --dry-run shows the units"
         )
     _check_root(to)
+    _check_config(to, config, file)
+
+
+def _check_config(to: Target, config: "Config", file: str) -> None:
+    """Raises `Failure` for what the service could not work with."""
     _check_secrets(to, config)
     for path in (file, *(watch.path for watch in config.watch.values())) if to.system else ():
         if path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
