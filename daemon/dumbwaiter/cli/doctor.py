@@ -288,6 +288,8 @@ def _journal(session: Session) -> Findings:
 
 
 def _daemon(session: Session) -> Findings:
+    from dumbwaiter.ignore import IGNORE_FILE
+
     try:
         facts = session.ask("GET", "/status?jobs=0")
     except Failure as failure:
@@ -298,7 +300,8 @@ def _daemon(session: Session) -> Findings:
     if facts["trouble"]:
         yield Finding("daemon", "fail", facts["trouble"], "the remedy stands in that sentence; it goes on by itself")
     for watch in facts["watches"]:
-        if watch["message"] and os.path.isdir(unshown(watch["path"])):  # where it is not, that was said
+        said = watch["message"].startswith(IGNORE_FILE) or not os.path.isdir(unshown(watch["path"]))
+        if watch["message"] and not said:
             level = "fail" if watch["state"] == "away" else "warn"
             yield Finding(f"watch {watch['name']}", level, watch["message"], f"dumbwaiter rescan {watch['name']}")
     for provider in facts["providers"]:
