@@ -5,7 +5,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import URL
 
@@ -34,8 +34,9 @@ class Lock:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _DAEMON if daemon else b"", 0)
+        with suppress(OSError):  # on a full disk nobody is told who it is
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, _DAEMON if daemon else b"", 0)
         return True
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dumbwaiter.config import Config
     from dumbwaiter.model import Entry
 
-ANSWER = 10.0  # seconds until whoever is asked how things are does not answer
+ANSWER = 20.0  # seconds until whoever is asked how things are does not answer
 LONG = 60.0  # and who is to do something, or goes on telling
 
 F = TypeVar("F", bound=Callable[..., Any])
