@@ -372,6 +372,10 @@ def test_an_address_that_no_server_can_have_is_refused_with_its_place(key: str, 
     assert refused(text) == f'{FILE}, line 6: [provider.vod.{key}] "{address}" {sentence}'
 
 
+def test_what_names_the_account_is_not_empty() -> None:
+    assert refused(changed('"key"', '" "')) == f"{FILE}, line 3: [provider.vod.app_key] must not be empty"
+
+
 @pytest.mark.parametrize(
     "cdn", ["http://{bucketx}.example", "http://x/{bucket", "http://x/}", "http://{Bucket}.example"]
 )

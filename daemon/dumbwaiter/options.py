@@ -25,6 +25,7 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
     cdn: Address = Address("http://{bucket}.nosdn.127.net")  # where public objects are read
 
     def __post_init__(self) -> None:
+        _filled(self, "app_key")
         if re.search(r"[{}]", self.cdn.replace("{bucket}", "")):
             raise _at("cdn", f'"{shown(self.cdn)}" has a brace that is not of {{bucket}}, the only blank here')
 
@@ -118,6 +119,7 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
     refresh: Duration | None = None  # how often the shop's own list is read into the catalog; by default never
 
     def __post_init__(self) -> None:
+        _filled(self, "app_key", "username")
         if self.terminal == "app" and self.module in {"careyshop", "qiniu"}:
             raise _at(
                 "terminal",
@@ -152,6 +154,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     api: Address = Address("https://api.jiandaoyun.com/api")
 
     def __post_init__(self) -> None:
+        _filled(self, "app_id", "entry_id")
         if self.attachment == "":
             raise _at("attachment", 'names no field: write it like "_widget_…", or leave the key out')
         for name in ("app_id", "entry_id", "attachment"):
@@ -230,6 +233,12 @@ def _blanks(template: str) -> set[str]:
 def _at(key: str, what: str) -> ValueError:
     """Returns a problem with one key of a table, as msgspec would say where it is."""
     return ValueError(f"{what} - at `$.{key}`")
+
+
+def _filled(options: Struct, *keys: str) -> None:
+    for key in keys:
+        if not getattr(options, key).strip():
+            raise _at(key, "must not be empty")
 
 
 Provider = NetEase | Jimeng | Recipe | CareyShop | Jiandaoyun | Xinhua  # tagged by broker

@@ -172,7 +172,8 @@ class Jimeng(Broker):
         self._options = options
         self._token = options.refresh_token.read()
         text = self._token.reveal()
-        if not jimeng.session(text) or not text.isascii() or not text.isprintable() or set(text) & set(' ;,"\\'):
+        whole = jimeng.session(text) and not text.startswith("sessionid") and text.isascii() and text.isprintable()
+        if not whole or set(text) & set(' ;,"\\'):
             raise options.refresh_token.failure('it is no session id of Jimeng\'s: copy the cookie "sessionid" alone')
         self._site = INTERNATIONAL if jimeng.international(text) else CHINA
         self._api = (options.api or self._site.api).rstrip("/")
