@@ -29,6 +29,7 @@ AGE = 30 * 86400.0  # seconds without use
 SPARE = 1024 * MIB  # bytes that stay free on the file system
 FILES_MAX = 65_536  # what a sweep can hold in memory
 REST = 60.0  # seconds without storing, after a sweep that made no room or a disk that refused
+SWEEP = 0.5  # seconds that a block waits for a sweep, at most, to be stored
 USED = 60.0  # seconds within which a block's use is noted once
 LEFT = 3600.0  # seconds after which a file that was never renamed is nobody's any more
 
@@ -64,7 +65,7 @@ class Cache:
         self._limit = limit
         self._age = age
         self._spare = spare
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._sweeping = False
         self._room = 0  # bytes that may be written before the next sweep
         self._places = 0  # files likewise
@@ -154,7 +155,7 @@ class Cache:
     def _admit(self, size: int) -> bool:
         """Takes `size` bytes of the room there is, after a sweep if need be."""
         with self._lock:
-            if self._sweeping or time.monotonic() < self._rest_until:
+            if not self._lock.wait_for(lambda: not self._sweeping, SWEEP) or time.monotonic() < self._rest_until:
                 return False
             if self._take(size):
                 return True
@@ -166,6 +167,7 @@ class Cache:
             self._refused(error)
         with self._lock:
             self._sweeping = False
+            self._lock.notify_all()
             self._room, self._places = room, places
             taken = self._take(size)
             if not taken:

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,3 +247,21 @@ def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, desk: Desk, folder:
     count.close()
     assert [path.stat().st_mtime > 1.0 for path in files(folder)] == [True, False]
     assert hits.read(str(tmp_path)) == (1, 0)
+
+
+def test_a_block_that_comes_while_room_is_made_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(str(tmp_path / "blocks"), 64 * MIB, spare=0)
+    sweep, begun = cache._sweep, threading.Event()
+
+    def slowly() -> tuple[int, int]:
+        begun.set()
+        time.sleep(0.1)
+        return sweep()
+
+    monkeypatch.setattr(cache, "_sweep", slowly)
+    other = threading.Thread(target=cache.put, args=(NAME, 0, Block("e", b"one")))
+    other.start()
+    assert begun.wait(10)
+    cache.put(NAME, 1, Block("e", b"two"))
+    other.join()
+    assert [cache.get(NAME, index) for index in (0, 1)] == [Block("e", b"one"), Block("e", b"two")]
