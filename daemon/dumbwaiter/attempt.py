@@ -482,9 +482,11 @@ class Attempt:
                 if await end:
                     self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
             case Superseded():
-                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
                 if isinstance(verdict, Changed):
-                    self._means.changed(job)
+                    self._means.changed(
+                        job
+                    )  # first: who waits for the end of all must not find nothing left between the two
+                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
         return False
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
