@@ -483,9 +483,8 @@ class Attempt:
                     self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
             case Superseded():
                 if isinstance(verdict, Changed):
-                    self._means.changed(
-                        job
-                    )  # first: who waits for the end of all must not find nothing left between the two
+                    # First: who waits for the end of all must not find nothing left between the two.
+                    self._means.changed(job)
                 await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
         return False
 

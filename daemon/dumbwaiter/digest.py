@@ -51,7 +51,9 @@ class Digest:
         with self._lock:
             if number in self._full:
                 return
-            block = self._open.setdefault(number, _Block(number * self._size))
+            block = self._open.get(number)
+            if block is None:
+                block = self._open[number] = _Block(number * self._size)
         with block.lock:
             if offset <= block.position < offset + len(view):
                 block.hash.update(view[block.position - offset :])

@@ -86,7 +86,7 @@ class Http:
             yield
         except Inside as error:
             raise Blocked(f"{request.what}: {error}") from None
-        # OSError: the file cannot be read. UnicodeError: a header that was given to us is none.
+        # OSError: a socket's own. UnicodeError: a header that was given to us is none.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ExceptionGroup) as error:
             if abort is not None and abort.called:
                 raise Stopped from None

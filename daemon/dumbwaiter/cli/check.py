@@ -50,10 +50,6 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         raise
     facts = [_fate(config, path) for path in files]
     code = asyncio.run(_ask_providers(config, facts)) if online else Exit.DONE
-    warnings += [
-        f"{configuration.place(session.places.config, 'watch', name, 'after')} {why}"
-        for name, why in config.last_copies()
-    ]
     for warning in warnings:
         session.say(f"dumbwaiter: {warning}")
     if session.json:
@@ -103,6 +99,8 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
             yield f"watch.{name}: {watch.path} is not there, and is waited for: mount the disk that it is on"
         for why in rules(watch.path, watch.include, watch.exclude).unread:
             yield f"watch.{name}: {watch.path}/{why}"
+    for name, why in config.last_copies():
+        yield f"{configuration.place(session.places.config, 'watch', name, 'after')} {why}"
 
 
 def _is_handed_over(source: Source) -> bool:
@@ -157,13 +155,8 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
         if not os.access(absolute, os.R_OK):
             return facts | {"reason": "cannot be read by this user"}
         return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
-    none = {"watch": None, "provider": None, "size": None, "key": None, "rule": None}
-    there = os.path.lexists(absolute)
-    return (
-        facts
-        | none
-        | {"reason": "lies in no watched folder" if there else "is not there, and lies in no watched folder"}
-    )
+    reason = f"{'' if os.path.lexists(absolute) else 'is not there, and '}lies in no watched folder"
+    return facts | dict.fromkeys(("watch", "provider", "size", "key", "rule")) | {"reason": reason}
 
 
 def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
