@@ -132,10 +132,11 @@ class Journal:
             made = [row for one in candidates if (row := self._make(connection, self._first(one, now)))]
             if made:
                 newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
-                SUPERSEDE_OLDER.many(connection, ({**row._asdict(), "now": now} for row in newest.values()))
+                files = [{**row._asdict(), "now": now} for row in newest.values()]
+                ended = SUPERSEDE_OLDER.many(connection, files)
                 self._tell(row.made for row in made)
-                for row in newest.values() if self._heard is not None else ():
-                    self._tell(connection.execute(OLDER, {**row._asdict(), "now": now}).scalars())
+                for file in files if ended and self._heard is not None else ():
+                    self._tell(connection.execute(OLDER, file).scalars())
             return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from datetime import datetime
+import time
 from typing import Any
 
 from dumbwaiter.errors import Exit, Failure
@@ -37,13 +37,14 @@ def size(count: int) -> str:
 
 def hour(seconds: float) -> str:
     """Returns the time of day that a window opens at, with the day if it is not today's."""
-    moment = datetime.fromtimestamp(seconds).astimezone()
-    today = moment.date() == datetime.now().astimezone().date()
-    return moment.strftime("%H:%M" if today else "%a %H:%M")
+    moment = time.localtime(seconds)
+    return time.strftime("%H:%M" if moment[:3] == time.localtime()[:3] else "%a %H:%M", moment)
 
 
 def when(seconds: float) -> str:
     """Returns a local time to the second, with its zone."""
+    from datetime import datetime
+
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
 
 
@@ -88,6 +89,8 @@ def no_mount_point(config: str, path: str) -> str | None:
 
 def moment(text: str, now: float) -> float:
     """Returns the time that "2h" ago was, or that "2026-03-04" or "2026-03-04 12:00" names here. Raises `Failure`."""
+    from datetime import datetime
+
     from dumbwaiter.sources import duration
 
     try:

@@ -33,12 +33,13 @@ class Prepared:
         except connection.dialect.loaded_dbapi.Error as error:
             raise trouble(error, "written") from error
 
-    def many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Executes once for each."""
+    def many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Executes once for each, and returns how many rows that touched."""
         ready = self._for(connection.dialect)
         try:
             with closing(driver_of(connection).cursor()) as cursor:
                 cursor.executemany(ready.text, [ready.given(values) for values in rows])
+                return int(cursor.rowcount)
         except connection.dialect.loaded_dbapi.Error as error:
             raise trouble(error, "written") from error
 
