@@ -686,9 +686,9 @@ def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
     before = states(book)
     assert book.retry(None, NOW + 1) == 3
     assert states(book) == before | {rejected: "pending"}
-    for id_ in (rejected, waiting, stored):
+    for id_, attempts in ((rejected, 0), (waiting, 0), (stored, 7)):
         row = book.row(id_)
-        assert (row.due_at, row.attempts, row.error) == (NOW + 1, 0, None)
+        assert (row.due_at, row.attempts, row.error) == (NOW + 1, attempts, None)
     assert book.row(waiting).checkpoint is not None
     assert book.row(busy).lease == WORKER
     assert book.row(done).state == "done"
@@ -1096,8 +1096,9 @@ class Machine(RuleBasedStateMachine):
         for job in chosen:
             if job.state == "rejected":
                 job.key, job.sent, job.resent = None, 0, job.resent + job.sent
-            job.state = "stored" if job.state == "stored" else "pending"
-            job.due_at, job.attempts, job.error, job.by_hand = self.now, 0, None, True
+            if job.state != "stored":
+                job.state, job.attempts = "pending", 0
+            job.due_at, job.error, job.by_hand = self.now, None, True
 
     @rule(id_=consumes(jobs))
     def forgets(self, id_: int) -> None:

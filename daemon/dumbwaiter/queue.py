@@ -29,7 +29,8 @@ class Queue:
     async def retry(self, ids: Sequence[int] | None, now: float) -> int:
         """Makes rejected and waiting jobs due at once; all of them with None. Returns how many.
 
-        A rejected one begins anew, under a key that is free now.
+        A rejected one begins anew, under a key that is free now. What is stored has been asked about as often as before:
+        a person who orders it every minute must not keep it from its end.
         """
 
         def work(connection: Connection) -> int:
@@ -41,11 +42,12 @@ class Queue:
                 values = {
                     "state": TRANSITIONS[state, Event.RETRY],
                     "due_at": now,
-                    "attempts": 0,
                     "by_hand": True,
                     "error": None,
                     "updated_at": now,
                 }
+                if state is not State.STORED:
+                    values["attempts"] = 0
                 if state is State.REJECTED:
                     sent = connection.execute(
                         select(func.coalesce(func.sum(jobs.c.sent), 0)).where(*which)

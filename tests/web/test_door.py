@@ -116,6 +116,10 @@ def test_a_port_that_is_taken_does_not_stop_the_uploads(program: Program, port: 
         program.start()
         program.write("a.bin", b"a")
         assert program("wait").returncode == 0
+        said = json.loads(program("doctor", "--json").stdout)["checks"]
+        (page,) = [one for one in said if one["check"] == "page"]
+        assert page["level"] == "warn"
+        assert page["says"] == f"not served at http://127.0.0.1:{port}/"
     assert "the page is not served" in program.log.read_text()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from dumbwaiter.errors import Retry
+from dumbwaiter.errors import Offline, Retry
 from dumbwaiter.wire.message import FileSlice, Reply, query
 
 
@@ -100,6 +100,13 @@ def test_the_sentence_names_the_status_and_not_the_body() -> None:
         Reply(502, body=b"token=verysecret").json(Shape)
     assert str(raised.value) == "the server answered 502 with something that is not the expected JSON"
     assert raised.value.after is None
+
+
+def test_a_page_means_that_the_network_leads_nowhere() -> None:
+    for status, body, verdict in ((200, b" \n<html>", Offline), (200, b"sorry", Retry), (502, b"<html>", Retry)):
+        with pytest.raises(Retry) as raised:
+            Reply(status, body=body).json(Shape)
+        assert type(raised.value) is verdict
 
 
 @given(st.binary())

@@ -188,7 +188,7 @@ def test_what_a_refusal_means(status: int, words: str, verdict: type[Verdict]) -
 @pytest.mark.parametrize("status", [200, 302, 403, 404, 503])
 def test_an_answer_without_qinius_mark_says_nothing(status: int) -> None:
     stranger = Reply(status, {}, b"<html>")
-    assert type(qiniu.trouble(stranger)) is Retry
+    assert isinstance(qiniu.trouble(stranger), Retry)
     with pytest.raises(Retry):
         qiniu.answer(stranger)
 

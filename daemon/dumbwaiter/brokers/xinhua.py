@@ -380,7 +380,7 @@ def _opened(reply: Reply, wanted: str) -> _Answer:
         members = None
     if not isinstance(members, dict):
         if reply.status < 300:
-            raise Retry(f"the server answered {reply.status} with something that is not the expected JSON")
+            raise reply.foreign(f"the server answered {reply.status} with something that is not the expected JSON")
         members = {}
     words = next((members[name] for name in ("message", "error", "msg") if isinstance(members.get(name), str)), "")
     said = f": {words[:200]}" if words else ""

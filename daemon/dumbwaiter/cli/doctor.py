@@ -28,6 +28,8 @@ MIB = 1 << 20
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
 PATIENCE = 15.0  # seconds for a provider to answer
+HERE = 5.0  # seconds for the page, which is on this machine
+PAGE = "<title>dumbwaiter</title>"
 
 
 class Finding(NamedTuple):
@@ -96,7 +98,7 @@ def examine(session: Session) -> Findings:
     yield from _space(session)
     if usable:
         yield from _journal(session)
-    yield from _daemon(session)
+    yield from _daemon(session, config)
     yield from _services()
     yield from asyncio.run(_providers(config))
 
@@ -287,7 +289,7 @@ def _journal(session: Session) -> Findings:
         yield Finding("journal", "ok", says)
 
 
-def _daemon(session: Session) -> Findings:
+def _daemon(session: Session, config: Config) -> Findings:
     from dumbwaiter.ignore import IGNORE_FILE
 
     try:
@@ -308,6 +310,21 @@ def _daemon(session: Session) -> Findings:
         if provider["state"] == "blocked":
             remedy = "put the account in order, then dumbwaiter retry --all"
             yield Finding(f"provider {provider['name']}", "fail", provider["error"] or "blocked", remedy)
+    if config.web.listen is not None:
+        yield _page(f"http://{config.web.listen}/")
+
+
+def _page(address: str) -> Finding:
+    import httpx
+
+    try:
+        served = PAGE in httpx.get(address, trust_env=False, timeout=HERE).text
+    except httpx.HTTPError:
+        served = False
+    if served:
+        return Finding("page", "ok", f"served at {address}")
+    remedy = "if another program has that port, name another one in [web] listen; then start the daemon again"
+    return Finding("page", "warn", f"not served at {address}", remedy)
 
 
 def _services() -> Findings:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dumbwaiter.errors import Retry
+from dumbwaiter.errors import Offline, Retry
 
 T = TypeVar("T")
 
@@ -59,11 +59,18 @@ class Reply(Struct, frozen=True):
     after: float | None = None  # seconds the server asks to wait
 
     def json(self, shape: type[T]) -> T:
-        """Returns the body as `shape`. Raises `Retry` for anything else: a proxy or a portal may have answered."""
+        """Returns the body as `shape`. Raises `Retry` for anything else, `Offline` for a page."""
         try:
             return msgspec.json.decode(self.body, type=shape, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Retry(f"the server answered {self.status} with something that is not the expected JSON") from error
+            raise self.foreign(
+                f"the server answered {self.status} with something that is not the expected JSON"
+            ) from error
+
+    def foreign(self, sentence: str) -> Retry:
+        """Returns what it means that somebody else answered: a page, as of a portal, that the network leads nowhere."""
+        page = 200 <= self.status < 300 and self.body.lstrip()[:1] == b"<"
+        return Offline(sentence) if page else Retry(sentence, after=self.after)
 
 
 def query(parameters: Iterable[tuple[str, Any]]) -> str:

@@ -50,10 +50,10 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
 
 
 def genuine(reply: Reply) -> Reply:
-    """Returns an answer that shows it is OSS's own. Raises `Retry`: a portal's page has status 200 too."""
+    """Returns an answer that shows it is OSS's own. Raises what `Reply.foreign` returns: a portal's page has status 200 too."""
     names = reply.headers.keys()
     if "etag" not in names and not any(name.startswith("x-oss-") for name in names):
-        raise Retry("something other than OSS answered in its place")
+        raise reply.foreign("something other than OSS answered in its place")
     return reply
 
 

@@ -262,7 +262,7 @@ THROTTLED = 30.0  # seconds to leave a host alone that is asked too often
 def trouble(reply: Reply) -> Verdict:
     """Returns what any answer but a success means. 579 and 614 are the caller's: the object is there."""
     if not from_qiniu(reply):
-        return Retry(f"something between here and Qiniu answered {reply.status}", after=reply.after)
+        return reply.foreign(f"something between here and Qiniu answered {reply.status}")
     status, words = reply.status, _words(reply)
     said = f": {words}" if words else ""
     if status == 401 and "scope" not in words:
