@@ -418,7 +418,7 @@ def test_a_file_that_was_stored_in_vain_begins_anew_in_one_commit(book: Book) ->
     id_ = book.stored(now=NOW)
     seen: list[int] = []
     event.listen(book.engine, "commit", lambda connection: seen.append(1))
-    book.resend(WORKER, id_, NOW + 9, error="too late")
+    book.resend(WORKER, id_, NOW + 9, due_at=NOW + 9, error="too late")
     assert len(seen) == 1
     (job,) = book.claim(WORKER, NOW + 9, 1)
     assert (job.state, job.key, job.grant, job.checkpoint, job.receipt, job.digest) == (State.PENDING, *[None] * 5)
@@ -622,7 +622,7 @@ CALLS: dict[Event, Callable[[Book, str, int], Any]] = {
     Event.DELAY: lambda book, worker, id_: book.delay(worker, id_, NOW, due_at=1, error="e", attempts=1, from_start=True),
     Event.STORE: lambda book, worker, id_: book.store(worker, id_, NOW, receipt=Receipt("r"), digest="d", more=1, again=1),
     Event.NOTE: lambda book, worker, id_: book.note(worker, id_, NOW, receipt=Receipt("n"), due_at=1, error="e"),
-    Event.RESEND: lambda book, worker, id_: book.resend(worker, id_, NOW, error="e"),
+    Event.RESEND: lambda book, worker, id_: book.resend(worker, id_, NOW, due_at=NOW, error="e"),
     Event.FINISH: lambda book, worker, id_: book.finish(worker, id_, NOW, receipt=Receipt("r")),
     Event.SUPERSEDE: lambda book, worker, id_: book.supersede(worker, id_, NOW, reason=GONE),
     Event.REJECT: lambda book, worker, id_: book.reject(worker, id_, NOW, error="e"),
@@ -1044,7 +1044,7 @@ class Machine(RuleBasedStateMachine):
     @rule(id_=jobs, worker=workers)
     def resends(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.resend(worker, id_, self.now, error="late")  # noqa: E731
+        call = lambda: self.book.resend(worker, id_, self.now, due_at=self.now, error="late")  # noqa: E731
         if (job := self._tries(Event.RESEND, worker, id_, call)) is not None:
             job.state, job.key, job.sent, job.attempts, job.error = "pending", None, 0, 0, "late"
             job.resent += 10

@@ -404,6 +404,8 @@ class App:
             jobs = report.snapshot(self.reader, listed=listed)
         except JournalTrouble as error:  # what the daemon itself knows is told all the same
             left, files, jobs, trouble = report.NONE_WAITING, {}, report.nothing(), str(error)
+        # And after it: a file that changes while it is sent goes back from there to here.
+        settling = max(settling, self.intake.waiting)
         closed = self.config.closed(now)
         resting = self.steering.providers(now)
         return {

@@ -24,6 +24,7 @@ from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
 from dumbwaiter.duties import DONE, FAILED, Duties, place_of
 from dumbwaiter.errors import (
+    Blocked,
     Changed,
     Conflict,
     Gone,
@@ -43,7 +44,7 @@ from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.lifecycle import REPLACED
-from dumbwaiter.model import Ask, FollowUp, Grant, Job, Receipt, State
+from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.tally import Tally
@@ -53,6 +54,7 @@ from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
+IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
 
@@ -105,12 +107,13 @@ class Attempt:
         self._stored: Future[None] | None = None  # the commit of the receipt
         self._chance = 0  # of the provider's, when this try began
         self._fresh = False  # the grant in use was asked for by this attempt
+        self._asked_at = 0.0  # when
         self._again = 0
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
         self._watch = means.watch_of(job.watch)
         self._on_conflict = self._watch.on_conflict if self._watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
-        self._unfit: set[str] = set()  # transports that the provider does not take
+        self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
         self._log = means.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
 
     async def run(self) -> None:
@@ -278,7 +281,10 @@ class Attempt:
         job = self._job
         ask = self._ask
         grant = await self._grant(provider, ask)
-        transport = choose(grant.ticket, job.size, self._unfit)
+        try:
+            transport = choose(grant.ticket, job.size, self._unfit)
+        except Reject as other:
+            raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
         checkpoint = self._job.checkpoint
         if job.cut_off and job.key is not None and not self._sends:
             self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
@@ -315,8 +321,8 @@ class Attempt:
         except Reauth:
             provider.refuse(grant, replace(ask, held=self._job.key))
             raise
-        except Unfit:
-            self._unfit.add(transport.name)
+        except Unfit as unfit:
+            self._unfit[transport.name] = str(unfit)
             raise
         finally:
             self._wasted = upload.wasted
@@ -337,8 +343,9 @@ class Attempt:
         needed = provider.takes(job.size - self._sent)
         if job.grant is not None and (grant := await provider.restore(job.grant, needed)) is not None:
             return grant
+        asked_at = self._clock()
         grant = await provider.grant(replace(ask, held=job.key), needed)
-        self._fresh = True
+        self._fresh, self._asked_at = True, asked_at
         transport = choose(grant.ticket, job.size)
         stored = freeze(grant, transport) if transport.session else None
         if grant.key != job.key:
@@ -395,7 +402,7 @@ class Attempt:
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
                 self._log.info("sent again", reason=str(verdict))
-                await self._journal.resend(worker, job.id, now(), error=str(verdict))
+                await self._journal.resend(worker, job.id, now(), due_at=now() + verdict.after, error=str(verdict))
                 return
             if provider.broker.binds:
                 raise Reject(str(verdict)) from None
@@ -450,6 +457,10 @@ class Attempt:
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
             self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
         job = self._job
+        if isinstance(verdict, Reauth) and self._fresh and provider.refused(self._asked_at):
+            verdict = Blocked(f"{verdict}, as it did those before: see to the account")
+        elif isinstance(verdict, Restart) and job.resent >= max(IN_VAIN * job.size, IN_VAIN_MIN):
+            verdict = Reject(f"{verdict}; it was sent {job.resent // max(job.size, 1)} times in vain")
         decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)
         self._means.tally.failed(job.provider, type(verdict).__name__)

@@ -54,7 +54,11 @@ class Reauth(Verdict):
 
 
 class Restart(Verdict):
-    """The remote no longer knows this upload; it begins again."""
+    """The remote no longer knows this upload; it begins again, for what was stored in `after` seconds."""
+
+    def __init__(self, sentence: str, *, after: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.after = after
 
 
 class Unfit(Restart):

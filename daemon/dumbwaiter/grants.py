@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from math import inf
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,7 +20,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.http import Http
-from dumbwaiter.model import MIB, Ask, Grant, Receipt
+from dumbwaiter.model import MIB, UNKNOWN, Ask, Grant, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.pace import Bucket
 from dumbwaiter.policy import PAUSE
@@ -32,6 +33,8 @@ Tell = Callable[[str, str], Awaitable[None]]  # a person, of a provider and a se
 RENEW = 0.8  # of its life, after which a value is renewed ahead of need
 MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
 PROBE = 60.0  # seconds at most until a provider that the network does not reach is tried again
+REFUSALS = 4  # of new grants, until a person is asked to look
+REFUSED_APART = 10.0  # seconds that these lie apart at least: a vendor's bad moment is over by then
 FLIGHTS = 4  # calls for grants at once, where one call brings one file's
 
 
@@ -76,6 +79,8 @@ class Provider:
         self.losses = 0  # of those, in a row
         self.probe_at = 0.0  # before this, no other file tries what the network does not let through
         self.chances = 0  # times that something may have changed: what began before says nothing of now
+        self.refusals = 0  # of grants that were new, since something last succeeded
+        self.refused_at = -inf
         self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
         self._http = http
@@ -197,6 +202,15 @@ class Provider:
             and grant != (self.broker.fit(one, ask) if one.many else one)
         ]
 
+    def refused(self, asked_at: float) -> bool:
+        """Notes that a grant was refused which was asked for at `asked_at`; True when that can only be the account's fault.
+
+        Those that were asked for at about the same time count as one.
+        """
+        if asked_at > self.refused_at + REFUSED_APART:
+            self.refusals, self.refused_at = self.refusals + 1, self._clock()
+        return self.refusals >= REFUSALS
+
     def takes(self, size: int) -> float:
         """Returns how many seconds `size` bytes take, going by the latest uploads; 0 before the first."""
         return size / self._rate if self._rate else 0.0
@@ -299,6 +313,7 @@ class Provider:
     def well(self, now: float) -> None:
         """Notes a success; one that was under way when the account was refused says nothing of the account."""
         self._reached()
+        self.refusals = 0
         if self.paused_until <= now:
             self.trouble, self.blocked = None, False
 
@@ -362,7 +377,8 @@ def _check(grant: Grant, ask: Ask) -> None:
         raise Reject(
             f"the provider does not take {shown(ask.name)}: its suffix is none of {', '.join(limits.suffixes)}"
         )
-    if limits.mime and not any(_fits(ask.mime, pattern) for pattern in limits.mime):
+    # What a name tells nothing of is the server's to judge: it looks inside.
+    if limits.mime and ask.mime != UNKNOWN and not any(_fits(ask.mime, pattern) for pattern in limits.mime):
         raise Reject(f"{shown(ask.name)} is {ask.mime}; the provider takes {', '.join(limits.mime)}")
 
 

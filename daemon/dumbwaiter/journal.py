@@ -424,7 +424,7 @@ class Journal:
             **_FREE,
         )
 
-    async def resend(self, worker: str, id_: int, now: float, *, error: str) -> None:
+    async def resend(self, worker: str, id_: int, now: float, *, due_at: float, error: str) -> None:
         """Begins anew with a stored file of which the remote can make no use any more: its bytes went for nothing."""
 
         def work(connection: Connection) -> None:
@@ -443,7 +443,7 @@ class Journal:
                     "sent": 0,
                     "resent": jobs.c.resent + jobs.c.size,
                     "attempts": 0,
-                    "due_at": now,
+                    "due_at": due_at,
                     "error": error,
                     **_FREE,
                 },

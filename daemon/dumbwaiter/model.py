@@ -14,6 +14,7 @@ from msgspec import Struct
 
 KIB = 1024
 MIB = 1024 * KIB
+UNKNOWN = "application/octet-stream"  # the type of what neither name nor content tells anything of
 
 
 class Secret:
@@ -106,8 +107,13 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
         said = said and f": {said}"
         if "callback" in facts or facts.get("registered") in {"no", "unknown"}:
             return f"the provider has the file, and its application may not know of it{said}"
+        if "size_at_provider" in facts:
+            return f"the provider has the file, and says that it has {facts['size_at_provider']} bytes there"
         if facts.get("taskStatus", "done") != "done":
             return f'the provider has the file, and what was to be made of it is "{facts["taskStatus"]}"{said}'
+        if facts.get("detectStatus") in {"failed", "suspected"}:
+            details = facts.get("detectMessage", "")
+            return f'the provider has the file, and its inspection says "{facts["detectStatus"]}"{details and f": {details}"}'
         return ""
 
 

@@ -84,6 +84,7 @@ class CareyShopTicket(Ticket, frozen=True):
     fields: tuple[tuple[str, str], ...]
     file: str = "file"
     facts: Mapping[str, str] = {}  # travel to the receipt, for the broker's follow-up
+    name: str = ""  # of the file as the shop shows it
 
 
 class FormTicket(Ticket, frozen=True):

@@ -16,7 +16,7 @@ from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Changed, Gone, Local, Retry, Stopped
-from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.model import MIB, UNKNOWN, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
@@ -98,7 +98,7 @@ def mime_by_name(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _mime_by_suffix(*suffixes: str) -> str:
-    return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or "application/octet-stream"
+    return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or UNKNOWN
 
 
 def digest_of(root: str, path: str, stamp: Stamp) -> str:

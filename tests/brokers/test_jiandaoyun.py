@@ -246,10 +246,11 @@ def test_a_refusal_near_the_end_of_the_hour_is_taken_for_its_end() -> None:
         follow_up(recording(), Desk({"data": []}, trouble(17017)), asked=str(int(NOW - 2900)))
 
 
-def test_a_file_that_jiandaoyun_was_not_told_of_gets_no_record() -> None:
+def test_a_file_that_jiandaoyun_was_not_told_of_is_sent_again_unless_it_was_refused() -> None:
     desk = Desk()
-    with pytest.raises(Reject, match="not told"):
-        follow_up(recording(), desk, callback="failed")
+    for fact, verdict in (("callback", Restart), ("answer", Reject)):
+        with pytest.raises(verdict, match="not told"):
+            follow_up(recording(), desk, **{fact: "failed"})
     assert desk.asked == []
 
 

@@ -193,7 +193,7 @@ def test_an_unreadable_policy_needs_the_upload_host_from_the_configuration(open_
     [
         ("uc.query:cut", Retry),
         ("uc.query:html", Retry),
-        ("uc.query:404", Blocked),
+        ("uc.query:404", Retry),
     ],
 )
 def test_hosts_that_cannot_be_had(desk: Desk, spec: str, verdict: type[Exception]) -> None:

@@ -286,14 +286,17 @@ def test_a_lost_or_refused_call_leaves_one_record(forms: Program, fault: str) ->
 
 
 @pytest.mark.parametrize(("call", "size"), [("form", 1000), ("complete", PART + 1)])
-def test_a_failed_callback_is_told_and_the_file_is_sent_once(forms: Program, call: str, size: int) -> None:
-    forms.vendors.faults(f"kodo.{call}:579@1")
+def test_a_file_whose_callback_failed_is_sent_again_a_few_times(forms: Program, call: str, size: int) -> None:
+    forms.vendors.faults(f"kodo.{call}:579")
     forms.start()
     wanted = drop(forms, "a.txt", size)
+    for sent in (1, 2):
+        forms.until(lambda sent=sent: [one["error"] and one["sent"] for one in forms.facts("status")["jobs"]] == [0])
+        assert forms.objects() == [wanted] * sent
+        assert forms("retry", "--all").returncode == 0  # it would wait for a minute
     assert forms("wait").returncode == 20
-    assert "no record can show it" in failure(forms)
-    assert forms.objects() == [wanted]
-    assert len(forms.vendors.log(call)) == 1
+    assert "was not told of the file" in failure(forms)
+    forms.vendors.faults("")
     assert forms("retry", "--all").returncode == 0
     assert forms("wait").returncode == 0
     assert read(records(forms)["a.txt"]) == wanted

@@ -157,10 +157,20 @@ def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors
 def test_where_nobody_may_look_the_file_is_sent_again_to_the_same_key(vendors: Vendors, sender: Make) -> None:
     vendors.options("oss", public_read=False)
     one = sts(sender, LARGE)
-    vendors.faults("oss.complete:cut-after@1")
+    vendors.faults("oss.complete:cut-after@1,careyshop.callback:500@1")  # else the shop's list would show it
     assert isinstance(one.verdict(), Retry)
     assert type(one.verdict()) is Restart
     assert one.until_done().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+def test_where_nobody_may_look_the_shops_list_tells(vendors: Vendors, sender: Make) -> None:
+    vendors.options("oss", public_read=False)
+    one = sts(sender, LARGE)
+    vendors.faults("oss.complete:cut-after@1")
+    assert isinstance(one.verdict(), Retry)
+    assert one.until_done().verified == "size"
+    assert len(vendors.log("begin")) == 1
     assert stored(vendors, one) == 1
 
 

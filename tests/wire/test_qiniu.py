@@ -237,7 +237,7 @@ def test_an_object_that_is_there_already_is_told_from_another() -> None:
     with pytest.raises(Reject, match="another file as a"):
         qiniu.compared(there, "other", policy, "a", {})
     assert qiniu.compared(None, there.etag, policy, "a", {}, own=True) == Receipt(
-        "a", there.etag, facts={"bucket": "b"}
+        "a", there.etag, facts={"bucket": "b", "callback": "unknown"}
     )
     with pytest.raises(Reject, match="cannot be seen"):
         qiniu.compared(None, there.etag, policy, "a", {})

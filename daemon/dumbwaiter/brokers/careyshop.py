@@ -38,6 +38,8 @@ PAGE = 50
 LIST_PAGE = 200
 AGAIN = 3  # times that a directory is listed anew because something was deleted from it meanwhile
 SIZE_MAX = 2**63 - 1
+GET_MAX = 1023  # characters of an address that every server takes
+UNSIGNED = "@"  # a value that begins with it is in no signature, of older shops
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})
 LATE = "timestamp已过期"
 NO_METHOD = "method成员方法不存在"  # what every address of a shop says that is none of its API's
@@ -97,13 +99,13 @@ class _Module(Struct):
     module: str = ""
 
 
-class _Listing(Struct):
-    items: tuple[careyshop.Item, ...] = ()
-
-
 class _Rows(Struct):
     items: tuple[careyshop.Row, ...] = ()
     total_result: int = 0
+
+
+# A directory with nothing in it is answered with nothing, and PHP has several.
+LISTING: Any = _Rows | tuple[()] | None
 
 
 class _Place(Struct, frozen=True, omit_defaults=True):
@@ -183,17 +185,25 @@ class CareyShop(Broker):
         return grant
 
     async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
-        """Looks for the file in the shop's list: the newest of its name and size."""
-        if not isinstance(grant.ticket, CareyShopTicket):
-            return None
-        name = dict(grant.ticket.fields).get("x:filename", "")
-        wanted = {"name": name, "order_field": "storage_id", "order_type": "desc", "page_no": "1"}
-        listing = await self._call(
-            desk, "storage", "get.storage.list", {**wanted, "page_size": str(PAGE)}, _Listing | None
-        )
-        for one in listing.items if listing else ():
-            if one.name == name and one.size == size and one.protocol in {"", "careyshop"}:
-                return self._told(Receipt(one.path.lstrip("/"), etag=one.hash, facts=dict(grant.ticket.facts)), one)
+        """Looks for the file in the shop's list: under the key that is its own, else the newest of its name and size."""
+        ticket = grant.ticket
+        match ticket:
+            case CareyShopTicket():
+                name = ticket.name
+            case QiniuTicket():
+                name = ticket.fields.get("x:filename", "")
+            case OssStsTicket():
+                name = ticket.variables.get("x:filename", "")
+            case _:
+                return None
+        wanted = {"name": name.lstrip(UNSIGNED), "order_field": "storage_id", "order_type": "desc"}
+        wanted |= {"page_no": "1", "page_size": str(PAGE)}
+        found = await self._call(desk, "storage", "get.storage.list", wanted, LISTING) or _Rows()
+        for one in found.items:
+            named = one.name == name and one.protocol in {None, "", "careyshop"}
+            if one.key and one.size == size and (one.key == grant.key if grant.key else named):
+                verified = "size" if grant.key else ""
+                return self._told(Receipt(one.key, one.hash or "", verified=verified, facts=dict(ticket.facts)), one)
         return None
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
@@ -209,7 +219,7 @@ class CareyShop(Broker):
         if item.status != 200:
             return FollowUp(_with(plain, registered="no", shop_said=shown(item.message[:200])))
         if item.size is not None and item.size != ask.size:
-            return FollowUp(_with(self._told(plain, item), size_at_provider=item.size))
+            return FollowUp(_with(replace(self._told(plain, item), verified=""), size_at_provider=item.size))
         told = self._told(plain, item)
         return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
 
@@ -218,9 +228,7 @@ class CareyShop(Broker):
         at = msgspec.json.decode(cursor, type=_Place) if cursor else _Place()
         wanted = {"storage_id": str(at.folder), "order_field": "storage_id", "order_type": "asc"}
         wanted |= {"page_no": str(at.page), "page_size": str(LIST_PAGE)}
-        # A directory with nothing in it is answered with nothing, and PHP has several.
-        shape = _Rows | tuple[()] | None
-        found = await self._call(desk, "storage", "get.storage.list", wanted, shape) or _Rows()
+        found = await self._call(desk, "storage", "get.storage.list", wanted, LISTING) or _Rows()
         seen, total = at.seen + len(found.items), found.total_result
         inner = [one.storage_id for one in found.items if one.folder and one.parent_id in {None, at.folder}]
         left = tuple(dict.fromkeys([*at.left, *(id_ for id_ in inner if id_ not in {None, at.folder})]))
@@ -259,8 +267,8 @@ class CareyShop(Broker):
         if "storage_id" not in entry.facts:
             return None
         wanted = {"storage_id": entry.facts["storage_id"]}
-        item = await self._call(desk, "storage", "get.storage.item", wanted, careyshop.Item | None)
-        url = self._link(item.url) if item is not None else ""
+        item = await self._call(desk, "storage", "get.storage.item", wanted, careyshop.Row | tuple[()] | None)
+        url = self._link(item.url or "") if item else ""
         if not url:
             return None
         end = ends(url)
@@ -270,8 +278,8 @@ class CareyShop(Broker):
         """Returns the whole address; the shop leaves the scheme out."""
         return f"{urlsplit(self._api).scheme}://{url.lstrip('/')}" if url and "://" not in url else url
 
-    def _told(self, receipt: Receipt, item: careyshop.Item) -> Receipt:
-        url = self._link(item.url)
+    def _told(self, receipt: Receipt, item: careyshop.Item | careyshop.Row) -> Receipt:
+        url = self._link(item.url or "")
         if item.storage_id is not None:
             receipt = _with(receipt, storage_id=item.storage_id)
         return replace(receipt, url=url or receipt.url)
@@ -283,7 +291,7 @@ class CareyShop(Broker):
         address = _address(granted)
         session = await self._sign_in(desk)
         own = {
-            "x:filename": ask.name,
+            "x:filename": "" if ask.name.startswith(UNSIGNED) else ask.name,  # empty: the name that the file's part has
             "x:parent_id": str(self._options.parent),
             **self._public("add.upload.list", desk, session.token),
         }
@@ -292,7 +300,7 @@ class CareyShop(Broker):
         filled["sign"] = careyshop.sign(self._secret.reveal(), filled)
         facts = {"bucket": "shop"}  # it has no other name
         until = desk.now(self._api) + SIGNED - desk.skew(self._api)
-        ticket = CareyShopTicket(self._checked(address.upload_url), tuple(filled.items()), file, facts)
+        ticket = CareyShopTicket(self._checked(address.upload_url), tuple(filled.items()), file, facts, ask.name)
         return Grant(ticket, None, until, _limits(granted))
 
     def _oss(self, granted: _Granted, address: _Address, desk: Desk) -> Grant:
@@ -361,10 +369,11 @@ class CareyShop(Broker):
 
     def _checked(self, url: str) -> str:
         """Returns an address that the shop gave. Raises `Blocked` for one that no file is to be sent to."""
-        parts = urlsplit(url)
-        if not allowed(f"{parts.scheme}://{parts.netloc}", base=self._api) or parts.query or parts.fragment:
+        if not allowed(url, base=self._api, path=True) or "?" in url or "#" in url:
             raise Blocked("the shop names an upload address that dumbwaiter does not send files to")
-        return url
+        own, given = urlsplit(self._api), urlsplit(url)
+        # A shop behind a server that does TLS for it does not know; the session must not leave in the open.
+        return f"https{url[4:]}" if own.scheme == "https" and given[:2] == ("http", own.netloc) else url
 
     # The shop's API
 
@@ -437,7 +446,7 @@ class CareyShop(Broker):
         del values["method"]  # it stands in the path
         url = f"{self._api}/{controller}/method/{method}.html"
         text = query(values.items())
-        if self._options.request == "get" and method != "login.admin.user":
+        if self._options.request == "get" and method != "login.admin.user" and len(url) + len(text) < GET_MAX:
             request = Request(method, "GET", f"{url}?{text}")
         else:
             headers = {"content-type": "application/x-www-form-urlencoded"}

@@ -9,8 +9,8 @@ interface"; the upload itself is Qiniu's.
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw, Struct
@@ -57,6 +57,7 @@ NEVER = {1, 3005, 4815, 17017, 17023, 17024, 17033}
 UNKNOWN = 17025  # the transaction
 TAKEN = 17026  # the transaction was used for another record
 GONE = 4001  # somebody removed the record
+PAUSE = 60.0  # seconds until a file of which it was not told is sent again
 LATE = "the hour in which a record could take the file is over, so it has to be sent again"
 FILES_MAX = 10  # in one attachment field
 PAGE = 100  # records in one answer
@@ -88,7 +89,7 @@ class _Records(Struct):
 
 
 class _Attached(Struct):
-    name: str = ""
+    name: str | None = None
     size: int | None = None
     url: str | None = None
 
@@ -102,8 +103,8 @@ class Jiandaoyun(Broker):
 
     follows = True
     binds = True
-    requests = 20.0
-    uploads = 20.0
+    requests = 10.0  # half of what the manual allows: a burst counts, and another program may share the account
+    uploads = 10.0
     batch = 100
 
     def __init__(self, options: Options) -> None:
@@ -158,7 +159,9 @@ class Jiandaoyun(Broker):
         """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""
         if self._options.records == "none":
             return FollowUp(receipt)
-        if "callback" in receipt.facts or "answer" in receipt.facts:
+        if "callback" in receipt.facts:
+            raise Restart("Jiandaoyun was not told of the file, so it has to be sent again", after=PAUSE)
+        if "answer" in receipt.facts:
             raise Reject("Jiandaoyun was not told of the file, so no record can show it")
         bring = self._join if self._options.records == "per-folder" else self._replace
         record = await bring(ask, receipt, await self._find(ask, receipt, desk), desk)
@@ -203,7 +206,7 @@ class Jiandaoyun(Broker):
             attached = self._attached(one, ask, receipt)
             if attached is not None and (_is_sure(attached, ask, receipt) or (stray and _is_named(attached, ask))):
                 return one
-            names = [file.name for file in self._files(one)]
+            names = [file.name or "" for file in self._files(one)]
             if stray and names and waiting.keys() >= set(names):
                 keys[_text(one, "_id")] = [waiting[name] for name in names]
         open_ = [record for record, others in keys.items() if len(others) < FILES_MAX]
@@ -246,10 +249,12 @@ class Jiandaoyun(Broker):
         return max(same, key=lambda one: (_is_sure(one, ask, receipt), _is_named(one, ask)), default=None)
 
     def _files(self, record: _Fields) -> tuple[_Attached, ...]:
-        try:
-            return msgspec.json.decode(record.get(self._options.attachment or "", b"[]"), type=tuple[_Attached, ...])
-        except msgspec.DecodeError:
-            return ()
+        files = []
+        with suppress(msgspec.DecodeError):
+            for one in msgspec.json.decode(record.get(self._options.attachment or "", b"[]"), type=tuple[Raw, ...]):
+                with suppress(msgspec.DecodeError):
+                    files.append(msgspec.json.decode(one, type=_Attached, strict=False))
+        return tuple(files)
 
     async def _write(self, record: str | None, keys: Sequence[str], ask: Ask, receipt: Receipt, desk: Desk) -> _Fields:
         """Has a record, or a new one, show exactly these files."""
@@ -309,19 +314,23 @@ class Jiandaoyun(Broker):
                 msgspec.json.encode(body),
             )
         )
-        if reply.status == 200:
+        if reply.status == 200 and not _trouble(reply).code:
             return reply.json(shape)
         raise _verdict(reply, what)
+
+
+def _trouble(reply: Reply) -> _Trouble:
+    try:
+        return reply.json(_Trouble)
+    except Retry:
+        return _Trouble()
 
 
 def _verdict(reply: Reply, what: str) -> Exception:
     """Returns what an error means. Its code decides; the status only whether a refusal is one for ever."""
     if reply.status == 429:
         return Retry("Jiandaoyun asks for fewer calls at once", after=reply.after or 1.0)
-    try:
-        trouble = reply.json(_Trouble)
-    except Retry:
-        trouble = _Trouble()
+    trouble = _trouble(reply)
     code, said = trouble.code, f" (code {trouble.code}{f': {trouble.msg[:200]}' if trouble.msg else ''})"
     if code == GONE:
         return _Missing(f"Jiandaoyun no longer has the record{said}")
@@ -333,7 +342,7 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
     if code == UNKNOWN:
         return Restart(f"Jiandaoyun does not know the transaction of the file any more{said}")
-    if code in NEVER and 400 <= reply.status < 500:
+    if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500):
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
         return Blocked(f"Jiandaoyun refuses the key (status {reply.status}): check api_key")
@@ -355,7 +364,7 @@ def _is_named(attached: _Attached, ask: Ask) -> bool:
 
 
 def _last(attached: _Attached) -> str:
-    return urlsplit(attached.url or "").path.rpartition("/")[2]
+    return (attached.url or "").partition("?")[0].rpartition("/")[2]
 
 
 def _value(template: str, ask: Ask, receipt: Receipt) -> str | int:

@@ -27,7 +27,7 @@ from dumbwaiter.wire.message import Reply, Request, query
 LIFE = 3600.0  # of the keys, when the answer does not say
 SPARE = 300.0  # seconds before their end at which keys are no longer used
 APPLY, COMMIT, VERSION = "ApplyImageUpload", "CommitImageUpload", "2018-08-01"
-STORED, FAILED = 2000, 2001
+STORED, FAILED, UNTOLD = 2000, 2001, 0
 OWN = ("jianying.com", "capcut.com")  # the vendor's own domains
 
 
@@ -216,8 +216,10 @@ class Jimeng(Broker):
         picture = _picture(committed.plugins)
         if picture.image_size not in {None, 0, size}:
             raise Reauth(f"ImageX has {picture.image_size} bytes of the file's {size}")
+        if status in {None, UNTOLD}:
+            return None  # of what is no picture it may say nothing
         if status != STORED:
-            return None
+            raise Retry(f"ImageX says {status} of the file, which nobody has written down")
         facts = {"width": picture.image_width, "height": picture.image_height, "format": picture.image_format}
         key = ticket.uri.partition("/")[2]
         return Receipt(key, verified="size", facts={name: str(value) for name, value in facts.items() if value})

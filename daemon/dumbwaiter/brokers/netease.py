@@ -25,7 +25,7 @@ from dumbwaiter.wire import nos
 from dumbwaiter.wire.address import allowed, ends
 from dumbwaiter.wire.message import Reply, Request, query
 
-NODES_LIFE = 3600.0  # the vendor's own clients keep a list of nodes for two hours
+NODES_LIFE = 900.0  # vendor clients keep nodes for two hours, and ask anew when all of them fail
 SUFFIX_MAX = 8  # letters and digits
 VISIBLE = 6  # times to ask for a video; VOD learns of it some time after NOS has it
 UNTOLD = 2  # times to ask when NOS could not tell VOD
@@ -204,7 +204,7 @@ class NetEase(Broker):
                 return Reply(200, body=bytes(envelope.ret)).json(shape)
             case code if code in REFUSED:
                 raise Blocked(f"NetEase {REFUSED[code]} (code {code}{_said(envelope)})")
-            case 400 | 414:
+            case 400 | 403 | 404 | 407 | 414 | 501 | 613 | 614 | 615 | 616 | 702:
                 raise Reject(f"NetEase refuses {what}: code {envelope.code}{_said(envelope)}")
             case 723:
                 raise Retry(f"NetEase's quota is used up (code 723{_said(envelope)})", after=60.0)

@@ -98,6 +98,8 @@ class Recipe(Broker):
         link = _text(reply.link, one)
         if url is None or not allowed(url, base=self._options.request.url, path=True):
             raise Retry("the reply holds no address to upload to")
+        if self._options.transport == "qiniu" and token is not None and not self._options.many:
+            key = key or _granted(token, ask)
         ticket, limits, expires_at = self._ticket(one, url, token, key, link)
         end = self._end(one, now) or expires_at
         end = None if end is None else end - desk.skew(self._options.request.url)
@@ -184,6 +186,12 @@ def _number(expression: Expression | None, value: Any) -> float | None:
         return float(_text(expression, value) or "")
     except ValueError:
         return None
+
+
+def _granted(token: str, ask: Ask) -> str | None:
+    """Returns the key that Qiniu's token is for, where it is for one alone, or for those below a prefix."""
+    policy = qiniu.policy(token) or qiniu.Policy("")
+    return policy.key if policy.prefix is None else f"{policy.prefix}{ask.seed}/{ask.name}"
 
 
 def _moment(expression: Expression | None, value: Any) -> float | None:

@@ -172,10 +172,10 @@ class Xinhua(Broker):
         for base in (self._options.uc,) if self._options.uc else UC:
             try:
                 reply = await desk.call(Request("upload hosts", "GET", f"{base.rstrip('/')}/v4/query?{parameters}"))
-                if 400 <= reply.status < 500 or reply.status == 631:
-                    raise Blocked(
-                        f"Qiniu does not know the bucket of Xinhua's upload token (status {reply.status}): set upload"
-                    )
+                if reply.status == 631:
+                    raise Blocked("Qiniu does not know the bucket of Xinhua's upload token (status 631): set upload")
+                if reply.status != 200:
+                    raise Retry(f"Qiniu names no upload host (status {reply.status})", after=reply.after)
                 answer = reply.json(_Hosts)
             except Retry as error:
                 trouble = error
@@ -270,7 +270,8 @@ class Xinhua(Broker):
         """Returns the receipt of a processed picture; without its size when it cannot be seen yet. Raises nothing."""
         base = receipt.facts.get("base", "")
         url = image if "://" in image else _address(base, image)
-        key = unquote(url.removeprefix(f"{base}/") if url.startswith(f"{base}/") else urlsplit(url).path.lstrip("/"))
+        below = base if base and url.startswith(f"{base}/") else "/".join(url.split("/", 3)[:3])
+        key = unquote(url.removeprefix(f"{below}/").partition("?")[0])
         facts = {name: value for name, value in receipt.facts.items() if name in {"bucket", "taskID"}}
         result = Receipt(key, url=url, facts={**facts, "of": receipt.key}, label=label)
         if not allowed(url, base=self._options.api, path=True):
@@ -365,7 +366,8 @@ class Xinhua(Broker):
         if reply.status == 429:
             raise Retry("Xinhua asks for a slower pace", after=reply.after or SLOWER, void=True)
         if not 200 <= reply.status < 300 and not 400 <= reply.status < 500:
-            raise Retry(f"Xinhua answers {what} with {reply.status}", after=reply.after)
+            # Who is overloaded has begun nothing.
+            raise Retry(f"Xinhua answers {what} with {reply.status}", after=reply.after, void=reply.status == 503)
         return reply
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -23,13 +25,14 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.naming import unshown
+from dumbwaiter.sources import Listen
 
 MIB = 1 << 20
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
 PATIENCE = 15.0  # seconds for a provider to answer
 HERE = 5.0  # seconds for the page, which is on this machine
-PAGE = "<title>dumbwaiter</title>"
+PAGE = b"<title>dumbwaiter</title>"
 
 
 class Finding(NamedTuple):
@@ -311,15 +314,16 @@ def _daemon(session: Session, config: Config) -> Findings:
             remedy = "put the account in order, then dumbwaiter retry --all"
             yield Finding(f"provider {provider['name']}", "fail", provider["error"] or "blocked", remedy)
     if config.web.listen is not None:
-        yield _page(f"http://{config.web.listen}/")
+        yield _page(config.web.listen)
 
 
-def _page(address: str) -> Finding:
-    import httpx
-
+def _page(listen: Listen) -> Finding:
+    address = f"http://{listen}/"
     try:
-        served = PAGE in httpx.get(address, trust_env=False, timeout=HERE).text
-    except httpx.HTTPError:
+        with closing(HTTPConnection(str(listen.host), listen.port, timeout=HERE)) as connection:
+            connection.request("GET", "/")
+            served = PAGE in connection.getresponse().read()
+    except (OSError, HTTPException):
         served = False
     if served:
         return Finding("page", "ok", f"served at {address}")

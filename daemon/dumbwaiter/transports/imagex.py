@@ -117,6 +117,8 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
     bucket, _, key = upload.ticket.uri.partition("/")
     receipt = Receipt(key, verified="crc32", facts={"bucket": bucket, "uri": upload.ticket.uri})
     committed = await upload.confirm()
+    if committed is None and upload.mime.startswith("image/"):
+        raise Retry("ImageX does not say yet that it keeps the picture")
     return receipt if committed is None else replace(receipt, facts={**receipt.facts, **committed.facts})
 
 

@@ -133,20 +133,21 @@ class _Nodes:
         headers = {"x-nos-token": upload.ticket.token, "content-type": upload.mime}
         if chunk.data is not None and chunk.length == upload.size <= MD5_MAX:
             headers["content-md5"] = md5(chunk.data, usedforsecurity=False).hexdigest()
-        reply = await upload.call(
-            Request(
-                "chunk",
-                "POST",
-                self._url(
-                    ("offset", point.offset),
-                    ("complete", "true" if last else "false"),
-                    *([("context", point.context)] if point.context else []),
-                    ("version", "1.0"),
-                ),
-                headers,
-                chunk,
-            )
+        request = Request(
+            "chunk",
+            "POST",
+            self._url(
+                ("offset", point.offset),
+                ("complete", "true" if last else "false"),
+                *([("context", point.context)] if point.context else []),
+                ("version", "1.0"),
+            ),
+            headers,
+            chunk,
         )
+        reply = await upload.call(request)
+        if reply.status == 400 and not point.context:  # it did not come whole, says the manual
+            reply = await upload.call(request)
         if reply.status == 520 and last:
             raise _Vanished(point)
         if reply.status == 400 and point.context:

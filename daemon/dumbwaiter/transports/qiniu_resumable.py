@@ -94,12 +94,14 @@ class _Sender:
         self._hashes: dict[int, qiniu.Etag] = {}  # of the parts sent or read by this attempt
         self._marks: dict[int, str] = {}  # what the server gave for each part: etag, or context
         self._listed: set[int] = set()  # parts of which the list alone tells
+        self._resumed = False  # an earlier attempt began it
 
     async def run(self) -> Receipt:
         point = self._upload.checkpoint
         if point is None or (point.bucket, point.object) != (self._policy.bucket, self._object):
             point = await self._begin()
         else:
+            self._resumed = True
             # Kept by the region, not by the host; where it began it is known at once.
             self._urls = [point.url, *(url for url in self._urls if url != point.url)]
             if point.id:
@@ -226,6 +228,8 @@ class _Sender:
     def _accepted(self, reply: Reply) -> Reply:
         if reply.status in GONE:
             raise _Lost
+        if reply.status == 400 and self._resumed:
+            raise Restart("Qiniu does not go on with this upload")
         if reply.status != 200:
             raise qiniu.trouble(reply)
         return reply
@@ -266,7 +270,7 @@ class _Sender:
             if reply.status in GONE:
                 return await self._vanished(replace(self._point, sent=self._upload.size))
             if reply.status == 400:
-                raise Restart("Qiniu does not take the parts as they are")
+                raise (Restart if self._resumed else Unfit)("Qiniu does not take the parts as they are")
             raise qiniu.trouble(reply)
 
     async def _complete(self) -> Reply:

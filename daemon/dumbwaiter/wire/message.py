@@ -101,5 +101,7 @@ def form(
 
 
 def _quoted(name: str) -> str:
-    """Escapes a name as browsers do."""
+    """Escapes a name as browsers do, and a backslash at its end, which would take the quote after it along."""
+    if name.endswith("\\"):
+        name = f"{name[:-1]}%5C"
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

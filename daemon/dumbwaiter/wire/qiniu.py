@@ -210,16 +210,16 @@ def answer(reply: Reply) -> Answer | None:
     """Reads a success, None if it is none. Raises `Retry` when it cannot have come from Qiniu whole."""
     if not from_qiniu(reply):
         raise Retry(f"something between here and Qiniu answered {reply.status}")
-    body = reply.body
-    if reply.status == 303:
-        # The browser's way: a redirect that carries the answer along and is never followed.
-        given = parse_qs(urlsplit(reply.headers.get("location", "")).query).get("upload_ret")
-        if not given:
-            return None
-        body = base64.urlsafe_b64decode(given[0] + "=" * (-len(given[0]) % 4))
-    elif reply.status != 200:
+    if reply.status not in {200, 303}:
         return None
+    body = reply.body
     try:
+        if reply.status == 303:
+            # The browser's way: a redirect that carries the answer along and is never followed.
+            given = parse_qs(urlsplit(reply.headers.get("location", "")).query).get("upload_ret")
+            if not given:
+                return None
+            body = base64.urlsafe_b64decode(given[0] + "=" * (-len(given[0]) % 4))
         members = msgspec.json.decode(body)
     except (ValueError, RecursionError, msgspec.DecodeError):
         raise Retry("Qiniu's answer is not the expected JSON") from None
@@ -323,15 +323,15 @@ def compared(
 ) -> Receipt:
     """Returns the receipt for an object that was there already and is this very file.
 
-    `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much.
-    Raises `Conflict` for any other, and `Reauth` where another token means another name.
+    `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much,
+    and whether its application heard of it is not known. Raises `Conflict` for any other, and `Reauth` where another token means another name.
     """
     if policy is not None and policy.forced:
         raise Reauth("the upload token was used for another file")
     name = policy.final(key) if policy else key
     known = {**({"bucket": policy.bucket} if policy else {}), **facts}
     if there is None and own and name:
-        return Receipt(name, etag, facts=known)
+        return Receipt(name, etag, facts={**known, "callback": "unknown"})
     name = name or "the same name"
     if there is None or not there.etag:
         raise Conflict(
