@@ -64,7 +64,15 @@ ODD_FOLDERS = ["", "a/", "a/b/c/", "two\nlines/", "\udcff/", " /", "-/", "a\tb/"
 def test_temporary_names_are_left_out_everywhere(folder: str, name: str) -> None:
     rules = Rules()
     assert not rules.takes(folder + name)
-    assert rules.why(folder + name).startswith("junk pattern '")
+    assert rules.why(folder + name).startswith(("junk pattern '", "dumbwaiter's own"))
+
+
+@pytest.mark.parametrize("name", [".dumbwaiterignore", ".dumbwaiter-after-1", "a/.dumbwaiter-after-1"])
+def test_what_the_program_makes_there_itself_cannot_be_taken_back(name: str) -> None:
+    rules = Rules(exclude=["!*", "!.*", "!.dumbwaiter*"])
+    assert rules.takes("a/.dumbwaiterignore")
+    assert rules.takes("a.tmp")
+    assert rules.why(name) == "dumbwaiter's own"
 
 
 @pytest.mark.parametrize("name", WANTED)
@@ -171,6 +179,21 @@ def test_what_is_no_text_in_the_ignore_files_place_is_passed_by(tmp_path: Path, 
         case _:
             place.write_bytes(b"\xff\xfe*")
     assert rules(str(tmp_path), (), ()).takes("a")
+
+
+def test_an_ignore_file_in_another_encoding_is_read_byte_by_byte(tmp_path: Path) -> None:
+    (tmp_path / ".dumbwaiterignore").write_bytes("*.log\nCaf\u00e9*\n".encode("latin-1"))
+    made = rules(str(tmp_path), (), ())
+    assert [made.takes(name) for name in ("a.log", "Caf\udce9.txt", "a")] == [False, False, True]
+
+
+def test_nothing_is_taken_while_the_ignore_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / ".dumbwaiterignore").symlink_to(".dumbwaiterignore")
+    made = rules(str(tmp_path), (), ())
+    assert not made.takes("a")
+    assert made.unread == [
+        ".dumbwaiterignore cannot be read (too many levels of symbolic links): nothing is taken until it can"
+    ]
 
 
 def test_a_very_deep_path_is_judged() -> None:

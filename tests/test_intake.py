@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from dumbwaiter import intake as module
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
 from dumbwaiter.intake import Intake, Source
-from dumbwaiter.journal import Journal
-from dumbwaiter.model import Receipt, Sighting
+from dumbwaiter.journal import Journal, job
+from dumbwaiter.model import Job, Receipt, Sighting
+from dumbwaiter.scan import look
 from dumbwaiter.store.database import Writer, reading, writing
+from dumbwaiter.store.tables import jobs
 from dumbwaiter.upload import digest_of
 from journals import HOST, in_file
 from test_scan import make
@@ -34,13 +38,14 @@ def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 @asynccontextmanager
-async def taking(folder: Path, settle: float = 0.0) -> AsyncIterator[Intake]:
-    """An intake of one watch, whose files lie in `folder`/w."""
-    (folder / "w").mkdir(exist_ok=True)
+async def taking(folder: Path, settle: float = 0.0, *others: str) -> AsyncIterator[Intake]:
+    """An intake of one watch, whose files lie in `folder`/w, and of others likewise."""
+    for name in ("w", *others):
+        (folder / name).mkdir(exist_ok=True)
     url = in_file(folder / "state")
     writer, reader = Writer(writing(url)), reading(url)
     journal = Journal(writer, HOST, reader)
-    sources = {"w": Source(str(folder / "w"), "vod", Rules(), settle)}
+    sources = {name: Source(str(folder / name), "vod", Rules(), settle) for name in ("w", *others)}
     intake = Intake(sources, journal, queued=lambda: None, moved=lambda: None)
     intake.start()
     try:
@@ -49,6 +54,11 @@ async def taking(folder: Path, settle: float = 0.0) -> AsyncIterator[Intake]:
         await intake.close()
         reader.dispose()
         writer.close()
+
+
+def all_jobs(intake: Intake) -> list[Job]:
+    with intake._journal.reader.connect() as connection:
+        return [job(row) for row in connection.execute(select(jobs).order_by(jobs.c.id))]
 
 
 async def drained(intake: Intake) -> None:
@@ -149,6 +159,101 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         await drained(intake)
         assert not locked
         assert set(journal.folders.known("w", "", "vod")) == {"a", "b", "c"}
+
+
+async def uploaded(intake: Intake, folder: Path, name: str) -> None:
+    """Takes a file of the watch "w", and notes it as done."""
+    journal = intake._journal
+    intake.sight([Sighting("w", name, closed=True)])
+    await drained(intake)
+    (job,) = await journal.claim("me", time.time(), 1)
+    digest = digest_of(str(folder / "w"), name, job.stamp)
+    await journal.name("me", job.id, 0.0, key="k", grant=None)
+    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, again=0))
+    await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
+
+
+@on_loop
+async def test_a_file_that_has_another_number_and_the_same_content_is_known(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a", "other")
+    os.utime(tmp_path / "w/a", (1, 1))
+    os.utime(tmp_path / "w/other", (1, 1))
+    (tmp_path / "w/other").write_bytes(b"others"[: (tmp_path / "w/a").stat().st_size])
+    async with taking(tmp_path) as intake:
+        await uploaded(intake, tmp_path, "a")
+        for content, jobs in (((tmp_path / "w/a").read_bytes(), 1), ((tmp_path / "w/other").read_bytes(), 2)):
+            (tmp_path / "new").write_bytes(content)
+            os.utime(tmp_path / "new", (1, 1))
+            (tmp_path / "new").rename(tmp_path / "w/a")
+            intake.sight([Sighting("w", "a", closed=True)])
+            await drained(intake)
+            assert len(all_jobs(intake)) == jobs
+
+
+@on_loop
+async def test_a_touched_file_that_takes_long_to_read_holds_up_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a")
+    go_on = threading.Event()
+
+    def slow(*values: Any) -> str:
+        assert go_on.wait(BOUND)
+        return digest_of(*values)
+
+    async with taking(tmp_path) as intake:
+        await uploaded(intake, tmp_path, "a")
+        monkeypatch.setattr(module, "digest_of", slow)
+        try:
+            (tmp_path / "w/a").chmod(0o600)
+            make(tmp_path / "w", "b")
+            intake.sight(Sighting("w", name, closed=True) for name in "ab")
+            async with asyncio.timeout(BOUND):
+                while len(all_jobs(intake)) < 2:
+                    await intake.turn()
+            assert intake.waiting == intake.pending("w") == 1
+        finally:
+            go_on.set()
+        await drained(intake)
+        assert len(all_jobs(intake)) == 2
+
+
+@on_loop
+async def test_a_folder_that_hangs_holds_up_no_other_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def hangs(root: str, path: str) -> Any:
+        assert root.endswith("/v") or go_on.wait(BOUND)
+        return look(root, path)
+
+    monkeypatch.setattr(module, "look", hangs)
+    monkeypatch.setattr(module, "HANGS", 0.05)
+    make(tmp_path / "w", "a")
+    make(tmp_path / "v", "b", "c")
+    async with taking(tmp_path, 0.0, "v") as intake:
+        try:
+            for watch, name in (("w", "a"), ("v", "b"), ("v", "c")):
+                intake.sight([Sighting(watch, name, closed=True)])
+                await asyncio.sleep(0.3)
+            async with asyncio.timeout(BOUND):
+                while len(all_jobs(intake)) < 2:
+                    await intake.turn()
+            await intake.turn()  # who asks whether it is alive is told
+            assert intake.waiting == 1
+        finally:
+            go_on.set()
+        await drained(intake)
+        assert len(all_jobs(intake)) == 3
+
+
+@on_loop
+async def test_rules_hold_also_for_what_was_seen_before(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a", "secret")
+    async with taking(tmp_path, 0.2) as intake:
+        intake.sight(Sighting("w", name) for name in ("a", "secret"))
+        intake.adopt("w", Rules(exclude=["secret*"]))
+        await drained(intake)
+        assert [one.path for one in all_jobs(intake)] == ["a"]
 
 
 @on_loop

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from dumbwaiter import roots
+from dumbwaiter import scan as module
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp
 from dumbwaiter.scan import Branch, digest, look, rows, walk, wanted
@@ -232,6 +234,27 @@ def test_without_the_right_to_ask_the_writer_is_unknown(tmp_path: Path, monkeypa
     make(tmp_path, "a")
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     assert look(str(tmp_path), "a") == (Stamp.of(os.lstat(tmp_path / "a")), None)
+
+
+def test_where_nobody_gets_a_lease_the_writer_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a")
+    with (tmp_path / "a").open("a"):
+        assert look(str(tmp_path), "a")[1] is True
+        monkeypatch.setattr(roots, "_kind", lambda _mount: "nfs4")
+        assert look(str(tmp_path), "a")[1] is None
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a")
+    told = []
+
+    def refused(*_values: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "_FACTS", refused)
+    skipped = lambda folder, error: told.append((folder, error.errno))  # noqa: E731
+    assert list(walk(str(tmp_path), lambda _folder: True, read=rows, skipped=skipped)) == []
+    assert told == [("", errno.EACCES)]
 
 
 def test_a_lease_of_another_program_counts_as_a_writer(tmp_path: Path) -> None:

@@ -189,6 +189,35 @@ def test_a_name_that_is_no_utf8_is_opened(tmp_path: Path) -> None:
     os.close(open_version(str(tmp_path), raw, stamp(tmp_path / raw)))
 
 
+def test_a_path_longer_than_the_kernel_takes_is_opened(tmp_path: Path) -> None:
+    path = "/".join(["d" * 200] * 25)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for name in path.split("/"):
+            os.mkdir(name, dir_fd=folder)
+            above, folder = folder, os.open(name, os.O_RDONLY, dir_fd=folder)
+            os.close(above)
+        with open(os.open("a", os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:
+            file.write(b"deep")
+        stamp = Stamp.of(os.stat("a", dir_fd=folder))
+    finally:
+        os.close(folder)
+    fd = open_version(str(tmp_path), f"{path}/a", stamp)
+    assert os.pread(fd, 9, 0) == b"deep"
+    os.close(fd)
+
+
+def test_a_disk_that_fails_while_a_digest_is_taken_is_this_machines_trouble(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_values: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Digest, "finish", fails)
+    with pytest.raises(Local, match="cannot be read: Input/output error"):
+        digest_of(str(film.parent), film.name, Stamp.of(film.stat()))
+
+
 def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, wanted = str(film.parents[1]), stamp(film)
     assert digest_of(root, "films/film.mov", wanted) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"

@@ -1,6 +1,7 @@
 """Watching real folders with the real kernel."""
 
 import asyncio
+import ctypes
 import errno
 import functools
 import inspect
@@ -46,6 +47,7 @@ class Ear:
         self.sightings: list[Sighting] = []
         self.doubts: list[tuple[str, str]] = []
         self.changes: list[str] = []
+        self.ruled: list[str] = []
         self.news = asyncio.Event()
         self.thread = threading.get_ident()
         self.watcher = Watcher(
@@ -54,7 +56,8 @@ class Ear:
             self._doubt,
             asyncio.get_running_loop(),
             lambda name: self._tell(self.changes, name),
-            bird=bird,
+            lambda name: self._tell(self.ruled, name),
+            bird,
         )
 
     def _tell(self, where: list[Any], *what: Any) -> None:
@@ -237,6 +240,59 @@ async def test_a_folder_moved_out_falls_silent_and_one_moved_within_speaks_under
         assert ear.state().folders == 3
         (tmp_path / "gone").rename(tmp_path / "w/back")
         await ear.hears(tmp_path / "w", "back/deep/b")
+
+
+@on_loop
+async def test_two_folders_that_change_places_are_both_heard_under_their_new_names(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    async with listening(root(tmp_path)) as ear:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+        assert exchange(-100, os.fsencode(tmp_path / "a"), -100, os.fsencode(tmp_path / "b"), 2) == 0
+        await ear.hears(tmp_path)
+        for path in ("a/one", "b/two"):
+            await ear.hears(tmp_path, path)
+        assert ear.state().folders == 3
+
+
+@on_loop
+async def test_a_folder_that_is_renamed_while_it_is_looked_at_is_heard_under_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a/deep").mkdir(parents=True)
+    async with listening(root(tmp_path)) as ear:
+        listen = ear.watcher._listen
+
+        def late(tree: Any, path: str, descriptor: int) -> bool:
+            if path == "a/deep" and (tmp_path / "a").exists():
+                (tmp_path / "a").rename(tmp_path / "c")
+                deadline = time.monotonic() + BOUND
+                while "c/deep" not in {one.path for one in ear.watcher._by_descriptor.values()}:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+            return listen(tree, path, descriptor)
+
+        monkeypatch.setattr(ear.watcher, "_listen", late)
+        ear.watcher._suspect("an overflow")
+        await ear.until(lambda: bool(ear.doubts))
+        await ear.hears(tmp_path, "c/deep/file")
+
+
+@on_loop
+async def test_an_ignore_file_is_heard_once_it_is_whole_and_when_it_goes(tmp_path: Path) -> None:
+    async with listening(root(tmp_path)) as ear:
+        with (tmp_path / ".dumbwaiterignore").open("w") as file:
+            file.write("secret*\n")
+            file.flush()
+            await ear.hears(tmp_path)
+            assert ear.ruled == []
+        await ear.until(lambda: ear.ruled == ["w"])
+        (tmp_path / ".dumbwaiterignore").rename(tmp_path / "aside")
+        await ear.until(lambda: ear.ruled == ["w", "w"])
+        (tmp_path / "aside").rename(tmp_path / ".dumbwaiterignore")
+        await ear.until(lambda: ear.ruled == ["w"] * 3)
+        (tmp_path / ".dumbwaiterignore").unlink()
+        await ear.until(lambda: ear.ruled == ["w"] * 4)
 
 
 @on_loop
@@ -575,6 +631,43 @@ async def test_a_folder_mounted_over_another_of_its_file_system_is_told_apart(tm
             await ear.until_state("watching")
     finally:
         call("umount", tmp_path / "w")
+
+
+@on_loop
+async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w/disk").mkdir(parents=True)
+    async with listening(root(tmp_path / "w")) as ear:
+        assert ear.state().sentence == ""
+        mount(tmp_path / "w/disk")
+        try:
+            ear.watcher._suspect("an overflow")
+            await ear.until(lambda: bool(ear.doubts))
+            assert ear.state() == RootState(
+                "watching", 1, 0, 0,
+                f"{tmp_path}/w/disk is another file system and left out: give it a watch of its own.",
+            )  # fmt: skip
+        finally:
+            call("umount", tmp_path / "w/disk")
+
+
+@on_loop
+async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "RETRY", 0.0)
+    walk, closed = watch.walk, [True]
+
+    def refused(*values: Any, **named: Any) -> Any:
+        if closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return walk(*values, **named)
+
+    monkeypatch.setattr(watch, "walk", refused)
+    async with listening(root(tmp_path)) as ear:
+        assert ear.state().missing == 1
+        assert ear.state().sentence.startswith("1 folders cannot be read")
+        closed.clear()
+        ear.watcher.check()
+        await ear.until(lambda: ear.state().missing == 0)
+        await ear.hears(tmp_path)
 
 
 @on_loop

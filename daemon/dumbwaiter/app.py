@@ -29,7 +29,7 @@ from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
-from dumbwaiter.ignore import rules
+from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Candidate, Journal
@@ -98,6 +98,7 @@ class App:
             http,
             wake_at=lambda when: self.schedule.at("errands", when),
             sighted=lambda watch, path: self.intake.sight([Sighting(watch, path)]),
+            away=lambda watch: self.watching.away(watch),
             moved=self.pulse.beat,
         )
         means = Means(
@@ -124,7 +125,7 @@ class App:
             journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
         sources = {
-            name: Source(one.path, one.provider, rules(one.path, one.include, one.exclude), one.settle)
+            name: Source(one.path, one.provider, Rules(one.include, one.exclude), one.settle)
             for name, one in config.watch.items()
         }
         self.intake = Intake(sources, journal, queued=self._queued, moved=self.pulse.beat)
@@ -135,7 +136,7 @@ class App:
             self.intake,
             self.schedule,
             changed=self.pulse.beat,
-            back=self.engine.kick,
+            back=self._back,
         )
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
@@ -449,6 +450,10 @@ class App:
     def _queued(self) -> None:
         self.pulse.beat()
         self.engine.kick()
+
+    def _back(self) -> None:
+        self.engine.kick()
+        self.duties.kick()
 
     def _changed(self, job: Job) -> None:
         """The file of a job is another version now: that one is wanted."""

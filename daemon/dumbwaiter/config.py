@@ -585,6 +585,9 @@ def _beside(text: str, error: str) -> str:
 
 
 def nested(one: str, other: str) -> bool:
-    """True when one folder is the other or lies in it, links resolved."""
+    """True when one folder is the other or lies in it, links resolved, and folders that are bound to two places too."""
     one, other = os.path.realpath(one), os.path.realpath(other)
-    return os.path.commonpath([one, other]) in {one, other}
+    try:
+        return os.path.commonpath([one, other]) in {one, other} or os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -18,12 +18,13 @@ from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 from dumbwaiter.errors import Changed
+from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split
+from dumbwaiter.roots import is_remote
 from dumbwaiter.scan import Branch
 from dumbwaiter.where import xdg
 
-PRIVATE = ".dumbwaiter-after-"  # every watch leaves such names out
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -106,6 +107,8 @@ def _lease(fd: int) -> bool:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # a writer who comes is announced by SIGIO, which would end us
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
+        if is_remote(fd):  # gives no lease to anybody
+            return False
         raise Undone("another program is writing to the file") from None
     except OSError:
         return False
@@ -117,7 +120,7 @@ def _is_it(place: int, private: str, fd: int, stamp: Stamp, *, leased: bool) -> 
     by_name, opened = os.stat(private, dir_fd=place, follow_symlinks=False), Stamp.of(os.fstat(fd))
     if leased and fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return False  # a writer waits for us
-    return Stamp.of(by_name) == opened and opened[:3] == stamp[:3]
+    return Stamp.of(by_name) == opened and opened[1:3] == stamp[1:3]
 
 
 def _give_back(place: int, private: str, name: str) -> None:

@@ -34,6 +34,10 @@ UNPROVEN = "kept: nothing shows that the provider has these very bytes"
 LACKING = "kept: not all is done at the provider"
 
 
+class _Away(Undone):
+    """The folder of the watch is not there; the file may be, once that is back."""
+
+
 class Duties:
     """The errands under way. All of it runs on the loop."""
 
@@ -46,6 +50,7 @@ class Duties:
         wake_at: Callable[[float], None],
         sighted: Callable[[str, str], None],
         moved: Callable[[], None],
+        away: Callable[[str], str] = lambda _watch: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -54,6 +59,7 @@ class Duties:
         self._wake_at = wake_at
         self._sighted = sighted
         self._moved = moved
+        self._away = away
         self._clock = clock
         self._running: dict[int, asyncio.Task[None]] = {}
         self._round: asyncio.Task[None] | None = None
@@ -170,7 +176,8 @@ class Duties:
             try:
                 await (self._after(errand) if errand.what == AFTER else self._tell(errand))
             except (Undone, Untold) as trouble:
-                again = getattr(trouble, "again", True) and errand.attempts + 1 < TRIES
+                more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
+                again = getattr(trouble, "again", True) and more
                 when = self._clock() + random.random() * ceiling(errand.attempts) if again else None
                 self._log.warning(
                     "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
@@ -201,6 +208,8 @@ class Duties:
         if root is None:  # a kill may have left the file under its private name
             raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
+        if away := await asyncio.to_thread(self._away, errand.watch):
+            raise _Away(away)
 
         def same(fd: int) -> bool:
             return Digest().finish(fd, os.fstat(fd).st_size) == job.digest

@@ -129,11 +129,11 @@ class Errands:
         hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
         return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 
-    def hasten(self, connection: Connection, now: float) -> None:
-        """Makes all errands that wait due."""
-        connection.execute(
-            update(errands).where(errands.c.host == self._host, errands.c.due_at > now).values(due_at=now)
-        )
+    def hasten(self, connection: Connection, watch: str | None, now: float) -> None:
+        """Makes the errands that wait due, of a watch or all."""
+        which = [errands.c.host == self._host, errands.c.due_at > now]
+        which += [] if watch is None else [errands.c.watch == watch]
+        connection.execute(update(errands).where(*which).values(due_at=now))
 
     def forget(self, connection: Connection, jobs: Sequence[int]) -> set[int | None]:
         """Takes the errands of jobs off the list, done or not; returns whose."""

@@ -19,6 +19,7 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 from dumbwaiter.errors import Exit, Failure
 
 IGNORE_FILE = ".dumbwaiterignore"
+PRIVATE = ".dumbwaiter-after-"  # how the names begin that files have while something is done to them; of no watch
 
 JUNK: tuple[str, ...] = (
     "*.part",
@@ -164,10 +165,13 @@ class Rules:
         exclude: Sequence[str] = (),
         ignore_file: str = "",
         junk: Sequence[str] = JUNK,
+        unread: str = "",
     ) -> None:
+        """`unread`: why the ignore file cannot be read, if so."""
         self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk))  # what makes these rules again
         self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts).encode())
         own, self.unread = _lines_of_file(ignore_file)
+        self.unread += [unread] if unread else []
         self._include = _Spec(_lines("include", include))
         self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *own])
         self._root = _Verdict("", not include)
@@ -186,6 +190,8 @@ class Rules:
         return self._refusal(path) or "taken"
 
     def _refusal(self, path: str) -> str:
+        if path == IGNORE_FILE or path.startswith(PRIVATE, path.rfind("/") + 1):
+            return "dumbwaiter's own"
         folder = self._folder(path[: max(path.rfind("/"), 0)])
         if folder.refused:
             return folder.refused
@@ -220,12 +226,18 @@ class Rules:
 
 
 def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
-    """Returns what a watch takes, its folder's own ignore file included."""
+    """Returns what a watch takes, its folder's own ignore file included: nothing while that cannot be read."""
     try:
         # Nobody waits for a pipe's other end, or reads a device to its end.
         descriptor = os.open(os.path.join(folder, IGNORE_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, encoding="utf-8") as file:
-            ignored = file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
-    except (OSError, UnicodeDecodeError):
-        ignored = ""
-    return Rules(include, exclude, ignored)
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            with open(descriptor, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
+                return Rules(include, exclude, file.read() if regular else "")
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return Rules(include, exclude)
+    except OSError as error:
+        why = f"{IGNORE_FILE} cannot be read ({(error.strerror or '').lower()}): nothing is taken until it can"
+        return Rules(include, exclude, "*", unread=why)

@@ -6,7 +6,7 @@ one harmless. Looking, scanning and digesting happen in threads.
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,6 +26,7 @@ from dumbwaiter.upload import digest_of
 
 BATCH = 512  # files looked at in one trip to a thread
 AGAIN = 5.0  # seconds until a journal in trouble is tried again
+HANGS = 5.0  # seconds that the looks at one watch may hold up those at the others
 BACKLOG = 20_000  # files that settle, from which on a scan waits
 EASE = 5.0  # seconds that it waits at most for each few thousand more
 
@@ -65,6 +66,11 @@ class Intake:
         self._patient = 0  # waits that may be long: for the journal, for a large file
         self._scans: Counter[str] = Counter()
         self._enqueueing = 0
+        self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
+        self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
+        self._slow: set[str] = set()  # watches whose looks nobody waits for
+        self._touched: deque[tuple[Ready, Known]] = deque()  # whose content has to be compared
+        self._comparing: asyncio.Task[None] | None = None
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("intake")
@@ -73,25 +79,30 @@ class Intake:
         self._task = asyncio.create_task(self._run(), name="intake")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._comparing, *self._looks.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        return self._settle.pending(watch) + self._scans[watch]
+        touched = sum(file.watch == watch for file, _ in self._touched)
+        return self._settle.pending(watch) + self._scans[watch] + touched
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
-        return len(self._settle) + self._scans.total() + self._enqueueing
+        return len(self._settle) + self._scans.total() + self._enqueueing + len(self._touched)
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""
         return "; ".join(self._sources[watch].rules.unread)
 
+    def rules(self, watch: str) -> Rules:
+        return self._sources[watch].rules
+
     def adopt(self, watch: str, rules: Rules) -> None:
-        """Gives a watch other rules."""
+        """Gives a watch other rules, which hold also for what was seen before."""
         self._sources[watch] = self._sources[watch]._replace(rules=rules)
 
     def sight(self, sightings: Iterable[Sighting]) -> None:
@@ -145,7 +156,7 @@ class Intake:
 
     async def _ease(self) -> None:
         """Waits while more is settling than need be in memory, unless it does not become less."""
-        if len(self._settle) > BACKLOG:
+        if len(self._settle) + len(self._touched) > BACKLOG:
             self._eased.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._eased.wait(), EASE)
@@ -195,16 +206,37 @@ class Intake:
 
     async def _pass(self) -> None:
         """Looks at what is due, then waits for more."""
-        due = self._settle.due(time.monotonic())
-        for start in range(0, len(due), BATCH):
-            await self._look(due[start : start + BATCH])
-            self._turned.set()
+        for name in self._settle.due(time.monotonic()):
+            self._due[name[0]].append(name)
+        for watch, names in self._due.items():
+            if names and watch not in self._looks:
+                self._looks[watch] = asyncio.create_task(self._look_through(watch, names), name=f"look {watch}")
+        if looks := [look for watch, look in self._looks.items() if watch not in self._slow]:
+            await asyncio.wait(looks, timeout=HANGS)
+            self._slow = set(self._looks)
         wake = self._settle.next_wake()
         self._sighted.clear()
         self._turned.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(None if wake is None else max(0.0, wake - time.monotonic())):
                 await self._sighted.wait()
+
+    async def _look_through(self, watch: str, names: list[tuple[str, str]]) -> None:
+        try:
+            while names:
+                await self._look(names[:BATCH])
+                del names[:BATCH]
+                self._turned.set()
+        except Exception:  # noqa: BLE001
+            # A fault of ours must not end the intake.
+            self._log.exception("intake stumbled", watch=watch)
+            for name in names:
+                self._settle.put_off(name, time.monotonic() + AGAIN)
+            names.clear()
+            self._sighted.set()
+        finally:
+            del self._looks[watch]
+            self._slow.discard(watch)
 
     async def _look(self, names: Sequence[tuple[str, str]]) -> None:
         seen = await asyncio.to_thread(self._look_all, names)
@@ -215,10 +247,15 @@ class Intake:
             for (watch, path), (stamp, writing) in zip(names, seen, strict=True)
             if (file := self._settle.observe(watch, path, stamp, now, writing)) is not None
         ]
+        # By the rules as they are now.
+        ready = [file for file in ready if self._sources[file.watch].rules.takes(file.path)]
         if ready:
             self._enqueueing += 1
             try:
                 await self._enqueue(ready)
+            except Exception:
+                self.sight(Sighting(file.watch, file.path) for file in ready)
+                raise
             finally:
                 self._enqueueing -= 1
         if len(self._settle) < before:
@@ -247,32 +284,53 @@ class Intake:
             provider = self._sources[watch].provider
             ask = partial(self._journal.folders.known, watch, folder, provider, names)
             known = await self._insist(partial(asyncio.to_thread, ask))
-            candidates += [
-                Candidate(watch, file.path, provider, file.stamp)
-                for file in files
-                if not await self._same(file, known.get(split(file.path)[1]))
-            ]
+            for file in files:
+                there = known.get(split(file.path)[1])
+                if there is not None and _may_be_same(file, there):
+                    self._touched.append((file, there))
+                else:
+                    candidates.append(self._candidate(file))
+        if self._touched and (self._comparing is None or self._comparing.done()):
+            self._comparing = asyncio.create_task(self._compare(), name="compare")
+        await self._make(candidates)
+
+    def _candidate(self, file: Ready) -> Candidate:
+        return Candidate(file.watch, file.path, self._sources[file.watch].provider, file.stamp)
+
+    async def _make(self, candidates: Sequence[Candidate]) -> None:
         if candidates:
             made = await self._insist(lambda: self._journal.enqueue(candidates, self._clock(), durable=False))
             if made:
                 self._queued()
 
-    async def _same(self, file: Ready, known: Known | None) -> bool:
+    async def _compare(self) -> None:
+        """Reads files that were touched, one after the other; new ones do not wait for them."""
+        while self._touched:
+            file, known = self._touched[0]
+            try:
+                if not await self._same(file, known):
+                    await self._make([self._candidate(file)])
+            except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
+                self._log.exception("intake stumbled", watch=file.watch, path=file.path)
+            self._touched.popleft()
+            self._moved()
+
+    async def _same(self, file: Ready, known: Known) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""
-        if known is None or not known.stamp.same_but_touched(file.stamp):
-            return False
-        if known.state is not State.DONE or known.digest is None:
-            return False
         source = self._sources[file.watch]
         try:
-            with self._taking_time():
-                digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
+            digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
         await self._insist(lambda: self._journal.touch(known.id, file.stamp, self._clock()))
         return True
+
+
+def _may_be_same(file: Ready, known: Known) -> bool:
+    """True when only a look at the content can tell whether the journal has it already."""
+    return known.state is State.DONE and known.digest is not None and known.stamp.same_but_touched(file.stamp)
 
 
 def _quiet(stamp: Stamp, settle: float, now: float) -> bool:

@@ -59,8 +59,11 @@ class Stamp(NamedTuple):
         return cls(inode & _MOST, size, min(mtime_ns, _MOST), min(ctime_ns, _MOST))
 
     def same_but_touched(self, other: "Stamp") -> bool:
-        """True when only the ctime moved: chmod, a rename, a restored mtime. The digest decides what that was."""
-        return self[:3] == other[:3] and self.ctime_ns != other.ctime_ns
+        """True when size and mtime are the same, and not all is: chmod, a rename, a file system that numbers anew.
+
+        The digest decides what that was.
+        """
+        return self[1:3] == other[1:3] and self != other
 
 
 def stamp_of_regular(status: os.stat_result) -> Stamp | None:

@@ -109,7 +109,7 @@ class Queue:
         return await self._writer.call(work, durable=True)
 
     async def hasten(self, watch: str | None, now: float) -> None:
-        """Makes the waiting jobs of a watch due, or all jobs and errands that wait: what they waited for has come."""
+        """Makes the waiting jobs and errands of a watch due, or all: what they waited for has come."""
 
         def work(connection: Connection) -> None:
             connection.execute(
@@ -119,8 +119,7 @@ class Queue:
                 .where(jobs.c.due_at > now)
                 .values(due_at=now)
             )
-            if watch is None:
-                self._errands.hasten(connection, now)
+            self._errands.hasten(connection, watch, now)
             self._tell([MANY])
 
         await self._writer.call(work)

@@ -55,7 +55,7 @@ class Stand(NamedTuple):
     @property
     def remote(self) -> str:
         """The kind, if others than this machine's programs can write there."""
-        return self.kind if self.kind in _REMOTE or self.kind.startswith("fuse.") else ""
+        return self.kind if _is_remote(self.kind) else ""
 
     @property
     def trouble(self) -> str:
@@ -77,6 +77,15 @@ def stand(path: str) -> Stand:
     finally:
         os.close(folder)
     return Stand((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
+
+
+def is_remote(descriptor: int) -> bool:
+    """True where others than this machine's programs can write to an open file or folder."""
+    return _is_remote(_kind(_mount(descriptor)))
+
+
+def _is_remote(kind: str) -> bool:
+    return kind in _REMOTE or kind.startswith("fuse.")
 
 
 def _mount(descriptor: int) -> str:

@@ -20,6 +20,7 @@ import xxhash
 
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp, stamp_of_regular
+from dumbwaiter.roots import is_remote
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -123,6 +124,8 @@ def rows(descriptor: int) -> tuple[Rows, list[str]]:
                 continue
             try:
                 facts = _FACTS(entry.stat(follow_symlinks=False))
+            except PermissionError:  # the folder may be listed and not entered: its files are not gone
+                raise
             except OSError:  # gone since it was listed
                 continue
             add(entry.name)
@@ -188,7 +191,7 @@ def _writing(descriptor: int) -> bool | None:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
-        return True
+        return None if is_remote(descriptor) else True  # some of those give no lease to anybody
     except OSError:
         return None
     with suppress(OSError):

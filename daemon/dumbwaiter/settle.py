@@ -96,6 +96,11 @@ class Settle:
             out.append(name)
         return out
 
+    def put_off(self, name: Name, when: float) -> None:
+        """Looks then at a path that was due."""
+        if (wait := self._waits.get(name)) is not None:
+            self._plan(name, wait, min(wait.due, when))
+
     def next_wake(self) -> float | None:
         """Returns when `due` will have something, None if nothing is waiting."""
         first = self._first()

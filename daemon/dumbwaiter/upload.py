@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -17,9 +18,12 @@ from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Changed, Gone, Local, Retry, Stopped
 from dumbwaiter.model import MIB, UNKNOWN, Ask, Receipt, Stamp
+from dumbwaiter.naming import split
+from dumbwaiter.scan import Branch
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
+DEEP = 1000  # characters; the kernel takes no path of more than 4,096 bytes in one piece
 HELD = MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
 LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
@@ -56,8 +60,7 @@ def open_version(root: str, path: str, stamp: Stamp) -> int:
     Raises `Gone`, `Changed`, or `Local` when the folder itself is away or the file cannot be read now.
     """
     try:
-        # A fifo or device in the file's place must neither block nor be read.
-        fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open(root, path)
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.isdir(root):
             raise Local(f"the folder {root} is not there") from None
@@ -74,6 +77,17 @@ def open_version(root: str, path: str, stamp: Stamp) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _open(root: str, path: str) -> int:
+    # A fifo or device in the file's place must neither block nor be read.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    whole = os.path.join(root, path)
+    if len(whole) < DEEP:
+        return os.open(whole, flags)
+    folder, name = split(path)
+    with closing(Branch(root)) as branch:
+        return os.open(name, flags, dir_fd=branch.open(folder))
 
 
 def check(fd: int, stamp: Stamp) -> None:
@@ -107,6 +121,8 @@ def digest_of(root: str, path: str, stamp: Stamp) -> str:
     try:
         digest = Digest().finish(fd, stamp.size)
         check(fd, stamp)
+    except OSError as error:
+        raise Local(f"the file cannot be read: {error.strerror}") from None
     finally:
         os.close(fd)
     return digest

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 
 from watchdog.observers.inotify_c import (
@@ -34,7 +34,7 @@ from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
 from dumbwaiter.naming import shown
 from dumbwaiter.roots import Root, RootState, Stand, stand
-from dumbwaiter.scan import names, walk
+from dumbwaiter.scan import Branch, names, walk
 
 CHUNK = 1000  # sightings handed over in one turn of the loop
 LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
@@ -44,6 +44,7 @@ BOUND = 5.0  # seconds that closing waits for a thread
 
 _CLOSE_WRITE = int(InotifyConstants.IN_CLOSE_WRITE)
 _CREATE = int(InotifyConstants.IN_CREATE)
+_DELETE = int(InotifyConstants.IN_DELETE)
 _MOVED_FROM = int(InotifyConstants.IN_MOVED_FROM)
 _MOVED_TO = int(InotifyConstants.IN_MOVED_TO)
 _IS_FOLDER = int(InotifyConstants.IN_ISDIR)
@@ -55,7 +56,7 @@ _MASK = (
     | int(InotifyConstants.IN_DELETE_SELF)
     | int(InotifyConstants.IN_ONLYDIR)
 )
-_ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF)
+_ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF) | _DELETE  # the ignore file may be taken away
 
 
 class _Folder:
@@ -94,6 +95,7 @@ class _Tree:
         self.gained = 0
         self.refused: Counter[int] = Counter()  # folders not heard, by errno
         self.unread = ""  # the latest of them that this user may not read
+        self.foreign = ""  # the latest folder that was left out because another file system is mounted there
         self.overflows = 0
         self.round = 0
         self.retry_at = 0.0
@@ -254,9 +256,12 @@ class Watcher:
             if mask & _IS_FOLDER:
                 if mask & _MOVED_FROM and folder.below and name in folder.below:
                     self._drop(folder.below[name])
-            elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE):
+            elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE) or path == IGNORE_FILE:
                 self._note(tree, path, closed=not mask & _CREATE)
-        if mask & _IS_FOLDER and mask & (_CREATE | _MOVED_TO):
+        # Where two folders change places, one stands already where the other went from.
+        if mask & _IS_FOLDER and (
+            mask & (_CREATE | _MOVED_TO) or (mask & _MOVED_FROM and os.path.isdir(os.path.join(tree.root.path, path)))
+        ):
             self._enter(tree, path)
 
     def _enter(self, tree: _Tree, path: str) -> None:
@@ -314,8 +319,8 @@ class Watcher:
             return
         self._loop.call_soon(self._deliver)
         rules = self._rules
-        for watch, path in (name for name, _ in chunk):
-            if path == IGNORE_FILE:
+        for (watch, path), closed in chunk:
+            if path == IGNORE_FILE and closed:  # it may be half written before
                 self._ruled(watch)
         wanted = [Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)]
         if wanted:
@@ -443,6 +448,7 @@ class Watcher:
         with self._lock:
             tree.round += 1
             tree.gained = 0
+            tree.foreign = ""
             tree.refused.clear()
         for _ in self._walk(tree, "", again=True):
             pass
@@ -460,7 +466,9 @@ class Watcher:
         """Listens to a folder and all below, and yields their files. `again`: also below those already heard."""
 
         def skipped(folder: str, error: OSError) -> None:
-            if error.errno != errno.EXDEV:  # another file system is not ours to hear
+            if error.errno == errno.EXDEV:  # not ours to hear
+                tree.foreign = folder
+            else:
                 self._refuse(tree, folder, error)
 
         def opened(folder: str, descriptor: int) -> bool:
@@ -477,6 +485,8 @@ class Watcher:
                 stop=self._closing.is_set,
             ):
                 yield here, files
+        except PermissionError as error:
+            self._refuse(tree, "", error)
         except OSError:  # no root; looking at it will say why
             self._asked.set()
 
@@ -497,8 +507,12 @@ class Watcher:
                 self._reader.remove_callbacks([(wd, serial)])
                 heard.round = tree.round
                 return False
-            if heard is not None:  # it was moved here, and nobody heard that
-                self._drop(heard)
+            if heard is not None:
+                if not _leads_to(tree, path, descriptor) or _leads_to(heard.tree, heard.path, descriptor):
+                    # It was moved on while it was looked at, and the event tells where to; or it is bound to two places.
+                    self._reader.remove_callbacks([(wd, serial)])
+                    return False
+                self._drop(heard)  # it was moved here, and nobody heard that
             self._put(tree, path, wd, serial)
             return True
 
@@ -572,7 +586,8 @@ class Watcher:
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
-        if tree.asked_at is not None and time.monotonic() - tree.asked_at > PATIENCE:
+        asked_at = tree.asked_at  # another thread clears it
+        if asked_at is not None and time.monotonic() - asked_at > PATIENCE:
             return "away", f"{path} does not answer; its files wait."
         if tree.away:
             return "away", f"{path}: {tree.away}; its files wait."
@@ -585,22 +600,34 @@ class Watcher:
         return "watching", self._missing(tree)
 
     def _missing(self, tree: _Tree) -> str:
-        total = tree.refused.total()
+        total, path = tree.refused.total(), tree.root.path
         if tree.refused[errno.ENOSPC]:
             most = limit("watches")
             return (
                 f"{total} folders are not heard, only scanned: {self._needed} watches are needed, the limit for all "
                 f"programs is {most.shown}; raise {most.setting}."
             )
+        if not total and tree.foreign:
+            one = shown(os.path.join(path, tree.foreign))
+            return f"{one} is another file system and left out: give it a watch of its own."
         if not total:
             return ""
-        one = shown(os.path.join(tree.root.path, tree.unread))
+        one = shown(os.path.join(path, tree.unread))
         return f"{total} folders cannot be read, such as {one}: give this user the right to."
 
     @property
     def _needed(self) -> int:
         """How many watches all roots want together, and the canary."""
         return sum(tree.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
+
+
+def _leads_to(tree: _Tree, path: str, descriptor: int) -> bool:
+    """True while the folder at a path is the open one."""
+    try:
+        with closing(Branch(tree.root.path)) as branch:
+            return os.path.samestat(os.fstat(branch.open(path)), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _text(error: OSError) -> str:

@@ -5,7 +5,8 @@ import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dumbwaiter import log
 from dumbwaiter.canary import Canary
@@ -49,29 +50,24 @@ class Watching:
         self._watcher: Watcher | None = None
         self._took: dict[str, float] = defaultdict(float)  # seconds, for the latest scan of a watch
         self._states: dict[str, str] = {}
-        self._returns: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.get("watching")
 
     async def start(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
         mounted = await asyncio.to_thread(self._journal.folders.mounted)
-        roots = [
-            Root(
-                name,
-                one.path,
-                rules(one.path, one.include, one.exclude),
-                None if one.polling == "auto" else one.polling,
-                one.path in mounted,
-            )
-            for name, one in self._config.watch.items()
-        ]
+        roots = []
+        for name, one in self._config.watch.items():
+            await self._read_rules(name)
+            polling = None if one.polling == "auto" else one.polling
+            roots.append(Root(name, one.path, self._intake.rules(name), polling, one.path in mounted))
         self._watcher = Watcher(
             roots,
             self._intake.sight,
             self.doubt,
             asyncio.get_running_loop(),
             changed=self._hears_otherwise,
-            ruled=self._ignore_file_changed,
+            ruled=lambda watch: self._do(self._read_rules(watch)),
             bird=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
         )
         await asyncio.to_thread(self._watcher.start)
@@ -82,7 +78,7 @@ class Watching:
         self._schedule.every("roots", CHECK, self._check)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._returns, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watcher is not None:
             await asyncio.to_thread(self._watcher.close)
 
@@ -121,12 +117,19 @@ class Watching:
             self.doubt(name, reason)
         self._schedule.now("roots")
 
-    def _ignore_file_changed(self, watch: str) -> None:
-        assert self._watcher is not None
+    async def _read_rules(self, watch: str) -> None:
+        """Reads the watch's own ignore file; nobody may have heard that it was written, or that another folder came."""
         one = self._config.watch[watch]
-        changed = rules(one.path, one.include, one.exclude)
-        self._intake.adopt(watch, changed)
-        self._watcher.adopt(watch, changed)
+        found = await asyncio.to_thread(rules, one.path, one.include, one.exclude)
+        if found.fingerprint != self._intake.rules(watch).fingerprint:
+            self._intake.adopt(watch, found)
+            if self._watcher is not None:
+                self._watcher.adopt(watch, found)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _period(self, watch: str) -> float:
         """Returns how often a watch is scanned: as configured, or as often as its files would be missed otherwise."""
@@ -138,6 +141,7 @@ class Watching:
     async def _rescan(self, watch: str) -> None:
         """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
         if self.states()[watch].state != "away":
+            await self._read_rules(watch)
             self._took[watch] = await self._intake.scan(watch)
             await self._note_mounts()
         self._schedule.pace(f"rescan {watch}", self._period(watch))
@@ -151,12 +155,10 @@ class Watching:
                 await self._journal.notes.mount(path, mounted)
 
     def _hears_otherwise(self, watch: str) -> None:
-        before, self._states[watch] = self._states[watch], self.states()[watch].state
+        before, self._states[watch] = self._states.get(watch, ""), self.states()[watch].state
         self._schedule.pace(f"rescan {watch}", self._period(watch))
         if before == "away" != self._states[watch]:
-            task = asyncio.create_task(self._go_on(watch))
-            self._returns.add(task)
-            task.add_done_callback(self._returns.discard)
+            self._do(self._go_on(watch))
         self._changed()
 
     async def _go_on(self, watch: str) -> None:

@@ -36,9 +36,11 @@ class Window:
         for days in (-1, 0, 1, 2):
             first = today + timedelta(days)
             last = first + timedelta(1) if self._end < self._start else first
-            # An hour that comes twice is all inside: the first of it opens, the second closes.
+            # An hour that comes twice is all inside: the first of it opens, the second closes. One that is missing
+            # counts from its end, which is what the offset before it says.
             start = datetime.combine(first, self._start, zone)
-            yield start.timestamp(), datetime.combine(last, self._end.replace(fold=1), zone).timestamp()
+            ends = (datetime.combine(last, self._end.replace(fold=fold), zone) for fold in (0, 1))
+            yield start.timestamp(), max(end.timestamp() for end in ends)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Window) and (self._start, self._end) == (other._start, other._end)

@@ -55,6 +55,64 @@ def test_t14_the_files_of_an_unmounted_disk_wait_for_it(program: Program, tmp_pa
         program.kill()
 
 
+def test_t14_a_disk_that_comes_after_the_start_brings_its_own_rules(program: Program, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / ".dumbwaiterignore").write_text("secret*\n")
+    program.drop.mkdir(parents=True, exist_ok=True)
+    with lying(disk, program.drop):
+        program.start()
+        program.until(lambda: watch(program)["state"] == "watching")
+        assert program("wait").returncode == 0
+        assert program.stop() == 0
+    program.start()
+    assert watch(program)["state"] == "away"
+    for name in ("secret.txt", "open.txt"):
+        (disk / name).write_text(name)
+    with lying(disk, program.drop):
+        program.until(lambda: program.stored().keys() == {"open.txt"})
+        for name in ("secret too.txt", "last.txt"):
+            (program.drop / name).write_text(name)
+        program.until(lambda: "last.txt" in program.stored())
+        assert program("rescan").returncode == program("wait").returncode == 0
+        assert program.stored().keys() == {"open.txt", "last.txt"}
+        program.kill()
+
+
+@pytest.mark.parametrize("polling", ["true", "false"])
+def test_an_ignore_file_holds_from_when_it_comes_until_it_goes(program: Program, polling: str) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace('provider = "netease"\n', f'provider = "netease"\npolling = {polling}\n', 1))
+    program.drop.mkdir(parents=True, exist_ok=True)
+    program.start()
+    (program.drop / ".dumbwaiterignore").write_text("*.log\n")
+    program.write("a.log", b"a")
+    program.write("b.txt", b"b")
+    assert program("rescan").returncode == 0
+    program.until(lambda: program.stored().keys() == {"b.txt"})
+    (program.drop / ".dumbwaiterignore").unlink()
+    assert program("rescan").returncode == 0
+    program.until(lambda: program.stored().keys() == {"a.log", "b.txt"})
+
+
+def test_what_lies_on_another_file_system_below_is_said(program: Program, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root may mount")
+    below = program.drop / "below"
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    try:
+        (below / "a.txt").write_text("a")
+        program.start()
+        says = f"{below} is another file system"
+        program.until(lambda: says in str(watch(program)["message"]))
+        assert says in program("check", below / "a.txt").stdout
+        assert says in program("status", below / "a.txt").stderr
+        program.kill()
+    finally:
+        subprocess.run(["umount", "--lazy", below], check=True)
+
+
 def test_t14_a_folder_that_is_meant_to_be_unmounted_is_taken_at_a_word(program: Program, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     program.drop.mkdir(parents=True, exist_ok=True)

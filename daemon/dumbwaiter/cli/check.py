@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dumbwaiter import config as configuration
-from dumbwaiter.cli.paths import behind_link
+from dumbwaiter.cli.paths import out_of_reach
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
@@ -150,8 +150,8 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
             return facts | {"reason": error.strerror}
         if stamp is None:
             return facts | {"reason": "no regular file"}
-        if link := behind_link(watch.path, inner):
-            return facts | {"reason": link}
+        if why := out_of_reach(watch.path, inner):
+            return facts | {"reason": why}
         if not os.access(absolute, os.R_OK):
             return facts | {"reason": "cannot be read by this user"}
         return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)

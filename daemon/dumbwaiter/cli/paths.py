@@ -7,6 +7,7 @@ path as `ls` and `status` print it, with escapes for what a terminal cannot show
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -135,13 +136,16 @@ def watch_of(config: "Config", path: str) -> tuple[str, str]:
     return RESERVED, absolute.lstrip("/")
 
 
-def behind_link(root: str, inner: str) -> str:
-    """Returns why what lies behind a link in a watched folder is left alone; empty where no link leads there."""
-    folder = root
+def out_of_reach(root: str, inner: str) -> str:
+    """Returns why what lies behind a link, or on another file system, in a watched folder is left alone; else nothing."""
+    folder, device = root, os.stat(root).st_dev
     for name in inner.split("/")[:-1]:
         folder = os.path.join(folder, name)
-        if os.path.islink(folder):
+        status = os.lstat(folder)
+        if stat.S_ISLNK(status.st_mode):
             return f"{shown(folder)} is a link, and links are not followed"
+        if status.st_dev != device:
+            return f"{shown(folder)} is another file system, which needs a watch of its own"
     return ""
 
 

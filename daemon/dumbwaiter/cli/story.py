@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dumbwaiter import report
-from dumbwaiter.cli.paths import behind_link, entry_at, folder_at, tree_path, watch_of
+from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, tree_path, watch_of
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import counted, hour, rests, size, when
 from dumbwaiter.errors import Failure
@@ -161,8 +161,8 @@ def _why_not(session: Session, path: str) -> str:
     why = rules(one.path, one.include, one.exclude).why(inner)
     if why != "taken":
         return f"watch {watch} leaves it out: {why}"
-    if link := behind_link(one.path, inner):
-        return link
+    if why := out_of_reach(one.path, inner):
+        return why
     if session.daemon_facts is None:
         return "the daemon is not running, dumbwaiter run takes it up"
     settling = session.daemon_facts["settling"]
