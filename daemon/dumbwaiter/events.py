@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from dumbwaiter import report
+from dumbwaiter import log, report
 from dumbwaiter.app import App, Pulse
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.queue import MANY
@@ -23,6 +23,7 @@ SHARE = 10  # a look takes one part in so many of the time
 KEPT = 1024  # events for those who come back
 LINGER = 60.0  # seconds in which somebody who came back finds them
 SILENCE = 15.0  # seconds after which a follower is told that nothing happened
+AGAIN = 5.0  # seconds until it is tried again, should a look have failed
 STATE = ("totals", "settling", "trouble", "paused", "bytes_per_second")
 
 
@@ -133,7 +134,13 @@ class Feed:
             beat = self._app.pulse.next()
             moved, self._moved = self._moved, set()
             started = time.monotonic()
-            status, jobs = await asyncio.to_thread(self._look, moved)
+            try:
+                status, jobs = await asyncio.to_thread(self._look, moved)
+            except Exception:  # noqa: BLE001 - a fault of ours must not leave all who follow without news
+                log.get("events").exception("nothing could be told")
+                self._moved.add(MANY)
+                await asyncio.sleep(AGAIN)
+                continue
             if status["trouble"]:
                 self._moved.add(MANY)  # what cannot be read now is told when it can
             if jobs is None:

@@ -12,16 +12,18 @@ from dumbwaiter import log
 from dumbwaiter.canary import Canary
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.ignore import rules
+from dumbwaiter.ignore import IGNORE_FILE, rules
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
 from dumbwaiter.roots import Root, RootState
+from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.watch import Watcher
 
 CHECK = 5.0  # seconds between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
+ANEW = 1.0  # seconds in which an editor that took an ignore file away has begun to write the next
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -67,7 +69,7 @@ class Watching:
             self.doubt,
             asyncio.get_running_loop(),
             changed=self._hears_otherwise,
-            ruled=lambda watch: self._do(self._read_rules(watch)),
+            ruled=lambda watch: self._do(self._rules_changed(watch)),
             bird=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
         )
         await asyncio.to_thread(self._watcher.start)
@@ -118,13 +120,23 @@ class Watching:
         self._schedule.now("roots")
 
     async def _read_rules(self, watch: str) -> None:
-        """Reads the watch's own ignore file; nobody may have heard that it was written, or that another folder came."""
+        """Reads the watch's own ignore file; nobody may have heard that it was written, or that another folder came.
+
+        One that is being written is left for its close, but for the first time.
+        """
         one = self._config.watch[watch]
+        if self._watcher is not None and (await asyncio.to_thread(_stands, one.path))[1]:
+            return
         found = await asyncio.to_thread(rules, one.path, one.include, one.exclude)
         if found.fingerprint != self._intake.rules(watch).fingerprint:
             self._intake.adopt(watch, found)
             if self._watcher is not None:
                 self._watcher.adopt(watch, found)
+
+    async def _rules_changed(self, watch: str) -> None:
+        if not (await asyncio.to_thread(_stands, self._config.watch[watch].path))[0]:
+            await asyncio.sleep(ANEW)
+        await self._read_rules(watch)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -170,3 +182,12 @@ class Watching:
     async def _check(self) -> None:
         assert self._watcher is not None
         await asyncio.to_thread(self._watcher.check)
+
+
+def _stands(folder: str) -> tuple[bool, bool]:
+    """Returns whether there is an ignore file, and whether somebody writes it now."""
+    try:
+        stamp, writing = look(folder, IGNORE_FILE)
+    except OSError:
+        return False, False
+    return stamp is not None, bool(writing)

@@ -339,17 +339,35 @@ def done(book: Book, path: Path, content: bytes) -> int:
     return id_
 
 
-def drained(book: Book, folder: Path) -> None:
+def drained(book: Book, folder: Path, away: str = "") -> None:
     """Does what is to be done for the files of a folder."""
     config = parse(CONFIG.replace("/w", str(folder)) + 'after = "delete"\n', "config.toml")
 
     async def run() -> None:
         nothing: Any = None
-        duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+        duties = Duties(
+            config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None, away=lambda _watch: away
+        )
         await duties.drain()
         await duties.close()
 
     book.runner.run(run())
+
+
+def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter.duties.TRIES", 1)
+    path = tmp_path / "w/film.mov"
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, path, b"film")
+        (tmp_path / "w").rename(tmp_path / "disk")
+        drained(book, tmp_path / "w", "the folder is away")
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert (errand.error, errand.due_at is None) == ("the folder is away", False)
+        (tmp_path / "disk").rename(tmp_path / "w")
+        book.hasten(errand.watch, time.time())
+        drained(book, tmp_path / "w")
+        assert not path.exists()
+        assert book.rows("SELECT * FROM errands") == []
 
 
 def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

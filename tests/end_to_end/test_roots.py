@@ -95,6 +95,28 @@ def test_an_ignore_file_holds_from_when_it_comes_until_it_goes(program: Program,
     program.until(lambda: program.stored().keys() == {"a.log", "b.txt"})
 
 
+def test_an_ignore_file_that_is_written_anew_slowly_lets_nothing_through(program: Program) -> None:
+    program.drop.mkdir(parents=True, exist_ok=True)
+    rules = program.drop / ".dumbwaiterignore"
+    rules.write_text("secret*\n")
+    program.start()
+    program.write("secret.txt", b"s")
+    rules.unlink()
+    with rules.open("w") as file:
+        file.write("*.log\n")
+        file.flush()
+        assert program("rescan").returncode == 0
+        program.write("a.txt", b"a")
+        program.until(lambda: program.stored().keys() == {"a.txt"})
+        file.write("secret*\n")
+    program.write("b.log", b"b")
+    program.write("c.txt", b"c")
+    assert program("rescan").returncode == 0
+    program.until(lambda: program.stored().keys() == {"a.txt", "c.txt"})
+    assert program("wait").returncode == 0
+    assert program.stored().keys() == {"a.txt", "c.txt"}
+
+
 def test_what_lies_on_another_file_system_below_is_said(program: Program, tmp_path: Path) -> None:
     if os.getuid():
         pytest.skip("only root may mount")
