@@ -260,6 +260,8 @@ class CareyShop:
 
     def _token(self, params: Params) -> object:
         module = self._module(params)
+        if params.get("type", "web") not in {"web", "app"}:
+            raise RefusedError("type必须在 web,app 范围内")
         expires = int(self._world.clock.now()) + self._options.token_life
         if module == "aliyun" and params.get("type") == "app":
             return {**self._sts(expires), **self._settings()}

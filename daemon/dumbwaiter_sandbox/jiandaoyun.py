@@ -370,6 +370,8 @@ def _fits(data: Members, wanted: object) -> bool:
 
 
 def _holds(data: Members, condition: Members) -> bool:
+    if condition["field"] not in FIELDS:
+        raise RefusedError(4815, "the filter is for a field that is none")
     held, values = str(data.get(condition["field"], "")), [str(value) for value in condition["value"]]
     match condition["method"]:
         case "eq":
@@ -382,6 +384,8 @@ def _holds(data: Members, condition: Members) -> bool:
 
 
 async def _members(request: Request) -> dict[str, Any]:
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise RefusedError(1, "the body is said to be no JSON")
     try:
         members = json.loads(await request.body())
     except ValueError as error:

@@ -202,9 +202,11 @@ class Kodo:
                 raise RefusedError(400, str(error)) from error
             last = bool(form.order) and form.order[-1] == "file"
             entry_of(request).facts.update(fields=form.order, file_last=last, filename=form.filename)
-            if form.filename is None or (self._options.file_last and not last):
-                raise RefusedError(400, "file is not specified, or not the last field")
+            if form.filename is None or "file" not in form.order:
+                raise RefusedError(400, "file is not specified")
             policy = kodo_policy.check(form.fields.get("token", ""), self._world.clock.now())
+            if not last and (self._options.file_last or policy.account.file_last):
+                raise RefusedError(400, "file is not the last field")
             self._damaged(path, form.fields.get("crc32"))
             fields = {name: value for name, value in form.fields.items() if name.startswith(("x:", "x-qn-meta-"))}
             etag = await asyncio.to_thread(content_hash, path)

@@ -21,6 +21,7 @@ class Account:
     secret_key: str
     buckets: tuple[str, ...]
     private: tuple[str, ...] = ()
+    file_last: bool = False  # its owner's manual says that a form's file comes last
 
 
 # Made up: they open nothing but this sandbox.
@@ -36,6 +37,7 @@ ACCOUNTS: dict[str, Account] = {
         "dumbwaiter-forms-secret-0001",
         ("demo-jdy-upload",),
         ("demo-jdy-upload",),
+        file_last=True,
     ),
     "xinhua": Account("dumbwaiter-image-access-key-000000000000001", "dumbwaiter-image-secret-0001", ("demo-c360",)),
     "careyshop": Account("DUMBWAITERTESTAK0001", "dumbwaiter-test-secret-0001", ("careyshop",)),

@@ -21,7 +21,7 @@ class FormError(Exception):
 
 @dataclass
 class Form:
-    """What a form held; of several files the last. `order` names the parts as they came."""
+    """What a form held, at most one file. `order` names the parts as they came."""
 
     fields: dict[str, str] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
@@ -115,7 +115,8 @@ class _Reader:
         self._name, self._inside, self._value = parameters["name"], True, bytearray()
         self.form.order.append(self._name)
         if "filename" in parameters:
-            self.close()
+            if self.form.filename is not None:
+                raise FormError("a form holds one file")
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             self.form.filename = parameters["filename"].replace("%22", '"').replace('\\"', '"')
             self.form.mime = headers.get("content-type", "")

@@ -74,6 +74,26 @@ def test_wrong_calls_have_their_codes(
     assert code(call("file/get_upload_token", **{"transaction_id": "t", **members})) == expected
 
 
+@pytest.mark.parametrize("order", ["file first", "two files", "another name"])
+def test_a_form_holds_one_file_in_its_last_field(running: Any, call: Callable[..., httpx.Response], order: str) -> None:
+    pair = call("file/get_upload_token", transaction_id="t").json()["token_and_url_list"][0]
+    token, file = ("token", (None, pair["token"])), ("file", ("a.txt", b"hello"))
+    parts = {
+        "file first": [file, token],
+        "two files": [token, ("file", ("b.txt", b"b")), file],
+        "another name": [token, ("upload", ("a.txt", b"hello"))],
+    }[order]
+    assert running.http.post(pair["url"], files=parts).status_code == 400
+    assert running.http.post(pair["url"], files=[token, file]).status_code == 200
+
+
+def test_a_filter_for_a_field_that_is_none_is_refused(call: Callable[..., httpx.Response]) -> None:
+    condition = {"field": "_widget_none", "method": "eq", "value": ["x"]}
+    data = {PATH: {"value": "a.txt"}}
+    assert call("data/create", transaction_id="t", data=data).status_code == 200
+    assert code(call("data/list", filter={"rel": "and", "cond": [condition]})) == 4815
+
+
 def test_a_record_shows_the_file_and_no_key(
     running: Any, call: Callable[..., httpx.Response], upload: Callable[..., str]
 ) -> None:
