@@ -13,7 +13,7 @@ from dumbwaiter import grants, pace
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
-from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, RENEW, Provider, freeze, thaw
+from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, REFUSALS, REFUSED_APART, RENEW, Provider, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.transports import TRANSPORTS, choose
@@ -487,6 +487,8 @@ LIMITS: list[tuple[Limits, Ask, str | None]] = [
     (Limits(mime=("video/mp4",)), ask(), "film.mov is video/quicktime; the provider takes video/mp4"),
     (Limits(mime=("vid*/*", "image/*")), ask(), "film.mov is video/quicktime; the provider takes vid*/*, image/*"),
     (Limits(mime=("video/*",)), ask(mime="videos/x"), "film.mov is videos/x; the provider takes video/*"),
+    (Limits(mime=("image/*",)), ask("a.txt", mime="text/plain"), "a.txt is text/plain; the provider takes image/*"),
+    (Limits(mime=("image/*",)), ask("a", mime="application/octet-stream"), None),  # the server looks inside
     (Limits(suffixes=("mov",)), ask("A/B.MOV"), None),
     (
         Limits(suffixes=("mp4", "avi")),
@@ -612,6 +614,34 @@ def test_an_upload_that_ends_well_while_the_account_is_refused_does_not_hide_tha
         assert (one.state(NOW + 900), one.trouble) == ("ready", None)
 
     asyncio.run(test())
+
+
+def test_new_grants_that_are_refused_one_after_the_other_say_something_of_the_account(clock: Turned) -> None:
+    one = provider(clock)
+    for times in range(1, REFUSALS):
+        for _ in range(20):  # files at once: all of them met the same moment
+            assert not one.refused(clock.now())
+        assert one.refusals == times
+        clock.passed += REFUSED_APART + 1
+    assert one.refused(clock.now())
+    assert one.refused(clock.now())
+
+
+def test_a_grant_that_was_asked_for_before_another_one_was_refused_says_nothing_more(clock: Turned) -> None:
+    one, asked_at = provider(clock), NOW
+    clock.passed = 5 * REFUSED_APART
+    for _ in range(2 * REFUSALS):
+        assert not one.refused(asked_at)
+        clock.passed += REFUSED_APART + 1
+    assert one.refusals == 1
+
+
+def test_a_success_lets_the_refusals_be_counted_anew(clock: Turned) -> None:
+    one = provider(clock)
+    for _ in range(2 * REFUSALS):
+        assert not one.refused(clock.now())
+        one.well(clock.now())
+        clock.passed += REFUSED_APART + 1
 
 
 def test_a_network_that_fails_again_and_again_is_tried_less_and_less_often(clock: Turned) -> None:

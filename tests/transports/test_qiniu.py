@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,32 @@ def test_trouble_on_the_way_ends_the_attempt_and_not_the_file(bench: Bench, faul
         bench.send(qiniu_resumable, bench.ticket("k"), checkpoint)
     bench.vendors.faults("")
     assert bench.send(qiniu_resumable, bench.ticket("k")).verified == "qetag"
+
+
+def test_parts_that_are_not_taken_as_they_are_are_left_to_the_form(bench: Bench) -> None:
+    bench.write(2 * PART)
+    bench.vendors.faults("kodo.complete:400")
+    with pytest.raises(Unfit, match="as they are"):
+        bench.send(qiniu_resumable, bench.ticket("k"))
+
+
+@pytest.mark.parametrize(
+    ("faults", "new"),
+    [("kodo.parts:lost-part@1,kodo.part:400", Reject), ("kodo.parts:400", None), ("kodo.complete:400", Unfit)],
+)
+def test_what_an_earlier_attempt_began_and_is_refused_now_begins_again_once(
+    bench: Bench, faults: str, new: type[Exception] | None
+) -> None:
+    bench.write(3 * PART)
+    bench.vendors.faults("kodo.complete:503")
+    with pytest.raises(Retry):
+        bench.send(qiniu_resumable, bench.ticket("k"))
+    bench.vendors.faults(faults)
+    with pytest.raises(Restart) as raised:
+        bench.send(qiniu_resumable, bench.ticket("k"), bench.saved[-1])
+    assert type(raised.value) is Restart
+    with nullcontext() if new is None else pytest.raises(new):
+        bench.send(qiniu_resumable, bench.ticket("k"))
 
 
 def test_parts_whose_tags_say_nothing_are_compared_by_their_md5(bench: Bench) -> None:

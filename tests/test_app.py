@@ -1,0 +1,64 @@
+"""What the daemon says of itself."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dumbwaiter import report
+from dumbwaiter.app import App
+from dumbwaiter.model import Sighting
+from inside import daemon, status, until
+from program import PATIENCE, Vendors
+
+
+def left(facts: dict[str, Any]) -> int:
+    return int(facts["settling"] + facts["totals"]["pending"])
+
+
+async def sight(app: App) -> None:
+    app.intake.sight([Sighting("netease", "a.bin", closed=True)])
+
+
+async def settled(app: App) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while app.intake.waiting:
+            await app.intake.turn()
+
+
+@pytest.mark.parametrize("way", ["into the journal", "out of it"])
+def test_a_file_that_changes_hands_while_it_is_counted_is_never_nothing_left(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """One that changes while it is sent comes back from the journal, and is there again once it is quiet."""
+    (Path(vendors.sandbox.data) / "drop/netease/a.bin").write_bytes(b"a")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            app.engine.only = ()  # it is counted, and not sent
+            loop = asyncio.get_running_loop()
+
+            def follow(name: str, step: Callable[[App], Coroutine[Any, Any, None]]) -> None:
+                """Has something happen right after the journal was asked."""
+                look = getattr(report, name)
+
+                def followed(*values: Any, **named: Any) -> Any:
+                    monkeypatch.setattr(report, name, look)
+                    found = look(*values, **named)
+                    asyncio.run_coroutine_threadsafe(step(app), loop).result(PATIENCE)
+                    return found
+
+                monkeypatch.setattr(report, name, followed)
+
+            assert left(await status(app)) == 0
+            if way == "into the journal":
+                await sight(app)
+                follow("snapshot", settled)
+            else:
+                follow("waiting", sight)
+            assert left(await status(app)) == 1
+            await until(lambda facts: facts["totals"]["pending"] == 1, app)
+
+    asyncio.run(test())

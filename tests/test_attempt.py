@@ -1,0 +1,97 @@
+"""What goes on without getting anywhere comes to an end: the engine at work, with waits of no length."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dumbwaiter import attempt, grants, transports
+from dumbwaiter.app import App
+from dumbwaiter.attempt import IN_VAIN
+from dumbwaiter.grants import REFUSALS
+from dumbwaiter.model import MIB
+from inside import daemon, put, status, until
+from program import Vendors
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the chance out of every wait."""
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 0.0))
+
+
+def state(facts: dict[str, Any], provider: str) -> tuple[str, str | None]:
+    (one,) = [one for one in facts["providers"] if one["name"] == provider]
+    return one["state"], one["error"]
+
+
+async def failed(app: App) -> str:
+    """Returns why the one file needs a person."""
+    (job,) = (await until(lambda facts: facts["jobs"][0]["state"] == "rejected", app))["jobs"]
+    return str(job["error"])
+
+
+def test_an_account_whose_new_permissions_are_all_refused_is_blocked(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
+    vendors.faults("kodo.form:bad-token")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            id_ = await put(app, "jiandaoyun", tmp_path / "a.txt", b"a")
+            words = "Qiniu refuses the upload token, as it did those before: see to the account"
+            facts = await until(lambda facts: facts["jobs"][0]["error"] == words, app)
+            assert state(facts, "jiandaoyun") == ("blocked", words)
+            assert facts["totals"]["pending"] == 1
+            assert len(vendors.log("form")) == REFUSALS
+            vendors.faults("")
+            await app.retry([id_])
+            await until(lambda facts: state(facts, "jiandaoyun") == ("ready", None), app)
+            assert (await status(app))["totals"]["done"] == 1
+
+    asyncio.run(test())
+
+
+def test_a_file_that_always_begins_anew_is_given_up(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    vendors.faults("nos.put:beyond")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            id_ = await put(app, "netease", tmp_path / "a.txt", b"a")
+            words = f"NetEase claims to have more than was sent; it was sent {IN_VAIN} times in vain"
+            assert await failed(app) == words
+            assert len(vendors.log("put")) >= IN_VAIN
+            vendors.faults("")
+            await app.retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_parts_that_are_not_taken_as_they_are_go_another_way_if_there_is_one(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    vendors.faults("kodo.complete:400")
+    if not another:
+        left = tuple(row for row in transports.TRANSPORTS if row.name != "qiniu_form_large")
+        monkeypatch.setattr(transports, "TRANSPORTS", left)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jiandaoyun", tmp_path / "a.bin", bytes(4 * MIB + 1))
+            if another:
+                await until(lambda facts: facts["totals"]["done"] == 1, app)
+            else:
+                words = "Qiniu does not take the parts as they are; no way to upload 4194305 bytes with a QiniuTicket"
+                assert await failed(app) == words
+            assert [len(vendors.log(call)) for call in ("complete", "form")] == [1, int(another)]
+            assert (await status(app))["trouble"] is None
+
+    asyncio.run(test())

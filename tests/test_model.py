@@ -1,0 +1,28 @@
+"""What a receipt says is still wanted."""
+
+import pytest
+
+from dumbwaiter.model import Receipt
+
+THERE = "the provider has the file, and"
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({}, ""),
+        ({"follow_up": "why not"}, "why not"),
+        ({"callback": "unknown"}, f"{THERE} its application may not know of it"),
+        ({"callback": "failed", "callback_said": "no"}, f"{THERE} its application may not know of it: no"),
+        ({"registered": "no", "shop_said": "full"}, f"{THERE} its application may not know of it: full"),
+        ({"size_at_provider": "9"}, f"{THERE} says that it has 9 bytes there"),
+        ({"taskStatus": "done"}, ""),
+        ({"taskStatus": "refused", "taskMessage": "quota"}, f'{THERE} what was to be made of it is "refused": quota'),
+        ({"taskStatus": "done", "detectStatus": "pass", "detectMessage": "fine"}, ""),
+        ({"detectStatus": "failed"}, f'{THERE} its inspection says "failed"'),
+        ({"taskStatus": "done", "detectStatus": "suspected", "detectMessage": "a flag"},
+         f'{THERE} its inspection says "suspected": a flag'),
+    ],
+)  # fmt: skip
+def test_what_did_not_come_is_told_in_a_sentence(facts: dict[str, str], sentence: str) -> None:
+    assert Receipt("k", facts=facts).lacks == sentence
