@@ -11,7 +11,7 @@ import pytest
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Stamp
+from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Receipt, Stamp
 from dumbwaiter.sources import Source
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
 from dumbwaiter.wire.message import Reply, Request
@@ -72,10 +72,12 @@ class Desk:
     def __init__(self, **answers: Any) -> None:
         self.answers = {"login_admin_user": SIGNED_IN, **answers}
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.methods: list[str] = []
         self._kept: dict[str, Any] = {}
 
     async def call(self, request: Request) -> Reply:
         assert isinstance(request.body, bytes)
+        self.methods.append(request.method)
         text = request.body.decode() or request.url.partition("?")[2]
         self.asked.append((request.what, {name: values[0] for name, values in parse_qs(text).items()}))
         answer = self.answers[request.what.replace(".", "_")]
@@ -240,10 +242,35 @@ def test_nothing_is_sent_to_an_address_inside_that_a_shop_outside_names() -> Non
         _grant(_broker(), Desk(get_upload_token=answer))
 
 
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [
+        ("http://shop.example.com/api/v1/upload", "https://shop.example.com/api/v1/upload"),
+        ("https://shop.example.com/upload", "https://shop.example.com/upload"),
+        ("http://shop.example.com:8080/upload", "http://shop.example.com:8080/upload"),
+        ("http://careyshop.oss-cn-hangzhou.aliyuncs.com/", "http://careyshop.oss-cn-hangzhou.aliyuncs.com/"),
+    ],
+)
+def test_what_a_shop_behind_tls_says_of_itself_is_not_sent_to_in_the_open(named: str, used: str) -> None:
+    answer = {**LOCAL, "token": {**LOCAL["token"], "upload_url": {**LOCAL["token"]["upload_url"], "upload_url": named}}}
+    assert _grant(_broker(), Desk(get_upload_token=answer)).ticket.url == used
+    assert _grant(_broker(api="http://shop.example.com/api/v1"), Desk(get_upload_token=answer)).ticket.url == named
+
+
 def test_the_shop_is_asked_by_get_if_so_configured() -> None:
     desk = Desk(get_upload_token=LOCAL)
     _grant(_broker(request="get"), desk)
     assert desk.asked[-1][1]["appkey"] == "12345678"
+    assert desk.methods == ["POST", "GET"]  # the password goes into no server's log
+
+
+@pytest.mark.parametrize(("letters", "method"), [(1, "GET"), (100, "POST")])
+def test_an_address_grows_no_longer_than_a_server_takes(letters: int, method: str) -> None:
+    name = "图" * letters + ".jpg"
+    broker, desk = _broker(request="get"), Desk(get_upload_token=LOCAL, get_storage_list=None)
+    asyncio.run(broker.confirm(_grant(broker, desk, _ask(name)), 10, desk))
+    assert desk.asked[-1][1]["name"] == name
+    assert desk.methods[-1] == method
 
 
 def test_each_provider_signs_in_under_a_name_of_its_own() -> None:
@@ -253,6 +280,37 @@ def test_each_provider_signs_in_under_a_name_of_its_own() -> None:
         _grant(_broker(module=module), desk)
         names.add(desk.asked[0][1]["platform"])
     assert len(names) == 3
+
+
+# After a lost answer
+
+
+def _confirmed(found: Any, name: str = "7.jpg", **answer: Any) -> tuple[Receipt | None, Desk]:
+    """Looks for a file of seven bytes in a shop whose list is answered so."""
+    broker, desk = _broker(), Desk(get_upload_token=answer or LOCAL, get_storage_list=found)
+    grant = broker.fit(_grant(broker, desk, _ask(name)), _ask(name))
+    return asyncio.run(broker.confirm(grant, 7, desk)), desk
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"items": []}, {"items": [dict.fromkeys(("name", "size", "path"))]}])
+def test_a_file_that_is_not_in_the_list_is_not_there(nothing: Any) -> None:
+    assert _confirmed([nothing])[0] is None
+
+
+def test_a_row_that_lacks_much_hides_no_other() -> None:
+    empty = dict.fromkeys(("storage_id", "hash", "url", "protocol"))
+    rows = [dict.fromkeys(_row(7)), _folder(8), _row(7, path=None), _row(7, size=None), _row(7, **empty)]
+    found, _ = _confirmed([{"items": rows, "total_result": 5}])
+    assert found == Receipt("uploads/files/20180528/7.jpg", facts={"bucket": "shop"})
+
+
+def test_a_name_that_older_shops_leave_out_of_the_signature_goes_as_the_files_own() -> None:
+    found, desk = _confirmed([{"items": [_row(7, name="7.jpg"), _row(9, size=7, name="@7.jpg")]}], "@7.jpg")
+    assert found is not None
+    assert found.facts["storage_id"] == "9"
+    assert desk.asked[-1][1]["name"] == "7.jpg"
+    ticket = _grant(_broker(), Desk(get_upload_token=LOCAL), _ask("@7.jpg")).ticket
+    assert (ticket.name, dict(ticket.fields)["x:filename"]) == ("@7.jpg", "")
 
 
 # Its list
@@ -369,7 +427,9 @@ def test_a_session_that_ended_while_the_list_is_read_is_made_anew() -> None:
     [
         (_row(7, url="new.example.com/7.jpg"), Link("https://new.example.com/7.jpg")),
         (_row(7, url="oss.example.com/7.jpg?Expires=1800000600&Signature=x"), 1_800_000_600.0),
+        (dict.fromkeys(_row(7)), None),
         ({}, None),
+        ([], None),
         (None, None),
     ],
 )

@@ -163,6 +163,10 @@ def test_a_transaction_for_each_file_if_so_configured() -> None:
         (trouble(0, 429), Retry, "fewer calls"),
         (Reply(502, {}, b"<html>"), Retry, "status 502"),
         (Reply(401, {}, b""), Blocked, "api_key"),
+        (trouble(8301, 200), Blocked, "check api_key"),
+        (trouble(8303, 200), Retry, "slower pace"),
+        (trouble(1, 200), Reject, "code 1: words"),
+        (trouble(9007, 200), Retry, "code 9007"),
         (Reply(200, {}, b"<html>"), Retry, "expected JSON"),
     ],
 )
@@ -221,6 +225,38 @@ def test_a_record_that_has_the_file_already_is_left_alone() -> None:
     assert len(desk.asked) == 1
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"name": None, "size": 5, "url": "https://files.jiandaoyun.com/another"},
+        {"name": "a.txt", "size": "5", "url": None},
+        {"name": "a.txt", "size": 5, "url": "http://[::1"},
+        {"name": ["a.txt"], "size": 5},
+        "a.txt",
+        None,
+    ],
+)
+def test_an_attachment_of_another_shape_does_not_hide_the_right_one(odd: object) -> None:
+    shown = record(_widget_2="w/dir/a.txt")
+    right = shown[FILE]
+    assert isinstance(right, list)
+    for files in ([odd, *right], [*right, odd]):
+        desk = Desk({"data": [{**shown, FILE: files}]})
+        done = follow_up(recording(), desk)
+        assert (done.receipt.url, len(desk.asked)) == (right[0]["url"], 1)
+
+
+def test_what_an_attachment_lacks_does_not_hide_it() -> None:
+    for odd in ({"name": "a.txt", "size": "5", "url": "u"}, {"name": None, "size": 5, "url": "u"}):
+        shown = {"_id": "5" * 24, FILE: [odd]}
+        assert follow_up(recording(), Desk({"data": []}, {"data": shown})).receipt.url == "u"
+
+
+def test_an_address_that_is_none_names_no_content() -> None:
+    shown = {"_id": "5" * 24, FILE: [{"name": "a.txt", "size": 5, "url": "http://[::1"}]}
+    assert follow_up(recording(), Desk({"data": []}, {"data": shown})).receipt.verified == "crc32"
+
+
 def test_an_answer_without_the_attachment_is_asked_for() -> None:
     desk = Desk({"data": []}, {"data": {"_id": "5" * 24}}, {"data": record()})
     follow_up(recording(), desk)
@@ -239,11 +275,12 @@ def test_nothing_is_written_when_the_hour_is_over() -> None:
     assert len(desk.asked) == 1
 
 
-def test_a_refusal_near_the_end_of_the_hour_is_taken_for_its_end() -> None:
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_refusal_near_the_end_of_the_hour_is_taken_for_its_end(status: int) -> None:
     with pytest.raises(Restart, match="hour"):
-        follow_up(recording(), Desk({"data": []}, trouble(17017)), asked=str(int(NOW - 3000)))
+        follow_up(recording(), Desk({"data": []}, trouble(17017, status)), asked=str(int(NOW - 3000)))
     with pytest.raises(Reject, match="code 17017"):
-        follow_up(recording(), Desk({"data": []}, trouble(17017)), asked=str(int(NOW - 2900)))
+        follow_up(recording(), Desk({"data": []}, trouble(17017, status)), asked=str(int(NOW - 2900)))
 
 
 def test_a_file_that_jiandaoyun_was_not_told_of_is_sent_again_unless_it_was_refused() -> None:

@@ -300,6 +300,11 @@ def test_a_commit_that_does_not_tell_leaves_it_to_the_checksum(results: tuple[ob
     assert confirm(Desk(signed_in(), committed(*results))) is None
 
 
+def test_a_commit_with_a_status_that_nobody_knows_is_asked_again() -> None:
+    with pytest.raises(Retry, match="2002"):
+        confirm(Desk(signed_in(), committed({"Uri": URI, "UriStatus": 2002})))
+
+
 def test_a_session_that_ended_before_the_commit_blocks_and_costs_no_permission() -> None:
     with pytest.raises(Blocked):
         confirm(Desk({"ret": "1015"}))

@@ -117,8 +117,11 @@ def test_a_wrong_secret_blocks_the_provider(vendors: Vendors, sender: Make) -> N
     ("code", "kind", "words"),
     [
         (400, Reject, "refuses upload/init: code 400"),
+        (403, Reject, "refuses upload/init: code 403"),
+        (404, Reject, "refuses upload/init: code 404"),
         (414, Reject, "refuses upload/init: code 414"),
         (700, Retry, "answers upload/init with code 700"),
+        (702, Reject, "refuses upload/init: code 702"),
         (710, Blocked, "check app_key and app_secret"),
         (720, Blocked, "too little balance"),
         (721, Blocked, "has not opened the service"),

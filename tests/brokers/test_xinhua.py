@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+import peer
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
 from dumbwaiter.errors import Blocked, Reject, Retry
@@ -18,7 +20,9 @@ from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt, Stamp
 from dumbwaiter.sources import Duration, Source
+from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox.xinhua import ACCOUNT
+from peer import Peer
 from program import Vendors
 
 T = TypeVar("T")
@@ -202,6 +206,30 @@ def test_hosts_that_cannot_be_had(desk: Desk, spec: str, verdict: type[Exception
         desk.grants(PHOTO)
 
 
+def test_another_host_is_asked_when_one_answers_anything_but_hosts(
+    open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(uc=None)
+    monkeypatch.setattr("dumbwaiter.brokers.xinhua.UC", (desk.vendors.sandbox.urls["uc"],) * 3)
+    desk.vendors.faults("uc.query:404@1,uc.query:400@2")
+    (grant,) = desk.grants(PHOTO)
+    assert len(grant.ticket.urls) == 2
+    assert desk.calls("query") == 3
+
+
+def test_a_bucket_that_qiniu_does_not_know_is_a_persons_business(
+    open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"error":"no such bucket"}'
+    answer = b"HTTP/1.1 631 X\r\nX-Reqid: 1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    asked: list[tuple[bytes, bytes]] = []
+    with Peer(peer.echo(asked, answer)) as server:
+        monkeypatch.setattr("dumbwaiter.brokers.xinhua.UC", (server.url,) * 3)
+        with pytest.raises(Blocked, match="set upload"):
+            open_desk(uc=None).grants(PHOTO)
+    assert len(asked) == 1
+
+
 # Sign-in
 
 
@@ -348,7 +376,9 @@ def test_a_second_task_is_made_where_that_is_wanted(open_desk: Callable[..., Des
     assert "taskID" in desk.follow(noted, 2).receipt.facts
 
 
-@pytest.mark.parametrize("spec", ["xinhua.task:429@1", "xinhua.task:401@1x2", "xinhua.task:403@1x2"])
+@pytest.mark.parametrize(
+    "spec", ["xinhua.task:429@1", "xinhua.task:503@1", "xinhua.task:401@1x2", "xinhua.task:403@1x2"]
+)
 def test_what_certainly_made_no_task_is_tried_again(desk: Desk, spec: str) -> None:
     noted = desk.follow(desk.stored()).receipt
     desk.vendors.faults(spec)
@@ -358,6 +388,7 @@ def test_what_certainly_made_no_task_is_tried_again(desk: Desk, spec: str) -> No
     assert follow.error
     assert "taskStatus" not in follow.receipt.facts
     assert desk.ended(follow.receipt).receipt.facts["taskStatus"] == "done"
+    assert sum(one["status"] == 200 for one in desk.vendors.log("task")) == 1
 
 
 def test_a_server_that_cannot_be_reached_was_not_asked(desk: Desk) -> None:
@@ -390,6 +421,22 @@ def test_a_result_that_cannot_be_seen_yet_is_waited_for(desk: Desk) -> None:
     follow = desk.ended(desk.stored())
     assert follow.results[0].size
     assert desk.calls("get") == 3
+
+
+@pytest.mark.parametrize(("image", "key"), [("http://[::1/day/a%20b.jpg?e=1", "day/a b.jpg"), ("http://", "http://")])
+def test_a_result_at_no_address_is_kept_without_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, image: str, key: str
+) -> None:
+    call = desk.http.call
+
+    async def elsewhere(request: Request) -> Reply:
+        reply = await call(request)
+        return replace(reply, body=re.sub(rb'("image": ?)"[^"]*"', rb'\1"%s"' % image.encode(), reply.body))
+
+    monkeypatch.setattr(desk.http, "call", elsewhere)
+    follow = desk.ended(desk.stored())
+    (result,) = follow.results
+    assert (follow.later, result.key, result.url, result.size) == (None, key, None, None)
 
 
 def test_no_patience_is_endless(open_desk: Callable[..., Desk]) -> None:

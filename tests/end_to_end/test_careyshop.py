@@ -10,6 +10,7 @@ import pytest
 
 from dumbwaiter.model import KIB, MIB
 from program import Program, digest
+from sending import Sender
 
 FORMS = ("careyshop", "careyshop-qiniu", "careyshop-aliyun")
 KINDS = (*FORMS, "careyshop-sts")
@@ -29,6 +30,13 @@ def _options(program: Program, **switches: dict[str, Any]) -> None:
 
 def _entries(program: Program) -> dict[str, dict[str, Any]]:
     return {entry["path"]: entry for entry in program.facts("ls")}
+
+
+def _names(program: Program) -> list[str]:
+    """Returns what the files in the shop's own list are called there."""
+    with Sender.of(program.vendors, "careyshop", program.config) as one:
+        page = one.run(one.provider.broker.listing(None, one.provider))
+    return [item.facts["name"] for item in page.items]
 
 
 def _job(program: Program) -> dict[str, Any]:
@@ -221,6 +229,35 @@ def test_no_cut_doubles_a_file_on_the_shops_own_disk(program: Program, cut: str)
     assert program.stored() == {"a.txt": digest(content)}
     assert program.objects() == [digest(content)]
     assert _entries(program)["a.txt"]["verified"] == "sha1"
+
+
+@pytest.mark.parametrize("fault", ["", "careyshop.upload:cut-after@1"])
+def test_a_name_that_older_shops_leave_out_of_the_signature_arrives_once(program: Program, fault: str) -> None:
+    program.vendors.faults(fault)
+    content = _drop(program, "careyshop", "@home.txt", 100)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"@home.txt": digest(content)}
+    assert program.objects() == [digest(content)]
+    assert _entries(program)["@home.txt"]["verified"] == "sha1"
+    assert _names(program) == ["@home.txt"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_after_a_lost_answer_of_qiniu_the_shops_list_says_whether_it_knows(program: Program, told: bool) -> None:
+    program.vendors.faults("kodo.form:cut-after@1" + ("" if told else ",careyshop.callback:500"))
+    content = _drop(program, "careyshop-qiniu", "a.txt", 1000)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+    entry = _entries(program)["a.txt"]
+    if told:
+        assert entry["facts"]["storage_id"]
+        assert program.vendors.http.get(entry["url"]).content == content
+        assert program("failed").returncode == 0
+    else:
+        assert entry["facts"]["callback"] == "unknown"
+        assert "its application may not know of it" in _job(program)["error"]
 
 
 @pytest.mark.parametrize(

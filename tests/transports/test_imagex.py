@@ -131,6 +131,17 @@ def test_a_commit_that_tells_nothing_is_enough_with_an_equal_checksum() -> None:
     assert upload.run().verified == "crc32"
 
 
+def test_a_commit_that_tells_nothing_of_a_picture_is_asked_again() -> None:
+    upload = Upload(5, page(crc32=f"{zlib.crc32(bytes(5)):08x}"))
+    upload.mime, upload.commits = "image/png", [None]
+    with pytest.raises(Retry, match="does not say yet"):
+        upload.run()
+    again = Upload(5, point=upload.saved[-1][0])
+    again.mime = "image/png"
+    assert again.run().verified == "crc32"
+    assert again.asked == []
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [

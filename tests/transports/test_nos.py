@@ -387,6 +387,14 @@ def test_a_first_chunk_that_is_refused_is_the_files_fault(vendors: Vendors, send
     verdict = sender("netease", content(100)).verdict()
     assert type(verdict) is Reject
     assert str(verdict) == "NetEase refuses the file: InvalidRequest InvalidRequest"
+    assert len(puts(vendors)) == 2
+
+
+@pytest.mark.parametrize("size", [100, SIZE])
+def test_a_first_chunk_that_is_refused_once_did_not_come_whole(vendors: Vendors, sender: Make, size: int) -> None:
+    vendors.faults("nos.put:400@1")
+    data = content(size)
+    assert stored(vendors, sender("netease", data).attempt()) == data
 
 
 # Resuming

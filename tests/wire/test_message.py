@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from dumbwaiter.errors import Offline, Retry
-from dumbwaiter.wire.message import FileSlice, Reply, query
+from dumbwaiter.wire.message import FileSlice, Reply, form, query
 
 
 class Shape(Struct):
@@ -52,6 +52,26 @@ def _pairs(made: str) -> list[tuple[str, str]]:
 
 def test_a_slice_knows_its_end() -> None:
     assert FileSlice(3, 100, 28).end == 128
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("a b.txt", "a b.txt"),
+        ('say "hi".txt', "say %22hi%22.txt"),
+        ("two\r\nlines", "two%0D%0Alines"),
+        ("a\\b", "a\\b"),
+        ("ends with a \\", "ends with a %5C"),
+        ("with two \\\\", "with two \\%5C"),
+    ],
+)
+def test_no_name_ends_its_own_quotes_or_escapes_their_end(name: str, sent: str) -> None:
+    kind, body = form([(name, "value")], "file", name, "text/plain", FileSlice(0, 0, 0), "BOUNDARY")
+    assert kind == "multipart/form-data; boundary=BOUNDARY"
+    assert body.before.decode().split("\r\n") == [
+        "--BOUNDARY", f'Content-Disposition: form-data; name="{sent}"', "", "value",
+        "--BOUNDARY", f'Content-Disposition: form-data; name="file"; filename="{sent}"', "Content-Type: text/plain", "", "",
+    ]  # fmt: skip
 
 
 def test_a_reply_is_read_leniently_in_its_types_and_strictly_in_its_shape() -> None:

@@ -213,6 +213,20 @@ def test_success_has_many_shapes() -> None:
 
 
 @pytest.mark.parametrize(
+    "location",
+    [
+        "https://shop.test/?upload_ret=a",
+        "https://shop.test/?upload_ret=%E5%9B%BE",
+        "https://shop.test/?upload_ret=bm90IEpTT04=",
+        "http://[::1/?upload_ret=e30=",
+    ],
+)
+def test_a_redirect_that_arrived_broken_is_trouble_that_passes(location: str) -> None:
+    with pytest.raises(Retry, match="not the expected JSON"):
+        qiniu.answer(reply(303, location=location))
+
+
+@pytest.mark.parametrize(
     ("words", "url", "expected"),
     [
         ("incorrect region, please use up-z2.qiniup.com", "https://up.qiniup.com", "https://up-z2.qiniup.com"),

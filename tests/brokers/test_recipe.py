@@ -1,0 +1,94 @@
+"""A recipe with Qiniu's tokens, of a service that says nothing else: what the token is for decides the key."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import peer
+from dumbwaiter import config
+from dumbwaiter.errors import Reject
+from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
+from peer import Peer
+from program import Vendors
+from sending import Sender
+
+ACCOUNT = ACCOUNTS["kodo"]
+BUCKET = ACCOUNT.buckets[0]
+TOML = """
+[provider.tokens]
+broker = "recipe"
+transport = "qiniu"
+request = {{ url = "{url}", body = {body} }}
+reply = {{ url = "url", token = "token"{more} }}
+"""
+
+
+class Service:
+    """Gives every request the same token."""
+
+    def __init__(self, vendors: Vendors, folder: Path) -> None:
+        self._vendors, self._folder = vendors, folder
+        self._stack = ExitStack()
+
+    def sender(self, body: str = "{}", more: str = "", name: str = "film.mov", **policy: Any) -> Sender:
+        token = upload_token(ACCOUNT, {"deadline": int(time.time()) + 3600, **policy})
+        told = msgspec.json.encode({"url": self._vendors.sandbox.urls["up1"], "token": token, "key": "chosen.mov"})
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
+        service = self._stack.enter_context(Peer(peer.echo([], answer)))
+        options = config.parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
+        path = self._folder / "content"
+        path.write_bytes(b"film")
+        return self._stack.enter_context(Sender(options, path, name=name))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def stored(self, key: str) -> bytes:
+        path = self._vendors.sandbox.world.objects.path(BUCKET, key)
+        assert path is not None
+        return Path(path).read_bytes()
+
+
+@pytest.fixture
+def service(vendors: Vendors, tmp_path: Path) -> Iterator[Service]:
+    made = Service(vendors, tmp_path)
+    yield made
+    made.close()
+
+
+Key = Callable[[Sender], str]
+ABOUT = '{ name = "{name}" }'
+
+
+@pytest.mark.parametrize("body", ["{}", ABOUT])
+@pytest.mark.parametrize(
+    ("policy", "key"),
+    [
+        ({"scope": f"{BUCKET}:one key.mov"}, lambda one: "one key.mov"),
+        ({"scope": f"{BUCKET}:in/", "isPrefixalScope": 1}, lambda one: f"in/{one.seed}/film.mov"),
+    ],
+)
+def test_a_token_for_certain_keys_gets_one_of_them(
+    service: Service, body: str, policy: dict[str, Any], key: Key
+) -> None:
+    one = service.sender(body, **policy)
+    assert one.obtain().key == one.obtain().ticket.key == key(one)
+    assert one.until_done().key == key(one)
+    assert service.stored(key(one)) == b"film"
+
+
+def test_a_token_for_a_whole_bucket_names_no_key(service: Service) -> None:
+    one = service.sender(scope=BUCKET)
+    assert one.obtain().key is one.obtain().ticket.key is None
+    assert service.stored(one.until_done().key) == b"film"
+
+
+def test_the_services_own_word_comes_first(service: Service) -> None:
+    one = service.sender(more=', key = "key"', scope=f"{BUCKET}:another.mov")
+    assert one.obtain().key == "chosen.mov"
+    assert isinstance(one.verdict(), Reject)  # its token does not allow that
