@@ -66,10 +66,25 @@ def test_a_file_that_always_begins_anew_is_given_up(
             id_ = await put(app, "netease", tmp_path / "a.txt", b"a")
             words = f"NetEase claims to have more than was sent; it was sent {IN_VAIN} times in vain"
             assert await failed(app) == words
-            assert len(vendors.log("put")) >= IN_VAIN
+            assert len(vendors.log("put")) == IN_VAIN
             vendors.faults("")
             await app.retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_file_that_is_always_refused_once_all_of_it_was_sent_is_given_up(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
+    vendors.faults("imagex.commit:uri-failed")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
+            assert await failed(app) == f"ImageX did not keep the file; it was sent {IN_VAIN} times in vain"
 
     asyncio.run(test())
 

@@ -95,6 +95,7 @@ class Attempt:
             self._ever.add(0, job.sent)
         self._sends = 0
         self._wasted = 0  # bytes that were sent and that the journal does not know of
+        self._twice = 0  # those of them that were sent a second time by a try that is over
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -184,7 +185,7 @@ class Attempt:
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             os.close(fd)
-        await self._store(provider, receipt, digest, upload.unsaved, upload.again)
+        await self._store(provider, receipt, digest, upload.unsaved, self._twice)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
     async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, again: int = 0) -> None:
@@ -192,7 +193,7 @@ class Attempt:
         self._stored = self._journal.store(
             self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, again=again
         )
-        self._wasted = 0
+        self._wasted = self._twice = 0
         if provider.broker.follows:
             await asyncio.shield(asyncio.wrap_future(self._stored))
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
@@ -325,7 +326,8 @@ class Attempt:
             self._unfit[transport.name] = str(unfit)
             raise
         finally:
-            self._wasted = upload.wasted
+            self._wasted = self._twice + upload.wasted
+            self._twice += upload.again
 
     def _at_risk(self, transport: Transport) -> int:
         """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
@@ -459,8 +461,10 @@ class Attempt:
         job = self._job
         if isinstance(verdict, Reauth) and self._fresh and provider.refused(self._asked_at):
             verdict = Blocked(f"{verdict}, as it did those before: see to the account")
-        elif isinstance(verdict, Restart) and job.resent >= max(IN_VAIN * job.size, IN_VAIN_MIN):
-            verdict = Reject(f"{verdict}; it was sent {job.resent // max(job.size, 1)} times in vain")
+        elif isinstance(verdict, Reauth | Restart):
+            in_vain = job.resent + self._wasted
+            if in_vain >= max(IN_VAIN * job.size, IN_VAIN_MIN):
+                verdict = Reject(f"{verdict}; it was sent {in_vain // max(job.size, 1)} times in vain")
         decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
         sentence = str(verdict)
         self._means.tally.failed(job.provider, type(verdict).__name__)

@@ -1,5 +1,6 @@
 """A recipe with Qiniu's tokens, of a service that says nothing else: what the token is for decides the key."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +12,11 @@ import pytest
 
 import peer
 from dumbwaiter import config
+from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reject
+from dumbwaiter.grants import Provider
+from dumbwaiter.http import Http
+from dumbwaiter.model import Ask
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors
@@ -92,3 +97,35 @@ def test_the_services_own_word_comes_first(service: Service) -> None:
     one = service.sender(more=', key = "key"', scope=f"{BUCKET}:another.mov")
     assert one.obtain().key == "chosen.mov"
     assert isinstance(one.verdict(), Reject)  # its token does not allow that
+
+
+def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> None:
+    policy = {"scope": f"{BUCKET}:in/", "isPrefixalScope": 1}
+    tokens = [
+        {
+            "url": vendors.sandbox.urls["up1"],
+            "token": upload_token(ACCOUNT, {"deadline": int(time.time()) + more, **policy}),
+        }
+        for more in (3600, 3601)
+    ]
+    told = msgspec.json.encode({"tokens": tokens})
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
+
+    async def keys(url: str) -> set[str | None]:
+        text = TOML.format(url=url, body="{}", more=', grants = "tokens"')
+        http = Http()
+        try:
+            provider = Provider(
+                "tokens", broker(config.parse(text, "c.toml").provider["tokens"]), http, requested=nobody
+            )
+            asks = [Ask("w", name, name, 4, "text/plain", f"seed of {name}") for name in "ab"]
+            return {(await provider.grant(ask)).key for ask in asks}
+        finally:
+            await http.close()
+
+    with Peer(peer.echo([], answer)) as server:
+        assert asyncio.run(keys(server.url)) == {"in/seed of a/a", "in/seed of b/b"}
+
+
+async def nobody(_count: int) -> None:
+    """Is told how many grants were asked for."""

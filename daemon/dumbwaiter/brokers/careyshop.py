@@ -372,8 +372,11 @@ class CareyShop(Broker):
         if not allowed(url, base=self._api, path=True) or "?" in url or "#" in url:
             raise Blocked("the shop names an upload address that dumbwaiter does not send files to")
         own, given = urlsplit(self._api), urlsplit(url)
-        # A shop behind a server that does TLS for it does not know; the session must not leave in the open.
-        return f"https{url[4:]}" if own.scheme == "https" and given[:2] == ("http", own.netloc) else url
+        same = given.hostname == own.hostname and given.port in {None, 80, own.port or 443}
+        if same and (own.scheme, given.scheme) == ("https", "http"):
+            # A shop behind a server that does TLS for it does not know; the session must not leave in the open.
+            return given._replace(scheme="https", netloc=own.netloc).geturl()
+        return url
 
     # The shop's API
 

@@ -27,6 +27,8 @@ from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 900.0  # vendor clients keep nodes for two hours, and ask anew when all of them fail
 SUFFIX_MAX = 8  # letters and digits
+INIT = "upload/init"
+NEVER = frozenset({403, 404, 407, 501, 613, 614, 615, 616, 702})  # to one's own request for an upload
 VISIBLE = 6  # times to ask for a video; VOD learns of it some time after NOS has it
 UNTOLD = 2  # times to ask when NOS could not tell VOD
 REFUSED = {
@@ -85,7 +87,7 @@ class NetEase(Broker):
 
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
         (ask,) = asks
-        made = await self._vod(desk, "upload/init", {"originFileName": _with_suffix(ask.name)}, _Init)
+        made = await self._vod(desk, INIT, {"originFileName": _with_suffix(ask.name)}, _Init)
         policy = nos.policy(made.token)
         if policy is not None and (policy.bucket, policy.object) != (made.bucket, made.object):
             raise Retry("NetEase gave a token for another object than it named")
@@ -204,7 +206,7 @@ class NetEase(Broker):
                 return Reply(200, body=bytes(envelope.ret)).json(shape)
             case code if code in REFUSED:
                 raise Blocked(f"NetEase {REFUSED[code]} (code {code}{_said(envelope)})")
-            case 400 | 403 | 404 | 407 | 414 | 501 | 613 | 614 | 615 | 616 | 702:
+            case code if code in {400, 414} or (code in NEVER and what == INIT):
                 raise Reject(f"NetEase refuses {what}: code {envelope.code}{_said(envelope)}")
             case 723:
                 raise Retry(f"NetEase's quota is used up (code 723{_said(envelope)})", after=60.0)

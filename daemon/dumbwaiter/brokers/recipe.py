@@ -42,7 +42,12 @@ class Recipe(Broker):
         answer = _answer(reply)
         found = self._options.reply.grants.find(answer)
         now = desk.now(self._options.request.url)
-        grants = [self._grant(one, ask, now, desk) for one in (found if isinstance(found, list) else [found])]
+        grants = []
+        for one in found if isinstance(found, list) else [found]:
+            key = self._key_of(one, ask)
+            grants.append(self._grant(one, key, ask, now, desk))
+            if key is not None and _text(self._options.reply.key, one) is None:
+                break  # it is this file's: no other is to get it
         if not grants:
             raise Retry("the reply holds no grant")
         return grants
@@ -90,16 +95,22 @@ class Recipe(Broker):
         url = fill(asked.url, values, lambda value: quote(value, safe=""))
         return Request("grant", asked.method, url, headers, body)
 
-    def _grant(self, one: Any, ask: Ask, now: float, desk: Desk) -> Grant:
+    def _key_of(self, one: Any, ask: Ask) -> str | None:
+        """Returns the key that the reply names, or that Qiniu's token is for: one alone, or those below a prefix."""
+        key = _text(self._options.reply.key, one)
+        token = _text(self._options.reply.token, one)
+        if key is not None or token is None or self._options.transport != "qiniu" or self._options.many:
+            return key
+        policy = qiniu.policy(token) or qiniu.Policy("")
+        return policy.key if policy.prefix is None else f"{policy.prefix}{ask.seed}/{ask.name}"
+
+    def _grant(self, one: Any, key: str | None, ask: Ask, now: float, desk: Desk) -> Grant:
         reply = self._options.reply
         url = _text(reply.url, one)
         token = _text(reply.token, one)
-        key = _text(reply.key, one)
         link = _text(reply.link, one)
         if url is None or not allowed(url, base=self._options.request.url, path=True):
             raise Retry("the reply holds no address to upload to")
-        if self._options.transport == "qiniu" and token is not None and not self._options.many:
-            key = key or _granted(token, ask)
         ticket, limits, expires_at = self._ticket(one, url, token, key, link)
         end = self._end(one, now) or expires_at
         end = None if end is None else end - desk.skew(self._options.request.url)
@@ -186,12 +197,6 @@ def _number(expression: Expression | None, value: Any) -> float | None:
         return float(_text(expression, value) or "")
     except ValueError:
         return None
-
-
-def _granted(token: str, ask: Ask) -> str | None:
-    """Returns the key that Qiniu's token is for, where it is for one alone, or for those below a prefix."""
-    policy = qiniu.policy(token) or qiniu.Policy("")
-    return policy.key if policy.prefix is None else f"{policy.prefix}{ask.seed}/{ask.name}"
 
 
 def _moment(expression: Expression | None, value: Any) -> float | None:

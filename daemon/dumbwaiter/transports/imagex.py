@@ -19,6 +19,7 @@ from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire.imagex import Crc32, merge_list, same
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
+PICTURES = {"image/jpeg", "image/png", "image/gif", "image/webp"}  # of which ImageX tells whether it keeps them
 PART = 20 * MIB  # as the SDKs have it; what is not longer goes in one request
 PARTS_MAX = 10_000
 CHECKSUM, MERGE_LIST, MERGING, MERGED = 4007, 4019, 4024, 4025  # error codes of a host
@@ -117,7 +118,7 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
     bucket, _, key = upload.ticket.uri.partition("/")
     receipt = Receipt(key, verified="crc32", facts={"bucket": bucket, "uri": upload.ticket.uri})
     committed = await upload.confirm()
-    if committed is None and upload.mime.startswith("image/"):
+    if committed is None and upload.mime in PICTURES:
         raise Retry("ImageX does not say yet that it keeps the picture")
     return receipt if committed is None else replace(receipt, facts={**receipt.facts, **committed.facts})
 
