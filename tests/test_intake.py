@@ -228,22 +228,22 @@ async def test_a_folder_that_hangs_holds_up_no_other_watch(tmp_path: Path, monke
 
     monkeypatch.setattr(module, "look", hangs)
     monkeypatch.setattr(module, "HANGS", 0.05)
-    make(tmp_path / "w", "a")
+    make(tmp_path / "w", "a", "d")
     make(tmp_path / "v", "b", "c")
     async with taking(tmp_path, 0.0, "v") as intake:
         try:
-            for watch, name in (("w", "a"), ("v", "b"), ("v", "c")):
+            for watch, name in (("w", "a"), ("v", "b"), ("v", "c"), ("w", "d")):
                 intake.sight([Sighting(watch, name, closed=True)])
                 await asyncio.sleep(0.3)
             async with asyncio.timeout(BOUND):
                 while len(all_jobs(intake)) < 2:
                     await intake.turn()
             await intake.turn()  # who asks whether it is alive is told
-            assert intake.waiting == 1
+            assert intake.waiting == 2
         finally:
             go_on.set()
         await drained(intake)
-        assert len(all_jobs(intake)) == 3
+        assert len(all_jobs(intake)) == 4
 
 
 @on_loop

@@ -223,9 +223,9 @@ class Intake:
 
     async def _look_through(self, watch: str, names: list[tuple[str, str]]) -> None:
         try:
-            while names:
-                await self._look(names[:BATCH])
-                del names[:BATCH]
+            while batch := names[:BATCH]:
+                await self._look(batch)
+                del names[: len(batch)]  # more may have come meanwhile
                 self._turned.set()
         except Exception:  # noqa: BLE001
             # A fault of ours must not end the intake.
