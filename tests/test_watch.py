@@ -671,6 +671,21 @@ async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkey
 
 
 @on_loop
+async def test_a_folder_that_is_bound_to_two_places_is_of_one_watch(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    mount(tmp_path / "b", "--bind", tmp_path / "a")
+    try:
+        async with listening(Root("a", str(tmp_path / "a"), Rules()), Root("b", str(tmp_path / "b"), Rules())) as ear:
+            assert [ear.state(name).state for name in "ab"] == ["watching", "away"]
+            assert "that is the folder of watch a as well" in ear.state("b").sentence
+            await ear.hears(tmp_path / "b")
+            assert {one.watch for one in ear.sightings} == {"a"}
+    finally:
+        call("umount", tmp_path / "b")
+
+
+@on_loop
 async def test_our_own_mount_is_never_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roots, "_kind", lambda _mount: "fuse.dumbwaiter")
     async with listening(root(tmp_path)) as ear:

@@ -585,9 +585,16 @@ def _beside(text: str, error: str) -> str:
 
 
 def nested(one: str, other: str) -> bool:
-    """True when one folder is the other or lies in it, links resolved, and folders that are bound to two places too."""
-    one, other = os.path.realpath(one), os.path.realpath(other)
+    """True when one folder is the other or lies in it, links resolved."""
+    one, other = _resolved(one), _resolved(other)
+    return os.path.commonpath([one, other]) in {one, other}
+
+
+def _resolved(path: str, links: int = 40) -> str:
+    """Returns a path without links. Of the folder itself nothing is asked: a dead disk must not hold up who only reads."""
+    path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        return os.path.commonpath([one, other]) in {one, other} or os.path.samefile(one, other)
+        target = os.readlink(path)
     except OSError:
-        return False
+        return path
+    return _resolved(os.path.join(os.path.dirname(path), target), links - 1) if links else path

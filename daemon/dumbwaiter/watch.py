@@ -437,6 +437,9 @@ class Watcher:
                 "nothing is mounted there; mount it, or say that the folder is right as it is with "
                 f"`dumbwaiter rescan {tree.root.name}`"
             )
+        for other in self._trees:
+            if other is not tree and other.identity == here.identity:
+                tree.away = f"that is the folder of watch {other.root.name} as well, and a file would belong to both"
         tree.accepted = False
         return None if tree.away else here
 
