@@ -1,5 +1,6 @@
 """Cache hits: counted by mounts, read by the daemon."""
 
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_the_file_follows_by_itself_and_its_folder_is_made(tmp_path: Path) -> No
         one.add(misses=1)
     until(lambda: hits.read(str(folder)) == (0, 20))
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_counts_never_waits_for_the_file(tmp_path: Path) -> None:
+    one = Hits(str(tmp_path))
+    one.add(hits=1)
+    with (tmp_path / "hits").open("wb") as held:
+        flock(held, LOCK_EX)
+        one.close()
+        one.add(hits=1)
+    one.close()
+    assert hits.read(str(tmp_path)) == (2, 0)
 
 
 def test_a_folder_that_cannot_be_had_is_no_trouble(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ class App:
             folder_of=config.folder_of,
             watch_of=config.watch.get,
             resting=lambda now: self.steering.providers(now),
-            closed=lambda now: self.steering.watches(now) | config.closed(now),
+            closed=lambda now: (
+                self.steering.watches(now) | config.closed(now) | dict.fromkeys(self.watching.lost(), inf)
+            ),
             changed=self._changed,
             moved=self.pulse.beat,
             away=lambda watch: self.watching.away(watch),
@@ -223,6 +225,8 @@ class App:
         return ids
 
     def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:
+        if not path.startswith("/") or path != os.path.normpath(path) or path.startswith("//"):
+            raise Failure(f'{shown(path)} is not the plain path of a file: from "/", without "." or ".."', Exit.USAGE)
         try:
             stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
         except OSError as error:

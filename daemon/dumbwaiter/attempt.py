@@ -162,6 +162,8 @@ class Attempt:
 
         try:
             fd, mime = await self._means.threads.look(root, look)
+        except TimeoutError:
+            raise Local(f"the folder {root} does not answer") from None
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._means.away, job.watch):
                 raise Local(away) from None  # another folder's files say nothing of this one's

@@ -232,7 +232,8 @@ def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
         if name not in known:
             known.add(name)
             yield name
-        beyond = tree.parent >= f"{join(folder, name)}0" if deeper else tree.parent > found
+        # A name that is empty leads nowhere but back.
+        beyond = tree.parent >= f"{join(folder, name)}0" if deeper and name else tree.parent > found
 
 
 def _beside(node: Node, taken: Collection[str]) -> Node:

@@ -40,7 +40,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -62,6 +62,8 @@ PACE = 0.2  # seconds between two lines of an answer that goes on
 BODY_MAX = 4 << 20
 WAITING = 512  # connections not taken yet
 PAGE_MAX = 500
+CROWD = 256  # connections at once, whatever they wait for; no further one is let in
+SLOW = 30.0  # seconds for a request to come whole
 CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
 
@@ -163,7 +165,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         )
 
     async def thumbnail(request: Request) -> Response:
-        picture = await pictures.of(await app.entry(request.path_params["id"]))
+        picture = await pictures.of(await app.entry(min(request.path_params["id"], (1 << 63) - 1)))
         if picture is None:
             return Response(status_code=204)
         return Response(picture.content, media_type=picture.mime, headers={"cache-control": "private, max-age=86400"})
@@ -250,7 +252,7 @@ async def _lacking(request: Request, error: Exception) -> Response:
 
 
 async def _defect(_request: Request, error: Exception) -> Response:
-    sentence = f"the daemon has a defect: {error!r}; its log says where"
+    sentence = f"the daemon has a defect: {log.redact(repr(error))}; its log says where"
     return _json({"error": sentence, "code": int(Exit.FAILED)}, 500)
 
 
@@ -316,10 +318,14 @@ def _end_of(task: "asyncio.Task[None]") -> dict[str, Any]:
 
 async def _body(request: Request, shape: type[T]) -> T:
     content = bytearray()
-    async for piece in request.stream():
-        content += piece
-        if len(content) > BODY_MAX:
-            raise Failure("the request is too large", Exit.USAGE)
+    try:
+        async with asyncio.timeout(SLOW):
+            async for piece in request.stream():
+                content += piece
+                if len(content) > BODY_MAX:
+                    raise Failure("the request is too large", Exit.USAGE)
+    except (TimeoutError, ClientDisconnect):
+        raise Failure("the request did not come whole", Exit.USAGE) from None
     try:
         return msgspec.json.decode(bytes(content) or b"{}", type=shape)
     except msgspec.DecodeError as error:
@@ -371,7 +377,9 @@ class Caller(H11Protocol):
         self.since = time.monotonic()
         super().connection_made(transport)
         others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
-        if len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
+        if len(others) >= CROWD:
+            transport.abort()
+        elif len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
             min(silent, key=lambda one: one.since).transport.abort()
 
     @property

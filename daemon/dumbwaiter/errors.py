@@ -18,6 +18,7 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     ├── Paused     the watch's window is over; what was sent counts
     └── Blocked    the account is refused, not the file
     JournalTrouble the database is away or its disk full; nothing is lost, work waits
+    └── Unstorable this value it will never take
     Failure        a command ends: exit code and sentence
 """
 
@@ -118,6 +119,10 @@ class JournalTrouble(Exception):
     def __init__(self, sentence: str, code: Exit = Exit.TEMPORARY) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class Unstorable(JournalTrouble):
+    """The database will never take this value: a path that is too long for it, say. Everything else goes on."""
 
 
 class Failure(Exception):

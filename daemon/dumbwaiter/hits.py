@@ -3,8 +3,7 @@
 import os
 import struct
 import threading
-from contextlib import suppress
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 
 REST = 1.0  # seconds that counts may wait in memory
 
@@ -45,19 +44,24 @@ class Hits:
         with self._lock:
             if self._telling is not None:
                 self._telling.cancel()
-                self._telling = None
-                with suppress(OSError):
-                    self._tell()
+            self._telling = None
+            hits, misses = self._hits, self._misses
+            self._hits = self._misses = 0
+        try:  # without the lock: whoever reads must not wait for a disk
+            self._tell(hits, misses)
+        except OSError:
+            with self._lock:
+                self._hits += hits
+                self._misses += misses
 
-    def _tell(self) -> None:
+    def _tell(self, more_hits: int, more_misses: int) -> None:
         os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
         with open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
-            flock(file, LOCK_EX)
+            flock(file, LOCK_EX | LOCK_NB)  # another mount may hold it, or a lock server be gone
             content = file.read(_TOTALS.size)
             hits, misses = _TOTALS.unpack(content) if len(content) == _TOTALS.size else (0, 0)
             file.seek(0)
-            file.write(_TOTALS.pack(hits + self._hits, misses + self._misses))
-            self._hits = self._misses = 0
+            file.write(_TOTALS.pack(hits + more_hits, misses + more_misses))
 
 
 def _path(cache: str) -> str:

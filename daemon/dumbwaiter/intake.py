@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
-from dumbwaiter.errors import JournalTrouble, Verdict
+from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
 from dumbwaiter.journal import Candidate, Journal
@@ -146,7 +146,8 @@ class Intake:
                 now = self._clock()
                 self.sight(Sighting(watch, path, _quiet(stamp, source.settle, now)) for path, stamp in step.fresh)
                 if step.surveyed:
-                    await self._journal.notes.survey(watch, step.surveyed)
+                    with suppress(Unstorable):  # then they are looked through the next time too
+                        await self._journal.notes.survey(watch, step.surveyed)
                 await self._ease()
             for page in await asyncio.to_thread(rescan.gone):
                 await self._journal.notes.unsurvey(watch, page)
@@ -190,6 +191,7 @@ class Intake:
     async def turn(self) -> None:
         """Returns when the intake has gone once through its work, or has a reason to take longer."""
         if self._patient:
+            await asyncio.sleep(0)  # who asks again and again must not keep it from going on
             return
         self._turned.clear()
         self._sighted.set()
@@ -298,10 +300,20 @@ class Intake:
         return Candidate(file.watch, file.path, self._sources[file.watch].provider, file.stamp)
 
     async def _make(self, candidates: Sequence[Candidate]) -> None:
-        if candidates:
-            made = await self._insist(lambda: self._journal.enqueue(candidates, self._clock(), durable=False))
-            if made:
-                self._queued()
+        made = await self._insist(lambda: self._enqueued(candidates)) if candidates else []
+        if made:
+            self._queued()
+
+    async def _enqueued(self, candidates: Sequence[Candidate]) -> list[int]:
+        """Makes the jobs that the database takes: one path that it cannot hold must not keep out the others."""
+        try:
+            return await self._journal.enqueue(candidates, self._clock(), durable=False)
+        except Unstorable as error:
+            if len(candidates) == 1:
+                (one,) = candidates
+                self._log.error("file left out", watch=one.watch, path=one.path, reason=str(error))
+                return []
+            return [made for one in candidates for made in await self._enqueued([one])]
 
     async def _compare(self) -> None:
         """Reads files that were touched, one after the other; new ones do not wait for them."""

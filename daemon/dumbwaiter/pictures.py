@@ -7,7 +7,7 @@ comes from the unchanged local original, else from the provider; only when someb
 import asyncio
 import logging
 import os
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from dumbwaiter import log
 from dumbwaiter.app import App
@@ -62,6 +62,19 @@ class Pictures:
         return reply.body if reply.status == 200 else None
 
 
+class _Sips:
+    """A file of which nobody reads more than a preview may have, whatever the file itself says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= SIZE_MAX:
+            raise ValueError("no picture has so large a preview")
+        return self._file.read(size)
+
+
 def _local(root: str | None, entry: Entry) -> bytes | None:
     """Reads the local original, if it still is this version."""
     if root is None:
@@ -77,7 +90,8 @@ def _local(root: str | None, entry: Entry) -> bytes | None:
             import exifread  # only where somebody looks
 
             logging.getLogger("exifread").setLevel(logging.CRITICAL)  # a file that is no picture is no news
-            preview = exifread.process_file(file, details=False).get("JPEGThumbnail")
+            sips: Any = _Sips(file)
+            preview = exifread.process_file(sips, details=False).get("JPEGThumbnail")
             return preview if isinstance(preview, bytes) else None
     except Exception as error:  # noqa: BLE001 - a file may hold anything, and the reader is not ours
         log.get("pictures").debug("no picture", reason=type(error).__name__)

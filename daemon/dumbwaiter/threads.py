@@ -13,6 +13,7 @@ from dumbwaiter.bulk import Abort
 
 T = TypeVar("T")
 
+ANSWER = 10.0  # seconds for a disk to answer
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
 
 
@@ -49,13 +50,16 @@ class Threads:
             raise
 
     async def look(self, place: str, work: Callable[[], T]) -> T:
-        """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread."""
+        """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
+
+        Raises TimeoutError where the disk does not answer.
+        """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         looks = self._looks.setdefault(place, [])
         looks.append((work, done))
         if len(looks) == 1:
             asyncio.get_running_loop().call_soon(self._look, place)
-        return await done
+        return await asyncio.wait_for(done, ANSWER)
 
     def _look(self, place: str) -> None:
         looks = self._looks.pop(place)

@@ -495,29 +495,32 @@ class Watcher:
 
     def _listen(self, tree: _Tree, path: str, descriptor: int) -> bool:
         """Listens to an open folder; returns False if it was heard before."""
-        with self._lock:
-            if self._closing.is_set() or self._reader is None:
-                return False
-            self._serial += 1
-            serial = CallbackId(self._serial)  # a second callback under one id would be a warning
-            try:
-                wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
-            except OSError as error:
-                self._refuse(tree, path, error)
-                return True
-            heard = self._by_descriptor.get(wd)
-            if heard is not None and heard.tree is tree and heard.path == path:
-                self._reader.remove_callbacks([(wd, serial)])
-                heard.round = tree.round
-                return False
-            if heard is not None:
-                if not _leads_to(tree, path, descriptor) or _leads_to(heard.tree, heard.path, descriptor):
-                    # It was moved on while it was looked at, and the event tells where to; or it is bound to two places.
-                    self._reader.remove_callbacks([(wd, serial)])
+        stays: _Folder | None = None
+        while True:
+            with self._lock:
+                if self._closing.is_set() or self._reader is None:
                     return False
-                self._drop(heard)  # it was moved here, and nobody heard that
-            self._put(tree, path, wd, serial)
-            return True
+                self._serial += 1
+                serial = CallbackId(self._serial)  # a second callback under one id would be a warning
+                try:
+                    wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
+                except OSError as error:
+                    self._refuse(tree, path, error)
+                    return True
+                heard = self._by_descriptor.get(wd)
+                if heard is None or heard is stays:
+                    if heard is not None:  # it was moved here, and nobody heard that
+                        self._drop(heard)
+                    self._put(tree, path, wd, serial)
+                    return True
+                self._reader.remove_callbacks([(wd, serial)])
+                if heard.tree is tree and heard.path == path:
+                    heard.round = tree.round
+                    return False
+            # Without the lock, for a disk may not answer.
+            if not _leads_to(tree, path, descriptor) or _leads_to(heard.tree, heard.path, descriptor):
+                return False  # it was moved on while it was looked at, and the event tells where to; or is bound to two places
+            stays = heard
 
     def _refuse(self, tree: _Tree, path: str, error: OSError) -> None:
         with self._lock:

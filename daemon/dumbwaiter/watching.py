@@ -80,6 +80,8 @@ class Watching:
         self._schedule.every("roots", CHECK, self._check)
 
     async def close(self) -> None:
+        for task in self._tasks:  # one may wait for a disk that never answers
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watcher is not None:
             await asyncio.to_thread(self._watcher.close)
@@ -87,6 +89,10 @@ class Watching:
     def states(self) -> dict[str, RootState]:
         """Returns how well each watch hears."""
         return {} if self._watcher is None else self._watcher.states()
+
+    def lost(self) -> list[str]:
+        """Returns the watches whose folder is not there, as far as was last seen; asks no disk."""
+        return [name for name, state in self._states.items() if state == "away"]
 
     def away(self, watch: str) -> str:
         """Returns why a watch's folder is not there, empty when it is."""
@@ -182,6 +188,9 @@ class Watching:
     async def _check(self) -> None:
         assert self._watcher is not None
         await asyncio.to_thread(self._watcher.check)
+        for name, state in (await asyncio.to_thread(self.states)).items():
+            if state.state != self._states.get(name):  # one that does not answer can say nothing itself
+                self._hears_otherwise(name)
 
 
 def _stands(folder: str) -> tuple[bool, bool]:

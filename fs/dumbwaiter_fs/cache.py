@@ -85,7 +85,8 @@ class Cache:
             data = os.pread(descriptor, BLOCK, _start(head))
             block = Block(_mark(name, index, head, data), data)
             if abs(time.time() - status.st_mtime) > USED:
-                os.utime(descriptor)
+                with contextlib.suppress(OSError):  # a cache on a disk that became read-only is good to read from
+                    os.utime(descriptor)
             return block
         except (OSError, ValueError, struct.error):
             _log.warning("damaged block removed", block=os.path.basename(path))

@@ -303,7 +303,9 @@ class Contents:
     def _original(self, entry: Entry) -> Original | None:
         try:
             descriptor = self._local(entry.watch, entry.path, _FLAGS)
-        except OSError:
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise Refused(error.errno, "the local file") from None  # it may be there
             return None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):

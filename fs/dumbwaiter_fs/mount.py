@@ -22,6 +22,7 @@ from dumbwaiter import config, log
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.hits import Hits
+from dumbwaiter.kernel import raise_files
 from dumbwaiter.naming import shown
 from dumbwaiter.streams import have_streams
 from dumbwaiter.where import Places, places
@@ -110,6 +111,7 @@ def _mount(wishes: argparse.Namespace) -> int:
     ready = _into_background() if wishes.background else None
     if isinstance(ready, _Parent):
         return ready.code
+    raise_files()
     log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format)
     return _Life(settings, where, folder, ready).run()
 

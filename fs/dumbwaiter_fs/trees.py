@@ -234,6 +234,8 @@ class Trees:
             try:
                 status = os.stat(self._url.database or "")
             except FileNotFoundError:
+                if self._journal or os.path.exists(os.path.join(os.path.dirname(self._url.database or ""), "host")):
+                    raise JournalTrouble("the journal is gone") from None  # no files is not what there is
                 return None
             found = status.st_dev, status.st_ino
         with self._lock:

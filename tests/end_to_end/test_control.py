@@ -85,6 +85,9 @@ def test_a_route_or_method_that_is_none_is_said_in_json(program: Program, asked:
     ("what", "asked", "sentence"),
     [
         ("put", {"paths": ["/x%00y"]}, r"/x\x00y is no path"),
+        ("put", {"paths": ["/x//y"]}, "/x//y is not the plain path of a file"),
+        ("put", {"paths": ["/x/../y"]}, "/x/../y is not the plain path of a file"),
+        ("put", {"paths": ["x"]}, "x is not the plain path of a file"),
         ("link", {"id": 1, "form": "{size[0]}"}, '"{size[0]}" is no format: '),
     ],
 )

@@ -41,6 +41,24 @@ def test_a_shared_journal_keeps_jobs_and_catalog(program: Program, postgres: URL
     assert program.stop() == 0
 
 
+def test_a_path_that_the_database_cannot_hold_keeps_no_other_file_out(program: Program, postgres: URL) -> None:
+    name = f"t{uuid.uuid4().hex}"
+    journals._order(postgres, f"CREATE DATABASE {name}")
+    url = postgres.set(database=name).render_as_string(hide_password=False)
+    program.config.write_text(f'journal = "{url}"\n{program.config.read_text()}')
+    deep = program.drop / "/".join(os.urandom(100).hex() for _ in range(14))
+    deep.mkdir(parents=True)
+    (deep / "deep.bin").write_bytes(b"deep")
+    program.write("before.bin", b"before")
+    program.start()
+    program.write("after.bin", b"after")
+    program.until(lambda: program.stored().keys() == {"before.bin", "after.bin"})
+    assert program("wait").returncode == 0
+    assert "file left out" in program.log.read_text()
+    assert program.facts("status")["trouble"] is None
+    assert program.stop() == 0
+
+
 def test_two_machines_begin_at_once_on_an_empty_journal_and_each_minds_its_own(
     program: Program, postgres: URL, tmp_path: Path
 ) -> None:

@@ -99,6 +99,18 @@ def test_a_journal_that_is_not_there_yet_is_an_empty_catalog(tmp_path: Any) -> N
     shelf.close()
 
 
+def test_a_journal_that_was_there_and_is_not_is_no_empty_catalog(shelf: Any, tmp_path: Any) -> None:
+    shelf.entry("a", 3)
+    trees = Trees(journal_url(shelf.state))
+    assert trees.spot(b"files/w/a") is not None
+    os.rename(f"{shelf.state}/journal.db", f"{shelf.state}/aside")
+    with pytest.raises(JournalTrouble, match="is gone"):
+        shown(trees, b"files")
+    os.rename(f"{shelf.state}/aside", f"{shelf.state}/journal.db")
+    assert shown(trees, b"files") == [b"w"]
+    trees.close()
+
+
 def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path: Any) -> None:
     trees = Trees(journal_url(shelf.state))
     assert trees.spot(b"files/w/a") is None

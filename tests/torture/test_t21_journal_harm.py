@@ -102,6 +102,20 @@ def test_t21_a_harmed_journal_is_said_and_its_copy_brings_all_back(
     assert used.complaints() == []
 
 
+@pytest.mark.parametrize("harm", [emptied, garbled, without_tables])
+def test_t21_a_copy_that_is_harmed_too_takes_nothings_place(
+    program: Program, used: Ledger, harm: Callable[[Path], None]
+) -> None:
+    zeroed(journal(program))
+    harm(Path(backup_of(str(journal(program)))))
+    before = sorted(os.listdir(program.state))
+    done = program("recover")
+    assert done.returncode == 2
+    assert "is damaged as well; dumbwaiter recover --anew" in done.stderr
+    assert sorted(os.listdir(program.state)) == before
+    assert program("recover", "--anew").returncode == 0
+
+
 def test_t21_without_a_copy_a_person_says_that_it_begins_anew(program: Program, used: Ledger) -> None:
     Path(backup_of(str(journal(program)))).unlink()
     emptied(journal(program))

@@ -1,14 +1,17 @@
 """The page's door: who is let in, what may be asked there, and what the stream of events tells."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from dumbwaiter import pictures
 from program import Program
 
 MARK = {"X-Dumbwaiter": "test"}
@@ -121,6 +124,30 @@ def test_a_port_that_is_taken_does_not_stop_the_uploads(program: Program, port: 
         assert page["level"] == "warn"
         assert page["says"] == f"not served at http://127.0.0.1:{port}/"
     assert "the page is not served" in program.log.read_text()
+
+
+def test_who_never_ends_a_request_takes_no_room_of_the_owners(program: Program, port: int) -> None:
+    program.start()
+    head = b"POST /api/pause HTTP/1.1\r\nhost: 127.0.0.1\r\nx-dumbwaiter: 1\r\ncontent-length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(400):
+            caller = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            with suppress(OSError):
+                caller.sendall(head)
+        assert program("status").returncode == 0
+        assert program.daemon is not None
+        assert len(os.listdir(f"/proc/{program.daemon.pid}/fd")) < 256 + 100
+    assert "Traceback" not in program.log.read_text()
+
+
+def test_a_picture_is_not_read_beyond_what_a_preview_may_have(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(bytes(pictures.SIZE_MAX + 2))
+    with (tmp_path / "a.jpg").open("rb") as file:
+        sips = pictures._Sips(file)
+        assert len(sips.read(pictures.SIZE_MAX)) == pictures.SIZE_MAX
+        for size in (-1, pictures.SIZE_MAX + 1):
+            with pytest.raises(ValueError, match="so large a preview"):
+                sips.read(size)
 
 
 def test_events_tell_the_whole_way_of_a_file(ask: httpx.Client, program: Program) -> None:

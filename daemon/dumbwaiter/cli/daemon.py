@@ -5,8 +5,10 @@ import contextlib
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from dumbwaiter.installation import Lock
 
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
+STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
+ASIDE = 32  # threads at most for what may have to wait: folders that hang keep some for good
 STOPPING = 10.0  # seconds in which a daemon that is not heard any more may be gone
 TRIES = 3  # failures in a row after which `put` no longer waits
 NUMBER = click.IntRange(1, (1 << 63) - 1)  # of a job
@@ -53,6 +57,7 @@ async def _run(session: Session) -> None:
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
+    from dumbwaiter.kernel import raise_files
 
     config, places = session.config, session.places
     if not config.watch:
@@ -66,6 +71,8 @@ async def _run(session: Session) -> None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(ASIDE, "aside"))
+    raise_files()
     async with open_app(config, places) as app:
         _look_at_folders(session, app)
         await app.start()
@@ -88,6 +95,10 @@ async def _run(session: Session) -> None:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
+    # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
+    last = threading.Timer(STOPPED, os._exit, (Exit.DONE,))
+    last.daemon = True
+    last.start()
 
 
 async def _took(held: "Lock", seconds: float, *, daemon: bool = False) -> bool:

@@ -66,6 +66,12 @@ def recover(database: str, *, anew: bool) -> str:
             "and everything in the watched folders is uploaded again",
             Exit.USAGE,
         )
+    if not anew and not _is_sound(copy, closed=True):
+        raise Failure(
+            f"the copy of the journal, {copy}, is damaged as well; dumbwaiter recover --anew begins a new one, "
+            "and everything in the watched folders is uploaded again",
+            Exit.USAGE,
+        )
     aside = f"{database}.{time.strftime('%Y%m%d-%H%M%S')}"
     # Its log first: beside another database it would be taken for that one's.
     for suffix in ("-wal", "-shm", ""):
@@ -79,12 +85,16 @@ def recover(database: str, *, anew: bool) -> str:
     return aside
 
 
-def _is_sound(database: str) -> bool:
-    """True for a journal that can be read and knows of a file; one without its log may be sound and empty."""
+def _is_sound(database: str, *, closed: bool = False) -> bool:
+    """True for a journal that can be read and knows of a file: without its log it may be sound and empty.
+
+    One that was `closed`, as a copy is, has no log, may be empty, and is only looked at.
+    """
+    how = "mode=ro&immutable=1" if closed else "mode=ro"
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.fsencode(database))}?mode=ro", uri=True, timeout=30)) as journal:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(database))}?{how}", uri=True, timeout=30)) as journal:
             knows = journal.execute("SELECT 1 FROM jobs LIMIT 1").fetchone() is not None
-            return knows and bool(journal.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+            return (knows or closed) and bool(journal.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
 

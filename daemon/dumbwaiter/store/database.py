@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url
 
-from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble, Unstorable
 from dumbwaiter.naming import shown
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ def journal_url(state: str, configured: str | None = None) -> URL:
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
 
 
+LAST = 10.0  # seconds for the last commits, each
 SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
 HOST = "dumbwaiter_host"  # the option of a reading engine
 
@@ -157,9 +158,19 @@ def driver(engine: Engine) -> Iterator[Any]:
         connection.close()
 
 
+# Of a server that is suspended, or behind a network that drops packets, is heard in half a minute.
+PATIENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
 def _engine(url: URL, **options: Any) -> Engine:
     try:
-        return create_engine(url, **options)
+        return create_engine(url, connect_args=PATIENT, **options)
     except ModuleNotFoundError as missing:
         raise Failure(
             f"the driver of the journal's database is not installed ({missing.name}): pipx install 'dumbwaiter[postgresql]'",
@@ -204,6 +215,8 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
         return JournalTrouble(f"the journal cannot be {what}: its disk is full; make room where the state folder is")
     if isinstance(error, OverflowError):  # of a caller's number, which SQLite has no room for
         return JournalTrouble(f"a number is too large: {(1 << 63) - 1} at most", Exit.USAGE)
+    if getattr(error, "sqlstate", None) and error.sqlstate[:2] in {"22", "54"}:  # type: ignore[attr-defined]
+        return Unstorable(f"the journal cannot hold that: {reason}")
     return JournalTrouble(f"the journal cannot be {what}: {reason}")
 
 
@@ -276,8 +289,9 @@ class Writer:
 
     def close(self) -> None:
         """Commits what is queued, then ends the thread and its connections; cleans up if the database was `stained`."""
-        self._order(close=True).exception()  # a log that could not be emptied is emptied by the next one
-        self._thread.join()
+        with suppress(TimeoutError):  # a server that does not answer must not keep the daemon from its end
+            self._order(close=True).exception(LAST)  # a log that could not be emptied is emptied by the next one
+            self._thread.join(LAST)
         self._engine.dispose()
 
     def _order(self, *, close: bool) -> "Future[None]":

@@ -5,7 +5,7 @@ An empty one gets today's tables at once. A newer schema is refused by name, nev
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
@@ -62,7 +62,7 @@ def _alone(connection: Connection) -> None:
 
 
 def _copy(engine: Engine, found: str) -> None:
-    """Keeps the old database beside the new one. A server's databases are backed up by its own tools."""
+    """Keeps the old database beside the new one, without its session tickets. A server's databases are backed up by its own tools."""
     database = engine.url.database
     if engine.dialect.name != "sqlite" or not database:
         return
@@ -70,6 +70,10 @@ def _copy(engine: Engine, found: str) -> None:
     os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as kept:
+        for order in ("PRAGMA secure_delete=ON", 'UPDATE jobs SET "grant" = NULL', "VACUUM"):
+            with suppress(sqlite3.OperationalError):  # another schema, or no room
+                kept.execute(order)
 
 
 def _migrate(engine: Engine) -> None:

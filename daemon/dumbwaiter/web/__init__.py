@@ -73,7 +73,7 @@ class _Door:
         asks = path.startswith("/api/")
         if not _is_address(host):
             return _refused("open the page by an IP address, or as localhost: names can be forged")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return _refused("another site asks")
         if asks and headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
             return _refused("another site asks")
