@@ -196,6 +196,26 @@ def test_the_copy_holds_what_was_still_in_the_write_ahead_log(older: Path, tomor
     assert sorted(counted(older / f"journal.db.before-{NEXT}-from-{SCHEMA}")) == [1, 2]
 
 
+def test_the_copy_holds_no_session_ticket(older: Path, tomorrow: Path) -> None:
+    engine = writing(journal_url(str(older)))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (host, watch, parent, name, provider, inode, size, mtime_ns, ctime_ns, state, sent, "
+                'resent, attempts, by_hand, due_at, created_at, updated_at, "grant") '
+                "VALUES ('h', 'w', :parent, :name, 'p', 1, 2, 3, 4, 'pending', 0, 0, 0, false, 1, 1, 1, :ticket)"
+            ),
+            {"parent": b"w", "name": b"a", "ticket": "t" * 20_000 + "ticket"},
+        )
+    upgrade(engine)
+    engine.dispose()
+    copy = older / f"journal.db.before-{NEXT}-from-{SCHEMA}"
+    assert b"ticket" not in copy.read_bytes()
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute('SELECT name, "grant" FROM jobs').fetchall() == [(b"a", None)]
+    assert _files(older) == {"journal.db", copy.name}
+
+
 def test_a_migration_that_fails_changes_nothing(older: Path, tomorrow: Path) -> None:
     whole = tomorrow.read_text()
     tomorrow.write_text(whole + "    raise RuntimeError('half way')\n")
