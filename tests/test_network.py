@@ -140,10 +140,10 @@ def test_a_daemon_that_waits_for_the_network_goes_on_when_it_changes(program: Pr
     program.config.write_text(program.config.read_text().replace(api, "http://127.0.0.1:1"))
     program.write("a.bin", b"a")
     program.start()
-    program.until(lambda: attempts(program) >= 4)
+    program.until(lambda: attempts(program) >= 3)
     try:
         ip("address", "add", f"{address}/32", "dev", "lo")
-        program.until(lambda: attempts(program) < 4)  # it began anew, and without the wait of the fourth
+        program.until(lambda: attempts(program) < 3)  # it began anew, and without the wait of the third
     finally:
         ip("address", "del", f"{address}/32", "dev", "lo")
     assert "the network changed" in program.log.read_text()
