@@ -145,8 +145,14 @@ def test_an_older_version_that_ends_late_does_not_take_the_newer_ones_place_in_t
 
 def put_off(program: Program, id_: int) -> None:
     """Makes the next try of a job one that comes in an hour, as a back-off of five minutes may seem to who waits."""
-    with closing(sqlite3.connect(program.state / "journal.db", timeout=30)) as journal, journal:
-        journal.execute("UPDATE jobs SET due_at = due_at + 3600 WHERE id = ?", [id_])
+
+    def done() -> bool:
+        """Whether it rested, and so has not begun its next try."""
+        with closing(sqlite3.connect(program.state / "journal.db", timeout=30)) as journal, journal:
+            later = "UPDATE jobs SET due_at = due_at + 3600 WHERE id = ? AND lease IS NULL"
+            return journal.execute(later, [id_]).rowcount == 1
+
+    program.until(done)
 
 
 def test_a_kill_inside_a_large_file_costs_the_parts_on_their_way(forms: Program) -> None:
