@@ -1,17 +1,18 @@
 """What goes on without getting anywhere comes to an end: the engine at work, with waits of no length."""
 
 import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dumbwaiter import attempt, grants, transports
+from dumbwaiter import attempt, grants, threads, transports
 from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN
 from dumbwaiter.grants import REFUSALS
-from dumbwaiter.model import MIB
+from dumbwaiter.model import MIB, Stamp
 from inside import daemon, put, status, until
 from program import Vendors
 
@@ -108,5 +109,35 @@ def test_parts_that_are_not_taken_as_they_are_go_another_way_if_there_is_one(
                 assert await failed(app) == words
             assert [len(vendors.log(call)) for call in ("complete", "form")] == [1, int(another)]
             assert (await status(app))["trouble"] is None
+
+    asyncio.run(test())
+
+
+def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "ANSWER", 0.2)
+    answers, opened = threading.Event(), attempt.open_version
+
+    def hangs(root: str, path: str, stamp: Stamp) -> int:
+        assert not path.startswith("dead") or answers.wait(100)
+        return opened(root, path, stamp)
+
+    monkeypatch.setattr(attempt, "open_version", hangs)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            disk = Path(app.config.watch["netease"].path)
+            await asyncio.to_thread(disk.mkdir, parents=True, exist_ok=True)
+            try:
+                for number in range(app.config.limits.transfers):
+                    await put(app, "netease", disk / f"dead{number}.bin", b"dead%d" % number)
+                await put(app, "netease", tmp_path / "alive.bin", b"alive")
+                facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+                assert {one["error"] for one in facts["jobs"]} <= {None, f"the folder {disk} does not answer"}
+                answers.set()
+                await until(lambda facts: facts["totals"]["pending"] + facts["totals"]["stored"] == 0, app)
+            finally:
+                answers.set()
 
     asyncio.run(test())

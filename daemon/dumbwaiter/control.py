@@ -27,6 +27,7 @@ changes and not by asking it over and over. What each route takes and gives stan
 
 import asyncio
 import os
+import re
 import socket
 import stat
 import struct
@@ -165,7 +166,10 @@ def routes(app: App, feed: Feed) -> list[Route]:
         )
 
     async def thumbnail(request: Request) -> Response:
-        picture = await pictures.of(await app.entry(min(request.path_params["id"], (1 << 63) - 1)))
+        number = request.path_params["id"]
+        if not re.fullmatch("[0-9]{1,18}", number):
+            raise HTTPException(404)
+        picture = await pictures.of(await app.entry(int(number)))
         if picture is None:
             return Response(status_code=204)
         return Response(picture.content, media_type=picture.mime, headers={"cache-control": "private, max-age=86400"})
@@ -197,7 +201,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         Route("/status", status),
         Route("/events", events),
         Route("/history", history),
-        Route("/thumbnail/{id:int}", thumbnail),
+        Route("/thumbnail/{id}", thumbnail),
         Route("/metrics", measure),
         Route("/put", put, methods=["POST"]),
         Route("/retry", retry, methods=["POST"]),

@@ -47,6 +47,8 @@ class Hits:
             self._telling = None
             hits, misses = self._hits, self._misses
             self._hits = self._misses = 0
+        if not hits and not misses:
+            return
         try:  # without the lock: whoever reads must not wait for a disk
             self._tell(hits, misses)
         except OSError:

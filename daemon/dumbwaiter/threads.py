@@ -5,6 +5,7 @@ to end, and between two requests of a file no other thread has to wake up.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from dumbwaiter.bulk import Abort
 T = TypeVar("T")
 
 ANSWER = 10.0  # seconds for a disk to answer
+ABREAST = 4  # threads that look at one place
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
 
 
@@ -35,7 +37,8 @@ class Threads:
         self.parts = parts
         self._files = ThreadPoolExecutor(transfers, "file")
         self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
-        self._looks: dict[str, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by place, of this turn
+        self._looks: dict[str, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by place, to begin
+        self._busy: Counter[str] = Counter()  # threads that look at a place
 
     async def run(self, work: Callable[[], T], abort: Abort) -> T:
         """Does `work` in a thread. Cancelled, it calls `abort` and waits a little for the thread to end."""
@@ -52,7 +55,7 @@ class Threads:
     async def look(self, place: str, work: Callable[[], T]) -> T:
         """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
 
-        Raises TimeoutError where the disk does not answer.
+        Raises TimeoutError where the disk does not answer; a dead one keeps a few threads, and no more.
         """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         looks = self._looks.setdefault(place, [])
@@ -62,9 +65,18 @@ class Threads:
         return await asyncio.wait_for(done, ANSWER)
 
     def _look(self, place: str) -> None:
-        looks = self._looks.pop(place)
+        looks = [one for one in self._looks.pop(place, ()) if not one[1].done()]  # the others have given up
+        if not looks:
+            return
+        if self._busy[place] == ABREAST:
+            self._looks[place] = looks
+            return
+        self._busy[place] += 1
 
         def tell(ended: "asyncio.Future[list[tuple[Any, BaseException | None]]]") -> None:
+            self._busy[place] -= 1
+            if place in self._looks:
+                self._look(place)
             for (_, done), (result, error) in zip(looks, ended.result(), strict=True):
                 if done.done():
                     continue

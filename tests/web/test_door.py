@@ -225,6 +225,8 @@ def test_history_comes_in_pages_and_pictures_from_here_or_from_the_provider(
     assert len(program.vendors.log()) == asked
     (program.drop / newest["path"]).unlink()
     assert ask.get(f"/api/thumbnail/{newest['id']}").content == local.content
+    for odd in ("9" * 4500, "one"):
+        assert ask.get(f"/api/thumbnail/{odd}").status_code == 404
     assert len(program.vendors.log()) > asked
 
 

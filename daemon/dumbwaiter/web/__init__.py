@@ -30,7 +30,7 @@ from dumbwaiter.model import Secret
 
 ROUTES = frozenset(
     {
-        "/status", "/events", "/history", "/thumbnail/{id:int}", "/link",
+        "/status", "/events", "/history", "/thumbnail/{id}", "/link",
         "/retry", "/forget", "/rescan", "/pause", "/resume", "/bandwidth",
     }
 )  # fmt: skip

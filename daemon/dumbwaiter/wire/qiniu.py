@@ -103,7 +103,6 @@ class Policy(Struct, frozen=True):
     bucket: str
     key: str | None = None  # the only one
     prefix: str | None = None  # of every key
-    keys: tuple[str, ...] = ()  # the only ones, when any are named
     deadline: float | None = None
     insert_only: bool = False
     save_key: str | None = None  # a template
@@ -155,12 +154,10 @@ def policy(token: str) -> Policy | None:
         return None
     bucket, colon, rest = members["scope"].partition(":")
     prefixal = _flag(members, "isPrefixalScope")
-    keys = members.get("keylimit")
     return Policy(
         bucket,
         rest if colon and not prefixal else None,
         rest if colon and prefixal else None,
-        tuple(one for one in keys if isinstance(one, str)) if isinstance(keys, list) else (),
         _number(members, "deadline"),
         _flag(members, "insertOnly"),
         _text(members, "saveKey") or None,
@@ -323,8 +320,9 @@ def compared(
 ) -> Receipt:
     """Returns the receipt for an object that was there already and is this very file.
 
-    `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much,
-    and whether its application heard of it is not known. Raises `Conflict` for any other, and `Reauth` where another token means another name.
+    `there` is what the provider shows of it; where it shows nothing, a key that is this file's `own` says as much, and
+    not whether its application heard of it. Raises `Conflict` for any other, `Reauth` where another token means another
+    name.
     """
     if policy is not None and policy.forced:
         raise Reauth("the upload token was used for another file")
