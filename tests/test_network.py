@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -136,16 +137,21 @@ def test_another_network_is_another_connection(vendors: Vendors) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give this machine an address")
 def test_a_daemon_that_waits_for_the_network_goes_on_when_it_changes(program: Program) -> None:
     api = program.vendors.sandbox.urls["vod"]
-    address = f"127.{os.getpid() % 200 + 20}.{time.time_ns() // 1000 % 200 + 20}.9"
+    net = f"127.{os.getpid() % 200 + 20}.{time.time_ns() // 1000 % 200 + 20}"
     program.config.write_text(program.config.read_text().replace(api, "http://127.0.0.1:1"))
     program.write("a.bin", b"a")
     program.start()
     program.until(lambda: attempts(program) >= 3)
-    try:
-        ip("address", "add", f"{address}/32", "dev", "lo")
-        program.until(lambda: attempts(program) < 3)  # it began anew, and without the wait of the third
-    finally:
-        ip("address", "del", f"{address}/32", "dev", "lo")
+    for number in range(1, 6):  # a try that begins at the very moment of the change is none of those that waited
+        try:
+            ip("address", "add", f"{net}.{number}/32", "dev", "lo")
+            with suppress(AssertionError):
+                program.until(lambda: attempts(program) < 3, patience=5)
+                break  # it began anew, and without the wait of the third
+        finally:
+            ip("address", "del", f"{net}.{number}/32", "dev", "lo")
+    else:
+        pytest.fail("it waits as before")
     assert "the network changed" in program.log.read_text()
 
 
