@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -25,6 +24,7 @@ from dumbwaiter_sandbox import imagex_auth
 from dumbwaiter_sandbox.imagex_picture import HEAD, picture
 from dumbwaiter_sandbox.imagex_store import Held, Store
 from dumbwaiter_sandbox.jimeng_options import JimengOptions
+from dumbwaiter_sandbox.rate import Rate
 from dumbwaiter_sandbox.sigv4_check import Scheme, SignatureError, check
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, World, entry_of, fault_of
@@ -61,7 +61,7 @@ class Api:
         self._store = store
         self._auth_key = auth_key
         self._buckets = buckets
-        self._tokens, self._drawn = 1.0, time.monotonic()
+        self._rate = Rate()
 
     @property
     def _options(self) -> JimengOptions:
@@ -90,7 +90,8 @@ class Api:
             raise SignatureError(404, 100008, "InvalidActionOrVersion", f"the action takes {method}")
         window = self._options.window
         key = check(request, body, scheme, self._store.credentials, self._world.clock.now(), window)
-        self._pace()
+        if not self._rate.takes(self._options.rate):
+            raise SignatureError(429, 100018, "FlowLimitExceeded", "too many requests")
         service = query.get("ServiceId", "")
         if not service:
             raise SignatureError(400, 600008, "EmptyServiceId", "ServiceId is missing")
@@ -105,16 +106,6 @@ class Api:
         if fault and fault.name in REFUSALS:
             status, number, code = REFUSALS[fault.name]
             raise SignatureError(status, number, code, "as the fault says")
-
-    def _pace(self) -> None:
-        rate = self._options.rate
-        if not rate:
-            return
-        now = time.monotonic()
-        self._tokens, self._drawn = min(1.0, self._tokens + now - self._drawn), now
-        if self._tokens < 1 / rate:
-            raise SignatureError(429, 100018, "FlowLimitExceeded", "too many requests")
-        self._tokens -= 1 / rate
 
     def _apply(self, request: Request, service: str) -> Response:
         names = self._names(request)

@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 import sqlite3
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
@@ -21,6 +20,7 @@ from starlette.types import Scope
 
 from dumbwaiter_sandbox import kodo_accounts
 from dumbwaiter_sandbox.jiandaoyun_options import JiandaoyunOptions
+from dumbwaiter_sandbox.rate import Rate
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, fault_of
 
 # Made up: they open nothing but this sandbox.
@@ -48,6 +48,7 @@ CALLS = {
     "data/delete": "delete",
     "widget/list": "widgets",
 }
+PER_SECOND = {"all": 50, "token": 20, "create": 20, "update": 20, "get": 30, "list": 30, "delete": 20, "widgets": 30}
 CALLBACK = "/file/upload/api_callback"
 ATTACHMENTS_MAX = 10
 FORBIDDEN = re.compile(r"\$[({][^)}]*[)}]")
@@ -103,7 +104,7 @@ class Jiandaoyun:
         self._world = world
         self._database: sqlite3.Connection = world.database
         self._database.executescript(SCHEMA)
-        self._drawn: dict[str, tuple[float, float]] = {}
+        self._rates = {name: Rate() for name in PER_SECOND}
 
     @property
     def _options(self) -> JiandaoyunOptions:
@@ -154,15 +155,11 @@ class Jiandaoyun:
         return call
 
     def _pace(self, name: str) -> None:
-        rate = self._options.rate
-        if not rate:
+        if not self._options.paced:
             return
-        now = time.monotonic()
-        left, drawn = self._drawn.get(name, (rate, now))
-        left = min(rate, left + (now - drawn) * rate)
-        self._drawn[name] = (max(0.0, left - 1), now)
-        if left < 1:
-            raise RefusedError(8304)
+        for which, code in ((name, 8304), ("all", 8303)):
+            if not self._rates[which].takes(PER_SECOND[which]):
+                raise RefusedError(code)
 
     # Uploads
 

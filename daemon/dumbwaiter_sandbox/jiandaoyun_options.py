@@ -12,7 +12,7 @@ class JiandaoyunOptions:
     transaction_life: float = 3600
     size_max: int = 200 * 1024 * 1024
     limits: bool = True  # the token says what sizes it takes
-    rate: float = 0  # calls of one kind a second; 0 is no limit
+    paced: bool = True  # calls of one kind, and all together, as often as the manual says and no more
     one_record: bool = False  # a transaction is good for one new record
     keys_once: bool = True  # an uploaded key goes into one record
     keys_again: bool = True  # an update may name keys that its record has

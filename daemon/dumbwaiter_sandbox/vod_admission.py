@@ -4,13 +4,13 @@ NetEase's VOD manual, 'call conventions': AppKey, Nonce, CurTime and CheckSum in
 reckoned by the sandbox's clock, the rate by real time.
 """
 
-import time
 from collections.abc import Mapping
 
 from starlette.requests import Request
 
 from dumbwaiter_sandbox import nos_token
 from dumbwaiter_sandbox.netease_options import NetEaseOptions
+from dumbwaiter_sandbox.rate import Rate
 
 NONCE_LIMIT = 128
 MESSAGES = {
@@ -39,7 +39,7 @@ class Admission:
     def __init__(self, account: Mapping[str, str]) -> None:
         self._account = account
         self._nonces: dict[str, float] = {}
-        self._tokens, self._drawn = 1.0, time.monotonic()
+        self._rate = Rate()
 
     def authenticate(self, request: Request, options: NetEaseOptions, now: float) -> None:
         """Check the four headers. Raises RefusedError."""
@@ -64,12 +64,6 @@ class Admission:
         self._nonces[nonce] = now
 
     def pace(self, rate: float) -> None:
-        """Take one request from a bucket of one second's worth. Raises RefusedError."""
-        if not rate:
-            return
-        now = time.monotonic()
-        self._tokens = min(1.0, self._tokens + (now - self._drawn))
-        self._drawn = now
-        if self._tokens < 1 / rate:
+        """Count one request in. Raises RefusedError for one too many."""
+        if not self._rate.takes(rate):
             raise RefusedError(723)
-        self._tokens -= 1 / rate
