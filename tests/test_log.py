@@ -64,6 +64,9 @@ LEAKS = [
     f"{{'refresh_token': '{SECRET}'}}",
     f"http://x/?password={SECRET}",
     f"http://x/?sign={SECRET}",
+    f"asked with Bearer {SECRET}",
+    f"password: {SECRET}",
+    f"api_key = {SECRET}",
     f"X-Amz-Credential is in ?X-Amz-Credential={SECRET}",
 ]  # fmt: skip
 
@@ -84,6 +87,8 @@ def test_what_looks_like_a_credential_is_hidden(text: str) -> None:
         "UPLOAD finished",
         "http://x/y?offset=1&complete=true&context=abc",
         "signed in",
+        "the bearer of a file",
+        "password refused",
         "path=token.txt size=3",
         "a secret stands in a file",
     ],

@@ -123,7 +123,7 @@ class Provider:
 
     async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         kept = self._kept.setdefault(name, _Kept(fetch, life))
-        kept.fetch, kept.life = fetch, life
+        kept.fetch = fetch
         age = kept.age(time.monotonic())
         if age > life:
             try:

@@ -26,12 +26,26 @@ _SECRETS = re.compile(
     | ((?:authorization|x-nos-token|checksum)[\\"']*\s*[:=]\s*[\\"']*)[^\s"',}\\]+(?:\s+[^\s"',}\\]+)?
     | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
       (?:UPLOAD\s+)?[^\s"'&,}\\]+
+    | (\bbearer\s+)[^\s"',}\\]{8,}
+    | (\b(?:password|\w+_secret|secret_key|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
     """
 )
 
 
 # One of these is in whatever the expression finds, and looking for them costs far less.
-_WORDS = ("token", "sign", "secret", "password", "credential", "cookie", "authorization", "checksum", "upload")
+_WORDS = (
+    "token",
+    "sign",
+    "secret",
+    "password",
+    "credential",
+    "cookie",
+    "authorization",
+    "checksum",
+    "upload",
+    "bearer",
+    "api_key",
+)
 
 
 def redact(text: str) -> str:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import peer
-from dumbwaiter.brokers.netease import NODES_LIFE, UNTOLD, VISIBLE
+from dumbwaiter.brokers.netease import DOUBTED, NODES_LIFE, UNTOLD, VISIBLE
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.grants import _Kept
 from dumbwaiter.model import FollowUp, Grant, Receipt
@@ -231,11 +231,11 @@ def kept(one: Sender) -> _Kept:
     return found
 
 
-def outlive(one: Sender) -> None:
+def outlive(one: Sender, seconds: float = NODES_LIFE) -> None:
     """Has the list of nodes grow too old."""
     found = kept(one)
     assert found.fetched_at is not None
-    found.fetched_at -= NODES_LIFE + 1
+    found.fetched_at -= seconds + 1
 
 
 LBS_FAULTS = ["cut", "cut-reply", "500", "404", "html", "empty", "colon", "no-nodes", "302"]
@@ -270,6 +270,19 @@ def test_the_list_of_nodes_is_asked_for_once_an_hour(vendors: Vendors, sender: M
     vendors.options(node_order=["nos2", "nos1"])
     one.grant = None
     assert one.obtain().ticket.nodes == tuple(vendors.sandbox.urls[name] for name in ("nos2", "nos1"))
+    assert len(vendors.log("get")) == 2
+
+
+def test_who_did_not_get_through_asks_for_the_nodes_of_this_minute(vendors: Vendors, sender: Make) -> None:
+    one = sender("netease", b"x")
+    grant = one.obtain()
+    vendors.options(node_order=["nos2", "nos1"])
+    again = one.run(one.provider.broker.resume(grant, one.provider))
+    assert again.ticket.nodes == grant.ticket.nodes
+    outlive(one, DOUBTED)
+    again = one.run(one.provider.broker.resume(grant, one.provider))
+    assert again.ticket.nodes == tuple(vendors.sandbox.urls[name] for name in ("nos2", "nos1"))
+    assert again.ticket.token == grant.ticket.token
     assert len(vendors.log("get")) == 2
 
 

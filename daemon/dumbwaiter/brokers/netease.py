@@ -26,6 +26,7 @@ from dumbwaiter.wire.address import allowed, ends
 from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 900.0  # vendor clients keep nodes for two hours, and ask anew when all of them fail
+DOUBTED = 60.0  # seconds that they are good for where an upload did not get through
 SUFFIX_MAX = 8  # letters and digits
 INIT = "upload/init"
 NEVER = frozenset({403, 404, 407, 501, 613, 614, 615, 616, 702})  # to one's own request for an upload
@@ -109,9 +110,9 @@ class NetEase(Broker):
         ]
 
     async def resume(self, grant: Grant, desk: Desk) -> Grant:
-        """The token is as good as it was; the nodes may have changed."""
+        """The token is as good as it was; the nodes may be the trouble."""
         ticket: NosTicket = grant.ticket
-        return replace(grant, ticket=replace(ticket, nodes=await self._nodes(ticket.bucket, desk)))
+        return replace(grant, ticket=replace(ticket, nodes=await self._nodes(ticket.bucket, desk, DOUBTED)))
 
     async def confirm(self, grant: Grant, size: int, desk: Desk) -> Receipt | None:
         ticket: NosTicket = grant.ticket
@@ -175,8 +176,8 @@ class NetEase(Broker):
         base = self._options.cdn.replace("{bucket}", receipt.facts.get("bucket", ""))
         return f"{base.rstrip('/')}/{quote(receipt.key)}"
 
-    async def _nodes(self, bucket: str, desk: Desk) -> tuple[str, ...]:
-        return await desk.kept(f"nodes of {bucket}", NODES_LIFE, lambda: self._ask_lbs(bucket, desk))
+    async def _nodes(self, bucket: str, desk: Desk, life: float = NODES_LIFE) -> tuple[str, ...]:
+        return await desk.kept(f"nodes of {bucket}", life, lambda: self._ask_lbs(bucket, desk))
 
     async def _ask_lbs(self, bucket: str, desk: Desk) -> tuple[str, ...]:
         trouble: Retry | None = None
