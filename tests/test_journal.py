@@ -21,7 +21,7 @@ from dumbwaiter import report
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.errands import Order
 from dumbwaiter.folders import Known
-from dumbwaiter.journal import LEASE, Candidate, LostLease
+from dumbwaiter.journal import DAY, LEASE, OUTLIVED, Candidate, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url
@@ -614,6 +614,23 @@ def test_a_superseded_job_says_why_and_keeps_no_secret(book: Book) -> None:
     book.supersede(WORKER, id_, NOW, reason=GONE)
     row = book.row(id_)
     assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == ("superseded", GONE, None, None, None)
+
+
+def test_what_came_to_nothing_is_dropped_after_a_month_unless_it_says_something(book: Book) -> None:
+    old, late = NOW - OUTLIVED - 1, NOW - OUTLIVED + 1
+    ends = {"gone": (GONE, old), "replaced": (REPLACED, old), "asked not to": (FORGOTTEN, old), "lately": (GONE, late)}
+    for name, (reason, when) in ends.items():
+        book.supersede(WORKER, book.named(name, old), when, reason=reason)
+    book.done("done", old)
+    book.pending("waits", old)
+    book.tidy(NOW)
+    left = {"asked not to", "lately", "done", "waits"}
+    assert {row.name.decode() for row in book.rows("SELECT name FROM jobs")} == left
+    book.supersede(WORKER, book.named("later", old), old, reason=GONE)
+    book.tidy(NOW + DAY - 1)
+    assert len(book.rows("SELECT name FROM jobs")) == 5
+    book.tidy(NOW + DAY)
+    assert {row.name.decode() for row in book.rows("SELECT name FROM jobs")} == left - {"lately"}
 
 
 CALLS: dict[Event, Callable[[Book, str, int], Any]] = {

@@ -491,7 +491,7 @@ class App:
 
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):
-            await self.journal.tidy()
+            await self.journal.tidy(time.time())
         try:
             await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
         except JournalTrouble as trouble:

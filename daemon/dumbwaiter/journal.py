@@ -7,6 +7,7 @@ checkpoint may be lost with the power, which costs one chunk.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,9 +52,12 @@ from dumbwaiter.store.statements import (
     STORE,
     SUPERSEDE_OLDER,
 )
-from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, entries, jobs, surveyed
+from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, IS_SUPERSEDED, entries, jobs, surveyed
 
 LEASE = 60.0  # seconds; renewed by every transition
+DAY = 86400.0
+OUTLIVED = 30 * DAY  # seconds that a job is kept which came to nothing
+SWEEP = 1000  # of them that are dropped in one commit, so that no upload waits for it
 
 
 class LostLease(Exception):
@@ -93,6 +97,7 @@ class Journal:
         self.queue = Queue(writer, host, self.errands, self.counters, self._tell)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
+        self._swept_at = -inf
 
     def listen(self, heard: Callable[[set[int]], None] | None) -> None:
         """Tells `heard`, after each commit, which jobs it moved; `queue.MANY` stands for more than are named.
@@ -512,13 +517,30 @@ class Journal:
 
         return await self._writer.call(work)
 
-    async def tidy(self) -> None:
-        """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it."""
+    async def tidy(self, now: float) -> None:
+        """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it.
 
-        def quiet(connection: Connection) -> bool:
+        Once a day it drops the jobs of versions that came to nothing a month ago: nobody asks about these any more,
+        and should one of them come back, it is as new.
+        """
+        outlived = (
+            select(jobs.c.id)
+            .where(
+                IS_SUPERSEDED,
+                jobs.c.host == self._host,
+                jobs.c.error.in_((GONE, REPLACED)),
+                jobs.c.updated_at < now - OUTLIVED,
+            )
+            .limit(SWEEP)
+        )
+
+        def work(connection: Connection) -> bool:
+            if abs(now - self._swept_at) >= DAY:
+                dropped = connection.execute(delete(jobs).where(jobs.c.id.in_(outlived))).rowcount
+                self._swept_at = now if dropped < SWEEP else self._swept_at
             return connection.execute(select(jobs.c.id).where(IS_OPEN).limit(1)).first() is None
 
-        if await self._writer.call(quiet):
+        if await self._writer.call(work):
             await self._writer.checkpoint()
 
     async def settled(self, ids: Sequence[int]) -> list[Job]:

@@ -268,13 +268,13 @@ def test_a_cleared_ticket_is_in_no_byte_of_the_files(sqlite_book: Book, tmp_path
     assert b"secret ticket" in bytes_of_all()
     ids = [row.id for row in sqlite_book.rows("SELECT id FROM jobs")]
     assert sqlite_book.forget(ids, 200.0) == 50
-    sqlite_book.tidy()
+    sqlite_book.tidy(200.0)
     assert b"secret ticket" not in bytes_of_all()
 
 
 def test_the_log_is_not_emptied_while_an_upload_is_open(sqlite_book: Book, tmp_path: Path) -> None:
     sqlite_book.pending()
-    sqlite_book.tidy()
+    sqlite_book.tidy(200.0)
     assert (tmp_path / "state/journal.db-wal").stat().st_size > 0
 
 

@@ -186,6 +186,20 @@ def test_an_older_schema_is_copied_before_it_is_changed(older: Path, tomorrow: P
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
 
+def test_the_copies_of_the_last_two_changes_stay(older: Path, tomorrow: Path) -> None:
+    for age, made in enumerate(("0003-from-0001", "0005-from-0003", "0007-from-0005")):
+        copy = older / f"journal.db.before-{made}"
+        copy.write_bytes(b"x")
+        os.utime(copy, (1000 + age, 1000 + age))
+    mine = older / "journal.db.mine"
+    mine.write_bytes(b"x")
+    engine = writing(journal_url(str(older)))
+    upgrade(engine)
+    engine.dispose()
+    kept = {"journal.db.before-0007-from-0005", f"journal.db.before-{NEXT}-from-{SCHEMA}"}
+    assert _files(older) == {"journal.db", "journal.db.mine", *kept}
+
+
 def test_the_copy_holds_what_was_still_in_the_write_ahead_log(older: Path, tomorrow: Path) -> None:
     engine = writing(journal_url(str(older)))
     with engine.begin() as connection:

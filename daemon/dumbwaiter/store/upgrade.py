@@ -13,6 +13,8 @@ from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstrain
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.store.tables import SCHEMA, create
 
+COPIES = 2  # made before a schema change, that stay
+
 # As Alembic makes it.
 _VERSION = Table(
     "alembic_version",
@@ -47,6 +49,7 @@ def upgrade(engine: Engine) -> None:
         )
     _copy(engine, found)
     _migrate(engine)
+    _forget_old(engine)
 
 
 def _create(connection: Connection) -> None:
@@ -74,6 +77,20 @@ def _copy(engine: Engine, found: str) -> None:
         for order in ("PRAGMA secure_delete=ON", 'UPDATE jobs SET "grant" = NULL', "VACUUM"):
             with suppress(sqlite3.OperationalError):  # another schema, or no room
                 kept.execute(order)
+
+
+def _forget_old(engine: Engine) -> None:
+    """Keeps the latest copies: each is as large as the journal."""
+    if engine.dialect.name != "sqlite" or not (database := engine.url.database):
+        return
+    folder, name = os.path.split(database)
+    with suppress(OSError):
+        with os.scandir(folder) as listing:
+            copies = [
+                (found.stat().st_mtime, found.path) for found in listing if found.name.startswith(f"{name}.before-")
+            ]
+        for _, path in sorted(copies)[:-COPIES]:
+            os.unlink(path)
 
 
 def _migrate(engine: Engine) -> None:
