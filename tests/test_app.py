@@ -10,7 +10,7 @@ import pytest
 from dumbwaiter import report
 from dumbwaiter.app import App
 from dumbwaiter.model import Sighting
-from inside import daemon, status, until
+from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
 
 
@@ -55,10 +55,33 @@ def test_a_file_that_changes_hands_while_it_is_counted_is_never_nothing_left(
             assert left(await status(app)) == 0
             if way == "into the journal":
                 await sight(app)
-                follow("snapshot", settled)
+                follow("listed", settled)
             else:
-                follow("waiting", sight)
+                follow("listed", sight)
             assert left(await status(app)) == 1
             await until(lambda facts: facts["totals"]["pending"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_jobs_are_counted_anew_only_when_one_of_them_moved(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Any] = []
+    count = report.counts
+    monkeypatch.setattr(report, "counts", lambda engine: counted.append(engine) or count(engine))
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "netease", tmp_path / "a.bin", b"a")
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+            async with asyncio.timeout(PATIENCE):
+                while counted:  # what follows the end of a job may move it once more
+                    counted.clear()
+                    await status(app)
+            await put(app, "netease", tmp_path / "b.bin", b"b")
+            facts = await status(app)
+            assert counted
+            assert left(facts) + facts["totals"]["stored"] + facts["totals"]["done"] == 2
 
     asyncio.run(test())

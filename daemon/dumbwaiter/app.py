@@ -145,6 +145,7 @@ class App:
         self.addresses = Addresses(providers)
         self._walks: dict[str, tuple[listing.Tally, asyncio.Task[None]]] = {}
         self._missed: dict[str, tuple[int, str]] = {}  # by provider: walks that failed in a row, and why the latest did
+        self._counted: tuple[int, report.Counts] | None = None  # and by which commit
         self._log = log.get("app")
 
     async def start(self) -> None:
@@ -404,11 +405,10 @@ class App:
         settling = self.intake.waiting
         seen = {name: self.intake.pending(name) for name in self.config.watch}
         try:
-            left = report.waiting(self.reader)
-            files = report.files_by_watch(self.reader)
-            jobs = report.snapshot(self.reader, listed=listed)
+            counts = self._counts()
+            named = report.listed(self.reader, jobs=listed)
         except JournalTrouble as error:  # what the daemon itself knows is told all the same
-            left, files, jobs, trouble = report.NONE_WAITING, {}, report.nothing(), str(error)
+            counts, named, trouble = report.NOTHING, {"jobs": [], "errands": []}, str(error)
         # And after it: a file that changes while it is sent goes back from there to here.
         settling = max(settling, self.intake.waiting)
         closed = self.config.closed(now)
@@ -423,8 +423,8 @@ class App:
                     "provider": watch.provider,
                     "state": states[name].state if name in states else "off",
                     "opens_at": closed.get(name),
-                    "files": files.get(name, 0),
-                    "pending": left.by_watch[name] + seen[name],
+                    "files": counts.files.get(name, 0),
+                    "pending": counts.left.by_watch[name] + seen[name],
                     "overflows": states[name].overflows if name in states else 0,
                     "message": (states[name].sentence if name in states else "") or self.intake.unread(name),
                 }
@@ -435,7 +435,7 @@ class App:
                     "name": name,
                     "state": "paused" if name in resting else provider.state(now),
                     "paused_until": _finite(max(resting.get(name, 0.0), provider.paused_until), now),
-                    "pending": left.by_provider[name],
+                    "pending": counts.left.by_provider[name],
                     "grants": provider.spare,
                     "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
                     "expires_at": provider.expires_at,
@@ -448,8 +448,16 @@ class App:
             "bytes_per_second": self.steering.rate,
             "settling": settling,
             "trouble": trouble,
-            **jobs,
+            "totals": counts.totals,
+            **named,
         }
+
+    def _counts(self) -> report.Counts:
+        """Counts anew only if there was a commit since: who asks again and again must not cost more and more."""
+        commits = self.journal.writer.commits  # before the count: one that comes meanwhile is counted the next time
+        if self._counted is None or self._counted[0] != commits:
+            self._counted = commits, report.counts(self.reader)
+        return self._counted[1]
 
     def _queued(self) -> None:
         self.pulse.beat()

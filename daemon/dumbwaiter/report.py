@@ -63,9 +63,6 @@ def waiting(engine: Engine) -> Waiting:
     return left
 
 
-NONE_WAITING = Waiting(Counter(), Counter())
-
-
 def files_by_watch(engine: Engine) -> dict[str, int]:
     """Returns how many files of each watch are at their provider."""
     query = select(entries.c.watch, func.count()).where(IS_CURRENT, *_mine(engine, entries))
@@ -221,12 +218,23 @@ def waiting_facts(one: catalog.Waiting) -> dict[str, Any]:
     }
 
 
-def snapshot(engine: Engine, *, listed: bool = True) -> dict[str, Any]:
-    """Returns what `status --json` can say without a daemon."""
-    jobs_shown = (*open_jobs(engine), *rejected(engine)) if listed else ()
-    return {"jobs": [job_facts(one) for one in jobs_shown], "totals": totals(engine), "errands": errand_facts(engine)}
+class Counts(NamedTuple):
+    """What is known by counting job by job, which takes a while where there are a million."""
+
+    left: Waiting
+    files: dict[str, int]
+    totals: dict[str, int]
 
 
-def nothing() -> dict[str, Any]:
-    """Returns what `snapshot` says of a journal that is not there yet."""
-    return {"jobs": [], "errands": [], "totals": dict.fromkeys((*(state.value for state in State), *COUNTERS), 0)}
+def counts(engine: Engine) -> Counts:
+    """Counts all."""
+    return Counts(waiting(engine), files_by_watch(engine), totals(engine))
+
+
+NOTHING = Counts(Waiting(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), *COUNTERS), 0))
+
+
+def listed(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:
+    """Returns the jobs and errands that `status --json` names one by one."""
+    shown_jobs = (*open_jobs(engine), *rejected(engine)) if jobs else ()
+    return {"jobs": [job_facts(one) for one in shown_jobs], "errands": errand_facts(engine)}

@@ -64,11 +64,8 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
 
     config = session.config
     closed = config.closed(time.time())
-    left, files, jobs = report.NONE_WAITING, {}, report.nothing()
-    if session.begun:
-        left = report.waiting(session.reader)
-        files = report.files_by_watch(session.reader)
-        jobs = report.snapshot(session.reader)
+    counts = report.counts(session.reader) if session.begun else report.NOTHING
+    named = report.listed(session.reader) if session.begun else {"jobs": [], "errands": []}
     return {
         "running": False,
         "pid": None,
@@ -79,8 +76,8 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
                 "provider": watch.provider,
                 "state": "off",
                 "opens_at": closed.get(name),
-                "files": files.get(name, 0),
-                "pending": left.by_watch[name],
+                "files": counts.files.get(name, 0),
+                "pending": counts.left.by_watch[name],
                 "overflows": 0,
                 "message": "",
             }
@@ -91,7 +88,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
                 "name": name,
                 "state": "off",
                 "paused_until": None,
-                "pending": left.by_provider[name],
+                "pending": counts.left.by_provider[name],
                 "grants": 0,
                 "expires_in": None,
                 "expires_at": None,
@@ -104,7 +101,8 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "bytes_per_second": None,
         "settling": 0,
         "trouble": session.in_use(by_daemon=True) if is_taken(session.places) else None,
-        **jobs,
+        "totals": counts.totals,
+        **named,
     }
 
 

@@ -253,6 +253,7 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self.committed: Callable[[], None] | None = None  # called in the journal's thread, after each commit
         self.closing: Callable[[Connection], None] | None = None  # called likewise, as a transaction's last part
+        self.commits = 0
         self._engine = engine
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
@@ -345,6 +346,7 @@ class Writer:
                 for wish in group:
                     self._commit([wish])
             return
+        self.commits += 1
         _answer(group, results, failed=False)
         if self.committed is not None:
             self.committed()
