@@ -9,9 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -764,6 +765,37 @@ async def test_folders_that_may_not_be_watched_are_counted(tmp_path: Path, monke
         told = ear.state().sentence
         assert told.startswith(f"3 folders cannot be read, such as {tmp_path}/")
         await ear.hears(tmp_path)
+
+
+@pytest.fixture
+def somebody() -> Iterator[Path]:
+    """A folder of an ordinary user's, who this process is while the test runs."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are for the one who started it
+        before = os.geteuid()
+        ordinary = 65534 if before == 0 else before
+        os.chown(name, ordinary, -1)
+        os.seteuid(ordinary)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)
+
+
+@on_loop
+async def test_a_folder_that_may_be_listed_and_not_entered_is_named(
+    somebody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RETRY", 0.0)
+    closed = somebody / "closed"
+    closed.mkdir()
+    closed.chmod(0o444)
+    async with listening(root(somebody)) as ear:
+        told = f"1 folders cannot be read, such as {closed}: give this user the right to."
+        assert ear.state().sentence == told
+        closed.chmod(0o755)
+        ear.watcher.check()
+        await ear.until(lambda: ear.state().sentence == "")
+        await ear.hears(somebody, "closed/a")
 
 
 @on_loop
