@@ -238,6 +238,10 @@ class App:
             raise Failure(f"{shown(path)} is a link: name the file that it leads to", Exit.USAGE)
         if stamp is None:
             raise Failure(f"{shown(path)} is no regular file", Exit.USAGE)
+        if not os.access(path, os.R_OK, effective_ids=True):
+            raise Failure(
+                f"{shown(path)} may not be read by the user who uploads: give that user the right to", Exit.USAGE
+            )
         return Candidate(*self._destination(path, provider, watch), stamp)
 
     def _destination(self, path: str, provider: str | None, watch: str | None) -> tuple[str, str, str]:

@@ -475,7 +475,9 @@ class Watcher:
                 self._refuse(tree, folder, error)
 
         def opened(folder: str, descriptor: int) -> bool:
-            if not os.access(".", os.X_OK, dir_fd=descriptor, effective_ids=True):  # its names, and nothing of its files
+            if not os.access(
+                ".", os.X_OK, dir_fd=descriptor, effective_ids=True
+            ):  # its names, and nothing of its files
                 self._refuse(tree, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
             return self._listen(tree, folder, descriptor) or again
 

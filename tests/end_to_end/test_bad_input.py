@@ -267,6 +267,18 @@ def test_put_of_what_is_no_file_is_refused(program: Program) -> None:
         assert str(path) in sentence(done)
 
 
+def test_put_of_what_the_daemon_may_not_read_is_refused(program: Program) -> None:
+    closed = program.folder / "closed.bin"
+    closed.write_bytes(b"x")
+    closed.chmod(0)
+    weak = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    program.start(*weak, sys.executable, "-m", "dumbwaiter")
+    done = program("put", closed, "--provider", "netease")
+    assert done.returncode == 2
+    assert f"{closed} may not be read by the user who uploads" in sentence(done)
+    assert program.totals()["pending"] == 0
+
+
 def test_an_unknown_option_is_usage(program: Program) -> None:
     assert program("status", "--nonsense").returncode == 2
     assert program("nonsense").returncode == 2

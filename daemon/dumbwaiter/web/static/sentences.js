@@ -281,6 +281,7 @@ const CHINESE = [
   ["…: the provider gives no …way to read it back", "…：服务商不提供读回它的…办法"],
   ["… is not at any provider", "… 不在任何服务商处"],
   ["… is no regular file", "… 不是普通文件"],
+  ["… may not be read by the user who uploads: give that user the right to", "上传文件的用户无权读取 …：请给该用户读取权限"],
   ["… is not the plain path of a file: from \"/\", without \".\" or \"..\"", "… 不是文件的完整路径：要以“/”开头，不含“.”或“..”"],
   ["… is no path", "… 不是路径"],
   ["the daemon has a defect: …; its log says where", "后台程序有缺陷：…；位置见其日志"],
