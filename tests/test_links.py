@@ -57,6 +57,8 @@ def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
     "form",
     [
         "",
+        "{url:>2000000000}",
+        "{url}{size:020000d}",
         "Markdown",
         "text",
         "{nothing}",

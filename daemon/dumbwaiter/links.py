@@ -1,5 +1,6 @@
 """Links to uploaded files in the forms that people paste."""
 
+import re
 from html import escape
 from mimetypes import guess_type
 
@@ -18,13 +19,14 @@ PICTURES = {
     "html": '<img src="{url}" alt="{name}">',
     "bbcode": "[img]{url}[/img]",
 }
+_WIDE = re.compile(r"\{[^{}]*\d{5}")  # a value is to be padded to more characters than any line has
 
 
 def template(form: str) -> str:
     """Returns the template a form's name stands for, or `form` itself. Raises `Failure` for what no file can fill in."""
     text = FORMS.get(form, form)
-    try:
-        sample = text.format(url="", name="", key="", size=1 << 62, path="")  # what a large size breaks is none either
+    try:  # what a large size breaks is none either
+        sample = text if _WIDE.search(text) else text.format(url="", name="", key="", size=1 << 62, path="")
     except (KeyError, IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError):
         sample = text
     if sample == text:
