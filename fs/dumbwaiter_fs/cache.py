@@ -14,7 +14,8 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from xxhash import xxh3_128
@@ -27,7 +28,7 @@ from dumbwaiter_fs.opening import without_waiting
 BLOCK = 256 * KIB
 AGE = 30 * 86400.0  # seconds without use
 SPARE = 1024 * MIB  # bytes that stay free on the file system
-FILES_MAX = 65_536  # what a sweep can hold in memory
+FILES_MAX = 1 << 20  # 256 GiB of whole blocks; a sweep takes some seconds by then
 REST = 60.0  # seconds without storing, after a sweep that made no room or a disk that refused
 SWEEP = 0.5  # seconds that a block waits for a sweep, at most, to be stored
 USED = 60.0  # seconds within which a block's use is noted once
@@ -187,10 +188,33 @@ class Cache:
         return True
 
     def _sweep(self) -> tuple[int, int]:
-        """Removes what is old and, the longest unused first, what is too much; returns the room then."""
+        """Removes what is old and, the longest unused first, what is too much; returns the room then.
+
+        The blocks are gone through twice, since a million of them would not be held in memory: counted by the second of
+        their last use, then removed up to the second that makes the room.
+        """
         private_folder(self._folder)
+        room = min(self._limit, max(self._limit // 10, 4 * BLOCK))
+        sizes: Counter[int] = Counter()
+        files: Counter[int] = Counter()
+        for used, size, _ in self._blocks():
+            sizes[used] += size
+            files[used] += 1
+        total, number = sizes.total(), files.total()
+        free = shutil.disk_usage(self._folder).free
+        much = max(total + room - self._limit, self._spare + min(room, total) - free)
+        many = number - FILES_MAX * 9 // 10
+        if (until := _reached(sizes, files, much, many)) is None:
+            return room, FILES_MAX - number
+        for used, size, path in self._blocks():
+            if used < until or (used == until and (much > 0 or many > 0)):
+                _remove(path)
+                much, many, number = much - size, many - 1, number - 1
+        return room, FILES_MAX - number
+
+    def _blocks(self) -> Iterator[tuple[int, int, str]]:
+        """Yields the second of its last use, size and path of each block; removes what nobody will use."""
         now = time.time()
-        found = []
         for folder in _listed(self._folder):
             for one in _listed(folder.path):
                 try:
@@ -201,25 +225,25 @@ class Cache:
                 if now - status.st_mtime > (LEFT if left else self._age):
                     _remove(one.path)
                 elif not left:
-                    found.append((status.st_mtime, max(status.st_size, status.st_blocks * 512), one.path))
-        found.sort(reverse=True)
-        room = min(self._limit, max(self._limit // 10, 4 * BLOCK))
-        total = sum(size for _, size, _ in found)
-        free = shutil.disk_usage(self._folder).free
-        while found and (
-            total + room > self._limit or len(found) > FILES_MAX * 9 // 10 or free < self._spare + min(room, total)
-        ):
-            _, size, path = found.pop()
-            _remove(path)
-            total -= size
-            free += size
-        return room, FILES_MAX - len(found)
+                    yield int(status.st_mtime), max(status.st_size, status.st_blocks * 512), one.path
 
     def _refused(self, error: OSError) -> None:
         self._rest_until = time.monotonic() + REST
         if not self._told:
             self._told = True
             _log.warning("the cache cannot be written", path=self._folder, why=error.strerror or str(error))
+
+
+def _reached(sizes: Mapping[int, int], files: Mapping[int, int], much: int, many: int) -> int | None:
+    """Returns the second of last use up to which so many bytes and files were used, None if there are none too many."""
+    until = None
+    for second in sorted(sizes):
+        if much <= 0 and many <= 0:
+            break
+        until = second
+        much -= sizes[second]
+        many -= files[second]
+    return until
 
 
 def _start(head: bytes | memoryview) -> int:

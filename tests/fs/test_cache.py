@@ -108,6 +108,29 @@ def test_what_is_longest_unused_goes_first_and_the_limit_holds(folder: Path) -> 
     assert kept == [0, *range(41 - len(kept), 40)]
 
 
+def test_of_what_was_used_at_one_time_only_as_much_goes_as_must(folder: Path) -> None:
+    cache = Cache(str(folder), 64 * MIB, spare=0)
+    for index in range(40):
+        cache.put(NAME, index, WHOLE)
+    noon = time.time() - 10_000
+    for number, path in enumerate(files(folder)):
+        os.utime(path, (noon, noon + (number < 5)))
+    tight = Cache(str(folder), 4 * MIB, spare=0)
+    tight.put(NAME, 40, WHOLE)
+    kept = sum(path.stat().st_blocks * 512 for path in files(folder))
+    assert 2 * MIB < kept <= 4 * MIB
+    assert sum(path.stat().st_mtime == noon + 1 for path in files(folder)) == 5
+
+
+def test_there_are_no_more_files_than_a_sweep_goes_through(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.cache.FILES_MAX", 20)
+    cache = Cache(str(folder), 64 * MIB, spare=0)
+    for index in range(60):
+        cache.put(NAME, index, Block("", b"x"))
+        assert len(files(folder)) <= 20
+    assert cache.get(NAME, 59) is not None
+
+
 def test_what_nobody_used_for_long_goes(folder: Path, cache: Cache) -> None:
     cache.put(NAME, 0, WHOLE)
     cache.put(NAME, 1, WHOLE)
