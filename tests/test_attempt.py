@@ -1,6 +1,7 @@
 """What goes on without getting anywhere comes to an end: the engine at work, with waits of no length."""
 
 import asyncio
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN
 from dumbwaiter.grants import REFUSALS
 from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.upload import FileUpload
 from inside import daemon, put, status, until
-from program import Vendors
+from program import PATIENCE, Vendors
 
 
 @pytest.fixture(autouse=True)
@@ -139,5 +141,45 @@ def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
                 await until(lambda facts: facts["totals"]["pending"] + facts["totals"]["stored"] == 0, app)
             finally:
                 answers.set()
+
+    asyncio.run(test())
+
+
+def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing_else(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: one point is on its way to the journal, and the next one waits for that."""
+    disk, waits = threading.Event(), threading.Event()
+
+    class Upload(FileUpload):
+        def _push(self) -> None:
+            super()._push()
+            if self._point is not None:
+                waits.set()
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            advance = app.journal.advance
+
+            def slowly(*values: Any, **named: Any) -> Any:
+                if not disk.is_set():
+                    app.journal.writer.submit(lambda _connection: disk.wait(PATIENCE))
+                return advance(*values, **named)
+
+            monkeypatch.setattr(app.journal, "advance", slowly)
+            resting = app.steering.providers
+            id_ = await put(app, "netease", tmp_path / "film.mov", bytes(20 * MIB))
+            try:
+                assert await asyncio.to_thread(waits.wait, PATIENCE)
+                monkeypatch.setattr(app.steering, "providers", lambda _now: {"netease": math.inf})
+            finally:
+                disk.set()
+            (job,) = (await until(lambda facts: not facts["jobs"][0]["active"], app))["jobs"]
+            assert (job["id"], job["state"], job["sent"] >= 8 * MIB) == (id_, "pending", True)
+            monkeypatch.setattr(app.steering, "providers", resting)
+            app.engine.kick()
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
 
     asyncio.run(test())

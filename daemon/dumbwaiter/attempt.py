@@ -303,6 +303,7 @@ class Attempt:
             sent=self._sent,
             ever=self._ever,
             save=self._save,
+            rest=self._must_not_rest,
             exchange=provider.exchange,
             order=self._means.http.order,
             now=provider.now,
@@ -379,11 +380,6 @@ class Attempt:
             again=again,
         )
         commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._means.moved))
-        try:
-            self._must_not_rest()
-        except Paused:
-            commit.result()
-            raise
         return commit
 
     def _must_not_rest(self) -> None:

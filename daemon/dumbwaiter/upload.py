@@ -147,6 +147,7 @@ class FileUpload:
         sent: int,
         ever: Ranges,
         save: Save,
+        rest: Callable[[], None] = lambda: None,
         exchange: Callable[[Request, Abort], Reply],
         order: Callable[[Sequence[str]], list[str]],
         now: Callable[[str], float],
@@ -165,6 +166,7 @@ class FileUpload:
         self._stamp = stamp
         self._threads = threads
         self._save = save
+        self._rest = rest
         self._exchange = exchange
         self._order = order
         self._now = now
@@ -236,6 +238,7 @@ class FileUpload:
             self._point = (point, sent)
             self._push()
             commit, since = self._commit, time.monotonic() - self._committed_at
+        self._rest()
         if sure:
             self._settle(self.abort.result)
         elif commit is not None and since > LAG:
