@@ -46,7 +46,6 @@ class Held(Engine):
         ended = self.ends[job.path] = asyncio.Event()
         await ended.wait()
         await self.journal.delay("me", job.id, NOW, due_at=NOW + 100, error="", attempts=1)
-        self._ended(job)
 
     async def end(self, *paths: str) -> None:
         tasks = [self._running[id_] for id_, job in self._jobs.items() if job.path in paths]
@@ -194,3 +193,35 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
 
     run(sqlite_book, test)
     assert (sqlite_book.row(id_).due_at == NOW) is changed
+
+
+def test_an_order_that_comes_before_an_attempts_first_step_costs_no_place(sqlite_book: Book) -> None:
+    pending(sqlite_book, 1, "a")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=1)
+        (job,) = await engine.journal.claim("me", NOW, 1)
+        engine._start(job)
+        async with engine.without([job.id]):
+            assert engine.busy == 0
+        await engine.turn()
+        assert engine.at_work == {"a"}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_what_a_person_orders_begins_nothing_meanwhile(sqlite_book: Book) -> None:
+    pending(sqlite_book, 1, "a", "b")
+    first = sqlite_book.rows("SELECT id FROM jobs ORDER BY id")[0].id
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=4)
+        async with engine.without([first]):
+            await engine.turn()
+            assert engine.at_work == {"b"}
+        await engine.turn()
+        assert engine.at_work == {"a", "b"}
+        await engine.close()
+
+    run(sqlite_book, test)

@@ -131,15 +131,20 @@ class Engine:
         return await start(ahead + self._places, SMALL) > 0
 
     def _start(self, job: Job) -> None:
+        if job.id in self._held:
+            self._left.add(job.id)
+            return
         self._jobs[job.id] = job
-        self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+        task = self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
+        task.add_done_callback(lambda _: self._ended(job))
 
     @asynccontextmanager
     async def without(self, ids: Iterable[int]) -> AsyncIterator[None]:
         """Ends the attempts of these jobs and begins none of them before the block ends."""
-        held = self._running.keys() & set(ids)
+        held = set(ids)
         self._held |= held
-        attempts = [self._running[id_] for id_ in held]
+        running = self._running.keys() & held
+        attempts = [self._running[id_] for id_ in running]
         for attempt in attempts:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
@@ -147,7 +152,7 @@ class Engine:
             yield
         finally:
             self._held -= held
-            self._left |= held
+            self._left |= running
             self.kick()
 
     async def close(self) -> None:
@@ -181,8 +186,6 @@ class Engine:
                 # A fault of ours in one job must not stop the others.
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, error)
-        finally:
-            self._ended(job)
 
     def _ended(self, job: Job) -> None:
         """Makes room for the next."""
