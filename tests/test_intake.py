@@ -247,6 +247,32 @@ async def test_a_folder_that_hangs_holds_up_no_other_watch(tmp_path: Path, monke
 
 
 @on_loop
+async def test_a_disk_that_answers_late_is_not_asked_late_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for its answer, and nothing else happens that would wake the intake."""
+    late = threading.Event()
+
+    def sleeps(root: str, path: str) -> Any:
+        assert late.is_set() or late.wait(BOUND)
+        return look(root, path)
+
+    monkeypatch.setattr(module, "look", sleeps)
+    monkeypatch.setattr(module, "HANGS", 0.05)
+    make(tmp_path / "w", "a")
+    queued = asyncio.Event()
+    async with taking(tmp_path, 0.3) as intake:
+        monkeypatch.setattr(intake, "_queued", queued.set)
+        intake.sight([Sighting("w", "a", closed=True)])
+        async with asyncio.timeout(BOUND):
+            while "w" not in intake._slow:
+                await intake.turn()
+        late.set()
+        async with asyncio.timeout(BOUND):
+            await queued.wait()
+
+
+@on_loop
 async def test_rules_hold_also_for_what_was_seen_before(tmp_path: Path) -> None:
     make(tmp_path / "w", "a", "secret")
     async with taking(tmp_path, 0.2) as intake:

@@ -70,6 +70,7 @@ class Intake:
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
         self._slow: set[str] = set()  # watches whose looks nobody waits for
         self._touched: deque[tuple[Ready, Known]] = deque()  # whose content has to be compared
+        self._touched_of: Counter[str] = Counter()  # how many of them, by watch
         self._comparing: asyncio.Task[None] | None = None
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
@@ -84,10 +85,11 @@ class Intake:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    # Other threads may ask these two.
+
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        touched = sum(file.watch == watch for file, _ in self._touched)
-        return self._settle.pending(watch) + self._scans[watch] + touched
+        return self._settle.pending(watch) + self._scans[watch] + self._touched_of[watch]
 
     @property
     def waiting(self) -> int:
@@ -235,10 +237,10 @@ class Intake:
             for name in names:
                 self._settle.put_off(name, time.monotonic() + AGAIN)
             names.clear()
-            self._sighted.set()
         finally:
             del self._looks[watch]
             self._slow.discard(watch)
+            self._sighted.set()  # who did not wait for it has to hear what is due now
 
     async def _look(self, names: Sequence[tuple[str, str]]) -> None:
         seen = await asyncio.to_thread(self._look_all, names)
@@ -290,6 +292,7 @@ class Intake:
                 there = known.get(split(file.path)[1])
                 if there is not None and _may_be_same(file, there):
                     self._touched.append((file, there))
+                    self._touched_of[watch] += 1
                 else:
                     candidates.append(self._candidate(file))
         if self._touched and (self._comparing is None or self._comparing.done()):
@@ -325,6 +328,7 @@ class Intake:
             except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
                 self._log.exception("intake stumbled", watch=file.watch, path=file.path)
             self._touched.popleft()
+            self._touched_of[file.watch] -= 1
             self._moved()
 
     async def _same(self, file: Ready, known: Known) -> bool:
