@@ -451,6 +451,43 @@ def test_what_comes_beyond_what_was_asked_is_kept_while_it_lasts(clock: Turned) 
     run(test)
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_a_grant_that_ends_before_a_file_could_is_left_to_shorter_ones(clock: Turned, many: bool) -> None:
+    def given() -> list[Grant]:
+        made = len(bank.asked)
+        return [Grant(f"{made}.{number}", None, clock.now() + 3600, many=many) for number in range(1 if many else 3)]
+
+    class Fresh(Bank):
+        async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
+            self.asked.append([one.path for one in asks])
+            return given()
+
+    bank = Fresh(batch=3)
+
+    async def test() -> None:
+        one = provider(clock, bank)
+        await one.grant(ask())
+        clock.passed = 3300
+        assert (await one.grant(ask(), 600)).ticket[0] == "2"
+        assert (await one.grant(ask(), 100)).ticket[0] == "1"
+        assert len(bank.asked) == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("life", [40.0, 300.0])
+def test_what_no_grant_can_do_costs_no_call_for_each_file(clock: Turned, life: float) -> None:
+    bank = Bank([[Grant("sts", None, clock.now() + life, many=True)]])
+
+    async def test() -> None:
+        one = provider(clock, bank)
+        for _ in range(5):
+            assert (await one.grant(ask(), 600)).ticket == "sts"
+        assert len(bank.asked) == 1
+
+    run(test)
+
+
 def test_a_refused_grant_is_not_given_out_again(clock: Turned) -> None:
     async def test() -> None:
         given = [Grant(f"t{number}", None) for number in range(3)]

@@ -33,7 +33,7 @@ class Entries:
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
             if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
                 name = _aside(name)
-        elif current and name.count(".") > 1:  # as a result's name is made
+        elif current and name.count(".") >= 1:  # as a result's name is made
             STEP_ASIDE.run(connection, {"of_parent": file.parent, "of_name": name, "aside": _aside(name)})
         key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
         values = {

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -50,6 +50,14 @@ class _Kept:
 
     def age(self, now: float) -> float:
         return float("inf") if self.fetched_at is None else now - self.fetched_at
+
+
+class _Asking(NamedTuple):
+    """A file that waits for a grant."""
+
+    ask: Ask
+    seconds: float  # that its upload takes
+    future: asyncio.Future[Grant]
 
 
 async def _nothing(_provider: str, _place: str, _fact: str, _value: str) -> Mapping[str, Receipt]:
@@ -93,7 +101,8 @@ class Provider:
         self._uploads = Bucket(broker.uploads) if broker.uploads else None
         self._rate: float | None = None  # bytes a second, of late
         self._spare: list[Grant] = []  # good for any file
-        self._asking: list[tuple[Ask, asyncio.Future[Grant]]] = []
+        self._life = inf  # seconds, of the latest grants
+        self._asking: list[_Asking] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._single = False  # the latest call brought one grant for one file, as the next will
 
@@ -182,7 +191,7 @@ class Provider:
 
         Raises a verdict; `Reject` when the grant's limits exclude the file.
         """
-        whole = self._take_spare(seconds) or await self._ask(ask)
+        whole = self._take_spare(seconds) or await self._ask(ask, seconds)
         grant = self.broker.fit(whole, ask) if whole.many else whole
         self.expires_at = grant.expires_at
         try:
@@ -230,6 +239,7 @@ class Provider:
     def _take_spare(self, seconds: float = 0.0) -> Grant | None:
         """Returns a grant at hand that lives long enough; one that ends too soon for this file may do for another."""
         until = self._clock() + MARGIN
+        seconds = min(seconds, max(0.0, self._life * RENEW - MARGIN))  # the vendor gives none that live longer
         index = 0
         while index < len(self._spare):
             one = self._spare[index]
@@ -243,10 +253,10 @@ class Provider:
                 index += 1
         return None
 
-    async def _ask(self, ask: Ask) -> Grant:
+    async def _ask(self, ask: Ask, seconds: float) -> Grant:
         """Asks for one file; those who ask meanwhile share the next call, as far as the vendor takes several."""
         future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
-        self._asking.append((ask, future))
+        self._asking.append(_Asking(ask, seconds, future))
         if len(self._flights) < (FLIGHTS if self._single else 1):
             self._flights.add(asyncio.create_task(self._ask_all()))
         return await future
@@ -260,33 +270,38 @@ class Provider:
         finally:  # at once: whoever asks next looks whether one is under way
             self._flights = {flight for flight in self._flights if flight is not asyncio.current_task()}
 
-    async def _ask_together(self, group: list[tuple[Ask, asyncio.Future[Grant]]]) -> None:
-        waiting = [(ask, future) for ask, future in group if not future.done()]
-        # What another call left over serves first.
-        while waiting and (spare := self._take_spare()) is not None:
-            waiting.pop(0)[1].set_result(spare)
+    async def _ask_together(self, group: list[_Asking]) -> None:
+        waiting = []
+        for one in group:
+            if one.future.done():
+                continue
+            if (spare := self._take_spare(one.seconds)) is not None:  # what another call left over
+                one.future.set_result(spare)
+            else:
+                waiting.append(one)
         if not waiting:
             return
         try:
             await self._requested(1)
-            grants = await self.broker.grants([ask for ask, _ in waiting], self)
+            grants = await self.broker.grants([one.ask for one in waiting], self)
         except Exception as error:  # noqa: BLE001 - raised again, by each who asked
             if isinstance(error, Blocked | Retry):  # whoever waits would meet the same, one call after the other
                 waiting += self._asking
                 self._asking.clear()
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
+            for one in waiting:
+                if not one.future.done():
+                    one.future.set_exception(error)
             return
         self._single = self.broker.batch == 1 and not any(grant.many for grant in grants)
-        for (_, future), grant in zip(waiting, grants, strict=False):
+        self._life = min((grant.expires_at - self._clock() for grant in grants if grant.expires_at), default=inf)
+        for one, grant in zip(waiting, grants, strict=False):
             if grant.many and grant not in self._spare:
                 self._spare.append(grant)
-            if not future.done():
-                future.set_result(grant)
-        for _, future in waiting[len(grants) :]:
-            if not future.done():
-                future.set_exception(Retry("the provider gave fewer permissions than were asked for"))
+            if not one.future.done():
+                one.future.set_result(grant)
+        for one in waiting[len(grants) :]:
+            if not one.future.done():
+                one.future.set_exception(Retry("the provider gave fewer permissions than were asked for"))
         self._spare += grants[len(waiting) :]
 
     async def restore(self, stored: str, seconds: float) -> Grant | None:
