@@ -161,7 +161,7 @@ class Attempt:
                 raise Local(f"the file cannot be read: {error.strerror}") from None
 
         try:
-            fd, mime = await self._means.threads.look(root, look)
+            fd, mime = await self._means.threads.look(root, look, lambda opened: os.close(opened[0]))
         except TimeoutError:
             raise Local(f"the folder {root} does not answer") from None
         except (Gone, Changed):

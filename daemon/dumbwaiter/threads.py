@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dumbwaiter.bulk import Abort
 
@@ -17,6 +17,14 @@ T = TypeVar("T")
 ANSWER = 10.0  # seconds for a disk to answer
 ABREAST = 4  # threads that look at one place
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
+
+
+class _Look(NamedTuple):
+    """Work that waits for a place."""
+
+    work: Callable[[], Any]
+    undo: Callable[[Any], None]
+    done: asyncio.Future[Any]
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -37,7 +45,7 @@ class Threads:
         self.parts = parts
         self._files = ThreadPoolExecutor(transfers, "file")
         self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
-        self._looks: dict[str, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}  # by place, to begin
+        self._looks: dict[str, list[_Look]] = {}  # by place, to begin
         self._busy: Counter[str] = Counter()  # threads that look at a place
 
     async def run(self, work: Callable[[], T], abort: Abort) -> T:
@@ -52,20 +60,28 @@ class Threads:
                 task.exception()
             raise
 
-    async def look(self, place: str, work: Callable[[], T]) -> T:
+    async def look(self, place: str, work: Callable[[], T], undo: Callable[[T], None]) -> T:
         """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
 
-        Raises TimeoutError where the disk does not answer; a dead one keeps a few threads, and no more.
+        Raises TimeoutError where the disk does not answer; a dead one keeps a few threads, and no more. `undo` gets what
+        came when nobody waited for it any more.
         """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         looks = self._looks.setdefault(place, [])
-        looks.append((work, done))
+        if self._busy[place] == ABREAST:
+            looks[:] = [one for one in looks if not one.done.done()]
+        looks.append(_Look(work, undo, done))
         if len(looks) == 1:
             asyncio.get_running_loop().call_soon(self._look, place)
-        return await asyncio.wait_for(done, ANSWER)
+        try:
+            return await asyncio.wait_for(done, ANSWER)
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                undo(done.result())
+            raise
 
     def _look(self, place: str) -> None:
-        looks = [one for one in self._looks.pop(place, ()) if not one[1].done()]  # the others have given up
+        looks = [one for one in self._looks.pop(place, ()) if not one.done.done()]  # the others have given up
         if not looks:
             return
         if self._busy[place] == ABREAST:
@@ -77,16 +93,16 @@ class Threads:
             self._busy[place] -= 1
             if place in self._looks:
                 self._look(place)
-            for (_, done), (result, error) in zip(looks, ended.result(), strict=True):
-                if done.done():
-                    continue
-                if error is None:
-                    done.set_result(result)
+            for look, (result, error) in zip(looks, ended.result(), strict=True):
+                if error is not None:
+                    if not look.done.done():
+                        look.done.set_exception(error)
+                elif look.done.done():
+                    look.undo(result)
                 else:
-                    done.set_exception(error)
+                    look.done.set_result(result)
 
-        work = [work for work, _ in looks]
-        asyncio.get_running_loop().run_in_executor(None, lambda: [*map(_outcome, work)]).add_done_callback(tell)
+        asyncio.get_running_loop().run_in_executor(None, lambda: [*map(_outcome, looks)]).add_done_callback(tell)
 
     def part(self, work: Callable[[], T]) -> "Future[T]":
         """Does `work` beside the thread of its file."""
@@ -97,8 +113,12 @@ class Threads:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _outcome(look: _Look) -> tuple[Any, BaseException | None]:
     try:
-        return work(), None
+        result = look.work()
+        if look.done.done():  # too late: undone here, for that may have to wait for the disk as well
+            look.undo(result)
+            raise TimeoutError
+        return result, None
     except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
         return None, error
