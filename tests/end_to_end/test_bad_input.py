@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -265,6 +267,39 @@ def test_put_of_what_is_no_file_is_refused(program: Program) -> None:
         done = program("put", path)
         assert done.returncode == 2
         assert str(path) in sentence(done)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "transfer-encoding: chunked\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "content-length: 100\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("command", ["put", "pause"])
+def test_a_daemon_that_ends_before_it_answers_is_one_sentence(program: Program, framing: str, command: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n{framing}".encode()
+
+    class Ends(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while (line := self.rfile.readline()).strip():
+                length = int(line.partition(b":")[2]) if line.lower().startswith(b"content-length") else length
+            self.rfile.read(length)
+            self.wfile.write(head)
+
+    (program.state / "run").mkdir(parents=True)
+    file = program.folder / "a.bin"
+    file.write_bytes(b"x")
+    with socketserver.UnixStreamServer(str(program.state / "run/control.sock"), Ends) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            done = program(command, *([file, "--provider", "netease"] if command == "put" else []))
+        finally:
+            server.shutdown()
+    assert done.returncode == 5
+    assert "the daemon broke off" in sentence(done)
 
 
 def test_put_of_what_the_daemon_may_not_read_is_refused(program: Program) -> None:

@@ -139,11 +139,15 @@ class Session:
             response = connection.getresponse()
             if connection.sock is not None and not end:
                 connection.sock.settimeout(LONG)
+            said = False
             for line in _lines(response, connection, end):
                 value = json.loads(line)
                 if response.status != 200:
                     raise Failure(value["error"], Exit(value["code"]))
+                said = True
                 yield value
+            if not said and not (end and time.monotonic() >= end):
+                raise Failure("the daemon broke off: it ended without an answer", Exit.TEMPORARY)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except PermissionError:
