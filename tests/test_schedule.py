@@ -114,6 +114,27 @@ def test_a_run_is_brought_forward_and_never_put_off() -> None:
     run(test)
 
 
+def test_what_is_asked_for_during_a_run_that_fails_is_done_all_the_same() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work, failing = Work(), [OSError("the journal is away")]
+
+        async def run() -> None:
+            await work.run()
+            if failing:
+                raise failing.pop()
+
+        work.hold.clear()
+        made.every("scan", 3600, run)
+        made.now("scan")
+        await work.next()
+        made.now("scan")
+        work.hold.set()
+        await work.next()
+        assert len(work.runs) == 2
+
+    run(test)
+
+
 def test_what_is_long_overdue_runs_all_the_same() -> None:
     """A late run is late, not dropped, and runs that were missed are one."""
 

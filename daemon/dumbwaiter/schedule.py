@@ -42,10 +42,16 @@ class Schedule:
         """Works, and once more if that was asked for meanwhile: what began before the asking may have missed its reason."""
         self._running.add(name)
         try:
-            await work(*args)
-            while name in self._again:
+            again = True
+            while again:
                 self._again.discard(name)
-                await work(*args)
+                try:
+                    await work(*args)
+                except Exception:
+                    if name not in self._again:
+                        raise
+                    self._log.exception("work failed", work=name)
+                again = name in self._again
         finally:
             self._running.discard(name)
             self._again.discard(name)

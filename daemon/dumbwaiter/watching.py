@@ -161,7 +161,8 @@ class Watching:
         if self.states()[watch].state != "away":
             await self._read_rules(watch)
             self._took[watch] = await self._intake.scan(watch)
-            await self._note_mounts()
+            with contextlib.suppress(JournalTrouble):  # the next scan notes it
+                await self._note_mounts()
         self._schedule.pace(f"rescan {watch}", self._period(watch))
 
     async def _note_mounts(self) -> None:

@@ -147,7 +147,7 @@ class Session:
                 said = True
                 yield value
             if not said and not (end and time.monotonic() >= end):
-                raise Failure("the daemon broke off: it ended without an answer", Exit.TEMPORARY)
+                raise ConnectionError("it ended without an answer")
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except PermissionError:
