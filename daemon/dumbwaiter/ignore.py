@@ -239,5 +239,9 @@ def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Rules(include, exclude)
     except OSError as error:
-        why = f"{IGNORE_FILE} cannot be read ({(error.strerror or '').lower()}): nothing is taken until it can"
-        return Rules(include, exclude, "*", unread=why)
+        return unknown(include, exclude, (error.strerror or "").lower())
+
+
+def unknown(include: Sequence[str], exclude: Sequence[str], why: str) -> Rules:
+    """Returns what a watch takes whose own ignore file cannot be read: nothing."""
+    return Rules(include, exclude, "*", unread=f"{IGNORE_FILE} cannot be read ({why}): nothing is taken until it can")

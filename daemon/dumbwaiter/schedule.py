@@ -47,6 +47,8 @@ class Schedule:
                 self._again.discard(name)
                 try:
                     await work(*args)
+                except asyncio.CancelledError:  # the program ends
+                    return
                 except Exception:
                     if name not in self._again:
                         raise

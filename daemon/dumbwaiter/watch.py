@@ -5,7 +5,8 @@ overflow, a folder that could not be watched, a root that was away) ends in `dou
 only its reader of the kernel's queue is used: the observers above it lose events and keep silent about it.
 
 Folders are watched by descriptor, each before it is listed, so nothing can slip in between and no link is followed.
-What a watch needs besides hearing is done by one more thread, because a dead network folder may stop whoever asks.
+The reader touches no disk. What a watch needs besides hearing is done by a thread of its own, because a dead network
+folder may stop whoever asks.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import errno
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
@@ -39,6 +40,7 @@ from dumbwaiter.scan import Branch, names, walk
 CHUNK = 1000  # sightings handed over in one turn of the loop
 LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
+START = 5.0  # seconds that the start waits for all roots
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
 
@@ -100,6 +102,10 @@ class _Tree:
         self.round = 0
         self.retry_at = 0.0
         self.asked_at: float | None = None
+        self.entered: deque[str] = deque()  # new folders, to be heard and listed
+        self.due = True  # the root is to be looked at
+        self.wake = threading.Event()  # one of the two
+        self.begun = threading.Event()  # it was looked at once
 
 
 class Watcher:
@@ -136,8 +142,11 @@ class Watcher:
         self._revive_at = 0.0
         self._started = False
         self._closing = threading.Event()
-        self._asked = threading.Event()
-        self._tender = threading.Thread(target=self._tend_on, name="watch", daemon=True)
+        self._reviving = threading.Lock()
+        self._tenders = [
+            threading.Thread(target=self._tend_on, args=(tree,), name=f"watch {tree.root.name}", daemon=True)
+            for tree in self._trees
+        ]
         self._gate = threading.Lock()  # the four below
         self._batch: dict[tuple[str, str], bool] = {}
         self._scheduled = False
@@ -147,17 +156,24 @@ class Watcher:
     # --- for the owner ---
 
     def start(self) -> None:
-        """Listens to all that is there. What happens from now on is seen; what was there before, a scan finds."""
-        self._tend()
+        """Listens to all that is there. What happens from now on is seen; what was there before, a scan finds.
+
+        A root that does not answer is not waited for long; `doubt` follows once it is heard.
+        """
+        end = time.monotonic() + START
+        for tree, tender in zip(
+            self._trees, self._tenders, strict=True
+        ):  # in turn: of two for one folder, the first has it
+            tender.start()
+            tree.begun.wait(max(0.0, end - time.monotonic()))
         self._started = True
-        self._tender.start()
 
     def check(self) -> None:
         """Has the roots and the reader looked at. May block for a moment, on the disk of the canary."""
         if self._canary is not None and self._chirps:
             with suppress(OSError):
                 self._canary.sing()
-        self._asked.set()
+        self._ask()
 
     @property
     def deaf_for(self) -> float:
@@ -171,13 +187,13 @@ class Watcher:
                 self._rules[name] = rules
                 tree.root = tree.root._replace(rules=rules)
                 tree.reason = "its rules have changed"
-        self._asked.set()
+                self._ask(tree)
 
     def accept(self, name: str) -> None:
         """Takes the folder that stands there for the root, even where something was mounted before."""
         for tree in self._trees:
             tree.accepted = tree.accepted or (tree.root.name == name and bool(tree.away))
-        self._asked.set()
+        self._ask()
 
     def away(self, name: str) -> str:
         """Looks now; returns why what stands there is not the root that was watched, empty if it is."""
@@ -186,7 +202,7 @@ class Watcher:
                 with suppress(OSError):
                     if stand(tree.root.path).identity == tree.identity:
                         return ""
-                self._asked.set()
+                self._ask(tree)
                 return f"the folder {tree.root.path} is away"
         return ""
 
@@ -201,12 +217,13 @@ class Watcher:
                 return
             self._closing.set()
             reader = self._reader
-        self._asked.set()
+        self._ask()
         if reader is not None:
             reader.stop()
-        for thread in (self._tender, reader):
+        end = time.monotonic() + BOUND
+        for thread in (*self._tenders, reader):
             if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-                thread.join(BOUND)
+                thread.join(max(0.0, end - time.monotonic()))
 
     def states(self) -> dict[str, RootState]:
         """Returns how well each watch hears."""
@@ -231,7 +248,7 @@ class Watcher:
             folder.tree.heard -= 1
             if folder.above is None:
                 folder.tree.reason = "the folder was away"
-                self._asked.set()
+                self._ask(folder.tree)
             elif not folder.below:
                 self._detach(folder)
 
@@ -248,7 +265,7 @@ class Watcher:
                 return
             if not event.name:  # of the folder itself; what happened to a root is found out by looking
                 if folder.above is None:
-                    self._asked.set()
+                    self._ask(folder.tree)
                 return
             name = os.fsdecode(event.name)
             tree = folder.tree
@@ -256,24 +273,11 @@ class Watcher:
             if mask & _IS_FOLDER:
                 if mask & _MOVED_FROM and folder.below and name in folder.below:
                     self._drop(folder.below[name])
+                if mask & (_CREATE | _MOVED_TO | _MOVED_FROM):  # where two change places, one stands there already
+                    tree.entered.append(path)
+                    tree.wake.set()
             elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE) or path == IGNORE_FILE:
                 self._note(tree, path, closed=not mask & _CREATE)
-        # Where two folders change places, one stands already where the other went from.
-        if mask & _IS_FOLDER and (
-            mask & (_CREATE | _MOVED_TO) or (mask & _MOVED_FROM and os.path.isdir(os.path.join(tree.root.path, path)))
-        ):
-            self._enter(tree, path)
-
-    def _enter(self, tree: _Tree, path: str) -> None:
-        """Listens to a new folder and all below it, and reports what is already there."""
-        missing = self._state(tree).missing
-        for here, files in self._walk(tree, path, again=False):
-            for name in files:
-                self._note(tree, f"{here}/{name}", closed=False)
-        if self._state(tree).missing > missing:
-            self._post(self._changed, tree.root.name)
-            if not missing:
-                self._post(self._doubt, tree.root.name, "a new folder cannot be heard")
 
     # --- from the threads to the loop ---
 
@@ -326,44 +330,64 @@ class Watcher:
         if wanted:
             self._seen(wanted)
 
-    # --- the tending thread ---
+    # --- the tending threads, one a root ---
 
     def _suspect(self, reason: str) -> None:
         for tree in self._trees:
             tree.reason = reason
-        self._asked.set()
+        self._ask()
 
-    def _tend_on(self) -> None:
+    def _ask(self, *trees: _Tree) -> None:
+        """Has roots looked at, all of them unless some are named."""
+        for tree in trees or self._trees:
+            tree.due = True
+            tree.wake.set()
+
+    def _tend_on(self, tree: _Tree) -> None:
         while not self._closing.is_set():
-            self._asked.wait()
-            self._asked.clear()
+            tree.wake.clear()
+            due, tree.due = tree.due, False
             try:
-                self._tend()
+                while tree.entered:
+                    self._enter(tree, tree.entered.popleft())
+                if due:
+                    self._tend(tree)
             except Exception as error:  # noqa: BLE001 - as for the reader
-                for tree in self._trees:  # not at once again: it may fail for ever
-                    tree.reason = f"tending failed ({type(error).__name__})"
+                tree.reason = f"tending failed ({type(error).__name__})"  # not at once again: it may fail for ever
+            tree.begun.set()
+            tree.wake.wait()
 
-    def _tend(self) -> None:
+    def _enter(self, tree: _Tree, path: str) -> None:
+        """Listens to a new folder and all below it, and reports what is already there."""
+        missing = self._state(tree).missing
+        for here, files in self._walk(tree, path, again=False):
+            for name in files:
+                self._note(tree, f"{here}/{name}", closed=False)
+        if self._state(tree).missing > missing:
+            self._post(self._changed, tree.root.name)
+            if not missing:
+                self._post(self._doubt, tree.root.name, "a new folder cannot be heard")
+
+    def _tend(self, tree: _Tree) -> None:
         now = time.monotonic()
-        self._revive(now)
-        for tree in self._trees:
-            if self._closing.is_set():
-                return
-            before = self._state(tree)
-            reason = self._tend_tree(tree, now)
-            if self._started and reason:
-                self._post(self._doubt, tree.root.name, reason)
-            after = self._state(tree)
-            if self._started and (before.state, before.missing) != (after.state, after.missing):
-                self._post(self._changed, tree.root.name)
+        with self._reviving:
+            if self._revive(now) and len(self._trees) > 1:
+                self._ask(*(other for other in self._trees if other is not tree))
+        before = self._state(tree)
+        reason = self._tend_tree(tree, now)
+        if self._started and reason:
+            self._post(self._doubt, tree.root.name, reason)
+        after = self._state(tree)
+        if self._started and (before.state, before.missing) != (after.state, after.missing):
+            self._post(self._changed, tree.root.name)
 
-    def _revive(self, now: float) -> None:
-        """Puts a new reader in the place of a dead one, or of the first that could not be had."""
+    def _revive(self, now: float) -> bool:
+        """Puts a new reader in the place of a dead one, or of the first that could not be had; True when it did."""
         hears = self._reader is not None and self._reader.is_alive() and self.deaf_for < canary.PATIENCE
         if self._closing.is_set() or hears or now < self._revive_at:
-            return
+            return False
         if all(tree.root.polling for tree in self._trees):
-            return
+            return False
         if self._reader is not None:
             self._reader.stop()  # before there is another, as the numbers of their watches are the same
             self._chirps = False
@@ -373,10 +397,10 @@ class Watcher:
             most = limit("instances")
             self._deaf = f"the kernel gives no inotify instance ({_text(error)}; {most.setting} is {most.shown})"
             self._revive_at = now + RETRY
-            return
+            return False
         with self._lock:
             if self._closing.is_set():
-                return
+                return False
             reader.start()
             self._reader = reader
             self._listen_to_canary(reader)
@@ -386,6 +410,7 @@ class Watcher:
                 tree.top = _Folder(tree, "", None)
                 tree.heard = 0
                 tree.reason = "the watcher had stopped hearing" if self._started else "the watcher has begun to hear"
+        return True
 
     def _listen_to_canary(self, reader: InotifyFD) -> None:
         if self._canary is None:
@@ -397,19 +422,21 @@ class Watcher:
 
     def _tend_tree(self, tree: _Tree, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
+        before = tree.identity
         here = self._identify(tree)
         if here is None:
             with self._lock:
                 tree.identity = None
                 self._drop(tree.top)
                 tree.refused.clear()
+            tree.entered.clear()
             return ""
         reason, tree.reason = tree.reason, ""
-        if here.identity != tree.identity:
-            reason = "another folder stands there" if tree.identity else "the folder is there"
+        if here.identity != before:
+            reason = "another folder stands there" if before else "the folder is there"
             with self._lock:
                 self._drop(tree.top)
-                tree.identity, tree.mounted = here.identity, here.mounted
+                tree.mounted = here.mounted
                 tree.known.add(here.identity)
                 tree.remote = here.remote
         if not self._hears(tree):
@@ -422,7 +449,7 @@ class Watcher:
         return reason
 
     def _identify(self, tree: _Tree) -> Stand | None:
-        """Returns what stands at the root, None if that is not what was watched."""
+        """Returns what stands at the root, and is the root's from now on; None if that is not what was watched."""
         tree.asked_at = time.monotonic()
         try:
             here = stand(tree.root.path)
@@ -437,11 +464,17 @@ class Watcher:
                 "nothing is mounted there; mount it, or say that the folder is right as it is with "
                 f"`dumbwaiter rescan {tree.root.name}`"
             )
-        for other in self._trees:
-            if other is not tree and other.identity == here.identity:
-                tree.away = f"that is the folder of watch {other.root.name} as well, and a file would belong to both"
         tree.accepted = False
-        return None if tree.away else here
+        with self._lock:
+            for other in self._trees:
+                if other is not tree and other.identity == here.identity:
+                    tree.away = (
+                        f"that is the folder of watch {other.root.name} as well, and a file would belong to both"
+                    )
+            if tree.away:
+                return None
+            tree.identity = here.identity
+        return here
 
     def _hears(self, tree: _Tree) -> bool:
         return not tree.root.polling and self._reader is not None
@@ -495,7 +528,7 @@ class Watcher:
         except PermissionError as error:
             self._refuse(tree, "", error)
         except OSError:  # no root; looking at it will say why
-            self._asked.set()
+            self._ask(tree)
 
     def _listen(self, tree: _Tree, path: str, descriptor: int) -> bool:
         """Listens to an open folder; returns False if it was heard before."""

@@ -12,7 +12,7 @@ from dumbwaiter import log
 from dumbwaiter.canary import Canary
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.ignore import IGNORE_FILE, rules
+from dumbwaiter.ignore import IGNORE_FILE, rules, unknown
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
 from dumbwaiter.roots import Root, RootState
@@ -20,6 +20,7 @@ from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.watch import Watcher
 
+ANSWER = 5.0  # seconds that the start waits for a folder
 CHECK = 5.0  # seconds between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
@@ -58,9 +59,15 @@ class Watching:
     async def start(self) -> None:
         """Starts watching, then scans: what changes during the scan is seen twice rather than not at all."""
         mounted = await asyncio.to_thread(self._journal.folders.mounted)
+        reads = {name: asyncio.create_task(self._read_rules(name)) for name in self._config.watch}
+        await asyncio.wait(reads.values(), timeout=ANSWER)
         roots = []
         for name, one in self._config.watch.items():
-            await self._read_rules(name)
+            if reads[name].done():
+                reads[name].result()
+            else:
+                self._intake.adopt(name, unknown(one.include, one.exclude, "its folder does not answer"))
+                self._keep(reads[name])
             polling = None if one.polling == "auto" else one.polling
             roots.append(Root(name, one.path, self._intake.rules(name), polling, one.path in mounted))
         self._watcher = Watcher(
@@ -145,7 +152,9 @@ class Watching:
         await self._read_rules(watch)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        self._keep(asyncio.create_task(work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -23,6 +23,7 @@ from dumbwaiter.errors import Exit, Failure
 if TYPE_CHECKING:
     from dumbwaiter.installation import Lock
 
+ANSWER = 5.0  # seconds that the start waits for a folder
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
 ASIDE = 32  # threads at most for what may have to wait: folders that hang keep some for good
@@ -74,7 +75,7 @@ async def _run(session: Session) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(ASIDE, "aside"))
     raise_files()
     async with open_app(config, places) as app:
-        _look_at_folders(session, app)
+        await _look_at_folders(session, app)
         await app.start()
         feed = Feed(app)
         async with control.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
@@ -111,17 +112,25 @@ async def _took(held: "Lock", seconds: float, *, daemon: bool = False) -> bool:
     return True
 
 
-def _look_at_folders(session: Session, app: Any) -> None:
-    """A folder that is away is waited for, one that never was there is a mistake."""
+async def _look_at_folders(session: Session, app: Any) -> None:
+    """A folder that is away is waited for, and so is one that does not answer; one that never was there is a mistake."""
     from dumbwaiter import log
     from dumbwaiter.report import seen_watches
 
-    seen = seen_watches(app.reader)
-    for name, watch in session.config.watch.items():
-        problem = unusable(session.places.config, name, watch.path)
-        if problem and name not in seen:
+    def look(name: str, path: str) -> tuple[str | None, bool]:
+        return unusable(session.places.config, name, path), os.path.isdir(path)
+
+    seen = await asyncio.to_thread(seen_watches, app.reader)
+    looks = {
+        name: asyncio.create_task(asyncio.to_thread(look, name, watch.path))
+        for name, watch in session.config.watch.items()
+    }
+    await asyncio.wait(looks.values(), timeout=ANSWER)
+    for name, found in looks.items():
+        problem, there = found.result() if found.done() else ("its folder does not answer", True)
+        if problem and name not in seen and found.done():
             raise Failure(problem, Exit.USAGE)
-        if problem and os.path.isdir(watch.path):
+        if problem and there:
             log.get("daemon").warning("watch needs care", watch=name, reason=problem)
 
 
