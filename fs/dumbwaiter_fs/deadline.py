@@ -1,13 +1,16 @@
 """An httpx transport in which a request ends by a moment, not by a silence.
 
 A limit on each single read lets a server that drips bytes, header lines or interim replies hold a reader for ever.
-Here the stream under the HTTP parser looks at the clock itself.
+Here the stream under the HTTP parser looks at the clock itself. So does who connects: the C library looks up a name
+without a limit, and each of its addresses could take the whole of one.
 """
 
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,9 +62,43 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
+class _Names:
+    """Looks up what names stand for, each in a thread of its own that ends when the C library does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[tuple[str, int], Future[list[str]]] = {}
+
+    def addresses(self, host: str, port: int) -> list[str]:
+        """Returns the addresses of a name; whoever asks meanwhile shares the answer."""
+        with self._lock:
+            answer = self._asked.get((host, port))
+            if answer is None:
+                answer = Future()
+                threading.Thread(target=self._ask, args=(host, port, answer), name="names", daemon=True).start()
+                self._asked[host, port] = answer
+        try:
+            return answer.result(_left(None, httpcore.ConnectTimeout))
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("the name is not found in time") from None
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from None
+
+    def _ask(self, host: str, port: int, answer: "Future[list[str]]") -> None:
+        try:
+            found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(error)
+        else:
+            answer.set_result(found)
+        with self._lock:
+            del self._asked[host, port]
+
+
 class _Backend(httpcore.NetworkBackend):
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
+        self._names = _Names()
 
     def connect_tcp(
         self,
@@ -71,8 +108,15 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        left = _left(timeout, httpcore.ConnectTimeout)
-        return _Stream(self._backend.connect_tcp(host, port, left, local_address, socket_options))
+        """Connects to the first address that answers, each within `timeout` and all by the deadline."""
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        for address in self._names.addresses(host, port):
+            try:
+                left = _left(timeout, httpcore.ConnectTimeout)
+                return _Stream(self._backend.connect_tcp(address, port, left, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
 class _Body(httpx.SyncByteStream):
