@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from dumbwaiter import log
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.store.database import PATIENT
 from dumbwaiter.store.tables import CHANNEL
 from dumbwaiter_fs.index import MANY, OVERLAP, Change, Mark
 from dumbwaiter_fs.trees import CatalogState, Trees
@@ -170,8 +171,9 @@ class News:
     def _hear_server(self) -> None:
         import psycopg
 
-        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(address, autocommit=True) as connection:
+        limits = {name: str(limit) for name, limit in PATIENT.items()}
+        address = self._url.set(drivername="postgresql").update_query_dict(limits)
+        with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             self._begin()
             self._listen(connection)

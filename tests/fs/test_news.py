@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,38 @@ def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> 
         assert trees.totals() == (1, 10)
         assert trees.changed_ns(b"files/w/a") > 0
     trees.close()
+
+
+# What the kernel is told of a connection.
+LIMITS = ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+
+
+def connected(server: socket.socket) -> Iterator[socket.socket]:
+    """Yields the ends in this process of connections to a server of its own."""
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as end:
+            if end.getpeername() == server.getsockname():
+                yield end
+
+
+def test_a_server_behind_a_network_that_drops_packets_is_given_up_in_half_a_minute(tmp_path: Path) -> None:
+    trees = Trees(journal_url(str(tmp_path)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        news = News(URL.create("postgresql+psycopg", "u", "p", *server.getsockname(), "d"), trees, Ears())
+        news.start()
+        try:
+            peer, _ = server.accept()
+            with peer:
+                assert peer.recv(8)  # the driver has made its settings before it says a word
+                (settings,) = [
+                    [end.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}")) for name in LIMITS]
+                    for end in connected(server)
+                ]
+        finally:
+            news.close()
+            trees.close()
+    assert settings == [15, 5, 3, 30_000]
 
 
 @contextmanager
