@@ -10,12 +10,14 @@ kept in memory is bounded: files are found again by their number, folders are ke
 import errno
 import os
 import threading
+import zlib
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import accumulate, count, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from dumbwaiter import log
@@ -47,7 +49,11 @@ class _Page(NamedTuple):
     packed: bytes
     ends: "array[int]"
     folders: list[int]  # numbers that the kernel comes to know by it, in the place of each entry; empty for files
-    change: int  # the session's count of changes before the catalog was asked
+    change: int  # the session's count of changes before the catalog was asked; -1: long ago
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.ends)
 
     @property
     def size(self) -> int:
@@ -86,23 +92,35 @@ class _Folder:
 
 
 class _Listing:
-    """An open folder: pages are packed as they are asked for, and left behind when they have been read."""
+    """An open folder: pages are packed as they are asked for. Of one that has been read only names and kinds are kept,
+    so that every offset means what it meant until the listing begins anew."""
 
     def __init__(self, begin: Callable[[], Iterator[_Page]]) -> None:
         self._begin = begin
         self._pages = begin()
-        self._page: _Page | None = None
+        self._page: _Page | None = None  # the last one that was asked for
+        self._back: _Page | None = None  # one before it, for who goes back
+        self._left: list[tuple[int, bytes]] = []  # those before it: offset of the first entry, and names
 
     def at(self, offset: int) -> _Page | None:
         """Returns the page that holds the entry at `offset`, None behind the last one."""
-        page = self._page
-        if offset == 0 or (page is not None and offset < page.first):
-            self._pages, page = self._begin(), None
-        while page is None or offset >= page.first + len(page.ends):
-            page = next(self._pages, None)
-            if page is None:
+        if offset == 0:
+            self._pages, self._page, self._back, self._left = self._begin(), None, None, []
+        page, back = self._page, self._back
+        if page is not None and offset < page.first:
+            if back is None or not back.first <= offset < back.end:
+                first, names = self._left[bisect_right(self._left, offset, key=itemgetter(0)) - 1]
+                entries = list(wire.taken_apart(zlib.decompress(names)))
+                self._back = back = _page(None, first, entries, [], change=-1)
+            return back
+        while page is None or offset >= page.end:
+            following = next(self._pages, None)
+            if following is None:
                 return None
-        self._page = page
+            if page is not None:
+                names = b"".join([entry[wire.HEAD :] for entry in page.some(0, len(page.ends))])
+                self._left.append((page.first, zlib.compress(names, 1)))
+            self._page = page = following
         return page
 
 

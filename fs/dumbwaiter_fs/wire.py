@@ -197,6 +197,16 @@ def unknown(named: bytes) -> bytes:
     return _NOBODY + named[HEAD:]
 
 
+def taken_apart(names: bytes) -> Iterator[bytes]:
+    """Yields the entries, as `unknown` gives them, of what stands in them from `HEAD` on, one after the other."""
+    at = 0
+    while at < len(names):
+        length = SIZE_IN.unpack_from(names, at + PAIR.size)[0]
+        end = at + (_NAMED.size - HEAD + length + 7 & ~7)
+        yield _NOBODY + names[at:end]
+        at = end
+
+
 def forgotten(body: bytes) -> Iterator[tuple[int, int]]:
     """Yields number and count of each line of BATCH_FORGET."""
     count = SIZE_IN.unpack_from(body)[0]

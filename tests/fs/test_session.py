@@ -1,12 +1,13 @@
 """The fast session: its messages without a kernel, and what only it promises on a real mount."""
 
+import ctypes
 import errno
 import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,40 @@ class Kernel:
         self._end.close()
         self._thread.join()
         self._theirs.close()
+
+
+class Walker:
+    """An open folder of the C library."""
+
+    def __init__(self, path: str) -> None:
+        self._c = ctypes.CDLL(None)
+        self._c.opendir.restype = self._c.readdir.restype = ctypes.c_void_p
+        self._c.telldir.restype = ctypes.c_long
+        self._folder = ctypes.c_void_p(self._c.opendir(os.fsencode(path)))
+        assert self._folder
+
+    def read(self) -> bytes | None:
+        """Returns the next name that is none of the dots, None behind the last."""
+        while entry := self._c.readdir(self._folder):
+            name = ctypes.string_at(entry + 19)
+            if name not in {b".", b".."}:
+                return name
+        return None
+
+    def tell(self) -> int:
+        return int(self._c.telldir(self._folder))
+
+    def seek(self, place: int) -> None:
+        self._c.seekdir(self._folder, ctypes.c_long(place))
+
+    def rewind(self) -> None:
+        self._c.rewinddir(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._c.closedir(self._folder)
 
 
 @pytest.fixture
@@ -218,6 +253,7 @@ def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time
     assert (wire.name_of(entry), wire.number_of(entry)) == (name, number)
     assert len(entry) % 8 == 0
     assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
+    assert list(wire.taken_apart(2 * entry[wire.HEAD :])) == [wire.unknown(entry)] * 2
 
 
 # On a real mount
@@ -349,6 +385,38 @@ def test_a_folder_can_be_read_from_any_place_again(shelf: Shelf, mount: Mount, t
     )
     done = subprocess.run(["python3", "-c", program, mounted.at("files/w/d")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_place_in_an_open_folder_stays_the_same_place_while_the_folder_changes(shelf: Shelf, mount: Mount) -> None:
+    shelf.many([shelf.row(f"d/{index:05}", index) for index in range(0, 30000, 2)])
+    mounted = mount()
+    with Walker(mounted.at("files/w/d")) as walker:
+        first = [walker.read() for _ in range(3000)]
+        place = walker.tell()
+        between = [walker.read() for _ in range(5000)]
+        later = walker.tell()
+        rest = list(iter(walker.read, None))
+        gone = {b"00004", b"05998", b"06002", b"20000"}
+        shelf.many([shelf.row(f"d/{index:05}", index) for index in range(1, 30000, 200)])
+        for name in gone:
+            shelf.remove(f"d/{name.decode()}")
+        for name in ("00000", "06004", "29998"):
+            shelf.entry(f"d/{name}", 7, key=f"new/{name}")
+
+        def there_all_along(names: Iterable[bytes | None]) -> list[bytes | None]:
+            return [name for name in names if name not in gone and (name is None or int(name) % 2 == 0)]
+
+        for _ in range(2):
+            walker.seek(later)
+            assert there_all_along(iter(walker.read, None)) == there_all_along(rest)
+            walker.seek(place)
+            assert there_all_along(walker.read() for _ in range(5000)) == there_all_along(between)
+            assert walker.tell() == later
+        walker.rewind()
+        again = {*iter(walker.read, None)}
+    assert not gone & again
+    assert {b"00001", b"00201", b"29801"} <= again
+    assert len(again) == len({*first, *between, *rest}) - len(gone) + 150
 
 
 def test_a_storm_of_walkers_sees_no_error_while_the_catalog_grows(shelf: Shelf, mount: Mount) -> None:

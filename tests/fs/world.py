@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.model import Stamp
@@ -137,6 +137,12 @@ class Shelf:
                 .where(entries.c.parent == parent, entries.c.name == name, entries.c.current)
                 .values(size=size, stored_at=stored_at)
             )
+
+    def remove(self, path: str) -> None:
+        """Takes a file out of the catalog."""
+        parent, name = split(join("w", path))
+        with self._engine.begin() as connection:
+            connection.execute(delete(entries).where(entries.c.parent == parent, entries.c.name == name))
 
     def job(self, path: str, stamp: Stamp, *, state: str = "pending", **columns: Any) -> None:
         """Puts a file in the outbox."""
