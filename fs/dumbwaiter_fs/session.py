@@ -204,7 +204,7 @@ class Session:
                 return
             below = number_of(b"/".join(parts[:depth]))
             if depth == len(parts):
-                self._notify(wire.forget_inode(above, pages=False))
+                self._notify(wire.forget_attributes(above))
             if depth == len(parts) or below not in known:
                 self._notify(wire.forget_name(above, name))
             above = below

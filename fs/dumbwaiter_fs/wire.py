@@ -188,10 +188,6 @@ def name_of(named: bytes) -> bytes:
     return named[_NAMED.size : _NAMED.size + length]
 
 
-def number_of(named: bytes) -> int:
-    return int(LONG.unpack_from(named)[0])
-
-
 def unknown(named: bytes) -> bytes:
     """Returns a listing's entry of which the kernel gets the name and kind only, and asks when it wants more."""
     return _NOBODY + named[HEAD:]
@@ -217,9 +213,9 @@ def message(error: int, unique: int, payload: bytes = b"") -> bytes:
     return OUT.pack(OUT.size + len(payload), error, unique) + payload
 
 
-def forget_inode(number: int, *, pages: bool) -> bytes:
-    """Tells the kernel that a file's attributes are not what they were, with `pages` its bytes neither."""
-    return message(NOTIFY_INODE, 0, INODE_OUT.pack(number, 0 if pages else -1, 0))
+def forget_attributes(number: int) -> bytes:
+    """Tells the kernel that a file's attributes are not what they were; its bytes are."""
+    return message(NOTIFY_INODE, 0, INODE_OUT.pack(number, -1, 0))
 
 
 def forget_name(folder: int, name: bytes) -> bytes:

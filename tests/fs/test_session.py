@@ -68,7 +68,7 @@ class Kernel:
         for name in path.split(b"/"):
             error, payload = self.ask(Op.LOOKUP, number, name + b"\0")
             assert error == 0
-            number = wire.number_of(payload)
+            (number,) = wire.LONG.unpack_from(payload)
         return number
 
     def list(self, path: bytes) -> list[bytes]:
@@ -215,7 +215,7 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     kernel.session.changing()
     again = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 2, 4000))[1]
     assert wire.name_of(again) == b"a"
-    assert wire.number_of(again) == 0, "the kernel gets the name and has to ask"
+    assert wire.LONG.unpack_from(again) == (0,), "the kernel gets the name and has to ask"
     assert len(listed) == 2 * (wire.HEAD + 32)
 
 
@@ -250,7 +250,7 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
 def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
     (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns)], 2, 5, folder=folder)
-    assert (wire.name_of(entry), wire.number_of(entry)) == (name, number)
+    assert (wire.name_of(entry), *wire.LONG.unpack_from(entry)) == (name, number)
     assert len(entry) % 8 == 0
     assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
     assert list(wire.taken_apart(2 * entry[wire.HEAD :])) == [wire.unknown(entry)] * 2
