@@ -33,12 +33,16 @@ class Source(Protocol):
     """
 
     def read(self, offset: int, size: int) -> bytes: ...
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None: ...
-    def ready(self, offset: int) -> None: ...
     def close(self) -> None: ...
 
+    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+        return None
 
-class Original:
+    def ready(self, offset: int) -> None:
+        return
+
+
+class Original(Source):
     """The local file while it is still the version that was sent."""
 
     def __init__(self, descriptor: int, stamp: Stamp, room: bytearray) -> None:
@@ -62,14 +66,11 @@ class Original:
             return None
         return [piece] if same_bytes(os.fstat(self._descriptor), self._stamp) else None
 
-    def ready(self, offset: int) -> None:
-        pass
-
     def close(self) -> None:
         os.close(self._descriptor)
 
 
-class Live:
+class Live(Source):
     """A file that is not uploaded yet, as it is now; it may end early."""
 
     def __init__(self, descriptor: int) -> None:
@@ -78,33 +79,8 @@ class Live:
     def read(self, offset: int, size: int) -> bytes:
         return _read(self._descriptor, offset, size)
 
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
-        return None
-
-    def ready(self, offset: int) -> None:
-        pass
-
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-class Far:
-    """What the provider has."""
-
-    def __init__(self, version: Version) -> None:
-        self._version = version
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._version.read(offset, size)
-
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
-        return self._version.at_once(offset, size)
-
-    def ready(self, offset: int) -> None:
-        self._version.ready(offset)
-
-    def close(self) -> None:
-        pass
 
 
 class _Shared:
@@ -263,7 +239,7 @@ class Contents:
         """Notes what the kernel will have of a path from now on; returns whether it was that before."""
         now, before = _Pages(shared.remote.name, shared.cached), self._kernels.get(path)
         same = before is not None and before[:2] == now[:2]
-        if same and shared.cached is Far and shared.count == 1:
+        if same and shared.cached is Version and shared.count == 1:
             # What comes next has to be of the version that the kernel has a part of.
             same = before is not None and bool(before.mark) and shared.remote.same(before.mark)
         self._kernels[path] = now
@@ -298,7 +274,7 @@ class Contents:
             shared.remote.address()  # nothing else says whether there is a way
         elif shared.entry.size:
             origin(shared.entry.url)
-        return Far(shared.remote)
+        return shared.remote
 
     def _original(self, entry: Entry) -> Original | None:
         try:

@@ -206,7 +206,7 @@ class _Memory:
 
 
 class Version:
-    """What is at a url, for as long as somebody has it open."""
+    """What is at a url, for as long as somebody has it open: a `content.Source` that all of them share."""
 
     def __init__(self, remote: Remote, name: str, entry: Entry) -> None:
         self.name = name
@@ -272,6 +272,9 @@ class Version:
             desk.drop(self.name)
             return None
         return view
+
+    def close(self) -> None:
+        """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
 
     def rest(self) -> None:
         """Closes the replies that nobody reads; a later read asks again."""
