@@ -1,19 +1,15 @@
 """Bytes from a provider, block by block: from memory, from the cache on disk, else by a ranged GET.
 
-A reply is believed only after its status, range, length, encoding and version have been checked against what was
-asked and what the catalog says. A version's first reply pins its mark, the ETag or else the date; a reply with another
-one is never used. A block is fetched once, however many wait for it. Nothing is asked for in advance beyond as much as
-was read straight on before, 8 MiB at most, and bytes come only as fast as somebody reads them.
-Every read ends by a deadline. An origin that could not be reached is left alone for some seconds.
+A version's first reply pins its mark, the ETag or else the date; a reply with another one is never used. A block is
+fetched once, however many wait for it. Nothing is asked for in advance beyond as much as was read straight on before,
+8 MiB at most. Every read ends by a deadline. An origin that could not be reached is left alone for some seconds.
 """
 
 import contextlib
 import errno
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from hashlib import blake2b
 from weakref import WeakValueDictionary
 
@@ -28,6 +24,8 @@ from dumbwaiter_fs.cache import BLOCK, Block, Cache, View
 from dumbwaiter_fs.deadline import Transport, until
 from dumbwaiter_fs.desk import Desk
 from dumbwaiter_fs.links import Links
+from dumbwaiter_fs.memory import Memory
+from dumbwaiter_fs.stream import SKIP, Stream
 
 DEADLINE = 30.0  # seconds for one read
 SILENCE = 10.0  # seconds without a byte
@@ -35,31 +33,8 @@ CONNECT = 5.0
 REST = 5.0  # seconds without a request to an origin that could not be reached
 FIRST = 4  # blocks of a file that is fetched whole at once
 WINDOW_MAX = 8 * MIB // BLOCK  # blocks of one request; doubles while reading goes straight on
-SKIP = 4  # blocks: reading over them is cheaper than a new request
-OVER = 8 * MIB // BLOCK  # blocks that are read over (and kept) where a server ignores ranges
-IDLE = 15.0  # seconds after which an open reply is no longer trusted to go on
 STREAMS = 48  # replies left open between reads; more would use up the descriptors
 STREAMS_OF_ONE = 8  # of one version: as many readers at places of their own
-ASKED_AGAIN = 3  # requests after replies that broke off, in one read
-PROGRESS = 65536  # a reply that brought so much before it broke off is not counted
-MEMORY = 16 * MIB  # of blocks at hand
-
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
-_MEANING = {
-    401: errno.EACCES,
-    403: errno.EACCES,
-    404: errno.ESTALE,
-    408: errno.ETIMEDOUT,
-    410: errno.ESTALE,
-    412: errno.ESTALE,
-    416: errno.ESTALE,
-    504: errno.ETIMEDOUT,
-}
-_SENTENCES = {
-    errno.EACCES: "the provider does not let it be read",
-    errno.ESTALE: "the file is not at its address any more",
-    errno.ETIMEDOUT: "the provider takes too long",
-}
 
 
 class Remote:
@@ -76,12 +51,12 @@ class Remote:
         self.cache = cache
         self.hits = hits
         self.links = links
-        self.memory = _Memory()
+        self.memory = Memory()
         self.desk = Desk(cache, hits) if cache else None
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._down: dict[tuple[str, int | None], tuple[float, int]] = {}
-        self._streams: OrderedDict[_Stream, None] = OrderedDict()
+        self._streams: OrderedDict[Stream, None] = OrderedDict()
         self._versions: WeakValueDictionary[str, Version] = WeakValueDictionary()
 
     def version(self, entry: Entry) -> "Version":
@@ -118,7 +93,7 @@ class Remote:
     def late(self, url: str) -> Refused:
         return self._tripped(url, errno.ETIMEDOUT)
 
-    def streaming(self, stream: "_Stream") -> None:
+    def streaming(self, stream: Stream) -> None:
         """Notes that `stream` holds a reply open, and closes the one that was left alone longest."""
         with self._lock:
             self._streams[stream] = None
@@ -127,7 +102,7 @@ class Remote:
         if idle is not None:
             idle.let_go()
 
-    def ended(self, stream: "_Stream") -> None:
+    def ended(self, stream: Stream) -> None:
         with self._lock:
             self._streams.pop(stream, None)
 
@@ -175,36 +150,6 @@ def origin(url: str) -> tuple[str, int | None]:
     return parsed.host, parsed.port
 
 
-class _Memory:
-    """The blocks used last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
-        self._size = 0
-
-    def get(self, name: str, index: int) -> Block | None:
-        with self._lock:
-            block = self._blocks.get((name, index))
-            if block is not None:
-                self._blocks.move_to_end((name, index))
-            return block
-
-    def put(self, name: str, index: int, block: Block) -> None:
-        with self._lock:
-            if (old := self._blocks.pop((name, index), None)) is not None:
-                self._size -= len(old.data)
-            self._blocks[name, index] = block
-            self._size += len(block.data)
-            while self._size > MEMORY:
-                self._size -= len(self._blocks.popitem(last=False)[1].data)
-
-    def drop(self, name: str) -> None:
-        with self._lock:
-            for key in [key for key in self._blocks if key[0] == name]:
-                self._size -= len(self._blocks.pop(key).data)
-
-
 class Version:
     """What is at a url, for as long as somebody has it open: a `content.Source` that all of them share."""
 
@@ -220,7 +165,7 @@ class Version:
         self._blocks = -(-entry.size // BLOCK)
         self._disk = threading.Lock()
         self._news = threading.Condition()
-        self._streams: list[_Stream] = []
+        self._streams: list[Stream] = []
         self._at_once_to = -1  # where the last `at_once` ended, and whether it went on from the one before
         self._straight = False
         self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
@@ -388,7 +333,7 @@ class Version:
         if self._remote.cache is not None and block.mark and not self.stale:
             self._remote.cache.put(self.name, index, block)
 
-    def _turn(self, index: int, wanted: int) -> "_Stream | None":
+    def _turn(self, index: int, wanted: int) -> Stream | None:
         """Returns the stream that the caller has to move on, None when somebody else is bringing the block."""
         for stream in self._streams:
             if stream.at <= index < stream.stop and index - stream.at <= stream.reach:
@@ -404,7 +349,7 @@ class Version:
                     self._streams.remove(idle)
                     idle.let_go()
                     break
-        stream = _Stream(self._remote, self, start, start + count)
+        stream = Stream(self._remote, self, start, start + count)
         stream.lock.acquire()
         self._streams.append(stream)
         return stream
@@ -418,7 +363,7 @@ class Version:
         """Returns where somebody else goes on, or the file ends."""
         return min((one.at for one in self._streams if one.at > index), default=self._blocks)
 
-    def _done(self, stream: "_Stream", well: bool) -> None:
+    def _done(self, stream: Stream, well: bool) -> None:
         with self._news:
             if (not well or stream.at >= stream.stop) and stream in self._streams:
                 self._streams.remove(stream)
@@ -430,172 +375,3 @@ class Version:
                 stream.drop()
             stream.lock.release()
             self._news.notify_all()
-
-
-class _Broken(Exception):
-    """The reply ended before its time; what came until then is good."""
-
-
-class _Stream:
-    """Blocks from `at` up to `stop`, by one reply, or several where they break off. Whoever holds `lock` moves it on."""
-
-    def __init__(self, remote: Remote, version: Version, start: int, stop: int) -> None:
-        self.start = self.at = start
-        self.stop = stop
-        self.reach = SKIP
-        self.lock = threading.Lock()
-        self._remote = remote
-        self._version = version
-        self._held = bytearray()  # of the block `at`
-        self._left = 0  # bytes of the reply still to come
-        self._over = 0  # of these, bytes that are known already
-        self._reply: httpx.Response | None = None
-        self._pieces: Iterator[bytes] = iter(())
-        self._used = 0.0
-        self._url = ""
-
-    def bring(self, index: int, length: int) -> bytes:
-        """Moves on into block `index` and returns it, or at least its first `length` bytes. Raises an errno."""
-        now = time.monotonic()
-        if now - self._used > IDLE:
-            self.drop()
-        self._used = now
-        again = 0
-        while True:
-            before = self._position()
-            try:
-                if self._reply is None and (index - self.at) * BLOCK + length > len(self._held):
-                    self._ask()  # may begin the whole file anew
-                while self.at < index:
-                    self._next()
-                while len(self._held) < length:
-                    self._take()
-                # A slow line must not keep a reader waiting for what he did not ask for.
-                return self._next() if len(self._held) >= self._version.length(index) else bytes(self._held)
-            except _Broken:
-                self.drop()
-                again += self._position() - before < PROGRESS
-                if again > ASKED_AGAIN:
-                    raise Refused(errno.EIO, "the reply is cut off again and again") from None
-
-    def let_go(self) -> None:
-        """Closes the open reply if nobody is reading."""
-        if self.lock.acquire(blocking=False):
-            try:
-                self.drop()
-            finally:
-                self.lock.release()
-
-    def drop(self) -> None:
-        """Closes the open reply. The caller holds `lock`."""
-        reply, self._reply, self._pieces, self._left, self._over = self._reply, None, iter(()), 0, 0
-        if reply is not None:
-            self._remote.ended(self)
-            with contextlib.suppress(Exception):  # a connection that cannot be closed is closed
-                reply.close()
-
-    def _position(self) -> int:
-        return self.at * BLOCK + len(self._held)
-
-    def _next(self) -> bytes:
-        """Returns the block `at` when it is whole, and hands it to the version."""
-        length = self._version.length(self.at)
-        while len(self._held) < length:
-            self._take()
-        if not self._left:
-            self._finish()
-        data = bytes(memoryview(self._held)[:length])
-        del self._held[:length]
-        self._version.keep(self.at, data)
-        self.at += 1
-        return data
-
-    def _take(self) -> None:
-        """Adds the next piece of the reply."""
-        try:
-            piece = next(self._pieces, None)
-        except httpcore.TimeoutException:
-            raise self._remote.late(self._url) from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, httpx.StreamError):
-            raise _Broken from None
-        except Exception as error:  # the HTTP parser raises errors of its own, outside both trees
-            raise _Broken from error
-        if piece is None:
-            raise _Broken
-        if len(piece) > self._left:
-            raise Refused(errno.EIO, "the reply is longer than it says")
-        self._left -= len(piece)
-        if self._over:
-            passed = min(self._over, len(piece))
-            self._over -= passed
-            piece = piece[passed:]
-        self._held += piece
-
-    def _finish(self) -> None:
-        """Reads the end of a complete reply, so that its connection can be used again."""
-        if self._reply is None:
-            return
-        try:
-            more = next(self._pieces, None)
-        except Exception:  # noqa: BLE001 - all that was asked for is here
-            more = None
-        self.drop()
-        if more:
-            raise Refused(errno.EIO, "the reply is longer than it says")
-
-    def _ask(self) -> None:
-        """Opens the reply that goes on where this stream is."""
-        version, start = self._version, self._position()
-        stop = min(version.size, self.stop * BLOCK)
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
-        if version.etag and not version.etag.startswith("W/"):
-            headers["If-Range"] = version.etag
-        self._url = version.address()
-        reply = self._remote.get(self._url, headers)
-        if reply.status_code in {401, 403} and version.renewed(self._url):
-            reply.close()
-            self._url = version.address()
-            reply = self._remote.get(self._url, headers)
-        try:
-            self._judge(reply, start, stop)
-        except BaseException:
-            reply.close()
-            raise
-        self._reply, self._pieces = reply, reply.iter_raw()
-        self._remote.streaming(self)
-
-    def _judge(self, reply: httpx.Response, start: int, stop: int) -> None:
-        """Notes how much of the body is to come, and what of it is known. Raises unless these are the bytes."""
-        status, version = reply.status_code, self._version
-        if status not in {200, 206}:
-            code = _MEANING.get(status, errno.EIO)
-            why = f"{_SENTENCES.get(code, 'the provider answers with an error')} (status {status})"
-            raise (version.changed(why) if code == errno.ESTALE else Refused(code, why))
-        if reply.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(errno.EIO, "the reply is encoded")
-        version.pin(reply.headers)
-        length = reply.headers.get("content-length", "")
-        if status == 200:  # the server does not know ranges, or does not want to
-            if length and length != str(version.size):
-                raise version.changed("the remote has another size now")
-            if start > OVER * BLOCK:
-                raise Refused(errno.EIO, "the server ignores ranges")
-            self._whole(start)
-            return
-        found = _RANGE.match(reply.headers.get("content-range", ""))
-        if found is None or int(found[1]) != start or not start <= int(found[2]) < stop:
-            raise Refused(errno.EIO, "the reply is another range")
-        if found[3] not in {"*", str(version.size)}:
-            raise version.changed("the remote has another size now")
-        self._left = int(found[2]) + 1 - start
-
-    def _whole(self, start: int) -> None:
-        """Takes the reply as one for the whole file: what comes before is kept too, and reading on needs no other."""
-        version = self._version
-        self.stop = -(-version.size // BLOCK)
-        self.reach = OVER
-        self._left = version.size
-        if start == self.start * BLOCK:
-            self.start = self.at = 0
-        else:
-            self._over = start

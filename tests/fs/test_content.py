@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
-from dumbwaiter_fs import remote
+from dumbwaiter_fs import remote, stream
 from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.memory import Memory
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin, Shelf, until
 
@@ -271,7 +272,7 @@ def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(cont
 def test_a_server_without_ranges_is_not_read_over_far(
     contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "OVER", 4)
+    monkeypatch.setattr(stream, "OVER", 4)
     file = entry(origin.put("a", BODY, ranges=False), len(BODY))
     fails(errno.EIO, lambda: read(contents, file, 2 * MIB, 1000))
     assert contents._remote.memory.get(remote.named(file), 0) is None, "nothing was fetched for nothing"
@@ -471,7 +472,7 @@ def fetched(cached: Contents, origin: Origin) -> Entry:
     """Returns a file that is in the cache whole, and not in memory."""
     file = entry(origin.put("a", BODY), len(BODY))
     assert read(cached, file) == BODY
-    cached._remote.memory = remote._Memory()
+    cached._remote.memory = Memory()
     return file
 
 
