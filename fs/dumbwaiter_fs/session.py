@@ -3,21 +3,18 @@
 What it is for: a listing goes out together with its attributes (READDIRPLUS), in a tenth of the time of a question for
 each name. One thread at a time holds the descriptor and answers what needs the catalog only, and reads of what is in
 memory; one that draws a call which may take long hands the descriptor on first, so a slow read never stops a listing.
-Between two calls of a walk the next folder is packed; it is given out only if the catalog is still the same. What is
-kept in memory is bounded: files are found again by their number, folders are kept as long as the kernel knows them.
+Between two calls of a walk the next folder is packed (`packing`); it is given out only if the catalog is still the
+same. Files are found again by their number, folders are kept as long as the kernel knows them.
 """
 
 import errno
 import os
 import threading
-import zlib
-from array import array
 from bisect import bisect_right
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import accumulate, count, islice
-from operator import itemgetter
+from itertools import count
 from typing import NamedTuple
 
 from dumbwaiter import log
@@ -25,8 +22,9 @@ from dumbwaiter_fs import virtual, wire
 from dumbwaiter_fs.answers import Refused, code_of
 from dumbwaiter_fs.attributes import PREFIX
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
+from dumbwaiter_fs.packing import Freshness, Listing, Packing
 from dumbwaiter_fs.spot import NAMED, ROOT, TREES, Spot, number_of
-from dumbwaiter_fs.trees import PAGE, Trees
+from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 
 THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
@@ -34,51 +32,10 @@ SPARE = 3  # threads that stay for the next slow call
 BACKGROUND = 64  # reads ahead that the kernel may have waiting; with fewer they would hold up everybody's
 SHORT = 1  # seconds that names and attributes are good for while nothing tells of changes
 LONG = 60  # and while something does
-KEPT = 16 << 20  # bytes of packed folders in all
-AHEAD = 256  # files of a folder that is packed before it is asked for: they take less than a millisecond
 
 _OURS = PREFIX.encode()
 
 _log = log.get(__name__)
-
-
-class _Page(NamedTuple):
-    """Part of a listing, packed. `ends[i]`: bytes of the first i + 1 entries."""
-
-    first: int  # offset of its first entry
-    packed: bytes
-    ends: "array[int]"
-    folders: list[int]  # numbers that the kernel comes to know by it, in the place of each entry; empty for files
-    change: int  # the session's count of changes before the catalog was asked; -1: long ago
-
-    @property
-    def end(self) -> int:
-        return self.first + len(self.ends)
-
-    @property
-    def size(self) -> int:
-        return len(self.packed) + 4 * len(self.ends)
-
-    def start(self, index: int) -> int:
-        return self.ends[index - 1] if index else 0
-
-    def some(self, start: int, stop: int) -> list[bytes]:
-        return [self.packed[self.start(index) : self.ends[index]] for index in range(start, stop)]
-
-
-def _page(before: _Page | None, first: int, entries: list[bytes], folders: list[int], change: int) -> _Page:
-    """Packs a page, behind another one where that is to go out with it."""
-    if before is None:
-        return _Page(first, b"".join(entries), array("I", accumulate(map(len, entries))), folders, change)
-    folders = [*before.folders, *[0] * len(entries)] if any(before.folders) else []
-    ends = before.ends + array("I", islice(accumulate(map(len, entries), initial=len(before.packed)), 1, None))
-    return _Page(before.first, before.packed + b"".join(entries), ends, folders, before.change)
-
-
-class _Kept(NamedTuple):
-    state: object
-    pages: list[_Page]
-    size: int
 
 
 class _Folder:
@@ -89,39 +46,6 @@ class _Folder:
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.known = 0
-
-
-class _Listing:
-    """An open folder: pages are packed as they are asked for. Of one that has been read only names and kinds are kept,
-    so that every offset means what it meant until the listing begins anew."""
-
-    def __init__(self, begin: Callable[[], Iterator[_Page]]) -> None:
-        self._begin = begin
-        self._pages = begin()
-        self._page: _Page | None = None  # the last one that was asked for
-        self._back: _Page | None = None  # one before it, for who goes back
-        self._left: list[tuple[int, bytes]] = []  # those before it: offset of the first entry, and names
-
-    def at(self, offset: int) -> _Page | None:
-        """Returns the page that holds the entry at `offset`, None behind the last one."""
-        if offset == 0:
-            self._pages, self._page, self._back, self._left = self._begin(), None, None, []
-        page, back = self._page, self._back
-        if page is not None and offset < page.first:
-            if back is None or not back.first <= offset < back.end:
-                first, names = self._left[bisect_right(self._left, offset, key=itemgetter(0)) - 1]
-                entries = list(wire.taken_apart(zlib.decompress(names)))
-                self._back = back = _page(None, first, entries, [], change=-1)
-            return back
-        while page is None or offset >= page.end:
-            following = next(self._pages, None)
-            if following is None:
-                return None
-            if page is not None:
-                names = b"".join([entry[wire.HEAD :] for entry in page.some(0, len(page.ends))])
-                self._left.append((page.first, zlib.compress(names, 1)))
-            self._page = page = following
-        return page
 
 
 class _Call(NamedTuple):
@@ -139,17 +63,13 @@ class Session:
     def __init__(self, descriptor: int, operations: Operations, trees: Trees) -> None:
         self._descriptor = descriptor
         self._operations = operations
-        self._trees = trees
         self._owner = wire.Owner(os.getuid(), os.getgid())
-        self._good = SHORT
-        self._changes = 0
+        self._freshness = Freshness(SHORT)
+        self._packing = Packing(self._owner, trees, self._freshness)
         self._folders: dict[int, _Folder] = {ROOT: _Folder(b"")}
         self._handles = count(1)
-        self._listings: dict[int, _Listing] = {}
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
-        self._kept_size = 0
+        self._listings: dict[int, Listing] = {}
         self._listed: bytes | None = None  # the folder whose first entries have just gone out
-        self._expected: bytes | None = None  # what a walk would list after the one before
         self._lead = threading.Lock()  # who has it reads the descriptor, into this
         self._buffer = bytearray(wire.BUFFER)
         self._guard = threading.Lock()  # of the fields below
@@ -188,11 +108,11 @@ class Session:
 
     def trust(self, *, told: bool) -> None:
         """Lets the kernel keep what it knows for long, as all changes are `told`, or for a short time."""
-        self._good = LONG if told else SHORT
+        self._freshness.good = LONG if told else SHORT
 
     def changing(self) -> None:
         """What has been asked of the catalog until now may be old; the kernel will not keep it."""
-        self._changes += 1
+        self._freshness.changes += 1
 
     def replaced(self, path: bytes) -> None:
         """Another version stands at a path now, or a folder where nothing or a file was."""
@@ -272,8 +192,9 @@ class Session:
                 self._interrupt(wire.LONG.unpack_from(call.body)[0])
             else:
                 self._reply(unique, *self._answer(call, self._quick))
-                if self._listed is not None:
-                    self._walk_on(self._listed)
+                if (listed := self._listed) is not None:
+                    self._listed = None
+                    self._packing.walk_on(listed)
         self._over = True
         return None
 
@@ -409,7 +330,7 @@ class Session:
         return answer
 
     def _lookup(self, call: _Call) -> bytes:
-        change = self._changes
+        change = self._freshness.changes
         path = self._below(call.number, call.body[: call.body.index(b"\0")])
         spot = self._operations.find(path)
         if spot.number & NAMED:
@@ -422,10 +343,10 @@ class Session:
 
     def _good_for(self, spot: Spot, change: int) -> int:
         """Returns how long the kernel may keep an answer: not at all if it may be old already, or soon will be."""
-        return 0 if spot.waiting or spot.text is not None or change != self._changes else self._good
+        return 0 if spot.waiting or spot.text is not None or change != self._freshness.changes else self._freshness.good
 
     def _getattr(self, call: _Call) -> bytes:
-        change = self._changes
+        change = self._freshness.changes
         spot = self._spot(call.number)
         return self._owner.attributes(spot.number, spot.folder, spot.size, spot.mtime_ns, self._good_for(spot, change))
 
@@ -470,7 +391,7 @@ class Session:
     def _opendir(self, call: _Call) -> bytes:
         path = self._folder(call.number).path
         handle = next(self._handles)
-        self._listings[handle] = _Listing(lambda: self._pages(path))
+        self._listings[handle] = Listing(lambda: self._packing.pages(path))
         return wire.OPEN_OUT.pack(handle, 0, 0)
 
     def _releasedir(self, call: _Call) -> bytes:
@@ -501,7 +422,7 @@ class Session:
                 stop += 1
             return b"".join([entry[wire.HEAD :] for entry in page.some(start, stop)])
         stop = bisect_right(page.ends, before + size)
-        if page.change != self._changes:
+        if page.change != self._freshness.changes:
             return b"".join([wire.unknown(entry) for entry in page.some(start, stop)])
         if page.folders:
             above = self._folder(call.number).path
@@ -510,92 +431,6 @@ class Session:
                     name = wire.name_of(entry)
                     self._know(number, above + b"/" + name if above else name)
         return page.packed[before : page.start(stop)]
-
-    def _state(self) -> object:
-        """Returns what is equal as long as a listing would be."""
-        return self._trees.state(), self._good, self._changes
-
-    def _walk_on(self, path: bytes) -> None:
-        """Packs what a walker will list after `path`, if that is a few files, while he looks at what he got."""
-        self._listed = None
-        with suppress(Exception):  # whatever it is, the walker meets it too
-            walks, state = path == self._expected, self._state()
-            self._expected, leaf = self._trees.next_folder(path)
-            if not walks or not leaf or (following := self._expected) is None:
-                return
-            if (kept := self._kept.get(following)) is not None and kept.state == state:
-                return
-            pages = list(islice(self._packed(following, AHEAD, leaf=True), 2))
-            if len(pages) == 1 and len(pages[0].ends) < AHEAD:
-                self._keep(following, _Kept(state, pages, pages[0].size))
-
-    def _pages(self, path: bytes) -> Iterator[_Page]:
-        """Yields a folder's pages: as kept while the catalog is the same, else asked for and packed anew."""
-        state = self._state()
-        kept = self._kept.get(path)
-        if kept is not None and kept.state == state:
-            self._kept.move_to_end(path)
-            yield from (page._replace(change=self._changes) for page in kept.pages)
-            return
-        pages, size, whole = [], 0, True
-        for page in self._packed(path):
-            size += page.size
-            whole = whole and size < KEPT // 8
-            if whole:
-                pages.append(page)
-            else:
-                pages.clear()
-            yield page
-        if whole:
-            self._keep(path, _Kept(state, pages, size))
-
-    def _keep(self, path: bytes, kept: _Kept) -> None:
-        before = self._kept.pop(path, None)
-        self._kept_size += kept.size - (before.size if before else 0)
-        self._kept[path] = kept
-        while self._kept_size > KEPT:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_size -= oldest.size
-
-    def _packed(self, path: bytes, at_a_time: int = PAGE, *, leaf: bool = False) -> Iterator[_Page]:
-        change, good, trees = self._changes, self._good, self._trees
-        names = [] if leaf else trees.folders(path)
-        before: _Page | None = None  # the last one goes out together with the first files
-        for page in self._packed_folders(path, names, change, good):
-            if before is not None:
-                yield before
-            before = page
-        offset = len(names) + 2
-        outbox = path.startswith(b"outbox")
-        for lines in trees.files(path, set(names), at_a_time):
-            entries = self._owner.listed(lines, offset, good)
-            if outbox:  # sizes are those of local files, which a listing does not look at
-                entries = [wire.unknown(entry) for entry in entries]
-            yield _page(before, offset, entries, [], change)
-            offset += len(lines)
-            before, change = None, self._changes
-        if before is not None:
-            yield before
-
-    def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[_Page]:
-        """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
-        where = (b".", path), (b"..", path.rpartition(b"/")[0])
-        dots = self._owner.listed([(name, number_of(at), 0, 0) for name, at in where], 0, 0, folder=True)
-        entries, numbers = [wire.unknown(entry) for entry in dots], [0, 0]
-        offset = 0
-        for begin in range(0, max(len(names), 1), _FOLDERS):
-            lines = []
-            for name in names[begin : begin + _FOLDERS]:
-                below = path + b"/" + name if path else name
-                lines.append((name, number_of(below), 0, self._trees.changed_ns(below)))
-            entries += self._owner.listed(lines, offset + len(entries), good, folder=True)
-            numbers += [line[1] for line in lines]
-            yield _page(None, offset, entries, numbers, change)
-            offset += len(entries)
-            entries, numbers, change = [], [], self._changes
-
-
-_FOLDERS = 256  # in one page: each costs a question to the catalog
 
 
 class _TooSmall(Exception):

@@ -17,6 +17,7 @@ from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.packing import AHEAD
 from dumbwaiter_fs.spot import NAMED, number_of
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
@@ -179,12 +180,10 @@ def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: 
 
 
 def test_a_walk_finds_the_next_folder_packed_and_never_an_old_one(shelf: Shelf, kernel: Kernel) -> None:
-    from dumbwaiter_fs.session import AHEAD
-
     for name in ("a", "b", "c", "d", "e", "e/deeper"):
         shelf.entry(f"{name}/file", 1)
     shelf.many([shelf.row(f"f/{number}", 1) for number in range(AHEAD + 1)])
-    kept = kernel.session._kept
+    kept = kernel.session._packing._kept
     assert [kernel.list(b"files/w/a"), kernel.list(b"files/w/b")] == [[b"file"]] * 2
     until(lambda: b"files/w/c" in kept)
     assert b"files/w/d" not in kept, "one is enough"
