@@ -263,7 +263,7 @@ def test_a_vendor_that_is_away_is_waited_for(name: str, vendors: Vendors, make: 
 
 
 @every_provider
-@pytest.mark.parametrize("fault", ["html", "empty", "302", "500", "cut", "cut-after", "cut-reply"])
+@pytest.mark.parametrize("fault", ["html", "empty", "302", "408", "429", "500", "cut", "cut-after", "cut-reply"])
 def test_whichever_call_goes_wrong_it_passes(name: str, fault: str, vendors: Vendors, make: Make) -> None:
     make(name).obtain()
     for step in range(1, len(calls(vendors)) + 1):

@@ -228,7 +228,7 @@ def test_a_permission_that_ends_on_the_way_is_replaced(kind: str, vendors: Vendo
 
 
 @every_transport("broken")
-@pytest.mark.parametrize("fault", ["cut", "cut-within", "cut-after", "cut-reply", "503", "html"])
+@pytest.mark.parametrize("fault", ["cut", "cut-within", "cut-after", "cut-reply", "408", "429", "503", "html"])
 def test_whichever_exchange_breaks_the_file_arrives_whole(kind: str, fault: str, vendors: Vendors, make: Any) -> None:
     breaks(kind, fault, vendors, make)
 

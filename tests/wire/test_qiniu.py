@@ -169,6 +169,8 @@ def test_what_a_token_denies_is_left_to_the_server() -> None:
         (403, "key doesn't match scope", Reject),
         (403, "ExpUser can only upload image/audio/video/plaintext", Blocked),
         (406, "", Retry),
+        (408, "", Retry),
+        (429, "", Retry),
         (413, "request entity too large", Reject),
         (419, "", Blocked),
         (501, "", Reject),

@@ -342,7 +342,7 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
     if code == UNKNOWN:
         return Restart(f"Jiandaoyun does not know the transaction of the file any more{said}")
-    if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500):
+    if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500) and not reply.passing:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
         return Blocked(f"Jiandaoyun refuses the key (status {reply.status}): check api_key")

@@ -245,7 +245,7 @@ class Jimeng(Broker):
         )
         if reply.status in {401, 403}:
             raise Blocked(f"Jimeng refuses the session (status {reply.status}): put a new one into refresh_token")
-        if reply.status >= 500 or reply.status == 429:
+        if reply.passing:
             raise Retry(f"Jimeng answers {reply.status}", after=reply.after)
         reply = jimeng.unpacked(reply)
         envelope = reply.json(_Envelope)
@@ -377,7 +377,7 @@ def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -
         return _WrongTime(time)
     if trouble.code_n in KEYS or (reply.status in {400, 401, 403} and about_keys):
         return _Refused(name)
-    if reply.status == 429 or reply.status // 100 in {3, 5} or trouble.code_n in TRANSIENT:
+    if reply.passing or reply.status // 100 == 3 or trouble.code_n in TRANSIENT:
         return Retry(words, after=reply.after)
     if action == COMMIT:
         return Reauth(words)  # another permission may do; if none is to be had, that is said next

@@ -365,7 +365,7 @@ class Xinhua(Broker):
         reply = await desk.call(Request(what, method, url, headers, body))
         if reply.status == 429:
             raise Retry("Xinhua asks for a slower pace", after=reply.after or SLOWER, void=True)
-        if not 200 <= reply.status < 300 and not 400 <= reply.status < 500:
+        if reply.passing or not (200 <= reply.status < 300 or 400 <= reply.status < 500):
             # Who is overloaded has begun nothing.
             raise Retry(f"Xinhua answers {what} with {reply.status}", after=reply.after, void=reply.status == 503)
         return reply

@@ -58,6 +58,11 @@ class Reply(Struct, frozen=True):
     body: bytes = b""
     after: float | None = None  # seconds the server asks to wait
 
+    @property
+    def passing(self) -> bool:
+        """True for a status that says "not now", whatever else the answer holds."""
+        return self.status >= 500 or self.status in {408, 425, 429}
+
     def json(self, shape: type[T]) -> T:
         """Returns the body as `shape`. Raises `Retry` for anything else, `Offline` for a page."""
         try:

@@ -34,7 +34,7 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
     """Returns what follows an answer that is no success. `form`: of a form, which has a policy and no parts."""
     found = trouble(reply.body)
     words = _words(found, reply.status)
-    if reply.status >= 500 or reply.status in {408, 429} or found.code in AGAIN or not found.code:
+    if reply.passing or found.code in AGAIN or not found.code:
         return Retry(f"OSS answers {words}", after=reply.after)
     if found.code in EXPIRED or "expired" in found.message.lower():
         return Reauth(f"OSS refuses the credentials: {words}")

@@ -274,11 +274,11 @@ def trouble(reply: Reply) -> Verdict:
         return Restart(f"Qiniu no longer knows this upload{said}")
     if status == 406:
         return Retry("the bytes reached Qiniu damaged")
-    if status in {571, 573}:
+    if status in {429, 571, 573}:
         return Retry(f"Qiniu asks for a slower pace (status {status})", after=reply.after or THROTTLED)
     if status == 413:
         return Reject(f"Qiniu refuses the file as too large{said}")
-    if 400 <= status < 500 or status in NEVER:
+    if (400 <= status < 500 and not reply.passing) or status in NEVER:
         return Reject(f"Qiniu refuses the file (status {status}{said})")
     return Retry(f"Qiniu answers {status}", after=reply.after)
 
