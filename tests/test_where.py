@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dumbwaiter.installation import Lock
 from dumbwaiter.where import SYSTEM_CONFIG, places, private_folder, short
 
 
@@ -51,6 +52,23 @@ def test_relative_xdg_variables_name_nothing_and_a_relative_home_lies_here(
     monkeypatch.chdir(bare)
     monkeypatch.setenv("HOME", "rel")
     assert places().state == f"{bare}/rel/.local/state/dumbwaiter"
+
+
+def test_whoever_knows_the_state_folder_finds_the_daemons_socket(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(bare))
+    made = bare / ".local/state/dumbwaiter"
+    made.mkdir(parents=True)
+    held = Lock(str(made))
+    assert held.take(listens="/run/a folder")
+    assert places().runtime == "/run/a folder"
+    assert places(runtime="/other").runtime == "/other"
+    assert places(state=str(made)).runtime == "/run/a folder"
+    held.close()
+    assert places().runtime == f"{bare}/dumbwaiter", "it runs no more"
+    other = Lock(str(made))
+    assert other.take()
+    assert places().runtime == f"{bare}/dumbwaiter", "no daemon has it"
+    other.close()
 
 
 def test_systemds_folders_go_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

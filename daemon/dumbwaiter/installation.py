@@ -14,45 +14,32 @@ from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
 from dumbwaiter.store.database import Writer, begun, gone, host_of, journal_url, reading, sound, unusable, writing
 from dumbwaiter.store.upgrade import revision, upgrade
-from dumbwaiter.where import Places, private_folder
+from dumbwaiter.where import DAEMON, Places, private_folder
 
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
-
-
-_DAEMON = b"daemon"
 
 
 class Lock:
     """One daemon a state folder. The file is never removed: whoever holds the lock on it is the one."""
 
-    def __init__(self, state: str, flags: int = os.O_RDWR | os.O_CREAT) -> None:
-        self._fd = os.open(os.path.join(state, "lock"), flags | os.O_CLOEXEC, 0o600)
+    def __init__(self, state: str) -> None:
+        self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def take(self, *, daemon: bool = False) -> bool:
-        """Takes the lock if nobody holds it; as a `daemon`, for good."""
+    def take(self, *, listens: str | None = None) -> bool:
+        """Takes the lock if nobody holds it; as a daemon, for good, which `listens` in that runtime folder."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         with suppress(OSError):  # on a full disk nobody is told who it is
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, _DAEMON if daemon else b"", 0)
+            os.pwrite(self._fd, b"" if listens is None else DAEMON + b"\n" + os.fsencode(listens), 0)
         return True
-
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody else holds it. For a moment nobody can take it."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        return False
 
     @property
     def of_daemon(self) -> bool:
         """Whether whoever holds the lock, or did last, is a daemon."""
-        return os.pread(self._fd, len(_DAEMON), 0) == _DAEMON
+        return os.pread(self._fd, len(DAEMON), 0) == DAEMON
 
     def wait(self) -> None:
         """Takes the lock as soon as nobody else holds it."""
@@ -69,18 +56,6 @@ def lock(places: Places) -> Lock:
         return Lock(places.state)
     except OSError as error:
         raise unusable(places.state, error) from None
-
-
-def is_taken(places: Places) -> bool:
-    """True while a daemon has the state folder."""
-    try:
-        look = Lock(places.state, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return look.of_daemon and look.is_held
-    finally:
-        look.close()
 
 
 @asynccontextmanager

@@ -2,15 +2,18 @@
 
 Order of precedence: flag, environment, the folder that systemd hands to a service, the folder that it made for a
 service of the system that runs as this user, the user's XDG folder. So a command typed in a shell, or run by cron
-without any XDG variable, finds the daemon that systemd started.
+without any XDG variable, finds the daemon that systemd started; and whoever knows a daemon's state folder finds its
+socket, whatever named that.
 """
 
+import fcntl
 import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+DAEMON = b"daemon"  # the first line of a lock that a daemon has; the second one is its runtime folder
 SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
 SYSTEM_FOLDERS = {"STATE": "/var/lib", "CACHE": "/var/cache", "RUNTIME": "/run"}
 
@@ -33,13 +36,38 @@ def places(
 ) -> Places:
     """Returns the places for this process."""
     chosen_state = chosen(state, "STATE")
+    state = chosen_state or _folder("STATE", "~/.local/state")
     return Places(
         config=chosen(config, "CONFIG") or _config(),
-        state=chosen_state or _folder("STATE", "~/.local/state"),
+        state=state,
         cache=chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
+        runtime=chosen(runtime, "RUNTIME")
+        or listens(state)
         # A daemon with a state folder of its own has a socket of its own.
-        runtime=chosen(runtime, "RUNTIME") or (chosen_state and os.path.join(chosen_state, "run")) or _runtime(),
+        or (chosen_state and os.path.join(chosen_state, "run"))
+        or _runtime(),
     )
+
+
+def listens(state: str) -> str | None:
+    """Returns the runtime folder of the daemon that has a state folder, None when none has: any variables may have named it.
+
+    For a moment nobody can take the lock.
+    """
+    try:
+        lock = os.open(os.path.join(state, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        what, _, runtime = os.pread(lock, 4096 + len(DAEMON), 0).partition(b"\n")
+        if what != DAEMON or not runtime:
+            return None
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None  # it runs no more
+    except BlockingIOError:
+        return os.fsdecode(runtime)
+    finally:
+        os.close(lock)
 
 
 def private_folder(path: str) -> str:

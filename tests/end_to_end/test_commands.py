@@ -766,10 +766,26 @@ def test_a_daemon_whose_socket_is_not_found_is_told_of(program: Program, tmp_pat
         done = program(*words, environment=elsewhere)
         assert done.returncode == 5
         assert f"a daemon has {program.state} and does not listen at {tmp_path}/elsewhere/control.sock" in done.stderr
+    for words in (["wait"], ["pause"]):
+        done = program(*words, environment=elsewhere)
+        assert done.returncode == 23
+        assert f"a daemon has {program.state} and does not listen at" in done.stderr
     facts = json.loads(program("status", "--json", environment=elsewhere).stdout)
     assert "does not listen" in facts["trouble"]
     program.stop()
     assert json.loads(program("status", "--json", environment=elsewhere).stdout)["trouble"] is None
+
+
+def test_a_daemon_is_found_by_those_who_have_other_variables(program: Program, tmp_path: Path) -> None:
+    session = tmp_path / "session"
+    session.mkdir(0o700)
+    del program.environment["DUMBWAITER_STATE"]
+    program.environment |= {"XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    program.start(environment={"XDG_RUNTIME_DIR": str(session)})
+    for runtime in ("/nonexistent", str(tmp_path)):
+        elsewhere = {"XDG_RUNTIME_DIR": runtime}
+        assert program("wait", environment=elsewhere).returncode == 0
+        assert program("status", environment=elsewhere).stdout.startswith("running")
 
 
 @pytest.mark.slow

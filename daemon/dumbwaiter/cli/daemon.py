@@ -64,7 +64,7 @@ async def _run(session: Session) -> None:
     if not config.watch:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
     held = lock(places)
-    if not await _took(held, LOOK, daemon=True):
+    if not await _took(held, LOOK, listens=places.runtime):
         held.close()
         raise Failure(f"a daemon is already running on {places.state}: `dumbwaiter status` asks it")
     notifier = sdnotify.SystemdNotifier()
@@ -102,10 +102,10 @@ async def _run(session: Session) -> None:
     last.start()
 
 
-async def _took(held: "Lock", seconds: float, *, daemon: bool = False) -> bool:
+async def _took(held: "Lock", seconds: float, *, listens: str | None = None) -> bool:
     """Takes the lock if whoever holds it gives it up within so many seconds."""
     end = time.monotonic() + seconds
-    while not held.take(daemon=daemon):
+    while not held.take(listens=listens):
         if time.monotonic() > end:
             return False
         await asyncio.sleep(0.1)

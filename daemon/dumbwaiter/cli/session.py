@@ -11,7 +11,7 @@ import click
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import join, shown
-from dumbwaiter.where import chosen, places
+from dumbwaiter.where import chosen, listens, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -149,6 +149,8 @@ class Session:
             if not said and not (end and time.monotonic() >= end):
                 raise ConnectionError("it ended without an answer")
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            if listens(self.places.state) is not None:
+                raise Failure(self.in_use(by_daemon=True), Exit.NO_DAEMON) from None
             raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
         except PermissionError:
             raise Failure(
@@ -208,7 +210,7 @@ class Session:
             return "another `dumbwaiter put` is at work: try again"
         return (
             f"a daemon has {shown(self.places.state)} and does not listen at {shown(self.places.socket)}: it is starting or "
-            "stopping, or has another --runtime (XDG_RUNTIME_DIR); if its socket was removed, start it again"
+            "stopping, or this command has another --runtime; if its socket was removed, start it again"
         )
 
     @property

@@ -16,6 +16,7 @@ from dumbwaiter.cli.words import counted, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
+from dumbwaiter.where import listens
 
 
 @click.command()
@@ -60,7 +61,6 @@ def _status(session: Session) -> dict[str, Any]:
 
 def _status_without_daemon(session: Session) -> dict[str, Any]:
     from dumbwaiter import report
-    from dumbwaiter.installation import is_taken
 
     config = session.config
     closed = config.closed(time.time())
@@ -100,7 +100,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,
-        "trouble": session.in_use(by_daemon=True) if is_taken(session.places) else None,
+        "trouble": session.in_use(by_daemon=True) if listens(session.places.state) is not None else None,
         "totals": counts.totals,
         **named,
     }
