@@ -231,10 +231,16 @@ GIT = [
     ["[[]", "[a&&b]"],
     ["a/*/"],
     ["a**b", "*/c"],
+    ["[[:digit:]]"],
+    ["[![:digit:][:lower:]]*"],
+    ["[[:punct:]]*", "![[:alpha:]_]", "\\[[:digit:]]"],
+    ["[[:upper:]-]*", "[[:nothing:]]"],
+    ["[[:graph:]][[:space:]]*"],
 ]
 PATHS = [
     *("a", "b", "c", "ab", "!a", "#b", "a.jpg", "k.raw", "keep.raw"),
     *("a/a", "a/b", "a/c", "b/a", "a.jpg/b", "a.jpg/a.jpg", "c/a", "c/b", "c/keep.raw"),
+    *("5", "A", "-", "_x", "[5]", "a b", "[:digit:]", "]", "~"),
     *("a/b/c", "a/c/b", "b/a/b", "c/a/b", "a/c/d/b", "c/a.jpg/x", "c/d/a.jpg", "b/c/d"),
 ]
 

@@ -289,7 +289,7 @@ class Attempt:
         except Reject as other:
             raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
         checkpoint = self._job.checkpoint
-        if job.cut_off and job.key is not None and not self._sends:
+        if job.cut_off and (job.key is not None or checkpoint) and not self._sends:
             self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
         self._sends += 1
         upload = FileUpload(

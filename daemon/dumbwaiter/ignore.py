@@ -49,6 +49,21 @@ JUNK: tuple[str, ...] = (
     ".dumbwaiter*",
 )
 
+_BRACKET = re.compile(r"\\.|\[[!^]?\]?(?:\[:\w+:\]|[^\]])*\]", re.DOTALL)
+_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "blank": " \t",
+    "cntrl": "\x00-\x1f\x7f",
+    "digit": "0-9",
+    "graph": "0-~!-.",  # no bracket matches a slash, and none begins with "!" or it would mean the others
+    "lower": "a-z",
+    "print": " -.0-~",
+    "punct": ":-@[-`{-~!-.",
+    "space": " \t\n\v\f\r",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}
 _ANYWHERE = "^(?:.+/)?"
 _REMEMBERED = 4096  # remembered verdicts on folders
 
@@ -76,6 +91,11 @@ def _regex(source: str) -> str:
     return head + plain + tail
 
 
+def _ranges(found: re.Match[str]) -> str:
+    """Writes the classes in a bracket, which pathspec does not know, as ranges; what is escaped stays."""
+    return re.sub(r"\[:(\w+):\]", lambda named: _CLASSES.get(named[1], named[0]), found[0])
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keeps `re` from warning of sets like "[[]", which mean in a gitignore file what they mean to it today."""
@@ -88,7 +108,7 @@ def _line(origin: str, text: str) -> _Line | None:
     """Reads one pattern; None for blank lines and remarks."""
     try:
         with _quietly():
-            parsed = GitIgnoreSpecPattern(text)
+            parsed = GitIgnoreSpecPattern(_BRACKET.sub(_ranges, text))
     except (ValueError, re.error):
         parsed = None
     if parsed is not None and parsed.regex is not None and parsed.include is not None:

@@ -15,6 +15,8 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from dumbwaiter_sandbox.sandbox import Sandbox
 
+FARTHEST = 1e10  # seconds: beyond, no date can be written
+
 Answer = Callable[[Request], Awaitable[object]]
 
 
@@ -113,8 +115,11 @@ async def _object(request: Request) -> dict[str, Any]:
 def _shift(sandbox: "Sandbox", members: dict[str, Any]) -> None:
     match members:
         case {"shift": int() | float() as seconds, **rest} if not rest and not isinstance(seconds, bool):
-            sandbox.world.clock.shift = float(seconds)
+            shift = float(seconds)
         case {"advance": int() | float() as seconds, **rest} if not rest and not isinstance(seconds, bool):
-            sandbox.world.clock.shift += float(seconds)
+            shift = sandbox.world.clock.shift + float(seconds)
         case _:
             raise ValueError('the clock takes {"shift": seconds} or {"advance": seconds}')
+    if not abs(shift) < FARTHEST:
+        raise ValueError(f"the clock is shifted by less than {FARTHEST} seconds")
+    sandbox.world.clock.shift = shift

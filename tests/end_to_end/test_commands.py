@@ -411,6 +411,16 @@ def test_a_local_file_goes_before_a_folder_of_the_catalog(program: Program) -> N
     assert program("cat", "netease/a.txt").stdout == "outer"
 
 
+def test_an_empty_tree_is_listed_and_a_folder_that_is_not_there_is_not(program: Program) -> None:
+    for tree in ("keys", "files", "outbox", "outbox/"):
+        done = program("--json", "ls", tree)
+        assert (done.returncode, done.stdout) == (0, "[]\n")
+    assert program("put", program.write("a.txt", b"a")).returncode == 0
+    assert (program("ls", "outbox").returncode, program("ls", "outbox").stdout) == (0, "")
+    assert program.facts("ls", "keys")[0]["path"] == "a.txt"
+    assert program("ls", "outbox/nothing").returncode == 1
+
+
 def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program) -> None:
     assert program("put", program.write("real/a.txt", b"a")).returncode == 0
     (program.drop / "link").symlink_to("real/a.txt")
@@ -419,7 +429,8 @@ def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program
     for name in ("link", "folder", "pipe"):
         path = program.drop / name
         assert program("check", path).stdout.splitlines()[0] == f"{path}: no regular file"
-        assert program("status", path).stderr == f"dumbwaiter: {path} was never seen: no regular file\n"
+        for text in (str(path), f"netease/{name}", f"files/netease/{name}"):
+            assert program("status", text).stderr == f"dumbwaiter: {text} was never seen: no regular file\n"
 
 
 def test_what_lies_behind_a_link_is_left_alone_and_both_say_so(program: Program) -> None:
@@ -804,3 +815,9 @@ def test_a_daemon_that_stands_still_holds_up_nobody_for_ever(program: Program) -
 
 def test_one_file_is_not_watched(program: Program) -> None:
     assert program("status", "--watch", "netease/film.mov").returncode == 2
+
+
+def test_a_sandbox_without_a_place_for_its_data_says_so(program: Program) -> None:
+    done = program("sandbox", "--data", "/dev/null")
+    assert done.returncode == 1
+    assert done.stderr == "dumbwaiter: /dev/null/sandbox cannot be used (Not a directory): name another --data\n"

@@ -165,6 +165,17 @@ def test_what_rests_is_said_and_not_waited_for(program: Program) -> None:
     assert set(program.stored()) == {"a.bin"}
 
 
+def test_a_refused_account_that_rests_is_told_as_refused(program: Program) -> None:
+    program.vendors.faults("vod.init:code-720")
+    program.start()
+    path = program.write("a.bin", b"a")
+    assert program("put", path).returncode == 21
+    program("pause", "netease")
+    done = program("put", path)
+    assert done.returncode == 21
+    assert "too little balance" in done.stderr
+
+
 def test_put_without_a_daemon_tries_again_beside_jobs_that_it_leaves_alone(program: Program) -> None:
     program.vendors.faults("careyshop.upload:no-permission,imagex.commit:uri-failed")
     path = program.data / "drop/careyshop/a.bin"

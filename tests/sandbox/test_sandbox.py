@@ -94,6 +94,8 @@ def test_faults_and_switches_of_the_start_count(start):
         ("PUT", "/options", "{"),
         ("POST", "/clock", "{}"),
         ("POST", "/clock", '{"shift": true}'),
+        ("POST", "/clock", '{"shift": 1e400}'),
+        ("POST", "/clock", '{"advance": -1e11}'),
         ("POST", "/clock", '{"shift": 1, "advance": 1}'),
     ],
 )

@@ -167,8 +167,10 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
     wanted, rule = propose(inner), "its path below the watch"
     if watch.key is not None:
         rule = f'key = "{watch.key.text}"'
+        if "{uuid" in watch.key.text:
+            rule += ", with another UUID for each upload"
         with open(os.path.join(watch.path, inner), "rb") as file:
-            wanted = watch.key.key(Subject(name, inner, file.fileno(), time.time(), "check"))
+            wanted = watch.key.key(Subject(name, inner, file.fileno(), time.time(), inner))
     if any(_is_handed_over(source) for source in secrets(options)):
         return {"key": None, "rule": UNTOLD}
     key = broker(options).key(wanted, named=watch.key is not None)

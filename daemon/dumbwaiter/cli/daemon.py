@@ -240,14 +240,13 @@ def _report(session: Session, final: dict[str, Any]) -> None:
             if not session.json:
                 print(job["url"] or f"{job['provider']}/{job['key']}")
             continue
-        reason = (
-            final["blocked"].get(job["provider"]) or job["error"] or final["lost"].get(job["provider"]) or job["state"]
-        )
-        if job["provider"] in final["resting"] and job["state"] == "pending":
+        refused = final["blocked"].get(job["provider"])
+        reason = refused or job["error"] or final["lost"].get(job["provider"]) or job["state"]
+        if not refused and job["provider"] in final["resting"] and job["state"] == "pending":
             reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
         where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
         print(f"dumbwaiter: {where}: {reason}", file=sys.stderr)
-        if job["provider"] in final["blocked"]:
+        if refused:
             code = Exit.ACCOUNT
         elif job["state"] == "rejected":
             code = max(code, Exit.ATTENTION)

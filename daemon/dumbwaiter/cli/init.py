@@ -13,6 +13,7 @@ from dumbwaiter import config as configuration
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.config import BROKERS
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.naming import shown
 from dumbwaiter.options import Provider
 from dumbwaiter.sources import Source
 
@@ -83,6 +84,9 @@ def init(
         _folder(*watches or [_ask("Folder to watch", "--watch", "~/Drop")]),
         *([_folder(mount)] if mount else []),
     ]
+    for folder in folders:
+        if os.path.exists(os.path.expanduser(folder)) and not os.path.isdir(os.path.expanduser(folder)):
+            raise Failure(f"{shown(folder)} is no folder: name one, or a place where it is to be made", Exit.USAGE)
     text = _text(broker, name, given, folders)
     try:
         configuration.parse(text, path)

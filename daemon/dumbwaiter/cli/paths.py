@@ -90,10 +90,11 @@ def linked(session: Session, path: str) -> Entry:
 def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entry | Waiting]]":
     """Yields what is at or below the path that a person means, with its path; without one, all that was uploaded.
 
-    Raises `Failure` when there is nothing.
+    Raises `Failure` when there is nothing, but for a whole tree, which may be empty.
     """
-    if path is None:
-        yield from _below(session.catalog, "files")
+    if path is None or (path.strip("/") in TREES and not os.path.lexists(path)):
+        if session.begun:
+            yield from _below(session.catalog, path.strip("/") if path else "files")
         return
     for text in dict.fromkeys((path, unshown(path))):
         found = _below(session.catalog, tree_path(session, text))

@@ -8,6 +8,7 @@ import click
 
 from dumbwaiter.cli.session import Session
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.naming import shown
 
 
 @click.command()
@@ -72,4 +73,8 @@ def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
     except OSError as error:
+        if error.filename is not None:
+            raise Failure(
+                f"{shown(str(error.filename))} cannot be used ({error.strerror}): name another --data"
+            ) from None
         raise Failure(f"the vendors cannot listen there: {error.strerror or error}") from None

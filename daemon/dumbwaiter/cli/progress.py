@@ -127,8 +127,8 @@ def _shower(progress: "Progress") -> Show:
         moving = {job["id"]: job for job in [job for job in jobs if job["active"] or job["error"]][:shown]}
         for number, job in moving.items():
             if number not in tasks:
-                tasks[number] = progress.add_task(place(job), total=max(job["size"], 1), completed=job["sent"], note="")
-            progress.update(tasks[number], completed=job["sent"] if job["size"] else 1, note=job["error"] or "")
+                tasks[number] = progress.add_task(place(job), total=job["size"], completed=job["sent"], note="")
+            progress.update(tasks[number], completed=job["sent"], note=job["error"] or "")
         for number in tasks.keys() - moving.keys():
             progress.remove_task(tasks.pop(number))
 

@@ -136,7 +136,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
     """
     from dumbwaiter.report import entry_facts, waiting_facts
 
-    found = list(files_below(session, path)) if path or session.begun else []
+    found = list(files_below(session, path or None))
     if session.json:
         session.facts([entry_facts(file) if isinstance(file, Entry) else waiting_facts(file) for _, file in found])
         return

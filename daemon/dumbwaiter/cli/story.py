@@ -146,6 +146,10 @@ def _why_not(session: Session, path: str) -> str:
     """Says why a file that no job knows was not taken."""
     from dumbwaiter.ignore import rules
 
+    tree, _, place = tree_path(session, path).partition("/")
+    named, _, below = place.partition("/")
+    if tree != "keys" and named in session.config.watch:
+        path = os.path.join(session.config.watch[named].path, below)
     watch, inner = watch_of(session.config, path)
     try:
         status = os.lstat(path)

@@ -68,7 +68,7 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
     codes = {Exit.DONE}
     silent: set[str] = set()  # providers that let somebody wait in vain: one after the other each file would
     with closing(Reader()) as reader, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        found = (file for _, file in files_below(session, path) if isinstance(file, Entry)) if session.begun else ()
+        found = (file for _, file in files_below(session, path) if isinstance(file, Entry))
         for entry, finding in _ahead(pool, lambda one: _judge(session, reader, one, silent, deep=deep), found):
             counts[finding.result] += 1
             codes.add(Exit.ATTENTION if finding.result in {DIFFERS, GONE} else finding.code)
