@@ -497,19 +497,21 @@ def test_a_result_leaves_with_the_version_that_it_was_made_of(book: Book) -> Non
     assert shown(book) == {"photo.jpg": "k/2", "photo.small.jpg": "k/new small", "photo.other.jpg": "k/own"}
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ""])
 @pytest.mark.parametrize("first", ["own", "result"])
-def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: str) -> None:
+def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: str, suffix: str) -> None:
     def own() -> None:
-        book.done("a/photo.watermark.jpg", NOW, Receipt("k/own"))
+        book.done(f"a/photo.watermark{suffix}", NOW, Receipt("k/own"))
 
     def result() -> None:
-        id_ = book.stored("a/photo.jpg", NOW)
+        id_ = book.stored(f"a/photo{suffix}", NOW)
         book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=[Receipt("k/2", label="watermark", size=77)])
 
     for one in (own, result) if first == "own" else (result, own):
         one()
     shown = {node.name: node.file.key for node in book.catalog.children("files/w/a") if node.file}
-    assert shown == {"photo.jpg": "k/1", "photo.watermark.jpg": "k/own", "photo.watermark-2.jpg": "k/2"}
+    aside = f"photo.watermark-2{suffix}" if suffix else "photo-2.watermark"
+    assert shown == {f"photo{suffix}": "k/1", f"photo.watermark{suffix}": "k/own", aside: "k/2"}
 
 
 def shown(book: Book, folder: str = "files/w/a") -> dict[str, str]:

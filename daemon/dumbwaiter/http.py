@@ -51,11 +51,12 @@ class Http:
         self._stock = (
             not PROXIES.isdisjoint(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
         )
+        self._context = httpx.create_ssl_context()  # once: it reads all certificates
         self._calls = self._client()
         self._bulk = (
-            httpx.Client(timeout=LIMITS, follow_redirects=False, cookies=_no_cookies())
+            httpx.Client(verify=self._context, timeout=LIMITS, follow_redirects=False, cookies=_no_cookies())
             if self._stock
-            else BulkTransport(reach=self._reach)
+            else BulkTransport(self._context, self._reach)
         )
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
@@ -128,11 +129,16 @@ class Http:
     def _client(self) -> httpx.AsyncClient:
         transport = None
         if not self._stock:
-            transport = httpx.AsyncHTTPTransport()
+            transport = httpx.AsyncHTTPTransport(verify=self._context)
             # httpcore takes a backend of one's own, httpx has no way to hand it through.
             transport._pool._network_backend = _Backend(self._reach)  # noqa: SLF001
         return httpx.AsyncClient(
-            timeout=LIMITS, headers=HEADERS, follow_redirects=False, cookies=_no_cookies(), transport=transport
+            verify=self._context,
+            timeout=LIMITS,
+            headers=HEADERS,
+            follow_redirects=False,
+            cookies=_no_cookies(),
+            transport=transport,
         )
 
     async def _send(self, request: Request, body: bytes) -> Reply:
