@@ -6,7 +6,6 @@ Two programs run on it: `run`, with folders to watch, and `put` without a daemon
 import asyncio
 import contextlib
 import os
-import random
 import secrets
 import signal
 import time
@@ -15,15 +14,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
 from typing import Any
 
-import msgspec
-
 from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
 from dumbwaiter.attempt import Means
 from dumbwaiter.brokers import broker
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
-from dumbwaiter.config import RESERVED, Config
+from dumbwaiter.config import Config
 from dumbwaiter.duties import Duties
 from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
@@ -32,17 +29,19 @@ from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
-from dumbwaiter.journal import Candidate, Journal
-from dumbwaiter.model import Entry, Job, Link, Sighting, stamp_of_regular
+from dumbwaiter.journal import Journal
+from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import join, shown
 from dumbwaiter.network import Network
-from dumbwaiter.policy import AFTER_MAX, PAUSE, Delay, Pause, decide
+from dumbwaiter.ordered import candidate
+from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
+from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
 from dumbwaiter.where import Places
 from dumbwaiter.wire.address import ends
@@ -143,8 +142,7 @@ class App:
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
-        self._walks: dict[str, tuple[listing.Tally, asyncio.Task[None]]] = {}
-        self._missed: dict[str, tuple[int, str]] = {}  # by provider: walks that failed in a row, and why the latest did
+        self.walks = Walks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
         self._counted: tuple[int, report.Counts] | None = None  # and by which commit
         self._log = log.get("app")
 
@@ -180,7 +178,7 @@ class App:
         for name, options in self.config.provider.items():
             if (period := getattr(options, "refresh", None)) is not None:
                 begun = await listing.begun_at(self.journal, name)
-                self.schedule.every(f"list {name}", period, self._list, name)
+                self.schedule.every(f"list {name}", period, self.walks.due, name)
                 self.schedule.at(f"list {name}", time.time() if begun is None else begun + period)
 
     async def stuck(self, patience: float) -> str:
@@ -203,10 +201,7 @@ class App:
         await self.watching.close()
         await self.intake.close()
         await self.schedule.close()
-        walks = [task for _, task in self._walks.values()]
-        for task in walks:
-            task.cancel()
-        await asyncio.gather(*walks, return_exceptions=True)
+        await self.walks.close()
         await self.engine.close()
         await self.duties.close()
 
@@ -217,50 +212,13 @@ class App:
 
         They come before all others; `alone`, nothing else is worked on.
         """
-        candidates = await asyncio.to_thread(lambda: [self._candidate(path, provider, watch) for path in paths])
+        candidates = await asyncio.to_thread(lambda: [candidate(self.config, path, provider, watch) for path in paths])
         await self.journal.enqueue(candidates, time.time())
         ids = await self.journal.ids(candidates)
         if alone:
             self.engine.only = ids
         await self.retry(ids)
         return ids
-
-    def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:
-        if not path.startswith("/") or path != os.path.normpath(path) or path.startswith("//"):
-            raise Failure(f'{shown(path)} is not the plain path of a file: from "/", without "." or ".."', Exit.USAGE)
-        try:
-            stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
-        except OSError as error:
-            raise Failure(f"{shown(path)}: {error.strerror}", Exit.USAGE) from None
-        except ValueError:  # a zero byte
-            raise Failure(f"{shown(path)} is no path", Exit.USAGE) from None
-        if os.path.islink(path):
-            raise Failure(f"{shown(path)} is a link: name the file that it leads to", Exit.USAGE)
-        if stamp is None:
-            raise Failure(f"{shown(path)} is no regular file", Exit.USAGE)
-        if not os.access(path, os.R_OK, effective_ids=True):
-            raise Failure(
-                f"{shown(path)} may not be read by the user who uploads: give that user the right to", Exit.USAGE
-            )
-        return Candidate(*self._destination(path, provider, watch), stamp)
-
-    def _destination(self, path: str, provider: str | None, watch: str | None) -> tuple[str, str, str]:
-        """Returns watch, path below it, and provider: as told, else by the watch the file lies in, else the only one."""
-        for name, one in self.config.watch.items():
-            inside = path.startswith(f"{one.path}/")
-            if inside and (watch == name or (watch is None and provider in {None, one.provider})):
-                return name, path[len(one.path) + 1 :], one.provider
-        if watch is not None:
-            if watch not in self.config.watch:
-                raise Failure(f'there is no watch "{watch}"', Exit.USAGE)
-            provider = self.config.watch[watch].provider
-        if provider is None:
-            if len(self.config.provider) != 1:
-                raise Failure(f"say which provider: --provider NAME, of {', '.join(self.config.provider)}", Exit.USAGE)
-            provider = next(iter(self.config.provider))
-        if provider not in self.config.provider:
-            raise Failure(f'there is no provider "{provider}"; known: {", ".join(self.config.provider)}', Exit.USAGE)
-        return RESERVED, path.lstrip("/"), provider
 
     async def retry(self, ids: Sequence[int] | None) -> int:
         """Makes jobs due at once, and gives paused providers another chance."""
@@ -310,47 +268,6 @@ class App:
             return await provider.broker.still(entry, provider) is not None
         except Verdict as verdict:
             raise Failure(f"{shown(join(entry.watch, entry.path))}: {verdict}", Exit.TEMPORARY) from None
-
-    def listed(self, provider: str | None) -> list[str]:
-        """Returns the providers whose own list can be read: the one named, or all. Raises `Failure`."""
-        if provider is not None and provider not in self.providers:
-            raise Failure(f'there is no provider "{provider}"', Exit.USAGE)
-        names = [name for name, one in self.providers.items() if one.broker.lists and provider in {None, name}]
-        if not names:
-            which = f"{provider} gives" if provider else "the configured providers give"
-            raise Failure(f"{which} no list of what is there: only CareyShop does", Exit.USAGE)
-        return names
-
-    def walk(self, provider: str) -> "tuple[listing.Tally, asyncio.Task[None]]":
-        """Starts reading a provider's own list, unless that is under way, and returns its tally and its task."""
-        if provider not in self._walks:
-            tally = listing.Tally(provider)
-            task = asyncio.create_task(listing.walk(self.journal, self.providers[provider], tally), name="list")
-
-            def ended(task: "asyncio.Task[None]") -> None:
-                del self._walks[provider]
-                _ = task.cancelled() or task.exception()  # nobody may be left to be told
-
-            task.add_done_callback(ended)
-            self._walks[provider] = tally, task
-        return self._walks[provider]
-
-    async def _list(self, provider: str) -> None:
-        """Reads the list because it is time; what fails goes on later, where it was."""
-        tally, task = self.walk(provider)
-        attempts, _ = self._missed.pop(provider, (0, ""))
-        try:
-            await asyncio.shield(task)
-        except JournalTrouble:
-            return
-        except Verdict as verdict:
-            self._log.warning("list not read", provider=provider, reason=str(verdict))
-            self._missed[provider] = attempts + 1, str(verdict)
-            match decide(verdict, attempts, time.time(), random.random, fresh=True, again=0):
-                case Delay(due_at=when) | Pause(until=when):
-                    self.schedule.at(f"list {provider}", when)
-        else:
-            self._log.info("list read", **msgspec.structs.asdict(tally))
 
     async def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
         """Lets a provider, a watch or everything rest; returns what rests."""
@@ -421,31 +338,30 @@ class App:
             "running": True,
             "pid": os.getpid(),
             "watches": [
-                {
-                    "name": name,
-                    "path": shown(watch.path),
-                    "provider": watch.provider,
-                    "state": states[name].state if name in states else "off",
-                    "opens_at": closed.get(name),
-                    "files": counts.files.get(name, 0),
-                    "pending": counts.left.by_watch[name] + seen[name],
-                    "overflows": states[name].overflows if name in states else 0,
-                    "message": (states[name].sentence if name in states else "") or self.intake.unread(name),
-                }
+                report.watch_facts(
+                    name,
+                    watch,
+                    counts,
+                    state=states[name].state if name in states else "off",
+                    opens_at=closed.get(name),
+                    seen=seen[name],
+                    overflows=states[name].overflows if name in states else 0,
+                    message=(states[name].sentence if name in states else "") or self.intake.unread(name),
+                )
                 for name, watch in self.config.watch.items()
             ],
             "providers": [
-                {
-                    "name": name,
-                    "state": "paused" if name in resting else provider.state(now),
-                    "paused_until": _finite(max(resting.get(name, 0.0), provider.paused_until), now),
-                    "pending": counts.left.by_provider[name],
-                    "grants": provider.spare,
-                    "expires_in": None if provider.expires_at is None else round(provider.expires_at - now),
-                    "expires_at": provider.expires_at,
-                    "error": provider.trouble,
-                    "listing_error": self._missed.get(name, (0, None))[1],
-                }
+                report.provider_facts(
+                    name,
+                    counts,
+                    state="paused" if name in resting else provider.state(now),
+                    paused_until=_finite(max(resting.get(name, 0.0), provider.paused_until), now),
+                    grants=provider.spare,
+                    expires_at=provider.expires_at,
+                    now=now,
+                    error=provider.trouble,
+                    listing_error=self.walks.missed(name),
+                )
                 for name, provider in self.providers.items()
             ],
             "paused": self._paused(),

@@ -178,7 +178,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         return _json({"there": await app.still((await _body(request, _Still)).id)})
 
     async def sync(request: Request) -> Response:
-        return _lines(follow_walks(app, app.listed((await _body(request, _Sync)).provider)))
+        return _lines(follow_walks(app, app.walks.of((await _body(request, _Sync)).provider)))
 
     async def pause(request: Request) -> Response:
         wish = await _body(request, _Pause)
@@ -299,7 +299,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
 async def follow_walks(app: App, providers: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     """Yields how far the reading of each list is, one after the other; with `done`, or `error` and `code`, at its end."""
     for name in providers:
-        tally, task = app.walk(name)
+        tally, task = app.walks.begin(name)
         while not task.done():
             yield msgspec.structs.asdict(tally)
             await asyncio.wait({task}, timeout=1.0)

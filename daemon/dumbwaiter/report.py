@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
 
 from dumbwaiter import catalog
+from dumbwaiter.config import Watch
 from dumbwaiter.errands import errand
 from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
@@ -232,6 +233,57 @@ def counts(engine: Engine) -> Counts:
 
 
 NOTHING = Counts(Waiting(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), *COUNTERS), 0))
+
+
+def watch_facts(
+    name: str,
+    watch: Watch,
+    counts: Counts,
+    *,
+    state: str = "off",
+    opens_at: float | None = None,
+    seen: int = 0,
+    overflows: int = 0,
+    message: str = "",
+) -> dict[str, Any]:
+    """Returns a watch as `status --json` shows it; `seen` files are not in the journal yet."""
+    return {
+        "name": name,
+        "path": shown(watch.path),
+        "provider": watch.provider,
+        "state": state,
+        "opens_at": opens_at,
+        "files": counts.files.get(name, 0),
+        "pending": counts.left.by_watch[name] + seen,
+        "overflows": overflows,
+        "message": message,
+    }
+
+
+def provider_facts(
+    name: str,
+    counts: Counts,
+    *,
+    state: str = "off",
+    paused_until: float | None = None,
+    grants: int = 0,
+    expires_at: float | None = None,
+    now: float = 0.0,
+    error: str | None = None,
+    listing_error: str | None = None,
+) -> dict[str, Any]:
+    """Returns a provider likewise."""
+    return {
+        "name": name,
+        "state": state,
+        "paused_until": paused_until,
+        "pending": counts.left.by_provider[name],
+        "grants": grants,
+        "expires_in": None if expires_at is None else round(expires_at - now),
+        "expires_at": expires_at,
+        "error": error,
+        "listing_error": listing_error,
+    }
 
 
 def listed(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:

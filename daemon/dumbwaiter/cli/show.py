@@ -70,33 +70,9 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "running": False,
         "pid": None,
         "watches": [
-            {
-                "name": name,
-                "path": shown(watch.path),
-                "provider": watch.provider,
-                "state": "off",
-                "opens_at": closed.get(name),
-                "files": counts.files.get(name, 0),
-                "pending": counts.left.by_watch[name],
-                "overflows": 0,
-                "message": "",
-            }
-            for name, watch in config.watch.items()
+            report.watch_facts(name, watch, counts, opens_at=closed.get(name)) for name, watch in config.watch.items()
         ],
-        "providers": [
-            {
-                "name": name,
-                "state": "off",
-                "paused_until": None,
-                "pending": counts.left.by_provider[name],
-                "grants": 0,
-                "expires_in": None,
-                "expires_at": None,
-                "error": None,
-                "listing_error": None,
-            }
-            for name in config.provider
-        ],
+        "providers": [report.provider_facts(name, counts) for name in config.provider],
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,

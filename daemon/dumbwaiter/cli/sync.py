@@ -62,7 +62,7 @@ async def _alone(session: Session, provider: str | None) -> AsyncIterator[dict[s
         if not held.take():
             raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
         async with open_app(session.config, session.places) as app:
-            async for one in follow_walks(app, app.listed(provider)):
+            async for one in follow_walks(app, app.walks.of(provider)):
                 yield one
     finally:
         held.close()
