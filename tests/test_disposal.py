@@ -182,6 +182,72 @@ def test_what_cannot_be_done_leaves_the_file_under_its_name(root: Path) -> None:
     assert os.listdir(root / "a") == ["film.mov"]
 
 
+def crowd(folder: Path, end: str = "") -> None:
+    """Takes every name that a file film.mov could have in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("film", *(f"film-{number}" for number in range(1, 10_000))):
+        (folder / f"{name}.mov{end}").touch()
+
+
+@pytest.mark.parametrize("action", ["trash", "move"])
+def test_a_file_that_finds_no_free_name_keeps_its_own(root: Path, elsewhere: Path, action: str) -> None:
+    if action == "trash":
+        crowd(root.parent / "data/Trash/info", ".trashinfo")
+    else:
+        action = f"move:{elsewhere}"
+        crowd(elsewhere / "a")
+    with pytest.raises(Undone, match="every name is taken there"):
+        act(root, file(root), action)
+    assert [path.name for path in (root / "a").iterdir()] == ["film.mov"]
+
+
+def test_a_file_that_finds_no_free_name_to_go_back_to_is_not_done(root: Path) -> None:
+    stamp = file(root)
+    private = (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1")
+    private.write_bytes(b"written under the private name")
+    crowd(root / "a")
+    with pytest.raises(Undone, match="every name is taken there"):
+        act(root, stamp, "delete")
+    (root / "a/film.mov").unlink()
+    with pytest.raises(Changed):
+        act(root, stamp, "delete")
+    assert (root / "a/film.mov").read_bytes() == b"written under the private name"
+
+
+def test_a_program_at_work_where_the_file_would_go_leaves_it_under_its_name(root: Path, elsewhere: Path) -> None:
+    (elsewhere / "a").mkdir()
+    (elsewhere / "a/film.mov").write_bytes(b"somebody's")
+    stamp = file(root)
+    command = [sys.executable, "-c", LEASING, str(elsewhere / "a/film.mov")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"leased\n"
+        with pytest.raises(Undone, match="another program has the file"):
+            act(root, stamp, f"move:{elsewhere}")
+        assert os.listdir(root / "a") == ["film.mov"]
+        other.communicate()
+    assert os.listdir(elsewhere / "a") == ["film.mov"]
+
+
+LEASING = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_attempt_left_while_somebody_writes_has_its_name_again(root: Path) -> None:
+    stamp = file(root)
+    private = (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1")
+    with private.open("r+b"), pytest.raises(Undone, match="writing"):
+        act(root, stamp, "delete")
+    assert os.listdir(root / "a") == ["film.mov"]
+    act(root, stamp, "delete")
+    assert contents(root) == []
+
+
 def test_a_link_in_the_files_place_is_left_alone(root: Path) -> None:
     stamp = file(root)
     (root / "a/film.mov").rename(root / "other")

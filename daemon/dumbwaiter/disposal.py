@@ -27,6 +27,7 @@ from dumbwaiter.where import xdg
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 Same = Callable[[int], bool]
@@ -47,14 +48,16 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
     try:
         with closing(Branch(root)) as branch:
             place = branch.open(folder)
-            with _taken(place, name, private, stamp, same) as fd:
-                if fd is None:
-                    return
-                try:
-                    _act(place, private, fd, action, root, path, same)
-                except OSError as error:
+            try:
+                with _taken(place, name, private, stamp, same) as fd:
+                    if fd is not None:
+                        _act(place, private, fd, action, root, path, same)
+            except (OSError, Undone) as error:
+                with suppress(FileNotFoundError):  # it has its name
                     _give_back(place, private, name)
-                    raise Undone(f"{action} failed: {error.strerror}") from None
+                if isinstance(error, Undone):
+                    raise
+                raise Undone(f"{action} failed: {error.strerror}") from None
     except FileNotFoundError:
         if not os.path.isdir(root):
             raise Undone(f"the folder {root} is not there") from None
@@ -124,10 +127,9 @@ def _is_it(place: int, private: str, fd: int, stamp: Stamp, *, leased: bool) -> 
 
 
 def _give_back(place: int, private: str, name: str) -> None:
-    """Gives the file its name again; beside it, should the name be somebody else's by now."""
-    for candidate in _candidates(name):
-        if _rename_new(place, private, place, candidate):
-            return
+    """Gives the file its name again; beside it, should the name be somebody else's by now. Raises OSError."""
+    if not any(_rename_new(place, private, place, candidate) for candidate in _candidates(name)):
+        raise OSError(errno.EEXIST, TAKEN)
 
 
 def _candidates(name: str, longest: int = 255) -> Iterator[str]:
@@ -194,7 +196,7 @@ def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
             with suppress(OSError):
                 if any(_rename_new(place, private, there, one) for one in _candidates(name)):
                     return
-                raise OSError(errno.EEXIST, "every name is taken there")
+                raise OSError(errno.EEXIST, TAKEN)
         _copy(place, private, fd, there, name, same)
     finally:
         os.close(there)
@@ -247,7 +249,7 @@ def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None
                 return
         finally:
             os.close(other)
-    raise OSError(errno.EEXIST, "every name is taken there")
+    raise OSError(errno.EEXIST, TAKEN)
 
 
 # The trash: freedesktop.org, "The FreeDesktop.org Trash specification" 1.0. Libraries for it take a path and note that
@@ -265,6 +267,7 @@ def _trash(place: int, private: str, fd: int, path: str) -> None:
         for candidate in _candidates(split(path)[1], 255 - len(NOTE)):
             if _trash_as(place, private, files, info, candidate, f"{candidate}{NOTE}", origin):
                 return
+        raise OSError(errno.EEXIST, TAKEN)
     finally:
         os.close(files)
         os.close(info)

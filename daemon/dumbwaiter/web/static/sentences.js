@@ -260,6 +260,7 @@ const CHINESE = [
   ["an error in dumbwaiter itself: …", "dumbwaiter 自身出错：…"],
   // After an upload: hooks, move, delete
   ["… failed: …", "… 失败：{…?}"],
+  ["every name is taken there", "那里所有的名字都已有文件"],
   ["the provider has the file, and its application may not know of it…", "文件已在服务商那里，但它的应用可能不知道这个文件…"],
   ["the provider has the file, and what was to be made of it is \"…\"…", "文件已在服务商那里，但要用它生成的内容状态是“…”…"],
   ["the provider has the file, and says that it has … bytes there", "服务商已有这个文件，但说它有 … 字节"],
