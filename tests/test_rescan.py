@@ -229,6 +229,16 @@ def test_a_survey_that_is_closed_leaves_no_process(begun: Survey) -> None:
     assert all(helper._process.returncode is not None for helper in begun._helpers)
 
 
+def test_a_helper_gets_no_variable_that_may_hold_a_secret(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOD_SECRET", "planted")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    helper = survey._Helper(str(tree), Rules())
+    given = Path(f"/proc/{helper._process.pid}/environ").read_bytes().split(b"\0")
+    helper.end()
+    assert b"VOD_SECRET=planted" not in given
+    assert b"LC_ALL=C.UTF-8" in given
+
+
 def test_a_helper_ends_with_its_daemon(tree: Path) -> None:
     helper = survey._Helper(str(tree), Rules())
     helper._orders.close()

@@ -61,6 +61,7 @@ class Duties:
         self._moved = moved
         self._away = away
         self._clock = clock
+        self._hidden = {name for kind, name in (source.place for _, source in config.secrets()) if kind == "env"}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
@@ -229,7 +230,8 @@ class Duties:
         path = os.path.join(root, errand.path) if errand.path else root
         facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
         try:
-            await tell(hook, facts, f"{self._journal.host}-{errand.mark}", self._http, self._clock())
+            id_ = f"{self._journal.host}-{errand.mark}"
+            await tell(hook, facts, id_, self._http, self._clock(), hidden=self._hidden)
         except Failure as failure:  # the secret is not to be had
             raise Untold(str(failure), again=True) from None
 

@@ -10,7 +10,7 @@ import contextlib
 import hmac
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -37,10 +37,12 @@ class Untold(Exception):
         self.again = again
 
 
-async def tell(hook: Hook, facts: Mapping[str, str], id_: str, http: Http, now: float) -> None:
-    """Makes one call; `id_` is the same for every try. Raises `Untold`."""
+async def tell(
+    hook: Hook, facts: Mapping[str, str], id_: str, http: Http, now: float, *, hidden: Collection[str]
+) -> None:
+    """Makes one call; `id_` is the same for every try. A program gets no variable that is `hidden`. Raises `Untold`."""
     if hook.url is None:
-        await _start(hook.command, facts, id_, hook.timeout)
+        await _start(hook.command, facts, id_, hook.timeout, hidden)
         return
     assert hook.secret is not None
     try:
@@ -78,9 +80,11 @@ def signature(secret: Secret, id_: str, seconds: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-async def _start(command: Sequence[str], facts: Mapping[str, str], id_: str, timeout: float) -> None:
+async def _start(
+    command: Sequence[str], facts: Mapping[str, str], id_: str, timeout: float, hidden: Collection[str]
+) -> None:
     words = [fill(word, facts) for word in command]
-    environment = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment = {name: value for name, value in os.environ.items() if name not in OURS and name not in hidden}
     environment |= {f"DUMBWAITER_{name.upper()}": value for name, value in facts.items()} | {"DUMBWAITER_ID": id_}
     try:
         process = await asyncio.create_subprocess_exec(

@@ -3,7 +3,7 @@
 A helper is a program of its own, started for one survey of a large tree: it takes none of the daemon's time, as a
 thread would that asks the disk for a million files, and it runs at low priority. It reads orders (lists of folders)
 from its input and writes what it found to its output, as marshalled values after their length. It sees no journal
-and knows no secret; the daemon looks again, itself, into folders whose digest is not the one it expects.
+and knows no secret, nor is one left in its environment; the daemon looks again, itself, into folders whose digest is not the one it expects.
 
 `python -m dumbwaiter.survey` is the helper.
 """
@@ -12,6 +12,7 @@ import errno
 import gc
 import marshal
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -30,6 +31,8 @@ TREES = 64  # subtrees to share out, at least, if the tree has them
 LISTED = 512  # folders that are listed here to find so many
 ORDER = 16384  # characters in one order: two of them fit into a pipe, so that writing one never waits
 NICE = 10
+# Variables that a Python needs to find itself and to read names of files as this one does.
+KEPT = re.compile(r"HOME|LANG|LC_\w+|LD_LIBRARY_PATH|LOCPATH|PATH|PYTHON\w*")
 _LENGTH = 4  # bytes, in front of each value
 _ENDED = "a helper ended before its work was done"
 
@@ -136,7 +139,10 @@ class _Helper:
     def __init__(self, root: str, rules: Rules) -> None:
         command = [sys.executable, "-P", "-m", __name__]
         self.orders = 0
-        self._process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+        self._process = subprocess.Popen(
+            command, bufsize=0, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._orders: IO[bytes] = self._process.stdin

@@ -156,6 +156,21 @@ def test_a_program_is_told_with_arguments_and_environment(program: Program) -> N
     assert leader
 
 
+def test_a_program_gets_no_variable_that_holds_a_secret(program: Program) -> None:
+    out = program.folder / "out"
+    script = f"import json, os, pathlib; pathlib.Path({str(out)!r}).write_text(json.dumps(dict(os.environ)) + '\\n')"
+    folder = rules(program, f"on_done = {json.dumps([sys.executable, '-c', script])}")
+    rules(program, 'on_failed = { url = "http://127.0.0.1/", secret = { env = "HOOK_SECRET" } }', "xinhua")
+    key = program.vendors.sandbox.accounts["presign"]["api_key"]
+    program.config.write_text(program.config.read_text().replace(f'"{key}"', '{ env = "ACCOUNT_SECRET" }'))
+    drop(program, folder, "film.mov", b"film")
+    program.start(environment={"ACCOUNT_SECRET": key, "HOOK_SECRET": "whispered", "PLAIN": "told"})
+    program.until(lambda: out.exists() and out.read_text().endswith("\n"))
+    environment = json.loads(out.read_text())
+    assert environment["PLAIN"] == "told"
+    assert {"ACCOUNT_SECRET", "HOOK_SECRET"}.isdisjoint(environment)
+
+
 def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_word(program: Program) -> None:
     mark = program.folder / "mark"
     script = f"import os, sys; sys.exit(0 if os.path.exists({str(mark)!r}) else 'no sink for this')"
@@ -188,7 +203,7 @@ def test_a_program_ends_with_its_time_and_all_that_it_started(tmp_path: Path) ->
     async def run() -> None:
         nothing: Any = None
         with pytest.raises(Untold, match="took longer than 2 seconds"):
-            await tell(hook, {"path": "p"}, "1", nothing, 0.0)
+            await tell(hook, {"path": "p"}, "1", nothing, 0.0, hidden=())
 
     asyncio.run(run())
     # The kernel may need a moment to end what was killed.
