@@ -24,7 +24,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import NAME_MAX, shown
 from dumbwaiter.options import Jiandaoyun, Provider, names_objects, replaces_nothing, secrets, shows_nothing
-from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, Target, Token, duration, size
+from dumbwaiter.sources import Address, Duration, Hosts, Listen, Seal, Size, Source, Target, Token, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK, Expression
@@ -41,7 +41,7 @@ class Hook(Struct, frozen=True, forbid_unknown_fields=True):
 
     command: list[str] = []  # a program and its arguments, with blanks
     url: Target | None = None
-    secret: Source | None = None  # signs what goes there
+    secret: Seal | None = None  # signs what goes there
     timeout: Duration = Duration(30)
 
     def __post_init__(self) -> None:

@@ -17,8 +17,8 @@ from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
 from dumbwaiter.disposal import Undone, dispose
 from dumbwaiter.errands import AFTER, FOLLOW_UP, Errand, Order
-from dumbwaiter.errors import Changed, Failure, JournalTrouble
-from dumbwaiter.hooks import Untold, tell
+from dumbwaiter.errors import Changed, JournalTrouble
+from dumbwaiter.hooks import Teller, Untold
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt
@@ -55,13 +55,13 @@ class Duties:
     ) -> None:
         self._config = config
         self._journal = journal
-        self._http = http
         self._wake_at = wake_at
         self._sighted = sighted
         self._moved = moved
         self._away = away
         self._clock = clock
-        self._hidden = {name for kind, name in (source.place for _, source in config.secrets()) if kind == "env"}
+        places = [source.place for _, source in config.secrets()]
+        self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
@@ -229,11 +229,7 @@ class Duties:
             return
         path = os.path.join(root, errand.path) if errand.path else root
         facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
-        try:
-            id_ = f"{self._journal.host}-{errand.mark}"
-            await tell(hook, facts, id_, self._http, self._clock(), hidden=self._hidden)
-        except Failure as failure:  # the secret is not to be had
-            raise Untold(str(failure), again=True) from None
+        await self._teller.tell(hook, facts, f"{self._journal.host}-{errand.mark}", self._clock())
 
 
 def place_of(job: Job) -> str:

@@ -15,11 +15,12 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from dumbwaiter.config import Hook
-from dumbwaiter.errors import Retry
+from dumbwaiter.errors import Failure, Retry
 from dumbwaiter.http import Http
 from dumbwaiter.log import redact
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
+from dumbwaiter.sources import Source, seal
 from dumbwaiter.wire.message import Request
 from dumbwaiter.wire.recipe import fill
 
@@ -37,19 +38,40 @@ class Untold(Exception):
         self.again = again
 
 
-async def tell(
-    hook: Hook, facts: Mapping[str, str], id_: str, http: Http, now: float, *, hidden: Collection[str]
-) -> None:
-    """Makes one call; `id_` is the same for every try. A program gets no variable that is `hidden`. Raises `Untold`."""
-    if hook.url is None:
-        await _start(hook.command, facts, id_, hook.timeout, hidden)
-        return
-    assert hook.secret is not None
-    try:
-        async with asyncio.timeout(hook.timeout):
-            await _post(hook.url, hook.secret.read(), facts, id_, http, now)
-    except TimeoutError:
-        raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds", again=True) from None
+class Teller:
+    """Tells those whom hooks name. No program gets a variable that is `hidden`. All of it runs on the loop."""
+
+    def __init__(self, http: Http, hidden: Collection[str]) -> None:
+        self._http = http
+        self._hidden = hidden
+        self._reading: dict[Source, asyncio.Future[Secret]] = {}
+
+    async def tell(self, hook: Hook, facts: Mapping[str, str], id_: str, now: float) -> None:
+        """Makes one call; `id_` is the same for every try. Raises `Untold`."""
+        if hook.url is None:
+            await _start(hook.command, facts, id_, hook.timeout, self._hidden)
+            return
+        assert hook.secret is not None
+        secret = await self._read(hook.secret, hook.timeout)
+        try:
+            async with asyncio.timeout(hook.timeout):
+                await _post(hook.url, secret, facts, id_, self._http, now)
+        except TimeoutError:
+            raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds", again=True) from None
+
+    async def _read(self, source: Source, timeout: float) -> Secret:
+        """Fetches a secret in a thread: a keyring may ask its owner, and a dead disk keeps that thread and no other."""
+        if source not in self._reading:
+            self._reading[source] = asyncio.get_running_loop().run_in_executor(None, source.read)
+            self._reading[source].add_done_callback(lambda _: self._reading.pop(source))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._reading[source]), timeout)
+        except TimeoutError:
+            raise Untold(
+                f"the secret of the webhook did not come within {timeout:g} seconds: is the keyring locked?", again=True
+            ) from None
+        except Failure as failure:
+            raise Untold(str(failure), again=True) from None
 
 
 async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, http: Http, now: float) -> None:
@@ -74,9 +96,7 @@ async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, ht
 
 def signature(secret: Secret, id_: str, seconds: str, body: bytes) -> str:
     """Returns the header that proves who sent a body, and when: HMAC-SHA256 over id, time and body."""
-    text = secret.reveal()
-    key = base64.b64decode(text.removeprefix("whsec_")) if text.startswith("whsec_") else text.encode()
-    digest = hmac.digest(key, f"{id_}.{seconds}.".encode() + body, "sha256")
+    digest = hmac.digest(seal(secret), f"{id_}.{seconds}.".encode() + body, "sha256")
     return f"v1,{base64.b64encode(digest).decode()}"
 
 

@@ -1,5 +1,6 @@
 """Where a secret is, how long a time is, how large a size, and where a server is, as the configuration writes them."""
 
+import base64
 import ipaddress
 import os
 import re
@@ -178,6 +179,31 @@ class Token(Source):
                 Exit.USAGE,
             )
         return secret
+
+
+class Seal(Source):
+    """A secret that signs webhooks."""
+
+    __slots__ = ()
+
+    def _fetched(self) -> Secret:
+        secret = super()._fetched()
+        try:
+            seal(secret)
+        except ValueError:
+            raise Failure(
+                'what follows "whsec_" is no base64: copy the whole secret, as it is shown to you', Exit.USAGE
+            ) from None
+        return secret
+
+
+def seal(secret: Secret) -> bytes:
+    """Returns what a webhook is signed with: the text, or what the base64 after "whsec_" means. Raises `ValueError`."""
+    text = secret.reveal()
+    if not text.startswith("whsec_"):
+        return text.encode()
+    text = text.removeprefix("whsec_").rstrip("=")  # many write no padding
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _secret_from_environment(name: str) -> Secret:

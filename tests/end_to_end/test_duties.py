@@ -25,10 +25,10 @@ from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import Duties
 from dumbwaiter.errands import AFTER, Order
 from dumbwaiter.errors import Failure, JournalTrouble
-from dumbwaiter.hooks import Untold, tell
+from dumbwaiter.hooks import Teller, Untold, signature
 from dumbwaiter.journal import Candidate
-from dumbwaiter.model import Job, Receipt, Stamp, State
-from dumbwaiter.sources import Duration
+from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
+from dumbwaiter.sources import Duration, Seal, Target
 from dumbwaiter.upload import digest_of
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
@@ -203,7 +203,7 @@ def test_a_program_ends_with_its_time_and_all_that_it_started(tmp_path: Path) ->
     async def run() -> None:
         nothing: Any = None
         with pytest.raises(Untold, match="took longer than 2 seconds"):
-            await tell(hook, {"path": "p"}, "1", nothing, 0.0, hidden=())
+            await Teller(nothing, ()).tell(hook, {"path": "p"}, "1", 0.0)
 
     asyncio.run(run())
     # The kernel may need a moment to end what was killed.
@@ -282,6 +282,53 @@ def test_a_webhook_is_signed_and_repeated_through_a_restart_under_one_id(program
         assert program.stop() == 0
         assert all(b"whispered" not in path.read_bytes() for path in program.state.rglob("*") if path.is_file())
         assert "whispered" not in program.log.read_text()
+
+
+def test_a_signature_is_the_one_of_the_specification() -> None:
+    """The example of docs.svix.com, "Verifying webhooks manually"; base64 needs no padding."""
+    id_, seconds, body = "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}'
+    known = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert signature(Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), id_, seconds, body) == known
+    padded, bare, plain = (
+        signature(Secret(text), id_, seconds, body) for text in ("whsec_c2VjcmV0MQ==", "whsec_c2VjcmV0MQ", "secret1")
+    )
+    assert padded == bare == plain
+
+
+@pytest.mark.parametrize("text", ["whsec_c2VjcmV0MQ c2Vj", "whsec_c2Vjc", "whsec_秘密"])
+def test_a_secret_that_cannot_sign_says_so_where_it_is_read(text: str) -> None:
+    config = parse(f'{CONFIG}on_done = {{ url = "https://a.example/", secret = "{text}" }}\n', "config.toml")
+    ((whose, source),) = [one for one in config.secrets() if "on_done" in one[0]]
+    with pytest.raises(
+        Failure, match=r'config.toml, line 8: \[watch.w.on_done.secret\] what follows "whsec_" is no'
+    ) as one:
+        source.read()
+    assert whose == "watch w's on_done"
+    assert text not in str(one.value)
+
+
+def test_a_secret_that_does_not_come_holds_up_nothing_and_keeps_one_thread(tmp_path: Path) -> None:
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe, 0o600)  # whoever opens it waits for one who writes
+    hook = Hook(url=Target("http://a.example/"), secret=Seal("file", str(pipe)), timeout=Duration(0.1))
+    last = threading.Timer(10, pipe.write_text, ("late",))
+    last.daemon = True
+    last.start()
+
+    async def run() -> None:
+        nothing: Any = None
+        teller = Teller(nothing, ())
+        before = threading.active_count()
+        for _ in range(3):
+            with pytest.raises(Untold, match="the secret of the webhook did not come within"):
+                await teller.tell(hook, {}, "1", 0.0)
+        assert threading.active_count() == before + 1
+        await asyncio.to_thread(pipe.write_text, "whsec_!")
+        with pytest.raises(Untold, match="no base64"):
+            await Teller(nothing, ()).tell(Hook(url=hook.url, secret=Seal("literal", "whsec_!")), {}, "1", 0.0)
+
+    asyncio.run(run())
+    last.cancel()
 
 
 def test_each_event_has_an_id_of_its_own(program: Program) -> None:

@@ -271,6 +271,8 @@ const CHINESE = [
   ["… took longer than … seconds", "… 超过了 … 秒"],
   ["the webhook answers …", "webhook 的回答是 …"],
   ["the webhook did not answer within … seconds", "webhook 在 … 秒内没有应答"],
+  ["the secret of the webhook did not come within … seconds: is the keyring locked?", "webhook 的密钥在 … 秒内没有取到：密钥环是否被锁住？"],
+  ["what follows \"whsec_\" is no base64: copy the whole secret, as it is shown to you", "“whsec_”后面的不是 base64：请原样复制整个密钥"],
   ["the webhook's address is gone (status 410)", "webhook 的地址已失效（状态 410）"],
   // What a button may be answered with
   ["there is no provider \"…\"", "没有服务商“…”"],
