@@ -1,6 +1,7 @@
 """Migrations: they make what the tables say, one step at a time, and never by halves."""
 
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from sqlalchemy import URL, Engine, text
 
 import journals
 from dumbwaiter.catalog import Catalog, Node
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store import upgrade as module
 from dumbwaiter.store.database import journal_url, writing
@@ -228,6 +229,26 @@ def test_the_copy_holds_no_session_ticket(older: Path, tomorrow: Path) -> None:
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute('SELECT name, "grant" FROM jobs').fetchall() == [(b"a", None)]
     assert _files(older) == {"journal.db", copy.name}
+
+
+@pytest.mark.parametrize("room", [0.5, 1], ids=["for half a copy", "for the copy as it is"])
+def test_without_room_for_a_copy_that_holds_no_ticket_nothing_is_changed(
+    older: Path, tomorrow: Path, room: float
+) -> None:
+    engine = writing(journal_url(str(older)))
+    limit = int((older / "journal.db").stat().st_size * room)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(JournalTrouble, match="the journal cannot be copied: "):
+            upgrade(engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert _files(older) == {"journal.db"}
+    assert version(older / "journal.db") == SCHEMA
+    upgrade(engine)
+    engine.dispose()
+    assert version(older / "journal.db") == NEXT
 
 
 def test_a_migration_that_fails_changes_nothing(older: Path, tomorrow: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.store.database import trouble
 from dumbwaiter.store.tables import SCHEMA, create
 
 COPIES = 2  # made before a schema change, that stay
@@ -32,7 +33,7 @@ def revision(connection: Connection) -> str | None:
 
 
 def upgrade(engine: Engine) -> None:
-    """Leaves the database at `SCHEMA`. Raises `Failure` when it is newer than that."""
+    """Leaves the database at `SCHEMA`. Raises `Failure` when it is newer than that, `JournalTrouble` without room for a copy."""
     with engine.begin() as connection:
         _alone(connection)
         found = revision(connection)
@@ -65,18 +66,31 @@ def _alone(connection: Connection) -> None:
 
 
 def _copy(engine: Engine, found: str) -> None:
-    """Keeps the old database beside the new one, without its session tickets. A server's databases are backed up by its own tools."""
+    """Keeps the old database beside the new one, without its session tickets. A server's databases are backed up by its own tools.
+
+    Raises `JournalTrouble`; there is no copy then.
+    """
     database = engine.url.database
     if engine.dialect.name != "sqlite" or not database:
         return
     copy = f"{database}.before-{SCHEMA}-from-{found}"
-    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    with closing(sqlite3.connect(copy, isolation_level=None)) as kept:
-        for order in ("PRAGMA secure_delete=ON", 'UPDATE jobs SET "grant" = NULL', "VACUUM"):
-            with suppress(sqlite3.OperationalError):  # another schema, or no room
+    _drop(copy)  # of a start that was cut off
+    try:
+        os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        with closing(sqlite3.connect(copy, isolation_level=None)) as kept:
+            for order in ("PRAGMA secure_delete=ON", 'UPDATE jobs SET "grant" = NULL', "VACUUM"):
                 kept.execute(order)
+    except (sqlite3.Error, OSError) as error:
+        _drop(copy)
+        raise trouble(error, "copied") from error
+
+
+def _drop(copy: str) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{copy}{suffix}")
 
 
 def _forget_old(engine: Engine) -> None:

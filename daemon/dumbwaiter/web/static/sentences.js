@@ -254,6 +254,7 @@ const CHINESE = [
   ["the journal cannot be …: its disk is full; make room where the state folder is", "无法{…}任务日志：磁盘已满；请在状态目录所在的磁盘上腾出空间"],
   ["read", "读取"],
   ["written", "写入"],
+  ["copied", "复制"],
   ["the journal cannot be copied: …", "无法复制任务日志：…"],
   ["the journal is damaged (…): stop the daemon, then dumbwaiter recover puts its last copy back", "任务日志已损坏（…）：请停止后台程序，再用 dumbwaiter recover 恢复最近的副本"],
   ["the journal is damaged, so no copy of it is made: dumbwaiter recover", "任务日志已损坏，因此没有复制：请用 dumbwaiter recover"],
