@@ -17,8 +17,8 @@ def run(book: Book, name: str, *values: object, **named: object) -> object:
     return book.runner.run(getattr(book.journal.errands, name)(*values, **named))
 
 
-def due(book: Book, now: float = NOW) -> list[Errand]:
-    found = run(book, "due", now, 10, [])
+def due(book: Book, now: float = NOW, full: tuple[str, ...] = ()) -> list[Errand]:
+    found = run(book, "due", now, 10, [], full)
     assert isinstance(found, list)
     return found
 
@@ -36,7 +36,18 @@ def test_what_is_ordered_with_the_end_of_a_job_is_due_at_once(book: Book) -> Non
     assert errand.facts == {"url": "https://a.example/1"}
     run(book, "done", errand.id)
     assert due(book) == []
-    assert run(book, "next_due", []) is None
+    assert run(book, "next_due", [], []) is None
+
+
+def test_where_no_place_is_free_nothing_is_due(book: Book) -> None:
+    ended(book, "a/hooked.mov", (HOOK,))
+    ended(book, "a/film.mov", (GO,))
+    assert [one.what for one in due(book)] == [HOOK.what, AFTER]
+    assert [one.what for one in due(book, full=("w",))] == [HOOK.what]
+    assert [one.what for one in due(book, full=("",))] == [AFTER]
+    (hook,) = due(book, full=("w",))
+    run(book, "failed", hook.id, due_at=NOW + 9, error="no")
+    assert [run(book, "next_due", [], full) for full in ([], ["w"], ["", "w"])] == [NOW, NOW + 9, None]
 
 
 @pytest.mark.parametrize("outcome", ["done", "later", "given up"])

@@ -1,14 +1,16 @@
 """What a watch wants done once a job ended: the file's disposal, hooks, a notice on the desktop.
 
-An errand is ordered in the commit that ends the job and run here, a few at a time and never in an upload's way. What
-fails is put off, at last given up, and told in `status` and `history`.
+An errand is ordered in the commit that ends the job and run here, a few at a time and never in an upload's way; a watch
+whose disk hangs keeps no other one waiting. What fails is put off, at last given up, and told in `status` and `history`.
 """
 
 import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
@@ -27,7 +29,7 @@ from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
-PLACES = 4  # errands at once
+PLACES = 4  # hooks at once, and files of one watch
 TRIES = 20  # about an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
@@ -63,6 +65,8 @@ class Duties:
         places = [source.place for _, source in config.secrets()]
         self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._taken: Counter[str] = Counter()  # places
+        self._hands: dict[str, ThreadPoolExecutor] = {}  # by watch: a disk that hangs keeps them for good
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
         self._notices = Notices() if config.notify.desktop else None
@@ -144,16 +148,26 @@ class Duties:
             self._asked = False
             now = self._clock()
             try:
-                free = PLACES - len(self._running)
-                if free > 0:
-                    for errand in await self._journal.errands.due(now, free, self._running):
-                        self._running[errand.id] = asyncio.create_task(self._do(errand), name=f"errand {errand.id}")
-                due = await self._journal.errands.next_due(self._running)
+                more = True
+                while more:
+                    found = await self._journal.errands.due(now, PLACES, self._running, self._full())
+                    for errand in found:
+                        self._start(errand)
+                    more = len(found) == PLACES
+                due = await self._journal.errands.next_due(self._running, self._full())
             except JournalTrouble as trouble:
                 self._log.error("journal in trouble", error=str(trouble))
                 due = now + AGAIN
             if due is not None and due > now:
                 self._wake_at(due)
+
+    def _full(self) -> list[str]:
+        return [place for place, taken in self._taken.items() if taken >= PLACES]
+
+    def _start(self, errand: Errand) -> None:
+        if self._taken[errand.place] < PLACES:
+            self._taken[errand.place] += 1
+            self._running[errand.id] = asyncio.create_task(self._do(errand), name=f"errand {errand.id}")
 
     async def drain(self) -> None:
         """Waits until nothing is left that could be done now."""
@@ -168,6 +182,8 @@ class Duties:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for hands in self._hands.values():
+            hands.shutdown(wait=False, cancel_futures=True)
         if self._notices is not None:
             await self._notices.close()
 
@@ -198,6 +214,7 @@ class Duties:
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
         finally:
             del self._running[errand.id]
+            self._taken[errand.place] -= 1
             self._moved()
             self.kick()
 
@@ -209,15 +226,21 @@ class Duties:
         if root is None:  # a kill may have left the file under its private name
             raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
-        if away := await asyncio.to_thread(self._away, errand.watch):
-            raise _Away(away)
 
         def same(fd: int) -> bool:
             return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
 
         action, mark = errand.facts["action"], f"{self._journal.host}-{errand.mark}"
+
+        def act() -> None:
+            if away := self._away(errand.watch):
+                raise _Away(away)
+            dispose(root, job.path, job.stamp, same, action, mark)
+
+        if errand.watch not in self._hands:
+            self._hands[errand.watch] = ThreadPoolExecutor(PLACES, "after")
         try:
-            await asyncio.to_thread(dispose, root, job.path, job.stamp, same, action, mark)
+            await asyncio.get_running_loop().run_in_executor(self._hands[errand.watch], act)
         except Changed:
             self._sighted(job.watch, job.path)
 

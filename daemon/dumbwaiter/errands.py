@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, exists, func, insert, or_, select, update
 
 from dumbwaiter.naming import join
 from dumbwaiter.store.database import Writer
@@ -48,6 +48,11 @@ class Errand(Struct, frozen=True):
         """The same at every try, and no other errand's: a database gives the number of a row that went to another."""
         return f"{self.id}-{int(self.created_at * 1e6):x}"
 
+    @property
+    def place(self) -> str:
+        """Whose turn it takes: files may hang with the folder of their watch; hooks end, and take turns with each other."""
+        return self.watch if self.what == AFTER else ""
+
 
 class Errands:
     """The errands of one installation."""
@@ -72,14 +77,17 @@ class Errands:
             values |= {"due_at": now if one.error is None else None, "error": one.error}
             connection.execute(insert(errands).values(**values, created_at=now))
 
-    async def due(self, now: float, limit: int, busy: Collection[int]) -> list[Errand]:
-        """Returns what is to be done now, longest due first. A file is left in its place until its hooks have seen it."""
+    async def due(self, now: float, limit: int, busy: Collection[int], full: Collection[str]) -> list[Errand]:
+        """Returns what is to be done now where a place is not `full`, longest due first.
+
+        A file is left in its place until its hooks have seen it.
+        """
 
         def work(connection: Connection) -> list[Errand]:
             rows = connection.execute(
                 select(errands)
                 .where(errands.c.host == self._host, errands.c.due_at <= now, *_READY)
-                .where(errands.c.id.not_in(list(busy)))
+                .where(errands.c.id.not_in(list(busy)), _PLACE.not_in(list(full)))
                 .order_by(errands.c.due_at, errands.c.id)
                 .limit(limit)
             )
@@ -87,14 +95,14 @@ class Errands:
 
         return await self._writer.call(work)
 
-    async def next_due(self, busy: Collection[int]) -> float | None:
-        """Returns when there is something to do next."""
+    async def next_due(self, busy: Collection[int], full: Collection[str]) -> float | None:
+        """Returns when there is something to do next where a place is not `full`."""
 
         def work(connection: Connection) -> float | None:
             return connection.execute(
-                select(func.min(errands.c.due_at)).where(
-                    errands.c.host == self._host, *_READY, errands.c.id.not_in(list(busy))
-                )
+                select(func.min(errands.c.due_at))
+                .where(errands.c.host == self._host, *_READY)
+                .where(errands.c.id.not_in(list(busy)), _PLACE.not_in(list(full)))
             ).scalar()
 
         return await self._writer.call(work)
@@ -141,6 +149,7 @@ class Errands:
         return set(connection.execute(dropped.returning(errands.c.job)).scalars())
 
 
+_PLACE = case((errands.c.what == AFTER, errands.c.watch), else_="")
 _hook = errands.alias("hook")
 _READY = (
     or_(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 
 from dumbwaiter.config import Hook, parse
 from dumbwaiter.disposal import PRIVATE
-from dumbwaiter.duties import Duties
+from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, Order
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
@@ -387,17 +387,17 @@ def test_a_refusal_that_the_renewal_of_a_session_meets_first_is_told(program: Pr
 DELETE = Order(AFTER, {"action": "delete"})
 
 
-def done(book: Book, path: Path, content: bytes) -> int:
-    """Writes a file of the watch "w", and notes that it was uploaded and is to be deleted."""
+def done(book: Book, path: Path, content: bytes, orders: Sequence[Order] = (DELETE,)) -> int:
+    """Writes a file of the watch that its folder is named for, and notes that it was uploaded and is to be deleted."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     stamp = Stamp.of(path.stat())
-    (id_,) = book.enqueue([Candidate("w", path.name, "p", stamp)], 0.0)
+    (id_,) = book.enqueue([Candidate(path.parent.name, path.name, "p", stamp)], 0.0)
     book.claim(WORKER, 0.0, 1)
     receipt, digest_ = Receipt(f"key of {id_}"), digest_of(str(path.parent), path.name, stamp)
     book.name(WORKER, id_, 0.0, key=receipt.key, grant=None)
     book.store(WORKER, id_, 0.0, receipt=receipt, digest=digest_, more=4, again=0)
-    book.finish(WORKER, id_, 0.0, receipt=receipt, orders=[DELETE])
+    book.finish(WORKER, id_, 0.0, receipt=receipt, orders=orders)
     return id_
 
 
@@ -429,6 +429,44 @@ def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeyp
         book.hasten(errand.watch, time.time())
         drained(book, tmp_path / "w")
         assert not path.exists()
+        assert book.rows("SELECT * FROM errands") == []
+
+
+def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
+    told, hung, answers = tmp_path / "told", threading.Event(), threading.Event()
+    text = CONFIG.replace("/w", str(tmp_path / "w")) + (
+        f'[watch.v]\npath = "{tmp_path}/v"\nprovider = "p"\non_done = ["touch", "{told}"]\n'
+    )
+
+    def away(watch: str) -> str:
+        if watch == "w":
+            hung.set()
+            assert answers.wait(30)
+        return ""
+
+    with Book(in_file(tmp_path / "state")) as book:
+        for number in range(2 * PLACES):
+            done(book, tmp_path / f"w/{number}.mov", b"film %d" % number)
+        done(book, tmp_path / "v/film.mov", b"film", [Order("on_done", {}), DELETE])
+
+        async def run() -> None:
+            nothing: Any = None
+            ended, config = asyncio.Semaphore(0), parse(text, "config.toml")
+            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=ended.release, away=away)
+            duties.kick()
+            async with asyncio.timeout(10):
+                for _ in range(2):  # the hook, the file
+                    await ended.acquire()
+            assert told.exists()
+            assert not (tmp_path / "v/film.mov").exists()
+            assert hung.is_set()
+            assert len(list((tmp_path / "w").iterdir())) == 2 * PLACES
+            answers.set()
+            await duties.drain()
+            await duties.close()
+
+        book.runner.run(run())
+        assert list((tmp_path / "w").iterdir()) == []
         assert book.rows("SELECT * FROM errands") == []
 
 
