@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,27 @@ def test_a_private_folder_is_its_owners_only_whatever_the_umask(tmp_path: Path) 
     for made in (path, os.path.dirname(path)):
         assert stat.S_IMODE(os.stat(made).st_mode) == 0o700
     assert private_folder(path) == path
+
+
+def test_private_folders_made_side_by_side_leave_the_process_its_umask(tmp_path: Path) -> None:
+    """The umask is the whole process's: what other threads make meanwhile would get its rights, or lose them."""
+    interval, before = sys.getswitchinterval(), os.umask(0o022)
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            made = list(threads.map(private_folder, [f"{tmp_path}/{n % 4}/{n}/x" for n in range(4000)]))
+        assert os.umask(0o022) == 0o022
+    finally:
+        sys.setswitchinterval(interval)
+        os.umask(before)
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in made} == {0o700}
+
+
+def test_a_file_in_a_private_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("file", "file/below"):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            private_folder(f"{tmp_path}/{path}")
 
 
 def test_a_socket_far_down_can_still_be_bound_and_reached(tmp_path: Path) -> None:

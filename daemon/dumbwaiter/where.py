@@ -71,12 +71,14 @@ def listens(state: str) -> str | None:
 
 
 def private_folder(path: str) -> str:
-    """Creates `path` for its owner only, if it is not there, and returns it."""
-    umask = os.umask(0o077)
+    """Creates `path` for its owner only, and what leads to it, if it is not there, and returns it. For any thread."""
+    if (parent := os.path.dirname(path)) and not os.path.isdir(parent):
+        private_folder(parent)
     try:
-        os.makedirs(path, exist_ok=True)
-    finally:
-        os.umask(umask)
+        os.mkdir(path, 0o700)
+    except OSError:  # some systems have other words for what is there
+        if not os.path.isdir(path):
+            raise
     return path
 
 
