@@ -27,10 +27,12 @@ def backup_of(database: str) -> str:
 def back_up(url: URL, now: float) -> bool:
     """Makes a copy if there is none from the last day. Raises `JournalTrouble`; an earlier copy stays then."""
     database = url.database
-    if url.get_backend_name() != "sqlite" or not database or not _due(database, now):
+    if url.get_backend_name() != "sqlite" or not database:
         return False
     fresh = f"{backup_of(database)}.new"
     try:
+        if not _due(database, now):
+            return False
         with suppress(FileNotFoundError):
             os.unlink(fresh)  # of a daemon that was killed meanwhile
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
