@@ -154,13 +154,12 @@ class Book:
         self.reader = reading(url)
         self.journal = Journal(self.writer, host, self.reader)
         self.folders = self.journal.folders
-        self.catalog = Catalog.at(url)
+        self.catalog = Catalog(self.reader)
         self.runner = asyncio.Runner()
 
     def close(self) -> None:
         self.runner.close()
         self.reader.dispose()
-        self.catalog.close()
         self.writer.close()
 
     def __enter__(self) -> Self:

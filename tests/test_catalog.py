@@ -14,7 +14,7 @@ import journals
 from dumbwaiter.catalog import Catalog, Node, Waiting
 from dumbwaiter.model import Entry, Receipt, Stamp, State
 from dumbwaiter.naming import key_path
-from dumbwaiter.store.database import journal_url
+from dumbwaiter.store.database import reading
 from journals import WORKER, Book, file, in_file
 
 database = journals.database
@@ -44,9 +44,7 @@ def names(tree: dict[str, Any]) -> Any:
 def test_an_empty_catalog_has_three_empty_trees(book: Book) -> None:
     assert listing(book.catalog) == {"keys": {}, "files": {}, "outbox": {}}
     assert book.catalog.find("files") == Node("files")
-    assert book.catalog.totals() == (0, 0)
     assert book.catalog.history() == []
-    assert book.catalog.changed_at("files") == 0.0
 
 
 def test_a_file_stands_in_all_trees_in_its_time(book: Book) -> None:
@@ -138,7 +136,6 @@ def test_a_replaced_version_stays_under_its_key_only(book: Book) -> None:
     assert isinstance(node.file, Entry)
     assert (node.file.key, node.file.stamp.mtime_ns) == (f"key of {new}", 2)
     assert book.catalog.find(f"keys/vod/key of {old}") is not None
-    assert book.catalog.totals() == (2, 20)
 
 
 def test_a_key_that_is_used_again_is_one_entry(book: Book) -> None:
@@ -181,18 +178,6 @@ def test_of_several_jobs_for_one_path_the_newest_is_shown(book: Book) -> None:
     new = book.pending("a", NOW, version=2)
     assert old < new
     assert listing(book.catalog, "outbox/w") == {"a": new}
-
-
-def test_a_folder_says_when_its_own_files_last_changed(book: Book) -> None:
-    book.done("a/1", 10.0)
-    book.done("a/2", 30.0)
-    book.done("a/deep/3", 50.0)
-    book.pending("a/4", 70.0)
-    assert book.catalog.changed_at("files/w/a") == 30.0
-    assert book.catalog.changed_at("files/w/a/deep") == 50.0
-    assert book.catalog.changed_at("files/w") == 0.0
-    assert book.catalog.changed_at("outbox/w/a") == 70.0
-    assert book.catalog.changed_at("nothing/w") == 0.0
 
 
 def test_the_latest_entries_come_first(book: Book) -> None:
@@ -274,15 +259,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
 
 def plans(book: Book, ask: Callable[[Catalog], Any]) -> list[str]:
     """Returns how SQLite goes about each query of a question, and the queries' number."""
-    catalog = Catalog.at(journal_url(str(Path(str(book.url.database)).parent)))
+    reader = reading(book.url)
     seen: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         seen.append((statement, parameters))
 
-    event.listen(catalog._engine, "before_cursor_execute", note)
-    ask(catalog)
-    catalog.close()
+    event.listen(reader, "before_cursor_execute", note)
+    ask(Catalog(reader))
+    reader.dispose()
     found = []
     for statement, parameters in seen:
         rows = book.run(

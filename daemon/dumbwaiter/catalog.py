@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, Row, Table, func, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, select, true
 
 from dumbwaiter.model import Entry, Stamp, State
 from dumbwaiter.naming import join, split
-from dumbwaiter.store.database import reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
@@ -70,14 +69,6 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    @classmethod
-    def at(cls, url: URL) -> "Catalog":
-        """Returns the catalog in the journal at `url`."""
-        return cls(reading(url))
-
-    def close(self) -> None:
-        self._engine.dispose()
-
     def find(self, path: str) -> Node | None:
         """Returns what stands at `path` ("files/masters/a/b.mov"), None when nothing does.
 
@@ -132,17 +123,6 @@ class Catalog:
             row = connection.execute(select(entries).where(entries.c.id == number)).first()
         return None if row is None else entry(row)
 
-    def changed_at(self, path: str) -> float:
-        """Returns when a folder's own files last changed, 0.0 when it holds none."""
-        tree_name, _, inner = path.partition("/")
-        tree = _TREES.get(tree_name)
-        if tree is None:
-            return 0.0
-        when = entries.c.stored_at if tree.table is entries else jobs.c.created_at
-        with self._engine.connect() as connection:
-            latest = connection.execute(select(func.max(when)).where(tree.shown, tree.parent == inner)).scalar()
-        return float(latest or 0.0)
-
     def same(self, provider: str, size: int, digest: Callable[[], str]) -> tuple[str, list[Entry]]:
         """Returns the digest of a file and the entries with its content, newest first.
 
@@ -169,12 +149,6 @@ class Catalog:
                 select(entries).where(*same, *known).order_by(entries.c.id.desc()).limit(1)
             ).first()
         return None if row is None else entry(row)
-
-    def totals(self) -> tuple[int, int]:
-        """Returns number and bytes of all files in the catalog."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(func.count(), func.coalesce(func.sum(entries.c.size), 0))).one()
-        return int(row[0]), int(row[1])
 
     def history(self, limit: int = 100, since: float = 0.0, *, before: tuple[float, int] | None = None) -> list[Entry]:
         """Returns the latest entries of ours, newest first, none stored before `since`.

@@ -196,7 +196,6 @@ def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
             with suppress(OSError):
                 if any(_rename_new(place, private, there, one) for one in _candidates(name)):
                     return
-                raise OSError(errno.EEXIST, TAKEN)
         _copy(place, private, fd, there, name, same)
     finally:
         os.close(there)

@@ -140,11 +140,6 @@ class Settle:
         wait.stamp = stamp
         wait.since = now
 
-    def forget(self, watch: str) -> None:
-        """Forgets all paths of a watch."""
-        for name in [name for name in self._waits if name[0] == watch]:
-            self._drop(name)
-
     def _settle(self, watch: str) -> float:
         return self._seconds.get(watch, SETTLE)
 

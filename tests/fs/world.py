@@ -19,7 +19,7 @@ from sqlalchemy import delete, insert, update
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.model import Stamp
 from dumbwaiter.naming import join, key_path, split
-from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.tables import entries, jobs
 from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter_fs import point
@@ -79,7 +79,7 @@ class Shelf:
             self._engine.dispose()
 
     def catalog(self) -> Catalog:
-        return Catalog.at(journal_url(self.state))
+        return Catalog(reading(journal_url(self.state)))
 
     def write(self, path: str | bytes, content: bytes) -> Stamp:
         """Writes a local original."""

@@ -21,7 +21,7 @@ from dumbwaiter.catalog import Catalog, Node
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store import upgrade as module
-from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.tables import SCHEMA, metadata
 from dumbwaiter.store.upgrade import revision, upgrade
 
@@ -306,13 +306,14 @@ def test_a_journal_of_the_first_schema_keeps_what_it_holds(empty: URL) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
-    catalog = Catalog.at(empty)
+    reader = reading(empty)
+    catalog = Catalog(reader)
     node = catalog.find("files/w/x/a.jpg")
     assert node is not None
     assert isinstance(node.file, Entry)
     assert (node.file.key, node.file.facts, node.file.unlisted_at) == ("k/a", {"vid": "7"}, None)
     assert catalog.find("keys/p/k/a") == Node("a", node.file)
-    catalog.close()
+    reader.dispose()
     if empty.get_backend_name() == "sqlite":
         copy = Path(f"{empty.database}.before-{SCHEMA}-from-0001")
         assert version(copy) == "0001"

@@ -20,7 +20,6 @@ URI = "bucket/00112233445566778899aabbccddeeff"
 SIZE = 2 * PART + MIB
 CRCS = {0: f"{zlib.crc32(bytes(PART)):08x}", 1: f"{zlib.crc32(bytes(PART)):08x}", 2: f"{zlib.crc32(bytes(MIB)):08x}"}
 HOSTS = ("https://one.example", "https://two.example")
-BEGUN = Point(HOSTS[0], "up", PART)
 
 
 class Upload:

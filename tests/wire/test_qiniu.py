@@ -109,7 +109,6 @@ def test_the_policy_in_the_documentations_token_is_read() -> None:
     assert (policy.forced, policy.save_key) == (True, "a2c990cb-19ae-4480-92c6-d277b9dd62aa")
     assert policy.deadline == 1639485665
     assert policy.limits == Limits(1, 209715200)
-    assert policy.callback
     assert policy.once
     assert policy.final("proposed") == policy.final(None) == "a2c990cb-19ae-4480-92c6-d277b9dd62aa"
     assert qiniu.access_key(READABLE) == "bM7UwVPyBBdPaleBZt21SWKzMy2qPUpn-05jZlas"

@@ -17,8 +17,6 @@ VARIABLE = "_DUMBWAITER_COMPLETE"  # as click derives it from the program's name
 SHELLS = ("bash", "zsh", "fish")
 OFFERED = 500  # names at once
 
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
-
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS), required=False)

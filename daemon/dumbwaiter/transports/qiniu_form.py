@@ -59,7 +59,7 @@ async def _deliver(
     if ticket.key is not None and not forced:
         fields.append(("key", ticket.key))
     fields += [*ticket.fields.items(), ("crc32", str(crc))]
-    name = qiniu.plain(ticket.name or upload.name)
+    name = qiniu.plain(upload.name)
     kind, body = form(fields, "file", name, upload.mime, piece, f"dumbwaiter-{upload.seed}")
     urls = upload.order(ticket.urls)
     if len(urls) == 1:

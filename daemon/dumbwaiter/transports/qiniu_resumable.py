@@ -294,7 +294,7 @@ class _Sender:
 
     @property
     def _name(self) -> str:
-        return qiniu.plain(self._ticket.name or self._upload.name)
+        return qiniu.plain(self._upload.name)
 
     def _facts(self) -> dict[str, str]:
         return {"bucket": self._policy.bucket, **self._ticket.facts}

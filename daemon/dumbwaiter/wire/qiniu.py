@@ -22,7 +22,6 @@ from dumbwaiter.wire.message import Reply
 
 BLOCK = 4 * MIB  # what the content hash is made of
 PARTS_MAX = 10_000
-PART_MAX = 1024 * MIB
 _ETAG = re.compile(r"[Fln][A-Za-z0-9_-]{27}")
 _BETTER = re.compile(r"please use ([A-Za-z0-9.-]+(?::\d{1,5})?)")
 _UNQUOTABLE = re.compile(r"[\"\\\x00-\x1f\x7f]")
@@ -110,7 +109,6 @@ class Policy(Struct, frozen=True):
     size_min: int | None = None
     size_max: int | None = None
     mime_limit: str = ""
-    callback: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -165,7 +163,6 @@ def policy(token: str) -> Policy | None:
         _whole(members, "fsizeMin"),
         _whole(members, "fsizeLimit"),
         _text(members, "mimeLimit"),
-        bool(_text(members, "callbackUrl")),
     )
 
 
