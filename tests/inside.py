@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from dumbwaiter import config
+from dumbwaiter import config_file
 from dumbwaiter.app import App, open_app
 from dumbwaiter.where import Places
 from program import PATIENCE, Vendors
@@ -20,7 +20,7 @@ async def daemon(vendors: Vendors, folder: Path) -> AsyncIterator[App]:
     for name in names.values():
         os.makedirs(name, exist_ok=True)
     path = vendors.sandbox.config_path
-    async with open_app(config.load(path), Places(str(path), **names)) as app:
+    async with open_app(config_file.load(path), Places(str(path), **names)) as app:
         await app.start()
         yield app
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dumbwaiter import config, options
+from dumbwaiter import config_file, options
 from dumbwaiter_sandbox import Sandbox
 
 PAGE = Path(__file__).parent.parent / "docs/recipes.md"
@@ -28,4 +28,4 @@ def text(sandbox: Sandbox) -> str:
 
 
 def providers(sandbox: Sandbox) -> dict[str, options.Provider]:
-    return config.parse(text(sandbox), PAGE.name).provider
+    return config_file.parse(text(sandbox), PAGE.name).provider

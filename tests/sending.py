@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 import recipes
-from dumbwaiter import config
+from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
 from dumbwaiter.grants import Provider, freeze
@@ -65,7 +65,7 @@ class Sender:
     def of(cls, vendors: Any, provider: str, path: Path, **arguments: Any) -> Self:
         """Takes a provider from the configuration that the sandbox wrote, or from the page of recipes."""
         changes = arguments.pop("changes", {})
-        known = config.load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
+        known = config_file.load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
         options = known[provider]
         return cls(replace(options, **changes), path, **arguments)
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
-from dumbwaiter.config import BROKERS, Config, Watch, load, nested, parse
+from dumbwaiter.config import Config, Watch, nested
+from dumbwaiter.config_file import BROKERS, load, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
 from dumbwaiter.options import CareyShop, NetEase, Provider, RecipeRequest, Xinhua

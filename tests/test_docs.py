@@ -12,7 +12,8 @@ import click
 import pytest
 
 from dumbwaiter.cli.program import cli
-from dumbwaiter.config import BROKERS, Config, parse
+from dumbwaiter.config import Config
+from dumbwaiter.config_file import BROKERS, parse
 from dumbwaiter_sandbox.faults import GENERAL
 from dumbwaiter_sandbox.vendors import VENDORS, catalogue
 

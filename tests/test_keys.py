@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.config import parse
+from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Failure
 from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, Subject, Template, fitted, further
 

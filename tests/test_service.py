@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.cli import service
-from dumbwaiter.config import parse
+from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Exit, Failure
 
 CONFIG = """\

@@ -1,6 +1,7 @@
 """Names: what a file is called at the remote, and how any name is shown to people. Pure."""
 
 import re
+from collections.abc import Iterable
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\\ud800-\udfff]")
 _AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
@@ -77,3 +78,12 @@ def _component(part: str) -> str:
 def propose(path: str) -> str:
     """Returns the key for a file: its path below the watch, as UTF-8 can say it."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns the end of a sentence about a word that is none of those known."""
+    import difflib  # for who mistypes alone
+
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, 1)
+    return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"

@@ -18,8 +18,9 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from dumbwaiter import config, log
+from dumbwaiter import log
 from dumbwaiter.config import Config
+from dumbwaiter.config_file import load
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.hits import Hits
 from dumbwaiter.kernel import raise_files
@@ -90,14 +91,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _configured(wishes: argparse.Namespace) -> str:
     where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
-    if path := config.load(where.config).mount.path:
+    if path := load(where.config).mount.path:
         return path
     raise Failure(f"no folder for the mount: name one, or write [mount] path in {where.config}", Exit.USAGE)
 
 
 def _mount(wishes: argparse.Namespace) -> int:
     where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
-    settings = config.load(where.config)
+    settings = load(where.config)
     folder = point.resolved(wishes.folder or _configured(wishes))
     point.check_apart(
         folder,

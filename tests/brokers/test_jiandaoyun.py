@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dumbwaiter import config
+from dumbwaiter import config_file
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
@@ -427,7 +427,7 @@ entry_id = "59264073a2a60c0c08e20bfd"
 
 
 def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> settings.Jiandaoyun:
-    provider = config.parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
+    provider = config_file.parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
     assert isinstance(provider, settings.Jiandaoyun)
     return provider
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import peer
-from dumbwaiter import config
+from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reject
 from dumbwaiter.grants import Provider
@@ -45,7 +45,7 @@ class Service:
         told = msgspec.json.encode({"url": self._vendors.sandbox.urls["up1"], "token": token, "key": "chosen.mov"})
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
         service = self._stack.enter_context(Peer(peer.echo([], answer)))
-        options = config.parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
+        options = config_file.parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
         path = self._folder / "content"
         path.write_bytes(b"film")
         return self._stack.enter_context(Sender(options, path, name=name))
@@ -116,7 +116,7 @@ def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> N
         http = Http()
         try:
             provider = Provider(
-                "tokens", broker(config.parse(text, "c.toml").provider["tokens"]), http, requested=nobody
+                "tokens", broker(config_file.parse(text, "c.toml").provider["tokens"]), http, requested=nobody
             )
             asks = [Ask("w", name, name, 4, "text/plain", f"seed of {name}") for name in "ab"]
             return {(await provider.grant(ask)).key for ask in asks}

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter.config import Hook, parse
+from dumbwaiter.config import Hook
+from dumbwaiter.config_file import parse
 from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, Order

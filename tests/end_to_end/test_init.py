@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.config import BROKERS, load
+from dumbwaiter.config_file import BROKERS, load
 from program import Program
 from terminal import until
 

@@ -8,7 +8,7 @@ import pytest
 
 import recipes
 from dumbwaiter import options
-from dumbwaiter.config import parse
+from dumbwaiter.config_file import parse
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import shown
 from program import Program, digest

@@ -8,7 +8,7 @@ import pytest
 
 import peer
 from dumbwaiter.bulk import Abort
-from dumbwaiter.config import parse
+from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.http import Http
 from dumbwaiter.reach import Inside, Reach, hosts

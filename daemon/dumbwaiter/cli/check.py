@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from dumbwaiter import config as configuration
 from dumbwaiter.cli.paths import out_of_reach
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
+from dumbwaiter.config_file import place
 from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import stamp_of_regular
@@ -100,7 +100,7 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
         for why in rules(watch.path, watch.include, watch.exclude).unread:
             yield f"watch.{name}: {watch.path}/{why}"
     for name, why in config.last_copies():
-        yield f"{configuration.place(session.places.config, 'watch', name, 'after')} {why}"
+        yield f"{place(session.places.config, 'watch', name, 'after')} {why}"
 
 
 def _is_handed_over(source: Source) -> bool:
@@ -123,7 +123,7 @@ def _problems(config: Config, file: str) -> Iterator[str]:
     for name, watch in config.watch.items():
         kind, _, folder = watch.after.partition(":")
         if kind == "move" and os.path.exists(folder) and not os.path.isdir(folder):
-            yield f"{configuration.place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
+            yield f"{place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
     if config.journal is not None:
         reading(journal_url("", config.journal)).dispose()  # without a connection: is there a driver
     if config.mount.path is not None and (problem := no_mount_point(file, config.mount.path)) is not None:

@@ -9,9 +9,8 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from dumbwaiter import config as configuration
 from dumbwaiter.cli.session import Session, json_option
-from dumbwaiter.config import BROKERS
+from dumbwaiter.config_file import BROKERS, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 from dumbwaiter.options import Provider
@@ -89,7 +88,7 @@ def init(
             raise Failure(f"{shown(folder)} is no folder: name one, or a place where it is to be made", Exit.USAGE)
     text = _text(broker, name, given, folders)
     try:
-        configuration.parse(text, path)
+        parse(text, path)
     except Failure as failure:
         said = str(failure).replace(path, "what these options make is no configuration", 1)
         raise Failure(said, failure.code) from None

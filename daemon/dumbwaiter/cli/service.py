@@ -155,7 +155,7 @@ def service() -> None:
 @click.pass_obj
 def install(session: Session, account: str | None, *, system: bool, dry_run: bool) -> None:
     """Writes the units, enables and starts them, and says every step."""
-    from dumbwaiter.config import load
+    from dumbwaiter.config_file import load
 
     to = target(system, account)
     file = _config_file(session, to)

@@ -63,7 +63,8 @@ class Session:
     @cached_property
     def config(self) -> "Config":
         """The checked configuration. Raises `Failure`."""
-        from dumbwaiter.config import load, nested
+        from dumbwaiter.config import nested
+        from dumbwaiter.config_file import load
 
         config = load(self.places.config)
         for name, watch in config.watch.items():

@@ -55,7 +55,7 @@ def rests(name: str, until: float | None) -> str:
 
 def unusable(config: str, watch: str, path: str) -> str | None:
     """Returns what is wrong with the folder of a watch; `config` is the file that names it."""
-    from dumbwaiter.config import place
+    from dumbwaiter.config_file import place
 
     if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         return None
@@ -69,7 +69,7 @@ def unusable(config: str, watch: str, path: str) -> str | None:
 
 def no_mount_point(config: str, path: str) -> str | None:
     """Returns why the mount that a configuration names cannot be, None when it can."""
-    from dumbwaiter.config import place
+    from dumbwaiter.config_file import place
 
     try:
         if os.path.ismount(path) or not os.listdir(path):
