@@ -17,10 +17,11 @@ from dumbwaiter import intake as module
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
 from dumbwaiter.intake import Intake, Source
-from dumbwaiter.journal import Journal, job
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Sighting
 from dumbwaiter.scan import look
 from dumbwaiter.store.database import Writer, reading, writing
+from dumbwaiter.store.rows import job
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.upload import digest_of
 from journals import HOST, in_file

@@ -12,6 +12,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, se
 
 from dumbwaiter.model import Entry, Stamp, State
 from dumbwaiter.naming import join, split
+from dumbwaiter.store.rows import path_of, stamp_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
@@ -224,11 +225,6 @@ def _node(row: Row[Any], tree: _Tree) -> Node:
     return Node(row.key_name if tree.name is entries.c.key_name else row.name, entry(row))
 
 
-def _inside(row: Row[Any]) -> str:
-    """The path below the watch; the stored parent begins with the watch's name."""
-    return join(row.parent.partition("/")[2], row.name)
-
-
 def entry(row: Row[Any]) -> Entry:
     """Reads one row of `entries`."""
     return Entry(
@@ -236,8 +232,8 @@ def entry(row: Row[Any]) -> Entry:
         provider=row.provider,
         key=row.key,
         watch=row.watch,
-        path=_inside(row),
-        stamp=Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns),
+        path=path_of(row),
+        stamp=stamp_of(row),
         stored_at=row.stored_at,
         url=row.url,
         etag=row.etag,
@@ -254,8 +250,8 @@ def waiting(row: Row[Any]) -> Waiting:
         id=row.id,
         provider=row.provider,
         watch=row.watch,
-        path=_inside(row),
-        stamp=Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns),
+        path=path_of(row),
+        stamp=stamp_of(row),
         state=State(row.state),
         sent=row.sent,
         created_at=row.created_at,

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Text, func, select, type_coerce, update
 
-from dumbwaiter.folders import stamp_of
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import Writer
+from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OF_KEY_AT, OWN_AT, PASS_ON, STEP_ASIDE
 from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
 

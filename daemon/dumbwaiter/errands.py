@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from sqlalchemy import Connection, Row, case, delete, exists, func, insert, or_, select, update
 
-from dumbwaiter.naming import join
 from dumbwaiter.store.database import Writer
+from dumbwaiter.store.rows import path_of
 from dumbwaiter.store.tables import errands
 
 AFTER = "after"
@@ -167,7 +167,7 @@ def errand(row: Row[Any]) -> Errand:
         id=row.id,
         job=row.job,
         watch=row.watch,
-        path=join(row.parent.partition("/")[2], row.name),
+        path=path_of(row),
         what=row.what,
         facts=row.facts,
         due_at=row.due_at,

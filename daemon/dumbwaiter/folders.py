@@ -9,6 +9,7 @@ from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
 from dumbwaiter.store.database import Writer
+from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import jobs, mounted, surveyed
 
@@ -138,8 +139,3 @@ class Notes:
                 connection.execute(delete(mounted).where(mounted.c.host == self._host, mounted.c.path == path))
 
         await self._writer.call(work)
-
-
-def stamp_of(row: Any) -> Stamp:
-    """Reads the stamp in a row of `jobs` or `entries`."""
-    return Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns)

@@ -10,18 +10,12 @@ from concurrent.futures import Future
 from math import inf
 from typing import Any, NamedTuple
 
-import msgspec
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Row,
-    Select,
-    and_,
-    bindparam,
     delete,
     func,
-    or_,
     select,
     update,
 )
@@ -29,14 +23,15 @@ from sqlalchemy import (
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
-from dumbwaiter.folders import Folders, Notes, stamp_of
+from dumbwaiter.folders import Folders, Notes
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
-from dumbwaiter.naming import join, split
+from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
 from dumbwaiter.queue import Queue
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
+from dumbwaiter.store.rows import job, place_of
 from dumbwaiter.store.statements import (
     ADVANCE,
     DROP_OUTLIVED,
@@ -52,7 +47,8 @@ from dumbwaiter.store.statements import (
     STORE,
     SUPERSEDE_OLDER,
 )
-from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, IS_SUPERSEDED, entries, jobs, surveyed
+from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, entries, jobs, surveyed
+from dumbwaiter.store.turns import LARGEST, NEXT_DUE, TURNS
 
 LEASE = 60.0  # seconds; renewed by every transition
 DAY = 86400.0
@@ -158,7 +154,7 @@ class Journal:
         return {
             "host": self._host,
             "watch": one.watch,
-            **_place(one.watch, one.path),
+            **place_of(one.watch, one.path),
             "provider": one.provider,
             **one.stamp._asdict(),
             "due_at": now,
@@ -212,7 +208,7 @@ class Journal:
         await self._writer.call(work)
 
     def _of(self, watch: str, path: str) -> list[Any]:
-        place = _place(watch, path)
+        place = place_of(watch, path)
         return [
             jobs.c.host == self._host,
             jobs.c.parent == place["parent"],
@@ -243,12 +239,12 @@ class Journal:
             "now": now,
             "paused": list(paused),
             "closed": list(closed),
-            "largest": _LARGEST if size_max is None else size_max,
+            "largest": LARGEST if size_max is None else size_max,
         }
 
         def work(connection: Connection) -> list[Job]:
             rows: list[Row[Any]] = []
-            for turn in _TURNS:
+            for turn in TURNS:
                 if len(rows) == limit:
                     break
                 if only is not None:
@@ -300,7 +296,7 @@ class Journal:
         """Returns when the next job that nobody works on is due, with `only` the next of these."""
 
         asked = {"of_host": self._host, "paused": list(paused), "closed": list(closed)}
-        query = _NEXT_DUE if only is None else _NEXT_DUE.where(jobs.c.id.in_(only))
+        query = NEXT_DUE if only is None else NEXT_DUE.where(jobs.c.id.in_(only))
         return await self._writer.call(lambda connection: connection.execute(query, asked).scalar())
 
     async def name(
@@ -591,70 +587,3 @@ class Journal:
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
-
-
-# Nothing holds a job up; what the remote has already is finished at any hour.
-_MAY_GO = (
-    jobs.c.host == bindparam("of_host"),
-    jobs.c.provider.not_in(bindparam("paused", expanding=True)),
-    or_(jobs.c.watch.not_in(bindparam("closed", expanding=True)), jobs.c.by_hand, jobs.c.state == State.STORED),
-)
-_NEXT_DUE = select(func.min(jobs.c.due_at)).where(IS_OPEN, jobs.c.lease.is_(None), *_MAY_GO)
-
-
-def _turn(which: ColumnElement[bool], due_at: ColumnElement[float], order: ColumnElement[float]) -> Select[Any]:
-    return (
-        select(jobs)
-        .where(which, due_at <= bindparam("now"), jobs.c.size <= bindparam("largest"), *_MAY_GO)
-        # One's own lease never ends for oneself: whoever asks knows what it has in hand.
-        .where(
-            or_(
-                jobs.c.lease.is_(None), and_(jobs.c.lease_until < bindparam("now"), jobs.c.lease != bindparam("worker"))
-            )
-        )
-        .order_by(order, jobs.c.id)
-        .limit(bindparam("most"))
-        .with_for_update(skip_locked=True)
-    )
-
-
-_LARGEST = (1 << 63) - 1
-# In this order jobs get their turn; each line has an index.
-_TURNS = (
-    _turn(IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
-    _turn(IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
-    _turn(IS_OPEN, jobs.c.due_at, jobs.c.due_at),
-)
-
-
-def _place(watch: str, path: str) -> dict[str, str]:
-    parent, name = split(path)
-    return {"parent": join(watch, parent), "name": name}
-
-
-def job(row: Row[Any]) -> Job:
-    """Reads one row of `jobs`."""
-    return Job(
-        id=row.id,
-        watch=row.watch,
-        path=join(row.parent.partition("/")[2], row.name),
-        provider=row.provider,
-        stamp=stamp_of(row),
-        state=State(row.state),
-        key=row.key,
-        by_hand=row.by_hand,
-        proposed=row.proposed,
-        grant=row.grant,
-        checkpoint=row.checkpoint,
-        receipt=None if row.receipt is None else msgspec.convert(row.receipt, Receipt),
-        digest=row.digest,
-        sent=row.sent,
-        resent=row.resent,
-        attempts=row.attempts,
-        due_at=row.due_at,
-        leased=row.lease is not None,
-        cut_off=row.lease is None and row.lease_until is not None,
-        error=row.error,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and
 from dumbwaiter import catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.errands import errand
-from dumbwaiter.journal import job
 from dumbwaiter.model import Entry, Job, State
-from dumbwaiter.naming import join, shown, split
+from dumbwaiter.naming import shown
 from dumbwaiter.store.database import HOST
+from dumbwaiter.store.rows import job, place_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, IS_SUPERSEDED, counters, entries, errands, jobs
 
 LISTED = 1000  # jobs in one answer
@@ -114,8 +114,7 @@ def rejected(engine: Engine) -> list[Job]:
 
 def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:
     """Returns all jobs of one file, newest first."""
-    parent, name = split(path)
-    where = (jobs.c.parent == join(watch, parent)) & (jobs.c.name == name)
+    where = and_(*(jobs.c[column] == value for column, value in place_of(watch, path).items()))
     return _jobs(engine, where, jobs.c.id.desc())
 
 
