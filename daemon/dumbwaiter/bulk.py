@@ -2,7 +2,8 @@
 
 A slice goes through one reused buffer per thread, and is digested there: what was digested is what was sent.
 (`sendfile` saves a copy, and costs it again for the digest.) Connections are kept in a stack per origin: the last used
-is the first taken, in one step. Every wait has a limit on silence, none on the whole: a slow peer that moves is not broken.
+is the first taken, in one step. What is sent has a limit on silence, none on the whole: a slow peer that moves is not broken. The answer, which is
+small, has one on the whole.
 """
 
 import os

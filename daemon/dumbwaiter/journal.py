@@ -1,8 +1,8 @@
-"""Jobs in the database: every transition of `lifecycle` is one method here and one commit.
+"""Jobs in the database: every transition of `lifecycle` that a worker makes is one method here and one commit.
 
-A transition holds only for the worker whose lease is on the job; anything else raises `LostLease` and changes
-nothing. What cannot be rebuilt (a key before the first byte, a receipt) is on the disk when the call returns; a
-checkpoint may be lost with the power, which costs one chunk.
+It holds only for the worker whose lease is on the job; anything else raises `LostLease` and changes nothing. What a
+person changes asks for no lease, and stands in `queue`. What cannot be rebuilt (a key before the first byte, a receipt)
+is on the disk when the call returns; a checkpoint may be lost with the power, which costs one chunk.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
