@@ -233,10 +233,10 @@ async def test_a_folder_that_hangs_holds_up_no_other_watch(tmp_path: Path, monke
     make(tmp_path / "v", "b", "c")
     async with taking(tmp_path, 0.0, "v") as intake:
         try:
-            for watch, name in (("w", "a"), ("v", "b"), ("v", "c"), ("w", "d")):
-                intake.sight([Sighting(watch, name, closed=True)])
-                await asyncio.sleep(0.3)
             async with asyncio.timeout(BOUND):
+                for watch, name in (("w", "a"), ("v", "b"), ("v", "c"), ("w", "d")):
+                    intake.sight([Sighting(watch, name, closed=True)])
+                    await intake.turn()
                 while len(all_jobs(intake)) < 2:
                     await intake.turn()
             await intake.turn()  # who asks whether it is alive is told

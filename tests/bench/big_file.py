@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.bench import curl
 from tests.bench.daemon import Daemon
+from tests.bench.outcome import medians
 from tests.bench.sink import SinkProcess
 from tests.bench.vendor import Vendor
 
@@ -50,7 +51,7 @@ def run(size: int, rounds: int) -> dict[str, Any]:
         for number in range(rounds):
             for name, case in cases.items():
                 taken[name].append(_round(name, number, case(), size))
-    return {"size": size, "rounds": taken, "medians": _medians(taken), "ratios": _ratios(taken)}
+    return {"size": size, "rounds": taken, "medians": medians(taken), "ratios": _ratios(taken)}
 
 
 def table(outcome: dict[str, Any]) -> str:
@@ -115,13 +116,6 @@ def _round(name: str, number: int, figures: dict[str, float], size: int) -> dict
         flush=True,
     )
     return figures
-
-
-def _medians(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        for name, rounds in taken.items()
-    }
 
 
 def _ratios(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:

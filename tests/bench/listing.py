@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import insert
 from tests.bench import machine, process
+from tests.bench.outcome import medians
 
 from dumbwaiter.naming import join
 from dumbwaiter.store.database import journal_url, writing
@@ -49,7 +50,7 @@ def run(files: int, rounds: int, million: int) -> dict[str, Any]:
                 with case() as (folder, pid):
                     taken[name].append(_round(name, number, folder, pid))
         memory = _memory(here, million) if million else {}
-    return {"files": files, "rounds": taken, "medians": _medians(taken), "ratios": _ratios(taken), "memory": memory}
+    return {"files": files, "rounds": taken, "medians": medians(taken), "ratios": _ratios(taken), "memory": memory}
 
 
 def table(outcome: dict[str, Any]) -> str:
@@ -222,13 +223,6 @@ def _memory(here: str, files: int) -> dict[str, float]:
             "sizes": _timed(["find", tree, "-size", "+1000000000c"]),
             "peak": process.peak(pid),
         }
-
-
-def _medians(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        for name, rounds in taken.items()
-    }
 
 
 def _ratios(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:

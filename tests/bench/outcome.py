@@ -1,9 +1,18 @@
-"""Where the figures are kept."""
+"""What rounds come to, and where the figures are kept."""
 
 import json
 import os
+import statistics
 
 RESULTS = os.path.join(os.path.dirname(__file__), "results")
+
+
+def medians(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Returns the median of each figure of each case's rounds."""
+    return {
+        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        for name, rounds in taken.items()
+    }
 
 
 def write(name: str, content: object) -> str:

@@ -274,13 +274,20 @@ def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, desk: Desk, folder:
 
 def test_a_block_that_comes_while_room_is_made_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(str(tmp_path / "blocks"), 64 * MIB, spare=0)
-    sweep, begun = cache._sweep, threading.Event()
+    sweep, begun, waiting = cache._sweep, threading.Event(), threading.Event()
 
     def slowly() -> tuple[int, int]:
         begun.set()
-        time.sleep(0.1)
+        assert waiting.wait(10)
         return sweep()
 
+    class Told(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.set()
+            return super().wait(timeout)
+
+    monkeypatch.setattr("dumbwaiter_fs.cache.SWEEP", 60.0)
+    monkeypatch.setattr(cache, "_lock", Told())
     monkeypatch.setattr(cache, "_sweep", slowly)
     other = threading.Thread(target=cache.put, args=(NAME, 0, Block("e", b"one")))
     other.start()
