@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from dumbwaiter.errors import Blocked, Exit, Failure, Retry, Verdict
+from dumbwaiter.errors import Exit, Failure, Verdict, exit_of
 from dumbwaiter.grants import Provider
 from dumbwaiter.model import Entry, Link
 from dumbwaiter.naming import join, shown
@@ -53,8 +53,7 @@ class Addresses:
         try:
             link = await provider.broker.link(entry, provider)
         except Verdict as verdict:
-            code = Exit.ACCOUNT if isinstance(verdict, Blocked) else Exit.FAILED
-            raise Failure(f"{place}: {verdict}", Exit.TEMPORARY if isinstance(verdict, Retry) else code) from None
+            raise Failure(f"{place}: {verdict}", exit_of(verdict)) from None
         if link is None:
             raise Failure(f"{place}: the provider gives no {'other ' if entry.url else ''}way to read it back")
         return link

@@ -214,7 +214,7 @@ class Attempt:
             if receipt is None:
                 continue
             check(fd, job.stamp)
-            receipt = replace(receipt, facts={**receipt.facts, "same_as": shown(join(entry.watch, entry.path))})
+            receipt = receipt.with_facts(same_as=shown(join(entry.watch, entry.path)))
             await self._store(provider, receipt, digest)
             self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
             return True

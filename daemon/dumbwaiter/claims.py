@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from dumbwaiter import log
-from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Retry, Verdict, exit_of
 from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Entry
@@ -47,7 +47,7 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
             ) from None
         if intended:
             await journal.entries.amend(entry.id, time.time(), {"claim": None})
-        raise Failure(f"{place}: {verdict}; nothing was charged", _code(verdict)) from None
+        raise Failure(f"{place}: {verdict}; nothing was charged", exit_of(verdict)) from None
     url = receipt.url or ""
     await journal.entries.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
     log.get("claims").warning("claim charged", provider=provider.name, path=place, key=entry.key)
@@ -60,9 +60,3 @@ def _in_doubt(place: str) -> Failure:
         "again; the provider's own records know",
         Exit.ATTENTION,
     )
-
-
-def _code(verdict: Verdict) -> Exit:
-    if isinstance(verdict, Blocked):
-        return Exit.ACCOUNT
-    return Exit.TEMPORARY if isinstance(verdict, Retry) else Exit.FAILED

@@ -15,7 +15,7 @@ changes and not by asking it over and over. What each route takes and gives stan
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
     POST /link     {"id": ..., "refused": null, "form": "url"}   where an entry can be read now; other than the url
-                                            that was refused; as markdown, html or a template
+                                            that was refused; as markdown, html, bbcode or a template
     POST /still    {"id": ...}              whether the vendor has an entry, null where it does not tell
     POST /sync     {"provider": null}       follows the reading of providers' own lists
     POST /pause    {"name": "", "seconds": null}   a provider, a watch, or "" for everything

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from msgspec.structs import replace
-
 from dumbwaiter import log
 from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
@@ -91,7 +89,7 @@ class Duties:
         why = LACKING if receipt.lacks else why
         if watch is None or watch.after == "keep" or not why:
             return receipt
-        return replace(receipt, facts={**receipt.facts, "after": why})
+        return receipt.with_facts(after=why)
 
     def of_failed(self, job: Job, error: str) -> list[Order]:
         """Returns what is to be done about a file that the provider refuses."""

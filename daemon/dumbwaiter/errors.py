@@ -110,6 +110,13 @@ class Exit(IntEnum):
     NO_DAEMON = 23
 
 
+def exit_of(verdict: Verdict) -> Exit:
+    """Returns what a command ends with that met a verdict."""
+    if isinstance(verdict, Blocked):
+        return Exit.ACCOUNT
+    return Exit.TEMPORARY if isinstance(verdict, Retry) else Exit.FAILED
+
+
 class JournalTrouble(Exception):
     """The journal cannot be read or written now.
 

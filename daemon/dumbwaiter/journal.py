@@ -81,8 +81,8 @@ class Journal:
     """The jobs of one installation. `host` names it, so that many can share a database."""
 
     def __init__(self, writer: Writer, host: str, reader: Engine) -> None:
-        self._writer = writer
-        self._host = host
+        self.writer = writer
+        self.host = host
         self.reader = reader
         self.folders = Folders(reader, host)
         self.notes = Notes(writer, host)
@@ -101,7 +101,7 @@ class Journal:
         Called in the journal's thread. What was rolled back may be named too. With None nobody is told.
         """
         self._heard = heard
-        self._writer.committed = None if heard is None else self._committed
+        self.writer.committed = None if heard is None else self._committed
 
     def _tell(self, ids: Iterable[int]) -> None:
         if self._heard is not None:
@@ -111,14 +111,6 @@ class Journal:
         moved, self._moved = self._moved, set()
         if moved and (heard := self._heard) is not None:
             heard(moved)
-
-    @property
-    def writer(self) -> Writer:
-        return self._writer
-
-    @property
-    def host(self) -> str:
-        return self._host
 
     # Intake
 
@@ -140,7 +132,7 @@ class Journal:
                     self._tell(connection.execute(OLDER, file).scalars())
             return [row.made for row in made]
 
-        return await self._writer.call(work, durable=durable)
+        return await self.writer.call(work, durable=durable)
 
     @staticmethod
     def _make(connection: Connection, first: Mapping[str, Any]) -> Any:
@@ -152,7 +144,7 @@ class Journal:
     def _first(self, one: Candidate, now: float) -> dict[str, Any]:
         """Returns the row of a job that nobody has worked on."""
         return {
-            "host": self._host,
+            "host": self.host,
             "watch": one.watch,
             **place_of(one.watch, one.path),
             "provider": one.provider,
@@ -177,7 +169,7 @@ class Journal:
                 for one in candidates
             ]
 
-        return await self._writer.call(work)
+        return await self.writer.call(work)
 
     async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
@@ -205,12 +197,12 @@ class Journal:
                 .values(**stamp._asdict())
             )
 
-        await self._writer.call(work)
+        await self.writer.call(work)
 
     def _of(self, watch: str, path: str) -> list[Any]:
         place = place_of(watch, path)
         return [
-            jobs.c.host == self._host,
+            jobs.c.host == self.host,
             jobs.c.parent == place["parent"],
             jobs.c.name == place["name"],
         ]
@@ -234,7 +226,7 @@ class Journal:
         watch whose window is `closed` nothing is begun but what a person ordered.
         """
         asked = {
-            "of_host": self._host,
+            "of_host": self.host,
             "worker": worker,
             "now": now,
             "paused": list(paused),
@@ -257,7 +249,7 @@ class Journal:
             self._tell(row.id for row in rows)
             return [job(row) for row in rows]
 
-        return await self._writer.call(work)
+        return await self.writer.call(work)
 
     async def release_all(self) -> int:
         """Ends every lease on this installation's jobs. Only for one who holds its lock: no other worker can live."""
@@ -265,12 +257,12 @@ class Journal:
         def work(connection: Connection) -> int:
             return connection.execute(
                 update(jobs)
-                .where(jobs.c.host == self._host, jobs.c.lease.is_not(None))
+                .where(jobs.c.host == self.host, jobs.c.lease.is_not(None))
                 .values(lease=None)  # the rest of it tells that the job was cut off
             ).rowcount
 
-        count = await self._writer.call(work)
-        self._writer.stained = self._writer.stained or count > 0
+        count = await self.writer.call(work)
+        self.writer.stained = self.writer.stained or count > 0
         return count
 
     async def release(self, worker: str, *ids: int, again: int = 0) -> None:
@@ -288,16 +280,16 @@ class Journal:
             self.counters.add(connection, bytes_resent=again)
             self._tell(ids)
 
-        await self._writer.call(work)
+        await self.writer.call(work)
 
     async def next_due(
         self, paused: Collection[str] = (), closed: Collection[str] = (), *, only: Collection[int] | None = None
     ) -> float | None:
         """Returns when the next job that nobody works on is due, with `only` the next of these."""
 
-        asked = {"of_host": self._host, "paused": list(paused), "closed": list(closed)}
+        asked = {"of_host": self.host, "paused": list(paused), "closed": list(closed)}
         query = NEXT_DUE if only is None else NEXT_DUE.where(jobs.c.id.in_(only))
-        return await self._writer.call(lambda connection: connection.execute(query, asked).scalar())
+        return await self.writer.call(lambda connection: connection.execute(query, asked).scalar())
 
     async def name(
         self,
@@ -313,9 +305,9 @@ class Journal:
 
         Under another key than before, the upload begins anew: the checkpoint was the other object's.
         """
-        self._writer.stained = self._writer.stained or grant is not None
+        self.writer.stained = self.writer.stained or grant is not None
         values = {"key": key, "grant": grant, "grant_until": grant_until, "lease_until": now + LEASE}
-        await self._writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
+        await self.writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
 
     async def propose(
         self, worker: str, id_: int, now: float, *, provider: str, key: str, digest: str | None, anyway: bool = False
@@ -334,7 +326,7 @@ class Journal:
                 return None
             return held
 
-        return await self._writer.call(work)
+        return await self.writer.call(work)
 
     def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
         asked = {"of_provider": provider, "of_key": key, "but": id_}
@@ -357,7 +349,7 @@ class Journal:
             self._step(connection, ADVANCE, worker, id_, now, values)
             self.counters.add(connection, bytes_sent=more, bytes_resent=again)
 
-        return self._writer.submit(work)
+        return self.writer.submit(work)
 
     async def delay(
         self,
@@ -390,7 +382,7 @@ class Journal:
                 self.counters.add(connection, bytes_resent=more)
             self._apply(connection, Event.DELAY, worker, id_, now, values)
 
-        await self._writer.call(work)
+        await self.writer.call(work)
 
     def store(
         self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, again: int
@@ -406,24 +398,19 @@ class Journal:
             self._step(connection, STORE, worker, id_, now, values)
             self.counters.add(connection, bytes_sent=more, bytes_resent=again)
 
-        return self._writer.submit(work, durable=True)
+        return self.writer.submit(work, durable=True)
 
     async def note(
         self, worker: str, id_: int, now: float, *, receipt: Receipt, due_at: float, error: str | None
     ) -> None:
         """Notes how far a follow-up came, and when it goes on."""
-        await self._move(
-            Event.NOTE,
-            worker,
-            id_,
-            now,
-            durable=True,  # what was asked of the vendor may cost, and is not to be asked again
-            receipt=receipt,
-            due_at=due_at,
-            error=error,
-            attempts=jobs.c.attempts + 1,
-            **_FREE,
-        )
+        values = {"receipt": receipt, "due_at": due_at, "error": error, "attempts": jobs.c.attempts + 1, **_FREE}
+
+        def work(connection: Connection) -> None:
+            self._apply(connection, Event.NOTE, worker, id_, now, values)
+
+        # What was asked of the vendor may cost, and is not to be asked again.
+        await self.writer.call(work, durable=True)
 
     async def resend(self, worker: str, id_: int, now: float, *, due_at: float, error: str) -> None:
         """Begins anew with a stored file of which the remote can make no use any more: its bytes went for nothing."""
@@ -451,7 +438,7 @@ class Journal:
             )
             self.counters.add(connection, bytes_resent=row.size)
 
-        await self._writer.call(work, durable=True)
+        await self.writer.call(work, durable=True)
 
     async def finish(
         self,
@@ -476,11 +463,11 @@ class Journal:
             if newest:
                 self.errands.add(connection, row, orders, now)
 
-        await self._writer.call(work, durable=True)
+        await self.writer.call(work, durable=True)
 
     async def is_outdone(self, id_: int) -> bool:
         """True when a newer version of the same file is done."""
-        return await self._writer.call(lambda connection: NEWER_DONE.first(connection, {"than": id_}) is not None)
+        return await self.writer.call(lambda connection: NEWER_DONE.first(connection, {"than": id_}) is not None)
 
     async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
         """Ends a job whose version of the file is no more."""
@@ -490,10 +477,10 @@ class Journal:
             row = self._apply(connection, Event.SUPERSEDE, worker, id_, now, values)
             if reason == GONE:  # no scan may pass by its folder, should it come back
                 connection.execute(
-                    delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent == row.parent)
+                    delete(surveyed).where(surveyed.c.host == self.host, surveyed.c.parent == row.parent)
                 )
 
-        await self._writer.call(work)
+        await self.writer.call(work)
 
     async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> bool:
         """Ends a job that the provider will never accept, or never show; a person's `retry` begins it anew.
@@ -511,7 +498,7 @@ class Journal:
             self.errands.add(connection, row, orders, now)
             return True
 
-        return await self._writer.call(work)
+        return await self.writer.call(work)
 
     async def tidy(self, now: float) -> None:
         """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it.
@@ -523,7 +510,7 @@ class Journal:
             select(jobs.c.id)
             .where(
                 IS_SUPERSEDED,
-                jobs.c.host == self._host,
+                jobs.c.host == self.host,
                 jobs.c.error.in_((GONE, REPLACED)),
                 jobs.c.updated_at < now - OUTLIVED,
             )
@@ -536,8 +523,8 @@ class Journal:
                 self._swept_at = now if dropped < SWEEP else self._swept_at
             return connection.execute(select(jobs.c.id).where(IS_OPEN).limit(1)).first() is None
 
-        if await self._writer.call(work):
-            await self._writer.checkpoint()
+        if await self.writer.call(work):
+            await self.writer.checkpoint()
 
     async def settled(self, ids: Sequence[int]) -> list[Job]:
         """Returns those of the jobs that need no more work."""
@@ -546,15 +533,7 @@ class Journal:
             rows = connection.execute(select(jobs).where(jobs.c.id.in_(ids), ~IS_OPEN))
             return [job(row) for row in rows]
 
-        return await self._writer.call(work)
-
-    async def _move(
-        self, event: Event, worker: str, id_: int, now: float, *, durable: bool = False, **values: Any
-    ) -> None:
-        def work(connection: Connection) -> None:
-            self._apply(connection, event, worker, id_, now, values)
-
-        await self._writer.call(work, durable=durable)
+        return await self.writer.call(work)
 
     def _apply(
         self,

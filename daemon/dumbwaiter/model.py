@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -99,6 +100,10 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     facts: dict[str, str] = {}
     label: str = ""  # of a result that the provider made: "watermark" stands beside photo.jpg as photo.watermark.jpg
     size: int | None = None  # of a result
+
+    def with_facts(self, **facts: object) -> "Receipt":
+        """Returns the same with more facts, as text."""
+        return replace(self, facts={**self.facts, **{name: str(value) for name, value in facts.items()}})
 
     @property
     def lacks(self) -> str:

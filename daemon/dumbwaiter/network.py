@@ -8,7 +8,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 QUIET = 1.0  # seconds without news until a change is told: a new network brings many at once
 
@@ -45,17 +44,16 @@ class Network:
 
     def _read(self) -> None:
         news = False
-        with suppress(BlockingIOError):
-            try:
-                while True:
-                    for what, there in _news(self._socket.recv(65536)):
-                        news |= self._known.get(what) is not there
-                        self._known[what] = there
-            except BlockingIOError:
-                raise
-            except OSError:  # more at once than the socket keeps
-                self._known.clear()
-                news = True
+        try:
+            while True:
+                for what, there in _news(self._socket.recv(65536)):
+                    news |= self._known.get(what) is not there
+                    self._known[what] = there
+        except BlockingIOError:  # that was all
+            pass
+        except OSError:  # more at once than the socket keeps
+            self._known.clear()
+            news = True
         if news:
             if self._soon is not None:
                 self._soon.cancel()

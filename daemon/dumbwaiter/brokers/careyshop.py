@@ -215,11 +215,11 @@ class CareyShop(Broker):
         try:
             item = careyshop.item(receipt.facts["answer"])
         except Retry:
-            return FollowUp(_with(plain, registered="unknown"))
+            return FollowUp(plain.with_facts(registered="unknown"))
         if item.status != 200:
-            return FollowUp(_with(plain, registered="no", shop_said=shown(item.message[:200])))
+            return FollowUp(plain.with_facts(registered="no", shop_said=shown(item.message[:200])))
         if item.size is not None and item.size != ask.size:
-            return FollowUp(_with(replace(self._told(plain, item), verified=""), size_at_provider=item.size))
+            return FollowUp(replace(self._told(plain, item), verified="").with_facts(size_at_provider=item.size))
         told = self._told(plain, item)
         return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
 
@@ -281,7 +281,7 @@ class CareyShop(Broker):
     def _told(self, receipt: Receipt, item: careyshop.Item | careyshop.Row) -> Receipt:
         url = self._link(item.url or "")
         if item.storage_id is not None:
-            receipt = _with(receipt, storage_id=item.storage_id)
+            receipt = receipt.with_facts(storage_id=item.storage_id)
         return replace(receipt, url=url or receipt.url)
 
     # What the three kinds of storage need
@@ -507,7 +507,3 @@ def _bucket(url: str) -> str:
     """Reads the bucket from a form's address: the first name of the host, or the path where there is one."""
     parts = urlsplit(url)
     return parts.path.strip("/") or (parts.hostname or "").split(".")[0]
-
-
-def _with(receipt: Receipt, **facts: object) -> Receipt:
-    return replace(receipt, facts={**receipt.facts, **{name: str(value) for name, value in facts.items()}})

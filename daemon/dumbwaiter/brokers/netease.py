@@ -125,7 +125,7 @@ class NetEase(Broker):
         except Retry:
             return None  # not every object is public, and not every network lets us look
         if reply.status == 200 and reply.headers.get("content-length") == str(size):
-            return _with(replace(receipt, verified="size"), callback="failed")
+            return replace(receipt, verified="size").with_facts(callback="failed")
         return None
 
     async def still(self, entry: Entry, desk: Desk) -> Receipt | None:
@@ -144,17 +144,17 @@ class NetEase(Broker):
         if listed is None:
             if tries < (UNTOLD if "callback" in receipt.facts else VISIBLE):
                 return FollowUp(receipt, later=2.0**tries, error="NetEase VOD does not list the object yet")
-            return FollowUp(_with(receipt, registered="no"))
+            return FollowUp(receipt.with_facts(registered="no"))
         heard = {name: value for name, value in receipt.facts.items() if name != "callback"}
         receipt = replace(receipt, facts=heard)
         if listed.vid is None:
-            return FollowUp(_with(receipt, image=listed.image))
+            return FollowUp(receipt.with_facts(image=listed.image))
         video = await self._vod(desk, "video/get", {"vid": listed.vid}, _Video)
-        receipt = _with(replace(receipt, url=video.url or receipt.url), vid=listed.vid)
+        receipt = replace(receipt, url=video.url or receipt.url).with_facts(vid=listed.vid)
         if video.size == ask.size:
             return FollowUp(replace(receipt, verified=receipt.verified or "size"))
         if video.size is not None:
-            receipt = _with(replace(receipt, verified=""), size_at_provider=video.size)
+            receipt = replace(receipt, verified="").with_facts(size_at_provider=video.size)
         return FollowUp(receipt)
 
     async def link(self, entry: Entry, desk: Desk) -> Link | None:
@@ -246,7 +246,3 @@ def _with_suffix(name: str) -> str:
 
 def _said(envelope: _Envelope) -> str:
     return f": {shown(envelope.msg[:200])}" if envelope.msg else ""
-
-
-def _with(receipt: Receipt, **facts: object) -> Receipt:
-    return replace(receipt, facts={**receipt.facts, **{name: str(value) for name, value in facts.items()}})

@@ -211,9 +211,9 @@ class Xinhua(Broker):
         if "taskStatus" not in receipt.facts:
             await self._jwt(desk)  # what is wrong with the account shows before anything is noted
             self._announced.add(ask.seed)
-            return FollowUp(_with(receipt, taskStatus=ASKED), later=0.0)
+            return FollowUp(receipt.with_facts(taskStatus=ASKED), later=0.0)
         if ask.seed not in self._announced and not self._options.repeat_task:
-            return FollowUp(_with(receipt, taskStatus=UNKNOWN, taskMessage=LOST))
+            return FollowUp(receipt.with_facts(taskStatus=UNKNOWN, taskMessage=LOST))
         return await self._create(ask, receipt, desk)
 
     async def _create(self, ask: Ask, receipt: Receipt, desk: Desk) -> FollowUp:
@@ -229,32 +229,32 @@ class Xinhua(Broker):
             return FollowUp(_without(receipt, "taskStatus"), later=after, error=str(trouble), blocked=blocked)
         self._announced.discard(ask.seed)
         if 400 <= answer.status < 500:
-            return FollowUp(_with(receipt, taskStatus=TURNED_DOWN, taskMessage=_sentence("a task", answer)))
+            return FollowUp(receipt.with_facts(taskStatus=TURNED_DOWN, taskMessage=_sentence("a task", answer)))
         task = next((one for one in _shaped(answer, "task", _Tasks).data if one.key == receipt.key), None)
         if task is None:
             raise Retry("Xinhua's answer holds no task for this picture")
         since = str(int(desk.now(self._options.api)))
-        noted = _with(receipt, taskID=task.id, taskStatus="init", taskSince=since)
+        noted = receipt.with_facts(taskID=task.id, taskStatus="init", taskSince=since)
         return FollowUp(noted, later=self._wait(0, desk))
 
     async def _look(self, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Asks how the task stands; this costs nothing."""
         answer = await self._ask_task(desk, receipt.facts["taskID"])
         if 400 <= answer.status < 500:
-            return FollowUp(_with(receipt, taskStatus=UNKNOWN, taskMessage=_sentence("the task", answer)))
+            return FollowUp(receipt.with_facts(taskStatus=UNKNOWN, taskMessage=_sentence("the task", answer)))
         state = _shaped(answer, "task", _State)
-        receipt = _with(receipt, **state.facts)
+        receipt = receipt.with_facts(**state.facts)
         result = None
         if state.status == "done" and state.image:
             result = await self._result(receipt, state.image, "watermark", desk)
-            receipt = _with(receipt, image=state.image)
+            receipt = receipt.with_facts(image=state.image)
         seen = result is None or result.url is None or result.size is not None
         if state.status == "failed" or (state.status == "done" and seen):
             return FollowUp(receipt, (result,) if result else ())
         since = float(receipt.facts.get("taskSince", "0"))
         if desk.now(self._options.api) - since > self._options.patience:
             gave_up = f"not followed further after {self._options.patience:g} seconds"
-            return FollowUp(_with(receipt, taskMessage=gave_up), (result,) if result else ())
+            return FollowUp(receipt.with_facts(taskMessage=gave_up), (result,) if result else ())
         return FollowUp(receipt, later=self._wait(tries - 2, desk))  # two earlier calls noted and created it
 
     def _wait(self, looks: int, desk: Desk) -> float:
@@ -429,10 +429,6 @@ def _is_for(one: _Token) -> bool:
 
 def _address(base: str, key: str) -> str:
     return f"{base}/{quote(key)}"
-
-
-def _with(receipt: Receipt, **facts: str) -> Receipt:
-    return replace(receipt, facts={**receipt.facts, **facts})
 
 
 def _without(receipt: Receipt, name: str) -> Receipt:

@@ -120,7 +120,7 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
     committed = await upload.confirm()
     if committed is None and upload.mime in PICTURES:
         raise Retry("ImageX does not say yet that it keeps the picture")
-    return receipt if committed is None else replace(receipt, facts={**receipt.facts, **committed.facts})
+    return receipt if committed is None else receipt.with_facts(**committed.facts)
 
 
 async def _check_stamp(upload: Upload[ImageXTicket, Point]) -> None:
