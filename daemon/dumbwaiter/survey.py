@@ -3,7 +3,8 @@
 A helper is a program of its own, started for one survey of a large tree: it takes none of the daemon's time, as a
 thread would that asks the disk for a million files, and it runs at low priority. It reads orders (lists of folders)
 from its input and writes what it found to its output, as marshalled values after their length. It sees no journal
-and knows no secret, nor is one left in its environment; the daemon looks again, itself, into folders whose digest is not the one it expects.
+and knows no secret, nor is one left in its environment; the daemon looks again, itself, into folders whose digest is
+not the one it expects.
 
 `python -m dumbwaiter.survey` is the helper.
 """
