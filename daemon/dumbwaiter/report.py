@@ -42,14 +42,14 @@ def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
     return [] if host is None else [table.c.host == host]
 
 
-class Waiting(NamedTuple):
+class Left(NamedTuple):
     """Jobs that have work left, counted."""
 
     by_watch: Counter[str]
     by_provider: Counter[str]
 
 
-def waiting(engine: Engine) -> Waiting:
+def left(engine: Engine) -> Left:
     """Returns how many jobs have work left."""
     with engine.connect() as connection:
         rows = connection.execute(
@@ -57,11 +57,11 @@ def waiting(engine: Engine) -> Waiting:
             .where(IS_OPEN, *_mine(engine, jobs))
             .group_by(jobs.c.watch, jobs.c.provider)
         ).all()
-    left = Waiting(Counter(), Counter())
+    counted = Left(Counter(), Counter())
     for watch, provider, count in rows:
-        left.by_watch[watch] += count
-        left.by_provider[provider] += count
-    return left
+        counted.by_watch[watch] += count
+        counted.by_provider[provider] += count
+    return counted
 
 
 def files_by_watch(engine: Engine) -> dict[str, int]:
@@ -221,17 +221,17 @@ def waiting_facts(one: catalog.Waiting) -> dict[str, Any]:
 class Counts(NamedTuple):
     """What is known by counting job by job, which takes a while where there are a million."""
 
-    left: Waiting
+    left: Left
     files: dict[str, int]
     totals: dict[str, int]
 
 
 def counts(engine: Engine) -> Counts:
     """Counts all."""
-    return Counts(waiting(engine), files_by_watch(engine), totals(engine))
+    return Counts(left(engine), files_by_watch(engine), totals(engine))
 
 
-NOTHING = Counts(Waiting(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), *COUNTERS), 0))
+NOTHING = Counts(Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), *COUNTERS), 0))
 
 
 def watch_facts(

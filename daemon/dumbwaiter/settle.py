@@ -3,8 +3,8 @@
 Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
 makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
 to be quiet for twice the longest pause it made so far, and longer the larger it is where no writer can be seen, so that
-a slow copy is not taken half-way. A plain sighting
-never prolongs a wait: it may come from a scan, and scans repeat; the stamps show whether anything changed.
+a slow copy is not taken half-way. A plain sighting prolongs no wait but the short one after a close, for whoever closed
+may have begun again: it may come from a scan, and scans repeat; the stamps show whether anything changed.
 """
 
 from collections import Counter
