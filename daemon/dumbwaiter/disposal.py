@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import shutil
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +20,9 @@ from dumbwaiter.errors import Changed
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split
-from dumbwaiter.roots import is_remote
-from dumbwaiter.scan import Branch
+from dumbwaiter.scan import FILE, Branch, lease
 from dumbwaiter.where import xdg
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -91,7 +88,7 @@ def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Ite
 
 def _open(place: int, name: str) -> int | None:
     try:
-        fd = os.open(name, _FILE, dir_fd=place)
+        fd = os.open(name, FILE, dir_fd=place)
     except BlockingIOError:
         raise Undone("another program has the file") from None
     except OSError as error:
@@ -106,16 +103,10 @@ def _open(place: int, name: str) -> int | None:
 
 def _lease(fd: int) -> bool:
     """Keeps writers out while the descriptor is open, where that can be had. Raises `Undone` when one is in."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # a writer who comes is announced by SIGIO, which would end us
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        if is_remote(fd):  # gives no lease to anybody
-            return False
-        raise Undone("another program is writing to the file") from None
-    except OSError:
-        return False
-    return True
+    given = lease(fd)
+    if given is False:
+        raise Undone("another program is writing to the file")
+    return bool(given)
 
 
 def _is_it(place: int, private: str, fd: int, stamp: Stamp, *, leased: bool) -> bool:

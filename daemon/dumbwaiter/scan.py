@@ -22,7 +22,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp, stamp_of_regular
 from dumbwaiter.roots import is_remote
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # the last two: something else stands there now
 _HELD = 16  # descriptors; a tree may be deeper than a process may have files open
@@ -169,7 +169,7 @@ def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
     if stamp is None:  # opening a device can have effects
         return None, None
     try:
-        descriptor = os.open(name, _FILE, dir_fd=folder)
+        descriptor = os.open(name, FILE, dir_fd=folder)
     except BlockingIOError:  # another program holds a lease and may be writing under it
         return stamp, True
     except PermissionError:
@@ -182,7 +182,15 @@ def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
 
 
 def _writing(descriptor: int) -> bool | None:
-    """Asks by a read lease, which the kernel refuses while anybody can write, be it through a mapping.
+    given = lease(descriptor)
+    if given:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return None if given is None else not given
+
+
+def lease(descriptor: int) -> bool | None:
+    """Keeps writers out while the descriptor is open; False where one is in, be it through a mapping, None if unknown.
 
     Only a file's owner may ask, and only local file systems answer.
     """
@@ -191,9 +199,7 @@ def _writing(descriptor: int) -> bool | None:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
-        return None if is_remote(descriptor) else True  # some of those give no lease to anybody
+        return None if is_remote(descriptor) else False  # some of those give no lease to anybody
     except OSError:
         return None
-    with suppress(OSError):
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
+    return True

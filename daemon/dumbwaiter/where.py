@@ -27,6 +27,11 @@ class Places(NamedTuple):
     runtime: str
 
     @property
+    def flags(self) -> list[str]:
+        """What leads another program of ours to the same places."""
+        return [word for name, path in self._asdict().items() for word in (f"--{name}", path)]
+
+    @property
     def socket(self) -> str:
         return os.path.join(self.runtime, "control.sock")
 

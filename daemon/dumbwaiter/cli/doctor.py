@@ -235,9 +235,7 @@ def _fuse(session: Session, config: Config) -> Findings:
     if not config.mount.path:
         yield Finding("mount", "ok", "none is configured")
         return
-    places = session.places
-    flags = ["--config", places.config, "--state", places.state, "--cache", places.cache, "--runtime", places.runtime]
-    command = [sys.executable, "-m", "dumbwaiter_fs.mount", *flags, "--check"]
+    command = [sys.executable, "-m", "dumbwaiter_fs.mount", *session.places.flags, "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         yield Finding("mount", "ok", f"{config.mount.path} can be mounted on")

@@ -38,20 +38,8 @@ def umount(session: Session, folder: str | None) -> None:
 
 def _mount_program(session: Session, *arguments: str) -> None:
     """Becomes the mount's own process: the kernel waits for it on every call, so it does nothing else."""
-    places = session.places
-    flags = [
-        "--config",
-        places.config,
-        "--state",
-        places.state,
-        "--cache",
-        places.cache,
-        "--runtime",
-        places.runtime,
-    ]
-    if session.verbose:
-        flags.append("-v")
-    os.execv(sys.executable, [sys.executable, "-m", "dumbwaiter_fs.mount", *flags, *arguments])
+    verbose = ["-v"] if session.verbose else []
+    os.execv(sys.executable, [sys.executable, "-m", "dumbwaiter_fs.mount", *session.places.flags, *verbose, *arguments])
 
 
 @click.command()
