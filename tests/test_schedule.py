@@ -114,6 +114,27 @@ def test_a_run_is_brought_forward_and_never_put_off() -> None:
     run(test)
 
 
+def test_work_says_itself_when_it_is_to_run_again() -> None:
+    """At once, say: the scheduler itself would pass over what is due while a run goes on."""
+
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work = Work()
+
+        async def run() -> None:
+            await work.run()
+            if len(work.runs) < 20:
+                made.at("list", clock())
+                await asyncio.sleep(0.01)
+
+        made.every("list", 3600, run)
+        made.now("list")
+        while len(work.runs) < 20:
+            await work.next()
+        assert next_run(made, "list") == pytest.approx(time.time() + 3600, abs=10)
+
+    run(test)
+
+
 def test_what_is_asked_for_during_a_run_that_fails_is_done_all_the_same() -> None:
     async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
         work, failing = Work(), [OSError("the journal is away")]

@@ -31,6 +31,7 @@ class Schedule:
         )
         self._running: set[str] = set()
         self._again: set[str] = set()  # those that run and are wanted once more
+        self._next: dict[str, float] = {}  # when those that run are wanted again
         self._beat: asyncio.Task[None] | None = None
         self._log = log.get("schedule")
 
@@ -57,6 +58,9 @@ class Schedule:
         finally:
             self._running.discard(name)
             self._again.discard(name)
+            if (when := self._next.pop(name, None)) is not None:
+                # Once this run is over for the scheduler too: it passes over what is due while one goes on.
+                asyncio.get_running_loop().call_soon(self.at, name, when)
 
     def pace(self, name: str, seconds: float) -> None:
         """Runs `name` so often from now on."""
@@ -72,7 +76,10 @@ class Schedule:
             self.at(name, self._clock())
 
     def at(self, name: str, when: float) -> None:
-        """Brings the next run of `name` forward to `when`; a nearer one stays."""
+        """Brings the next run of `name` forward to `when`; a nearer one stays. The work itself may say so."""
+        if name in self._running:
+            self._next[name] = min(when, self._next.get(name, when))
+            return
         job = self._scheduler.get_job(name)
         moment = datetime.fromtimestamp(when, UTC)
         if job is not None and (job.next_run_time is None or moment < job.next_run_time):
