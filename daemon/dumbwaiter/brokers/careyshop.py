@@ -40,8 +40,6 @@ AGAIN = 3  # times that a directory is listed anew because something was deleted
 SIZE_MAX = 2**63 - 1
 GET_MAX = 1023  # characters of an address that every server takes
 UNSIGNED = "@"  # a value that begins with it is in no signature, of older shops
-SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})
-LATE = "timestamp已过期"
 NO_METHOD = "method成员方法不存在"  # what every address of a shop says that is none of its API's
 ACCOUNT = {
     "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
@@ -384,7 +382,7 @@ class CareyShop(Broker):
         """Calls an operation that needs a sign-in. A session that the shop ended is made anew, once."""
         session = await self._sign_in(desk)
         found = await self._signed(desk, controller, method, wanted, session.token)
-        if found.status == 401 or found.message in SIGN_IN:
+        if found.status == 401 or found.message in careyshop.SIGN_IN:
             desk.forget("session", session)
             self._session = None
             session = await self._sign_in(desk)
@@ -439,7 +437,7 @@ class CareyShop(Broker):
     ) -> careyshop.Envelope:
         """Sends a signed call; a second time when only our clock was wrong, which the answer has set right."""
         found = await self._send(desk, controller, method, wanted, token)
-        return await self._send(desk, controller, method, wanted, token) if found.message == LATE else found
+        return await self._send(desk, controller, method, wanted, token) if found.message == careyshop.LATE else found
 
     async def _send(
         self, desk: Desk, controller: str, method: str, wanted: dict[str, str], token: str
@@ -466,7 +464,7 @@ def _refusal(found: careyshop.Envelope, what: str) -> Exception:
     words = f"{found.status} {shown(found.message[:200])}".strip()
     if found.message == NO_METHOD:
         return Blocked(f"the shop knows no {what} at this address ({words}): check api, which ends with its version")
-    if found.status == 403 or found.message in SIGN_IN:
+    if found.status == 403 or found.message in careyshop.SIGN_IN:
         return Blocked(f"the shop does not let this account do {what}: {words}")
     return Retry(f"the shop answers {what} with {words}")
 

@@ -15,10 +15,9 @@ from dumbwaiter.errors import Reauth, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.tickets import CareyShopTicket
-from dumbwaiter.wire.careyshop import envelope, item
+from dumbwaiter.wire.careyshop import LATE, SIGN_IN, envelope, item
 from dumbwaiter.wire.message import Request, form
 
-SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足", "timestamp已过期"})
 AGAIN = frozenset({"异常错误，请重新尝试上传"})
 
 
@@ -71,7 +70,7 @@ async def _listed(upload: Upload[CareyShopTicket, Any]) -> Receipt | None:
 
 def _refusal(status: int, message: str) -> Exception:
     words = shown(message[:200])
-    if status in {401, 403} or message in SIGN_IN:
+    if status in {401, 403} or message in SIGN_IN or message == LATE:
         return Reauth(f"the shop refuses the upload: {words}")
     if message in AGAIN or (status >= 500 and not message):
         return Retry(f"the shop could not store the file: {words}")

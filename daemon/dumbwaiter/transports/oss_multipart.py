@@ -19,14 +19,13 @@ from dumbwaiter.model import KIB, MIB, Receipt
 from dumbwaiter.tickets import OssStsTicket
 from dumbwaiter.wire import oss
 from dumbwaiter.wire.message import FileSlice, Reply, Request, query
-from dumbwaiter.wire.oss_replies import answer, compared, genuine, tag, verdict
+from dumbwaiter.wire.oss_replies import answer, compared, fits, genuine, tag, verdict
 
 SMALL = 4 * MIB  # up to here one request holds the file
 PART = 4 * MIB  # at least; a kill costs those under way
 PARTS = 1000  # the journal holds a line for each, with every save
 PART_MAX = 5 * KIB * MIB
 STEP = 64 * KIB  # part sizes are multiples of it
-KEY_MAX = 1023  # bytes
 
 _Upload = Upload[OssStsTicket, "Point"]
 
@@ -50,9 +49,7 @@ class Point(Struct, frozen=True, omit_defaults=True):
 
 async def send(upload: _Upload) -> Receipt:
     """Sends the file, going on with the parts that the journal does not have."""
-    length = len((upload.key or "").encode())
-    if not 0 < length <= KEY_MAX:
-        raise Reject(f"the key has {length} bytes; OSS takes 1 to {KEY_MAX}")
+    fits(upload.key or "")
     if upload.size <= SMALL:
         return await _put(upload)
     point = upload.checkpoint

@@ -17,17 +17,14 @@ from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.wire import recipe
 from dumbwaiter.wire.message import Request, form
 from dumbwaiter.wire.oss import Crc, trouble
-from dumbwaiter.wire.oss_replies import answer, compared, genuine, tag, verdict
-
-KEY_MAX = 1023  # bytes
+from dumbwaiter.wire.oss_replies import answer, compared, fits, genuine, tag, verdict
 
 
 async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     """Sends the form and reads OSS's answer, or the callback's."""
     ticket = upload.ticket
     key = upload.key or dict(ticket.fields).get("key", "")
-    if not 0 < len(key.encode()) <= KEY_MAX:
-        raise Reject(f"the key has {len(key.encode())} bytes; OSS takes 1 to {KEY_MAX}")
+    fits(key)
     crc = Crc()
     piece = await upload.read(0, upload.size)
     piece = replace(piece, tastes=(*piece.tastes, crc.taste))

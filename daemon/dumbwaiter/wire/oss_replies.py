@@ -5,6 +5,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.wire.message import Reply
 from dumbwaiter.wire.oss import Trouble, trouble
 
+KEY_MAX = 1023  # bytes
 EXPIRED = frozenset(
     {
         "SecurityTokenExpired",
@@ -28,6 +29,13 @@ ACCOUNT = frozenset(
 )
 AGAIN = frozenset({"RequestTimeout", "BadRequest", "InvalidDigest", "RequestTimeTooSkewed"})
 ANEW = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "MalformedXML", "EntityTooSmall"})
+
+
+def fits(key: str) -> None:
+    """Raises `Reject` for a key that OSS does not take."""
+    length = len(key.encode())
+    if not 0 < length <= KEY_MAX:
+        raise Reject(f"the key has {length} bytes; OSS takes 1 to {KEY_MAX}")
 
 
 def verdict(reply: Reply, *, form: bool = False) -> Verdict:
