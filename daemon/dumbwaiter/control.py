@@ -33,7 +33,7 @@ import stat
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -64,6 +64,7 @@ BODY_MAX = 4 << 20
 WAITING = 512  # connections not taken yet
 PAGE_MAX = 500
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
+LOOK = 20.0  # seconds between looks whether the socket is there
 SLOW = 30.0  # seconds for a request to come whole
 CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
@@ -425,22 +426,54 @@ def _own(folder: str) -> None:
 
 @asynccontextmanager
 async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
-    """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead."""
+    """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead.
+
+    A socket that is removed meanwhile (with the folder of a session, say) is made anew.
+    """
+    application = Starlette(routes=routes(app, feed), exception_handlers=TROUBLES)
+    async with AsyncExitStack() as door:
+        await door.enter_async_context(_door(application, places))
+        keeper = asyncio.create_task(_keep(door, application, places), name="control socket")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def _keep(door: AsyncExitStack, application: Starlette, places: Places) -> None:
+    missed = False
+    while True:
+        await asyncio.sleep(LOOK)
+        if await asyncio.to_thread(os.path.lexists, places.socket):
+            missed = False
+            continue
+        await door.aclose()
+        try:
+            await door.enter_async_context(_door(application, places))
+        except (OSError, Failure) as error:
+            if not missed:
+                log.get("control").error("no control socket", path=places.socket, error=str(error))
+            missed = True
+        else:
+            log.get("control").warning("control socket made anew", path=places.socket)
+
+
+@asynccontextmanager
+async def _door(application: Starlette, places: Places) -> AsyncIterator[None]:
     _own(places.runtime)
     with suppress(FileNotFoundError):
         os.unlink(places.socket)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)
     try:
+        os.fchmod(listener.fileno(), 0o600)  # it is born with that
         with short(places.socket) as path:
             listener.bind(path)
-    finally:
-        os.umask(umask)
-    listener.listen(128)
-    try:
-        async with answering(Starlette(routes=routes(app, feed), exception_handlers=TROUBLES), listener, _Owner):
+        listener.listen(128)
+        async with answering(application, listener, _Owner):
             yield
     finally:
+        listener.close()
         with suppress(OSError):
             os.unlink(places.socket)
 

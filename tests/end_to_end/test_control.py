@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import stat
 import subprocess
@@ -226,3 +227,16 @@ def test_metrics_say_what_was_done(program: Program) -> None:
     assert float(values['dumbwaiter_refreshes_total{provider="netease"}']) >= 1
     assert values['dumbwaiter_watch_overflows_total{watch="netease"}'] == "0.0"
     assert values["dumbwaiter_transfers"] == "0.0"
+
+
+def test_a_socket_that_is_removed_is_made_anew(program: Program) -> None:
+    program.start()
+    run = program.state / "run"
+    shutil.rmtree(run)
+    program.until(lambda: program("status").stdout.startswith("running"))
+    assert stat.S_IMODE((run / "control.sock").stat().st_mode) == 0o600
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    program.write("a.bin", b"a")
+    program.until(lambda: len(program.stored()) == 1)
+    assert program.stop() == 0
+    assert not (run / "control.sock").exists()

@@ -211,7 +211,7 @@ class Session:
             return "another `dumbwaiter put` is at work: try again"
         return (
             f"a daemon has {shown(self.places.state)} and does not listen at {shown(self.places.socket)}: it is starting or "
-            "stopping, or this command has another --runtime; if its socket was removed, start it again"
+            "stopping, or this command has another --runtime; if its socket was removed, it makes it anew in a moment"
         )
 
     @property
