@@ -40,7 +40,7 @@ from dumbwaiter.scan import Branch, names, walk
 CHUNK = 1000  # sightings handed over in one turn of the loop
 LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
-START = 5.0  # seconds that the start waits for all roots
+START = 2.0  # seconds that the start waits for a root to answer
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
 
@@ -102,7 +102,7 @@ class _Tree:
         self.round = 0
         self.retry_at = 0.0
         self.asked_at: float | None = None
-        self.entered: deque[str] = deque()  # new folders, to be heard and listed
+        self.entered: deque[tuple[str, bool]] = deque()  # new folders, to be heard and listed; True: or one that left
         self.due = True  # the root is to be looked at
         self.wake = threading.Event()  # one of the two
         self.begun = threading.Event()  # it was looked at once
@@ -160,12 +160,12 @@ class Watcher:
 
         A root that does not answer is not waited for long; `doubt` follows once it is heard.
         """
-        end = time.monotonic() + START
         for tree, tender in zip(
             self._trees, self._tenders, strict=True
         ):  # in turn: of two for one folder, the first has it
             tender.start()
-            tree.begun.wait(max(0.0, end - time.monotonic()))
+            if not tree.begun.wait(START) and tree.asked_at is None:  # it answers, and is large
+                tree.begun.wait(PATIENCE)
         self._started = True
 
     def check(self) -> None:
@@ -274,7 +274,7 @@ class Watcher:
                 if mask & _MOVED_FROM and folder.below and name in folder.below:
                     self._drop(folder.below[name])
                 if mask & (_CREATE | _MOVED_TO | _MOVED_FROM):  # where two change places, one stands there already
-                    tree.entered.append(path)
+                    tree.entered.append((path, bool(mask & _MOVED_FROM)))
                     tree.wake.set()
             elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE) or path == IGNORE_FILE:
                 self._note(tree, path, closed=not mask & _CREATE)
@@ -349,7 +349,7 @@ class Watcher:
             due, tree.due = tree.due, False
             try:
                 while tree.entered:
-                    self._enter(tree, tree.entered.popleft())
+                    self._enter(tree, *tree.entered.popleft())
                 if due:
                     self._tend(tree)
             except Exception as error:  # noqa: BLE001 - as for the reader
@@ -357,8 +357,10 @@ class Watcher:
             tree.begun.set()
             tree.wake.wait()
 
-    def _enter(self, tree: _Tree, path: str) -> None:
-        """Listens to a new folder and all below it, and reports what is already there."""
+    def _enter(self, tree: _Tree, path: str, left: bool) -> None:
+        """Listens to a new folder and all below it, and reports what is already there; no longer to one that `left`."""
+        if left:  # while it was looked at, it may be
+            self._forget(tree, path)
         missing = self._state(tree).missing
         for here, files in self._walk(tree, path, again=False):
             for name in files:
@@ -614,6 +616,23 @@ class Watcher:
             for callback in callbacks:
                 with suppress(OSError):
                     self._reader.remove_callbacks([callback])
+
+    def _forget(self, tree: _Tree, path: str) -> None:
+        """Listens no longer to a folder that is not there any more."""
+        with self._lock:
+            folder: _Folder | None = tree.top
+            for name in path.split("/"):
+                folder = (folder.below or {}).get(name) if folder is not None else None
+        if folder is None:
+            return
+        try:
+            with closing(Branch(tree.root.path)) as branch:
+                branch.open(path)
+        except (FileNotFoundError, NotADirectoryError):
+            with self._lock:
+                self._drop(folder)
+        except OSError:  # looking at all of it will say
+            self._ask(tree)
 
     @staticmethod
     def _detach(folder: _Folder) -> None:

@@ -20,7 +20,7 @@ from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.watch import Watcher
 
-ANSWER = 5.0  # seconds that the start waits for a folder
+ANSWER = 2.0  # seconds that the start waits for folders
 CHECK = 5.0  # seconds between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time

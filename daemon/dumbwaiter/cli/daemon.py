@@ -23,7 +23,7 @@ from dumbwaiter.errors import Exit, Failure
 if TYPE_CHECKING:
     from dumbwaiter.installation import Lock
 
-ANSWER = 5.0  # seconds that the start waits for a folder
+ANSWER = 2.0  # seconds that the start waits for folders
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
 ASIDE = 32  # threads at most for what may have to wait: folders that hang keep some for good
