@@ -64,7 +64,7 @@ BODY_MAX = 4 << 20
 WAITING = 512  # connections not taken yet
 PAGE_MAX = 500
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
-LOOK = 20.0  # seconds between looks whether the socket is there
+LOOK = 10.0  # seconds between looks whether the socket is there
 SLOW = 30.0  # seconds for a request to come whole
 CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 

@@ -6,6 +6,7 @@ sizes are compared, and the bytes of what has its original.
 
 import asyncio
 import os
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -71,6 +72,8 @@ class Machine(RuleBasedStateMachine):
         self.size = 0
         self.jobs: dict[int, Held] = {}  # those that are not done
         self.at_work: list[int] = []
+        self.versions: defaultdict[str, set[int]] = defaultdict(set)  # jobs of a file that are or were wanted
+        self.done: dict[str, int] = {}  # the newest job of a file that ended well
         self.entries: list[Held] = []
         self._open()
         self.mounted = Mounted(self.shelf).wait()
@@ -97,6 +100,8 @@ class Machine(RuleBasedStateMachine):
         for other, job in list(self.jobs.items()):
             if job["path"] == path and other not in self.at_work:
                 del self.jobs[other]
+                self.versions[path].discard(other)
+        self.versions[path].add(number)
         self.jobs[number] = {"path": path, "stamp": stamp, "refused": False}
         self._compare()
 
@@ -116,19 +121,27 @@ class Machine(RuleBasedStateMachine):
         self._do(self.journal.name("me", number, self.now, key=key, grant=None))
         self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, again=0).result()
         self._do(self.journal.finish("me", number, self.now, receipt=receipt))
-        kept = []
-        for entry in self.entries:
-            entry["current"] = entry["current"] and entry["path"] != job["path"]
-            if entry["key"] != key:
-                kept.append(entry)
-        self.entries = [*kept, {"path": job["path"], "stamp": job["stamp"], "key": key, "current": True}]
+        path = job["path"]
+        newest = number > self.done.get(path, 0)
+        if newest:
+            self.done[path] = number
+            for entry in self.entries:
+                entry["current"] = entry["current"] and entry["path"] != path
+        if newest or not any((entry["path"], entry["key"]) == (path, key) for entry in self.entries):
+            kept = [entry for entry in self.entries if entry["key"] != key]
+            self.entries = [*kept, {"path": path, "stamp": job["stamp"], "key": key, "current": newest}]
         self._compare()
 
     @rule(data=st.data())
     def refuse(self, data: st.DataObject) -> None:
         if self.at_work:
             number = self.at_work.pop(data.draw(st.integers(0, len(self.at_work) - 1)))
-            self._do(self.journal.reject("me", number, self.now, error="too large"))
+            needed = self._do(self.journal.reject("me", number, self.now, error="too large"))
+            path = self.jobs[number]["path"]
+            assert needed == (number >= max(self.versions[path]))
+            if not needed:  # there is a newer version of the file, so nobody has to see to this one
+                self.versions[path].discard(number)
+                del self.jobs[number]
             self._compare()
 
     @rule()
@@ -141,7 +154,7 @@ class Machine(RuleBasedStateMachine):
         waiting = [number for number in self.jobs if number not in self.at_work]
         if waiting:
             self._do(self.journal.queue.forget(waiting[:1], self.now))
-            del self.jobs[waiting[0]]
+            self.versions[self.jobs.pop(waiting[0])["path"]].discard(waiting[0])
             self._compare()
 
     @rule()
