@@ -33,8 +33,6 @@ class Entries:
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
             if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
                 name = _aside(name)
-        elif current and name.count(".") >= 1:  # as a result's name is made
-            STEP_ASIDE.run(connection, {"of_parent": file.parent, "of_name": name, "aside": _aside(name)})
         key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
         values = {
             "host": self._host,
@@ -57,7 +55,10 @@ class Entries:
         }
         place = {"of_parent": file.parent, "of_name": name}
         if current:
-            if (passed := PASS_ON.first(connection, place)) is not None and passed.key != receipt.key:
+            passed = PASS_ON.first(connection, place)
+            if passed is not None and passed.inode == 0 and not receipt.label:  # what was made of another file
+                STEP_ASIDE.run(connection, {"entry": passed.id, "aside": _aside(name)})
+            elif passed is not None and passed.key != receipt.key:
                 _pass_on_results(connection, file.parent, name, passed.key)
         elif OF_KEY_AT.first(connection, {**place, "of_provider": file.provider, "of_key": receipt.key}) is not None:
             return  # the newer version is the very same object

@@ -118,7 +118,7 @@ def _outcome(look: _Look) -> tuple[Any, BaseException | None]:
         result = look.work()
         if look.done.done():  # too late: undone here, for that may have to wait for the disk as well
             look.undo(result)
-            raise TimeoutError
+            return None, TimeoutError()
         return result, None
     except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
         return None, error

@@ -160,9 +160,8 @@ class Watcher:
 
         A root that does not answer is not waited for long; `doubt` follows once it is heard.
         """
-        for tree, tender in zip(
-            self._trees, self._tenders, strict=True
-        ):  # in turn: of two for one folder, the first has it
+        # In turn: of two for one folder, the first has it.
+        for tree, tender in zip(self._trees, self._tenders, strict=True):
             tender.start()
             if not tree.begun.wait(START) and tree.asked_at is None:  # it answers, and is large
                 tree.begun.wait(PATIENCE)
@@ -373,8 +372,9 @@ class Watcher:
     def _tend(self, tree: _Tree) -> None:
         now = time.monotonic()
         with self._reviving:
-            if self._revive(now) and len(self._trees) > 1:
-                self._ask(*(other for other in self._trees if other is not tree))
+            for other in self._trees if self._revive(now) else ():
+                if other is not tree:
+                    self._ask(other)
         before = self._state(tree)
         reason = self._tend_tree(tree, now)
         if self._started and reason:
@@ -510,9 +510,8 @@ class Watcher:
                 self._refuse(tree, folder, error)
 
         def opened(folder: str, descriptor: int) -> bool:
-            if not os.access(
-                ".", os.X_OK, dir_fd=descriptor, effective_ids=True
-            ):  # its names, and nothing of its files
+            # Some may be listed and not entered: their names can be read, and nothing of their files.
+            if not os.access(".", os.X_OK, dir_fd=descriptor, effective_ids=True):
                 self._refuse(tree, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
             return self._listen(tree, folder, descriptor) or again
 

@@ -92,9 +92,10 @@ def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entr
 
     Raises `Failure` when there is nothing, but for a whole tree, which may be empty.
     """
-    if path is None or (path.strip("/") in TREES and not os.path.lexists(path)):
+    tree = "files" if path is None else path.rstrip("/")
+    if path is None or (tree in TREES and not os.path.lexists(path)):
         if session.begun:
-            yield from _below(session.catalog, path.strip("/") if path else "files")
+            yield from _below(session.catalog, tree)
         return
     for text in dict.fromkeys((path, unshown(path))):
         found = _below(session.catalog, tree_path(session, text))

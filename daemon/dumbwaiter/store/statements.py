@@ -160,7 +160,11 @@ _HERE: tuple[ColumnElement[bool], ...] = (
     entries.c.name == bindparam("of_name"),
     IS_CURRENT,
 )
-PASS_ON = Prepared(lambda _dialect: update(entries).where(*_HERE).values(current=False).returning(entries.c.key))
+PASS_ON = Prepared(
+    lambda _dialect: (
+        update(entries).where(*_HERE).values(current=False).returning(entries.c.id, entries.c.key, entries.c.inode)
+    )
+)
 # A file of the owner's goes before what a provider made of another one; that has no inode.
 OWN_AT = Prepared(lambda _dialect: select(entries.c.id).where(*_HERE, entries.c.inode != 0).limit(1))
 OF_KEY_AT = Prepared(
@@ -171,7 +175,9 @@ OF_KEY_AT = Prepared(
     )
 )
 STEP_ASIDE = Prepared(
-    lambda _dialect: update(entries).where(*_HERE, entries.c.inode == 0).values(name=bindparam("aside"))
+    lambda _dialect: (
+        update(entries).where(entries.c.id == bindparam("entry")).values(name=bindparam("aside"), current=True)
+    )
 )
 # An entry never shows other content than it was made for.
 DROP_OTHERS = Prepared(
