@@ -225,3 +225,31 @@ def test_what_a_person_orders_begins_nothing_meanwhile(sqlite_book: Book) -> Non
         await engine.close()
 
     run(sqlite_book, test)
+
+
+def test_a_job_that_is_taken_again_before_its_attempt_is_over_keeps_its_place(sqlite_book: Book) -> None:
+    pending(sqlite_book, 1, "a")
+    begun: list[Any] = []
+
+    class Again(Held):
+        async def _attempt(self, job: Job) -> None:
+            begun.append(asyncio.current_task())
+            if len(begun) == 1:
+                await self.journal.delay("me", job.id, NOW, due_at=NOW, error="", attempts=1)
+                await self.turn()  # as when its last step is on the disk, and its task has not woken up yet
+            else:
+                await super()._attempt(job)
+
+    async def test() -> None:
+        engine = Again(sqlite_book, transfers=2)
+        await engine.turn()
+        await asyncio.sleep(0)
+        await begun[0]
+        await asyncio.sleep(0)
+        assert len(begun) == 2
+        assert engine.at_work == {"a"}
+        await engine.end("a")
+        assert engine.busy == 0
+        await engine.close()
+
+    run(sqlite_book, test)

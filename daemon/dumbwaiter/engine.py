@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 
 from dumbwaiter.attempt import Attempt, Means
@@ -136,7 +137,7 @@ class Engine:
             return
         self._jobs[job.id] = job
         task = self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
-        task.add_done_callback(lambda _: self._ended(job))
+        task.add_done_callback(partial(self._ended, job))  # it may be cancelled before its first step
 
     @asynccontextmanager
     async def without(self, ids: Iterable[int]) -> AsyncIterator[None]:
@@ -186,9 +187,13 @@ class Engine:
                 # A fault of ours in one job must not stop the others.
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, error)
+        finally:
+            self._ended(job, asyncio.current_task())
 
-    def _ended(self, job: Job) -> None:
-        """Makes room for the next."""
+    def _ended(self, job: Job, task: "asyncio.Task[None] | None") -> None:
+        """Makes room for the next, once; where the same job is at work again already, it has the place."""
+        if self._running.get(job.id) is not task:
+            return
         del self._running[job.id], self._jobs[job.id]
         if job.size <= SMALL:
             self._ends.append(time.monotonic())
