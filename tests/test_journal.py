@@ -20,6 +20,7 @@ import journals
 from dumbwaiter import report
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.errands import Order
+from dumbwaiter.errors import Reject, Restart, Retry, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.journal import DAY, LEASE, OUTLIVED, Candidate, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
@@ -376,6 +377,14 @@ def test_by_another_clock_whatever_waits_is_due_at_once(book: Book) -> None:
     assert [book.row(id_).due_at for id_ in (failed, fresh)] == [NOW, NOW]
     assert book.row(failed).attempts == 8
     assert [row.due_at for row in book.rows("SELECT due_at FROM errands")] == [NOW]
+
+
+@pytest.mark.parametrize("kind", [Reject, Retry, Restart])
+def test_whatever_a_vendor_says_can_be_noted_and_shown(book: Book, kind: type[Verdict]) -> None:
+    id_ = book.leased()
+    verdict = kind("it said: \x1b[2J\0 no\r\nC:\\x\ud800")
+    book.delay(WORKER, id_, NOW, due_at=NOW, error=str(verdict), attempts=1)
+    assert book.row(id_).error == "it said: \\x1b[2J\\x00 no C:\\x\\ud800"
 
 
 def test_a_delay_may_drop_the_ticket_or_the_place(book: Book) -> None:

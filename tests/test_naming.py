@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dumbwaiter.naming import NAME_MAX, join, key_path, propose, shown, split, unshown
+from dumbwaiter.naming import NAME_MAX, join, key_path, legible, propose, shown, split, unshown
 
 names = st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -39,6 +39,14 @@ def test_a_shown_name_is_strict_utf8_and_has_no_control_character(name: str) -> 
     assert text.encode("utf-8").decode("utf-8") == text
     assert not [letter for letter in text if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}]
     assert len(text.splitlines()) <= 1
+
+
+@given(names)
+def test_a_sentence_is_one_line_in_which_nothing_acts_and_a_name_shown_in_it_stays(name: str) -> None:
+    text = legible(f"{shown(name)}: {name}")
+    assert text.startswith(f"{shown(name)}: ")
+    assert not [letter for letter in text if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}]
+    assert legible(text) == text
 
 
 @given(names, names)

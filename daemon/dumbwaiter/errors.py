@@ -24,9 +24,14 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
 
 from enum import IntEnum
 
+from dumbwaiter.naming import legible
+
 
 class Verdict(Exception):
-    """Why an attempt ended early."""
+    """Why an attempt ended early. What a vendor's words in the sentence would do to a terminal is escaped."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(legible(sentence))
 
 
 class Retry(Verdict):

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\\ud800-\udfff]")
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE = re.compile(rf"[{_CONTROL}\\]")
+_UNREADABLE = re.compile(rf"[{_CONTROL}]")
 _AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
 _ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)")
 NAME_MAX = 255  # bytes in one name, on every file system that matters
@@ -26,6 +28,11 @@ def _backslashed(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python carries an undecodable byte
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def legible(text: str) -> str:
+    """Returns a sentence, with others' words in it, on one line and fit for a terminal and for any database."""
+    return _UNREADABLE.sub(_backslashed, " ".join(text.splitlines()))
 
 
 def unshown(text: str) -> str:
