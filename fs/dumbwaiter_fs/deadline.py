@@ -40,6 +40,12 @@ def _left(timeout: float | None, late: type[Exception]) -> float | None:
     return left if timeout is None else min(left, timeout)
 
 
+def left(timeout: float) -> float:
+    """Returns `timeout`, or what is left until the moment of `until` where that is less."""
+    moment = getattr(_limit, "moment", None)
+    return timeout if moment is None else max(0.0, min(timeout, moment - time.monotonic()))
+
+
 class _Stream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream

@@ -16,11 +16,13 @@ from dumbwaiter.caller import Connection
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import Entry
 from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.deadline import left
 
 TIMEOUT = 15.0  # seconds for one answer
 MARGIN = 60.0  # seconds of life that an address must have left
 AGAIN = 5.0  # seconds until a failure is asked about again
 KEPT = 10_000  # answers
+SILENT = "the daemon did not say where the file can be read"
 _MEANING = {Exit.TEMPORARY: errno.EHOSTUNREACH, Exit.ACCOUNT: errno.EACCES}
 
 _Which = tuple[int, str, str]  # an entry: a database gives its number to another one later
@@ -28,7 +30,7 @@ _Answer = tuple[float, "str | Refused"]  # good until, and what it was
 
 
 class Links:
-    """The addresses that were asked for. Any thread may call."""
+    """The addresses that were asked for. Any thread may call; it waits no longer than its `deadline.until` lets it."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
@@ -41,12 +43,16 @@ class Links:
         which = (entry.id, entry.provider, entry.key)
         with self._lock:
             turn = self._asking.setdefault(which, threading.Lock())
-        with turn:  # whoever waited finds the answer
+        if not turn.acquire(timeout=left(2 * TIMEOUT)):
+            raise Refused(errno.ETIMEDOUT, SILENT)
+        try:  # whoever waited finds the answer
             with self._lock:
                 until, answer = self._answers.get(which, (0.0, ""))
             if time.monotonic() >= until or answer == refused:
                 until, answer = self._ask(entry, refused)
                 self._keep(which, (until, answer))
+        finally:
+            turn.release()
         if isinstance(answer, Refused):
             raise Refused(answer.errno or errno.EIO, answer.why)
         return answer
@@ -60,7 +66,7 @@ class Links:
 
     def _ask(self, entry: Entry, refused: str | None) -> _Answer:
         now = time.monotonic()
-        connection = Connection(self._socket, TIMEOUT)
+        connection = Connection(self._socket, left(TIMEOUT))
         try:
             connection.request("POST", "/link", json.dumps({"id": entry.id, "refused": refused}))
             response = connection.getresponse()
@@ -73,6 +79,6 @@ class Links:
             why = "the link has to come from the daemon, which is not running: start it with `dumbwaiter run`"
             return now + AGAIN, Refused(errno.ENXIO, why)
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-            return now + AGAIN, Refused(errno.EHOSTUNREACH, "the daemon did not say where the file can be read")
+            return now + AGAIN, Refused(errno.EHOSTUNREACH, SILENT)
         finally:
             connection.close()

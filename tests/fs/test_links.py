@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -15,7 +17,7 @@ import pytest
 
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import Entry, Stamp
-from dumbwaiter_fs import links
+from dumbwaiter_fs import deadline, links
 from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.links import Links
 
@@ -133,6 +135,23 @@ def test_a_socket_far_down_costs_no_descriptor_a_question(tmp_path: Path) -> Non
     for number in range(1, 20):
         ask(number)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_daemon_that_stands_still_holds_a_read_no_longer_than_its_deadline(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/control.sock")
+        silent.listen()
+        kept = Links(f"{tmp_path}/control.sock")
+
+        def ask(_: int) -> str:
+            with deadline.until(time.monotonic() + 0.5), pytest.raises(Refused) as raised:
+                kept.get(entry())
+            return raised.value.why
+
+        started = time.monotonic()
+        with ThreadPoolExecutor(3) as pool:  # the first asks, and the others wait for it
+            assert set(pool.map(ask, range(3))) == {links.SILENT}
+        assert time.monotonic() - started < links.TIMEOUT / 3
 
 
 @pytest.mark.parametrize("what", ["nothing", "no folder", "a dead socket"])
