@@ -118,7 +118,8 @@ class Sender:
             ever=self._ever,
             save=self._save,
             exchange=self.provider.exchange,
-            order=self.http.order,
+            order=self.provider.order,
+            better=self.provider.better,
             now=self.provider.now,
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 self.provider.broker.confirm(grant, self.stamp.size, self.provider), self.runner.get_loop()

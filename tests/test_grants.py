@@ -332,6 +332,16 @@ def test_requests_keep_the_vendors_pace(clock: Turned, monkeypatch: pytest.Monke
     asyncio.run(test())
 
 
+def test_a_node_that_named_another_is_tried_after_it(clock: Turned) -> None:
+    one = provider(clock)
+    one._http.order = list  # type: ignore[method-assign]
+    assert one.order(("a", "b")) == ["a", "b"]
+    one.better("a", "c")
+    assert one.order(("a", "b")) == ["c", "a", "b"]
+    one.better("a", "b")
+    assert one.order(("a", "b")) == ["b", "a"]
+
+
 def test_time_is_told_as_the_server_has_it(clock: Turned) -> None:
     async def test() -> None:
         one = provider(clock)

@@ -283,6 +283,7 @@ class Doors:
             save=self._save,
             exchange=self._exchange,
             order=sorted,
+            better=lambda _url, _other: None,
             now=lambda url: 5.0,
             confirm=lambda: at_once(None),
         )

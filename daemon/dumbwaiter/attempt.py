@@ -305,7 +305,8 @@ class Attempt:
             save=self._save,
             rest=self._must_not_rest,
             exchange=provider.exchange,
-            order=self._means.http.order,
+            order=provider.order,
+            better=provider.better,
             now=provider.now,
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 provider.broker.confirm(grant, job.size, provider), self._loop

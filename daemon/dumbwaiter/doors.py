@@ -132,5 +132,9 @@ class Upload(Protocol[Ticket, Point]):
         ...
 
     def order(self, urls: tuple[str, ...]) -> list[str]:
-        """Returns base URLs, those that could not be reached lately last."""
+        """Returns base URLs, each after the `better` one, and those that could not be reached lately last."""
+        ...
+
+    def better(self, url: str, other: str) -> None:
+        """Notes that the provider wants `other` asked in the place of `url`, for the files to come as well."""
         ...

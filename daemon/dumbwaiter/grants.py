@@ -7,7 +7,7 @@ its end, with one request in flight however many wait, and replaced only when th
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from math import inf
 from typing import Any, NamedTuple, TypeVar
@@ -105,6 +105,7 @@ class Provider:
         self._asking: list[_Asking] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._single = False  # the latest call brought one grant for one file, as the next will
+        self._better: dict[str, str] = {}  # upload nodes that named another one
 
     # The desk
 
@@ -117,6 +118,14 @@ class Provider:
         if self._uploads is not None and isinstance(request.body, FileSlice):
             abort.wait(self._uploads.take())
         return self._http.exchange(request, abort)
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        """Returns the upload nodes in the order in which a transport is to try them. From any thread, as the next."""
+        return self._http.order([*dict.fromkeys(one for url in urls for one in (self._better.get(url, url), url))])
+
+    def better(self, url: str, other: str) -> None:
+        """Has `other` tried before `url` from now on."""
+        self._better[url] = other
 
     def now(self, url: str) -> float:
         return self._clock() + self._http.skew(url)

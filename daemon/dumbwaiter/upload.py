@@ -150,6 +150,7 @@ class FileUpload:
         rest: Callable[[], None] = lambda: None,
         exchange: Callable[[Request, Abort], Reply],
         order: Callable[[Sequence[str]], list[str]],
+        better: Callable[[str, str], None],
         now: Callable[[str], float],
         confirm: Callable[[], "Future[Receipt | None]"],
     ) -> None:
@@ -169,6 +170,7 @@ class FileUpload:
         self._rest = rest
         self._exchange = exchange
         self._order = order
+        self._better = better
         self._now = now
         self._confirm = confirm
         self._digest = Digest()
@@ -304,6 +306,9 @@ class FileUpload:
 
     def order(self, urls: tuple[str, ...]) -> list[str]:
         return self._order(urls)
+
+    def better(self, url: str, other: str) -> None:
+        self._better(url, other)
 
     # Accounts
 

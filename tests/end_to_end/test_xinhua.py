@@ -132,6 +132,16 @@ def test_faults_lose_nothing_and_process_once(news: Program, spec: str) -> None:
     assert calls(news, "unwatermark") == 0
 
 
+def test_the_right_region_is_learned_once(news: Program) -> None:
+    news.vendors.faults("up1.form:region")
+    news.start()
+    for number in range(3):
+        news.write(f"{number}.jpg", jpeg(20_000 + number))
+        assert news("wait").returncode == 0
+    assert news.totals()["done"] == 3
+    assert len([one for one in news.vendors.log("form") if one["status"] == 400]) == 1
+
+
 def test_a_lost_answer_makes_no_second_object(news: Program) -> None:
     """The key is ours alone and cannot be overwritten: what lies there is compared, byte for byte."""
     picture = jpeg(20_000)

@@ -45,6 +45,7 @@ class Bench:
         self.vendors = Vendors(folder / "sandbox")
         self.path = folder / "file.bin"
         self.saved: list[Any] = []
+        self.moved: list[tuple[str, str]] = []
 
     def write(self, size: int) -> None:
         self.path.write_bytes(random.Random(size).randbytes(size))
@@ -74,7 +75,7 @@ class Bench:
         one = FileUpload(
             fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0,
             ever=Ranges(), save=save, exchange=http.exchange, order=http.order, confirm=lambda: at_once(there),
-            now=lambda _: time.time(),
+            now=lambda _: time.time(), better=lambda url, other: self.moved.append((url, other)),
         )  # fmt: skip
         try:
             return one.run(module.send)[0]
@@ -169,6 +170,8 @@ def test_the_wrong_region_names_the_right_one_once(bench: Bench, size: int) -> N
     sender = type("Module", (), {"send": staticmethod(module)})
     bench.vendors.faults("up1.form:region,up1.init:region")
     assert bench.send(sender, bench.ticket()).verified == "qetag"
+    urls = bench.vendors.sandbox.urls
+    assert bench.moved == [(urls["up1"], urls["up2"])]
     bench.vendors.faults("kodo.form:region,kodo.init:region")
     with pytest.raises(Blocked, match="another region"):
         bench.send(sender, bench.ticket())

@@ -78,6 +78,7 @@ async def _deliver(
             return reply, answer
         if not moved and (better := qiniu.better_host(reply, url)) is not None:
             moved = True
+            upload.better(url, better)
             urls.insert(0, better)
             continue
         trouble = qiniu.trouble(reply)

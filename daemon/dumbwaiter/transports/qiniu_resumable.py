@@ -346,6 +346,7 @@ class _Sender:
             if better is None:
                 return reply
             moved = True
+            self._upload.better(url, better)
             self._urls = [better, *(other for other in self._urls if other != better)]
 
     def _switch(self, url: str) -> None:
