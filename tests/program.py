@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
+from dumbwaiter.caller import Connection
 from dumbwaiter_sandbox import Sandbox
 
 PATIENCE = 60.0  # seconds until a wait has failed
@@ -135,8 +138,8 @@ class Program:
     def _answers(self) -> bool:
         assert self.daemon is not None
         assert self.daemon.poll() is None, self.log.read_text()
-        if "DUMBWAITER_STATE" in self.environment and not (self.state / "run/control.sock").exists():
-            return False  # without a daemon the command takes as long as the daemon's own start
+        if "DUMBWAITER_STATE" in self.environment:
+            return self._asked() is not None
         return self("--json", "status").stdout.startswith('{"running": true')
 
     def kill(self) -> None:
@@ -156,9 +159,13 @@ class Program:
     def until(self, true: Any, patience: float = PATIENCE) -> None:
         """Waits for another process to have done something that gives no event here."""
         deadline = time.monotonic() + patience
-        while not true():
-            assert time.monotonic() < deadline, self.log.read_text() if self.log.exists() else "too late"
-            time.sleep(0.02)
+        while True:
+            asked = time.monotonic()
+            if true():
+                return
+            now = time.monotonic()
+            assert now < deadline, self.log.read_text() if self.log.exists() else "too late"
+            time.sleep(max(0.02, now - asked))  # what is waited for wants a processor too
 
     # Files
 
@@ -182,8 +189,20 @@ class Program:
         """Returns the digest of every object that any vendor has."""
         return [digest(path.read_bytes()) for path in (self.data / "objects").rglob("*") if path.is_file()]
 
+    def status(self) -> Any:
+        """Returns what `status` tells; a daemon is asked from here, which costs no start of a command."""
+        return self._asked() or self.facts("status")
+
+    def _asked(self) -> Any:
+        with closing(Connection(str(self.state / "run/control.sock"), PATIENCE)) as connection:
+            try:
+                connection.request("GET", "/status")
+                return json.loads(connection.getresponse().read())
+            except (OSError, HTTPException):  # there is none, or it is killed at this moment
+                return None
+
     def totals(self) -> dict[str, int]:
-        totals: dict[str, int] = self.facts("status")["totals"]
+        totals: dict[str, int] = self.status()["totals"]
         return totals
 
 

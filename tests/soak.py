@@ -179,7 +179,7 @@ class Soak:
         growth = self._growth()
         program.vendors.faults("")
         self._drain()
-        for job in program.facts("status")["jobs"]:
+        for job in program.status()["jobs"]:
             if job["state"] == "rejected":
                 self.rejections[f"{job['provider']}: {job['error']}"] += 1
         program("retry", "--all")
@@ -204,7 +204,7 @@ class Soak:
         deadline = time.monotonic() + self._patience
         hastened: set[int] = set()
         while True:
-            facts = self.program.facts("status")
+            facts = self.program.status()
             if not facts["settling"] and not any(facts["totals"][state] for state in ("pending", "stored")):
                 return
             if time.monotonic() > deadline:

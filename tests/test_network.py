@@ -156,5 +156,5 @@ def test_a_daemon_that_waits_for_the_network_goes_on_when_it_changes(program: Pr
 
 
 def attempts(program: Program) -> int:
-    jobs: list[dict[str, Any]] = program.facts("status")["jobs"]
+    jobs: list[dict[str, Any]] = program.status()["jobs"]
     return max((job["attempts"] for job in jobs), default=0)

@@ -94,10 +94,10 @@ def test_none_of_them_stops_the_others_or_fills_the_memory(program: Program, hel
     program.until(lambda: program.totals()["done"] == 20, patience=80)
 
     def told() -> dict[str, str]:
-        return {job["watch"]: job["error"] for job in program.facts("status")["jobs"] if job["error"]}
+        return {job["watch"]: job["error"] for job in program.status()["jobs"] if job["error"]}
 
     program.until(lambda: told().keys() == hell.keys(), patience=150)
-    assert {job["state"] for job in program.facts("status")["jobs"]} == {"pending"}
+    assert {job["state"] for job in program.status()["jobs"]} == {"pending"}
     assert memory(program, "VmHWM") - before < 64
     assert "planted-secret" not in str(told()) + program.log.read_text()
     assert program.stop() == 0

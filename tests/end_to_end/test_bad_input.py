@@ -125,7 +125,7 @@ def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
     away = program.folder / "away"
     program.drop.rename(away)
     program.start()
-    assert _named(program.facts("status")["watches"])["state"] == "away"
+    assert _named(program.status()["watches"])["state"] == "away"
     (away / "b.bin").write_bytes(b"b")
     away.rename(program.drop)
     program.until(lambda: len(program.objects()) == 2)
@@ -215,7 +215,7 @@ def test_a_wrong_secret_blocks_the_account(program: Program) -> None:
     assert done.returncode == 21
     assert "AppSecret" in sentence(done)
     program.start()
-    program.until(lambda: _named(program.facts("status")["providers"])["state"] == "blocked")
+    program.until(lambda: _named(program.status()["providers"])["state"] == "blocked")
     done = program("wait", "--timeout", "20s")
     assert done.returncode == 21
     assert "AppSecret" in sentence(done)
@@ -345,12 +345,12 @@ def test_a_full_disk_under_the_state_folder_is_weather(program: Program) -> None
         contents = {f"file {number}.bin": os.urandom(100) for number in range(200)}
         for name, content in contents.items():
             program.write(name, content)
-        program.until(lambda: program.facts("status")["trouble"])
+        program.until(lambda: program.status()["trouble"])
         assert "! the journal cannot be written" in program("status").stdout
         stuffing.unlink()
         assert program("wait", "--timeout", "50s").returncode == 0
         assert program.stored() == {name: digest(content) for name, content in contents.items()}
-        assert program.facts("status")["trouble"] is None
+        assert program.status()["trouble"] is None
         assert program.stop() == 0
     finally:
         program.kill()

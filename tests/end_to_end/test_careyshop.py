@@ -315,7 +315,7 @@ def test_an_account_without_the_right_is_said_so(program: Program) -> None:
 
 
 def _blocked(program: Program) -> bool:
-    (shop,) = [one for one in program.facts("status")["providers"] if one["name"] == "careyshop"]
+    (shop,) = [one for one in program.status()["providers"] if one["name"] == "careyshop"]
     return shop["state"] == "blocked" and "权限不足" in json.dumps(shop, ensure_ascii=False)
 
 

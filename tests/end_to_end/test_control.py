@@ -68,7 +68,7 @@ def test_a_number_that_no_clock_or_journal_holds_is_refused(program: Program, wh
         said = answer(client)
     assert said.startswith(b"HTTP/1.1 400"), said
     assert b"the request cannot be read" in said
-    assert program.facts("status")["paused"] == []
+    assert program.status()["paused"] == []
 
 
 @pytest.mark.parametrize(("asked", "status"), [("GET /stauts", 404), ("DELETE /status", 405)])

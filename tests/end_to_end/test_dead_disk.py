@@ -72,5 +72,5 @@ def test_t14_a_daemon_whose_folder_hangs_ends_but_for_threads_that_the_kernel_ho
 
 
 def watch(program: Program) -> dict[str, str]:
-    (found,) = (one for one in program.facts("status")["watches"] if one["name"] == DEAD)
+    (found,) = (one for one in program.status()["watches"] if one["name"] == DEAD)
     return dict(found)

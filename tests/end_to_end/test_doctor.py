@@ -67,7 +67,7 @@ def test_what_is_missing_is_named_with_the_remedy(program: Program) -> None:
 def test_a_folder_that_went_away_is_said_once(program: Program) -> None:
     program.start()
     program.drop.rename(program.folder / "elsewhere")
-    program.until(lambda: "away" in {one["state"] for one in program.facts("status")["watches"]})
+    program.until(lambda: "away" in {one["state"] for one in program.status()["watches"]})
     (one,) = diagnose(program, code=1)["watch netease"]
     assert one["remedy"].startswith("mount the disk that it is on")
 
@@ -173,7 +173,7 @@ def test_a_line_of_an_ignore_file_that_is_no_pattern_is_named_and_stops_nothing(
     (found,) = diagnose(program)["watch netease"]
     assert (found["level"], found["says"]) == ("warn", told)
     program.start()
-    assert [one["message"] for one in program.facts("status")["watches"] if one["name"] == "netease"] == [told]
+    assert [one["message"] for one in program.status()["watches"] if one["name"] == "netease"] == [told]
     program.write("a.log", b"")
     program.until(lambda: program.stored().keys() == {program.write("a.txt", b"a").name})
 

@@ -178,9 +178,9 @@ def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_
     folder = rules(program, f"on_done = {json.dumps([sys.executable, '-c', script])}")
     drop(program, folder, "film.mov", b"film")
     program.start()
-    program.until(lambda: program.facts("status")["errands"])
+    program.until(lambda: program.status()["errands"])
     assert program("wait").returncode == 0
-    (errand,) = program.facts("status")["errands"]
+    (errand,) = program.status()["errands"]
     assert errand["what"] == "on_done"
     assert "ended with code 1: no sink for this" in errand["error"]
     assert errand["due_at"] is None
@@ -190,7 +190,7 @@ def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_
     assert "1 need a person" in program("doctor").stdout
     mark.touch()
     assert program("retry", str(errand["job"])).returncode == 0
-    program.until(lambda: not program.facts("status")["errands"])
+    program.until(lambda: not program.status()["errands"])
 
 
 def test_a_program_ends_with_its_time_and_all_that_it_started(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_webhook_is_signed_and_repeated_through_a_restart_under_one_id(program
         program.kill()
         program.start(environment={"HOOK_SECRET": "whispered"})
         program.until(lambda: len(there.taken) >= 3)
-        program.until(lambda: not program.facts("status")["errands"])
+        program.until(lambda: not program.status()["errands"])
         assert set(there.paths) == {"/hook?key=1"}
         headers, body = there.taken[-1]
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
@@ -340,7 +340,7 @@ def test_each_event_has_an_id_of_its_own(program: Program) -> None:
             count = len(there.taken)
             drop(program, folder, name, b"film")
             program.until(lambda count=count: len(there.taken) > count)
-            program.until(lambda: not program.facts("status")["errands"])
+            program.until(lambda: not program.status()["errands"])
         assert len({headers["webhook-id"] for headers, _ in there.taken}) == 2
 
 
@@ -361,7 +361,7 @@ def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> N
         assert "bytes" in told["failed"]["error"]
         assert "refuses the account" in told["attention"]["error"]
         assert told["attention"]["path"] == str(folder)
-        program.until(lambda: not program.facts("status")["errands"])
+        program.until(lambda: not program.status()["errands"])
         assert len(there.taken) == 2
 
 

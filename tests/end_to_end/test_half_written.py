@@ -110,7 +110,7 @@ def test_t15_odd_names_go_up_and_what_is_no_file_is_left_alone(program: Program)
     contents = {digest(b"content of " + name) for name in names}
     assert set(program.objects()) == contents
     assert len(program.facts("ls")) == len(names)
-    assert program.facts("status")["totals"]["rejected"] == 0
+    assert program.status()["totals"]["rejected"] == 0
 
 
 @pytest.mark.torture
@@ -120,7 +120,7 @@ def test_t04_a_file_in_the_last_of_very_many_folders_is_heard(program: Program, 
     for number in range(folders):
         (program.drop / f"{number // 100}/{number}").mkdir(parents=True)
     program.start()
-    program.until(lambda: any(one["state"] == "watching" for one in program.facts("status")["watches"]))
+    program.until(lambda: any(one["state"] == "watching" for one in program.status()["watches"]))
     last = program.drop / f"{(folders - 1) // 100}/{folders - 1}/last.txt"
     last.write_bytes(b"last")
     program.until(lambda: digest(b"last") in program.stored().values())

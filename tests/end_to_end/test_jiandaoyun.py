@@ -130,8 +130,8 @@ def test_an_older_version_that_ends_late_does_not_take_the_newer_ones_place_in_t
     forms.vendors.faults("forms.create:code-9007")
     forms.start()
     drop(forms, "plan.txt", 500, 1)
-    forms.until(lambda: forms.vendors.log("create") and not forms.facts("status")["jobs"][0]["active"])
-    (older,) = (job["id"] for job in forms.facts("status")["jobs"])
+    forms.until(lambda: forms.vendors.log("create") and not forms.status()["jobs"][0]["active"])
+    (older,) = (job["id"] for job in forms.status()["jobs"])
     put_off(forms, older)
     forms.vendors.faults("")
     wanted = drop(forms, "plan.txt", 600, 2)
@@ -193,7 +193,7 @@ def pushed(forms: Program, true: Callable[[], bool]) -> None:
 
     def push() -> bool:
         now = time.time()
-        jobs = [job for job in forms.facts("status")["jobs"] if job["state"] in {"pending", "stored"}]
+        jobs = [job for job in forms.status()["jobs"] if job["state"] in {"pending", "stored"}]
         # Nothing that was rejected, or may be at any moment: that would be another try.
         if waiting := [str(job["id"]) for job in jobs if not job["active"] and job["due_at"] > now + 1]:
             forms("retry", *waiting)
@@ -297,7 +297,7 @@ def test_a_file_whose_callback_failed_is_sent_again_a_few_times(forms: Program, 
     forms.start()
     wanted = drop(forms, "a.txt", size)
     for sent in (1, 2):
-        forms.until(lambda sent=sent: [one["error"] and one["sent"] for one in forms.facts("status")["jobs"]] == [0])
+        forms.until(lambda sent=sent: [one["error"] and one["sent"] for one in forms.status()["jobs"]] == [0])
         assert forms.objects() == [wanted] * sent
         assert forms("retry", "--all").returncode == 0  # it would wait for a minute
     assert forms("wait").returncode == 20
@@ -312,8 +312,8 @@ def test_a_refused_key_pauses_the_provider_and_says_what_to_check(forms: Program
     forms.vendors.faults("forms.token:code-8301@1")
     forms.start()
     wanted = drop(forms, "a.txt", 10)
-    forms.until(lambda: next(p for p in forms.facts("status")["providers"] if p["name"] == "jiandaoyun")["error"])
-    (provider,) = (p for p in forms.facts("status")["providers"] if p["name"] == "jiandaoyun")
+    forms.until(lambda: next(p for p in forms.status()["providers"] if p["name"] == "jiandaoyun")["error"])
+    (provider,) = (p for p in forms.status()["providers"] if p["name"] == "jiandaoyun")
     assert provider["state"] == "blocked"
     assert "check api_key" in provider["error"]
     assert forms("resume").returncode == 0

@@ -106,7 +106,7 @@ def test_a_kill_costs_no_part_that_was_acknowledged(jimeng: Program, multipart: 
     jimeng.vendors.faults("latency=200ms,tos.part:slow=60m")
     jimeng.start()
     jimeng.write("film.mov", content)
-    jimeng.until(lambda: any(job["sent"] for job in jimeng.facts("status")["jobs"]))
+    jimeng.until(lambda: any(job["sent"] for job in jimeng.status()["jobs"]))
     jimeng.kill()
     jimeng.vendors.faults("")
     before = sum(one["received"] for one in jimeng.vendors.log("part") if one["status"] == 200)
@@ -203,7 +203,7 @@ def test_keys_and_permission_that_expire_in_the_middle_are_replaced(jimeng: Prog
     jimeng.vendors.faults("latency=100ms,tos.part:slow=40m")
     jimeng.start()
     jimeng.write("film.mov", content)
-    jimeng.until(lambda: any(job["sent"] for job in jimeng.facts("status")["jobs"]))
+    jimeng.until(lambda: any(job["sent"] for job in jimeng.status()["jobs"]))
     jimeng.vendors.advance(6000)
     jimeng.vendors.faults("")
     assert done(jimeng)
@@ -262,7 +262,7 @@ def test_a_refused_account_pauses_the_provider_with_a_remedy(jimeng: Program, fa
 
 
 def provider(program: Program) -> dict[str, Any]:
-    found: dict[str, Any] = next(one for one in program.facts("status")["providers"] if one["name"] == "jimeng")
+    found: dict[str, Any] = next(one for one in program.status()["providers"] if one["name"] == "jimeng")
     return found
 
 

@@ -50,7 +50,7 @@ def test_a_chinese_watch_and_provider_work_everywhere(program: Program, session:
     program.start()
     assert program("pause", WATCH).stderr.startswith(f"{WATCH} rests until")
     program.write("片头/一.mov", b"moving pictures")
-    program.until(lambda: program.facts("status")["jobs"])
+    program.until(lambda: program.status()["jobs"])
     assert f"{WATCH} rests until" in program("status", f"{WATCH}/片头/一.mov").stdout
     assert program("resume", WATCH).returncode == 0
     assert program("rescan", WATCH).returncode == 0
@@ -72,7 +72,7 @@ def test_a_chinese_watch_and_provider_work_everywhere(program: Program, session:
     assert program("doctor", environment={"LC_ALL": "C"}).returncode in {0, 1}
     program.kill()
     program.start()
-    (rests,) = program.facts("status")["paused"]
+    (rests,) = program.status()["paused"]
     assert rests["name"] == PROVIDER
     assert program.stop() == 0
     assert "Traceback" not in program.log.read_text()

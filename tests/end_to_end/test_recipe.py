@@ -38,7 +38,7 @@ def test_what_is_forgotten_is_not_sent_to_its_end(program: Program) -> None:
     program.start()
     program.write("film.mov", os.urandom(8 * MIB))
     program.until(lambda: program.vendors.log("put"))
-    (job,) = program.facts("status")["jobs"]
+    (job,) = program.status()["jobs"]
     assert program("forget", str(job["id"])).returncode == 0
     program.until(lambda: program.vendors.log("put")[0]["finished"])
     assert program.objects() == []

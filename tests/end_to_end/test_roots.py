@@ -24,7 +24,7 @@ def lying(folder: Path, at: Path) -> Iterator[None]:
 
 
 def watch(program: Program) -> dict[str, object]:
-    found: dict[str, object] = next(one for one in program.facts("status")["watches"] if one["name"] == "netease")
+    found: dict[str, object] = next(one for one in program.status()["watches"] if one["name"] == "netease")
     return found
 
 
@@ -36,13 +36,13 @@ def test_t14_the_files_of_an_unmounted_disk_wait_for_it(program: Program, tmp_pa
         program.vendors.faults("nos.put:503%100")
         program.start()
         (program.drop / "film.mov").write_bytes(b"film")
-        program.until(lambda: any(job["attempts"] for job in program.facts("status")["jobs"]))
+        program.until(lambda: any(job["attempts"] for job in program.status()["jobs"]))
     program.vendors.faults("")
     program.until(lambda: watch(program)["state"] == "away")
     assert "nothing is mounted there" in str(watch(program)["message"])
     assert program("retry", "--all").returncode == 0
-    program.until(lambda: "is away" in str(program.facts("status")["jobs"][0]["error"]))
-    (job,) = program.facts("status")["jobs"]
+    program.until(lambda: "is away" in str(program.status()["jobs"][0]["error"]))
+    (job,) = program.status()["jobs"]
     assert job["state"] == "pending"
     # A daemon that starts without the disk knows from the journal that there was one.
     assert program.stop() == 0

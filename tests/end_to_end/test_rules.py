@@ -304,7 +304,7 @@ def test_a_person_needs_no_window(program: Program, shelf: Shelf) -> None:
     done = program("put", paths[0])
     assert done.returncode == 0, done.stderr
     assert [one["path"] for one in shelf.entries()] == ["0.mov"]
-    waiting = {job["path"]: job["id"] for job in program.facts("status")["jobs"]}
+    waiting = {job["path"]: job["id"] for job in program.status()["jobs"]}
     assert set(waiting) == {"1.mov", "2.mov"}
     assert program("retry", str(waiting["1.mov"])).returncode == 0
     program.until(lambda: program.totals()["done"] == 2)
@@ -321,7 +321,7 @@ def test_an_upload_pauses_when_the_window_closes_and_goes_on_from_there(program:
     program.write("film.mov", content)
     program.start(environment=zone(program.folder, "06:59:45"))
     program.until(lambda: "put aside until" in program.log.read_text())
-    (job,) = program.facts("status")["jobs"]
+    (job,) = program.status()["jobs"]
     assert job["state"] == "pending"
     assert not job["active"]
     assert 0 < job["sent"] < len(content)

@@ -25,7 +25,7 @@ def steered(tmp_path: Path) -> Iterator[Program]:
 
 
 def named(program: Program, name: str = "netease") -> dict[str, Any]:
-    return next(one for one in program.facts("status")["providers"] if one["name"] == name)
+    return next(one for one in program.status()["providers"] if one["name"] == name)
 
 
 def test_what_is_paused_rests_over_a_restart_and_goes_on_when_told(program: Program) -> None:
@@ -53,7 +53,7 @@ def test_a_pause_ends_by_itself(program: Program) -> None:
     program("pause", "--for", "2s")
     program.write("a.bin", b"a")
     assert program("wait").returncode == 0
-    assert program.facts("status")["paused"] == []
+    assert program.status()["paused"] == []
 
 
 def test_a_watch_rests_and_its_files_go_when_a_person_orders_them(program: Program) -> None:
@@ -92,8 +92,8 @@ def test_a_pause_stops_what_is_being_sent_at_its_next_part(steered: Program) -> 
     steered.write("film.mov", content)
     steered.until(lambda: steered.totals()["bytes_sent"] > 0)
     steered("pause")
-    steered.until(lambda: not steered.facts("status")["jobs"][0]["active"])
-    sent = steered.facts("status")["jobs"][0]["sent"]
+    steered.until(lambda: not steered.status()["jobs"][0]["active"])
+    sent = steered.status()["jobs"][0]["sent"]
     assert 0 < sent < len(content)
     steered("bandwidth", "off")
     steered("resume")
@@ -136,7 +136,7 @@ def test_put_without_a_daemon_sends_its_files_and_no_others(steered: Program) ->
     ordered = steered.write("ordered.bin", b"ordered")
     assert steered("put", ordered).returncode == 0
     assert set(steered.stored()) == {"ordered.bin"}
-    (job,) = steered.facts("status")["jobs"]
+    (job,) = steered.status()["jobs"]
     assert (job["path"], job["sent"] <= 8 * MIB) == ("waiting.mov", True)
 
 
@@ -145,7 +145,7 @@ def test_a_provider_that_does_not_answer_holds_one_place_only(steered: Program) 
     steered.start()
     for number in range(3):
         steered.write(f"{number}.bin", b"lost")
-    steered.until(lambda: len([job for job in steered.facts("status")["jobs"] if job["attempts"]]) >= 2)
+    steered.until(lambda: len([job for job in steered.status()["jobs"] if job["attempts"]]) >= 2)
     steered.vendors.faults("nos.put:stall")
     assert steered("retry", "--all").returncode == 0
     (steered.data / "drop/careyshop/a.txt").write_bytes(b"others go on")
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> N
     path = steered.write("a.bin", bytes(3 * MIB))
     words = [sys.executable, "-m", "dumbwaiter", "put", str(path)]
     with subprocess.Popen(words, env=steered.environment, stderr=subprocess.PIPE, text=True) as put:
-        steered.until(lambda: any(job["active"] for job in steered.facts("status")["jobs"]))
+        steered.until(lambda: any(job["active"] for job in steered.status()["jobs"]))
         opened = Path(f"/proc/{put.pid}/fd")
 
         def talks() -> bool:

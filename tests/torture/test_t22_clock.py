@@ -61,7 +61,7 @@ def goes_on(program: Program) -> None:
 
 
 def blocked(program: Program) -> bool:
-    return any(one["state"] == "blocked" for one in program.facts("status")["providers"])
+    return any(one["state"] == "blocked" for one in program.status()["providers"])
 
 
 def refusals(program: Program) -> Counter[str]:

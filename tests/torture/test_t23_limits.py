@@ -26,7 +26,7 @@ def limited(**limits: int) -> tuple[str, ...]:
 
 
 def watch(program: Program) -> dict[str, Any]:
-    found: dict[str, Any] = next(one for one in program.facts("status")["watches"] if one["name"] == "netease")
+    found: dict[str, Any] = next(one for one in program.status()["watches"] if one["name"] == "netease")
     return found
 
 
@@ -53,7 +53,7 @@ def test_t23_with_fewer_watches_than_folders_all_goes_up_and_the_number_named_is
     assert said, watch(program)
     missing, needed = map(int, said.groups())
     assert missing > FOLDERS - LIMIT
-    assert needed == 1 + len(program.facts("status")["watches"]) + FOLDERS  # the first is the watcher's own
+    assert needed == 1 + len(program.status()["watches"]) + FOLDERS  # the first is the watcher's own
     files = drop(program, *(f"{number}/file" for number in range(FOLDERS)), "new/folder/file")
     program.until(lambda: program.stored() == files)
     assert program.stop() == 0
@@ -103,10 +103,10 @@ def test_t23_what_could_not_be_read_goes_up_once_it_can(program: Program) -> Non
     program.start(*bare, *DAEMON)
     program.until(lambda: program.stored() == {"open": files["open"]})
     program.until(lambda: watch(program)["message"].endswith("/closed: give this user the right to."))
-    program.until(lambda: program.facts("status")["jobs"])
-    (job,) = program.facts("status")["jobs"]
+    program.until(lambda: program.status()["jobs"])
+    (job,) = program.status()["jobs"]
     assert (job["path"], job["error"]) == ("file", "the file cannot be read: Permission denied")
-    assert {one["error"] for one in program.facts("status")["providers"]} == {None}
+    assert {one["error"] for one in program.status()["providers"]} == {None}
     folder.chmod(0o700)
     file.chmod(0o600)
     program.until(lambda: program.stored() == files)
@@ -139,11 +139,11 @@ def test_t23_a_file_on_a_disk_with_a_bad_sector_is_told_of_and_not_its_provider(
     program.write("film.mov", bytes(size))
 
     def told() -> bool:
-        facts = program.facts("status")
+        facts = program.status()
         return [job["error"] for job in facts["jobs"]] == ["the file cannot be read: Input/output error"]
 
     program.until(told)
-    assert [one["error"] for one in program.facts("status")["providers"] if one["error"]] == []
+    assert [one["error"] for one in program.status()["providers"] if one["error"]] == []
     assert "Traceback" not in program.log.read_text()
 
 

@@ -48,7 +48,7 @@ def quiet(program: Program) -> None:
     def done() -> bool:
         if program("--json", "wait", "--timeout", "1s").returncode == 0:
             return True
-        waiting = [str(one["id"]) for one in program.facts("status")["jobs"] if not one["active"]]
+        waiting = [str(one["id"]) for one in program.status()["jobs"] if not one["active"]]
         return bool(waiting) and program("retry", *waiting).returncode < 0  # never
 
     program.until(done, patience=90)
@@ -135,7 +135,7 @@ def test_t09_an_account_that_is_refused_for_ever_is_asked_seldom_and_told(progra
     program.until(lambda: len(program.vendors.log("init")) > 0)
     assert program("wait", "--timeout", "10s").returncode in {5, 20, 21}
     assert len(program.vendors.log("init")) <= 40
-    facts = program.facts("status")
+    facts = program.status()
     assert facts["totals"]["rejected"] == 0
     provider = next(one for one in facts["providers"] if one["name"] == "netease")
     assert provider["error"] or provider["state"] == "blocked"
@@ -207,7 +207,7 @@ def test_t09_a_refusal_that_lasts_is_met_less_and_less_often(
     program.start()
 
     def failures() -> int:
-        return sum(job["attempts"] for job in program.facts("status")["jobs"])
+        return sum(job["attempts"] for job in program.status()["jobs"])
 
     program.until(lambda: failures() >= 4)
     assert len(program.vendors.log(call)) <= 4 * (1 + failures())

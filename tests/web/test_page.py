@@ -89,7 +89,7 @@ def test_each_failed_notice_of_a_refused_account_has_one_row(site: Site, visit: 
     program.vendors.faults("vod.init:403")
     program.start()
     program.write("a.bin", b"a")
-    program.until(lambda: [one["due_at"] for one in program.facts("status")["errands"]] == [None, None])
+    program.until(lambda: [one["due_at"] for one in program.status()["errands"]] == [None, None])
     page = visit().page
     page.clock.install()
     page.goto(site.url)
@@ -112,7 +112,7 @@ def test_pauses_and_the_slider_steer_the_daemon_and_follow_the_commands(site: Si
 
     page.locator("#providers").get_by_role("button", name="Pause xinhua").click()
     expect(page.locator("#providers > ul > li", has_text="xinhua")).to_contain_text("Rests")
-    assert site.program.facts("status")["paused"] == [{"name": "xinhua", "until": None}]
+    assert site.program.status()["paused"] == [{"name": "xinhua", "until": None}]
     site.program("resume")
     expect(page.get_by_role("button", name="Resume xinhua")).to_have_count(0)
 
