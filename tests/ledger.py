@@ -114,7 +114,7 @@ class Ledger:
         stored = self.program.vendors.http.get("/_sandbox/objects").json()
         where = {one["key"]: Path(one["bucket"]) / one["key"] for one in stored}
         found = {}
-        for entry in self.program.facts("ls"):
+        for entry in self.program.catalogued():
             object_ = where.get(entry["key"])
             path = self.program.data / "objects" / object_ if object_ else None
             place = f"{entry['watch']}/{entry['path']}"

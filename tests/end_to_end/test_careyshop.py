@@ -29,7 +29,7 @@ def _options(program: Program, **switches: dict[str, Any]) -> None:
 
 
 def _entries(program: Program) -> dict[str, dict[str, Any]]:
-    return {entry["path"]: entry for entry in program.facts("ls")}
+    return {entry["path"]: entry for entry in program.catalogued()}
 
 
 def _names(program: Program) -> list[str]:

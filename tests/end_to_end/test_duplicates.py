@@ -9,7 +9,7 @@ from program import Program
 
 
 def keys(program: Program) -> dict[str, str]:
-    return {entry["path"]: entry["key"] for entry in program.facts("ls")}
+    return {entry["path"]: entry["key"] for entry in program.catalogued()}
 
 
 def upload(program: Program, name: str, content: bytes) -> None:
@@ -58,7 +58,7 @@ def test_an_object_that_the_vendor_lost_is_sent_again(program: Program) -> None:
     content = b"film" * 1000
     program.start()
     upload(program, "film.mov", content)
-    remove(program, program.facts("ls")[0]["facts"]["vid"])
+    remove(program, program.catalogued()[0]["facts"]["vid"])
     upload(program, "copy.mov", content)
     found = keys(program)
     assert found["copy.mov"] != found["film.mov"]
@@ -69,7 +69,7 @@ def test_an_object_that_is_listed_and_gone_is_sent_again(program: Program) -> No
     content = b"film" * 1000
     program.start()
     upload(program, "film.mov", content)
-    (entry,) = program.facts("ls")
+    (entry,) = program.catalogued()
     (program.data / "objects" / entry["facts"]["bucket"] / entry["key"]).unlink()
     upload(program, "copy.mov", content)
     assert keys(program)["copy.mov"] != entry["key"]

@@ -109,7 +109,7 @@ def test_t15_odd_names_go_up_and_what_is_no_file_is_left_alone(program: Program)
     program.until(lambda: program.totals()["done"] == len(names))
     contents = {digest(b"content of " + name) for name in names}
     assert set(program.objects()) == contents
-    assert len(program.facts("ls")) == len(names)
+    assert len(program.catalogued()) == len(names)
     assert program.status()["totals"]["rejected"] == 0
 
 

@@ -79,7 +79,7 @@ def test_each_file_is_the_attachment_of_a_record_of_its_own(forms: Program) -> N
     assert forms("wait").returncode == 0
     found = records(forms)
     assert {path: read(record) for path, record in found.items()} == wanted == forms.stored()
-    entries = {entry["path"]: entry for entry in forms.facts("ls")}
+    entries = {entry["path"]: entry for entry in forms.catalogued()}
     for path, record in found.items():
         assert record[SIZE] == entries[path]["size"]
         assert record[HASH] == entries[path]["etag"]
@@ -184,7 +184,7 @@ def test_a_transaction_that_ends_on_the_way_is_replaced_and_no_part_goes_twice(f
 
 
 def entry(forms: Program) -> Any:
-    (only,) = forms.facts("ls")
+    (only,) = forms.catalogued()
     return only
 
 
@@ -390,7 +390,7 @@ def test_twelve_files_in_two_folders_at_once_are_two_records(folders: Program) -
     assert folders("wait").returncode == 0
     assert sorted(attachments(folders)) == by_folder(wanted)
     assert len(folders.vendors.log("token")) == 1
-    named = {one["facts"]["record"]: one["path"].rpartition("/")[0] for one in folders.facts("ls")}
+    named = {one["facts"]["record"]: one["path"].rpartition("/")[0] for one in folders.catalogued()}
     assert named == {one["_id"]: one[PATH].removeprefix("jiandaoyun/") for one in listed(folders)}
 
 

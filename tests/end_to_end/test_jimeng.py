@@ -59,7 +59,7 @@ def test_files_of_every_size_arrive_at_both_services(site: Program) -> None:
         site.write(name, content)
     assert done(site)
     assert site.stored() == {name: digest(content) for name, content in contents.items()}
-    for entry in site.facts("ls"):
+    for entry in site.catalogued():
         assert entry["url"] is None
         assert entry["verified"] == "crc32"
         assert entry["facts"]["uri"] == f"{entry['facts']['bucket']}/{entry['key']}"
@@ -85,7 +85,7 @@ def test_a_picture_is_described(jimeng: Program) -> None:
     jimeng.start()
     jimeng.write("相册/照片 1.png", png(640, 480))
     assert done(jimeng)
-    (entry,) = jimeng.facts("ls")
+    (entry,) = jimeng.catalogued()
     facts = entry["facts"]
     assert (facts["width"], facts["height"], facts["format"]) == ("640", "480", "png")
 

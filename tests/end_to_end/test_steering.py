@@ -149,7 +149,7 @@ def test_a_provider_that_does_not_answer_holds_one_place_only(steered: Program) 
     steered.vendors.faults("nos.put:stall")
     assert steered("retry", "--all").returncode == 0
     (steered.data / "drop/careyshop/a.txt").write_bytes(b"others go on")
-    steered.until(lambda: [entry["path"] for entry in steered.facts("ls")] == ["a.txt"], patience=30)
+    steered.until(lambda: [entry["path"] for entry in steered.catalogued()] == ["a.txt"], patience=30)
 
 
 def test_what_rests_is_said_and_not_waited_for(program: Program) -> None:
