@@ -175,11 +175,12 @@ def test_a_completed_name_is_one_argument_and_nothing_in_it_is_run(program: Prog
     (program.folder / "rc").write_text(f"PS1='ready '\n{program('completion', 'bash').stdout}")
     here = program.folder / "here"
     here.mkdir()
-    typed = [f"dumbwaiter cat {quote}netease/{n}/\t\r" for n in range(len(names)) for quote in ("", '"', "'")]
+    quotes = [("", '"', "'") if "touch" in name or "'" in name else ("",) for name in names]
+    typed = [f"dumbwaiter cat {quote}netease/{n}/\t\r" for n in range(len(names)) for quote in quotes[n]]
     typed += ["dumbwaiter cat netease/0\t\t\r", "dumbwaiter cat netease/s\t\t9\r", "dumbwaiter --vers\t\r", "exit\r"]
     shell = ["bash", "--noprofile", "--rcfile", str(program.folder / "rc"), "-i"]
     said = until(shell, "ready $", "".join(typed), environment=_installed(program), folder=here)
-    wanted = [str(n) for n in range(len(names)) for _ in range(3)] + ["0", "9"]
+    wanted = [str(n) for n in range(len(names)) for _ in quotes[n]] + ["0", "9"]
     assert re.findall(r"^content (\d)", said, re.MULTILINE) == wanted, said
     assert "dumbwaiter --version \r" in said
     assert not list(here.iterdir()), said

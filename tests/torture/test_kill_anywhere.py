@@ -17,7 +17,7 @@ IN_FLIGHT = 4 * 4 * MIB  # parts of one file on their way at one moment, times t
 @pytest.mark.parametrize(
     ("files", "kills", "size_max"),
     [
-        pytest.param(60, 5, 5 * MIB),
+        pytest.param(30, 3, 5 * MIB),
         pytest.param(300, 200, 64 * MIB, marks=[pytest.mark.torture, pytest.mark.timeout(1800)]),
     ],
 )
