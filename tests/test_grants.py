@@ -647,6 +647,10 @@ def test_a_providers_state_is_one_word(clock: Turned) -> None:
         assert one.state(NOW + 2) == "ready"
         one.blocked = True
         assert one.state(NOW + 2) == "blocked"
+        one.again()  # until that is refused too
+        assert one.state(NOW + 2) == "ready"
+        one.paused_until = NOW + 900
+        assert one.state(NOW + 2) == "blocked"
 
     run(test)
 

@@ -285,9 +285,10 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
     while not app.pulse.ended:
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
+        now = time.time()
         yield {
             "jobs": [report.job_facts(job) for job in jobs],
-            "blocked": {name: one.trouble for name, one in app.providers.items() if one.blocked},
+            "blocked": {name: one.trouble for name, one in app.providers.items() if one.state(now) == "blocked"},
             "resting": app.resting(),
             "lost": app.lost(),
         }

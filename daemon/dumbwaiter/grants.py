@@ -60,7 +60,7 @@ class _Asking(NamedTuple):
     future: asyncio.Future[Grant]
 
 
-async def _nothing(_provider: str, _place: str, _fact: str, _value: str) -> Mapping[str, Receipt]:
+async def _nothing(*_question: object) -> Mapping[str, Receipt]:
     return {}
 
 
@@ -77,6 +77,7 @@ class Provider:
         requested: Callable[[int], Awaitable[None]],
         requests: float | None = None,
         beside: Callable[[str, str, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
+        holders: Callable[[str, int, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
     ) -> None:
         self.name = name
         self.broker = broker
@@ -95,6 +96,7 @@ class Provider:
         self._clock = clock
         self._requested = requested
         self._beside = beside
+        self._holders = holders
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._kept: dict[str, _Kept] = {}
         self._pace = Bucket(requests or broker.requests)
@@ -135,6 +137,9 @@ class Provider:
 
     async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
         return await self._beside(self.name, ask.place, fact, value)
+
+    async def holders(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
+        return await self._holders(self.name, size, fact, value)
 
     def nonce(self) -> str:
         return secrets.token_hex(16)
@@ -361,7 +366,7 @@ class Provider:
         self.chances += 1
 
     def state(self, now: float) -> str:
-        if self.blocked:
+        if self.blocked and self.paused_until:  # else it has another chance, and may be well by now
             return "blocked"
         return "paused" if self.paused_until > now else "ready"
 
