@@ -887,6 +887,11 @@ def test_the_files_beside_one_are_found_by_the_index_of_folders(sqlite_book: Boo
     assert "SEARCH jobs USING INDEX jobs_outbox (parent=?)" in way
 
 
+def test_who_holds_a_record_is_found_by_the_index_of_contents(sqlite_book: Book) -> None:
+    way = plan(sqlite_book, lambda: sqlite_book.holders("vod", 10, "record", "1"))
+    assert "SEARCH entries USING INDEX entries_content (provider=? AND size=?)" in way
+
+
 def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
     way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a", "vod"))
     assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way

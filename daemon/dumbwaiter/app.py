@@ -450,6 +450,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
                 http,
                 requested=requested,
                 beside=journal.entries.beside,
+                holders=journal.entries.holders,
                 requests=config.limits.requests.get(name),
             )
             for name, one in brokers.items()

@@ -53,6 +53,10 @@ class Desk(Protocol):
         """
         ...
 
+    async def holders(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
+        """Returns, by place, the files of this provider in the catalog that have this size and this very fact."""
+        ...
+
     def nonce(self) -> str:
         """Returns a random text that was never returned before."""
         ...

@@ -1,6 +1,6 @@
 """Entries in the database: what is at a provider, written in the commit that ends a job. `catalog` reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -73,11 +73,7 @@ class Entries:
 
         A file that is catalogued stands with that version, another one with what is stored of it.
         """
-        told = _told(fact, value)
         folder = split(place)[0]
-
-        def having(column: Any) -> ColumnElement[bool]:
-            return type_coerce(column, Text).contains(told, autoescape=True)
 
         def work(connection: Connection) -> dict[str, Receipt]:
             stored = connection.execute(
@@ -85,21 +81,33 @@ class Entries:
                     IS_SHOWN,
                     jobs.c.parent == folder,
                     jobs.c.provider == provider,
-                    having(jobs.c.receipt),  # which only what is stored has
+                    _having(jobs.c.receipt, fact, value),  # which only what is stored has
                 )
             )
             found = {join(folder, row.name): msgspec.convert(row.receipt, Receipt) for row in stored}
             catalogued = connection.execute(
                 select(entries)
-                .where(IS_CURRENT, entries.c.parent == folder, entries.c.provider == provider, having(entries.c.facts))
+                .where(
+                    IS_CURRENT,
+                    entries.c.parent == folder,
+                    entries.c.provider == provider,
+                    _having(entries.c.facts, fact, value),
+                )
                 .order_by(entries.c.id)
             )
-            return found | {
-                join(folder, row.name): Receipt(row.key, row.etag, row.url, row.verified, row.facts)
-                for row in catalogued
-            }
+            return found | _by_place(catalogued)
 
         return await self._writer.call(work)
+
+    async def holders(self, provider: str, size: int, fact: str, value: str) -> dict[str, Receipt]:
+        """Returns, by place, the catalogued files of a provider that have this size and this fact."""
+        question = select(entries).where(
+            IS_CURRENT,
+            entries.c.provider == provider,
+            entries.c.size == size,
+            _having(entries.c.facts, fact, value),
+        )
+        return await self._writer.call(lambda connection: _by_place(connection.execute(question)))
 
     async def amend(
         self, id_: int, now: float, facts: Mapping[str, str | None], *, unless: str = "", result: Receipt | None = None
@@ -125,14 +133,19 @@ class Entries:
 def _pass_on_results(connection: Connection, parent: str, name: str, key: str) -> None:
     """Takes what was made of the object `key` from beside the file that is another one now."""
     stem = name.rpartition(".")[0] or name
-    made = type_coerce(entries.c.facts, Text).contains(_told("of", key), autoescape=True)
+    made = _having(entries.c.facts, "of", key)
     beside = (entries.c.parent == parent) & (entries.c.name > f"{stem}.") & (entries.c.name < f"{stem}/")
     connection.execute(update(entries).where(IS_CURRENT, beside, entries.c.inode == 0, made).values(current=False))
 
 
-def _told(fact: str, value: str) -> str:
-    """Returns a fact as it stands among others in the database."""
-    return msgspec.json.encode({fact: value}).decode()[1:-1]
+def _having(column: Any, fact: str, value: str) -> ColumnElement[bool]:
+    """True for a column of JSON in which a fact stands."""
+    told = msgspec.json.encode({fact: value}).decode()[1:-1]
+    return type_coerce(column, Text).contains(told, autoescape=True)
+
+
+def _by_place(rows: Iterable[Any]) -> dict[str, Receipt]:
+    return {join(row.parent, row.name): Receipt(row.key, row.etag, row.url, row.verified, row.facts) for row in rows}
 
 
 def _aside(name: str) -> str:

@@ -31,6 +31,7 @@ class Desk:
         self.answers = list(answers)
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.catalogued: dict[str, Receipt] = {}
+        self.held: dict[str, Receipt] = {}
 
     async def call(self, request: Request) -> Reply:
         assert isinstance(request.body, bytes)
@@ -56,6 +57,10 @@ class Desk:
     async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
         assert (ask.place, fact, value) == ("w/dir/a.txt", "transaction", "t")
         return self.catalogued
+
+    async def holders(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
+        assert (size, fact) == (5, "record")
+        return {place: one for place, one in self.held.items() if one.facts["record"] == value}
 
     def forget(self, name: str, value: object) -> None:
         raise AssertionError
@@ -217,6 +222,20 @@ def test_the_record_of_an_older_version_is_updated() -> None:
     follow_up(recording(), desk)
     what, body = desk.asked[1]
     assert (what, body["data_id"]) == ("data/update", "5" * 24)
+
+
+def test_the_record_of_another_watchs_file_of_that_path_is_left_alone() -> None:
+    path = broker(attachment=FILE, values={"_widget_2": "{path}"})
+    older = record("older", _widget_2="dir/a.txt")
+    desk = Desk({"data": [older]}, {"data": record(_id="6" * 24)})
+    desk.held = {"other/dir/a.txt": Receipt("older", facts={"record": "5" * 24})}
+    assert follow_up(path, desk).receipt.facts["record"] == "6" * 24
+    assert desk.asked[1][0] == "data/create"
+    desk = Desk({"data": [{**older, "_id": "7" * 24}, older]}, {"data": record(_id="7" * 24)})
+    desk.held = {"other/dir/a.txt": Receipt("older", facts={"record": "5" * 24})}
+    follow_up(path, desk)
+    what, body = desk.asked[1]
+    assert (what, body["data_id"]) == ("data/update", "7" * 24)
 
 
 def test_a_record_that_has_the_file_already_is_left_alone() -> None:
@@ -405,7 +424,7 @@ def test_many_records_that_say_the_same_are_read_page_by_page() -> None:
 
 def test_the_files_of_a_folder_go_one_after_the_other() -> None:
     assert sharing().together(ASK) == "w/dir"
-    assert recording().together(ASK) == "w/dir/a.txt"  # two versions of one file
+    assert recording().together(ASK) == "dir/a.txt"  # two versions of one file, or files of two watches
 
 
 def test_records_that_cannot_be_found_again_are_warned_of() -> None:

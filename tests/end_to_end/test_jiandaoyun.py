@@ -71,6 +71,32 @@ def sent(forms: Program) -> int:
     return sum(one["received"] for call in ("part", "form") for one in forms.vendors.log(call))
 
 
+def test_files_of_one_path_in_two_watches_keep_to_themselves(forms: Program) -> None:
+    second = forms.data / "drop/second"
+    second.mkdir()
+    with open(forms.config, "a") as file:
+        file.write(f'\n[watch.second]\npath = "{second}"\nprovider = "jiandaoyun"\n')
+    forms.start()
+    first = forms.drop
+    for folder, content in ((first, b"1st older"), (first, b"first one"), (second, b"the other")):
+        forms.drop = folder
+        forms.write("a/report.txt", content)
+        assert forms("wait").returncode == 0
+    forms.drop = first
+    shown = [record[ATTACHMENT][0]["url"] for record in listed(forms)]
+    assert sorted(httpx.get(url, trust_env=False).content for url in shown) == [b"first one", b"the other"]
+    assert forms.stop() == 0
+    with closing(sqlite3.connect(forms.state / "journal.db")) as journal, journal:  # the links' fifteen days are over
+        journal.execute("UPDATE entries SET url = substr(url, 1, instr(url, '?e=') + 2) || '1'")
+        ((older,),) = journal.execute("SELECT key FROM entries WHERE NOT current")
+    for folder in (first, second):
+        (folder / "a/report.txt").unlink()
+    forms.start()
+    assert forms("cat", "jiandaoyun/a/report.txt").stdout == "first one"
+    assert forms("cat", "second/a/report.txt").stdout == "the other"
+    assert forms("cat", f"keys/jiandaoyun/{older}").stdout == ""
+
+
 def test_each_file_is_the_attachment_of_a_record_of_its_own(forms: Program) -> None:
     forms.start()
     wanted = {

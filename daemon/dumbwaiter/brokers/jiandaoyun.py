@@ -20,7 +20,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
-from dumbwaiter.naming import split
+from dumbwaiter.naming import join, split
 from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
@@ -153,7 +153,7 @@ class Jiandaoyun(Broker):
     # The record
 
     def together(self, ask: Ask) -> str | None:
-        return split(ask.place)[0] if self._options.records == "per-folder" else ask.place
+        return split(ask.place)[0] if self._options.records == "per-folder" else ask.path
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""
@@ -177,13 +177,17 @@ class Jiandaoyun(Broker):
         return FollowUp(replace(receipt, url=attached.url, verified=verified, facts={**facts, "record": name}))
 
     async def _replace(self, ask: Ask, receipt: Receipt, found: Sequence[_Fields], desk: Desk) -> _Fields:
-        """Gives the file the record of its path, or a new one."""
-        if not found:
-            return await self._write(None, [receipt.key], ask, receipt, desk)
-        attached = self._attached(found[-1], ask, receipt)
-        if attached is not None and _is_sure(attached, ask, receipt):
-            return found[-1]
-        return await self._write(_text(found[-1], "_id"), [receipt.key], ask, receipt, desk)
+        """Gives the file the record of its path that is not another file's, or a new one."""
+        for one in reversed(found):
+            attached = self._attached(one, ask, receipt)
+            if attached is not None and _is_sure(attached, ask, receipt):
+                return one
+            record = _text(one, "_id")
+            sizes = {file.size for file in self._files(one)}
+            holders = [await desk.holders(size, "record", record) for size in sizes if size is not None]
+            if all(places.keys() <= {ask.place} for places in holders):
+                return await self._write(record, [receipt.key], ask, receipt, desk)
+        return await self._write(None, [receipt.key], ask, receipt, desk)
 
     async def _join(self, ask: Ask, receipt: Receipt, found: Sequence[_Fields], desk: Desk) -> _Fields:
         """Adds the file to a record of its folder and transaction that has room, or makes one.
@@ -295,8 +299,16 @@ class Jiandaoyun(Broker):
         except _Missing:
             return None
         same = [one for one in self._files(read.data) if one.url and one.size == entry.size]
-        sure = [one for one in same if _last(one) in {entry.key, entry.etag}]
-        found = sure or [one for one in same if one.name == qiniu.plain(split(entry.path)[1])] or same
+        found = [one for one in same if _last(one) in {entry.key, entry.etag}]
+        if not found:  # the address does not tell: it must not be another one's
+            others = dict(await desk.holders(entry.size, "record", entry.facts["record"]))
+            mine = others.pop(join(entry.watch, entry.path), None)
+            if mine is not None and mine.key != entry.key:  # an older version, and the record shows the newer one
+                return None
+            name = qiniu.plain(split(entry.path)[1])
+            if name not in {qiniu.plain(split(place)[1]) for place in others}:
+                found = [one for one in same if one.name == name]
+            found = found or ([] if others else same)
         if not found or found[0].url is None:
             return None
         end = ends(found[0].url)
