@@ -30,6 +30,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Source
 from dumbwaiter.journal import Journal
+from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import join, shown
 from dumbwaiter.network import Network
@@ -231,7 +232,9 @@ class App:
 
     async def forget(self, ids: Sequence[int]) -> int:
         """Ends jobs for good, with what is being sent for them; returns how many."""
-        async with self.engine.without(ids):
+        known = await asyncio.to_thread(report.jobs_by_id, self.reader, ids)
+        # What is asked of a vendor about a stored file goes on: it may cost, and has to be heard.
+        async with self.engine.without(one.id for one in known if one.state in sources(Event.SUPERSEDE)):
             return await self.journal.queue.forget(ids, time.time())
 
     async def claim(self, path: str) -> dict[str, Any]:

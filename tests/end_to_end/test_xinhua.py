@@ -142,6 +142,17 @@ def test_the_right_region_is_learned_once(news: Program) -> None:
     assert len([one for one in news.vendors.log("form") if one["status"] == 400]) == 1
 
 
+def test_a_task_that_is_being_made_is_heard_although_somebody_would_forget_its_file(news: Program) -> None:
+    news.vendors.faults("xinhua.task:slow=60")
+    news.start()
+    news.write("photo.jpg", jpeg())
+    news.until(lambda: news.vendors.log("task"))
+    assert news("forget", "1").returncode == 1
+    assert news("wait").returncode == 0
+    assert len(news.vendors.log("task")) == 1
+    assert entries(news)["photo.jpg"]["facts"]["taskStatus"] == "done"
+
+
 def test_a_lost_answer_makes_no_second_object(news: Program) -> None:
     """The key is ours alone and cannot be overwritten: what lies there is compared, byte for byte."""
     picture = jpeg(20_000)

@@ -218,16 +218,15 @@ class Xinhua(Broker):
 
     async def _create(self, ask: Ask, receipt: Receipt, desk: Desk) -> FollowUp:
         """Creates the task. What certainly failed may be tried again, what may have worked is not."""
+        self._announced.discard(ask.seed)  # at once: a call that is ended from outside may have worked as well
         try:
             answer = await self._bearer(desk, "task", "POST", "/v1/image/task", {"keys": [receipt.key]}, "data")
         except (Retry, Blocked) as trouble:
-            self._announced.discard(ask.seed)
             if isinstance(trouble, Retry) and not trouble.void:
                 raise
             blocked = isinstance(trouble, Blocked)
             after = trouble.after or SLOWER if isinstance(trouble, Retry) else 0.0
             return FollowUp(_without(receipt, "taskStatus"), later=after, error=str(trouble), blocked=blocked)
-        self._announced.discard(ask.seed)
         if 400 <= answer.status < 500:
             return FollowUp(receipt.with_facts(taskStatus=TURNED_DOWN, taskMessage=_sentence("a task", answer)))
         task = next((one for one in _shaped(answer, "task", _Tasks).data if one.key == receipt.key), None)
