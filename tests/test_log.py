@@ -85,6 +85,7 @@ def test_what_looks_like_a_credential_is_hidden(text: str) -> None:
         "uploading film.mov",
         "the upload token is refused",
         "UPLOAD finished",
+        '{"what":"upload nodes","status":200,"event":"request done"}',
         "http://x/y?offset=1&complete=true&context=abc",
         "signed in",
         "the bearer of a file",

@@ -21,7 +21,7 @@ from dumbwaiter.naming import shown
 _SECRETS = re.compile(
     # A quote may stand behind a backslash: JSON within a line of JSON.
     r"""(?ix)
-    \b(UPLOAD\s+[^:\s]+:)[^\s"'&\\]+                      # NOS token
+    \b((?-i:UPLOAD)\s+[^:\s"'\\]+:)[^\s"'&\\]+            # NOS token
     | (cookie[\\"']*\s*[:=]\s*[\\"']*)[^"'\\\r\n]+        # several in one header
     | ((?:authorization|x-nos-token|checksum)[\\"']*\s*[:=]\s*[\\"']*)[^\s"',}\\]+(?:\s+[^\s"',}\\]+)?
     | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
