@@ -379,6 +379,13 @@ def test_by_another_clock_whatever_waits_is_due_at_once(book: Book) -> None:
     assert [row.due_at for row in book.rows("SELECT due_at FROM errands")] == [NOW]
 
 
+def test_an_order_counts_for_what_is_under_way_too(book: Book) -> None:
+    id_ = book.leased()
+    assert book.retry([id_], NOW) == 0
+    row = book.row(id_)
+    assert (row.by_hand, row.lease, row.state) == (True, WORKER, State.PENDING)
+
+
 @pytest.mark.parametrize("kind", [Reject, Retry, Restart])
 def test_whatever_a_vendor_says_can_be_noted_and_shown(book: Book, kind: type[Verdict]) -> None:
     id_ = book.leased()
@@ -1132,6 +1139,9 @@ class Machine(RuleBasedStateMachine):
             if job.state != "stored":
                 job.state, job.attempts = "pending", 0
             job.due_at, job.error, job.by_hand = self.now, None, True
+        under_way = self.model[id_]
+        if not everything and under_way.lease is not None and under_way.state in {"pending", "stored"}:
+            under_way.by_hand = True
 
     @rule(id_=consumes(jobs))
     def forgets(self, id_: int) -> None:

@@ -56,6 +56,9 @@ class Queue:
                     values |= {"key": None, "proposed": None, "sent": 0, "resent": jobs.c.resent + jobs.c.sent}
                 again = update(jobs).where(*which).values(values)
                 found.update(connection.execute(again.returning(jobs.c.id)).scalars())
+            if ids is not None:  # what is under way goes on by the same order, should it have to rest
+                under_way = (jobs.c.host == self._host, IS_OPEN, chosen, jobs.c.lease.is_not(None))
+                connection.execute(update(jobs).where(*under_way).values(by_hand=True))
             return len(found)
 
         return await self._writer.call(work, durable=True)
