@@ -612,6 +612,9 @@ def test_a_journalled_grant_is_restored_while_it_lasts(clock: Turned) -> None:
         assert restored.key == GRANT.key
         assert await one.restore(frozen, 1000 - MARGIN - 1) is not None
         assert await one.restore(frozen, 1000 - MARGIN + 1) is None
+        clock.passed = 500
+        one._life = 500.0  # no new one would live longer than this one still does
+        assert await one.restore(frozen, 1e9) is not None
         clock.passed = 1000 - MARGIN + 1
         assert await one.restore(frozen, 0.0) is None
         endless = freeze(Grant(TICKET, "k"), choose(TICKET, 1))

@@ -250,10 +250,14 @@ class Provider:
         now = self._clock()
         return sum(_lives(one, now + MARGIN) for one in self._spare)
 
+    def _at_most(self, seconds: float) -> float:
+        """Returns what life can be wanted of a grant: the vendor gives none that live longer than the latest."""
+        return min(seconds, max(0.0, self._life * RENEW - MARGIN))
+
     def _take_spare(self, seconds: float = 0.0) -> Grant | None:
         """Returns a grant at hand that lives long enough; one that ends too soon for this file may do for another."""
         until = self._clock() + MARGIN
-        seconds = min(seconds, max(0.0, self._life * RENEW - MARGIN))  # the vendor gives none that live longer
+        seconds = self._at_most(seconds)
         index = 0
         while index < len(self._spare):
             one = self._spare[index]
@@ -324,7 +328,7 @@ class Provider:
             grant = thaw(stored)
         except (msgspec.DecodeError, LookupError):
             return None  # another version of the program wrote it
-        if grant.expires_at is not None and grant.expires_at < self._clock() + seconds + MARGIN:
+        if grant.expires_at is not None and grant.expires_at < self._clock() + self._at_most(seconds) + MARGIN:
             return None
         return await self.broker.resume(grant, self)
 
