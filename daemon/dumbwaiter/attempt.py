@@ -292,6 +292,12 @@ class Attempt:
         if job.cut_off and (job.key is not None or checkpoint) and not self._sends:
             self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
         self._sends += 1
+        point: Any = None
+        try:
+            point = msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None
+        except msgspec.DecodeError:  # of another way to send, before the configuration or the program was another one
+            self._sent = 0
+            self._job = replace(self._job, checkpoint=None)
         upload = FileUpload(
             fd,
             job.stamp,
@@ -299,7 +305,7 @@ class Attempt:
             ticket=grant.ticket,
             key=grant.key,
             ask=ask,
-            checkpoint=msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None,
+            checkpoint=point,
             sent=self._sent,
             ever=self._ever,
             save=self._save,
@@ -312,7 +318,7 @@ class Attempt:
                 provider.broker.confirm(grant, job.size, provider), self._loop
             ),
         )
-        begun = self._sent if checkpoint else 0
+        begun = self._sent if point else 0
 
         def send() -> tuple[Receipt, str, float]:
             self._must_not_rest()  # it may have waited for its thread

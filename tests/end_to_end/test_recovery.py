@@ -2,7 +2,9 @@
 
 import os
 import random
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,20 @@ def test_a_kill_inside_a_large_file_costs_one_chunk_at_most(program: Program) ->
     received = sum(one["received"] for one in program.vendors.log("put"))
     assert received - len(content) <= kills * 4 * MIB
     assert len(program.objects()) == 1
+
+
+def test_a_place_that_another_version_of_the_program_wrote_is_no_reason_to_stop(program: Program) -> None:
+    content = random.Random(3).randbytes(20 * MIB)
+    program.vendors.faults("latency=30ms")
+    program.start()
+    program.write("film.mov", content)
+    program.until(lambda: _sent(program) > 8 * MIB)
+    program.kill()
+    with closing(sqlite3.connect(program.state / "journal.db")) as journal, journal:
+        journal.execute("""UPDATE jobs SET checkpoint = '{"offset": "of another kind"}'""")
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"film.mov": digest(content)}
 
 
 def _sent(program: Program) -> int:
