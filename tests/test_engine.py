@@ -12,7 +12,7 @@ import journals
 from dumbwaiter import log
 from dumbwaiter.attempt import Attempt
 from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
-from dumbwaiter.errors import Offline
+from dumbwaiter.errors import Offline, Unstorable
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Job
@@ -253,3 +253,32 @@ def test_a_job_that_is_taken_again_before_its_attempt_is_over_keeps_its_place(sq
         await engine.close()
 
     run(sqlite_book, test)
+
+
+def test_what_the_database_never_takes_is_this_jobs_trouble_alone(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending(sqlite_book, 1, "a")
+
+    class Odd:
+        def __init__(self, _means: Any, _job: Job) -> None:
+            pass
+
+        async def run(self) -> None:
+            raise Unstorable("the journal cannot hold that: a NUL")
+
+    monkeypatch.setattr("dumbwaiter.engine.Attempt", Odd)
+
+    class Real(Held):
+        _attempt = Engine._attempt  # type: ignore[assignment]
+
+    async def test() -> None:
+        engine = Real(sqlite_book, transfers=2)
+        await engine.turn()
+        await asyncio.gather(*engine._running.values())
+        await engine.close()
+        assert engine.trouble is None
+
+    run(sqlite_book, test)
+    (row,) = sqlite_book.rows("SELECT due_at, error, lease FROM jobs")
+    assert (row.due_at > NOW, row.error, row.lease) == (True, "the journal cannot hold that: a NUL", None)

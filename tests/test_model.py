@@ -26,3 +26,10 @@ THERE = "the provider has the file, and"
 )  # fmt: skip
 def test_what_did_not_come_is_told_in_a_sentence(facts: dict[str, str], sentence: str) -> None:
     assert Receipt("k", facts=facts).lacks == sentence
+
+
+def test_a_receipt_holds_nothing_that_acts() -> None:
+    said = Receipt("k\0\n", etag="e\x1b", url="http://h/\x1b[31m", facts={"said": "a\0"}).plain
+    assert said == Receipt("k\\x00\n", etag="e\\x1b", url=None, facts={"said": "a\\x00"})
+    whole = Receipt("k", etag="e", url="http://h/电影?a=b\\c", verified="md5", facts={"said": "好"})
+    assert whole.plain == whole

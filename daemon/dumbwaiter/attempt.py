@@ -328,7 +328,7 @@ class Attempt:
         try:
             receipt, digest, seconds = await self._means.threads.run(send, upload.abort)
             provider.moved(job.size - begun, seconds)
-            return upload, receipt, digest
+            return upload, receipt.plain, digest
         except Reauth:
             provider.refuse(grant, replace(ask, held=self._job.key))
             raise
@@ -416,6 +416,8 @@ class Attempt:
             # The file is there; what could not be learned about it is told, and no reason to wait.
             facts = {**job.receipt.facts, "follow_up": str(verdict)}
             follow = FollowUp(replace(job.receipt, facts=facts))
+        results = tuple(one.plain for one in follow.results)
+        follow = replace(follow, receipt=follow.receipt.plain, results=results)
         if follow.later is None:
             duties, receipt = self._means.duties, self._means.duties.told(job, follow.receipt)
             orders = duties.of_done(job, receipt)

@@ -38,7 +38,7 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
         log.get("claims").warning("claim intended", provider=provider.name, path=place, key=entry.key)
 
     try:
-        receipt = await provider.broker.claim(entry, intend, provider)
+        receipt = (await provider.broker.claim(entry, intend, provider)).plain
     except Verdict as verdict:
         void = isinstance(verdict, Blocked | Reject) or (isinstance(verdict, Retry) and verdict.void)
         if intended and not void:

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 
 from dumbwaiter.attempt import Attempt, Means
-from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.errors import JournalTrouble, Unstorable
 from dumbwaiter.journal import LostLease
 from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
@@ -173,6 +173,8 @@ class Engine:
             await attempt.run()
         except LostLease:
             self.log.info("job taken away", job=job.id)
+        except Unstorable as error:  # of this job alone; others go on
+            await self._survive(job, str(error))
         except JournalTrouble as trouble:
             self._left.add(job.id)
             self._stumble(trouble)
@@ -186,7 +188,7 @@ class Engine:
             else:
                 # A fault of ours in one job must not stop the others.
                 self.log.exception("attempt failed", job=job.id)
-                await self._survive(job, error)
+                await self._survive(job, f"an error in dumbwaiter itself: {type(error).__name__}")
         finally:
             self._ended(job, asyncio.current_task())
 
@@ -201,7 +203,7 @@ class Engine:
         if not self._closing:
             self.kick()
 
-    async def _survive(self, job: Job, error: Exception) -> None:
+    async def _survive(self, job: Job, error: str) -> None:
         now = self.clock()
         try:
             await self.journal.delay(
@@ -209,7 +211,7 @@ class Engine:
                 job.id,
                 now,
                 due_at=now + ceiling(job.attempts),
-                error=f"an error in dumbwaiter itself: {type(error).__name__}",
+                error=error,
                 attempts=job.attempts + 1,
             )
         except LostLease:

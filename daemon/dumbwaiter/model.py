@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dumbwaiter.naming import legible
+
 KIB = 1024
 MIB = 1024 * KIB
 UNKNOWN = "application/octet-stream"  # the type of what neither name nor content tells anything of
@@ -104,6 +106,13 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     def with_facts(self, **facts: object) -> "Receipt":
         """Returns the same with more facts, as text."""
         return replace(self, facts={**self.facts, **{name: str(value) for name, value in facts.items()}})
+
+    @property
+    def plain(self) -> "Receipt":
+        """The same, with nothing in it that a terminal would obey or a database refuse; a link of that kind is none."""
+        url = self.url if self.url is not None and legible(self.url) == self.url else None
+        facts = {name: legible(value) for name, value in self.facts.items()}
+        return replace(self, key=self.key.replace("\0", "\\x00"), etag=legible(self.etag), url=url, facts=facts)
 
     @property
     def lacks(self) -> str:

@@ -19,6 +19,7 @@ from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option
 from dumbwaiter.cli.words import counted, needy, place, rests, unusable
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.naming import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.installation import Lock
@@ -238,7 +239,7 @@ def _report(session: Session, final: dict[str, Any]) -> None:
     for job in final["jobs"]:
         if job["state"] == "done":
             if not session.json:
-                print(job["url"] or f"{job['provider']}/{job['key']}")
+                print(job["url"] or shown(f"{job['provider']}/{job['key']}"))
             continue
         refused = final["blocked"].get(job["provider"])
         reason = refused or job["error"] or final["lost"].get(job["provider"]) or job["state"]

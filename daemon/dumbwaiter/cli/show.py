@@ -216,7 +216,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
     for entry in entries:
         print(
             f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "
-            f"{entry.url or entry.key}"
+            f"{entry.url or shown(entry.key)}"
         )
     if entries and len(entries) == limit:
         session.say(f"the latest {limit}; more: dumbwaiter history -n {10 * limit}")
