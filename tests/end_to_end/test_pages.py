@@ -53,7 +53,7 @@ FIRST = {
         "pipx install dist/dumbwaiter-*.whl": ["rm ~/.local/bin/dumbwaiter"],
         "sudo dumbwaiter service install --system --for ann": ["dumbwaiter service uninstall"],
         "pipx install --force .": IN_CHECKOUT,
-        "systemctl --user restart dumbwaiter": FROM_SYSTEM,
+        "systemctl --user restart dumbwaiter dumbwaiter-mount": FROM_SYSTEM,
     },
     "docs/operating.md": {METRICS: FROM_SYSTEM},
     "docs/troubleshooting.md": {"dumbwaiter -v run": ["systemctl --user stop dumbwaiter"]},
