@@ -464,10 +464,12 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
 
 
 async def stopped() -> None:
-    """Returns at SIGTERM, SIGINT, or when the terminal goes."""
+    """Returns at SIGTERM, SIGINT, or when the terminal goes, unless who started us wants that ignored (nohup)."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ends.append(signal.SIGHUP)
     for number in ends:
         loop.add_signal_handler(number, event.set)
     try:

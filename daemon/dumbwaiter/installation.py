@@ -7,12 +7,14 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, select
 
 from dumbwaiter.config import Config
+from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
 from dumbwaiter.store.database import Writer, begun, gone, host_of, journal_url, reading, sound, unusable, writing
+from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.where import DAEMON, Places, private_folder
 
@@ -68,7 +70,8 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
     # After the journal, or a kill between the two would look like a journal that was lost.
-    host = host or _name(places.state)
+    if host is None:
+        host = await asyncio.to_thread(_name, places.state, engine)
     writer = Writer(engine)
     reader = reading(url, host)
     try:
@@ -78,8 +81,18 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         await asyncio.to_thread(writer.close)
 
 
-def _name(state: str) -> str:
-    host, path = secrets.token_hex(8), os.path.join(state, "host")
+def _name(state: str, engine: Engine) -> str:
+    """Names an installation as the journal does whose copy it begins with, else anew. Raises `Failure`."""
+    with engine.connect() as connection:
+        known: list[str] = list(connection.execute(select(jobs.c.host).distinct().limit(2)).scalars())
+    if engine.dialect.name != "sqlite" or not known:  # a server's database may be shared
+        known = [secrets.token_hex(8)]
+    if len(known) > 1:
+        raise Failure(
+            f"the journal is of several machines, and nothing says which is this one: put the file `host` back into {state}",
+            Exit.USAGE,
+        )
+    (host,), path = known, os.path.join(state, "host")
     with open(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(host)
         file.flush()

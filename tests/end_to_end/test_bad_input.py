@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import socketserver
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -375,6 +377,36 @@ def test_a_terminal_that_goes_ends_the_daemon_as_it_should(program: Program) -> 
     program.daemon.send_signal(signal.SIGHUP)
     assert program.daemon.wait(10) == 0
     program.daemon = None
+
+
+def test_under_nohup_it_stays(program: Program) -> None:
+    program.start("nohup", sys.executable, "-m", "dumbwaiter")
+    assert program.daemon is not None
+    program.daemon.send_signal(signal.SIGHUP)
+    assert program("put", program.write("a.bin", b"a")).returncode == 0
+    assert program.daemon.poll() is None
+    assert program.stop() == 0
+
+
+def test_a_journal_that_was_put_back_alone_is_still_this_machines(program: Program) -> None:
+    program.write("a.bin", b"a")
+    assert program("put", program.drop / "a.bin").returncode == 0
+    name = (program.state / "host").read_text()
+    (program.state / "host").unlink()
+    program.start()
+    assert program("wait").returncode == 0
+    assert (program.totals()["done"], (program.state / "host").read_text()) == (1, name)
+    assert len(program.vendors.log("put")) == 1
+    assert program.stop() == 0
+    (program.state / "host").unlink()
+    with closing(sqlite3.connect(program.state / "journal.db")) as journal, journal:
+        journal.execute(
+            "INSERT INTO jobs SELECT NULL, 'another', watch, parent, name, provider, inode, size, mtime_ns, ctime_ns, state, key,"
+            ' "grant", checkpoint, receipt, digest, sent, resent, attempts, due_at, lease, lease_until, error, created_at,'
+            " updated_at, proposed, by_hand, grant_until FROM jobs"
+        )
+    done = program("put", program.drop / "a.bin")
+    assert (done.returncode, "is of several machines" in done.stderr) == (2, True)
 
 
 def test_nothing_is_left_open_after_a_run_of_the_python_warnings(program: Program) -> None:
