@@ -110,6 +110,15 @@ def test_the_systems_service_writes_only_where_files_are_moved_or_removed(progra
     )]  # fmt: skip
 
 
+def test_the_home_of_the_systems_service_is_its_accounts(program: Program) -> None:
+    text = program.config.read_text().replace(f'path = "{program.drop}"', 'path = "~/Drop"\nafter = "delete"')
+    program.config.write_text(text)
+    words = ("service", "install", "--system", "--for", "nobody", "--dry-run")
+    shown = program(*words, environment={"HOME": str(program.folder)})
+    assert shown.returncode == 0, shown.stderr
+    assert f"ReadWritePaths=-{pwd.getpwnam('nobody').pw_dir}/Drop" in shown.stdout.splitlines()
+
+
 def test_every_secret_that_is_a_credential_is_handed_to_the_service(program: Program) -> None:
     secret = program.vendors.sandbox.accounts["netease"]["app_secret"]
     text = program.config.read_text().replace(f'app_secret = "{secret}"', 'app_secret = { credential = "vod" }')

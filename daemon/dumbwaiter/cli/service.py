@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -159,7 +160,8 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
 
     to = target(system, account)
     file = _config_file(session, to)
-    config = load(file)
+    with _at_home(to):
+        config = load(file)
     files = dict(_files(session, to, config))
     if dry_run:
         if session.json:
@@ -176,6 +178,21 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
     did = list(_install(session, to, config, files))
     if session.json:
         session.facts({"did": did, "units": states(to)})
+
+
+@contextmanager
+def _at_home(to: Target) -> Iterator[None]:
+    """Has "~" stand for the home of the account whose service it is: root installs it, and does not run it."""
+    before = os.environ.get("HOME")
+    if to.system:
+        os.environ["HOME"] = str(to.home)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("HOME", None)
+        else:
+            os.environ["HOME"] = before
 
 
 def _config_file(session: Session, to: Target) -> str:
