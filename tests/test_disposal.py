@@ -62,6 +62,24 @@ def test_it_is_deleted(root: Path) -> None:
     assert contents(root) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_trash_that_is_mounted_on_its_own_gets_a_copy(root: Path, tmp_path: Path) -> None:
+    """As in a service of the system, in which each folder that may be written to is a mount."""
+    trash = tmp_path / "data/Trash"
+    for folder in ("files", "info"):
+        (trash / folder).mkdir(parents=True)
+    stamp = file(root)
+    subprocess.run(["mount", "--bind", trash, trash], check=True)
+    try:
+        act(root, stamp, "trash")
+    finally:
+        subprocess.run(["umount", "--lazy", trash], check=True)
+    assert contents(root) == []
+    assert [path.name for path in (trash / "files").iterdir()] == ["film.mov"]
+    assert (trash / "files/film.mov").read_bytes() == CONTENT
+    assert [path.name for path in (trash / "info").iterdir()] == ["film.mov.trashinfo"]
+
+
 def test_the_trash_knows_where_it_was(root: Path, tmp_path: Path) -> None:
     for _ in range(2):
         act(root, file(root), "trash")

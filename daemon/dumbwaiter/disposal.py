@@ -170,7 +170,7 @@ def _act(place: int, private: str, fd: int, action: str, root: str, path: str, s
     if action == "delete":
         os.unlink(private, dir_fd=place)
     elif action == "trash":
-        _trash(place, private, fd, os.path.join(root, path))
+        _trash(place, private, fd, os.path.join(root, path), same)
     else:
         _move(place, private, fd, os.path.join(action.removeprefix("move:"), path), same)
 
@@ -194,7 +194,15 @@ def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
 
 def _copy(place: int, private: str, fd: int, there: int, name: str, same: Same) -> None:
     """Brings a file to another file system: copied, on the disk, read back, and only then taken away here."""
-    aside = private
+    with _copied(private, fd, there, same) as copy:
+        _name_copy(there, private, copy, name, same)
+        os.fsync(there)
+    os.unlink(private, dir_fd=place)
+
+
+@contextmanager
+def _copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
+    """Holds a copy of an open file under the name `aside` until it has another; it is on the disk, and was read back."""
     with suppress(FileNotFoundError):
         os.unlink(aside, dir_fd=there)
     copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
@@ -214,15 +222,13 @@ def _copy(place: int, private: str, fd: int, there: int, name: str, same: Same) 
         os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.fstat(copy).st_size != before.st_size or not same(copy):
             raise OSError(errno.EIO, "the copy differs")
-        _name_copy(there, aside, copy, name, same)
-        os.fsync(there)
+        yield copy
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=there)
         raise
     finally:
         os.close(copy)
-    os.unlink(private, dir_fd=place)
 
 
 def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None:
@@ -247,20 +253,33 @@ def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None
 NOTE = ".trashinfo"
 
 
-def _trash(place: int, private: str, fd: int, path: str) -> None:
+def _trash(place: int, private: str, fd: int, path: str, same: Same) -> None:
     device = os.fstat(fd).st_dev
     trash, origin = _trash_of(device, path)
     for part in ("files", "info"):
         os.makedirs(os.path.join(trash, part), mode=0o700, exist_ok=True)
     files, info = (os.open(os.path.join(trash, part), _FOLDER) for part in ("files", "info"))
     try:
-        for candidate in _candidates(split(path)[1], 255 - len(NOTE)):
-            if _trash_as(place, private, files, info, candidate, f"{candidate}{NOTE}", origin):
-                return
-        raise OSError(errno.EEXIST, TAKEN)
+        try:
+            _trash_from(place, private, files, info, path, origin)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # one file system that is mounted at both, as in a service of the system
+                raise
+            with _copied(private, fd, files, same):
+                _trash_from(files, private, files, info, path, origin)
+                os.fsync(files)
+            os.unlink(private, dir_fd=place)
     finally:
         os.close(files)
         os.close(info)
+
+
+def _trash_from(place: int, private: str, files: int, info: int, path: str, origin: str) -> None:
+    """Trashes a file under the first name that is free. Raises OSError."""
+    for candidate in _candidates(split(path)[1], 255 - len(NOTE)):
+        if _trash_as(place, private, files, info, candidate, f"{candidate}{NOTE}", origin):
+            return
+    raise OSError(errno.EEXIST, TAKEN)
 
 
 def _trash_as(place: int, private: str, files: int, info: int, name: str, note: str, origin: str) -> bool:

@@ -115,6 +115,7 @@ def test_the_home_of_the_systems_service_is_its_accounts(program: Program) -> No
     program.config.write_text(text)
     words = ("service", "install", "--system", "--for", "nobody", "--dry-run")
     shown = program(*words, environment={"HOME": str(program.folder)})
+    assert "this would not be installed" in shown.stderr  # the folder is not there
     assert shown.returncode == 0, shown.stderr
     assert f"ReadWritePaths=-{pwd.getpwnam('nobody').pw_dir}/Drop" in shown.stdout.splitlines()
 

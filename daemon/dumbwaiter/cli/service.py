@@ -7,6 +7,7 @@ them. Every step is told, and `uninstall` takes back each of them.
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -289,6 +290,12 @@ def _check_config(to: Target, config: "Config", file: str) -> None:
     for name, watch in config.watch.items():
         if problem := unusable(file, name, watch.path):
             raise Failure(problem, Exit.USAGE)
+        for path in _changed(to, watch.path, watch.after) if to.system else ():
+            if not os.path.isdir(path):  # ReadWritePaths= leaves it out, and all around is read-only
+                raise Failure(
+                    f"{path} is not there, and the service cannot make it: sudo -u {to.account} mkdir -p {shlex.quote(path)}",
+                    Exit.USAGE,
+                )
     if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
         raise Failure(problem, Exit.USAGE)
 
