@@ -440,6 +440,8 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         brokers = {name: broker(options) for name, options in config.provider.items()}
         journal = await stack.enter_async_context(open_journal(config, places))
         await journal.release_all()
+        for name, one in brokers.items():
+            one.own = f"{journal.host}/{name}"
         http = Http(reach=Reach([*hosts(config), *config.network.inside]))
         stack.push_async_callback(http.close)
 

@@ -19,6 +19,8 @@ class Broker(ABC):
     follows: bool = False  # `follow_up` asks the vendor; where it does not, a stored file is a finished one
     binds: bool = False  # what is stored is of no use until `follow_up` has put it where it belongs
     warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start
+    own: str = ""  # the same at each start, and no other provider's here or in another installation
+    aside: bool = False  # it works beside the daemon, which has the same account, and is not to disturb it
 
     @abstractmethod
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:

@@ -274,12 +274,23 @@ def test_an_address_grows_no_longer_than_a_server_takes(letters: int, method: st
 
 
 def test_each_provider_signs_in_under_a_name_of_its_own() -> None:
-    names = set()
-    for module in ("", "qiniu", "aliyun"):
-        desk = Desk(get_upload_token=LOCAL)
-        _grant(_broker(module=module), desk)
-        names.add(desk.asked[0][1]["platform"])
+    """Also where only the directory differs, and where another installation of this machine has the account."""
+    names = {_platform(own) for own in ("one/shop", "one/banners", "other/shop")}
     assert len(names) == 3
+    assert _platform("one/shop") in names
+    assert all(len(name) <= 50 for name in names)
+
+
+@pytest.mark.parametrize("options", [{}, {"platform": "chosen"}])
+def test_who_works_beside_the_daemon_does_not_end_its_session(options: dict[str, Any]) -> None:
+    assert _platform("one/shop", aside=True, **options) != _platform("one/shop", **options)
+
+
+def _platform(own: str, *, aside: bool = False, **options: Any) -> str:
+    broker, desk = _broker(**options), Desk(get_upload_token=LOCAL)
+    broker.own, broker.aside = own, aside
+    _grant(broker, desk)
+    return desk.asked[0][1]["platform"]
 
 
 # After a lost answer

@@ -64,6 +64,25 @@ def test_files_of_every_size_arrive_and_are_listed_in_the_shop(program: Program,
     assert len([one for one in program.vendors.log("login") if one["service"] == "careyshop"]) == 1
 
 
+def test_nobody_of_one_account_ends_the_session_of_another(program: Program) -> None:
+    """Two providers that differ in their directory, and a look at both beside the running daemon."""
+    (shop,) = re.findall(r"(\[provider.careyshop\]\n.*?\n)\n", program.config.read_text(), re.DOTALL)
+    (watch,) = re.findall(r"(\[watch.careyshop\]\n.*?\n)\n", program.config.read_text() + "\n", re.DOTALL)
+    second = [text.replace(".careyshop]", ".second]") for text in (shop, watch)]
+    watch = second[1].replace('"careyshop"', '"second"').replace("drop/careyshop", "drop/second")
+    (program.data / "drop/second").mkdir()
+    program.config.write_text(f"{program.config.read_text()}\n{second[0]}parent = 7\n\n{watch}")
+    program.start()
+    for number in range(3):
+        for one in ("careyshop", "second"):
+            _drop(program, one, f"{number}.txt", 1000)
+        assert program("wait").returncode == 0
+        assert program("check", "--online").returncode == 0
+    assert [one["status"] for one in program.vendors.log("upload")] == [200] * 6
+    assert program.totals()["bytes_resent"] == 0
+    assert len([one for one in program.vendors.log("login") if one["service"] == "careyshop"]) == 2 + 3 * 5
+
+
 @pytest.mark.parametrize("watch", FORMS)
 def test_a_file_beyond_the_limit_is_refused_with_both_numbers(program: Program, watch: str) -> None:
     _options(program, careyshop={"generation": 2})

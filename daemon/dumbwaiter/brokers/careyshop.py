@@ -132,8 +132,6 @@ class CareyShop(Broker):
         self._session: _Token | None = None
         self._life = SESSION
         self._form: tuple[_Granted, float | None] | None = None  # the shop's own form, and until when
-        own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{options.module}/{options.terminal}"
-        self._platform = options.platform or f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
 
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
         (ask,) = asks
@@ -413,7 +411,7 @@ class CareyShop(Broker):
             wanted = {
                 "username": self._options.username,
                 "password": self._password.reveal(),
-                "platform": self._platform,
+                "platform": self._platform(),
             }
             found = await self._signed(desk, "admin", "login.admin.user", wanted, "")
         if found.status != 200:
@@ -422,6 +420,14 @@ class CareyShop(Broker):
         if self._session.token_expires:
             self._life = max(60.0, self._session.token_expires - desk.now(self._api))
         return self._session
+
+    def _platform(self) -> str:
+        """Returns the name of the sign-in, of 50 characters at most."""
+        options = self._options
+        if options.platform and not self.aside:
+            return options.platform
+        own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{self.own}/{self.aside}"
+        return f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
 
     def _public(self, method: str, desk: Desk, token: str) -> dict[str, str]:
         values = {

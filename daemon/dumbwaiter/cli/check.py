@@ -49,7 +49,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
             session.facts({"config": session.places.config, "usable": False, "problem": str(failure), "files": []})
         raise
     facts = [_fate(config, path) for path in files]
-    code = asyncio.run(_ask_providers(config, facts)) if online else Exit.DONE
+    code = asyncio.run(_ask_providers(config, facts, session.places.state)) if online else Exit.DONE
     for warning in warnings:
         session.say(f"dumbwaiter: {warning}")
     if session.json:
@@ -179,7 +179,7 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
     return {"key": key, "rule": rule}
 
 
-async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
+async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
     """Asks for a grant for each file that would be taken; without files, one a provider for a name of our own.
 
     Notes what each would meet. Raises `Failure` for a provider that refuses when no file was named.
@@ -188,6 +188,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
     from dumbwaiter.grants import Provider
     from dumbwaiter.http import Http
     from dumbwaiter.model import Ask
+    from dumbwaiter.store.database import host_of
     from dumbwaiter.upload import mime_by_name
 
     async def requested(_count: int) -> None:
@@ -201,7 +202,9 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]]) -> Exit:
         ]:
             if not one["taken"]:
                 continue
-            provider = Provider(one["provider"], broker(config.provider[one["provider"]]), http, requested=requested)
+            asked = broker(config.provider[one["provider"]])
+            asked.own, asked.aside = f"{host_of(state) or state}/{one['provider']}", True
+            provider = Provider(one["provider"], asked, http, requested=requested)
             name = one["key"] or one["path"].rpartition("/")[2]
             mime = mime_by_name(name)
             ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
