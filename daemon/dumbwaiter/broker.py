@@ -40,6 +40,9 @@ class Broker(ABC):
         """Returns a grant that is good for many files as one file needs it, the same each time. May raise `Reject`."""
         return grant
 
+    def refused(self) -> None:  # noqa: B027 - most keep nothing that it could be the fault of
+        """Is told that the provider refused a grant, before another one is asked for."""
+
     async def resume(self, grant: Grant, desk: Desk) -> Grant:
         """Returns a grant from the journal as it can be used now."""
         return grant

@@ -218,6 +218,7 @@ class Provider:
 
     def refuse(self, grant: Grant, ask: Ask) -> None:
         """Forgets a grant that the provider refused for a file, and those that end with it: they came together."""
+        self.broker.refused()
         self._spare = [
             one
             for one in self._spare

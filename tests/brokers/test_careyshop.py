@@ -216,6 +216,18 @@ def test_a_session_that_ended_is_made_anew_once(message: str) -> None:
         _grant(_broker(), Desk(get_upload_token=message))
 
 
+def test_a_form_after_a_refused_one_is_not_signed_with_a_session_that_ended() -> None:
+    """But with the same one where that was not the reason: another sign-in would end the other forms on their way."""
+    second = {"token": {**SIGNED_IN["token"], "token": "u" * 32}}
+    for answers, token in (([LOCAL, "权限不足", LOCAL], "u"), ([LOCAL, LOCAL], "t")):
+        broker, desk = _broker(), Desk(get_upload_token=answers, login_admin_user=[SIGNED_IN, second])
+        _grant(broker, desk)
+        broker.refused()
+        ticket = _grant(broker, desk).ticket
+        assert isinstance(ticket, CareyShopTicket)
+        assert dict(ticket.fields)["token"] == token * 32
+
+
 @pytest.mark.parametrize("message", ["sign错误", "appkey已禁用或不存在"])
 def test_a_wrong_account_is_a_persons_business(message: str) -> None:
     with pytest.raises(Blocked, match="app_"):

@@ -64,6 +64,16 @@ def test_files_of_every_size_arrive_and_are_listed_in_the_shop(program: Program,
     assert len([one for one in program.vendors.log("login") if one["service"] == "careyshop"]) == 1
 
 
+def test_a_session_that_is_lost_costs_a_file_one_more_send(program: Program) -> None:
+    program.vendors.faults("careyshop.upload:signed-out@1")
+    content = _drop(program, "careyshop", "a.txt", 1000)
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+    assert len(program.vendors.log("upload")) == 2
+    assert len(program.vendors.log("login")) == 2
+
+
 def test_nobody_of_one_account_ends_the_session_of_another(program: Program) -> None:
     """Two providers that differ in their directory, and a look at both beside the running daemon."""
     (shop,) = re.findall(r"(\[provider.careyshop\]\n.*?\n)\n", program.config.read_text(), re.DOTALL)

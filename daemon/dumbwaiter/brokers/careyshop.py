@@ -155,6 +155,10 @@ class CareyShop(Broker):
                 return [self._qiniu(granted, address, desk)]
         raise Blocked(f'the shop\'s module "{shown(address.module)}" is none that dumbwaiter knows')
 
+    def refused(self) -> None:
+        """Asks the shop for its form anew: should the session it is signed with be the reason, that call makes another."""
+        self._form = None
+
     def fit(self, grant: Grant, ask: Ask) -> Grant:
         """Names the object: the directory of the token, a random name that is the job's own, the file's suffix."""
         ticket = grant.ticket
