@@ -11,7 +11,8 @@ import pytest
 
 from dumbwaiter import attempt, grants, threads, transports
 from dumbwaiter.app import App
-from dumbwaiter.attempt import IN_VAIN
+from dumbwaiter.attempt import IN_VAIN, LATE_MAX
+from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.grants import REFUSALS
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.upload import FileUpload
@@ -88,6 +89,25 @@ def test_a_file_that_is_always_refused_once_all_of_it_was_sent_is_given_up(
         async with daemon(vendors, tmp_path) as app:
             await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
             assert await failed(app) == f"ImageX did not keep the file; it was sent {IN_VAIN} times in vain"
+
+    asyncio.run(test())
+
+
+def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_the_accounts(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(grants, "REFUSALS", 1)
+    monkeypatch.setattr(jiandaoyun, "LIFE", 0.1)
+    vendors.faults("kodo.form:expired-token,latency=200ms")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jiandaoyun", tmp_path / "a.txt", b"a")
+            words = "Qiniu refuses the upload token; it takes longer to send than the provider's permission lasts"
+            assert await failed(app) == words
+            assert len(vendors.log("form")) == LATE_MAX
+            assert state(await status(app), "jiandaoyun")[0] == "ready"
 
     asyncio.run(test())
 

@@ -40,7 +40,7 @@ from dumbwaiter.errors import (
     Verdict,
 )
 from dumbwaiter.grants import Provider, freeze
-from dumbwaiter.http import Http
+from dumbwaiter.http import SKEW, Http
 from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.lifecycle import REPLACED
@@ -55,6 +55,7 @@ from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
+LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
 
@@ -110,6 +111,7 @@ class Attempt:
         self._fresh = False  # the grant in use was asked for by this attempt
         self._asked_at = 0.0  # when
         self._again = 0
+        self._late = 0  # times that the grant ended before the file was through
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
         self._watch = means.watch_of(job.watch)
         self._on_conflict = self._watch.on_conflict if self._watch else "rename"
@@ -319,6 +321,7 @@ class Attempt:
             ),
         )
         begun = self._sent if point else 0
+        begun_at = self._clock()
 
         def send() -> tuple[Receipt, str, float]:
             self._must_not_rest()  # it may have waited for its thread
@@ -329,8 +332,13 @@ class Attempt:
             receipt, digest, seconds = await self._means.threads.run(send, upload.abort)
             provider.moved(job.size - begun, seconds)
             return upload, receipt.plain, digest
-        except Reauth:
+        except Reauth as refusal:
             provider.refuse(grant, replace(ask, held=self._job.key))
+            if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
+                self._fresh = False  # it ended in use, which says nothing of the account
+                self._late += not self._sent
+                if self._late >= LATE_MAX:
+                    raise Reject(f"{refusal}; it takes longer to send than the provider's permission lasts") from None
             raise
         except Unfit as unfit:
             self._unfit[transport.name] = str(unfit)

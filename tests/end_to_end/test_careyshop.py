@@ -3,12 +3,14 @@
 import json
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dumbwaiter.model import KIB, MIB
+from dumbwaiter.errors import Reauth, Verdict
+from dumbwaiter.model import KIB, MIB, Receipt
 from program import Program, digest
 from sending import Sender
 
@@ -72,6 +74,22 @@ def test_a_session_that_is_lost_costs_a_file_one_more_send(program: Program) -> 
     assert program.stored() == {"a.txt": digest(content)}
     assert len(program.vendors.log("upload")) == 2
     assert len(program.vendors.log("login")) == 2
+
+
+@pytest.mark.parametrize(("seconds", "kind"), [(17 * 60, Receipt), (19 * 60, Reauth)])
+def test_a_form_may_be_on_its_way_for_eighteen_minutes(program: Program, seconds: float, kind: type) -> None:
+    path = program.folder / "a.txt"
+    path.write_bytes(b"a")
+    with Sender.of(program.vendors, "careyshop", path) as one:
+        grant = one.obtain()
+        assert grant.expires_at is not None
+        program.vendors.advance(seconds)
+        assert (time.time() + seconds < grant.expires_at) == (kind is Receipt)
+        try:
+            end: object = one.attempt()
+        except Verdict as verdict:
+            end = verdict
+        assert type(end) is kind
 
 
 def test_nobody_of_one_account_ends_the_session_of_another(program: Program) -> None:

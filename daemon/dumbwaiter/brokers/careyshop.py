@@ -31,7 +31,9 @@ from dumbwaiter.wire.message import Request, query
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
-SIGNED = 500.0  # of the 600 seconds that a signature is good for
+WINDOW = 600.0  # seconds by which the time of a call may be off, either way
+AHEAD = 480.0  # of them, by which a form is dated ahead: its time is looked at when all of it has come
+LEFT = 120.0  # seconds of life with which the shop's own form is used no more
 FOLDER = "uploads/files/"
 SUFFIX_MAX = 10  # letters and digits
 PAGE = 50
@@ -137,7 +139,7 @@ class CareyShop(Broker):
         (ask,) = asks
         if self._form is not None:
             granted, end = self._form
-            if end is None or end > desk.now(self._api) + SIGNED:
+            if end is None or end > desk.now(self._api) + LEFT:
                 return [await self._own(granted, ask, desk)]
             self._form = None
         wanted: dict[str, str] = {"module": self._options.module, "type": self._options.terminal}
@@ -287,19 +289,19 @@ class CareyShop(Broker):
     # What the three kinds of storage need
 
     async def _own(self, granted: _Granted, ask: Ask, desk: Desk) -> Grant:
-        """Signs a form for the shop itself; a signature ends with its timestamp."""
+        """Signs a form for the shop itself, for as long a time as the shop lets it be on its way."""
         address = _address(granted)
         session = await self._sign_in(desk)
         own = {
             "x:filename": "" if ask.name.startswith(UNSIGNED) else ask.name,  # empty: the name that the file's part has
             "x:parent_id": str(self._options.parent),
-            **self._public("add.upload.list", desk, session.token),
+            **self._public("add.upload.list", desk, session.token, AHEAD),
         }
         fields, file = _filled(granted, address)
         filled = {**dict(fields), **own}
         filled["sign"] = careyshop.sign(self._secret.reveal(), filled)
         facts = {"bucket": "shop"}  # it has no other name
-        until = desk.now(self._api) + SIGNED - desk.skew(self._api)
+        until = desk.now(self._api) + AHEAD + WINDOW - desk.skew(self._api)
         ticket = CareyShopTicket(self._checked(address.upload_url), tuple(filled.items()), file, facts, ask.name)
         return Grant(ticket, None, until, _limits(granted))
 
@@ -433,10 +435,10 @@ class CareyShop(Broker):
         own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{self.own}/{self.aside}"
         return f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
 
-    def _public(self, method: str, desk: Desk, token: str) -> dict[str, str]:
+    def _public(self, method: str, desk: Desk, token: str, ahead: float = 0.0) -> dict[str, str]:
         values = {
             "appkey": self._options.app_key,
-            "timestamp": str(int(desk.now(self._api))),
+            "timestamp": str(int(desk.now(self._api) + ahead)),
             "format": "json",
             "method": method,
         }
