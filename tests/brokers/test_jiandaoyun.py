@@ -169,6 +169,8 @@ def test_a_transaction_for_each_file_if_so_configured() -> None:
         (Reply(502, {}, b"<html>"), Retry, "status 502"),
         (Reply(401, {}, b""), Blocked, "api_key"),
         (trouble(8301, 200), Blocked, "check api_key"),
+        (Reply(400, {}, b'{"code":8301,"msg":null}'), Blocked, r"check api_key \(code 8301\)"),
+        (Reply(400, {}, b'{"code":null,"msg":"m"}'), Retry, "status 400"),
         (trouble(8303, 200), Retry, "slower pace"),
         (trouble(1, 200), Reject, "code 1: words"),
         (trouble(9007, 200), Retry, "code 9007"),

@@ -86,8 +86,10 @@ def committed(*results: object, plugins: object = ()) -> dict[str, object]:
     return {"ResponseMetadata": {}, "Result": {"Results": results, "PluginResult": plugins}}
 
 
-def refused(number: int, code: str, status: int = 400, request: str = "") -> Reply:
-    error = {"CodeN": number, "Code": code, "Message": "why"}
+def refused(
+    number: int, code: str | None, status: int = 400, request: str | None = "", words: str | None = "why"
+) -> Reply:
+    error = {"CodeN": number, "Code": code, "Message": words}
     return Reply(status, {}, json.dumps({"ResponseMetadata": {"RequestId": request, "Error": error}}).encode())
 
 
@@ -215,6 +217,9 @@ def test_an_empty_file_is_refused_without_a_call() -> None:
 
 def test_refused_keys_are_replaced_once() -> None:
     desk = Desk(signed_in(), refused(0, "InvalidSecretToken", 401), signed_in(access_key_id="AKTP2"), applied())
+    grant(desk)
+    assert "Credential=AKTP2/" in desk.asked[-1].headers["authorization"]
+    desk = Desk(signed_in(), refused(100009, None, 401, None, None), signed_in(access_key_id="AKTP2"), applied())
     grant(desk)
     assert "Credential=AKTP2/" in desk.asked[-1].headers["authorization"]
     with pytest.raises(Retry, match="made a moment ago"):

@@ -113,6 +113,13 @@ def test_a_wrong_secret_blocks_the_provider(vendors: Vendors, sender: Make) -> N
     assert len(vendors.log("init")) == 2
 
 
+def test_a_code_without_words_is_a_code(vendors: Vendors, sender: Make) -> None:
+    with answering({"code": 710, "msg": None, "ret": None}) as server:
+        found = verdict(sender("netease", b"x", changes={"api": server.url}))
+    assert type(found) is Blocked
+    assert str(found).endswith("(code 710)")
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [

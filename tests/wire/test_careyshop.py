@@ -60,6 +60,12 @@ def test_an_item_may_be_refused_in_an_answer_that_is_not():
     assert careyshop.item('{"status":500,"message":"m"}') == careyshop.Item(500, "m")
 
 
+def test_an_item_may_hold_nulls_like_a_row_of_the_list():
+    nulls = ",".join(f'"{name}":null' for name in careyshop.Item.__struct_encode_fields__ if name != "storage_id")
+    text = f'\ufeff{{"status":200,"message":null,"data":[{{"storage_id":7,{nulls}}}]}}'
+    assert careyshop.item(text).storage_id == 7
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"[]", b'{"status":"x"}', b'{"code":1}', b'{"status":200'])
 def test_what_is_no_envelope_is_tried_again(body):
     with pytest.raises(Retry):

@@ -76,6 +76,7 @@ def test_no_name_ends_its_own_quotes_or_escapes_their_end(name: str, sent: str) 
 
 def test_a_reply_is_read_leniently_in_its_types_and_strictly_in_its_shape() -> None:
     assert Reply(200, body=b'{"offset":"7","more":[1]}').json(Shape) == Shape(7)
+    assert Reply(200, body=b'\xef\xbb\xbf{"offset":1}').json(Shape) == Shape(1)  # with PHP's mark of UTF-8
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -99,7 +100,6 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         b"null",
         b"NaN",
         b'{"lbs"\xef\xbc\x9a"x","offset":1}',
-        b'\xef\xbb\xbf{"offset":1}',
         b'{"offset":1,"other":"\\ud800"}',
         b'{"offset":1,"other":' + DEEP + b"}",
         DEEP,

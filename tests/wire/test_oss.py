@@ -116,6 +116,11 @@ def test_a_policy_may_name_the_only_key(condition):
     assert policy.expires == 1527473273.0
 
 
+@pytest.mark.parametrize("text", ["2018-05-28T14:49:21Z", "2018-05-28T14:49:21", "2018-05-28T22:49:21+08:00"])
+def test_a_time_is_read_with_its_zone(text):
+    assert oss.moment(text) == 1527518961.0
+
+
 @given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
 def test_no_policy_breaks_the_reader(text):
     assert oss.policy(text) is None or isinstance(oss.policy(text), oss.Policy)

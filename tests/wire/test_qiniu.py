@@ -143,6 +143,26 @@ def test_a_flag_has_many_spellings(flag: object) -> None:
     assert (policy.key, policy.prefix) == ("a:b", None)
 
 
+@pytest.mark.parametrize("number", [2097152, "2097152", 2097152.0])
+def test_a_number_may_be_written_as_text_or_with_a_point(number: object) -> None:
+    policy = qiniu.policy(token(fsizeLimit=number, fsizeMin=number, deadline=number))
+    assert policy is not None
+    assert (policy.size_min, policy.size_max, policy.deadline) == (2097152, 2097152, 2097152)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "9" * 400, "", -1, "-1", True, 0])
+def test_a_limit_that_is_none_is_passed_over(number: object) -> None:
+    policy = qiniu.policy(token(fsizeLimit=number))
+    assert policy is not None
+    assert policy.size_max is None
+
+
+def test_an_answer_may_begin_with_a_mark() -> None:
+    """A shop's, written in PHP, of which Qiniu passes on what its callback was answered with."""
+    marked = Reply(200, {"x-reqid": "1"}, b'\xef\xbb\xbf{"key":"a"}')
+    assert qiniu.answer(marked) == qiniu.Answer("a")
+
+
 def test_a_scope_of_a_prefix_names_no_key() -> None:
     policy = qiniu.policy(token(scope="careyshop:uploads/", isPrefixalScope=1))
     assert policy is not None

@@ -218,7 +218,7 @@ class CareyShop(Broker):
             item = careyshop.item(receipt.facts["answer"])
         except Retry:
             return FollowUp(plain.with_facts(registered="unknown"))
-        if item.status != 200:
+        if item.status not in {None, 200}:
             return FollowUp(plain.with_facts(registered="no", shop_said=shown(item.message[:200])))
         if item.size is not None and item.size != ask.size:
             return FollowUp(replace(self._told(plain, item), verified="").with_facts(size_at_provider=item.size))
@@ -465,7 +465,7 @@ class CareyShop(Broker):
             headers = {"content-type": "application/x-www-form-urlencoded"}
             request = Request(method, "POST", url, headers, text.encode())
         reply = await desk.call(request)
-        if reply.status in {404, 405} and not reply.body.lstrip().startswith(b"{"):
+        if reply.status in {404, 405} and not reply.text.lstrip().startswith(b"{"):
             raise Blocked(f"no CareyShop API answers at this address (status {reply.status}): check api")
         return careyshop.envelope(reply)
 

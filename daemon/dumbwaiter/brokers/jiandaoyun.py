@@ -76,8 +76,8 @@ class _Pairs(Struct):
 
 
 class _Trouble(Struct):
-    code: int = 0
-    msg: str = ""
+    code: int | None = None
+    msg: str | None = None
 
 
 class _Record(Struct):
@@ -343,7 +343,8 @@ def _verdict(reply: Reply, what: str) -> Exception:
     if reply.status == 429:
         return Retry("Jiandaoyun asks for fewer calls at once", after=reply.after or 1.0)
     trouble = _trouble(reply)
-    code, said = trouble.code, f" (code {trouble.code}{f': {trouble.msg[:200]}' if trouble.msg else ''})"
+    code = trouble.code or 0
+    said = f" (code {code}{f': {trouble.msg[:200]}' if trouble.msg else ''})"
     if code == GONE:
         return _Missing(f"Jiandaoyun no longer has the record{said}")
     if code in PACE:

@@ -111,13 +111,13 @@ class Access(Struct, frozen=True):
 
 
 class _Trouble(Struct, rename="pascal"):
-    code_n: int = 0
-    code: str = ""
-    message: str = ""
+    code_n: int | None = None
+    code: str | None = None
+    message: str | None = None
 
 
 class _Metadata(Struct, rename="pascal"):
-    request_id: str = ""
+    request_id: str | None = None
     error: _Trouble | None = None
 
 
@@ -143,7 +143,7 @@ class _Applied(Struct):
 
 
 class _Stored(Struct, rename="pascal"):
-    uri: str = ""
+    uri: str | None = None
     uri_status: int | None = None
 
 
@@ -210,7 +210,7 @@ class Jimeng(Broker):
         """Commits the object. A second time says the same, should the first answer be lost."""
         ticket: ImageXTicket = grant.ticket
         committed, _ = await self._imagex(desk, COMMIT, _Committed, ticket=ticket)
-        status = next((one.uri_status for one in committed.results or () if one.uri in {"", ticket.uri}), None)
+        status = next((one.uri_status for one in committed.results or () if one.uri in {None, "", ticket.uri}), None)
         if status == FAILED:
             raise Reauth("ImageX did not keep the file")
         picture = _picture(committed.plugins)
@@ -363,17 +363,18 @@ def _result(reply: Reply, action: str, shape: type[Any]) -> Any:
         raise Retry(f"ImageX answers {action} with status {reply.status}", after=reply.after) from None
     trouble = answer.metadata.error
     if trouble is not None:
-        raise _meaning(trouble, reply, imagex.server_time(answer.metadata.request_id), action)
+        raise _meaning(trouble, reply, imagex.server_time(answer.metadata.request_id or ""), action)
     if reply.status != 200:
         raise Retry(f"ImageX answers {action} with status {reply.status}", after=reply.after)
     return Reply(200, body=bytes(answer.result)).json(shape)
 
 
 def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -> Exception:
-    name = f"{trouble.code or 'error'} {trouble.code_n}".strip()
+    code = trouble.code or ""
+    name = f"{code or 'error'} {trouble.code_n or 0}"
     words = f"ImageX refuses {action}: {name}{_said(trouble.message)}"
-    about_keys = any(part in trouble.code for part in ("Token", "Expired", "AccessKey", "Credential"))
-    if trouble.code_n == CLOCK or "Timestamp" in trouble.code:
+    about_keys = any(part in code for part in ("Token", "Expired", "AccessKey", "Credential"))
+    if trouble.code_n == CLOCK or "Timestamp" in code:
         return _WrongTime(time)
     if trouble.code_n in KEYS or (reply.status in {400, 401, 403} and about_keys):
         return _Refused(name)
@@ -399,7 +400,7 @@ def _refusal(ret: str, words: str) -> Verdict:
     return Retry(f"Jimeng answers {said}")
 
 
-def _said(words: str) -> str:
+def _said(words: str | None) -> str:
     return f": {words[:200]}" if words else ""
 
 

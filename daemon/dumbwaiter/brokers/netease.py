@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 class _Envelope(Struct):
     code: int
-    msg: str = ""
+    msg: str | None = None
     ret: Raw = Raw(b"null")
 
 

@@ -376,7 +376,7 @@ def _opened(reply: Reply, wanted: str) -> _Answer:
     Raises `Retry` for a success that is not the expected JSON.
     """
     try:
-        members = msgspec.json.decode(reply.body)
+        members = msgspec.json.decode(reply.text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         members = None
     if not isinstance(members, dict):

@@ -47,14 +47,15 @@ async def send(upload: Upload[CareyShopTicket, Point]) -> Receipt:
     if whole.status != 200:
         raise _refusal(whole.status, whole.message)
     stored = item(reply.body.decode("utf-8", "replace"))
-    if stored.status != 200:
+    if stored.status not in {None, 200}:
         raise _refusal(stored.status, stored.message)
-    if stored.size not in {None, upload.size} or (stored.hash and stored.hash.lower() != digest.hexdigest()):
+    etag = (stored.hash or "").lower()
+    if stored.size not in {None, upload.size} or etag not in {"", digest.hexdigest()}:
         raise Retry("the shop received other bytes than were sent")
     return Receipt(
-        stored.path.lstrip("/"),
-        etag=stored.hash.lower(),
-        verified="sha1" if stored.hash else "size" if stored.size is not None else "",
+        (stored.path or "").lstrip("/"),
+        etag=etag,
+        verified="sha1" if etag else "size" if stored.size is not None else "",
         facts={**ticket.facts, "answer": reply.body.decode("utf-8", "replace")},
     )
 

@@ -83,14 +83,14 @@ class _Payload(Struct):
 
 
 class _Error(Struct):
-    name: str = field(name="error", default="")
-    number: int = field(name="error_code", default=0)
-    message: str = ""
+    name: str | None = field(name="error", default=None)
+    number: int | None = field(name="error_code", default=None)
+    message: str | None = None
 
 
 class _Answer(Struct):
     code: int | None = None
-    message: str = ""
+    message: str | None = None
     data: _Payload | None = None
     success: int | None = None
     error: _Error | None = None
@@ -341,7 +341,7 @@ def _read(reply: Reply, named: bool) -> _Payload:
 def _meaning(reply: Reply, answer: _Answer) -> Exception:
     error = answer.error or _Error()
     number = error.number or answer.code or 0
-    words = f"{error.name or 'error'} {number}: {(error.message or answer.message)[:200]}"
+    words = f"{error.name or 'error'} {number}: {(error.message or answer.message or '')[:200]}"
     if number == CHECKSUM:
         return Retry(f"the upload host received other bytes than were sent ({words})")
     if number in {MERGE_LIST, MERGING, MERGED}:

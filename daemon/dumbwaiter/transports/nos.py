@@ -38,8 +38,8 @@ class _Answer(Struct, frozen=True):
 
 
 class _Trouble(Struct, frozen=True, rename={"code": "errCode", "message": "errMsg"}):
-    code: str = ""
-    message: str = ""
+    code: str | None = None
+    message: str | None = None
 
 
 async def send(upload: Upload[NosTicket, Point]) -> Receipt:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from dumbwaiter.errors import Retry
 from dumbwaiter.wire.message import Reply
@@ -30,22 +30,30 @@ class Envelope(Struct, frozen=True):
     """An answer: 200, or why not."""
 
     status: int
-    message: str = ""
+    said: str | None = field(name="message", default=None)
     data: Raw = Raw(b"null")
+
+    @property
+    def message(self) -> str:
+        return self.said or ""
 
 
 class Item(Struct, frozen=True):
     """A stored file as the shop knows it; or, with another status than 200, why it has none."""
 
-    status: int = 200
-    message: str = ""
+    status: int | None = 200
+    said: str | None = field(name="message", default=None)
     storage_id: int | None = None
-    name: str = ""
+    name: str | None = None
     size: int | None = None
-    hash: str = ""
-    path: str = ""
-    url: str = ""
-    protocol: str = ""
+    hash: str | None = None
+    path: str | None = None
+    url: str | None = None
+    protocol: str | None = None
+
+    @property
+    def message(self) -> str:
+        return self.said or ""
 
 
 class Row(Struct, frozen=True):
@@ -75,7 +83,7 @@ class Row(Struct, frozen=True):
 
 def envelope(reply: Reply) -> Envelope:
     """Reads an answer. Raises `Retry` for anything else: a proxy in front of the shop, a broken server."""
-    if (reply.status >= 500 or reply.status == 429) and not reply.body.lstrip().startswith(b"{"):
+    if (reply.status >= 500 or reply.status == 429) and not reply.text.lstrip().startswith(b"{"):
         raise Retry(f"the shop answers {reply.status}", after=reply.after)
     return reply.json(Envelope)
 

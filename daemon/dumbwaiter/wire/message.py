@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dumbwaiter.errors import Offline, Retry
 
+MARK = b"\xef\xbb\xbf"  # that some put before UTF-8: PHP, where a source file of its own begins with it
 T = TypeVar("T")
 
 
@@ -63,10 +64,15 @@ class Reply(Struct, frozen=True):
         """True for a status that says "not now", whatever else the answer holds."""
         return self.status >= 500 or self.status in {408, 425, 429}
 
+    @property
+    def text(self) -> bytes:
+        """The body of an answer in words, without a mark of its encoding."""
+        return self.body.removeprefix(MARK)
+
     def json(self, shape: type[T]) -> T:
         """Returns the body as `shape`. Raises `Retry` for anything else, `Offline` for a page."""
         try:
-            return msgspec.json.decode(self.body, type=shape, strict=False)
+            return msgspec.json.decode(self.text, type=shape, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.foreign(
                 f"the server answered {self.status} with something that is not the expected JSON"
@@ -74,7 +80,7 @@ class Reply(Struct, frozen=True):
 
     def foreign(self, sentence: str) -> Retry:
         """Returns what it means that somebody else answered: a page, as of a portal, that the network leads nowhere."""
-        page = 200 <= self.status < 300 and self.body.lstrip()[:1] == b"<"
+        page = 200 <= self.status < 300 and self.text.lstrip()[:1] == b"<"
         return Offline(sentence) if page else Retry(sentence, after=self.after)
 
 

@@ -166,9 +166,10 @@ def policy(text: str) -> Policy | None:
 
 
 def moment(text: str) -> float | None:
-    """Returns the seconds of a time such as "2018-05-28T14:49:21Z", None for anything else."""
+    """Returns the seconds of a time such as "2018-05-28T14:49:21Z", UTC where it has no zone; None for anything else."""
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Mapping
 from hashlib import sha1
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -138,7 +139,7 @@ class Policy(Struct, frozen=True):
 def policy(token: str) -> Policy | None:
     """Reads the put policy in a token, None when it cannot be read: the server may know better.
 
-    A field of an unexpected type counts as absent, unknown ones are passed over.
+    A field of an unexpected type counts as absent, unknown ones are passed over; a number may be written as text.
     """
     segments = token.split(":")
     if len(segments) < 3:
@@ -178,13 +179,21 @@ def _flag(members: Mapping[str, Any], name: str) -> bool:
 
 
 def _number(members: Mapping[str, Any], name: str) -> float | None:
+    """Reads a number; some write it as text."""
     value = members.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if isfinite(number) else None
 
 
 def _whole(members: Mapping[str, Any], name: str) -> int | None:
     value = members.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    number = value if isinstance(value, int) and not isinstance(value, bool) else int(_number(members, name) or 0)
+    return number if number > 0 else None
 
 
 def _text(members: Mapping[str, Any], name: str) -> str:
@@ -206,7 +215,7 @@ def answer(reply: Reply) -> Answer | None:
         raise Retry(f"something between here and Qiniu answered {reply.status}")
     if reply.status not in {200, 303}:
         return None
-    body = reply.body
+    body = reply.text
     try:
         if reply.status == 303:
             # The browser's way: a redirect that carries the answer along and is never followed.
@@ -283,7 +292,7 @@ def trouble(reply: Reply) -> Verdict:
 def _words(reply: Reply) -> str:
     """Returns the sentence in an error. The body itself may hold a token and is never shown."""
     try:
-        members = msgspec.json.decode(reply.body)
+        members = msgspec.json.decode(reply.text)
     except (ValueError, RecursionError, msgspec.DecodeError):
         return ""
     words = members.get("error") if isinstance(members, dict) else None
