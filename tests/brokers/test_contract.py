@@ -301,10 +301,25 @@ def test_an_answer_that_is_none_is_trouble_that_passes(name: str, vendors: Vendo
 @every_provider
 def test_a_redirect_is_trouble_and_nobody_is_asked_there(name: str, vendors: Vendors, elsewhere: Any) -> None:
     with Peer(lambda connection: None) as there:
-        answer = b"HTTP/1.1 307 X\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" % there.url.encode()
+        url = there.url.replace("127.0.0.1", "localhost").encode()
+        answer = b"HTTP/1.1 307 X\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" % url
         with Peer(peer.echo([], answer)) as server:
             assert isinstance(fails(elsewhere(name, server.url), vendors), Retry)
         assert there.connections == []
+
+
+@every_provider
+@pytest.mark.parametrize("status", [301, 302])
+def test_an_api_that_has_moved_on_its_host_is_a_persons_business(
+    name: str, status: int, vendors: Vendors, elsewhere: Any
+) -> None:
+    answer = b"HTTP/1.1 %d X\r\nLocation: https://127.0.0.1/\r\nContent-Length: 0\r\n\r\n" % status
+    with Peer(peer.echo([], answer)) as server:
+        verdict = fails(elsewhere(name, server.url), vendors)
+    assert type(verdict) is Blocked
+    assert re.search(
+        rf"has moved to https://127.0.0.1/? \(status {status}\): set (api|request.url) accordingly", str(verdict)
+    )
 
 
 @every_provider

@@ -1,10 +1,14 @@
 """Where an answer may send us to."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire.address import allowed, ends, inside
+from dumbwaiter.errors import Blocked
+from dumbwaiter.wire.address import allowed, ends, inside, moved
+from dumbwaiter.wire.message import Reply
 
 PUBLIC = "http://wanproxy.127.net"
 OWN = "http://127.0.0.1:8000"
@@ -134,3 +138,60 @@ def test_no_text_makes_it_raise(text: str, base: str) -> None:
 )
 def test_a_signed_address_says_when_it_ends(url: str, end: float | None) -> None:
     assert ends(url) == end
+
+
+BASE = "http://shop.example/api/v1"
+ASKED = f"{BASE}/upload/method/token.html?sign=secret"
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "place"),
+    [
+        (301, "https://shop.example/api/v1/upload/method/token.html?sign=secret", "https://shop.example/api/v1"),
+        (308, "https://shop.example/api/v2/upload/method/token.html", "https://shop.example/api/v2"),
+        (302, "https://shop.example/api/v1/upload/method/token.html", "https://shop.example/api/v1"),
+        (307, "http://shop.example:8080/api/v1/upload/method/token.html", "http://shop.example:8080/api/v1"),
+        (302, "/login?from=secret", "http://shop.example/login"),
+        (301, "https://secret:secret@other.example/x", "https://other.example/x"),
+    ],
+)
+def test_a_service_that_has_moved_is_a_persons_business(status: int, location: str, place: str) -> None:
+    with pytest.raises(Blocked) as raised:
+        moved(Reply(status, {"location": location}), ASKED, base=BASE, key="api")
+    assert str(raised.value) == f"the service has moved to {place} (status {status}): set api accordingly"
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (302, "http://portal.example/sign-in"),
+        (307, "http://portal.example/api/v1/upload/method/token.html"),
+        (301, "http://192.168.0.1/sign-in"),
+        (302, "http://10.0.0.1"),
+        (302, ASKED),
+        (302, "?seen=1"),
+        (301, ""),
+        (301, "http://[::1"),
+        (301, "mailto:somebody"),
+        (304, "https://shop.example/"),
+        (200, "https://shop.example/"),
+    ],
+)
+def test_what_may_be_a_portals_redirect_passes(status: int, location: str) -> None:
+    moved(Reply(status, {"location": location} if location else {}), ASKED, base=BASE, key="api")
+
+
+def test_where_a_path_may_hold_a_secret_none_is_shown() -> None:
+    """A recipe's address may have one in a blank."""
+    url = "http://api.example/secret/grant"
+    with pytest.raises(Blocked) as raised:
+        moved(Reply(301, {"location": "https://api.example/v2/secret"}), url, base=url, key="request.url", path=False)
+    assert str(raised.value) == (
+        "the service has moved to https://api.example (status 301): set request.url accordingly"
+    )
+
+
+@given(st.text())
+def test_no_location_breaks_the_reader(location: str) -> None:
+    with contextlib.suppress(Blocked):
+        moved(Reply(301, {"location": location}), ASKED, base=BASE, key="api")

@@ -26,7 +26,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
-from dumbwaiter.wire.address import allowed, ends
+from dumbwaiter.wire.address import allowed, ends, moved
 from dumbwaiter.wire.message import Request, query
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
@@ -465,6 +465,7 @@ class CareyShop(Broker):
             headers = {"content-type": "application/x-www-form-urlencoded"}
             request = Request(method, "POST", url, headers, text.encode())
         reply = await desk.call(request)
+        moved(reply, request.url, base=self._api, key="api")
         if reply.status in {404, 405} and not reply.text.lstrip().startswith(b"{"):
             raise Blocked(f"no CareyShop API answers at this address (status {reply.status}): check api")
         return careyshop.envelope(reply)

@@ -24,7 +24,7 @@ from dumbwaiter.naming import join, split
 from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
-from dumbwaiter.wire.address import allowed, ends
+from dumbwaiter.wire.address import allowed, ends, moved
 from dumbwaiter.wire.message import Reply, Request
 
 HOUR = 3600.0  # of a transaction, from its first token on
@@ -317,15 +317,18 @@ class Jiandaoyun(Broker):
     # Calls
 
     async def _call(self, desk: Desk, what: str, body: Mapping[str, Any], shape: type[T]) -> T:
+        api = self._options.api
+        url = f"{api.rstrip('/')}/v5/app/entry/{what}"
         reply = await desk.call(
             Request(
                 what,
                 "POST",
-                f"{self._options.api.rstrip('/')}/v5/app/entry/{what}",
+                url,
                 {"authorization": f"Bearer {self._key.reveal()}", "content-type": "application/json"},
                 msgspec.json.encode(body),
             )
         )
+        moved(reply, url, base=api, key="api")
         if reply.status == 200 and not _trouble(reply).code:
             return reply.json(shape)
         raise _verdict(reply, what)

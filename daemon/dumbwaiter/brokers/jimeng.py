@@ -21,7 +21,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import Jimeng as Options
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire import imagex, jimeng, sigv4
-from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.address import allowed, moved
 from dumbwaiter.wire.message import Reply, Request, query
 
 LIFE = 3600.0  # of the keys, when the answer does not say
@@ -234,15 +234,9 @@ class Jimeng(Broker):
         return access
 
     async def _sign_in(self, desk: Desk) -> Access:
-        reply = await desk.call(
-            Request(
-                "upload token",
-                "POST",
-                f"{self._api}/mweb/v1/get_upload_token{'?' if self._site.query else ''}{query(self._parameters())}",
-                self._sign_in_headers(desk),
-                b'{"scene":2}',
-            )
-        )
+        url = f"{self._api}/mweb/v1/get_upload_token{'?' if self._site.query else ''}{query(self._parameters())}"
+        reply = await desk.call(Request("upload token", "POST", url, self._sign_in_headers(desk), b'{"scene":2}'))
+        moved(reply, url, base=self._api, key="api")
         if reply.status in {401, 403}:
             raise Blocked(f"Jimeng refuses the session (status {reply.status}): put a new one into refresh_token")
         if reply.passing:

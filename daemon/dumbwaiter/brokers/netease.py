@@ -22,7 +22,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import NetEase as Options
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire import nos
-from dumbwaiter.wire.address import allowed, ends
+from dumbwaiter.wire.address import allowed, ends, moved
 from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 900.0  # vendor clients keep nodes for two hours, and ask anew when all of them fail
@@ -216,11 +216,12 @@ class NetEase(Broker):
     async def _signed(self, desk: Desk, what: str, arguments: dict[str, Any]) -> _Envelope:
         nonce = desk.nonce()
         seconds = str(int(desk.now(self._options.api)))
+        url = f"{self._options.api.rstrip('/')}/app/vod/{what}"
         reply = await desk.call(
             Request(
                 what,
                 "POST",
-                f"{self._options.api.rstrip('/')}/app/vod/{what}",
+                url,
                 {
                     "AppKey": self._options.app_key,
                     "Nonce": nonce,
@@ -231,6 +232,7 @@ class NetEase(Broker):
                 msgspec.json.encode(arguments),
             )
         )
+        moved(reply, url, base=self._options.api, key="api")
         if reply.status in {401, 403}:
             raise Blocked(f"NetEase refuses the account (status {reply.status})")
         if reply.status != 200:

@@ -22,7 +22,7 @@ from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
 from dumbwaiter.options import Xinhua as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
-from dumbwaiter.wire.address import allowed
+from dumbwaiter.wire.address import allowed, moved
 from dumbwaiter.wire.hmac_token import life, request_token
 from dumbwaiter.wire.message import Reply, Request, query
 
@@ -362,6 +362,7 @@ class Xinhua(Broker):
         body = msgspec.json.encode(members) if members else b""
         url = f"{self._options.api.rstrip('/')}{path}"
         reply = await desk.call(Request(what, method, url, headers, body))
+        moved(reply, url, base=self._options.api, key="api")
         if reply.status == 429:
             raise Retry("Xinhua asks for a slower pace", after=reply.after or SLOWER, void=True)
         if reply.passing or not (200 <= reply.status < 300 or 400 <= reply.status < 500):

@@ -1,7 +1,13 @@
 """Which addresses a provider may send us to, and how long they are good."""
 
 import ipaddress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+from dumbwaiter.errors import Blocked
+from dumbwaiter.wire.message import Reply
+
+FOR_GOOD = frozenset({301, 308})
+FOR_NOW = frozenset({302, 303, 307})
 
 
 def allowed(url: str, *, base: str, path: bool = False) -> bool:
@@ -23,6 +29,29 @@ def allowed(url: str, *, base: str, path: bool = False) -> bool:
     if not path and (parts.path not in {"", "/"} or parts.query or parts.fragment):
         return False
     return not inside(parts.hostname) or inside(urlsplit(base).hostname or "")
+
+
+def moved(reply: Reply, url: str, *, base: str, key: str, path: bool = True) -> None:
+    """Raises `Blocked` for a redirect that a person has to follow: the service at `base`, which stands in `key`, has moved.
+
+    That is one for good, or to another place of the same host. Any other may be a portal's, which passes; so may one that
+    leads from outside to an address inside. Shown is the new base, without a path unless that may be.
+    """
+    location = reply.headers.get("location", "")
+    if not location or reply.status not in FOR_GOOD | FOR_NOW:
+        return
+    try:
+        here, there = urlsplit(url), urlsplit(urljoin(url, location))
+        name, own = there.hostname or "", here.hostname or ""
+    except ValueError:
+        return
+    elsewhere = name != own and (reply.status in FOR_NOW or (inside(name) and not inside(own)))
+    site = f"{there.scheme}://{there.netloc.rpartition('@')[2]}"
+    if elsewhere or not name or f"{site}{there.path}" == f"{here.scheme}://{here.netloc}{here.path}":
+        return
+    rest = here.path.removeprefix(urlsplit(base).path.rstrip("/")) if url != base else ""
+    place = f"{site}{there.path.removesuffix(rest)}" if path else site
+    raise Blocked(f"the service has moved to {place[:200]} (status {reply.status}): set {key} accordingly")
 
 
 def ends(url: str) -> float | None:

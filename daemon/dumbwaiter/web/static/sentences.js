@@ -205,6 +205,7 @@ const CHINESE = [
   ["…; it lets nothing be replaced: choose another key", "{…?}；那里不允许覆盖：请换一个 key"],
   ["…; it was sent … times in vain", "{…?}；已白白发送了 … 次"],
   ["…; it takes longer to send than the provider's permission lasts", "{…?}；发送它所需的时间比服务商的许可有效期还长"],
+  ["the service has moved to … (status …): set … accordingly", "服务已移至 …（状态 …）：请相应修改 …"],
   ["…, as it did those before: see to the account", "{…?}，之前的也是如此：请检查账户"],
   ["the server answered … with something that is not the expected JSON", "服务器回答了 …，内容不是预期的 JSON"],
   ["the server packed its answer as \"…\", which nobody asked for", "服务器用“…”压缩了回答，而没有人要求这样"],
