@@ -1,8 +1,11 @@
 """What a receipt says is still wanted."""
 
-import pytest
+import math
 
-from dumbwaiter.model import Receipt
+import pytest
+from msgspec.structs import replace
+
+from dumbwaiter.model import Grant, Receipt
 
 THERE = "the provider has the file, and"
 
@@ -33,3 +36,9 @@ def test_a_receipt_holds_nothing_that_acts() -> None:
     assert said == Receipt("k\\x00\n", etag="e\\x1b", url=None, facts={"said": "a\\x00"})
     whole = Receipt("k", etag="e", url="http://h/电影?a=b\\c", verified="md5", facts={"said": "好"})
     assert whole.plain == whole
+
+
+@pytest.mark.parametrize("end", [math.inf, -math.inf, math.nan, 1e300, 1e12, -1.0])
+def test_an_end_that_is_no_time_is_not_said(end: float) -> None:
+    assert Grant(None, None, end).expires_at is None
+    assert replace(Grant(None, None, 7.0), expires_at=end).expires_at is None

@@ -11,12 +11,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from dumbwaiter.naming import legible
 
 KIB = 1024
 MIB = 1024 * KIB
+LATEST = 2**63 / 1e9  # seconds that a database's integer can count in nanoseconds
 UNKNOWN = "application/octet-stream"  # the type of what neither name nor content tells anything of
 
 
@@ -249,9 +250,13 @@ class Grant(Struct, frozen=True):
 
     ticket: Any
     key: str | None  # None: the provider names the object when it has it
-    expires_at: float | None = None  # None: not said
+    expires_at: float | None = None  # None: not said, or no time
     limits: Limits = Limits()
     many: bool = False  # good for any number of files until it expires
+
+    def __post_init__(self) -> None:
+        if self.expires_at is not None and not 0 <= self.expires_at < LATEST:  # a vendor may say "Infinity"
+            force_setattr(self, "expires_at", None)
 
 
 class Link(Struct, frozen=True):

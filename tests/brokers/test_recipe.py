@@ -17,6 +17,7 @@ from dumbwaiter.errors import Reject
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask
+from dumbwaiter.report import NOTHING, provider_facts
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors
@@ -39,10 +40,12 @@ class Service:
     def __init__(self, vendors: Vendors, folder: Path) -> None:
         self._vendors, self._folder = vendors, folder
         self._stack = ExitStack()
+        self.told: dict[str, Any] = {}  # besides
 
     def sender(self, body: str = "{}", more: str = "", name: str = "film.mov", **policy: Any) -> Sender:
         token = upload_token(ACCOUNT, {"deadline": int(time.time()) + 3600, **policy})
-        told = msgspec.json.encode({"url": self._vendors.sandbox.urls["up1"], "token": token, "key": "chosen.mov"})
+        members = {"url": self._vendors.sandbox.urls["up1"], "token": token, "key": "chosen.mov", **self.told}
+        told = msgspec.json.encode(members)
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
         service = self._stack.enter_context(Peer(peer.echo([], answer)))
         options = config_file.parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
@@ -97,6 +100,22 @@ def test_the_services_own_word_comes_first(service: Service) -> None:
     one = service.sender(more=', key = "key"', scope=f"{BUCKET}:another.mov")
     assert one.obtain().key == "chosen.mov"
     assert isinstance(one.verdict(), Reject)  # its token does not allow that
+
+
+@pytest.mark.parametrize("said", ["Infinity", "-inf", "nan", "many", "9" * 400, None])
+@pytest.mark.parametrize("name", ["expires_in", "expires_at"])
+def test_a_life_that_is_no_number_is_not_said(service: Service, said: str | None, name: str) -> None:
+    service.told = {"life": said}
+    end = service.sender(more=f', {name} = "life"', scope=BUCKET).obtain().expires_at
+    assert end == pytest.approx(time.time() + 3600, abs=10)  # the token's own
+
+
+@pytest.mark.parametrize("said", ["1e300", 1e300, "2e11"])
+def test_a_life_without_end_has_none(service: Service, said: object) -> None:
+    service.told = {"life": said}
+    one = service.sender(more=', expires_in = "life"', scope=BUCKET)
+    assert one.obtain().expires_at is None
+    assert provider_facts("one", NOTHING, expires_at=one.provider.expires_at, now=time.time())["expires_in"] is None
 
 
 def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> None:

@@ -5,6 +5,7 @@ There is no vendor's manual here; docs/recipes.md says what the configuration ca
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
@@ -198,9 +199,10 @@ def _texts(expression: Expression | None, value: Any) -> dict[str, str]:
 
 def _number(expression: Expression | None, value: Any) -> float | None:
     try:
-        return float(_text(expression, value) or "")
+        number = float(_text(expression, value) or "")
     except ValueError:
         return None
+    return number if isfinite(number) else None
 
 
 def _moment(expression: Expression | None, value: Any) -> float | None:
@@ -209,7 +211,7 @@ def _moment(expression: Expression | None, value: Any) -> float | None:
         return number / 1000 if number > MILLISECONDS else number
     try:
         return datetime.fromisoformat(_text(expression, value) or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from msgspec import Raw, Struct, field
 
 from dumbwaiter.errors import Retry
+from dumbwaiter.model import LATEST
 from dumbwaiter.wire.message import Reply
 
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})  # a new session may do
 LATE = "timestamp已过期"
 ZONE = timezone(timedelta(hours=8))
-LATEST = 2**63 / 1e9  # seconds that a database's integer can count in nanoseconds
 
 
 def sign(secret: str, parameters: Mapping[str, str]) -> str:
