@@ -81,7 +81,7 @@ class Remote:
         try:
             client = self._opened()
             return client.send(client.build_request("GET", url, headers=headers), stream=True)
-        except httpx.InvalidURL:
+        except (httpx.InvalidURL, UnicodeError):  # the last of a host like a..b
             raise Refused(errno.ENXIO, "the url cannot be read") from None
         except (httpcore.ConnectError, httpx.ConnectError):
             raise self._tripped(url, errno.EHOSTUNREACH) from None
@@ -143,11 +143,12 @@ def origin(url: str) -> tuple[str, int | None]:
     """Returns host and port of a url. Raises ENXIO for one that nothing can be read from."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError):
         raise Refused(errno.ENXIO, "the url cannot be read") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if parsed.scheme not in {"http", "https"} or not host:
         raise Refused(errno.ENXIO, "the url is none of http or https")
-    return parsed.host, parsed.port
+    return host, parsed.port
 
 
 class Version:

@@ -1,6 +1,8 @@
 """`verify`: is it there as it was sent?"""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,21 @@ def test_a_provider_that_never_answers_is_not_asked_for_every_file(program: Prog
     assert "ok           put/" in done.stdout
     asked = [one for one in program.vendors.log()[before:] if one["service"] == "cdn"]
     assert 1 <= len(asked) <= SIDE_BY_SIDE
+
+
+@pytest.mark.parametrize("link", ["http://a..b/x", "http://[::1/x"])
+def test_a_link_that_no_request_can_use_is_said_to_be_one(program: Program, link: str) -> None:
+    path = program.write("a.txt", b"abc")
+    assert program("put", path).returncode == 0
+    path.unlink()
+    with closing(sqlite3.connect(program.state / "journal.db")) as journal, journal:
+        journal.execute("UPDATE entries SET url = ?", (link,))
+    done = program("cat", "netease/a.txt")
+    assert (done.returncode, done.stderr) == (1, "dumbwaiter: netease/a.txt: its link is no usable address\n")
+    for words in ([], ["--deep"]):
+        done = program("verify", *words)
+        assert (done.returncode, done.stderr) == (0, "1 cannot tell\n")
+        assert done.stdout == "cannot tell  netease/a.txt: its link is no usable address\n"
 
 
 def test_where_links_are_refused_the_vendor_is_asked(program: Program) -> None:

@@ -114,6 +114,8 @@ def test_a_file_without_original_and_url_is_enxio(contents: Contents) -> None:
     fails(errno.ENXIO, lambda: contents.open("files/w/a", entry(None, 3)))
     fails(errno.ENXIO, lambda: contents.open("files/w/a", entry("ftp://host/x", 3)))
     fails(errno.ENXIO, lambda: contents.open("files/w/a", entry("http:///x", 3)))
+    for link in ("http://a..b/x", "http://xn--a/x", f"http://{'a' * 64}.example/x"):
+        fails(errno.ENXIO, lambda link=link: read(contents, entry(link, 3)))
     assert contents.held("files/w/a") is None
 
 

@@ -21,6 +21,7 @@ REFUSED = {401, 403}
 MISSING = {404, 410}
 SILENT = "the provider does not answer"
 LATER = {408, 425, 429, *range(500, 600)}
+USELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)  # the last of a host like a..b
 
 
 class Refused(Exception):
@@ -86,6 +87,13 @@ def _answers(place: str, status: int) -> Failure:
     return Failure(f"{place}the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
 
 
+def _broken(place: str, error: Exception, url: str) -> Failure:
+    """Returns what to say of an exchange that failed; of a link that no request can use, not that trying again may do."""
+    if isinstance(error, USELESS):
+        return Failure(f"{place}its link is no usable address")
+    return Failure(f"{place}{sentence(error, url)}", Exit.TEMPORARY)
+
+
 def _download(entry: Entry, url: str, out: BinaryIO) -> None:
     place, count = _place(entry), 0
     try:
@@ -105,8 +113,8 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
                     break
     except httpx.TimeoutException:
         raise Silent(f"{place}: {SILENT}", Exit.TEMPORARY) from None
-    except httpx.HTTPError as error:
-        raise Failure(f"{place}: {sentence(error, url)}", Exit.TEMPORARY) from None
+    except (httpx.HTTPError, *USELESS) as error:
+        raise _broken(f"{place}: ", error, url) from None
     if count != entry.size:
         raise Failure(f"{place}: {count} bytes came, {entry.size} are there", Exit.TEMPORARY)
 
@@ -156,8 +164,8 @@ class Reader:
                 yield response
         except httpx.TimeoutException:
             raise Silent(SILENT, Exit.TEMPORARY) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Failure(sentence(error, url), Exit.TEMPORARY) from None
+        except (httpx.HTTPError, *USELESS) as error:
+            raise _broken("", error, url) from None
 
     def _check(self, response: httpx.Response, allowed: tuple[int, ...] = ()) -> None:
         status = response.status_code
