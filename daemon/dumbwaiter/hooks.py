@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import os
 import signal
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
@@ -26,6 +27,7 @@ from dumbwaiter.wire.recipe import fill
 
 TOLD = 500  # characters of what a program said
 GRACE = 2.0  # seconds between asking a program to end and ending it
+PAUSE = 0.05  # seconds between looks whether somebody of it is left
 LATER = 75  # the exit code EX_TEMPFAIL: try again
 OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID")
 
@@ -107,48 +109,68 @@ async def _start(
     environment = {name: value for name, value in os.environ.items() if name not in OURS and name not in hidden}
     environment |= {f"DUMBWAITER_{name.upper()}": value for name, value in facts.items()} | {"DUMBWAITER_ID": id_}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            env=environment,
-            cwd="/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        process, said = await _spawn(words, environment)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Untold(f"{shown(words[0])} cannot be started: {reason}", again=False) from None
-    said = asyncio.create_task(_last_words(process))
+    code = None
     try:
         code = await asyncio.wait_for(process.wait(), timeout)
     except TimeoutError:
         raise Untold(f"{shown(words[0])} took longer than {timeout:g} seconds", again=False) from None
     finally:
-        await _end(process)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(said), 0.2)  # a child it left behind may hold the pipe open
+        if code is None:
+            await _end(process)
+        await asyncio.wait({said}, timeout=0.2)  # a child it left behind may hold the pipe open
         said.cancel()
+        await asyncio.gather(said, return_exceptions=True)
     if code:
         words_said = said.result() if said.done() and not said.cancelled() else ""
         what = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
         raise Untold(f"{shown(words[0])} {what}{words_said and ': '}{words_said}", again=code == LATER)
 
 
-async def _last_words(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None
-    kept = b""
-    while data := await process.stderr.read(4096):
-        kept = (kept + data)[-TOLD:]
+async def _spawn(
+    words: Sequence[str], environment: Mapping[str, str]
+) -> "tuple[asyncio.subprocess.Process, asyncio.Task[str]]":
+    """Starts a program, and the task that comes to its last words once nobody can say any more."""
+    ours, theirs = os.pipe()  # with one of asyncio's a program would not end before all that it left behind
+    said = asyncio.create_task(_last_words(ours))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            env=environment,
+            cwd="/",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=theirs,
+            start_new_session=True,
+        )
+    finally:
+        os.close(theirs)
+    return process, said
+
+
+async def _last_words(pipe: int) -> str:
+    """Returns the end of what comes through a pipe, which it closes."""
+    kept, reader = b"", asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+    )
+    with contextlib.closing(transport):
+        while data := await reader.read(4096):
+            kept = (kept + data)[-TOLD:]
     return redact(shown(kept.decode("utf-8", "replace").strip().rpartition("\n")[2]))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends a program that still runs, with all that it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), GRACE)
+    """Ends a program with all that it started, also where it has ended itself meanwhile."""
+    end = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or nobody that we may end
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < end:
+            await asyncio.sleep(PAUSE)
+            os.killpg(process.pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE)

@@ -2,18 +2,21 @@
 
 import asyncio
 import base64
+import gc
 import hashlib
 import hmac
 import json
 import os
 import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -214,6 +217,49 @@ def test_a_program_ends_with_its_time_and_all_that_it_started(tmp_path: Path) ->
             assert time.monotonic() < deadline
             time.sleep(0.01)
             status.seek(0)
+
+
+def test_what_ignores_the_end_of_a_program_ends_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    there = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    stubborn = "trap '' TERM; exec 3>\"$1\"; echo >&3; sleep 60; sleep 60"
+    hook = Hook(["sh", "-c", f"({stubborn}) & sleep 60", "sh", str(pipe)], timeout=Duration(1))
+
+    async def run() -> None:
+        nothing: Any = None
+        with pytest.raises(Untold, match="took longer than 1 seconds"):
+            await Teller(nothing, ()).tell(hook, {}, "1", 0.0)
+
+    asyncio.run(run())
+    gc.collect()
+    assert "Exception ignored" not in capfd.readouterr().err
+    try:
+        assert os.read(there, 10) == b"\n"
+        deadline = time.monotonic() + 10
+        while select.select([there], [], [], 0.1)[0] == []:  # it is open as long as the child lives
+            assert time.monotonic() < deadline
+        assert os.read(there, 10) == b""
+    finally:
+        os.close(there)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_program_may_leave_another_one_behind(tmp_path: Path, code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    left = tmp_path / "left"
+    hook = Hook(["sh", "-c", f'sleep 60 & echo $! >"$1"; exit {code}', "sh", str(left)], timeout=Duration(30))
+
+    async def run() -> None:
+        nothing: Any = None
+        with pytest.raises(Untold, match="ended with code 1") if code else nullcontext():
+            await Teller(nothing, ()).tell(hook, {}, "1", 0.0)
+
+    began = time.monotonic()
+    asyncio.run(run())
+    os.kill(int(left.read_text()), signal.SIGKILL)
+    assert time.monotonic() - began < 15
+    gc.collect()
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 class Sink:
