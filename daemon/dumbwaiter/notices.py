@@ -5,6 +5,7 @@ Notifications Specification" 1.2.
 """
 
 import asyncio
+import html
 import os
 from collections import Counter
 from typing import Any
@@ -64,7 +65,8 @@ class Notices:
         from jeepney.io.asyncio import open_dbus_router
 
         desktop = DBusAddress(f"/{SERVICE.replace('.', '/')}", SERVICE, SERVICE)
-        values: tuple[Any, ...] = ("dumbwaiter", 0, "", summary, body, [], {}, -1)
+        text = html.escape(body, quote=False)  # the body is markup, the summary is not
+        values: tuple[Any, ...] = ("dumbwaiter", 0, "", summary, text, [], {}, -1)
         try:
             async with asyncio.timeout(ANSWER), open_dbus_router() as router:
                 await router.send_and_get_reply(new_method_call(desktop, "Notify", "susssasa{sv}i", values))

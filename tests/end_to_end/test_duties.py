@@ -605,11 +605,12 @@ def test_a_burst_of_files_is_one_notice(program: Program) -> None:
         with program.config.open("a") as file:
             file.write("[notify]\ndesktop = true\n")
         for number in range(20):
-            program.write(f"{number}.mov", os.urandom(10))
+            program.write(f"{number} <b>&amp;.mov", os.urandom(10))
         program.start(environment=address)
         notice = json.loads(server.stdout.readline())
         assert notice[0] == "dumbwaiter"
         assert notice[3] == "dumbwaiter: 20 uploaded"
+        assert " &lt;b&gt;&amp;amp;.mov" in notice[4]
     finally:
         for process in (server, bus):
             process.kill()
