@@ -61,6 +61,7 @@ from dumbwaiter.where import Places, private_folder, short
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on
 BODY_MAX = 4 << 20
+PUT_MAX = 64 << 20  # a command line has 2 MiB; each name in it may get a folder in front and grow threefold
 WAITING = 512  # connections not taken yet
 PAGE_MAX = 500
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
@@ -128,7 +129,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         return _lines(_follow(app, lambda: app.status(listed=listed)))
 
     async def put(request: Request) -> Response:
-        wish = await _body(request, _Put)
+        wish = await _body(request, _Put, PUT_MAX)
         ids = await app.put([os.fsdecode(unquote_to_bytes(path)) for path in wish.paths], wish.provider, wish.watch)
         return _lines(follow_jobs(app, ids))
 
@@ -322,18 +323,18 @@ def _end_of(task: "asyncio.Task[None]") -> dict[str, Any]:
     raise error
 
 
-async def _body(request: Request, shape: type[T]) -> T:
+async def _body(request: Request, shape: type[T], most: int = BODY_MAX) -> T:
     content = bytearray()
     try:
         async with asyncio.timeout(SLOW):
             async for piece in request.stream():
                 content += piece
-                if len(content) > BODY_MAX:
+                if len(content) > most:
                     raise Failure("the request is too large", Exit.USAGE)
     except (TimeoutError, ClientDisconnect):
         raise Failure("the request did not come whole", Exit.USAGE) from None
     try:
-        return msgspec.json.decode(bytes(content) or b"{}", type=shape)
+        return msgspec.json.decode(content or b"{}", type=shape)
     except msgspec.DecodeError as error:
         raise Failure(f"the request cannot be read: {error}", Exit.USAGE) from None
 

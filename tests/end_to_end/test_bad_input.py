@@ -304,6 +304,32 @@ def test_a_daemon_that_ends_before_it_answers_is_one_sentence(program: Program, 
     assert "the daemon broke off" in sentence(done)
 
 
+def test_put_through_the_daemon_takes_whatever_a_command_line_holds(program: Program) -> None:
+    program.start()
+    names = [f"{number}{'字' * 60}" for number in range(8000)]
+    done = program("put", "--provider", "netease", *names, folder=program.folder)
+    assert (done.returncode, names[0] in sentence(done)) == (2, True), done.stderr
+
+
+def test_a_daemon_that_does_not_take_a_request_to_its_end_is_heard(program: Program) -> None:
+    content = b'{"error":"the request is too large","code":2}'
+    head = f"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+
+    class Refuses(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(100)
+            self.request.sendall(head + content)
+
+    (program.state / "run").mkdir(parents=True)
+    with socketserver.UnixStreamServer(str(program.state / "run/control.sock"), Refuses) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            done = program("put", *(f"{number}{'x' * 200}" for number in range(5000)), "--provider", "netease")
+        finally:
+            server.shutdown()
+    assert (done.returncode, sentence(done)) == (2, "dumbwaiter: the request is too large\n")
+
+
 def test_put_of_what_the_daemon_may_not_read_is_refused(program: Program) -> None:
     closed = program.folder / "closed.bin"
     closed.write_bytes(b"x")

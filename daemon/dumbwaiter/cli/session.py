@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,7 +137,8 @@ class Session:
             self.places.socket, min(patience, max(0.01, end - time.monotonic())) if end else patience
         )
         try:
-            connection.request(method, path, None if body is None else json.dumps(body))
+            with suppress(BrokenPipeError, ConnectionResetError):  # who takes no more may have said why
+                connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
             if connection.sock is not None and not end:
                 connection.sock.settimeout(LONG)
