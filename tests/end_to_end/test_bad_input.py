@@ -12,10 +12,19 @@ import time
 from contextlib import closing
 from typing import Any
 
+import click
 import pytest
 
+from dumbwaiter.cli.program import cli
+from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import MIB
 from program import Program, digest
+
+# Commands that take a name, a path or a time.
+NAMING = (
+    *("put", "wait", "rescan", "check", "pause", "resume", "bandwidth", "claim", "sync", "status", "verify", "ls"),
+    *("cat", "link", "history", "mount", "umount", "doctor"),
+)
 
 
 def sentence(done: "subprocess.CompletedProcess[str]") -> str:
@@ -262,6 +271,32 @@ def test_commands_that_need_the_daemon_say_so(program: Program, command: tuple[s
     done = program(*command)
     assert done.returncode == 23
     assert "dumbwaiter run" in sentence(done)
+
+
+def _words(command: str) -> list[list[str]]:
+    """Returns command lines with nothing in the place of one word, for each argument and option that takes one."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    needed = ["x" for one in found.params if isinstance(one, click.Argument) and one.required]
+    return [
+        [command, one.opts[0], "", *needed] if isinstance(one, click.Option) else [command, ""]
+        for one in found.params
+        if one.type.name in {"text", "path"}
+    ]
+
+
+@pytest.mark.parametrize("words", [words for name in NAMING for words in _words(name)], ids=" ".join)
+def test_an_empty_word_is_refused(words: list[str]) -> None:
+    with pytest.raises(Failure, match=r" is empty, and names nothing$") as one:
+        cli.main(words, standalone_mode=False)
+    assert one.value.code is Exit.USAGE
+
+
+def test_a_pause_of_a_variable_that_is_not_set_is_none(program: Program) -> None:
+    program.start()
+    done = program("pause", "")
+    assert (done.returncode, sentence(done)) == (2, "dumbwaiter: NAME is empty, and names nothing\n")
+    assert program.status()["paused"] == []
 
 
 def test_put_of_what_is_no_file_is_refused(program: Program) -> None:

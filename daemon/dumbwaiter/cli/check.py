@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.paths import out_of_reach
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import place
@@ -25,7 +25,7 @@ UNTOLD = "its provider's secret is handed over by systemd only"
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(readable=False))
+@click.argument("files", nargs=-1, callback=not_empty, type=click.Path(readable=False))
 @click.option("--online", is_flag=True, help="Ask the provider for a grant too, and read its limits.")
 @json_option
 @click.pass_obj

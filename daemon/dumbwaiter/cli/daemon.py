@@ -16,7 +16,7 @@ import click
 
 from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, needy, place, rests, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
@@ -149,13 +149,18 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
+@click.argument("files", nargs=-1, required=True, callback=not_empty, type=click.Path(readable=False))
 @click.option(
-    "--provider", metavar="NAME", shell_complete=providers_offered, help="Which provider, if there are several."
+    "--provider",
+    metavar="NAME",
+    callback=not_empty,
+    shell_complete=providers_offered,
+    help="Which provider, if there are several.",
 )
 @click.option(
     "--watch",
     metavar="NAME",
+    callback=not_empty,
     shell_complete=watches_offered,
     help="Upload to this watch's provider; its rules hold for files in its folder.",
 )
@@ -261,7 +266,7 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option("--timeout", metavar="TIME", help='Give up after this, like "10m".')
+@click.option("--timeout", metavar="TIME", callback=not_empty, help='Give up after this, like "10m".')
 @click.option("--inhibit", is_flag=True, help="Keep the machine from sleeping and shutting down meanwhile.")
 @json_option
 @click.pass_obj
@@ -398,7 +403,7 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
 
 
 @click.command()
-@click.argument("watch", required=False, shell_complete=watches_offered)
+@click.argument("watch", required=False, callback=not_empty, shell_complete=watches_offered)
 @json_option
 @click.pass_obj
 def rescan(session: Session, watch: str | None) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import click
 
 from dumbwaiter import log
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, needy
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
@@ -48,7 +48,12 @@ Findings = Iterator[Finding]
 
 
 @click.command()
-@click.option("--bundle", metavar="FILE", help="Write a zip for support: findings, settings, log; without secrets.")
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    callback=not_empty,
+    help="Write a zip for support: findings, settings, log; without secrets.",
+)
 @json_option
 @click.pass_obj
 def doctor(session: Session, bundle: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.config_file import BROKERS, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
@@ -22,13 +22,27 @@ NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others:
 
 @click.command()
 @click.option("--broker", type=click.Choice(BROKERS), help="Whose service it is; netease if nothing is said.")
-@click.option("--provider", metavar="NAME", help="A name for the provider; by default the broker's.")
+@click.option(
+    "--provider", metavar="NAME", callback=not_empty, help="A name for the provider; by default the broker's."
+)
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A key of the provider; may be repeated.")
 @click.option("--app-key", help="The same as --set app_key=…")
 @click.option("--secret-file", metavar="FILE", help="File that holds the provider's first secret.")
 @click.option("--secret-env", metavar="NAME", help="Environment variable that holds it.")
-@click.option("--watch", "watches", metavar="DIR", multiple=True, help="Folder to watch; made if it is not there.")
-@click.option("--mount", metavar="DIR", help="Empty folder that shows what is uploaded; made if it is not there.")
+@click.option(
+    "--watch",
+    "watches",
+    metavar="DIR",
+    multiple=True,
+    callback=not_empty,
+    help="Folder to watch; made if it is not there.",
+)
+@click.option(
+    "--mount",
+    metavar="DIR",
+    callback=not_empty,
+    help="Empty folder that shows what is uploaded; made if it is not there.",
+)
 @click.option("--force", is_flag=True, help="Write over an existing configuration.")
 @json_option
 @click.pass_obj

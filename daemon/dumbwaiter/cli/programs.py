@@ -6,13 +6,13 @@ import sys
 
 import click
 
-from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.session import Session, not_empty
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 
 
 @click.command()
-@click.argument("folder", required=False, type=click.Path())
+@click.argument("folder", required=False, callback=not_empty, type=click.Path())
 @click.option("--background", is_flag=True, help="Return as soon as it is mounted.")
 @click.pass_obj
 def mount(session: Session, folder: str | None, *, background: bool) -> None:
@@ -25,7 +25,7 @@ def mount(session: Session, folder: str | None, *, background: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", required=False, type=click.Path())
+@click.argument("folder", required=False, callback=not_empty, type=click.Path())
 @click.pass_obj
 def umount(session: Session, folder: str | None) -> None:
     """Takes the mount away.

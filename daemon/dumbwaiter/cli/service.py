@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.where import SYSTEM_CONFIG, xdg
@@ -133,7 +133,11 @@ def own_target() -> Target:
 
 _system = click.option("--system", is_flag=True, help="A service of the system instead of your own; needs root.")
 _for = click.option(
-    "--for", "account", metavar="USER", help="With --system: as whom it runs; default: who called sudo."
+    "--for",
+    "account",
+    metavar="USER",
+    callback=not_empty,
+    help="With --system: as whom it runs; default: who called sudo.",
 )
 _dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 

@@ -40,6 +40,14 @@ def json_option(command: F) -> F:
     )
 
 
+def not_empty(_ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A callback of what takes a word: refuses an empty one, as a script makes of a variable that is not set."""
+    if "" in (value if isinstance(value, tuple) else (value,)):
+        word = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        raise Failure(f"{word} is empty, and names nothing", Exit.USAGE)
+    return value
+
+
 class Session:
     """One call of the program."""
 

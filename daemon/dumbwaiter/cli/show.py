@@ -11,7 +11,7 @@ import click
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
@@ -20,7 +20,9 @@ from dumbwaiter.where import listens
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument(
+    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
+)
 @click.option("--watch", "live", is_flag=True, help="Go on showing it.")
 @json_option
 @click.pass_obj
@@ -97,7 +99,9 @@ def _live(session: Session) -> None:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument(
+    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
+)
 @click.option("-l", "long", is_flag=True, help="With size, time and link.")
 @json_option
 @click.pass_obj
@@ -127,7 +131,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument("path", callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered)
 @click.pass_obj
 def cat(session: Session, path: str) -> None:
     """Writes a file to stdout: the local original while it is unchanged, else what the provider has.
@@ -144,9 +148,15 @@ def cat(session: Session, path: str) -> None:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument(
+    "paths", nargs=-1, required=True, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
+)
 @click.option(
-    "--format", "form", default="url", help='url, markdown, html, bbcode, or a template like "{name}: {url}".'
+    "--format",
+    "form",
+    default="url",
+    callback=not_empty,
+    help='url, markdown, html, bbcode, or a template like "{name}: {url}".',
 )
 @click.option("--copy", "copied", is_flag=True, help="Put it into the clipboard too.")
 @json_option
@@ -189,7 +199,9 @@ def link(session: Session, paths: Sequence[str], form: str, *, copied: bool) -> 
 
 @click.command()
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(0, 10**9), help="How many.")
-@click.option("--since", metavar="TIME", help='Not older than "2h" or "7d", or since "2026-03-04 12:00".')
+@click.option(
+    "--since", metavar="TIME", callback=not_empty, help='Not older than "2h" or "7d", or since "2026-03-04 12:00".'
+)
 @json_option
 @click.pass_obj
 def history(session: Session, limit: int, since: str | None) -> None:

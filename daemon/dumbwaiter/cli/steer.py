@@ -5,14 +5,14 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import names_offered
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import size, when
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=names_offered)
-@click.option("--for", "time", metavar="TIME", help='Go on by itself after this, like "2h".')
+@click.argument("name", required=False, callback=not_empty, shell_complete=names_offered)
+@click.option("--for", "time", metavar="TIME", callback=not_empty, help='Go on by itself after this, like "2h".')
 @json_option
 @click.pass_obj
 def pause(session: Session, name: str | None, time: str | None) -> None:
@@ -37,7 +37,7 @@ def pause(session: Session, name: str | None, time: str | None) -> None:
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=names_offered)
+@click.argument("name", required=False, callback=not_empty, shell_complete=names_offered)
 @json_option
 @click.pass_obj
 def resume(session: Session, name: str | None) -> None:
@@ -61,7 +61,7 @@ def _show(session: Session, facts: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("rate", required=False)
+@click.argument("rate", required=False, callback=not_empty)
 @json_option
 @click.pass_obj
 def bandwidth(session: Session, rate: str | None) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import providers_offered
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
 @click.option("--remote", is_flag=True, help="From the provider's own list; nothing is uploaded or deleted.")
-@click.argument("provider", required=False, shell_complete=providers_offered)
+@click.argument("provider", required=False, callback=not_empty, shell_complete=providers_offered)
 @json_option
 @click.pass_obj
 def sync(session: Session, provider: str | None, *, remote: bool) -> None:

@@ -16,7 +16,7 @@ import click
 
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.paths import files_below
-from dumbwaiter.cli.session import Session, json_option
+from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
@@ -47,7 +47,9 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument(
+    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
+)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its digest.")
 @json_option
 @click.pass_obj
