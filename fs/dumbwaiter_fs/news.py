@@ -22,9 +22,9 @@ from dumbwaiter_fs.trees import CatalogState, Trees
 if TYPE_CHECKING:
     from psycopg import Connection
 
-# A log is written before its commit can be seen, and reaching the disk comes in between: the event is looked into again
-# after these milliseconds, one after the other.
-AGAIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# A log is written before its commit can be seen, and reaching the disk comes in between, which a busy one takes long for:
+# the event is looked into again after these milliseconds, one after the other. A minute after the last, nothing is.
+AGAIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *[1000] * 59)
 RETRY = 5.0  # seconds until hearing is tried again
 
 _log = log.get(__name__)

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import journals
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import news as module
 from dumbwaiter_fs.news import News
-from dumbwaiter_fs.trees import Trees
+from dumbwaiter_fs.trees import CatalogState, Trees
 from fs.world import until
 from journals import Book
 
@@ -65,6 +66,43 @@ def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> 
         assert trees.totals() == (1, 10)
         assert trees.changed_ns(b"files/w/a") > 0
     trees.close()
+
+
+class Late(Trees):
+    """Trees of a disk that takes its time: until `reached`, the last commit cannot be seen."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(url)
+        self.reached = threading.Event()
+        self._seen: CatalogState | None = None
+
+    def state(self) -> CatalogState:
+        if self._seen is None or self.reached.is_set():
+            self._seen = super().state()
+        return self._seen
+
+
+def test_a_commit_that_takes_seconds_to_reach_the_disk_is_heard_then(tmp_path: Path) -> None:
+    journals.in_file(tmp_path)
+    url = journal_url(str(tmp_path))
+    ears, trees = Ears(), Late(url)
+    news = News(url, trees, ears)
+    with Book(url) as book:
+        news.start()
+        try:
+            assert ears.trusted.wait(10)
+            book.done("a/film.mov")
+            time.sleep(1.5)
+            assert not ears.heard
+            trees.reached.set()
+            until(lambda: b"files/w/a/film.mov" in ears.heard)
+        finally:
+            news.close()
+            trees.close()
+
+
+def test_a_minute_after_the_last_change_the_mount_rests() -> None:
+    assert 60_000 <= sum(module.AGAIN) < 61_000
 
 
 # What the kernel is told of a connection.
