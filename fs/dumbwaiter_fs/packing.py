@@ -189,6 +189,8 @@ class Packing:
         dots = self._owner.listed([(name, number_of(at), 0, 0) for name, at in where], 0, 0, folder=True)
         entries, numbers = [wire.unknown(entry) for entry in dots], [0, 0]
         offset = 0
+        if path.startswith(b"outbox"):  # they go with the last file in them, of which nobody tells
+            good = 0
         for begin in range(0, max(len(names), 1), _FOLDERS):
             lines = []
             for name in names[begin : begin + _FOLDERS]:

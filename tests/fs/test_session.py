@@ -304,6 +304,21 @@ def test_a_folder_in_the_place_of_a_file_is_seen_at_once(shelf: Shelf, mount: Mo
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "looked up"])
+def test_a_folder_of_the_outbox_is_gone_with_its_last_file(shelf: Shelf, mount: Mount, listed: bool) -> None:
+    shelf.job("d/e/a", shelf.write("d/e/a", b"x"))
+    mounted = mount()
+    above, folder = mounted.at("outbox/w/d"), mounted.at("outbox/w/d/e")
+    if listed:
+        assert [one.stat().st_ino for one in os.scandir(above)] == [number_of(b"outbox/w/d/e")]
+    assert os.path.isdir(folder)
+    shelf.settle("d/e/a")
+    assert not os.path.exists(folder)
+    assert not os.path.exists(above)
+    assert os.listdir(mounted.at("outbox")) == []
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
 def test_a_killed_reader_ends_at_once(shelf: Shelf, mount: Mount, origin: Origin) -> None:
     shelf.entry("a", 100, url=origin.put("a", b"x" * 100, hang=True))
     mounted = mount(deadline=60.0)

@@ -162,6 +162,12 @@ class Shelf:
         with self._engine.begin() as connection:
             connection.execute(insert(jobs).values(values | columns))
 
+    def settle(self, path: str) -> None:
+        """Takes a file out of the outbox."""
+        parent, name = split(join("w", path))
+        with self._engine.begin() as connection:
+            connection.execute(delete(jobs).where(jobs.c.parent == parent, jobs.c.name == name))
+
     def many(self, rows: list[dict[str, Any]]) -> None:
         with self._engine.begin() as connection:
             connection.execute(insert(entries), rows)
