@@ -250,6 +250,8 @@ class Session:
         elif call.op == Op.OPEN and not error:
             handle = wire.OPEN_OUT.unpack_from(payload)[0]
             self._operations.end(handle)
+        elif call.op == Op.LOOKUP and not error:  # the kernel was not told, and will not forget
+            self._forget(wire.LONG.unpack_from(payload)[0], 1)
 
     def _interrupt(self, unique: int) -> None:
         """Lets a caller go that has had a signal; what is under way for it ends by itself."""

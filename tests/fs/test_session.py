@@ -18,7 +18,7 @@ from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.packing import AHEAD
-from dumbwaiter_fs.spot import NAMED, number_of
+from dumbwaiter_fs.spot import NAMED, Spot, number_of
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 from fs.world import STORED, Mounted, Origin, Shelf, until
@@ -244,6 +244,29 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
         there.set()
         kernel.close()
         trees.close()
+
+
+def test_a_look_up_that_was_given_up_leaves_nothing_behind(
+    shelf: Shelf, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.entry("a", 1, url="https://h/a")
+    folder, there, find = kernel.look_up(b"files/w"), threading.Event(), Trees.spot
+
+    def slowly(trees: Trees, path: bytes) -> Spot | None:
+        if path.endswith(b".url"):
+            there.wait(10)
+        return find(trees, path)
+
+    monkeypatch.setattr(Trees, "spot", slowly)
+    known = kernel.session._folders
+    before, slow = dict(known), kernel.session._slow
+    asked = kernel.send(Op.LOOKUP, folder, b"a.url\0")
+    kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked))
+    assert kernel.answer() == (asked, errno.EINTR, b"")
+    there.set()
+    until(lambda: not slow and known == before)
+    assert kernel.ask(Op.LOOKUP, folder, b"a.url\0")[0] == 0
+    assert number_of(b"files/w/a.url") in known
 
 
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
