@@ -28,6 +28,7 @@ changes and not by asking it over and over. What each route takes and gives stan
 import asyncio
 import os
 import re
+import select
 import socket
 import stat
 import struct
@@ -405,6 +406,20 @@ class _Owner(Caller):
         if uid not in {os.geteuid(), 0}:
             log.get("control").warning("caller refused", uid=uid)
             transport.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Goes on answering one who has asked all and still listens."""
+        answers = not self.silent and not self.cycle.more_body and _listens(self.transport.get_extra_info("socket"))
+        if answers:
+            self.cycle.keep_alive = False
+        return answers
+
+
+def _listens(connection: socket.socket) -> bool:
+    """True unless the other end is closed altogether."""
+    look = select.poll()
+    look.register(connection, 0)  # which asks for nothing but to be told of that
+    return not look.poll(0)
 
 
 def _peer(connection: socket.socket) -> int:

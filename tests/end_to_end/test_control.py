@@ -157,6 +157,23 @@ def test_junk_is_answered_shortly(program: Program, junk: bytes) -> None:
     assert program("status").returncode == 0
 
 
+def test_one_who_says_no_more_is_answered(program: Program) -> None:
+    program.start()
+    for asked in (b"GET /status?jobs=0 HTTP/1.1", b"GET /metrics HTTP/1.0", b"POST /retry HTTP/1.1"):
+        with connect(program) as client:
+            client.sendall(asked + b"\r\nHost: x\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(4)  # not only once a connection that is kept has been idle for long
+            assert answer(client).startswith(b"HTTP/1.1 200"), asked
+    assert program.daemon is not None
+    before = len(os.listdir(f"/proc/{program.daemon.pid}/fd"))
+    for _ in range(20):
+        with connect(program) as client:
+            client.sendall(b"GET /status?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(1)
+    program.until(lambda: len(os.listdir(f"/proc/{program.daemon.pid}/fd")) <= before, patience=5)
+
+
 @pytest.mark.parametrize("head", [b"GET /", b"POST /put HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n"])
 def test_a_gibibyte_is_not_taken_in(program: Program, head: bytes) -> None:
     program.start()
