@@ -52,8 +52,8 @@ export async function picture(which) {
 
 // Calls heard(kind, facts) for each event, lost() when the daemon is away, refused() when it wants another token. For ever.
 export async function follow(heard, lost, refused) {
-  let last = "";
-  for (let wait = 500; ; wait = Math.min(wait * 2, 15_000)) {
+  let [last, wait] = ["", 500];
+  for (;;) {
     try {
       for await (const { id, kind, data } of stream(last)) {
         [last, wait] = [id, 500];
@@ -61,10 +61,15 @@ export async function follow(heard, lost, refused) {
       }
       lost();
     } catch (error) {
-      if (error instanceof Refused) await refused();
-      else lost();
+      if (error instanceof Refused) {
+        await refused();
+        wait = 500;
+        continue; // a person has just answered, and looks on
+      }
+      lost();
     }
     await pause(wait);
+    wait = Math.min(wait * 2, 15_000);
   }
 }
 
