@@ -466,16 +466,27 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
 
 
 async def stopped() -> None:
-    """Returns at SIGTERM, SIGINT, or when the terminal goes, unless who started us wants that ignored (nohup)."""
+    """Returns at SIGTERM, SIGINT, or when the terminal goes, unless who started us wants that ignored (nohup).
+
+    Without a terminal SIGHUP is no wish to end: a service that ended well stays down.
+    """
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    ends = [signal.SIGTERM, signal.SIGINT]
+    heard = {signal.SIGTERM: event.set, signal.SIGINT: event.set}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        ends.append(signal.SIGHUP)
-    for number in ends:
-        loop.add_signal_handler(number, event.set)
+        heard[signal.SIGHUP] = event.set if _at_terminal() else lambda: None
+    for number, act in heard.items():
+        loop.add_signal_handler(number, act)
     try:
         await event.wait()
     finally:
-        for number in ends:
+        for number in heard:
             loop.remove_signal_handler(number)
+
+
+def _at_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

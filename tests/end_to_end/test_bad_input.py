@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pty
 import signal
 import socketserver
 import sqlite3
@@ -433,15 +434,20 @@ def test_sigterm_ends_within_ten_seconds_in_the_middle_of_work(program: Program)
 
 
 def test_a_terminal_that_goes_ends_the_daemon_as_it_should(program: Program) -> None:
-    program.start()
-    assert program.daemon is not None
-    program.daemon.send_signal(signal.SIGHUP)
+    ours, theirs = pty.openpty()
+    words = ["setsid", "--ctty", sys.executable, "-m", "dumbwaiter", "run"]
+    with open(program.log, "ab") as log:
+        program.daemon = subprocess.Popen(words, env=program.environment, stdin=theirs, stdout=log, stderr=log)
+    os.close(theirs)
+    program.until(lambda: '"running": true' in program("--json", "status").stdout)
+    os.close(ours)
     assert program.daemon.wait(10) == 0
     program.daemon = None
 
 
-def test_under_nohup_it_stays(program: Program) -> None:
-    program.start("nohup", sys.executable, "-m", "dumbwaiter")
+@pytest.mark.parametrize("prefix", [["nohup"], ["setsid"]])
+def test_under_nohup_and_without_a_terminal_it_stays(program: Program, prefix: list[str]) -> None:
+    program.start(*prefix, sys.executable, "-m", "dumbwaiter")
     assert program.daemon is not None
     program.daemon.send_signal(signal.SIGHUP)
     assert program("put", program.write("a.bin", b"a")).returncode == 0
