@@ -3,15 +3,14 @@
 No value here needs a request or a look at the disk; what is not known is left out.
 """
 
-import mimetypes
 import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from dumbwaiter.catalog import Waiting
+from dumbwaiter.links import FORMS, filled
 from dumbwaiter.model import Entry, State
-from dumbwaiter.naming import shown
 from dumbwaiter_fs.spot import Spot
 
 PREFIX = "user.dumbwaiter."
@@ -79,7 +78,7 @@ def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, st
         return
     yield "state", State.DONE if file.watch else None
     yield "url", file.url
-    yield "markdown", markdown(file.name, file.url) if file.url else None
+    yield "markdown", filled(file, FORMS["markdown"]) if file.url else None
     yield "etag", file.etag
     yield "stored_at", _time(file.stored_at)
     yield "unlisted_at", _time(file.unlisted_at) if file.unlisted_at is not None else None
@@ -89,12 +88,3 @@ def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, st
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def markdown(path: str, url: str) -> str:
-    """Returns a link, or the picture itself where the name says that it is one."""
-    name = path.rpartition("/")[2]
-    label = shown(name).replace("[", "\\[").replace("]", "\\]")
-    picture = (mimetypes.guess_type(name)[0] or "").startswith("image/")
-    target = f"<{url}>" if any(c in url for c in " ()") else url
-    return f"{'!' if picture else ''}[{label}]({target})"

@@ -5,8 +5,8 @@ They stand in `files/` only, no listing shows them, and a real file of the same 
 
 from collections.abc import Sequence
 
+from dumbwaiter.links import FORMS, filled
 from dumbwaiter.model import Entry
-from dumbwaiter_fs.attributes import markdown
 
 LINKS = (b".links.md", b".links.txt")
 SHORTCUT = b".url"
@@ -23,8 +23,9 @@ def subject(name: bytes) -> bytes:
 
 def links(name: bytes, files: Sequence[Entry]) -> bytes:
     """Returns the links of a folder's files, one a line: Markdown, or the addresses alone. Files without one are left out."""
-    found = [(file.path, url) for file in files if (url := _address(file))]
-    lines = [f"- {markdown(path, url)}" for path, url in found] if name == LINKS[0] else [url for _, url in found]
+    found = [(file, url) for file in files if (url := _address(file))]
+    markdown = name == LINKS[0]
+    lines = [f"- {filled(file, FORMS['markdown'])}" if markdown else url for file, url in found]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 

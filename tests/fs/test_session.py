@@ -362,7 +362,7 @@ def test_links_and_shortcuts_are_read_and_not_listed(shelf: Shelf, mount: Mount)
     assert sorted(os.listdir(mounted.at("files/w/d"))) == ["a.txt", "b.url", "c", "e", "f"]
     for name, text in {
         ".links.txt": b"https://h/a (1)\nhttps://h/b\n",
-        ".links.md": b"- [a.txt](<https://h/a (1)>)\n- [b.url](https://h/b)\n",
+        ".links.md": b"- [a.txt](https://h/a%20%281%29)\n- [b.url](https://h/b)\n",
         "a.txt.url": b"[InternetShortcut]\r\nURL=https://h/a (1)\r\n",
         "b.url": b"my own",
     }.items():

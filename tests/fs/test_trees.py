@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
-from dumbwaiter_fs import attributes
+from dumbwaiter_fs import attributes, virtual
 from dumbwaiter_fs.spot import number_of
 from dumbwaiter_fs.trees import Trees, holdable
 from fs.world import STORED, Shelf
@@ -150,9 +150,20 @@ def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     trees.close()
 
 
-def test_a_picture_is_shown_and_anything_else_is_linked() -> None:
-    assert attributes.markdown("a/b[1].png", "http://h/x") == "![b\\[1\\].png](http://h/x)"
-    assert attributes.markdown("a/b.mov", "http://h/x (1)") == "[b.mov](<http://h/x (1)>)"
+@pytest.mark.parametrize(
+    ("path", "url", "expected"),
+    [
+        ("a/b[1].png", "http://h/x", rb"![b\[1\].png](http://h/x)"),
+        ("a/b.mov", "http://h/x (1)>", b"[b.mov](http://h/x%20%281%29>)"),
+        ("a/`<b>`", "http://h/x", rb"[\`\<b\>\`](http://h/x)"),
+    ],
+)
+def test_a_picture_is_shown_and_anything_else_linked_so_that_no_name_is_markup(
+    path: str, url: str, expected: bytes
+) -> None:
+    entry = Entry(1, "p", "k", "w", path, Stamp(1, 2, 3, 4), 0.0, url=url)
+    assert attributes.extended(entry)["user.dumbwaiter.markdown"] == expected
+    assert virtual.links(b".links.md", [entry]) == b"- " + expected + b"\n"
 
 
 def test_extended_attributes_leave_out_what_has_no_value() -> None:
