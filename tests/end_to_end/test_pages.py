@@ -41,6 +41,10 @@ STAYS = {
 }
 # What Ann does before a line, where a page shows one way and then another.
 FROM_SYSTEM = ["sudo dumbwaiter service uninstall --system --for ann", "dumbwaiter service install"]
+MOVED = [
+    "sudo mkdir -p /var/lib/dumbwaiter",
+    "sudo mv -T /home/ann/.local/state/dumbwaiter /var/lib/dumbwaiter/ann",
+]
 SECRET = 's|{ env = "VOD_SECRET" }|{ file = "vod.secret" }|'
 IN_CHECKOUT = ["cd ~/dumbwaiter"]
 FIRST = {
@@ -51,11 +55,10 @@ FIRST = {
     "docs/install.md": {
         "python3 -m venv ~/.local/share/dumbwaiter-env": ["pipx uninstall dumbwaiter"],
         "pipx install dist/dumbwaiter-*.whl": ["rm ~/.local/bin/dumbwaiter"],
-        "sudo dumbwaiter service install --system --for ann": ["dumbwaiter service uninstall"],
         "pipx install --force .": IN_CHECKOUT,
         "systemctl --user restart dumbwaiter dumbwaiter-mount": FROM_SYSTEM,
     },
-    "docs/operating.md": {METRICS: FROM_SYSTEM},
+    "docs/operating.md": {"sudo dumbwaiter service install --system --for ann": MOVED, METRICS: FROM_SYSTEM},
     "docs/troubleshooting.md": {"dumbwaiter -v run": ["systemctl --user stop dumbwaiter"]},
 }
 INSTALLED = {"docs/operating.md", "docs/troubleshooting.md", "docs/api.md"}  # they speak to who has the service

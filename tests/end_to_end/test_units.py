@@ -103,6 +103,7 @@ def world(booted: World) -> Iterator[World]:
     booted.machine.dumbwaiter("service", "uninstall", account=ACCOUNT)
     booted.machine.dumbwaiter("service", "uninstall", "--system", "--for", ACCOUNT)
     booted.machine("loginctl", "disable-linger", ACCOUNT)
+    booted.machine("rm", "-rf", f"/home/{ACCOUNT}/.local/state/dumbwaiter")
     booted.machine("rm", "-rf", f"/var/lib/dumbwaiter/{ACCOUNT}", f"/var/cache/dumbwaiter/{ACCOUNT}")
     booted.configure(f'app_secret = "{booted.secret}"')
     for path in booted.drop.iterdir():
@@ -184,6 +185,28 @@ def test_the_systems_service_takes_credentials_and_is_found_by_its_user(world: W
     gone = machine.dumbwaiter("service", "uninstall", "--system", "--for", ACCOUNT, check=True)
     assert f"removed /etc/systemd/system/{UPLOADER}.d/installed.conf" in gone.stdout
     assert left_behind(machine) == ""
+
+
+def test_from_ones_own_service_to_the_systems_the_journal_goes_along(world: World) -> None:
+    machine = world.machine
+    machine("loginctl", "enable-linger", ACCOUNT, check=True)
+    machine.until(lambda: machine("systemctl", "--user", "is-system-running", account=ACCOUNT).stdout == "running\n")
+    install = ("service", "install", "--system", "--for", ACCOUNT)
+    machine.dumbwaiter("service", "install", account=ACCOUNT, check=True)
+    world.upload("own.bin", b"uploaded by a service of one's own")
+    assert facts(world, "wait")["done"] == 1
+    refused = machine.dumbwaiter(*install)
+    assert (refused.returncode, "dumbwaiter service uninstall first" in refused.stderr) == (1, True)
+    machine.dumbwaiter("service", "uninstall", account=ACCOUNT, check=True)
+    refused = machine.dumbwaiter(*install)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    remedy = refused.stderr.partition("uploaded again: ")[2].replace("sudo ", "")
+    machine("sh", "-c", remedy, check=True)
+    machine.dumbwaiter(*install, check=True)
+    world.upload("system.bin", b"uploaded by the system's")
+    assert facts(world, "wait")["done"] == 2
+    again = machine.dumbwaiter("service", "install", account=ACCOUNT)
+    assert (again.returncode, f"uninstall --system --for {ACCOUNT} first" in again.stderr) == (1, True), again.stderr
 
 
 def test_what_is_killed_or_hangs_comes_back_and_a_dead_mount_is_cleared(world: World) -> None:

@@ -22,7 +22,7 @@ import click
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.where import SYSTEM_CONFIG, xdg
+from dumbwaiter.where import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Config
@@ -175,11 +175,13 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
             for path, text in files.items():
                 print(f"# {path}\n{text}")
         try:
+            _check_other(session, to)
             _check_config(to, config, file)
         except Failure as failure:
             session.say(f"dumbwaiter: this would not be installed: {failure}")
         return
     _check(to, config, file)
+    _check_other(session, to)
     did = list(_install(session, to, config, files))
     if session.json:
         session.facts({"did": did, "units": states(to)})
@@ -302,6 +304,29 @@ def _check_config(to: Target, config: "Config", file: str) -> None:
                 )
     if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
         raise Failure(problem, Exit.USAGE)
+
+
+def _check_other(session: Session, to: Target) -> None:
+    """Raises `Failure` where the account has a service of the other kind, or a journal that the system's would not find."""
+    other = to._replace(system=not to.system)
+    theirs = Path(SYSTEM_FOLDERS["STATE"], "dumbwaiter", to.account)
+    with _at_home(to):
+        starts = "multi-user.target.wants" if other.system else "default.target.wants"
+        if os.path.lexists(other.folder / starts / other.unit(KINDS[0])):
+            flags = f" --system --for {to.account}" if other.system else ""
+            raise Failure(
+                f"{to.account} has a service already, {other.unit(KINDS[0])}: dumbwaiter service uninstall{flags} first"
+            )
+        own = to.home / ".local/state/dumbwaiter"
+        if to.system and "STATE" not in session.chosen and _has_journal(own) and not _has_journal(theirs):
+            raise Failure(
+                f"the journal of {to.account} is in {own}, where a service of the system does not look, so all would be "
+                f"uploaded again: sudo mkdir -p {theirs.parent} && sudo mv -T {own} {theirs}"
+            )
+
+
+def _has_journal(state: Path) -> bool:
+    return any(os.path.exists(state / name) for name in ("journal.db", "host"))
 
 
 def _check_secrets(to: Target, config: "Config") -> None:
