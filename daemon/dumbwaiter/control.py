@@ -287,11 +287,15 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
     while not app.pulse.ended:
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
-        now = time.time()
+        now, resting = time.time(), app.resting()
+        refused = [
+            one for name, one in app.providers.items() if one.blocked and name in resting
+        ]  # no other try is made
+        refused += [one for one in app.providers.values() if one.state(now) == "blocked"]
         yield {
             "jobs": [report.job_facts(job) for job in jobs],
-            "blocked": {name: one.trouble for name, one in app.providers.items() if one.state(now) == "blocked"},
-            "resting": app.resting(),
+            "blocked": {one.name: one.trouble for one in refused},
+            "resting": resting,
             "lost": app.lost(),
         }
         if all(job.state not in OPEN for job in jobs):
