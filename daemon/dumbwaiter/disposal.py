@@ -254,7 +254,7 @@ NOTE = ".trashinfo"
 
 
 def _trash(place: int, private: str, fd: int, path: str, same: Same) -> None:
-    device = os.fstat(fd).st_dev
+    device = os.fstat(place).st_dev  # of an overlay, a file's is another one
     trash, origin = _trash_of(device, path)
     for part in ("files", "info"):
         os.makedirs(os.path.join(trash, part), mode=0o700, exist_ok=True)
