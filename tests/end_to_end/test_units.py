@@ -65,7 +65,8 @@ class World:
         parents = f"install -d -m 700 {' '.join(owner)}"
         folders = " ".join(str(one) for one in reversed(Path(path).parents) if len(one.parts) > 3)
         if folders:
-            self.machine("sh", "-c", f"{parents} {folders}", check=True)
+            make = f"for one in {folders}; do test -d $one || {parents} $one; done"  # what is there keeps its mode
+            self.machine("sh", "-c", make, check=True)
         self.machine("install", "-D", "-m", "600", *owner, f"{GUEST}/aside", path, check=True)
 
     def upload(self, name: str, content: bytes) -> None:
