@@ -635,8 +635,13 @@ class Watcher:
 
     @staticmethod
     def _detach(folder: _Folder) -> None:
-        if folder.above is not None and folder.above.below:
-            folder.above.below.pop(folder.name, None)
+        """Takes a folder out of the tree, and those above it that only held it."""
+        while (above := folder.above) is not None:
+            if above.below:
+                above.below.pop(folder.name, None)
+            if above.descriptor is not None or above.below:
+                return
+            folder = above
 
     # --- states ---
 
