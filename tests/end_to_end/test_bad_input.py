@@ -137,7 +137,7 @@ def test_a_watch_folder_that_was_there_is_waited_for(program: Program) -> None:
     away = program.folder / "away"
     program.drop.rename(away)
     program.start()
-    assert _named(program.status()["watches"])["state"] == "away"
+    program.until(lambda: _named(program.status()["watches"])["state"] == "away")
     (away / "b.bin").write_bytes(b"b")
     away.rename(program.drop)
     program.until(lambda: len(program.objects()) == 2)
@@ -397,6 +397,7 @@ def test_a_number_that_no_journal_can_hold_is_usage(program: Program, words: tup
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
+@pytest.mark.torture
 def test_a_full_disk_under_the_state_folder_is_weather(program: Program) -> None:
     program.state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", program.state], check=True)
@@ -435,7 +436,7 @@ def test_sigterm_ends_within_ten_seconds_in_the_middle_of_work(program: Program)
 
 def test_a_terminal_that_goes_ends_the_daemon_as_it_should(program: Program) -> None:
     ours, theirs = pty.openpty()
-    words = ["setsid", "--ctty", sys.executable, "-m", "dumbwaiter", "run"]
+    words = ["env", "--default-signal=HUP", "setsid", "--ctty", sys.executable, "-m", "dumbwaiter", "run"]
     with open(program.log, "ab") as log:
         program.daemon = subprocess.Popen(words, env=program.environment, stdin=theirs, stdout=log, stderr=log)
     os.close(theirs)

@@ -175,7 +175,8 @@ def test_a_line_of_an_ignore_file_that_is_no_pattern_is_named_and_stops_nothing(
     program.start()
     assert [one["message"] for one in program.status()["watches"] if one["name"] == "netease"] == [told]
     program.write("a.log", b"")
-    program.until(lambda: program.stored().keys() == {program.write("a.txt", b"a").name})
+    program.write("a.txt", b"a")
+    program.until(lambda: program.stored().keys() == {"a.txt"})
 
 
 def test_a_watched_disk_that_is_away_is_no_mistake_of_the_configurations(program: Program) -> None:

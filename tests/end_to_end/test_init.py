@@ -158,6 +158,7 @@ def test_a_shell_completes_commands_names_and_paths(program: Program) -> None:
         assert "_DUMBWAITER_COMPLETE" in program("completion", shell).stdout
 
 
+@pytest.mark.torture
 def test_a_completed_name_is_one_argument_and_nothing_in_it_is_run(program: Program) -> None:
     names = (
         "$(touch ran).txt",

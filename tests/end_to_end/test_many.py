@@ -10,6 +10,7 @@ from program import Program
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.torture
 def test_of_two_hundred_files_each_gets_a_link_or_a_sentence(program: Program) -> None:
     folder = program.data / "drop/careyshop-aliyun"
     for number in range(210):

@@ -312,6 +312,7 @@ def test_a_person_needs_no_window(program: Program, shelf: Shelf) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_an_upload_pauses_when_the_window_closes_and_goes_on_from_there(program: Program) -> None:
     text = program.config.read_text()
     place = text.index("[watch.netease]") + len("[watch.netease]\n")

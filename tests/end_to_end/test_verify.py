@@ -89,6 +89,7 @@ def test_a_provider_that_is_away_is_temporary(program: Program) -> None:
     assert done.stdout.startswith("cannot tell  netease/a.txt: ")
 
 
+@pytest.mark.torture
 def test_a_provider_that_never_answers_is_not_asked_for_every_file(program: Program) -> None:
     paths = [program.write(f"{number}.txt", b"abc") for number in range(3 * SIDE_BY_SIDE)]
     other = program.folder / "other.txt"
