@@ -288,13 +288,13 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
         now, resting = time.time(), app.resting()
-        refused = [
-            one for name, one in app.providers.items() if one.blocked and name in resting
-        ]  # no other try is made
-        refused += [one for one in app.providers.values() if one.state(now) == "blocked"]
         yield {
             "jobs": [report.job_facts(job) for job in jobs],
-            "blocked": {one.name: one.trouble for one in refused},
+            "blocked": {  # where it rests, no other try is made
+                name: one.trouble
+                for name, one in app.providers.items()
+                if one.state(now) == "blocked" or (one.blocked and name in resting)
+            },
             "resting": resting,
             "lost": app.lost(),
         }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import httpcore
@@ -30,20 +31,17 @@ def until(moment: float) -> Iterator[None]:
         del _limit.moment
 
 
-def _left(timeout: float | None, late: type[Exception]) -> float | None:
-    moment = getattr(_limit, "moment", None)
-    if moment is None:
-        return timeout
-    left: float = moment - time.monotonic()
-    if left <= 0:
-        raise late("the deadline is over")
-    return left if timeout is None else min(left, timeout)
-
-
 def left(timeout: float) -> float:
     """Returns `timeout`, or what is left until the moment of `until` where that is less."""
     moment = getattr(_limit, "moment", None)
     return timeout if moment is None else max(0.0, min(timeout, moment - time.monotonic()))
+
+
+def _left(timeout: float | None, late: type[Exception]) -> float | None:
+    rest = left(inf if timeout is None else timeout)
+    if rest <= 0:
+        raise late("the deadline is over")
+    return None if rest == inf else rest
 
 
 class _Stream(httpcore.NetworkStream):

@@ -14,7 +14,7 @@ from dumbwaiter import config_file
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
-from dumbwaiter.model import Ask, FollowUp, Limits, Receipt
+from dumbwaiter.model import Ask, Entry, FollowUp, Limits, Receipt, Stamp
 from dumbwaiter.sources import Source
 from dumbwaiter.wire.message import Reply, Request
 
@@ -484,3 +484,22 @@ def test_text_that_only_looks_like_it_is_taken(text: str) -> None:
 def test_a_wrong_configuration_is_told(more: str, words: str) -> None:
     with pytest.raises(Failure, match=re.escape(words)):
         parse(more=more)
+
+
+@pytest.mark.parametrize(
+    ("held", "given"),
+    [
+        ({}, True),
+        ({"w/dir/a.txt": "key 1"}, True),
+        ({"w/dir/a.txt": "a newer version's"}, False),
+        ({"w/dir/a.txt": "key 1", "other/dir/a.txt": "another's"}, False),
+        ({"w/dir/a.txt": "key 1", "w/dir/b.txt": "another's"}, True),  # their names differ
+    ],
+)
+def test_a_link_is_renewed_from_what_can_be_no_other_files(held: dict[str, str], given: bool) -> None:
+    desk = Desk({"data": record("an address that tells nothing")})
+    facts = {"record": "5" * 24}
+    desk.held = {place: Receipt(key, facts=facts) for place, key in held.items()}
+    entry = Entry(1, "p", "key 1", "w", "dir/a.txt", Stamp(1, 5, 3, 4), NOW, facts=facts)
+    link = asyncio.run(recording().link(entry, desk))
+    assert (link is not None) == given
