@@ -39,7 +39,7 @@ class Vendors:
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
         self._thread.start()
         self._ready.result(PATIENCE)
-        self.http = httpx.Client(base_url=self.sandbox.urls["sandbox"], trust_env=False, timeout=PATIENCE)
+        self.http = httpx.Client(base_url=self.sandbox.urls["sandbox"], trust_env=False, timeout=PATIENCE, verify=False)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -121,6 +121,17 @@ class Program:
             timeout=patience,
             check=False,
             stdin=subprocess.DEVNULL,
+        )
+
+    def begin(self, *words: str | os.PathLike[str]) -> "subprocess.Popen[str]":
+        """Starts a command and returns it as it runs, its output in pipes."""
+        return subprocess.Popen(
+            [*self._program, *map(os.fspath, words)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def facts(self, *words: str | os.PathLike[str]) -> Any:

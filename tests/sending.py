@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,8 +27,15 @@ from dumbwaiter.naming import propose
 from dumbwaiter.threads import Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import FileUpload, Ranges
+from dumbwaiter_sandbox import Sandbox
 
 ATTEMPTS = 30
+
+
+@lru_cache(maxsize=4)
+def _known(sandbox: Sandbox) -> dict[str, Any]:
+    """The providers of the configuration that the sandbox wrote, and of the page of recipes."""
+    return config_file.load(sandbox.config_path).provider | recipes.providers(sandbox)
 
 
 class Sender:
@@ -65,8 +73,7 @@ class Sender:
     def of(cls, vendors: Any, provider: str, path: Path, **arguments: Any) -> Self:
         """Takes a provider from the configuration that the sandbox wrote, or from the page of recipes."""
         changes = arguments.pop("changes", {})
-        known = config_file.load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
-        options = known[provider]
+        options = _known(vendors.sandbox)[provider]
         return cls(replace(options, **changes), path, **arguments)
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -216,3 +218,8 @@ def test_a_terminal_gets_no_colours_where_they_are_not_wanted(
     log.configure("info", "console", stream)
     log.get("test").info("hello")
     assert ("\x1b[" in stream.getvalue()) is coloured
+
+
+def test_no_process_loads_what_draws_before_it_draws() -> None:
+    program = "import sys, dumbwaiter.app; assert not {'rich', 'pygments'} & set(sys.modules); import rich"
+    subprocess.run([sys.executable, "-c", program], check=True)

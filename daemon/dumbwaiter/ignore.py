@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import xxhash
@@ -104,6 +105,7 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=1024)  # every watch has the same junk
 def _line(origin: str, text: str) -> _Line | None:
     """Reads one pattern; None for blank lines and remarks."""
     try:

@@ -14,9 +14,16 @@ from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 import msgspec
-import structlog
 
 from dumbwaiter.naming import shown
+
+if "rich" in sys.modules:
+    import structlog
+else:  # structlog would load it, for tracebacks in colour
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
 
 _SECRETS = re.compile(
     # A quote may stand behind a backslash: JSON within a line of JSON.

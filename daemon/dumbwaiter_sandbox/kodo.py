@@ -28,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox import cdn, kodo_accounts, kodo_policy, multipart
+from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.kodo_options import KodoOptions
 from dumbwaiter_sandbox.kodo_policy import Policy, RefusedError
 from dumbwaiter_sandbox.kodo_sessions import (
@@ -550,7 +551,7 @@ class Kodo:
         if policy.text("callbackHost"):
             headers["host"] = policy.text("callbackHost")
         try:
-            async with httpx.AsyncClient(timeout=self._options.callback_patience, trust_env=False) as client:
+            async with caller(self._options.callback_patience) as client:
                 reply = await client.post(url, content=body.encode(), headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CallbackFailedError(f"the callback failed: {type(error).__name__}") from error

@@ -9,6 +9,7 @@ import base64
 import httpx
 
 from dumbwaiter_sandbox import nos_token
+from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.netease_options import NetEaseOptions
 from dumbwaiter_sandbox.nos_token import Policy
 from dumbwaiter_sandbox.storage import StoredObject
@@ -35,7 +36,7 @@ async def call_back(world: World, policy: Policy, stored: StoredObject, options:
 async def _post(url: str, body: str, signature: str) -> str:
     headers = {"content-type": FORM, "authorization": f"NOS {signature}"}
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+        async with caller(TIMEOUT) as client:
             reply = await client.post(url, content=body.encode(), headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CallbackFailedError(f"the callback failed: {type(error).__name__}") from error

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from dumbwaiter_sandbox import oss_account
+from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.oss_refusal import RefusedError
 from dumbwaiter_sandbox.storage import StoredObject
 
@@ -92,7 +93,7 @@ async def send(callback: Callback, stored: StoredObject, key_url: str, patience:
     """The application server's answer. Raises CallbackFailedError."""
     body = filled(callback, stored).encode()
     trouble = CallbackFailedError("Error Status : -1.OSS can not connect to your callbackUrl.")
-    async with httpx.AsyncClient(timeout=patience, trust_env=False) as client:
+    async with caller(patience) as client:
         for url in callback.urls:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             signed = unquote(parts.path) + (f"?{parts.query}" if parts.query else "") + "\n"

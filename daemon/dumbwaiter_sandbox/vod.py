@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox import nos_token
+from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.netease_options import NetEaseOptions
 from dumbwaiter_sandbox.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.videos import Reservation, Video, Videos
@@ -147,7 +148,7 @@ class Vod:
             "user_defined": reservation.user_defined,
         }
         try:
-            async with httpx.AsyncClient(timeout=TOLD_WITHIN, trust_env=False) as client:
+            async with caller(TOLD_WITHIN) as client:
                 await client.post(url, json=message)
         except (httpx.HTTPError, httpx.InvalidURL):
             return

@@ -65,16 +65,7 @@ def test_put_of_the_same_file_again_sends_nothing(program: Program) -> None:
 
 def test_many_puts_at_once_take_turns(program: Program) -> None:
     paths = [program.write(f"{number}.txt", bytes([number])) for number in range(6)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dumbwaiter", "put", path],
-            env=program.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for path in paths
-    ]
+    running = [program.begin("put", path) for path in paths]
     for one in running:
         out, err = one.communicate(timeout=60)
         assert one.returncode == 0, err
@@ -132,12 +123,7 @@ def test_status_of_a_file_tells_its_story(program: Program) -> None:
 
 def test_status_watch_is_a_stream_of_lines(program: Program) -> None:
     program.start()
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "dumbwaiter", "status", "--watch"],
-        env=program.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    watching = program.begin("status", "--watch")
     try:
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["totals"]["done"] == 0
@@ -154,15 +140,7 @@ def test_whoever_follows_is_let_go_when_the_daemon_stops(program: Program) -> No
     program("bandwidth", "64K")
     outside = program.folder / "long.bin"  # no watch finds it: that it is under way says that `put` follows
     outside.write_bytes(bytes(8 << 20))
-    following = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dumbwaiter", *words],
-            env=program.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for words in (["status", "--watch"], ["put", "--provider", "netease", outside])
-    ]
+    following = [program.begin("status", "--watch"), program.begin("put", "--provider", "netease", outside)]
     try:
         assert following[0].stdout is not None
         while not any(job["active"] for job in json.loads(following[0].stdout.readline())["jobs"]):
@@ -170,7 +148,8 @@ def test_whoever_follows_is_let_go_when_the_daemon_stops(program: Program) -> No
         assert program.stop() == 0
         said = [one.communicate(timeout=30)[1] for one in following]
         assert [one.returncode for one in following] == [23, 5], said
-        assert said[0] == b"dumbwaiter: the daemon has ended\n"
+        left = "it is in the queue, and sent when the daemon runs again"
+        assert said == ["dumbwaiter: the daemon has ended\n", f"dumbwaiter: {outside}: {left}\n"]
     finally:
         for one in following:
             one.kill()
@@ -360,6 +339,13 @@ def test_a_forgotten_job_stays_forgotten(program: Program) -> None:
     assert program.totals() | {"pending": 0, "rejected": 0, "superseded": 1} == program.totals()
     assert program("forget", "999").returncode == 1
     assert program("forget", "9" * 20).returncode == 2
+
+
+def test_an_order_about_what_never_was_makes_no_journal(program: Program) -> None:
+    done = program("forget", "1")
+    assert (done.returncode, done.stderr) == (1, "dumbwaiter: no such job is waiting or rejected: 1\n")
+    assert program("retry", "--all").returncode == 0
+    assert not (program.state / "journal.db").exists()
 
 
 def test_numbers_of_no_job_are_told_beside_those_of_one(program: Program) -> None:
@@ -805,10 +791,17 @@ def test_a_daemon_is_found_by_those_who_have_other_variables(program: Program, t
 @pytest.mark.slow
 @pytest.mark.torture
 def test_a_daemon_that_stands_still_holds_up_nobody_for_ever(program: Program) -> None:
+    program.vendors.faults("nos.put:400")
     program.start()
+    program.write("a.txt", b"abc")
+    assert program("wait").returncode == 20
     assert program.daemon is not None
     program.daemon.send_signal(signal.SIGSTOP)
     try:
+        with program.begin("failed") as failed:
+            assert failed.stdout is not None
+            assert "netease/a.txt: " in failed.stdout.readline()  # of the journal, before the daemon is asked
+            failed.kill()
         done = program("wait", "--timeout", "1s")
         assert (done.returncode, done.stderr) == (5, "dumbwaiter: not everything is done yet\n")
         done = program("status")

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -187,8 +185,7 @@ def test_put_without_a_daemon_tries_again_beside_jobs_that_it_leaves_alone(progr
 def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> None:
     steered.start()
     path = steered.write("a.bin", bytes(3 * MIB))
-    words = [sys.executable, "-m", "dumbwaiter", "put", str(path)]
-    with subprocess.Popen(words, env=steered.environment, stderr=subprocess.PIPE, text=True) as put:
+    with steered.begin("put", path) as put:
         steered.until(lambda: any(job["active"] for job in steered.status()["jobs"]))
         opened = Path(f"/proc/{put.pid}/fd")
 

@@ -28,6 +28,10 @@ ANSWER = 2.0  # seconds that the start waits for folders
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
 ASIDE = 32  # threads at most for what may have to wait: folders that hang keep some for good
+LEFT = {  # of what a daemon that stops has not done
+    "pending": "it is in the queue, and sent when the daemon runs again",
+    "stored": "the provider has it; the rest is done when the daemon runs again",
+}
 STOPPING = 10.0  # seconds in which a daemon that is not heard any more may be gone
 TRIES = 3  # failures in a row after which `put` no longer waits
 NUMBER = click.IntRange(1, (1 << 63) - 1)  # of a job
@@ -44,8 +48,6 @@ def run(session: Session) -> None:
     dumbwaiter run                     the same for good: dumbwaiter service install
     """
     config = session.config
-    for module in ("pygments", "rich"):  # httpx and structlog load them for what no daemon shows: 4 MiB
-        sys.modules[module] = None  # type: ignore[assignment]
     from dumbwaiter import log
 
     log.configure(session.level, config.log.format)
@@ -247,7 +249,7 @@ def _report(session: Session, final: dict[str, Any]) -> None:
                 print(job["url"] or shown(f"{job['provider']}/{job['key']}"))
             continue
         refused = final["blocked"].get(job["provider"])
-        reason = refused or job["error"] or final["lost"].get(job["provider"]) or job["state"]
+        reason = refused or job["error"] or final["lost"].get(job["provider"]) or LEFT.get(job["state"], job["state"])
         if not refused and job["provider"] in final["resting"] and job["state"] == "pending":
             reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
         where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
@@ -396,6 +398,8 @@ async def _change_journal(session: Session, path: str, ids: Sequence[int] | None
     held = lock(session.places)
     if not held.take():
         raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
+    if not session.begun:
+        return 0
     async with open_journal(session.config, session.places) as journal:
         if path == "/retry":
             return await journal.queue.retry(ids, time.time())

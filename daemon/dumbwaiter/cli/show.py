@@ -246,6 +246,9 @@ def failed(session: Session) -> None:
     from dumbwaiter.report import needy
 
     facts = needy(session.reader) if session.begun else []
+    if not session.json:
+        for job in facts:
+            print(f"{job['id']:>6}  {place(job)}: {job['error']}", flush=True)
     accounts = [
         {"id": None, "provider": one["name"], "watch": None, "path": None}
         | {name: one[name] for name in ("pending", "error")}
@@ -254,11 +257,8 @@ def failed(session: Session) -> None:
     ]
     if session.json:
         session.facts(facts + accounts)
-    else:
-        for job in facts:
-            print(f"{job['id']:>6}  {place(job)}: {job['error']}")
-        for account in accounts:
-            print(f"        {account['provider']}, for {counted(account['pending'], 'file')}: {account['error']}")
+    for account in () if session.json else accounts:
+        print(f"        {account['provider']}, for {counted(account['pending'], 'file')}: {account['error']}")
     if facts:
         session.say("after you acted: dumbwaiter retry ID, or dumbwaiter forget ID")
     if facts or accounts:
