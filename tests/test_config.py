@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
-from dumbwaiter.config import Config, Watch, nested
+from dumbwaiter.config import Config, Hook, Watch, nested
 from dumbwaiter.config_file import BROKERS, load, parse
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
@@ -734,9 +734,25 @@ def test_a_secret_is_read_from_the_keyring(ring: Ring) -> None:
 
 @pytest.mark.parametrize("kind", Source.KINDS)
 def test_every_kind_of_secret_can_be_written(kind: str) -> None:
-    made = parse(changed(f'"{SECRET}"', f'{{ {kind} = "A/B" }}'), FILE).provider["vod"]
+    place = "a.b" if kind == "credential" else "A/B"
+    made = parse(changed(f'"{SECRET}"', f'{{ {kind} = "{place}" }}'), FILE).provider["vod"]
     assert isinstance(made, NetEase)
-    assert repr(made.app_secret) == f"{kind}:A/B"
+    assert repr(made.app_secret) == f"{kind}:{place}"
+
+
+@pytest.mark.parametrize("name", ["../bob", "a/b", "..", "a b", "a\\nExecStart=b"])
+def test_a_credential_that_would_be_another_file_is_none(name: str) -> None:
+    with pytest.raises(Failure, match="is no name of a credential"):
+        parse(changed(f'"{SECRET}"', f'{{ credential = "{name}" }}'), FILE)
+
+
+@pytest.mark.parametrize("words", [["sh", "-c", "cp {path} /x"], ["/bin/bash", "-ec", "echo {name}"]])
+def test_no_file_name_becomes_part_of_a_script(words: list[str]) -> None:
+    with pytest.raises(
+        ValueError, match=r'would be read as part of the script.*write "\$DUMBWAITER_(PATH|NAME)" there'
+    ):
+        Hook(command=words)
+    assert Hook(command=["sh", "-c", 'cp "$1" /x', "sh", "{path}"]).command
 
 
 # Whatever it is, it is a Failure

@@ -123,6 +123,37 @@ def test_a_file_on_another_file_system_goes_to_the_trash_there(
             note.unlink()
 
 
+@pytest.mark.parametrize("folder", ["moved", "trashed"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_nothing_is_written_through_a_link_that_others_may_have_made(root: Path, tmp_path: Path, folder: str) -> None:
+    disk, theirs = tmp_path / "disk", tmp_path / "autostart"
+    disk.mkdir()
+    (theirs / "files").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
+    try:
+        watched = disk / "watched"
+        (watched / "a").mkdir(parents=True)
+        stamp = file(watched)
+        if folder == "moved":
+            (disk / "kept").mkdir()
+            (disk / "kept/a").symlink_to(theirs)
+        else:
+            (disk / ".Trash").mkdir()
+            (disk / ".Trash").chmod(0o1777)
+            (disk / f".Trash/{os.getuid()}").symlink_to(theirs)
+        action = f"move:{disk}/kept" if folder == "moved" else "trash"
+        if folder == "moved":
+            with pytest.raises(Undone):
+                act(watched, stamp, action)
+            assert (watched / "a/film.mov").read_bytes() == CONTENT
+        else:
+            act(watched, stamp, action)
+            assert (disk / f".Trash-{os.getuid()}/files/film.mov").read_bytes() == CONTENT
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert contents(theirs) == []
+
+
 def test_it_moves_with_its_folders_and_replaces_nothing(root: Path, elsewhere: Path) -> None:
     for target in (root.parent / "kept", elsewhere / "kept"):
         (target / "a").mkdir(parents=True)

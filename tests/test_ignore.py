@@ -1,15 +1,17 @@
 """Rules: junk, include, exclude and the folder's own ignore file."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.ignore import JUNK, Rules, rules
+from dumbwaiter.ignore import JUNK, Rules, once, rules
 
 TEMPORARY = [
     "film.mkv.part",
@@ -290,3 +292,32 @@ def test_without_patterns_everything_is_taken(path: str) -> None:
 
 def test_every_junk_pattern_can_be_read() -> None:
     assert all(Rules(junk=[pattern]) for pattern in JUNK)
+
+
+@given(st.text("ab*?/", max_size=9), st.lists(st.text("ab", min_size=1, max_size=3), max_size=5))
+@settings(max_examples=2000)
+def test_a_pattern_that_never_goes_back_finds_the_same(pattern: str, names: list[str]) -> None:
+    try:
+        plain = GitIgnoreSpecPattern(pattern).regex
+    except ValueError:
+        return
+    if plain is not None:
+        source, path = plain.pattern.replace("(?P<ps_d>", "(?:"), "/".join(names)
+        assert bool(re.match(once(source), path, re.DOTALL)) == bool(re.match(source, path, re.DOTALL)), once(source)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 9 + "*b", "**/" + "a/**/" * 9 + "b", "a*" * 99 + "b", "[" * 60_000 + "a"])
+def test_no_pattern_takes_long_to_find_nothing(tmp_path: Path, pattern: str) -> None:
+    """It would be for ever, and nothing else would run meanwhile."""
+    (tmp_path / ".dumbwaiterignore").write_text(pattern)
+    made = rules(str(tmp_path), [], [])
+    assert made.takes("a" * 250)
+    assert made.takes("/".join("a" * 1000))
+
+
+@pytest.mark.parametrize("content", [b"a\n" * 1001, bytes(1 << 20)])
+def test_nothing_is_taken_by_an_ignore_file_that_is_too_long(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".dumbwaiterignore").write_bytes(content)
+    made = rules(str(tmp_path), [], [])
+    assert not made.takes("b")
+    assert "it has more than 1000 lines, or 65536 bytes" in made.unread[0]

@@ -1,6 +1,7 @@
 """Key templates: the same key at every attempt, one that any provider takes, and a sentence for what is no template."""
 
 import hashlib
+import io
 import os
 import struct
 import time
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dumbwaiter import exif
 from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Failure
 from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, Subject, Template, fitted, further
@@ -179,3 +181,18 @@ def test_every_field_is_in_the_reference() -> None:
     page = (Path(__file__).parents[1] / "docs/reference.md").read_text()
     for field in FIELDS:
         assert f"`{{{field}}}`" in page or (field.startswith("dir") and "`{dir1}` … `{dir9}`" in page), field
+
+
+def test_no_picture_has_more_read_than_a_camera_writes() -> None:
+    class Watched(io.BytesIO):
+        most = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.most = max(self.most, len(self.getbuffer()) if size is None or size < 0 else size)
+            return super().read(size)
+
+    # TIFF: one directory with one text of 64 MiB (tag, type, count, place).
+    whole = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x10E, 2, 64 * 2**20, 30, 0)
+    picture = Watched(whole.ljust(8 * 2**20, b"x"))
+    assert not exif.tags(picture).get("EXIF DateTimeOriginal")
+    assert 0 < picture.most <= exif.SIP

@@ -42,3 +42,10 @@ def test_a_receipt_holds_nothing_that_acts() -> None:
 def test_an_end_that_is_no_time_is_not_said(end: float) -> None:
     assert Grant(None, None, end).expires_at is None
     assert replace(Grant(None, None, 7.0), expires_at=end).expires_at is None
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript://x/%0aalert(1)", "file://host/x.desktop", "https://x/\x1b]52;c;x\x07", "//x/y"]
+)
+def test_what_no_person_should_be_given_is_no_link(url: str) -> None:
+    assert Receipt("k", url=url).plain.url is None

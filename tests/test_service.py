@@ -86,3 +86,16 @@ def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch:
     ):
         with pytest.raises(Failure, match=f"does not see {unseen}: move it"):
             service._check(to, parse(f'{text}path = "{folder}"\n', file), file)
+
+
+def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:
+    """Whoever names a folder would else say what root is to start."""
+    assert service.quoted("/home/ann/a b") == '"/home/ann/a b"'
+    with pytest.raises(Failure, match="cannot stand in a unit"):
+        service.quoted("/home/ann/x\nExecStartPre=+/home/ann/e")
+
+
+def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -> None:
+    own = service.own_target()
+    places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
+    assert places == [Path("/etc/dumbwaiter/credentials/ann/vod"), Path("/etc/dumbwaiter/credentials/bob/vod")]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from dumbwaiter.errors import Exit, Failure, Verdict, exit_of
 from dumbwaiter.grants import Provider
-from dumbwaiter.model import Entry, Link
+from dumbwaiter.model import Entry, Link, browsable
 from dumbwaiter.naming import join, shown
 
 MARGIN = 60.0  # seconds of life that an address must have left
@@ -54,6 +54,6 @@ class Addresses:
             link = await provider.broker.link(entry, provider)
         except Verdict as verdict:
             raise Failure(f"{place}: {verdict}", exit_of(verdict)) from None
-        if link is None:
+        if link is None or not browsable(link.url):
             raise Failure(f"{place}: the provider gives no {'other ' if entry.url else ''}way to read it back")
         return link

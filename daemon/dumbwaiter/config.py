@@ -4,8 +4,10 @@
 """
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC
+from itertools import pairwise
 from typing import Literal
 
 from msgspec import Struct, field
@@ -38,10 +40,24 @@ class Hook(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(A_HOOK)
         if self.url is not None and self.secret is None:
             raise ValueError("a webhook is signed: give it a secret")
+        script = self._script()
         for word in self.command:
             for blank in BLANK.findall(word):
+                if word is script:
+                    raise ValueError(
+                        f"{{{blank}}} would be read as part of the script, whatever stands in it: "
+                        f'write "$DUMBWAITER_{blank.upper()}" there'
+                    )
                 if blank not in HOOK_BLANKS:
                     raise ValueError(f"unknown blank {{{blank}}}{nearest(blank, HOOK_BLANKS)}")
+
+    def _script(self) -> str | None:
+        """The word that a shell, or the like, reads as a program."""
+        if self.command and re.fullmatch(r"(ba|da|fi|k|z)?sh|python[\d.]*", os.path.basename(self.command[0])):
+            for option, word in pairwise(self.command):
+                if re.fullmatch(r"-\w*c", option):
+                    return word
+        return None
 
 
 class Watch(Struct, frozen=True, forbid_unknown_fields=True):

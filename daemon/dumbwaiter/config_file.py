@@ -202,6 +202,10 @@ class _Reader:
                 if isinstance(value[kind], str):
                     if not value[kind].strip():
                         raise ValueError(f'{kind} = "" does not say where the secret is')
+                    if kind == "credential" and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", value[kind]):
+                        raise ValueError(
+                            f'"{shown(value[kind])}" is no name of a credential: letters, digits, ".", "-" and "_"'
+                        )
                     return kind, value[kind]
         raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
 
@@ -298,7 +302,7 @@ def _check_journal(url: str, text: _Text, private: bool) -> None:
         usable = False
     if not usable:
         raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
-    if not private and re.match(r"[^/]+//[^/@]*:[^/]*@", url):
+    if not private and re.match(r"[^/]+//[^@]*:.*@", url):
         raise text.failure(
             ["journal"],
             "holds a password and stands in a file that others can read: chmod 600 the file, or move the password "

@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import quote
 
 from dumbwaiter.errors import Changed
@@ -172,16 +172,18 @@ def _act(place: int, private: str, fd: int, action: str, root: str, path: str, s
     elif action == "trash":
         _trash(place, private, fd, os.path.join(root, path), same)
     else:
-        _move(place, private, fd, os.path.join(action.removeprefix("move:"), path), same)
+        _move(place, private, fd, action.removeprefix("move:"), path, same)
 
 
 # Moving
 
 
-def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
-    folder, name = split(target)
-    os.makedirs(folder, exist_ok=True)
-    there = os.open(folder, _FOLDER)
+def _move(place: int, private: str, fd: int, target: str, path: str, same: Same) -> None:
+    folder, name = split(path)
+    os.makedirs(target, exist_ok=True)
+    there = os.open(target, _FOLDER)
+    for below in folder.split("/") if folder else ():
+        there = _below(there, below)
     try:
         if os.fstat(there).st_dev == os.fstat(fd).st_dev:
             with suppress(OSError):
@@ -190,6 +192,16 @@ def _move(place: int, private: str, fd: int, target: str, same: Same) -> None:
         _copy(place, private, fd, there, name, same)
     finally:
         os.close(there)
+
+
+def _below(folder: int, name: str, mode: int = 0o777) -> int:
+    """Opens what lies in an open folder, which is closed, and makes it if need be. Raises OSError, for a link too."""
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _copy(place: int, private: str, fd: int, there: int, name: str, same: Same) -> None:
@@ -256,10 +268,12 @@ NOTE = ".trashinfo"
 def _trash(place: int, private: str, fd: int, path: str, same: Same) -> None:
     device = os.fstat(place).st_dev  # of an overlay, a file's is another one
     trash, origin = _trash_of(device, path)
-    for part in ("files", "info"):
-        os.makedirs(os.path.join(trash, part), mode=0o700, exist_ok=True)
-    files, info = (os.open(os.path.join(trash, part), _FOLDER) for part in ("files", "info"))
-    try:
+    with ExitStack() as opened:
+        opened.callback(os.close, trash)
+        files = _below(os.dup(trash), "files", 0o700)
+        opened.callback(os.close, files)
+        info = _below(os.dup(trash), "info", 0o700)
+        opened.callback(os.close, info)
         try:
             _trash_from(place, private, files, info, path, origin)
         except OSError as error:
@@ -269,9 +283,6 @@ def _trash(place: int, private: str, fd: int, path: str, same: Same) -> None:
                 _trash_from(files, private, files, info, path, origin)
                 os.fsync(files)
             os.unlink(private, dir_fd=place)
-    finally:
-        os.close(files)
-        os.close(info)
 
 
 def _trash_from(place: int, private: str, files: int, info: int, path: str, origin: str) -> None:
@@ -307,13 +318,13 @@ def _trash_as(place: int, private: str, files: int, info: int, name: str, note: 
     return False
 
 
-def _trash_of(device: int, path: str) -> tuple[str, str]:
-    """Returns the trash for a file, and how it notes where the file was. Raises OSError."""
+def _trash_of(device: int, path: str) -> tuple[int, str]:
+    """Opens the trash for a file; returns it, and how it notes where the file was. Raises OSError."""
     home = os.path.join(xdg("DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
     with suppress(OSError):
         os.makedirs(home, mode=0o700, exist_ok=True)
         if os.stat(home).st_dev == device:
-            return home, path
+            return os.open(home, _FOLDER), path
     top = os.path.dirname(path)
     while not os.path.ismount(top):
         top = os.path.dirname(top)
@@ -321,11 +332,14 @@ def _trash_of(device: int, path: str) -> tuple[str, str]:
     with suppress(OSError):
         status = os.lstat(shared)
         if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-            own = os.path.join(shared, str(os.getuid()))
-            os.makedirs(own, mode=0o700, exist_ok=True)
-            return own, os.path.relpath(path, top)
-    own = os.path.join(top, f".Trash-{os.getuid()}")
-    os.makedirs(own, mode=0o700, exist_ok=True)
-    if os.path.islink(own) or os.stat(own).st_uid != os.getuid():
-        raise OSError(errno.EPERM, f"{own} is not this user's")
-    return own, os.path.relpath(path, top)
+            return _own(shared, str(os.getuid())), os.path.relpath(path, top)
+    return _own(top, f".Trash-{os.getuid()}"), os.path.relpath(path, top)
+
+
+def _own(folder: str, name: str) -> int:
+    """Opens this user's trash in a folder that others have too. Raises OSError, for what somebody else put there too."""
+    trash = _below(os.open(folder, _FOLDER), name, 0o700)
+    if os.fstat(trash).st_uid != os.getuid():
+        os.close(trash)
+        raise OSError(errno.EPERM, f"{os.path.join(folder, name)} is not this user's")
+    return trash

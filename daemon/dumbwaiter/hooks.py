@@ -29,7 +29,15 @@ TOLD = 500  # characters of what a program said
 GRACE = 2.0  # seconds between asking a program to end and ending it
 PAUSE = 0.05  # seconds between looks whether somebody of it is left
 LATER = 75  # the exit code EX_TEMPFAIL: try again
-OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID")
+OURS = (
+    "PGPASSWORD",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "CREDENTIALS_DIRECTORY",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+)
 
 
 class Untold(Exception):

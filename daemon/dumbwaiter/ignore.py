@@ -66,6 +66,15 @@ _CLASSES = {
     "xdigit": "0-9A-Fa-f",
 }
 _ANYWHERE = "^(?:.+/)?"
+# What stands between two "*" of a level, or two "**", is found where it comes first: there is no need to try again, and
+# with some file names trying would never end.
+_STAR, _LETTER = r"\[\^/\]\*", r"(?:\\.|\[(?:\\.|[^]\\])+\](?!\*)|[^][\\/()|?*+{}^$.])"
+_BETWEEN_STARS = re.compile(rf"{_STAR}({_LETTER}+)(?={_STAR})", re.DOTALL)
+_LEVELS, _DEEP = r"((?:(?!\(\?:).)+?)", r"\(\?:/\.\+\)\?/"
+_AFTER_DEEP = re.compile(rf"{_DEEP}{_LEVELS}(?={_DEEP})", re.DOTALL)
+_BEFORE_DEEP = re.compile(rf"{re.escape(_ANYWHERE)}{_LEVELS}(?={_DEEP})", re.DOTALL)
+_LONG = 1024  # characters of a pattern
+_LONGEST, _MOST = 1 << 16, 1000  # bytes and lines of an ignore file
 _REMEMBERED = 4096  # remembered verdicts on folders
 
 
@@ -86,10 +95,17 @@ class _Line(NamedTuple):
 
 def _regex(source: str) -> str:
     """Turns a pattern's expression, made to find it somewhere along a path, into one for exactly one level."""
-    plain = source.replace("(?P<ps_d>", "(?:")
+    plain = once(source.replace("(?P<ps_d>", "(?:"))
     head = "" if plain.startswith("^") else ".*"  # "*" and "*/" come as "." and "(?:/)"
     tail = ".+" if plain.endswith("/") else ""  # "a/**": everything inside, the folder itself not
     return head + plain + tail
+
+
+def once(plain: str) -> str:
+    """Has an expression find the parts of a pattern without going back, which finds the same."""
+    plain = _BETWEEN_STARS.sub(r"(?>[^/]*?\1)", plain)
+    plain = _BEFORE_DEEP.sub(r"^(?>(?:.+?/)??\1(?=/))", plain)
+    return _AFTER_DEEP.sub(r"(?>(?:/.+?)??/\1(?=/))", plain)
 
 
 def _ranges(found: re.Match[str]) -> str:
@@ -109,6 +125,8 @@ def _quietly() -> Iterator[None]:
 def _line(origin: str, text: str) -> _Line | None:
     """Reads one pattern; None for blank lines and remarks."""
     try:
+        if len(text) > _LONG:
+            raise ValueError("no name is so long")
         with _quietly():
             parsed = GitIgnoreSpecPattern(_BRACKET.sub(_ranges, text))
     except (ValueError, re.error):
@@ -254,10 +272,13 @@ def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
         descriptor = os.open(os.path.join(folder, IGNORE_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            with open(descriptor, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
-                return Rules(include, exclude, file.read() if regular else "")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(_LONGEST + 1) if regular else b""
         finally:
             os.close(descriptor)
+        if len(content) > _LONGEST or content.count(b"\n") > _MOST:
+            return unknown(include, exclude, f"it has more than {_MOST} lines, or {_LONGEST} bytes")
+        return Rules(include, exclude, content.decode("utf-8", "surrogateescape"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Rules(include, exclude)
     except OSError as error:

@@ -55,6 +55,10 @@ def lock(places: Places) -> Lock:
     """Prepares the state folder and returns its lock, not yet taken. Raises `Failure` for one that cannot be had."""
     try:
         private_folder(places.state)
+        if os.geteuid() not in {0, os.stat(places.state).st_uid}:
+            raise Failure(
+                f"the state folder {places.state} belongs to somebody else: name another one with --state", Exit.USAGE
+            )
         return Lock(places.state)
     except OSError as error:
         raise unusable(places.state, error) from None

@@ -28,6 +28,12 @@ def limit(what: str) -> Limit:
     return min((Limit(_number(setting), setting) for setting in settings), key=lambda found: found.number)
 
 
+def write_no_core() -> None:
+    """Has the kernel keep what this process has in memory, its secrets, off the disk should it crash."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def raise_files() -> None:
     """Lets this process have as many files open as it may: shells and systemd begin with a thousand."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -6,7 +6,6 @@ the first byte goes. Whatever a name may hold, the key has only what every provi
 
 import difflib
 import hashlib
-import logging
 import os
 import re
 import string
@@ -14,6 +13,7 @@ import uuid
 from datetime import datetime
 from functools import cached_property
 
+from dumbwaiter import exif
 from dumbwaiter.naming import NAME_MAX, join, propose, split
 
 KEY_MAX = 750  # bytes: Qiniu's limit, the lowest of those known
@@ -182,18 +182,12 @@ def further(key: str, number: int, seed: str) -> str | None:
 
 def _photographed(fd: int) -> datetime | None:
     """Reads when a photograph was taken, by the camera's own clock; None when it does not say."""
-    import exifread  # only where a template asks
-
-    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # a file that is no picture is no news
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
-        try:
-            tags = exifread.process_file(file, details=False)
-        except Exception:  # noqa: BLE001 - a damaged picture may break the library in any way
-            return None
+        told = exif.tags(file)
     for tag in _TAKEN:
         try:
-            return datetime.strptime(str(tags[tag]).strip(), "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - no zone is said
+            return datetime.strptime(str(told[tag]).strip(), "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - no zone is said
         except (KeyError, ValueError):
             continue
     return None

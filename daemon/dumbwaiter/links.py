@@ -19,7 +19,7 @@ PICTURES = {
     "html": '<img src="{url}" alt="{name}">',
     "bbcode": "[img]{url}[/img]",
 }
-_WIDE = re.compile(r"\{[^{}]*\d{5}")  # a value is to be padded to more characters than any line has
+_WIDE = re.compile(r"\{[^{}]*\d{4}|.{1000}", re.DOTALL)  # longer than any line, or padded to be
 
 
 def template(form: str) -> str:

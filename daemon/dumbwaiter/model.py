@@ -93,6 +93,11 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
 
 
+def browsable(url: str) -> bool:
+    """True for a link that a person may be given: of the web, with nothing in it that a terminal would obey."""
+    return url.lower().startswith(("http://", "https://")) and legible(url) == url
+
+
 class Receipt(Struct, frozen=True, omit_defaults=True):
     """What the remote says it has."""
 
@@ -111,7 +116,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     @property
     def plain(self) -> "Receipt":
         """The same, with nothing in it that a terminal would obey or a database refuse; a link of that kind is none."""
-        url = self.url if self.url is not None and legible(self.url) == self.url else None
+        url = self.url if self.url is not None and browsable(self.url) else None
         facts = {name: legible(value) for name, value in self.facts.items()}
         return replace(self, key=self.key.replace("\0", "\\x00"), etag=legible(self.etag), url=url, facts=facts)
 

@@ -5,11 +5,10 @@ comes from the unchanged local original, else from the provider; only when someb
 """
 
 import asyncio
-import logging
 import os
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from dumbwaiter import log
+from dumbwaiter import exif, log
 from dumbwaiter.app import App
 from dumbwaiter.errors import Failure, Verdict
 from dumbwaiter.model import MIB, Entry
@@ -62,19 +61,6 @@ class Pictures:
         return reply.body if reply.status == 200 else None
 
 
-class _Sips:
-    """A file of which nobody reads more than a preview may have, whatever the file itself says."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= SIZE_MAX:
-            raise ValueError("no picture has so large a preview")
-        return self._file.read(size)
-
-
 def _local(root: str | None, entry: Entry) -> bytes | None:
     """Reads the local original, if it still is this version."""
     if root is None:
@@ -87,14 +73,10 @@ def _local(root: str | None, entry: Entry) -> bytes | None:
         with os.fdopen(fd, "rb") as file:
             if entry.size <= SIZE_MAX:
                 return file.read(SIZE_MAX)
-            import exifread  # only where somebody looks
-
-            logging.getLogger("exifread").setLevel(logging.CRITICAL)  # a file that is no picture is no news
-            sips: Any = _Sips(file)
-            preview = exifread.process_file(sips, details=False).get("JPEGThumbnail")
+            preview = exif.tags(file).get("JPEGThumbnail")
             return preview if isinstance(preview, bytes) else None
-    except Exception as error:  # noqa: BLE001 - a file may hold anything, and the reader is not ours
-        log.get("pictures").debug("no picture", reason=type(error).__name__)
+    except OSError as error:
+        log.get("pictures").debug("no picture", reason=error.strerror)
         return None
 
 

@@ -1,8 +1,8 @@
 """Where a connection may lead: into our own network only if the configuration names the host.
 
 A vendor's answer says where files go, and whoever forges an answer or a name's address could make us talk to machines
-that trust this one. Hosts that are inside by their spelling are the brokers' to refuse (`wire.address`); here a name is
-looked up once, what it stands for is judged, and the connection goes to the very address that was judged.
+that trust this one. A name, or an address in its place, is looked up once, what it stands for is judged, and the
+connection goes to the very address that was judged.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dumbwaiter.naming import shown
 from dumbwaiter.sources import Address
-from dumbwaiter.wire.address import inside
+from dumbwaiter.wire.address import public
 
 # Set aside for tests of networks; proxies on many desktops answer for the whole internet from here.
 STAND_INS = ipaddress.ip_network("198.18.0.0/15")
@@ -36,7 +36,7 @@ class Reach:
     def trusts(self, host: str) -> bool:
         """True for a host that may be anywhere."""
         host = host.lower().rstrip(".")
-        return inside(host) or any(fnmatchcase(host, one) for one in self._hosts)
+        return any(fnmatchcase(host, one) for one in self._hosts)
 
     def addresses(self, host: str, port: int) -> list[str]:
         """Returns what a name stands for, as far as we may connect to it. Raises `Inside`, or OSError."""
@@ -67,8 +67,4 @@ def hosts(value: Any) -> Iterator[str]:
 
 def _outside(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
-        if ip in ipaddress.ip_network("64:ff9b::/96"):  # IPv4 behind a translator
-            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return (ip.is_global and not ip.is_multicast) or (ip.version == 4 and ip in STAND_INS)
+    return public(ip) or (ip.version == 4 and ip in STAND_INS)

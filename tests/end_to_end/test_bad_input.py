@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import signal
 import socketserver
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +20,9 @@ import pytest
 
 from dumbwaiter.cli.program import cli
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.installation import lock
 from dumbwaiter.model import MIB
+from dumbwaiter.where import places
 from program import Program, digest
 
 # Commands that take a name, a path or a time.
@@ -607,3 +611,28 @@ def test_odd_streams_and_words_never_end_in_a_traceback(program: Program, line: 
     )
     assert done.stderr == said
     assert done.returncode == code
+
+
+def test_nobodys_modules_are_taken_from_the_folder_that_one_stands_in(program: Program) -> None:
+    for name in ("argparse", "dumbwaiter_fs", "resource"):
+        (program.folder / f"{name}.py").write_text("raise SystemExit(99)")
+    for words in (["umount", program.folder], ["doctor"]):
+        words = [os.path.join(os.path.dirname(sys.executable), "dumbwaiter"), *map(str, words)]
+        done = subprocess.run(
+            words, cwd=program.folder, env=program.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in {0, 1, 5}, done.stderr
+        assert "99" not in done.stdout + done.stderr
+
+
+def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(Failure, match=r"the state folder .* belongs to somebody else"):
+        lock(places(None, str(tmp_path), None, None))
+
+
+def test_no_core_of_a_command_is_written(program: Program) -> None:
+    program.start()
+    assert program.daemon is not None
+    limits = Path(f"/proc/{program.daemon.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 ", limits)

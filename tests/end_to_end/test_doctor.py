@@ -91,6 +91,7 @@ def test_a_bundle_holds_no_secret(program: Program) -> None:
     outside.write_bytes(b"a")
     assert program("put", "--provider", "netease", outside).returncode == 21
     bundle = program.folder / "bundle.zip"
+    bundle.touch(0o644)
     diagnose(program, "--bundle", str(bundle), code=1)  # the vendor knows no such secret
     assert bundle.stat().st_mode & 0o777 == 0o600
     secrets = {planted, quote(planted, safe=""), *accounts(program)}

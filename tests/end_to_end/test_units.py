@@ -167,7 +167,7 @@ def test_the_systems_service_takes_credentials_and_is_found_by_its_user(world: W
     refused = machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
-    world.write("/etc/dumbwaiter/credentials/vod", world.secret, "root")
+    world.write(f"/etc/dumbwaiter/credentials/{ACCOUNT}/vod", world.secret, "root")
     machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT, check=True)
     world.upload("system.bin", b"a service of the system")
     status = facts(world, "status")

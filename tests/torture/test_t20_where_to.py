@@ -18,7 +18,7 @@ from peer import OK, Peer
 INSIDE = [
     "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254",
     "224.0.0.1", "::1", "::", "fe80::1", "fe80::1%lo", "fd00::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1",
-    "64:ff9b::7f00:1", "2002:7f00:1::",
+    "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::", "::ffff:0:127.0.0.1", "::127.0.0.1", "fec0::1",
 ]  # fmt: skip
 OUTSIDE = ["1.1.1.1", "2606:4700::1", "198.18.0.9", "64:ff9b::101:101"]
 
@@ -63,6 +63,13 @@ def test_t20_a_name_that_stands_for_an_address_inside_is_not_connected_to(
         Reach(["api.example"]).addresses("files.example", 443)
     for said in ("files.example", "*.example", "FILES.example."):
         assert Reach([said]).addresses("files.example", 443) == [address]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "2130706433"])
+def test_t20_what_is_inside_by_its_spelling_is_not_connected_to_either(host: str) -> None:
+    with pytest.raises(Inside):
+        Reach(["api.example"]).addresses(host, 80)
+    assert Reach([host]).addresses(host, 80)
 
 
 @pytest.mark.parametrize("address", OUTSIDE)

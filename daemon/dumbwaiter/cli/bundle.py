@@ -13,6 +13,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import distributions
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ import msgspec
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
-from dumbwaiter.errors import Failure, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.sources import Source
 from dumbwaiter.wire.recipe import BLANK
 
@@ -40,8 +41,12 @@ def write(session: Session, findings: Sequence[Any], path: str) -> None:
         "system.txt": clean(_system(session)),
         "log.txt": clean(_log()),
     }
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
+        raise Failure(f"{path} is no regular file: name another", Exit.USAGE)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # others may have been let in
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
     with open(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
@@ -102,7 +107,7 @@ def _settings(session: Session) -> Any:
     except Failure as failure:
         return str(failure)
     if plain.get("journal"):
-        plain["journal"] = re.sub(r"//[^/@]*@", "//***@", plain["journal"])
+        plain["journal"] = re.sub(r"//.*@", "//***@", plain["journal"])
     for options in plain["provider"].values():
         request = options.get("request")
         if isinstance(request, dict):  # a recipe's; what it sends beside its blanks may be a key

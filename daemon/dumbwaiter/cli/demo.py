@@ -124,7 +124,7 @@ class _Demo:
 
     def _start(self, *command: str, program: str = "dumbwaiter") -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-m", program, *command],
+            [sys.executable, "-P", "-m", program, *command],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

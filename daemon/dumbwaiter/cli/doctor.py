@@ -240,7 +240,7 @@ def _fuse(session: Session, config: Config) -> Findings:
     if not config.mount.path:
         yield Finding("mount", "ok", "none is configured")
         return
-    command = [sys.executable, "-m", "dumbwaiter_fs.mount", *session.places.flags, "--check"]
+    command = [sys.executable, "-P", "-m", "dumbwaiter_fs.mount", *session.places.flags, "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         yield Finding("mount", "ok", f"{config.mount.path} can be mounted on")

@@ -12,6 +12,7 @@ from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.streams import drop_output, seen_enough
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.kernel import write_no_core
 from dumbwaiter.naming import shown
 
 COMMANDS = {
@@ -102,6 +103,7 @@ def cli(
     dumbwaiter status --watch          look on
     dumbwaiter put photo.jpg           upload one file now, print its link
     """
+    write_no_core()
     ctx.obj = Session(config, state, cache, runtime, as_json=as_json, verbose=verbose, quiet=quiet)
 
 

@@ -38,8 +38,9 @@ def umount(session: Session, folder: str | None) -> None:
 
 def _mount_program(session: Session, *arguments: str) -> None:
     """Becomes the mount's own process: the kernel waits for it on every call, so it does nothing else."""
-    verbose = ["-v"] if session.verbose else []
-    os.execv(sys.executable, [sys.executable, "-m", "dumbwaiter_fs.mount", *session.places.flags, *verbose, *arguments])
+    words = [*session.places.flags, *(["-v"] if session.verbose else []), *arguments]
+    # -P: a folder that one stands in may hold anybody's modules.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "dumbwaiter_fs.mount", *words])
 
 
 @click.command()

@@ -22,6 +22,7 @@ import click
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.naming import shown
 from dumbwaiter.where import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
 
 if TYPE_CHECKING:
@@ -226,12 +227,14 @@ def _kinds(config: "Config") -> tuple[str, ...]:
 def _program() -> str:
     """Returns this program as ExecStart= names it."""
     own = os.path.join(os.path.dirname(sys.executable), "dumbwaiter")
-    words = [own] if os.access(own, os.X_OK) else [sys.executable, "-m", "dumbwaiter"]
+    words = [own] if os.access(own, os.X_OK) else [sys.executable, "-P", "-m", "dumbwaiter"]
     return " ".join(quoted(word) for word in words)
 
 
 def quoted(word: str) -> str:
-    """Returns a word as a unit file holds it."""
+    """Returns a word as a unit file holds it. Raises `Failure` for one that would begin a line of its own."""
+    if any(ord(one) < 32 or ord(one) == 127 for one in word):
+        raise Failure(f"{shown(word)} cannot stand in a unit: give it a name without control characters", Exit.USAGE)
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if any(one in word for one in " \t;'\"") else word
 
@@ -272,8 +275,11 @@ def _credentials(config: "Config") -> list[str]:
 
 def credential(to: Target, name: str) -> Path:
     """Returns the file whose content the service gets as a credential."""
-    folder = Path("/etc/dumbwaiter") if to.system else to.home / ".config/dumbwaiter"
-    return folder / "credentials" / name
+    # The account names what it wants, so it gets of the machine's what is its own.
+    folder = (
+        Path("/etc/dumbwaiter/credentials", to.account) if to.system else to.home / ".config/dumbwaiter/credentials"
+    )
+    return folder / name
 
 
 def _check(to: Target, config: "Config", file: str) -> None:

@@ -6,6 +6,11 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from dumbwaiter.errors import Blocked
 from dumbwaiter.wire.message import Reply
 
+# IPv6 addresses that stand for an IPv4 one in their last four bytes: mapped, translated, compatible, and behind NAT64.
+_FOUR_IN_SIX = [
+    ipaddress.IPv6Network(one)
+    for one in ("::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48")
+]
 FOR_GOOD = frozenset({301, 308})
 FOR_NOW = frozenset({302, 303, 307})
 
@@ -71,8 +76,18 @@ def inside(host: str) -> bool:
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:
-        return not ipaddress.ip_address(host).is_global
+        return not public(ipaddress.ip_address(host))
     except ValueError:
         # "127.0x1" and "2130706433" are addresses too, to some resolvers; "router" is found in our own domain.
         _, dot, last = host.rpartition(".")
         return not dot or last.isdigit() or last.startswith("0x")
+
+
+def public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """True for an address on the public internet, whatever it is wrapped in."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_site_local:
+            return False
+        if ip.sixtofour is not None or any(ip in network for network in _FOUR_IN_SIX):
+            ip = ip.sixtofour or ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.is_global and not ip.is_multicast
