@@ -5,6 +5,7 @@ import ipaddress
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -71,12 +72,15 @@ class Target(Address):
 
 
 class Hosts(str):
-    """A name of hosts: "store.corp.example", or "*.corp.example" for all below."""
+    """A host: "store.corp.example", "*.corp.example" for all below, or one IP address."""
 
     __slots__ = ()
 
     def __init__(self, text: str) -> None:
-        """Raises `ValueError` for anything else: an address is judged by its numbers, and needs no name here."""
+        """Raises `ValueError` for anything else, such as a range of addresses."""
+        with suppress(ValueError):
+            ipaddress.ip_address(text)
+            return
         labels = text.removesuffix(".").split(".")
         if not all(re.fullmatch(r"[\w*-]+", label) for label in labels) or labels[-1].isdigit():
             raise ValueError(
