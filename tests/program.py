@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import httpx
 
-from dumbwaiter.caller import Connection
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.cli.paths import files_below
+from dumbwaiter.client import Connection
 from dumbwaiter.model import Entry
 from dumbwaiter.report import entry_facts
 from dumbwaiter.store.database import journal_url, reading

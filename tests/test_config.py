@@ -386,9 +386,7 @@ def test_a_public_address_has_no_other_blank_than_the_bucket(cdn: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "host", ["", "http://x", "10.0.0.0/8", "10.0.0.256", "a..b", "store.example:80", "a b"]
-)
+@pytest.mark.parametrize("host", ["", "http://x", "10.0.0.0/8", "10.0.0.256", "a..b", "store.example:80", "a b"])
 def test_what_names_no_host_is_not_taken_for_one_that_may_be_inside(host: str) -> None:
     assert refused(f'[network]\ninside = ["store.example", "{host}"]\n') == (
         f'{FILE}, line 2: [network.inside] "{host}" is no name of a host: '
@@ -397,7 +395,16 @@ def test_what_names_no_host_is_not_taken_for_one_that_may_be_inside(host: str) -
 
 
 def test_names_of_hosts_that_may_be_inside() -> None:
-    names = ("store.corp.example", "*.lan.example", "store-*.example.", "router", "bücher.example", "*", "10.0.0.5", "fd00::1")
+    names = (
+        "store.corp.example",
+        "*.lan.example",
+        "store-*.example.",
+        "router",
+        "bücher.example",
+        "*",
+        "10.0.0.5",
+        "fd00::1",
+    )
     text = ", ".join(f'"{name}"' for name in names)
     assert parse(f"[network]\ninside = [{text}]\n", FILE).network.inside == names
 

@@ -81,7 +81,7 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
 
 
 # What a person has to act upon, and what is logged as a warning or an error.
-SENTENCES = {"Failure", "JournalTrouble", "Reject", "Conflict", "Blocked", "failure", "warning", "error"}
+SENTENCES = {"Failure", "NoDaemon", "JournalTrouble", "Reject", "Conflict", "Blocked", "failure", "warning", "error"}
 TELLING = {"lacks"}  # functions that say what `failed` lists
 SOURCES = [
     ast.parse(path.read_text())

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from dumbwaiter import intake as module
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
-from dumbwaiter.intake import Intake, Source
+from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Sighting
 from dumbwaiter.scan import look
@@ -46,7 +46,7 @@ async def taking(folder: Path, settle: float = 0.0, *others: str) -> AsyncIterat
     url = in_file(folder / "state")
     writer, reader = Writer(writing(url)), reading(url)
     journal = Journal(writer, HOST, reader)
-    sources = {name: Source(str(folder / name), "vod", Rules(), settle) for name in ("w", *others)}
+    sources = {name: Watched(str(folder / name), "vod", Rules(), settle) for name in ("w", *others)}
     intake = Intake(sources, journal, queued=lambda: None, moved=lambda: None)
     intake.start()
     try:

@@ -196,3 +196,15 @@ def test_no_picture_has_more_read_than_a_camera_writes() -> None:
     picture = Watched(whole.ljust(8 * 2**20, b"x"))
     assert not exif.tags(picture).get("EXIF DateTimeOriginal")
     assert 0 < picture.most <= exif.SIP
+
+
+def test_of_a_picture_so_much_is_read_and_no_more() -> None:
+    sips = exif._Sips(io.BytesIO(bytes(exif.ALL + 1)))
+    for size in (-1, exif.SIP + 1):
+        with pytest.raises(ValueError, match="so much"):
+            sips.read(size)
+    sips = exif._Sips(io.BytesIO(bytes(exif.ALL + 1)))
+    for _ in range(exif.ALL // exif.SIP):
+        assert len(sips.read(exif.SIP)) == exif.SIP
+    with pytest.raises(ValueError, match="so much"):
+        sips.read(1)

@@ -13,7 +13,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Reject, Retry
 from dumbwaiter.grants import Provider
-from dumbwaiter.listing import Tally
+from dumbwaiter.listing import Outcome
 from dumbwaiter.model import Ask, Entry, Grant, Listed, Page, Receipt, Stamp
 from journals import WORKER, Book
 
@@ -51,12 +51,12 @@ def there(key: str, size: int = 3, **said: Any) -> Listed:
     return Listed(key, size, 500.0, 600.0, **said)
 
 
-def walked(book: Book, broker: Broker, now: float = NOW) -> Tally:
+def walked(book: Book, broker: Broker, now: float = NOW) -> Outcome:
     async def requested(count: int) -> None:
         raise AssertionError("a list needs no grant")
 
     provider = Provider("vod", broker, None, requested=requested)  # type: ignore[arg-type]
-    tally = Tally("vod")
+    tally = Outcome("vod")
     book.runner.run(listing.walk(book.journal, provider, tally, clock=lambda: now))
     return tally
 
@@ -73,7 +73,7 @@ def keys(book: Book) -> list[str]:
 
 def test_what_others_put_there_is_shown_under_its_key_alone(book: Book) -> None:
     other = there("up/a.jpg", 7, etag="e", url="http://x/a", facts={"name": "holiday.jpg"})
-    assert walked(book, Shelf([other], [there("b")])) == Tally("vod", listed=2, new=2)
+    assert walked(book, Shelf([other], [there("b")])) == Outcome("vod", listed=2, new=2)
     found = entry(book, "up/a.jpg")
     assert found is not None
     assert (found.watch, found.path, found.name, found.size) == ("", "", "holiday.jpg", 7)
@@ -92,7 +92,7 @@ def test_what_is_ours_and_listed_is_one_entry_and_keeps_our_receipt(book: Book) 
     book.done("a/film.mov", NOW - 10, Receipt("up/a", "md5-of-it", "http://ours/a", "md5", {"vid": "7"}))
     book.done("b.mov", NOW - 10, Receipt("up/b"))
     tally = walked(book, Shelf([there("up/a", 3, etag="x", url="http://list/a"), there("up/b", url="http://list/b")]))
-    assert tally == Tally("vod", listed=2)
+    assert tally == Outcome("vod", listed=2)
     by_key, by_path = entry(book, "up/a"), book.catalog.find("files/w/a/film.mov")
     assert by_key is not None
     assert by_path is not None
@@ -117,12 +117,12 @@ def test_an_upload_that_the_list_showed_before_it_was_finished_becomes_ours(book
 def test_what_the_list_shows_no_more_goes_if_it_is_not_ours_and_else_is_marked(book: Book) -> None:
     id_ = book.done("a.mov", 10.0, Receipt("ours"))
     walked(book, Shelf([there("ours"), there("theirs")]))
-    assert walked(book, Shelf([]), NOW + 50) == Tally("vod", gone=1, unlisted=1)
+    assert walked(book, Shelf([]), NOW + 50) == Outcome("vod", gone=1, unlisted=1)
     assert keys(book) == ["ours"]
     found = entry(book, "ours")
     assert found is not None
     assert found.unlisted_at == NOW + 50
-    assert walked(book, Shelf([]), NOW + 60) == Tally("vod")  # told once
+    assert walked(book, Shelf([]), NOW + 60) == Outcome("vod")  # told once
     assert book.row(id_).state == "done"  # and never sent again by itself
     assert book.claim(WORKER, NOW + 100, 10) == []
     walked(book, Shelf([there("ours")]), NOW + 70)
@@ -133,7 +133,7 @@ def test_what_the_list_shows_no_more_goes_if_it_is_not_ours_and_else_is_marked(b
 
 def test_another_providers_entries_are_left_alone(book: Book) -> None:
     book.done("a.mov", 10.0, Receipt("k"), provider="other")
-    assert walked(book, Shelf([])) == Tally("vod")
+    assert walked(book, Shelf([])) == Outcome("vod")
 
 
 def test_a_version_sent_again_under_a_key_that_was_missing_is_listed_anew(book: Book) -> None:
@@ -147,7 +147,7 @@ def test_a_version_sent_again_under_a_key_that_was_missing_is_listed_anew(book: 
 
 def test_what_is_stored_while_the_list_is_read_is_not_taken_for_missing(book: Book) -> None:
     book.done("a.mov", NOW + 1, Receipt("ours"))
-    assert walked(book, Shelf([there("x")])) == Tally("vod", listed=1, new=1)
+    assert walked(book, Shelf([there("x")])) == Outcome("vod", listed=1, new=1)
 
 
 def test_a_walk_that_breaks_off_is_resumed_and_takes_nothing_away_before_its_end(book: Book) -> None:
@@ -157,7 +157,7 @@ def test_a_walk_that_breaks_off_is_resumed_and_takes_nothing_away_before_its_end
     assert keys(book) == ["a", "b", "old"]
     assert book.runner.run(listing.begun_at(book.journal, "vod")) is None
     shelf = Shelf([], [there("b")])
-    assert walked(book, shelf, NOW + 20) == Tally("vod", listed=1, gone=1)
+    assert walked(book, shelf, NOW + 20) == Outcome("vod", listed=1, gone=1)
     assert shelf.asked == ["1"]
     assert keys(book) == ["a", "b"]  # "a" was met before it broke off
     assert book.runner.run(listing.begun_at(book.journal, "vod")) == NOW
@@ -175,15 +175,15 @@ def test_a_walk_that_ends_late_leaves_the_place_of_the_next_one(book: Book) -> N
                     await walk(Shelf(pages[0], Retry("no answer")), NOW + 20)
             return await super().listing(cursor, desk)
 
-    async def walk(broker: Broker, now: float) -> Tally:
+    async def walk(broker: Broker, now: float) -> Outcome:
         provider: Any = SimpleNamespace(name="vod", broker=broker)
-        tally = Tally("vod")
+        tally = Outcome("vod")
         await listing.walk(book.journal, provider, tally, clock=lambda: now)
         return tally
 
     book.runner.run(walk(Slow(*pages), NOW))
     shelf = Shelf(*pages)
-    assert book.runner.run(walk(shelf, NOW + 30)) == Tally("vod", listed=2)
+    assert book.runner.run(walk(shelf, NOW + 30)) == Outcome("vod", listed=2)
     assert shelf.asked == ["1", "2"]  # it goes on where that walk broke off
     assert keys(book) == ["a", "b", "c"]
 
@@ -192,15 +192,15 @@ def test_a_walk_broken_off_long_ago_is_begun_anew(book: Book) -> None:
     with pytest.raises(Retry):
         walked(book, Shelf([there("a")], Retry("no answer")))
     shelf = Shelf([there("b")], [])
-    assert walked(book, shelf, NOW + listing.RESUMABLE) == Tally("vod", listed=1, new=1, gone=1)
+    assert walked(book, shelf, NOW + listing.RESUMABLE) == Outcome("vod", listed=1, new=1, gone=1)
     assert shelf.asked == [None, "1"]
 
 
 def test_a_list_that_changed_while_it_was_read_proves_no_absence(book: Book) -> None:
     walked(book, Shelf([there("a"), there("b")]), NOW - 10)
-    assert walked(book, Shelf([there("a")], whole=False)) == Tally("vod", listed=1, whole=False)
+    assert walked(book, Shelf([there("a")], whole=False)) == Outcome("vod", listed=1, whole=False)
     assert keys(book) == ["a", "b"]
-    assert walked(book, Shelf([there("a")]), NOW + 10) == Tally("vod", listed=1, gone=1)
+    assert walked(book, Shelf([there("a")]), NOW + 10) == Outcome("vod", listed=1, gone=1)
 
 
 def test_a_key_that_comes_twice_on_a_page_is_one(book: Book) -> None:

@@ -28,7 +28,7 @@ from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
-from dumbwaiter.intake import Intake, Source
+from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
 from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
@@ -126,11 +126,11 @@ class App:
         self.steering = Steering(
             journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
-        sources = {
-            name: Source(one.path, one.provider, Rules(one.include, one.exclude), one.settle)
+        folders = {
+            name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle)
             for name, one in config.watch.items()
         }
-        self.intake = Intake(sources, journal, queued=self._queued, moved=self.pulse.beat)
+        self.intake = Intake(folders, journal, queued=self._queued, moved=self.pulse.beat)
         self.watching = Watching(
             config,
             places.runtime,
@@ -297,14 +297,13 @@ class App:
         return {"paused": self._paused(), "bytes_per_second": self.steering.rate}
 
     def _paused(self) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "until": None if until == inf else until}
-            for name, until in self.steering.paused(time.time()).items()
-        ]
+        now = time.time()
+        return [{"name": name, "until": _finite(until, now)} for name, until in self.steering.paused(now).items()]
 
     def resting(self) -> dict[str, float | None]:
         """Returns which providers a person has paused, and until when; None stands for until they say otherwise."""
-        return {name: None if until == inf else until for name, until in self.steering.providers(time.time()).items()}
+        now = time.time()
+        return {name: _finite(until, now) for name, until in self.steering.providers(now).items()}
 
     def lost(self) -> dict[str, str]:
         """Returns which providers the network does not reach, time and again, and why."""
@@ -426,7 +425,7 @@ class App:
         try:
             await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
         except JournalTrouble as trouble:
-            log.get("app").warning("no copy of the journal", error=str(trouble))
+            self._log.warning("no copy of the journal", error=str(trouble))
 
 
 def _finite(until: float, now: float) -> float | None:

@@ -247,8 +247,10 @@ class Attempt:
         anyway = False
         while key is not None:
             if key not in self._taken:
-                propose_it = partial(self._journal.propose, self._means.worker, self._job.id, self._clock())
-                holder = await propose_it(provider=provider, key=key, digest=digest, anyway=anyway)
+                worker, id_, now = self._means.worker, self._job.id, self._clock()
+                holder = await self._journal.propose(
+                    worker, id_, now, provider=provider, key=key, digest=digest, anyway=anyway
+                )
                 if holder is None:
                     return key
                 if holder.done and holder.digest is not None and digest is None:
@@ -422,8 +424,7 @@ class Attempt:
             if provider.broker.binds:
                 raise Reject(str(verdict)) from None
             # The file is there; what could not be learned about it is told, and no reason to wait.
-            facts = {**job.receipt.facts, "follow_up": str(verdict)}
-            follow = FollowUp(replace(job.receipt, facts=facts))
+            follow = FollowUp(job.receipt.with_facts(follow_up=verdict))
         results = tuple(one.plain for one in follow.results)
         follow = replace(follow, receipt=follow.receipt.plain, results=results)
         if follow.later is None:

@@ -1,4 +1,4 @@
-"""The daemon's control socket: HTTP on a Unix socket, for the owner only. The page (`web`) has some of its routes.
+"""The daemon's control socket: HTTP on a Unix socket, for the owner and root. The page (`web`) has some of its routes.
 
 Folder and socket keep others out, and the kernel's word on who calls is asked besides. Callers that say nothing make
 room for those that do; what is larger than any request is not read.
@@ -51,7 +51,7 @@ from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
-from dumbwaiter.events import Event, Feed
+from dumbwaiter.events import Event, Feed, changed
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
@@ -61,6 +61,7 @@ from dumbwaiter.where import Places, private_folder, short
 
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on
+SILENT = 10.0  # seconds without a change until one is written all the same: a client that is gone is noticed by writing to it
 BODY_MAX = 4 << 20
 PUT_MAX = 64 << 20  # a command line has 2 MiB; each name in it may get a folder in front and grow threefold
 WAITING = 512  # connections not taken yet
@@ -270,13 +271,7 @@ async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
     while not app.pulse.ended:
         beat = app.pulse.next()
         yield await asyncio.to_thread(look)
-        await asyncio.gather(_either(beat), asyncio.sleep(PACE))
-
-
-async def _either(beat: asyncio.Event) -> None:
-    """Waits for a change, or a while: a client that is gone is noticed by writing to it."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(beat.wait(), 10.0)
+        await asyncio.gather(changed(beat, SILENT), asyncio.sleep(PACE))
 
 
 async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
@@ -301,7 +296,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
         if all(job.state not in OPEN for job in jobs):
             return
         # Many jobs change often; telling of each change would cost more than the work itself.
-        await asyncio.gather(_either(beat), asyncio.sleep(min(PACE, len(ids) * PACE / 100)))
+        await asyncio.gather(changed(beat, SILENT), asyncio.sleep(min(PACE, len(ids) * PACE / 100)))
 
 
 async def follow_walks(app: App, providers: Sequence[str]) -> AsyncIterator[dict[str, Any]]:

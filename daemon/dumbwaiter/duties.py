@@ -51,7 +51,6 @@ class Duties:
         sighted: Callable[[str, str], None],
         moved: Callable[[], None],
         away: Callable[[str], str] = lambda _watch: "",
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._journal = journal
@@ -59,7 +58,6 @@ class Duties:
         self._sighted = sighted
         self._moved = moved
         self._away = away
-        self._clock = clock
         places = [source.place for _, source in config.secrets()]
         self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -102,7 +100,7 @@ class Duties:
             if watch.provider == provider:
                 facts = {"provider": provider, "watch": name, "error": error}
                 if orders := self._hook(ATTENTION, name, facts):
-                    await self._journal.errands.order(name, orders, self._clock())
+                    await self._journal.errands.order(name, orders, time.time())
                     ordered += orders
         self.ended(ATTENTION, f"{provider}: {error}", ordered)
 
@@ -144,7 +142,7 @@ class Duties:
     async def _rounds(self) -> None:
         while self._asked and not self._closing:
             self._asked = False
-            now = self._clock()
+            now = time.time()
             try:
                 more = True
                 while more:
@@ -193,7 +191,7 @@ class Duties:
             except (Undone, Untold) as trouble:
                 more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
                 again = getattr(trouble, "again", True) and more
-                when = self._clock() + random.random() * ceiling(errand.attempts) if again else None
+                when = time.time() + random.random() * ceiling(errand.attempts) if again else None
                 self._log.warning(
                     "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
                 )
@@ -250,7 +248,7 @@ class Duties:
             return
         path = os.path.join(root, errand.path) if errand.path else root
         facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
-        await self._teller.tell(hook, facts, f"{self._journal.host}-{errand.mark}", self._clock())
+        await self._teller.tell(hook, facts, f"{self._journal.host}-{errand.mark}", time.time())
 
 
 def place_of(job: Job) -> str:

@@ -1,6 +1,6 @@
 """What can go wrong, by what has to be done about it.
 
-Brokers and transports raise a verdict; `policy` decides what follows and `engine` does it. Each message is a
+Brokers and transports raise a verdict; `policy` decides what follows and `attempt` does it. Each message is a
 sentence for a person. Trouble that ends a command instead of a job is a `Failure`, which carries its exit code.
 
     Verdict
@@ -15,7 +15,7 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     ├── Skipped    other content has the key, and the watch leaves it at that
     ├── Changed    the file is no longer the stamped one
     │   └── Gone   there is no file any more
-    ├── Paused     the watch's window is over; what was sent counts
+    ├── Paused     the provider or the watch rests; what was sent counts
     └── Blocked    the account is refused, not the file
     JournalTrouble the database is away or its disk full; nothing is lost, work waits
     └── Unstorable this value it will never take
@@ -92,7 +92,7 @@ class Gone(Changed):
 
 
 class Paused(Verdict):
-    """The watch's window is over. The upload goes on from its checkpoint when it opens again."""
+    """The provider or the watch rests: a pause, or the end of its window. It goes on from its checkpoint after that."""
 
 
 class Blocked(Verdict):
@@ -143,3 +143,10 @@ class Failure(Exception):
     def __init__(self, sentence: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class NoDaemon(Failure):
+    """The command needs the daemon, and none answers."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, Exit.NO_DAEMON)

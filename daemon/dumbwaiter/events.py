@@ -150,7 +150,7 @@ class Feed:
             before = status
             self._news.beat()
             await asyncio.sleep(max(PACE, SHARE * (time.monotonic() - started)))
-            await _either(beat, _by_the_clock(status))
+            await changed(beat, _by_the_clock(status))
 
     def _look(self, moved: set[int]) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
         """Returns the status, and the jobs that moved; with too many of them the whole status and None."""
@@ -205,6 +205,7 @@ def _by_the_clock(status: Mapping[str, Any]) -> float | None:
     return max(0.0, min(left)) if left else None
 
 
-async def _either(beat: asyncio.Event, seconds: float | None) -> None:
+async def changed(beat: asyncio.Event, seconds: float | None) -> None:
+    """Waits for a beat, or for so many seconds."""
     with suppress(TimeoutError):
         await asyncio.wait_for(beat.wait(), seconds)

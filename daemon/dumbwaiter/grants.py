@@ -49,7 +49,7 @@ class _Kept:
         self.flight: asyncio.Task[None] | None = None
 
     def age(self, now: float) -> float:
-        return float("inf") if self.fetched_at is None else now - self.fetched_at
+        return inf if self.fetched_at is None else now - self.fetched_at
 
 
 class _Asking(NamedTuple):
@@ -255,7 +255,7 @@ class Provider:
         """Returns what life can be wanted of a grant: the vendor gives none that live longer than the latest."""
         return min(seconds, max(0.0, self._life * RENEW - MARGIN))
 
-    def _take_spare(self, seconds: float = 0.0) -> Grant | None:
+    def _take_spare(self, seconds: float) -> Grant | None:
         """Returns a grant at hand that lives long enough; one that ends too soon for this file may do for another."""
         until = self._clock() + MARGIN
         seconds = self._at_most(seconds)

@@ -33,7 +33,7 @@ EASE = 5.0  # seconds that it waits at most for each few thousand more
 T = TypeVar("T")
 
 
-class Source(NamedTuple):
+class Watched(NamedTuple):
     """Where a watch's files come from and go to."""
 
     root: str
@@ -47,18 +47,16 @@ class Intake:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Watched],
         journal: Journal,
         *,
         queued: Callable[[], None],
         moved: Callable[[], None],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._sources = dict(sources)
         self._journal = journal
         self._queued = queued
         self._moved = moved
-        self._clock = clock
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
         self._eased = asyncio.Event()
@@ -136,7 +134,7 @@ class Intake:
             self._moved()
         return time.monotonic() - started
 
-    async def _scan(self, watch: str, source: Source) -> None:
+    async def _scan(self, watch: str, source: Watched) -> None:
         started = time.monotonic()
         begin = partial(Rescan, self._journal.folders, watch, source.root, source.rules, source.provider)
         rescan = await self._insist(partial(asyncio.to_thread, begin))
@@ -145,7 +143,7 @@ class Intake:
             while (step := await asyncio.to_thread(rescan.step)) is not None:
                 files += step.files
                 new += len(step.fresh)
-                now = self._clock()
+                now = time.time()
                 self.sight(Sighting(watch, path, _quiet(stamp, source.settle, now)) for path, stamp in step.fresh)
                 if step.surveyed:
                     with suppress(Unstorable):  # then they are looked through the next time too
@@ -310,7 +308,7 @@ class Intake:
     async def _enqueued(self, candidates: Sequence[Candidate]) -> list[int]:
         """Makes the jobs that the database takes: one path that it cannot hold must not keep out the others."""
         try:
-            return await self._journal.enqueue(candidates, self._clock(), durable=False)
+            return await self._journal.enqueue(candidates, time.time(), durable=False)
         except Unstorable as error:
             if len(candidates) == 1:
                 (one,) = candidates
@@ -340,7 +338,7 @@ class Intake:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
-        await self._insist(lambda: self._journal.touch(known.id, file.stamp, self._clock()))
+        await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time()))
         return True
 
 

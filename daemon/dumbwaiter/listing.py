@@ -24,7 +24,7 @@ GROUP = 500  # rows in one transaction of the end
 _OURS = entries.c.watch != ""
 
 
-class Tally(Struct):
+class Outcome(Struct):
     """What came of a walk, since it was begun or resumed."""
 
     provider: str
@@ -41,7 +41,7 @@ class _Walk(Struct):
     whole: bool = True
 
 
-async def walk(journal: Journal, provider: Provider, tally: Tally, *, clock: Callable[[], float] = time.time) -> None:
+async def walk(journal: Journal, provider: Provider, tally: Outcome, *, clock: Callable[[], float] = time.time) -> None:
     """Reads a provider's whole list into the catalog and counts in `tally`. Raises the broker's verdicts.
 
     After a verdict, or a crash, the next call goes on where this one came to.

@@ -1,6 +1,6 @@
 """What follows a verdict: a pure function of the verdict, what went before, the time and a random number.
 
-Nothing else in the program holds a retry loop or a back-off.
+No broker and no transport holds a back-off of its own.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from dumbwaiter import listing, log
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
-from dumbwaiter.listing import Tally
+from dumbwaiter.listing import Outcome
 from dumbwaiter.policy import Delay, Pause, decide
 
 
@@ -24,7 +24,7 @@ class Walks:
         self._journal = journal
         self._providers = providers
         self._later = later
-        self._under_way: dict[str, tuple[Tally, asyncio.Task[None]]] = {}
+        self._under_way: dict[str, tuple[Outcome, asyncio.Task[None]]] = {}
         self._missed: dict[str, tuple[int, str]] = {}  # by provider: walks that failed in a row, and why the latest did
         self._log = log.get("walks")
 
@@ -38,10 +38,10 @@ class Walks:
             raise Failure(f"{which} no list of what is there: only CareyShop does", Exit.USAGE)
         return names
 
-    def begin(self, provider: str) -> tuple[Tally, asyncio.Task[None]]:
+    def begin(self, provider: str) -> tuple[Outcome, asyncio.Task[None]]:
         """Starts reading a provider's own list, unless that is under way, and returns its tally and its task."""
         if provider not in self._under_way:
-            tally = Tally(provider)
+            tally = Outcome(provider)
             task = asyncio.create_task(listing.walk(self._journal, self._providers[provider], tally), name="list")
 
             def ended(task: asyncio.Task[None]) -> None:

@@ -74,16 +74,20 @@ def _answer(request: Request, stored: StoredObject, path: str) -> Response:
     span = _span(wanted, stored.size)
     if span is not None and span[0] >= span[1]:
         return _error(416, {"content-range": f"bytes */{stored.size}"})
-    start, end = span or (0, stored.size)
+    return content(request.method, path, stored.size, span, headers)
+
+
+def content(method: str, path: str, size: int, span: tuple[int, int] | None, headers: dict[str, str]) -> Response:
+    """Answers with an object, or with a part of it."""
+    start, end = span or (0, size)
     headers["content-length"] = str(end - start)
     if span:
-        headers["content-range"] = f"bytes {start}-{end - 1}/{stored.size}"
+        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
     status = 206 if span else 200
-    if request.method == "HEAD":
+    if method == "HEAD":
         return Response(status_code=status, headers=headers)
     # Opened here, so that an object replaced meanwhile is still read in one version.
-    file = os.open(path, os.O_RDONLY)
-    return StreamingResponse(_pieces(file, start, end), status, headers)
+    return StreamingResponse(_pieces(os.open(path, os.O_RDONLY), start, end), status, headers)
 
 
 async def _pieces(file: int, start: int, end: int) -> AsyncIterator[bytes]:

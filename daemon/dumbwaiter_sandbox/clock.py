@@ -5,16 +5,14 @@ Latency, throttling and rates are real time and do not ask it.
 """
 
 import time
-from collections.abc import Callable
 
 
 class Clock:
     """Wall time plus a shift that a test sets."""
 
-    def __init__(self, source: Callable[[], float] = time.time) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self.shift = 0.0
 
     def now(self) -> float:
         """Epoch seconds, shifted."""
-        return self._source() + self.shift
+        return time.time() + self.shift

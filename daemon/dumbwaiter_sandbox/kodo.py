@@ -30,7 +30,7 @@ from starlette.types import Scope
 from dumbwaiter_sandbox import cdn, kodo_accounts, kodo_policy, multipart
 from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.kodo_options import KodoOptions
-from dumbwaiter_sandbox.kodo_policy import Policy, RefusedError
+from dumbwaiter_sandbox.kodo_policy import Policy
 from dumbwaiter_sandbox.kodo_sessions import (
     BLOCK,
     Block,
@@ -44,7 +44,7 @@ from dumbwaiter_sandbox.kodo_sessions import (
 )
 from dumbwaiter_sandbox.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
-from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
+from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
 
 UP_CALLS = ("form", "init", "part", "parts", "complete", "abort", "mkblk", "bput", "mkfile")
 CREATING = ("form", "complete", "mkfile")

@@ -18,6 +18,7 @@ from urllib.parse import quote_plus
 
 from dumbwaiter_sandbox import kodo_accounts
 from dumbwaiter_sandbox.kodo_accounts import Account
+from dumbwaiter_sandbox.world import RefusedError
 
 KEY_LIMIT = 750
 _VARIABLE = re.compile(r"\$\(([^()]*)\)|\$\{([^{}]*)\}")
@@ -28,14 +29,6 @@ MAGIC = (
     (b"%PDF-", "application/pdf"),
     (b"PK\x03\x04", "application/zip"),
 )
-
-
-class RefusedError(Exception):
-    """Kodo answers with this status and sentence."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from dumbwaiter_sandbox.world import RefusedError
+
 CHUNK_LIMIT = 4 * 1024 * 1024
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-
-class RefusedError(Exception):
-    """The node answers with this status and sentence."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import cast
@@ -20,11 +20,12 @@ from xml.sax.saxutils import escape
 from fastcrc import crc64
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox import multipart, oss_account, oss_callback, oss_policy, oss_signature
+from dumbwaiter_sandbox.cdn import content
 from dumbwaiter_sandbox.oss_callback import Callback, CallbackFailedError
 from dumbwaiter_sandbox.oss_options import OssOptions
 from dumbwaiter_sandbox.oss_parts import Part, Upload, Uploads
@@ -39,7 +40,6 @@ SIGNED = tuple(f"oss.{name}" for name in CALLS if name != "post")
 KEY_LIMIT = 1023
 NUMBER_LIMIT = 10_000
 PART_MIN = 100 * 1024
-PIECE = 256 * 1024
 CRC = "x-oss-hash-crc64ecma"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _PART = re.compile(r"<Part>(.*?)</Part>", re.DOTALL)
@@ -354,16 +354,8 @@ class Oss:
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         span = _span(request.headers, stored.size)
-        start, end = span or (0, stored.size)
-        headers["content-length"] = str(end - start)
-        if span:
-            headers["content-range"] = f"bytes {start}-{end - 1}/{stored.size}"
-        status = 206 if span else 200
-        if request.method == "HEAD":
-            return Response(status_code=status, headers=headers)
-        # Opened here, so that an object replaced meanwhile is still read in one version.
-        file = os.open(self._world.objects.path(stored.bucket, stored.key), os.O_RDONLY)
-        return StreamingResponse(_pieces(file, start, end), status, headers)
+        path = self._world.objects.path(stored.bucket, stored.key)
+        return content(request.method, path, stored.size, span, headers)
 
     # Bytes
 
@@ -402,15 +394,6 @@ def _measured(path: str) -> Body:
 
 def _md5_text(digest: str) -> str:
     return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
-async def _pieces(file: int, start: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        while start < end and (piece := os.pread(file, min(PIECE, end - start), start)):
-            start += len(piece)
-            yield piece
-    finally:
-        os.close(file)
 
 
 def _span(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:

@@ -51,7 +51,6 @@ class Sandbox:
         port: int = 0,
         faults: str = "",
         options: Mapping[str, Mapping[str, Any]] | None = None,
-        clock: Clock | None = None,
         vendors: Sequence[Vendor] = VENDORS,
         print: Callable[[str], None] | None = None,  # noqa: A002 - says what it replaces
     ) -> None:
@@ -63,7 +62,7 @@ class Sandbox:
         self._catalogue = catalogue(vendors)
         self.accounts: Mapping[str, Mapping[str, str]] = {vendor.name: vendor.accounts for vendor in vendors}
         self._say = print or _silent
-        self._clock = clock or Clock()
+        self._clock = Clock()
         self._faults = Faults(faults, self._catalogue)
         self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in vendors}
         self.set_options(options or {})

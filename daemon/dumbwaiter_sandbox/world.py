@@ -31,6 +31,14 @@ class _Key(PathConvertor):
 register_url_convertor("key", _Key())  # for the routes of all vendors
 
 
+class RefusedError(Exception):
+    """A server answers with this status and sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Service:
     """One port: its own name, the kind of server it is, and the calls that faults can name."""

@@ -26,7 +26,7 @@ from starlette.types import Scope
 from dumbwaiter_sandbox import kodo_accounts
 from dumbwaiter_sandbox.kodo_sessions import content_hash
 from dumbwaiter_sandbox.storage import StoredObject
-from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
+from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
 from dumbwaiter_sandbox.xinhua_options import XinhuaOptions
 
 # Made up: they open nothing but this sandbox.
@@ -63,14 +63,6 @@ RETURN_BODY = (
     '{"mimeType":$(mimeType),"width":$(imageInfo.width),"height":$(imageInfo.height),"key":"$(key)","hash":"$(etag)",'
     '"size":$(fsize),"bucket":"$(bucket)","name":"$(x:name)"}'
 )
-
-
-class RefusedError(Exception):
-    """The server answers with this status and sentence."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)

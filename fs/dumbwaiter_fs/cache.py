@@ -61,10 +61,9 @@ class Cache:
     Never raises: a cache that cannot be used holds nothing.
     """
 
-    def __init__(self, folder: str, limit: int, *, age: float = AGE, spare: int = SPARE) -> None:
+    def __init__(self, folder: str, limit: int, *, spare: int = SPARE) -> None:
         self._folder = folder
         self._limit = limit
-        self._age = age
         self._spare = spare
         self._lock = threading.Condition()
         self._sweeping = False
@@ -222,7 +221,7 @@ class Cache:
                 except FileNotFoundError:
                     continue
                 left = one.name.startswith(".")
-                if now - status.st_mtime > (LEFT if left else self._age):
+                if now - status.st_mtime > (LEFT if left else AGE):
                     _remove(one.path)
                 elif not left:
                     yield int(status.st_mtime), max(status.st_size, status.st_blocks * 512), one.path

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from dumbwaiter.caller import Connection
+from dumbwaiter.client import Connection
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import Entry
 from dumbwaiter_fs.answers import Refused

@@ -110,8 +110,6 @@ def _mount(wishes: argparse.Namespace) -> int:
     if wishes.check:
         return Exit.DONE
     ready = _into_background() if wishes.background else None
-    if isinstance(ready, _Parent):
-        return ready.code
     raise_files()
     log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format)
     return _Life(settings, where, folder, ready).run()
@@ -149,15 +147,8 @@ def _others_allowed() -> bool:
         return False
 
 
-class _Parent:
-    """What is left in the process that was started, once the mount has a process of its own."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-def _into_background() -> "_Parent | int":
-    """Forks. Returns to the child with a pipe to write to when the mount answers, to the parent after that."""
+def _into_background() -> int:
+    """Forks. Returns to the child, with a pipe to write to when the mount answers; the parent waits for that and exits."""
     inlet, outlet = os.pipe()
     child = os.fork()
     if child == 0:
@@ -167,9 +158,9 @@ def _into_background() -> "_Parent | int":
     os.close(outlet)
     try:
         if os.read(inlet, 1):
-            return _Parent(Exit.DONE)
+            sys.exit(Exit.DONE)
         _, status = os.waitpid(child, 0)
-        return _Parent(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else Exit.FAILED)
+        sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else Exit.FAILED)
     finally:
         os.close(inlet)
 
@@ -276,7 +267,7 @@ class _Life:
         from dumbwaiter_fs.descriptor import mounted
 
         wanted = self._settings.mount.session
-        if wanted == "fusepy" or (wanted == "auto" and (binding.NAME != "fusepy" or sys.platform != "linux")):
+        if wanted == "fusepy" or (wanted == "auto" and binding.NAME != "fusepy"):
             return None
         try:
             return mounted(binding.library, self._folder, {**self._options(), **_KERNEL})

@@ -43,9 +43,8 @@ class CatalogState(NamedTuple):
 class Trees:
     """The three trees. Any thread may call."""
 
-    def __init__(self, url: URL, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: URL) -> None:
         self._url = url
-        self._clock = clock
         self._started_ns = time.time_ns()
         self._lock = threading.Lock()
         self._index: Index | None = None
@@ -127,9 +126,9 @@ class Trees:
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files, some seconds old at most."""
         at, totals = self._totals
-        if self._clock() - at >= TOTALS_FRESH:
+        if time.monotonic() - at >= TOTALS_FRESH:
             totals = self._ask(lambda index: index.totals(), (0, 0))
-            self._totals = (self._clock(), totals)
+            self._totals = (time.monotonic(), totals)
         return totals
 
     def newest(self) -> Mark:
@@ -150,7 +149,7 @@ class Trees:
 
     def state(self) -> CatalogState:
         """Returns what is equal as long as nothing in the catalog has changed."""
-        commit = self._ask(lambda index: index.state() or int(self._clock()), 0)
+        commit = self._ask(lambda index: index.state() or int(time.monotonic()), 0)
         return CatalogState(self._journal, commit)
 
     def close(self) -> None:

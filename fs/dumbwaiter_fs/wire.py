@@ -209,15 +209,15 @@ def forgotten(body: bytes) -> Iterator[tuple[int, int]]:
     yield from PAIR.iter_unpack(body[SIZE_IN.size : SIZE_IN.size + count * PAIR.size])
 
 
-def message(error: int, unique: int, payload: bytes = b"") -> bytes:
-    return OUT.pack(OUT.size + len(payload), error, unique) + payload
-
-
 def forget_attributes(number: int) -> bytes:
     """Tells the kernel that a file's attributes are not what they were; its bytes are."""
-    return message(NOTIFY_INODE, 0, INODE_OUT.pack(number, -1, 0))
+    return _notice(NOTIFY_INODE, INODE_OUT.pack(number, -1, 0))
 
 
 def forget_name(folder: int, name: bytes) -> bytes:
     """Tells the kernel that another thing stands under a name."""
-    return message(NOTIFY_ENTRY, 0, NAME_OUT.pack(folder, len(name), 0) + name + b"\0")
+    return _notice(NOTIFY_ENTRY, NAME_OUT.pack(folder, len(name), 0) + name + b"\0")
+
+
+def _notice(code: int, payload: bytes) -> bytes:
+    return OUT.pack(OUT.size + len(payload), code, 0) + payload

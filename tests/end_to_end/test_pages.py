@@ -94,7 +94,6 @@ NOT_TYPED = {
     "sudo apt-get install libfuse2t64 fuse3": "the same, on another system",
     "sudo dnf install fuse fuse-libs": "another system's",
     "sudo pacman -S fuse2": "another system's",
-    "pip install dumbwaiter[postgresql]": "fetches from an index; `pipx install '.[postgresql]'` is typed",
     "getfattr -n user.dumbwaiter.error FILE": "tests/fs/test_semantics.py types it",
     "make demo": "test_demo.py types it",
     "make test": "it is what runs this",

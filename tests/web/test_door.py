@@ -5,13 +5,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from dumbwaiter import pictures
 from program import Program
 
 MARK = {"X-Dumbwaiter": "test"}
@@ -138,16 +136,6 @@ def test_who_never_ends_a_request_takes_no_room_of_the_owners(program: Program, 
         assert program.daemon is not None
         assert len(os.listdir(f"/proc/{program.daemon.pid}/fd")) < 256 + 100
     assert "Traceback" not in program.log.read_text()
-
-
-def test_a_picture_is_not_read_beyond_what_a_preview_may_have(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(bytes(pictures.SIZE_MAX + 2))
-    with (tmp_path / "a.jpg").open("rb") as file:
-        sips = pictures._Sips(file)
-        assert len(sips.read(pictures.SIZE_MAX)) == pictures.SIZE_MAX
-        for size in (-1, pictures.SIZE_MAX + 1):
-            with pytest.raises(ValueError, match="so large a preview"):
-                sips.read(size)
 
 
 def test_events_tell_the_whole_way_of_a_file(ask: httpx.Client, program: Program) -> None:

@@ -40,9 +40,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     """
     try:
         config = session.config
-        from dumbwaiter import log
-
-        log.configure("debug" if session.verbose else "critical", config.log.format)
+        session.mute_log()
         warnings = list(_looked_at(session, config, online=online))
     except Failure as failure:
         if session.json:

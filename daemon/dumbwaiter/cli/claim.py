@@ -11,7 +11,7 @@ import click
 from dumbwaiter.cli.completion import paths_offered
 from dumbwaiter.cli.paths import tree_path
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 
 
 @click.command()
@@ -30,15 +30,11 @@ def claim(session: Session, path: str, *, yes: bool) -> None:
     """
     if not yes:
         _ask(path)
-    from dumbwaiter import log
-
-    log.configure("debug" if session.verbose else "critical", session.config.log.format)
+    session.mute_log()
     wish = tree_path(session, path)
     try:
         claimed = session.ask("POST", "/claim", {"path": quote(os.fsencode(wish))})
-    except Failure as failure:
-        if failure.code is not Exit.NO_DAEMON:
-            raise
+    except NoDaemon:
         claimed = asyncio.run(_claim_alone(session, wish))
     if not claimed["charged"]:
         session.say("it was claimed before; nothing is charged a second time")
@@ -56,15 +52,5 @@ def _ask(path: str) -> None:
 
 
 async def _claim_alone(session: Session, wish: str) -> dict[str, Any]:
-    """Claims without a daemon: takes its place meanwhile."""
-    from dumbwaiter.app import open_app
-    from dumbwaiter.installation import lock
-
-    held = lock(session.places)
-    try:
-        if not held.take():
-            raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
-        async with open_app(session.config, session.places) as app:
-            return await app.claim(wish)
-    finally:
-        held.close()
+    async with session.alone() as app:
+        return await app.claim(wish)

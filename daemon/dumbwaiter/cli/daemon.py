@@ -17,8 +17,8 @@ import click
 from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, needy, place, rests, unusable
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import shown
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control, log, notify, web
+    from dumbwaiter import control, log, status_line, web
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
@@ -90,7 +90,7 @@ async def _run(session: Session) -> None:
             logger.info("running", watches=len(config.watch), state=places.state)
             beats = [
                 asyncio.create_task(_keep_alive(app, notifier)),
-                asyncio.create_task(notify.tell(app, notifier.notify)),
+                asyncio.create_task(status_line.tell(app, notifier.notify)),
             ]
             await end
             notifier.notify("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
@@ -181,9 +181,7 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     if provider is not None and watch is not None:
         raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)
     paths = [os.path.abspath(name) for name in files]
-    from dumbwaiter import log
-
-    log.configure("debug" if session.verbose else "critical", session.config.log.format)
+    session.mute_log()
     final: dict[str, Any] = {}
     try:
         wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
@@ -192,9 +190,7 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
                 show(final["jobs"])
                 if _hopeless(final):
                     break
-    except Failure as failure:
-        if failure.code is not Exit.NO_DAEMON:
-            raise
+    except NoDaemon:
         final = asyncio.run(_put_alone(session, paths, provider, watch))
     _report(session, final)
 
@@ -311,7 +307,7 @@ def _wait(session: Session, end: float | None) -> None:
             if not left and not state["trouble"]:
                 if session.json:
                     session.facts(totals)
-                if count := needy(state):
+                if count := in_need(state):
                     told = f"{counted(count, 'file needs', 'files need')} a person: dumbwaiter failed"
                     if totals["rejected"]:
                         raise Failure(told, Exit.ATTENTION)
@@ -386,10 +382,8 @@ def _change(session: Session, path: str, body: dict[str, Any]) -> int:
     """Changes jobs through the daemon, or in the journal when none runs."""
     try:
         return int(session.ask("POST", path, body)["count"])
-    except Failure as failure:
-        if failure.code is not Exit.NO_DAEMON:
-            raise
-    return asyncio.run(_change_journal(session, path, body["ids"]))
+    except NoDaemon:
+        return asyncio.run(_change_journal(session, path, body["ids"]))
 
 
 async def _change_journal(session: Session, path: str, ids: Sequence[int] | None) -> int:

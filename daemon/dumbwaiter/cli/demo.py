@@ -122,9 +122,9 @@ class _Demo:
 
     # Programs
 
-    def _start(self, *command: str, program: str = "dumbwaiter") -> "subprocess.Popen[str]":
+    def _start(self, *command: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", program, *command],
+            [sys.executable, "-P", "-m", "dumbwaiter", *command],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -20,14 +20,14 @@ import click
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, needy
+from dumbwaiter.cli.words import counted, in_need, last_line
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
+from dumbwaiter.model import MIB
 from dumbwaiter.naming import unshown
 from dumbwaiter.sources import Listen
 
-MIB = 1 << 20
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
 PATIENCE = 15.0  # seconds for a provider to answer
@@ -245,7 +245,7 @@ def _fuse(session: Session, config: Config) -> Findings:
     if done.returncode == 0:
         yield Finding("mount", "ok", f"{config.mount.path} can be mounted on")
         return
-    says, _, remedy = _last(done.stderr).removeprefix("dumbwaiter: ").partition(": ")
+    says, _, remedy = last_line(done.stderr).removeprefix("dumbwaiter: ").partition(": ")
     mounted = "mounted already" in says
     yield Finding("mount", "ok" if mounted else "fail", says, "" if mounted else remedy or "dumbwaiter mount says more")
 
@@ -282,7 +282,7 @@ def _journal(session: Session) -> Findings:
             yield Finding("journal", "ok", f"none yet in {session.places.state}")
             return
         totals = report.totals(session.reader)
-        left_to_person = needy({"totals": totals, "errands": report.errand_facts(session.reader)})
+        left_to_person = in_need({"totals": totals, "errands": report.errand_facts(session.reader)})
     except (JournalTrouble, Failure) as trouble:
         says, _, remedy = str(trouble).rpartition(": ")
         yield Finding("journal", "fail", says or str(trouble), remedy)
@@ -397,7 +397,3 @@ async def _reach(http: Any, name: str, url: str) -> Finding:
             "timedatectl set-ntp true; until then dumbwaiter reckons with the difference",
         )  # fmt: skip
     return Finding(check, "ok", f"{host} answers, its clock agrees")
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]

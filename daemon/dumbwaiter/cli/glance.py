@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dumbwaiter.cli.words import counted, hour, needy, place, rests, size, when
+from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
 from dumbwaiter.where import places, short
 
 PLAIN = {("status",): False, ("status", "--json"): True, ("--json", "status"): True}
@@ -66,7 +66,7 @@ def print_status(facts: dict[str, Any]) -> None:
     for job in facts["jobs"]:
         print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
     print(
-        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {needy(facts)} need a person; "
+        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {in_need(facts)} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"
     )
 

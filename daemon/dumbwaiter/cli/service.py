@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import no_mount_point, unusable
+from dumbwaiter.cli.words import last_line, no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 from dumbwaiter.where import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
@@ -406,7 +406,7 @@ def _check_manager(to: Target) -> None:
             return
         time.sleep(0.2)
     raise Failure(
-        f"the service manager of {to.account} does not answer ({_line(done.stderr)}): log in as {to.account} itself, "
+        f"the service manager of {to.account} does not answer ({last_line(done.stderr)}): log in as {to.account} itself, "
         "or use --system"
     )
 
@@ -426,11 +426,7 @@ def write(path: Path, text: str) -> bool:
 def _must(to: Target, *words: str) -> None:
     done = to.systemctl(*words)
     if done.returncode != 0:
-        raise Failure(f"systemctl {' '.join(words)} failed: {_line(done.stderr)}")
-
-
-def _line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]
+        raise Failure(f"systemctl {' '.join(words)} failed: {last_line(done.stderr)}")
 
 
 def _verified(to: Target, files: Mapping[Path, str]) -> Iterator[str]:
@@ -448,7 +444,7 @@ def _why(to: Target, unit: str) -> str:
     log = " ".join(["journalctl", *scope, "-u", unit])
     if to.show(unit).get("ExecMainStatus") == str(int(Exit.USAGE)):
         log = "dumbwaiter check says what is wrong with the configuration, or " + log
-    said = _line(run("journalctl", *scope, f"--unit={unit}", "_TRANSPORT=stdout", "-o", "cat", "-n", "1").stdout)
+    said = last_line(run("journalctl", *scope, f"--unit={unit}", "_TRANSPORT=stdout", "-o", "cat", "-n", "1").stdout)
     return f"{unit} does not run ({said}): {log}"
 
 

@@ -3,22 +3,23 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import join, shown
 from dumbwaiter.where import chosen, listens, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from dumbwaiter.caller import Connection
+    from dumbwaiter.app import App
     from dumbwaiter.catalog import Catalog
+    from dumbwaiter.client import Connection
     from dumbwaiter.config import Config
     from dumbwaiter.model import Entry
 
@@ -93,6 +94,12 @@ class Session:
             return "debug"
         return "warning" if self.quiet else self.config.log.level
 
+    def mute_log(self) -> None:
+        """Logs nothing but with --verbose: the command itself says what came of it."""
+        from dumbwaiter import log
+
+        log.configure("debug" if self.verbose else "critical", self.config.log.format)
+
     @cached_property
     def reader(self) -> "Engine":
         """The journal, to read. Raises `Failure` when there is none yet."""
@@ -138,7 +145,7 @@ class Session:
         """Yields the daemon's answer line by line, as long as it goes on, or until `end` (of the monotonic clock)."""
         import http.client
 
-        from dumbwaiter.caller import Connection
+        from dumbwaiter.client import Connection
 
         patience = ANSWER if method == "GET" else LONG
         connection = Connection(
@@ -161,8 +168,8 @@ class Session:
                 raise ConnectionError("it ended without an answer")
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             if listens(self.places.state) is not None:
-                raise Failure(self.in_use(by_daemon=True), Exit.NO_DAEMON) from None
-            raise Failure("the daemon is not running: start it with `dumbwaiter run`", Exit.NO_DAEMON) from None
+                raise NoDaemon(self.in_use(by_daemon=True)) from None
+            raise NoDaemon("the daemon is not running: start it with `dumbwaiter run`") from None
         except PermissionError:
             raise Failure(
                 f"{shown(self.places.socket)} is closed to this user: name another folder with --state or --runtime",
@@ -182,10 +189,8 @@ class Session:
         """What the daemon says of itself, without its jobs; None when none runs."""
         try:
             facts: dict[str, Any] = self.ask("GET", "/status?jobs=0")
-        except Failure as failure:
-            if failure.code is Exit.NO_DAEMON:
-                return None
-            raise
+        except NoDaemon:
+            return None
         return facts
 
     def address(self, entry: "Entry", refused: str | None = None) -> str:
@@ -200,19 +205,16 @@ class Session:
             return url
         try:
             return str(self.ask("POST", "/link", {"id": entry.id, "refused": refused or url})["url"])
-        except Failure as failure:
-            if failure.code is not Exit.NO_DAEMON:
-                raise
+        except NoDaemon:
             from dumbwaiter.brokers import gives_links
 
             options = self.config.provider.get(entry.provider)
             if options is not None and not gives_links(options):
                 place, other = shown(join(entry.watch, entry.path) or entry.key), "other " if entry.url else ""
                 raise Failure(f"{place}: the provider gives no {other}way to read it back") from None
-            raise Failure(
+            raise NoDaemon(
                 f"{shown(entry.path or entry.key)}: the catalog has no link that is good now, and another one has to come from the "
-                "daemon: start it with `dumbwaiter run`",
-                Exit.NO_DAEMON,
+                "daemon: start it with `dumbwaiter run`"
             ) from None
 
     def in_use(self, *, by_daemon: bool) -> str:
@@ -224,15 +226,28 @@ class Session:
             "stopping, or this command has another --runtime; if its socket was removed, it makes it anew in a moment"
         )
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator["App"]:
+        """Takes the daemon's place meanwhile. Raises `Failure` while somebody else has the state folder."""
+        from dumbwaiter.app import open_app
+        from dumbwaiter.installation import lock
+
+        held = lock(self.places)
+        try:
+            if not held.take():
+                raise Failure(self.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
+            async with open_app(self.config, self.places) as app:
+                yield app
+        finally:
+            held.close()
+
     @property
     def running(self) -> bool:
         """Whether a daemon answers."""
         try:
             self.ask("GET", "/status?jobs=0")
-        except Failure as failure:
-            if failure.code is Exit.NO_DAEMON:
-                return False
-            raise
+        except NoDaemon:
+            return False
         return True
 
 

@@ -13,7 +13,7 @@ from dumbwaiter.cli.glance import print_errands, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, moment, place, size, when
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
 from dumbwaiter.where import listens
@@ -54,9 +54,7 @@ def _status(session: Session) -> dict[str, Any]:
     """Asks the daemon, else the journal."""
     try:
         facts: dict[str, Any] = session.ask("GET", "/status")
-    except Failure as failure:
-        if failure.code is not Exit.NO_DAEMON:
-            raise
+    except NoDaemon:
         return _status_without_daemon(session)
     return facts
 
@@ -95,7 +93,7 @@ def _live(session: Session) -> None:
             from dumbwaiter.cli.progress import live
 
             live(states)
-        raise Failure("the daemon has ended", Exit.NO_DAEMON)
+        raise NoDaemon("the daemon has ended")
 
 
 @click.command()

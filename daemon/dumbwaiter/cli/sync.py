@@ -9,7 +9,7 @@ import click
 
 from dumbwaiter.cli.completion import providers_offered
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 
 
 @click.command()
@@ -27,9 +27,7 @@ def sync(session: Session, provider: str | None, *, remote: bool) -> None:
     """
     if not remote:
         raise Failure("say --remote: watched folders are looked through by `dumbwaiter rescan`", Exit.USAGE)
-    from dumbwaiter import log
-
-    log.configure("debug" if session.verbose else "critical", session.config.log.format)
+    session.mute_log()
     ends = asyncio.run(_sync(session, provider))
     if session.json:
         session.facts(ends)
@@ -46,26 +44,16 @@ async def _sync(session: Session, provider: str | None) -> list[dict[str, Any]]:
     try:
         with contextlib.closing(session.follow("POST", "/sync", {"provider": provider})) as answers:
             return [one for one in answers if _told(session, one)]
-    except Failure as failure:
-        if failure.code is not Exit.NO_DAEMON:
-            raise
-    return [one async for one in _alone(session, provider) if _told(session, one)]
+    except NoDaemon:
+        return [one async for one in _alone(session, provider) if _told(session, one)]
 
 
 async def _alone(session: Session, provider: str | None) -> AsyncIterator[dict[str, Any]]:
-    from dumbwaiter.app import open_app
     from dumbwaiter.control import follow_walks
-    from dumbwaiter.installation import lock
 
-    held = lock(session.places)
-    try:
-        if not held.take():
-            raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
-        async with open_app(session.config, session.places) as app:
-            async for one in follow_walks(app, app.walks.of(provider)):
-                yield one
-    finally:
-        held.close()
+    async with session.alone() as app:
+        async for one in follow_walks(app, app.walks.of(provider)):
+            yield one
 
 
 def _told(session: Session, one: dict[str, Any]) -> bool:
