@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 import journals
+from dumbwaiter import claims
 from dumbwaiter.broker import Broker
 from dumbwaiter.claims import claim
 from dumbwaiter.doors import Desk
-from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Retry, Verdict
+from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.model import Entry, Grant, Receipt
 from journals import Book
@@ -124,3 +125,26 @@ def test_a_vendor_that_sells_nothing_says_so(done: Book) -> None:
 
 def test_facts_of_a_file_that_is_gone_are_not_amended(book: Book) -> None:
     assert not book.amend(12345, 1.0, {"claim": "intended"})
+
+
+def test_what_was_paid_for_is_told_also_when_the_journal_cannot_note_it(
+    done: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "PAUSES", (0.0, 0.0))
+    real, troubles = done.journal.entries.amend, 2
+
+    async def amend(entry: int, now: float, facts: dict[str, Any], **more: Any) -> Any:
+        nonlocal troubles
+        if facts["claim"] == "charged" and troubles:
+            troubles -= 1
+            raise JournalTrouble("the journal cannot be written: its disk is full")
+        return await real(entry, now, facts, **more)
+
+    monkeypatch.setattr(done.journal.entries, "amend", amend)
+    shop = Shop(done)
+    assert buy(done, shop)["charged"]
+    assert entry_of(done).facts["claim"] == "intended"
+    troubles = 1
+    done.run(lambda connection: connection.exec_driver_sql("UPDATE entries SET facts = '{}'"))
+    assert buy(done, shop)["charged"]
+    assert entry_of(done).facts["claim"] == "charged"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,10 @@ import journals
 from dumbwaiter import log
 from dumbwaiter.attempt import Attempt
 from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
-from dumbwaiter.errors import Offline, Unstorable
+from dumbwaiter.errors import JournalTrouble, Offline, Unstorable
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
+from dumbwaiter.journal import LostLease
 from dumbwaiter.model import Job
 from dumbwaiter.tally import Tally
 from journals import Book, file
@@ -282,3 +284,97 @@ def test_what_the_database_never_takes_is_this_jobs_trouble_alone(
     run(sqlite_book, test)
     (row,) = sqlite_book.rows("SELECT due_at, error, lease FROM jobs")
     assert (row.due_at > NOW, row.error, row.lease) == (True, "the journal cannot hold that: a NUL", None)
+
+
+@pytest.mark.parametrize("transfers", [2, 4])
+def test_a_provider_with_many_due_keeps_no_other_from_its_turn(sqlite_book: Book, transfers: int) -> None:
+    pending(sqlite_book, SMALL, *map(str, range(8)))
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers, other=SimpleNamespace(paused_until=0.0, offline=False, probe_at=0.0))
+        await engine.turn()
+        assert engine.busy == transfers
+        await sqlite_book.journal.enqueue([file("late", size=SMALL, provider="other")], NOW)
+        await engine.turn()
+        assert "late" not in engine.at_work
+        await engine.end(next(iter(engine.at_work)))
+        assert "late" in engine.at_work
+        assert engine.busy == transfers
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_a_claim_whose_answer_is_lost_leaves_no_job_to_nobody(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server committed, and the connection broke before it said so."""
+    pending(sqlite_book, SMALL, "a")
+    real, lose = sqlite_book.writer._transaction, [True]
+
+    def transaction(group: Any) -> list[Any]:
+        results = real(group)
+        if lose and any("claim" in wish.work.__qualname__ for wish in group):
+            lose.clear()
+            raise JournalTrouble("the journal cannot be written: the server closed the connection")
+        return results
+
+    monkeypatch.setattr(sqlite_book.writer, "_transaction", transaction)
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 2)
+        engine.log = log.get("test")
+        await engine.turn()
+        assert not lose
+        assert engine.trouble is not None
+        await engine.turn()
+        assert engine.at_work == {"a"}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_a_step_whose_answer_is_lost_leaves_no_job_to_nobody(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending(sqlite_book, SMALL, "a")
+    tries, twice = 0, asyncio.Event()
+
+    class Lost:
+        def __init__(self, *_arguments: Any) -> None: ...
+
+        async def run(self) -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 2:
+                twice.set()
+                await asyncio.Event().wait()
+            raise LostLease
+
+        async def give_back(self) -> None: ...
+
+    monkeypatch.setattr("dumbwaiter.engine.Attempt", Lost)
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 2)
+        engine.log = log.get("test")
+        monkeypatch.setattr(engine, "_attempt", partial(Engine._attempt, engine))
+        await engine.turn()
+        async with asyncio.timeout(20):
+            await twice.wait()
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_trouble_that_is_over_is_not_told_any_more_while_all_places_are_taken(sqlite_book: Book) -> None:
+    pending(sqlite_book, SMALL, "a", "b", "c")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 1)
+        engine.trouble = "its disk is full"
+        await engine.turn()
+        assert (engine.busy, engine.trouble) == (1, None)
+        await engine.close()
+
+    run(sqlite_book, test)

@@ -256,3 +256,15 @@ def test_what_is_asked_for_while_it_runs_runs_once_more_and_no_oftener() -> None
         assert work.runs == [("films",)] * 3
 
     run(test)
+
+
+def test_a_run_that_was_just_asked_for_outlasts_a_new_interval() -> None:
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        work = Work()
+        made.every("work", 10.0, work.run)
+        made.now("work")
+        made.pace("work", 900.0)
+        await work.next()
+        assert next_run(made, "work") > clock() + 800.0
+
+    run(test)

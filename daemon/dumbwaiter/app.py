@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -29,7 +30,7 @@ from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Watched
-from dumbwaiter.journal import Journal
+from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import join, shown
@@ -213,13 +214,20 @@ class App:
 
         They come before all others; `alone`, nothing else is worked on.
         """
-        candidates = await asyncio.to_thread(lambda: [candidate(self.config, path, provider, watch) for path in paths])
+        candidates = await asyncio.gather(*(self._candidate(path, provider, watch) for path in paths))
         await self.journal.enqueue(candidates, time.time())
         ids = await self.journal.ids(candidates)
         if alone:
             self.engine.only = ids
         await self.retry(ids)
         return ids
+
+    async def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:
+        look = partial(candidate, self.config, path, provider, watch)
+        try:
+            return await self.engine.means.threads.look(os.path.dirname(path), look, lambda _candidate: None)
+        except TimeoutError:
+            raise Failure(f"{shown(path)}: its folder does not answer", Exit.TEMPORARY) from None
 
     async def retry(self, ids: Sequence[int] | None) -> int:
         """Makes jobs due at once, and gives paused providers another chance."""

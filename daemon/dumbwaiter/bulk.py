@@ -279,7 +279,7 @@ class BulkTransport(httpx.BaseTransport):
     def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice, pace: Pace) -> None:
         plain = not isinstance(sock, ssl.SSLSocket)
         if piece.data is not None and len(piece.data) <= GATHER:
-            sock.sendall(b"".join((head, piece.before, *_views(piece, self._buffer()), piece.after)))
+            sock.sendall(b"".join((head, piece.before, *_paced(piece, self._buffer(), pace), piece.after)))
             return
         # The head waits for the body's first segment, so that they leave as one.
         sock.sendall(head + piece.before, socket.MSG_MORE if piece.length and plain else 0)

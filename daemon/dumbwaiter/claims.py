@@ -5,17 +5,20 @@ answer is here. Whoever finds "intended" cannot know whether the call was made (
 make it again. Nothing but the command `claim` leads here.
 """
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from dumbwaiter import log
-from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Retry, Verdict, exit_of
+from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Retry, Verdict, exit_of
 from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import join, shown
 
 INTENDED, CHARGED = "intended", "charged"
+PAUSES = (0.0, 1.0, 4.0, 15.0)  # seconds before each try to note what was paid for
 
 
 async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str, Any]:
@@ -49,8 +52,14 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
             await journal.entries.amend(entry.id, time.time(), {"claim": None})
         raise Failure(f"{place}: {verdict}; nothing was charged", exit_of(verdict)) from None
     url = receipt.url or ""
-    await journal.entries.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
     log.get("claims").warning("claim charged", provider=provider.name, path=place, key=entry.key)
+    for pause in PAUSES:  # it is paid for, so who asked gets it in any case
+        await asyncio.sleep(pause)
+        with suppress(JournalTrouble):
+            await journal.entries.amend(entry.id, time.time(), {"claim": CHARGED, "claimed": url}, result=receipt)
+            break
+    else:
+        log.get("claims").error("claim charged, and the journal cannot note it", path=place, url=url)
     return {"path": place, "url": url, "charged": True}
 
 

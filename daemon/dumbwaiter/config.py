@@ -5,6 +5,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC
 from itertools import pairwise
@@ -24,6 +25,8 @@ from dumbwaiter.wire.recipe import BLANK
 HOOKS = ("on_done", "on_failed", "on_attention")
 A_HOOK = 'a hook is either ["program", "argument", …], or { url = "https://…", secret = … }; no line for a shell'
 HOOK_BLANKS = ("event", "path", "name", "watch", "provider", "key", "url", "etag", "size", "error")
+ANSWER = 2.0  # seconds that a disk is waited for
+_silent: set[str] = set()  # paths whose disk did not answer
 RESERVED = "put"  # the watch of files named on the command line
 
 
@@ -193,11 +196,24 @@ def nested(one: str, other: str) -> bool:
     return os.path.commonpath([one, other]) in {one, other}
 
 
-def _resolved(path: str, links: int = 40) -> str:
-    """Returns a path without links. Of the folder itself nothing is asked: a dead disk must not hold up who only reads."""
+def _resolved(path: str) -> str:
+    """Returns a path without links, as far as its disk answers: a dead one must not hold up who only reads."""
+    if path in _silent:
+        return path
+    found: list[str] = []
+    asker = threading.Thread(target=lambda: found.append(_followed(path)), daemon=True)
+    asker.start()
+    asker.join(ANSWER)
+    if not found:
+        _silent.add(path)
+    return found[0] if found else path
+
+
+def _followed(path: str, links: int = 40) -> str:
+    """Follows links. Of the folder itself nothing else is asked."""
     path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
         target = os.readlink(path)
     except OSError:
         return path
-    return _resolved(os.path.join(os.path.dirname(path), target), links - 1) if links else path
+    return _followed(os.path.join(os.path.dirname(path), target), links - 1) if links else path

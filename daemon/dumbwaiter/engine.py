@@ -36,6 +36,7 @@ class Engine:
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._held: set[int] = set()  # jobs that are to get no further
+        self._doubtful = False  # there may be leases of ours that we do not know of
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
@@ -69,6 +70,7 @@ class Engine:
             try:
                 await self._fill()
             except JournalTrouble as trouble:
+                self._doubtful = True
                 self._stumble(trouble)
 
     async def _fill(self) -> None:
@@ -77,11 +79,17 @@ class Engine:
         for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
+        if self._doubtful:  # a claim may have been committed, and its answer lost
+            await self.journal.release_others(self.worker, self._running.keys() | self._held)
+            self._doubtful = False
+        self._left -= self._running.keys()
         if left := list(self._left):
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
         lost = {name: one.probe_at for name, one in self.means.providers.items() if one.offline and name not in ends}
-        if not await self._claim(now, {*ends, *lost}, closed):
+        room = await self._claim(now, {*ends, *lost}, closed)
+        self.trouble = None
+        if not room:
             return  # there may be more; the end of one that runs asks again
         quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
         for name in lost.keys() - quiet.keys() - self._at_work():
@@ -91,7 +99,6 @@ class Engine:
                 self._start(job)
         ends |= quiet
         due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed, only=self.only)
-        self.trouble = None
         # What is due and was not taken waits for the end of another, which asks again.
         wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]
         if wakes and (first := min(wakes)) < inf:
@@ -107,10 +114,25 @@ class Engine:
         Large files never take the last place, so that a small one need not wait for them. Small ones may be under way
         before a place is free: as many as ended within the last second, so that none waits longer.
         """
+        large = sum(job.size > LARGE for job in self._jobs.values())
+        most = max(1, self._places - 1)
+        idle = self.means.providers.keys() - self._at_work() - set(paused)
+        if idle and self._jobs and len(self._running) < self._places:
+            # A provider that is slow, or fails, has many due before another's first.
+            others = self.means.providers.keys() - idle
+            for job in await self.journal.claim(
+                self.worker,
+                now,
+                1,
+                {*paused, *others},
+                closed,
+                size_max=None if large < most else LARGE,
+                only=self.only,
+            ):
+                self._start(job)
         ahead = sum(end > time.monotonic() - 1.0 for end in self._ends)
         if len(self._running) >= self._places + ahead // 2:
             return False
-        most = max(1, self._places - 1)
 
         async def start(limit: int, size_max: int | None = None) -> int:
             """Starts so many of a size at most; returns how many more there is room for."""
@@ -172,6 +194,7 @@ class Engine:
         try:
             await attempt.run()
         except LostLease:
+            self._left.add(job.id)  # where a commit's answer was lost, it is one's own still
             self.log.info("job taken away", job=job.id)
         except Unstorable as error:  # of this job alone; others go on
             await self._survive(job, str(error))

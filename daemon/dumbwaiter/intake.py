@@ -6,7 +6,7 @@ one harmless. Looking, scanning and digesting happen in threads.
 
 import asyncio
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -67,9 +67,10 @@ class Intake:
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
         self._slow: set[str] = set()  # watches whose looks nobody waits for
-        self._touched: deque[tuple[Ready, Known]] = deque()  # whose content has to be compared
-        self._touched_of: Counter[str] = Counter()  # how many of them, by watch
-        self._comparing: asyncio.Task[None] | None = None
+        self._touched: dict[
+            str, dict[str, tuple[Ready, Known]]
+        ] = {}  # by watch and path: whose content is to be compared
+        self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("intake")
@@ -78,7 +79,7 @@ class Intake:
         self._task = asyncio.create_task(self._run(), name="intake")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._task, self._comparing, *self._looks.values()) if task is not None]
+        tasks = [task for task in (self._task, *self._comparing.values(), *self._looks.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -87,12 +88,12 @@ class Intake:
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        return self._settle.pending(watch) + self._scans[watch] + self._touched_of[watch]
+        return self._settle.pending(watch) + self._scans[watch] + len(self._touched.get(watch, ()))
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
-        return len(self._settle) + self._scans.total() + self._enqueueing + len(self._touched)
+        return len(self._settle) + self._scans.total() + self._enqueueing + self._to_compare
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""
@@ -157,7 +158,7 @@ class Intake:
 
     async def _ease(self) -> None:
         """Waits while more is settling than need be in memory, unless it does not become less."""
-        if len(self._settle) + len(self._touched) > BACKLOG:
+        if len(self._settle) + self._to_compare > BACKLOG:
             self._eased.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._eased.wait(), EASE)
@@ -289,12 +290,11 @@ class Intake:
             for file in files:
                 there = known.get(split(file.path)[1])
                 if there is not None and _may_be_same(file, there):
-                    self._touched.append((file, there))
-                    self._touched_of[watch] += 1
+                    self._touched.setdefault(watch, {})[file.path] = (file, there)
                 else:
                     candidates.append(self._candidate(file))
-        if self._touched and (self._comparing is None or self._comparing.done()):
-            self._comparing = asyncio.create_task(self._compare(), name="compare")
+        for watch in self._touched.keys() - self._comparing.keys():
+            self._comparing[watch] = asyncio.create_task(self._compare(watch), name=f"compare {watch}")
         await self._make(candidates)
 
     def _candidate(self, file: Ready) -> Candidate:
@@ -316,18 +316,28 @@ class Intake:
                 return []
             return [made for one in candidates for made in await self._enqueued([one])]
 
-    async def _compare(self) -> None:
-        """Reads files that were touched, one after the other; new ones do not wait for them."""
-        while self._touched:
-            file, known = self._touched[0]
-            try:
-                if not await self._same(file, known):
-                    await self._make([self._candidate(file)])
-            except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
-                self._log.exception("intake stumbled", watch=file.watch, path=file.path)
-            self._touched.popleft()
-            self._touched_of[file.watch] -= 1
-            self._moved()
+    @property
+    def _to_compare(self) -> int:
+        return sum(map(len, [*self._touched.values()]))
+
+    async def _compare(self, watch: str) -> None:
+        """Reads a watch's files that were touched, one after the other; new ones do not wait for them."""
+        touched = self._touched[watch]
+        try:
+            while touched:
+                path, (file, known) = next(iter(touched.items()))
+                try:
+                    if not await self._same(file, known):
+                        await self._make([self._candidate(file)])
+                except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
+                    self._log.exception("intake stumbled", watch=watch, path=path)
+                if touched.get(path) == (file, known):  # it may have been touched again meanwhile
+                    del touched[path]
+                self._moved()
+        finally:
+            del self._comparing[watch]
+            if not touched:
+                del self._touched[watch]
 
     async def _same(self, file: Ready, known: Known) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""

@@ -282,6 +282,15 @@ class Journal:
 
         await self.writer.call(work)
 
+    async def release_others(self, worker: str, ids: Collection[int]) -> None:
+        """Gives back what the worker has but these: whatever it does not know of, nobody works on."""
+
+        def work(connection: Connection) -> None:
+            known = jobs.c.id.not_in(list(ids))
+            connection.execute(update(jobs).where(jobs.c.lease == worker, known).values(lease=None, lease_until=None))
+
+        await self.writer.call(work)
+
     async def next_due(
         self, paused: Collection[str] = (), closed: Collection[str] = (), *, only: Collection[int] | None = None
     ) -> float | None:

@@ -46,9 +46,11 @@ class Network:
         news = False
         try:
             while True:
-                for what, there in _news(self._socket.recv(65536)):
+                for what, there, gone in _news(self._socket.recv(65536)):
                     news |= self._known.get(what) is not there
                     self._known[what] = there
+                    if gone:  # its number does not come again
+                        del self._known[what]
         except BlockingIOError:  # that was all
             pass
         except OSError:  # more at once than the socket keeps
@@ -60,8 +62,8 @@ class Network:
             self._soon = self._loop.call_later(QUIET, self._changed)
 
 
-def _news(data: bytes) -> Iterator[tuple[tuple[int, bytes], bool]]:
-    """Yields what is told of: a link or an address, and whether it is there and works."""
+def _news(data: bytes) -> Iterator[tuple[tuple[int, bytes], bool, bool]]:
+    """Yields what is told of: a link or an address, whether it is there and works, and whether it is gone for good."""
     at = 0
     while at + _HEAD.size <= len(data):
         length, kind, *_ = _HEAD.unpack_from(data, at)
@@ -70,10 +72,11 @@ def _news(data: bytes) -> Iterator[tuple[tuple[int, bytes], bool]]:
         body = data[at + _HEAD.size : at + length]
         if kind in {_NEW_LINK, _DEL_LINK} and len(body) >= _LINK_HEAD.size:
             _, _, index, flags, _ = _LINK_HEAD.unpack_from(body)
-            yield (index, b""), kind == _NEW_LINK and bool(flags & _RUNNING)
+            yield (index, b""), kind == _NEW_LINK and bool(flags & _RUNNING), kind == _DEL_LINK
         elif kind in {_NEW_ADDRESS, _DEL_ADDRESS} and len(body) >= _ADDRESS_HEAD.size:
             *_, index = _ADDRESS_HEAD.unpack_from(body)
-            yield (index, _address(body[_ADDRESS_HEAD.size :])), kind == _NEW_ADDRESS
+            there = kind == _NEW_ADDRESS
+            yield (index, _address(body[_ADDRESS_HEAD.size :])), there, not there
         at += -(-length // 4) * 4
 
 

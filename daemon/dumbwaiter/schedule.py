@@ -66,7 +66,10 @@ class Schedule:
         """Runs `name` so often from now on."""
         job = self._scheduler.get_job(name)
         if job is not None and job.trigger.interval.total_seconds() != seconds:
+            asked = job.next_run_time
             job.reschedule("interval", seconds=seconds)
+            if asked is not None and asked < job.next_run_time:  # it may just have been told to run now
+                job.modify(next_run_time=asked)
 
     def now(self, name: str) -> None:
         """Runs `name` as soon as possible; while it runs, once more after that."""

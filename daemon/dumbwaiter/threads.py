@@ -5,6 +5,7 @@ to end, and between two requests of a file no other thread has to wake up.
 """
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,8 +75,9 @@ class Threads:
         if len(looks) == 1:
             asyncio.get_running_loop().call_soon(self._look, place)
         try:
-            return await asyncio.wait_for(done, ANSWER)
-        except asyncio.CancelledError:
+            async with asyncio.timeout(ANSWER):  # wait_for may keep a cancellation to itself
+                return await done
+        except (asyncio.CancelledError, TimeoutError):
             if done.done() and not done.cancelled() and done.exception() is None:
                 undo(done.result())
             raise
@@ -111,6 +113,21 @@ class Threads:
     def close(self) -> None:
         for pool in (self._files, self._parts):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def apart(work: Callable[[], None]) -> None:
+    """Does `work` in a thread of its own: those for what may have to wait may all be waiting."""
+    done: Future[None] = Future()
+
+    def work_on() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=work_on, daemon=True).start()
+    await asyncio.wrap_future(done)
 
 
 def _outcome(look: _Look) -> tuple[Any, BaseException | None]:

@@ -40,7 +40,8 @@ from dumbwaiter.scan import Branch, names, walk
 CHUNK = 1000  # sightings handed over in one turn of the loop
 LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
-START = 2.0  # seconds that the start waits for a root to answer
+START = 2.0  # seconds that the start waits for all roots to answer
+LEAST = 0.1  # and for each of them in any case
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
 
@@ -161,10 +162,14 @@ class Watcher:
         A root that does not answer is not waited for long; `doubt` follows once it is heard.
         """
         # In turn: of two for one folder, the first has it.
+        end = time.monotonic() + START
         for tree, tender in zip(self._trees, self._tenders, strict=True):
             tender.start()
-            if not tree.begun.wait(START) and tree.asked_at is None:  # it answers, and is large
-                tree.begun.wait(PATIENCE)
+            tree.begun.wait(max(LEAST, end - time.monotonic()))
+        end = time.monotonic() + PATIENCE
+        for tree in self._trees:
+            if tree.asked_at is None:  # it answers, and may be large
+                tree.begun.wait(max(0.0, end - time.monotonic()))
         self._started = True
 
     def check(self) -> None:

@@ -18,6 +18,7 @@ from dumbwaiter.journal import Journal
 from dumbwaiter.roots import Root, RootState
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
+from dumbwaiter.threads import apart
 from dumbwaiter.watch import Watcher
 
 ANSWER = 2.0  # seconds that the start waits for folders
@@ -91,7 +92,7 @@ class Watching:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watcher is not None:
-            await asyncio.to_thread(self._watcher.close)
+            await apart(self._watcher.close)
 
     def states(self) -> dict[str, RootState]:
         """Returns how well each watch hears."""

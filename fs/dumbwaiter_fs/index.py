@@ -21,6 +21,7 @@ Line = tuple[bytes, int, int, int]  # name, number, size, mtime_ns
 
 
 OVERLAP = 5.0  # seconds: commits need not come in the order of their times
+PATIENCE = 10  # seconds for a server to answer: meanwhile nobody else is answered
 MANY = 500  # changes that are told one by one
 _CHANGE = "SELECT id, stored_at, key_parent, key_name, parent, name FROM entries"
 _SINCE = (
@@ -51,7 +52,7 @@ class Index:
     """The indexes of one database. Any thread may call; each call is one short read. Raises `JournalTrouble`."""
 
     def __init__(self, url: URL) -> None:
-        self._engine: Engine = reading(url)
+        self._engine: Engine = reading(url, patience=PATIENCE)
         server = self._engine.dialect.name != "sqlite"
         self._sql = {tree: _statements(tree, server) for tree in TREES.values()}
         self._since = _SINCE.replace("?", "%s") if server else _SINCE

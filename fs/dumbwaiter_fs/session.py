@@ -238,7 +238,13 @@ class Session:
                 return False
             thread = threading.Thread(target=self._work, name="fuse-reader", daemon=True)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system lets us have no more
+            with self._guard:
+                self._threads.discard(thread)
+                self._backlog.append(call)
+            return False
         return True
 
     def _answer_late(self, call: _Call) -> None:

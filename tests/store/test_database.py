@@ -5,9 +5,11 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 import journals
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.store.database import GROUP, Writer, journal_url, reading, writing
+from dumbwaiter.store.database import BUSY, GROUP, Writer, journal_url, reading, writing
 from journals import Book, in_file
 
 database = journals.database
@@ -362,3 +364,17 @@ def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
         assert other.rows("SELECT 2 AS two")[0].two == 2
     finally:
         other.close()
+
+
+def test_a_reader_that_stands_still_does_not_keep_the_writer_from_its_work(sqlite_book: Book, tmp_path: Path) -> None:
+    sqlite_book.done("a")
+    with closing(sqlite3.connect(f"file:{tmp_path}/state/journal.db?mode=ro", uri=True)) as reader:
+        reader.execute("SELECT * FROM jobs").fetchone()
+        sqlite_book.done("b")
+
+        async def tidied() -> None:
+            async with asyncio.timeout(BUSY / 2):
+                await sqlite_book.journal.tidy(time.time())
+
+        sqlite_book.runner.run(tidied())
+        assert sqlite_book.rows("PRAGMA busy_timeout") == [(BUSY * 1000,)]

@@ -18,7 +18,7 @@ from dumbwaiter.cli.completion import providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
-from dumbwaiter.errors import Exit, Failure, NoDaemon
+from dumbwaiter.errors import Exit, Failure, JournalTrouble, NoDaemon
 from dumbwaiter.naming import shown
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ANSWER = 2.0  # seconds that the start waits for folders
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
-ASIDE = 32  # threads at most for what may have to wait: folders that hang keep some for good
+ASIDE = 32  # threads at most for what may have to wait
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",
     "stored": "the provider has it; the rest is done when the daemon runs again",
@@ -51,7 +51,18 @@ def run(session: Session) -> None:
     from dumbwaiter import log
 
     log.configure(session.level, config.log.format)
-    asyncio.run(_run(session))
+    code = Exit.FAILED
+    try:
+        asyncio.run(_run(session))
+        code = Exit.DONE
+    except (Failure, JournalTrouble) as failure:
+        code = failure.code
+        raise
+    finally:
+        # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
+        last = threading.Timer(STOPPED, os._exit, (code,))
+        last.daemon = True
+        last.start()
 
 
 async def _run(session: Session) -> None:
@@ -75,7 +86,7 @@ async def _run(session: Session) -> None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(ASIDE, "aside"))
+    asyncio.get_running_loop().set_default_executor(_Aside())
     raise_files()
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
@@ -99,10 +110,16 @@ async def _run(session: Session) -> None:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
-    # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
-    last = threading.Timer(STOPPED, os._exit, (Exit.DONE,))
-    last.daemon = True
-    last.start()
+
+
+class _Aside(ThreadPoolExecutor):
+    """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
+
+    def __init__(self) -> None:
+        super().__init__(ASIDE, "aside")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 async def _took(held: "Lock", seconds: float, *, listens: str | None = None) -> bool:

@@ -10,11 +10,12 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ def journal_url(state: str, configured: str | None = None) -> URL:
 
 
 LAST = 10.0  # seconds for the last commits, each
+BUSY = 30  # seconds that SQLite waits for whoever has the database
 SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
 HOST = "dumbwaiter_host"  # the option of a reading engine
 
@@ -104,7 +106,7 @@ def writing(url: URL) -> Engine:
     """Returns an engine for the one writer. The SQLite file is created readable by its owner only."""
     if url.get_backend_name() != "sqlite":
         return _telling(_engine(url, pool_pre_ping=True), "written")
-    engine = _telling(create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}), "written")
+    engine = _telling(create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False}), "written")
     assert url.database
     os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -126,18 +128,20 @@ def writing(url: URL) -> Engine:
     return engine
 
 
-def reading(url: URL, host: str | None = None) -> Engine:
+def reading(url: URL, host: str | None = None, *, patience: int | None = None) -> Engine:
     """Returns an engine that cannot write. Each use is one short transaction, so the WAL can be reset behind it.
 
-    On a server's database, which several installations may share, `report` tells of `host` only.
+    On a server's database, which several installations may share, `report` tells of `host` only, and a question may take
+    so many seconds at most.
     """
     if url.get_backend_name() != "sqlite":
-        engine = _engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        more = {"options": f"-c statement_timeout={patience}s"} if patience else {}
+        engine = _engine(url, more, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         return _telling(engine, "read").execution_options(**{HOST: host})
     file = quote(os.fsencode(url.database or ""))
     engine = create_engine(
         URL.create("sqlite", database=f"file:{file}", query={"mode": "ro", "uri": "true"}),
-        connect_args={"timeout": 30, "check_same_thread": False},
+        connect_args={"timeout": BUSY, "check_same_thread": False},
         isolation_level="AUTOCOMMIT",  # a transaction left open would keep the write-ahead log from being reset
     )
     return _telling(engine, "read")
@@ -168,9 +172,9 @@ PATIENT = {
 }
 
 
-def _engine(url: URL, **options: Any) -> Engine:
+def _engine(url: URL, more: Mapping[str, str] = MappingProxyType({}), **options: Any) -> Engine:
     try:
-        return create_engine(url, connect_args=PATIENT, **options)
+        return create_engine(url, connect_args={**PATIENT, **more}, **options)
     except ModuleNotFoundError as missing:
         raise Failure(
             f"the driver of the journal's database is not installed ({missing.name}): pipx install 'dumbwaiter[postgresql]'",
@@ -330,7 +334,11 @@ class Writer:
                     driver = driver_of(connection)
                     if order.close and self.stained:
                         _scrub(driver)
-                    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    driver.execute("PRAGMA busy_timeout=0")  # a reader that stands still must not stop all others
+                    try:
+                        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    finally:
+                        driver.execute(f"PRAGMA busy_timeout={BUSY * 1000}")
         except Exception as error:  # noqa: BLE001 - the waiter is told, whatever it is
             order.done.set_exception(error)
         else:

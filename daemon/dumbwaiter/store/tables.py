@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0009"  # the newest revision in migrations/versions
+SCHEMA = "0010"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -219,12 +219,12 @@ _indexes = [
     _index("entries_keys", entries.c.key_parent, entries.c.key_name),
     _index("entries_files", entries.c.parent, entries.c.name, where=IS_CURRENT),
     _index("errands_due", errands.c.host, errands.c.due_at),
-    _index("errands_file", errands.c.parent, errands.c.name),
     _index("entries_content", entries.c.provider, entries.c.size, entries.c.digest),
     _index("jobs_by_hand", jobs.c.host, jobs.c.due_at, where=IS_BY_HAND),
     _index("jobs_begun", jobs.c.host, jobs.c.grant_until, where=IS_BEGUN),
     _index("jobs_superseded", jobs.c.state, where=IS_SUPERSEDED),
     _index("entries_watch", entries.c.watch, entries.c.current, where=IS_CURRENT),
+    _index("errands_job", errands.c.job),
 ]
 
 
