@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
+from dead_disk import dead_disk
+from dumbwaiter import config
 from dumbwaiter.config import Config, Hook, Watch, nested
 from dumbwaiter.config_file import BROKERS, load, parse
 from dumbwaiter.errors import Exit, Failure
@@ -978,3 +980,11 @@ def test_an_original_that_jiandaoyun_would_never_give_back_stays() -> None:
 
 def test_an_access_key_with_a_colon_is_refused() -> None:
     assert "line 3: [provider.news.access_key]" in refused(changed("AK0123", "AK:0123", NEWS))
+
+
+def test_a_folder_below_a_dead_mount_is_compared_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "ANSWER", 0.3)
+    (tmp_path / "nas").mkdir()
+    with dead_disk(tmp_path / "nas"):
+        assert nested(f"{tmp_path}/nas/photos", f"{tmp_path}/nas")
+        assert not nested(f"{tmp_path}/nas/photos", f"{tmp_path}/other")

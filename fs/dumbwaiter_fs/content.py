@@ -9,11 +9,12 @@ import itertools
 import os
 import stat
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from dumbwaiter.catalog import Waiting
+from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
 from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.opening import below
@@ -21,6 +22,8 @@ from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time
 KERNELS = 10_000  # paths of which we know what the kernel has
+ABREAST = 4  # threads at one watch's disk, so that a dead one keeps no more of them
+PATIENCE = 5.0  # seconds for one of these to be done
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -45,13 +48,15 @@ class Source(Protocol):
 class Original(Source):
     """The local file while it is still the version that was sent."""
 
-    def __init__(self, descriptor: int, stamp: Stamp, room: bytearray) -> None:
+    def __init__(self, descriptor: int, stamp: Stamp, room: bytearray, disk: "_Disk") -> None:
         self._descriptor = descriptor
         self._stamp = stamp
         self._room = room
+        self._disk = disk
 
     def read(self, offset: int, size: int) -> bytes:
-        data = _read(self._descriptor, offset, size)
+        with self._disk:
+            data = _read(self._descriptor, offset, size)
         # Looked at after reading: bytes that were read before a change are good, later ones are not given out.
         if not same_bytes(os.fstat(self._descriptor), self._stamp):
             raise Refused(errno.ESTALE, "the local file has been changed")
@@ -73,14 +78,30 @@ class Original(Source):
 class Live(Source):
     """A file that is not uploaded yet, as it is now; it may end early."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, disk: "_Disk") -> None:
         self._descriptor = descriptor
+        self._disk = disk
 
     def read(self, offset: int, size: int) -> bytes:
-        return _read(self._descriptor, offset, size)
+        with self._disk:
+            return _read(self._descriptor, offset, size)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+class _Disk:
+    """Where a watch's files are: a few threads at a time. Entering it raises ETIMEDOUT where these wait for good."""
+
+    def __init__(self) -> None:
+        self._free = threading.BoundedSemaphore(ABREAST)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(timeout=PATIENCE):
+            raise Refused(errno.ETIMEDOUT, "the local disk does not answer")
+
+    def __exit__(self, *_error: object) -> None:
+        self._free.release()
 
 
 class _Shared:
@@ -121,6 +142,7 @@ class Contents:
         self._shared: dict[str, _Shared] = {}
         self._troubles: dict[str, str] = {}
         self._room = bytearray(ROOM)  # for what is given without a wait
+        self._disks: defaultdict[str, _Disk] = defaultdict(_Disk)  # by watch
         self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
@@ -285,7 +307,7 @@ class Contents:
             return None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):
-            return Original(descriptor, entry.stamp, self._room)
+            return Original(descriptor, entry.stamp, self._room, self._disks[entry.watch])
         os.close(descriptor)
         return None
 
@@ -293,10 +315,12 @@ class Contents:
         try:
             descriptor = self._local(waiting.watch, waiting.path, _FLAGS)
         except OSError as error:
-            known = {errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE}
+            known = {errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT}
             raise Refused(error.errno if error.errno in known else errno.ENXIO, "the local file") from None
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return Live(descriptor)
+        status = os.fstat(descriptor)
+        # Links lead to what was named on the command line, and by now they may lead to something else.
+        if stat.S_ISREG(status.st_mode) and (waiting.watch != RESERVED or same_bytes(status, waiting.stamp)):
+            return Live(descriptor, self._disks[waiting.watch])
         os.close(descriptor)
         raise Refused(errno.ENXIO, "the local file is none")
 
@@ -306,11 +330,12 @@ class Contents:
             raise FileNotFoundError(errno.ENOENT, "the watch is not configured here")
         if folder == "/":  # named on the command line, by whatever links the person used
             return os.open(f"/{path}", flags)
-        base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return below(base, path, flags)
-        finally:
-            os.close(base)
+        with self._disks[watch]:
+            base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return below(base, path, flags)
+            finally:
+                os.close(base)
 
 
 def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:

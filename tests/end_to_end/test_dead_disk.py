@@ -1,36 +1,23 @@
-"""A watched folder on a disk that answers nothing: a file system of our own that only its end wakes."""
+"""A watched folder on a disk that answers nothing."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from program import PATIENCE, Program
+from dead_disk import PATIENCE, dead_disk
+from program import Program
 
 DEAD = "jimeng"
-DISK = """
-import sys, threading, fuse
-class Dead(fuse.Operations):
-    def __call__(self, op, *arguments):
-        return 0 if op in ("init", "destroy") else threading.Event().wait()
-fuse.FUSE(Dead(), sys.argv[1], foreground=True, nothreads=False)
-"""
 
 
 @pytest.fixture
 def dead(program: Program) -> Iterator[subprocess.Popen[bytes]]:
     """The file system in the place of a watch's folder; the daemon is not running yet."""
-    disk = subprocess.Popen([sys.executable, "-c", DISK, folder(program)])
-    try:
-        program.until(lambda: f" {folder(program)} fuse" in Path("/proc/self/mounts").read_text())
+    with dead_disk(folder(program)) as disk:
         yield disk
-    finally:
-        subprocess.run(["fusermount", "-uzq", folder(program)], check=False)
-        disk.kill()
-        disk.wait(PATIENCE)
-        program.kill()
+    program.kill()
 
 
 def folder(program: Program) -> str:

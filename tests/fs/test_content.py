@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
-from dumbwaiter_fs import remote, stream
+from dumbwaiter_fs import content, remote, stream
 from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
@@ -531,3 +533,44 @@ def test_what_is_laid_out_is_not_mixed_with_a_newer_version(cached: Contents, or
     assert read(cached, file) == BODY
     number, _ = cached.open("files/w/a", file)
     assert at_once(cached, number, 4096, 0) == BODY[:4096]
+
+
+def test_a_dead_disk_keeps_a_few_threads_and_the_provider_gives_the_rest(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "PATIENCE", 0.3)
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    origin = Origin()
+    contents = Contents(lambda watch: shelf.drop if watch == "w" else str(nas), Remote(2.0))
+    dead = replace(entry(origin.put("a", BODY), len(BODY)), watch="dead")
+    stuck = [threading.Thread(target=contents.open, args=(f"{n}", dead), daemon=True) for n in range(content.ABREAST)]
+    with dead_disk(nas):
+        for thread in stuck:
+            thread.start()
+        number, _ = contents.open("a", dead)
+        assert contents.read(number, 1000, 0) == BODY[:1000]
+        with pytest.raises(Refused) as raised:
+            contents.open("b", Waiting(1, "p", "dead", "b", Stamp(0, 1, 0, 0), State.PENDING, 0, 0.0))
+        assert raised.value.errno == errno.ETIMEDOUT
+        stamp = shelf.write("healthy", b"healthy")
+        number, _ = contents.open("healthy", entry(None, stamp, "healthy"))
+        assert contents.read(number, 100, 0) == b"healthy"
+    for thread in stuck:
+        thread.join()
+    contents.close()
+    origin.close()
+
+
+def test_in_the_place_of_a_file_that_put_named_nothing_else_is_shown(shelf: Shelf, tmp_path: Path) -> None:
+    contents = Contents(lambda _watch: "/", Remote(2.0))
+    path = tmp_path / "a"
+    path.write_bytes(b"ordered")
+    waiting = Waiting(1, "p", "put", str(path)[1:], Stamp.of(os.stat(path)), State.PENDING, 0, 0.0)
+    number, _ = contents.open("a", waiting)
+    assert contents.read(number, 100, 0) == b"ordered"
+    path.unlink()
+    path.write_bytes(b"private")
+    with pytest.raises(Refused):
+        contents.open("a", waiting)
+    contents.close()
