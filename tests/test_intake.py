@@ -162,16 +162,16 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         assert set(journal.folders.known("w", "", "vod")) == {"a", "b", "c"}
 
 
-async def uploaded(intake: Intake, folder: Path, name: str) -> None:
-    """Takes a file of the watch "w", and notes it as done."""
+async def uploaded(intake: Intake, folder: Path, name: str, watch: str = "w") -> None:
+    """Takes a file, and notes it as done."""
     journal = intake._journal
-    intake.sight([Sighting("w", name, closed=True)])
+    intake.sight([Sighting(watch, name, closed=True)])
     await drained(intake)
     (job,) = await journal.claim("me", time.time(), 1)
-    digest = digest_of(str(folder / "w"), name, job.stamp)
-    await journal.name("me", job.id, 0.0, key="k", grant=None)
-    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, again=0))
-    await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
+    digest = digest_of(str(folder / watch), name, job.stamp)
+    await journal.name("me", job.id, 0.0, key=watch, grant=None)
+    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt(watch), digest=digest, more=0, again=0))
+    await journal.finish("me", job.id, 0.0, receipt=Receipt(watch))
 
 
 @on_loop
@@ -217,6 +217,41 @@ async def test_a_touched_file_that_takes_long_to_read_holds_up_no_new_one(
             go_on.set()
         await drained(intake)
         assert len(all_jobs(intake)) == 2
+
+
+@on_loop
+async def test_touched_files_of_a_watch_that_hangs_hold_up_no_others_and_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a", "b")
+    make(tmp_path / "v", "c")
+    go_on, reads = threading.Event(), list[str]()
+
+    def hangs(root: str, path: str, stamp: Any) -> str:
+        reads.append(path)
+        assert root.endswith("/v") or go_on.wait(BOUND)
+        return digest_of(root, path, stamp)
+
+    async with taking(tmp_path, 0.0, "v") as intake:
+        for watch, name in (("w", "a"), ("w", "b"), ("v", "c")):
+            await uploaded(intake, tmp_path, name, watch)
+        monkeypatch.setattr(module, "digest_of", hangs)
+        try:
+            for watch, name in (("w", "a"), ("w", "b"), ("v", "c")):
+                (tmp_path / watch / name).chmod(0o600)
+            for _ in range(3):  # as rescans do
+                intake.sight(Sighting("w", name, closed=True) for name in "ab")
+                await asyncio.sleep(0.05)
+                await intake.turn()
+            intake.sight([Sighting("v", "c", closed=True)])
+            async with asyncio.timeout(BOUND):
+                while "c" not in reads or intake.pending("v"):
+                    await intake.turn()
+            assert intake.pending("w") == 2
+        finally:
+            go_on.set()
+        await drained(intake)
+        assert sorted(reads) == ["a", "b", "c"]
 
 
 @on_loop
