@@ -218,6 +218,24 @@ def test_a_body_of_plain_bytes_is_taken_too(transport: BulkTransport) -> None:
     assert [body for _, body in seen] == [b"plain", b""]
 
 
+def test_a_small_file_waits_for_its_share_too(transport: BulkTransport, content: int) -> None:
+    asked: list[int] = []
+
+    def share(wanted: int) -> int:
+        asked.append(wanted)
+        return min(wanted, 400)
+
+    seen: list[tuple[bytes, bytes]] = []
+    data = os.pread(content, 1000, 0)
+    with Peer(peer.echo(seen)) as server:
+        wish = request(server.url, content, 1000, data=data)
+        assert isinstance(wish.stream, SliceStream)
+        wish.stream.pace = share
+        assert transport.handle_request(wish).status_code == 200
+    assert asked == [1000, 600, 200]
+    assert [body for _, body in seen] == [data]
+
+
 # TLS
 
 
