@@ -25,9 +25,10 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def apart(test: Callable[[asyncio.Queue[str]], Awaitable[None]]) -> None:
-    """Runs a test in a network of its own, with what is heard there."""
+def apart(test: Callable[[asyncio.Queue[str]], Awaitable[None]]) -> int:
+    """Runs a test in a network of its own, with what is heard there; returns of how many things it is known how they are."""
     failures: list[BaseException] = []
+    known = 0
 
     async def heard() -> None:
         news: asyncio.Queue[str] = asyncio.Queue()
@@ -35,6 +36,8 @@ def apart(test: Callable[[asyncio.Queue[str]], Awaitable[None]]) -> None:
         try:
             await test(news)
         finally:
+            nonlocal known
+            known = len(network._known)
             network.close()
 
     def thread() -> None:
@@ -50,6 +53,7 @@ def apart(test: Callable[[asyncio.Queue[str]], Awaitable[None]]) -> None:
     worker.join()
     for error in failures:
         raise error
+    return known
 
 
 async def told(news: asyncio.Queue[str]) -> None:
@@ -104,6 +108,21 @@ def test_many_changes_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert news.empty()
 
     apart(test)
+
+
+def test_changes_without_end_are_told_all_the_same_and_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET", 100.0)
+    monkeypatch.setattr(module, "LONGEST", 0.2)
+
+    async def test(news: asyncio.Queue[str]) -> None:
+        ip("link", "set", "lo", "up")
+        await told(news)
+        for number in range(1, 6):
+            ip("address", "add", f"192.0.2.{number}/32", "dev", "lo")
+            ip("address", "del", f"192.0.2.{number}/32", "dev", "lo")
+        await told(news)
+
+    assert apart(test) <= 3  # the link, and the addresses that it has
 
 
 def test_a_message_that_is_none_is_passed_over() -> None:

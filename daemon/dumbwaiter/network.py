@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 QUIET = 1.0  # seconds without news until a change is told: a new network brings many at once
+LONGEST = 10.0  # seconds until it is told all the same
 
 _LINK, _ADDRESS_4, _ADDRESS_6 = 0x1, 0x10, 0x100  # RTMGRP_*
 _NEW_LINK, _DEL_LINK, _NEW_ADDRESS, _DEL_ADDRESS = 16, 17, 20, 21  # RTM_*
@@ -27,6 +28,7 @@ class Network:
         self._loop = asyncio.get_running_loop()
         self._known: dict[tuple[int, bytes], bool] = {}
         self._soon: asyncio.TimerHandle | None = None
+        self._until = 0.0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
             self._socket.bind((0, _LINK | _ADDRESS_4 | _ADDRESS_6))
@@ -57,9 +59,16 @@ class Network:
             self._known.clear()
             news = True
         if news:
-            if self._soon is not None:
+            now = self._loop.time()
+            if self._soon is None:
+                self._until = now + LONGEST
+            else:
                 self._soon.cancel()
-            self._soon = self._loop.call_later(QUIET, self._changed)
+            self._soon = self._loop.call_at(min(now + QUIET, self._until), self._tell)
+
+    def _tell(self) -> None:
+        self._soon = None
+        self._changed()
 
 
 def _news(data: bytes) -> Iterator[tuple[tuple[int, bytes], bool, bool]]:

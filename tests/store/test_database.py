@@ -88,6 +88,28 @@ def test_what_is_queued_during_a_commit_shares_the_next_one(book: Book) -> None:
     assert len(names(book)) == 100
 
 
+def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def connect() -> Any:
+        nonlocal tries
+        tries += 1
+        raise JournalTrouble("the journal cannot be written: no route to host")
+
+    gate = Gate(book.writer)
+    futures = [book.writer.submit(count("a")) for _ in range(5)]
+    monkeypatch.setattr(book.writer._engine, "connect", connect)
+    gate.open()
+    for future in futures:
+        with pytest.raises(JournalTrouble, match="no route"):
+            future.result(PATIENCE)
+    assert tries == 1
+    monkeypatch.undo()
+    book.writer.submit(count("a")).result(PATIENCE)
+
+
 def test_a_group_has_an_end(book: Book) -> None:
     seen = commits(book.engine)
     gate = Gate(book.writer)

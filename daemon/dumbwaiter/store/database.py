@@ -262,6 +262,7 @@ class Writer:
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
         self._level = "NORMAL"
+        self._reached = True  # the database, by the last transaction
         self.stained = False  # a secret was in it that its last transaction may have to clean up after
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -348,8 +349,8 @@ class Writer:
         try:
             results = self._transaction(group)
         except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
-            if len(group) == 1:
-                _answer(group, [error], failed=True)
+            if len(group) == 1 or not self._reached:  # each would wait for the server anew
+                _answer(group, [error] * len(group), failed=True)
             else:
                 for wish in group:
                     self._commit([wish])
@@ -360,7 +361,9 @@ class Writer:
             self.committed()
 
     def _transaction(self, group: list[_Wish]) -> list[Any]:
+        self._reached = False
         with self._engine.connect() as connection:
+            self._reached = True
             self._set_level(connection, "FULL" if any(wish.durable for wish in group) else "NORMAL")
             with connection.begin():
                 results = [wish.work(connection) for wish in group]
