@@ -55,7 +55,8 @@ def lock(places: Places) -> Lock:
     """Prepares the state folder and returns its lock, not yet taken. Raises `Failure` for one that cannot be had."""
     try:
         private_folder(places.state)
-        if os.geteuid() not in {0, os.stat(places.state).st_uid}:
+        owner = os.stat(places.state).st_uid
+        if owner not in {0, os.geteuid()} and os.geteuid() != 0:  # root may lend one, and may use anybody's
             raise Failure(
                 f"the state folder {places.state} belongs to somebody else: name another one with --state", Exit.USAGE
             )

@@ -626,6 +626,8 @@ def test_nobodys_modules_are_taken_from_the_folder_that_one_stands_in(program: P
 
 
 def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 4712, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     with pytest.raises(Failure, match=r"the state folder .* belongs to somebody else"):
         lock(places(None, str(tmp_path), None, None))
