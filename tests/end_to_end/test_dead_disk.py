@@ -1,12 +1,17 @@
 """A watched folder on a disk that answers nothing."""
 
+import json
+import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from dead_disk import PATIENCE, dead_disk
+from dumbwaiter.client import Connection
 from program import Program
 
 DEAD = "jimeng"
@@ -61,3 +66,30 @@ def test_t14_a_daemon_whose_folder_hangs_ends_but_for_threads_that_the_kernel_ho
 def watch(program: Program) -> dict[str, str]:
     (found,) = (one for one in program.status()["watches"] if one["name"] == DEAD)
     return dict(found)
+
+
+def test_orders_for_files_on_a_dead_disk_keep_nothing_else_waiting(program: Program) -> None:
+    nas = program.folder / "nas"
+    nas.mkdir()
+
+    def order(number: int) -> None:
+        wish = {"paths": [f"{nas}/{number}.bin"], "provider": "netease", "watch": None}
+        # As one who does not wait for the answer.
+        with closing(Connection(str(program.state / "run/control.sock"), 1.0)) as connection, suppress(TimeoutError):
+            connection.request("POST", "/put", json.dumps(wish))
+            connection.getresponse()
+
+    with dead_disk(nas) as disk:
+        program.start()
+        with ThreadPoolExecutor(40) as callers:
+            list(callers.map(order, range(40)))
+        program.write("film.mov", b"film")
+        program.until(lambda: len(program.stored()) == 1)
+        assert program("put", "--provider", "netease", nas / "a.bin").stderr == (
+            f"dumbwaiter: {nas}/a.bin: its folder does not answer\n"
+        )
+        assert program.daemon is not None
+        program.daemon.send_signal(signal.SIGTERM)
+        program.until(lambda: "stopping" in program.log.read_text())
+        disk.kill()
+        assert program.daemon.wait(PATIENCE) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dumbwaiter.cli.completion import Named
 from dumbwaiter.cli.paths import out_of_reach
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
@@ -25,7 +26,7 @@ UNTOLD = "its provider's secret is handed over by systemd only"
 
 
 @click.command()
-@click.argument("files", nargs=-1, callback=not_empty, type=click.Path(readable=False))
+@click.argument("files", nargs=-1, callback=not_empty, type=Named())
 @click.option("--online", is_flag=True, help="Ask the provider for a grant too, and read its limits.")
 @json_option
 @click.pass_obj

@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 import click
 
-from dumbwaiter.cli.completion import paths_offered
+from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.paths import tree_path
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 
 
 @click.command()
-@click.argument("path", callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument("path", callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj

@@ -18,6 +18,13 @@ SHELLS = ("bash", "zsh", "fish")
 OFFERED = 500  # names at once
 
 
+class Named(click.Path):
+    """A path that is taken as it is: click would look at it, and wait for a disk that does not answer."""
+
+    def convert(self, value: str | os.PathLike[str], _param: click.Parameter | None, _ctx: click.Context | None) -> str:
+        return os.fspath(value)
+
+
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import click
 
-from dumbwaiter.cli.completion import providers_offered, watches_offered
+from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
@@ -168,7 +168,7 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, callback=not_empty, type=click.Path(readable=False))
+@click.argument("files", nargs=-1, required=True, callback=not_empty, type=Named())
 @click.option(
     "--provider",
     metavar="NAME",

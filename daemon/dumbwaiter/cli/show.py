@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dumbwaiter.cli.completion import paths_offered
+from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.glance import print_errands, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option, not_empty
@@ -20,9 +20,7 @@ from dumbwaiter.where import listens
 
 
 @click.command()
-@click.argument(
-    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
-)
+@click.argument("path", required=False, callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.option("--watch", "live", is_flag=True, help="Go on showing it.")
 @json_option
 @click.pass_obj
@@ -97,9 +95,7 @@ def _live(session: Session) -> None:
 
 
 @click.command()
-@click.argument(
-    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
-)
+@click.argument("path", required=False, callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.option("-l", "long", is_flag=True, help="With size, time and link.")
 @json_option
 @click.pass_obj
@@ -129,7 +125,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
 
 @click.command()
-@click.argument("path", callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered)
+@click.argument("path", callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.pass_obj
 def cat(session: Session, path: str) -> None:
     """Writes a file to stdout: the local original while it is unchanged, else what the provider has.
@@ -146,9 +142,7 @@ def cat(session: Session, path: str) -> None:
 
 
 @click.command()
-@click.argument(
-    "paths", nargs=-1, required=True, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
-)
+@click.argument("paths", nargs=-1, required=True, callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.option(
     "--format",
     "form",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dumbwaiter.cli.completion import paths_offered
+from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.paths import files_below
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure
@@ -47,9 +47,7 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.argument(
-    "path", required=False, callback=not_empty, type=click.Path(readable=False), shell_complete=paths_offered
-)
+@click.argument("path", required=False, callback=not_empty, type=Named(), shell_complete=paths_offered)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its digest.")
 @json_option
 @click.pass_obj
