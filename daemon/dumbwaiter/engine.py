@@ -17,6 +17,7 @@ from dumbwaiter.policy import ceiling
 SMALL = MIB  # bytes up to which a file is over in no time
 AHEAD = 64  # small files that may be under way beyond the places, so that they share requests and commits
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
+LOOK = 0.2  # seconds, at least, between two looks for a file of a provider that has none on its way
 
 
 class Engine:
@@ -36,6 +37,7 @@ class Engine:
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._held: set[int] = set()  # jobs that are to get no further
+        self._look_at = 0.0  # when a provider that has nothing on its way is asked about again
         self._doubtful = False  # there may be leases of ours that we do not know of
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
@@ -114,38 +116,30 @@ class Engine:
         Large files never take the last place, so that a small one need not wait for them. Small ones may be under way
         before a place is free: as many as ended within the last second, so that none waits longer.
         """
-        large = sum(job.size > LARGE for job in self._jobs.values())
-        most = max(1, self._places - 1)
-        idle = self.means.providers.keys() - self._at_work() - set(paused)
-        if idle and self._jobs and len(self._running) < self._places:
-            # A provider that is slow, or fails, has many due before another's first.
-            others = self.means.providers.keys() - idle
-            for job in await self.journal.claim(
-                self.worker,
-                now,
-                1,
-                {*paused, *others},
-                closed,
-                size_max=None if large < most else LARGE,
-                only=self.only,
-            ):
-                self._start(job)
         ahead = sum(end > time.monotonic() - 1.0 for end in self._ends)
         if len(self._running) >= self._places + ahead // 2:
             return False
+        most = max(1, self._places - 1)
 
-        async def start(limit: int, size_max: int | None = None) -> int:
-            """Starts so many of a size at most; returns how many more there is room for."""
+        async def start(limit: int, size_max: int | None = None, others: Collection[str] = ()) -> int:
+            """Starts so many of a size at most, none of the `others`; returns how many more there is room for."""
             room = self._places + ahead - len(self._running)
             if (limit := min(limit, room)) > 0:
                 for job in await self.journal.claim(
-                    self.worker, now, limit, paused, closed, size_max=size_max, only=self.only
+                    self.worker, now, limit, {*paused, *others}, closed, size_max=size_max, only=self.only
                 ):
                     self._start(job)
                     limit -= 1
             return limit
 
         large = sum(job.size > LARGE for job in self._jobs.values())
+        at_work = self._at_work()
+        begun = time.monotonic()
+        if begun > self._look_at and at_work and self.means.providers.keys() - at_work - set(paused):
+            # One that is slow, or fails, has many due before another's first; to pass over these takes a while.
+            await start(1, SMALL if len(self._running) >= self._places else LARGE if large >= most else None, at_work)
+            large = sum(job.size > LARGE for job in self._jobs.values())
+            self._look_at = time.monotonic() + max(LOOK, 20 * (time.monotonic() - begun))
         heavy = sum(job.size > SMALL for job in self._jobs.values())
         left = await start(min(most - large, (most if heavy < len(self._running) else self._places) - heavy))
         if left > 0:
