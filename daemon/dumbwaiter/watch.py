@@ -40,8 +40,8 @@ from dumbwaiter.scan import Branch, names, walk
 CHUNK = 1000  # sightings handed over in one turn of the loop
 LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
-START = 2.0  # seconds that the start waits for all roots to answer
-LEAST = 0.1  # and for each of them in any case
+START = 2.0  # seconds that the start waits for roots to answer, twice at most
+LEAST = 0.1  # and for each of them
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
 
@@ -166,6 +166,9 @@ class Watcher:
         for tree, tender in zip(self._trees, self._tenders, strict=True):
             tender.start()
             tree.begun.wait(max(LEAST, end - time.monotonic()))
+        end = time.monotonic() + START
+        for tree in self._trees:  # those that came behind one that hangs
+            tree.begun.wait(max(0.0, end - time.monotonic()))
         end = time.monotonic() + PATIENCE
         for tree in self._trees:
             if tree.asked_at is None:  # it answers, and may be large

@@ -229,6 +229,7 @@ const CHINESE = [
   ["the file was written to", "文件被写过"],
   ["the file cannot be read: …", "无法读取文件：{…?}"],
   ["the folder … does not answer", "文件夹 … 没有应答"],
+  ["…: its folder does not answer", "…：它所在的文件夹没有应答"],
   ["a link stands in the file's place", "文件的位置上现在是一个链接"],
   ["a socket stands in the file's place", "文件的位置上现在是一个套接字"],
   ["another program has the file", "另一个程序占用着文件"],
