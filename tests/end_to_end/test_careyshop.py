@@ -255,7 +255,9 @@ def test_a_folder_of_another_day_gets_another_key(program: Program) -> None:
     assert program.stored() == {"a.txt": digest(content)}
 
 
-@pytest.mark.parametrize("call", ["put", "begin", "part", "complete"])
+@pytest.mark.parametrize(
+    "call", [*(pytest.param(call, marks=pytest.mark.torture) for call in ("put", "begin", "part")), "complete"]
+)
 @pytest.mark.parametrize("cut", ["cut", "cut-within", "cut-after", "cut-reply"])
 def test_no_cut_loses_or_doubles_an_object_of_oss(program: Program, call: str, cut: str) -> None:
     program.vendors.faults(f"oss.{call}:{cut}@1")

@@ -100,15 +100,18 @@ def test_what_breaks_a_limit_is_rejected_before_a_byte_is_sent(news: Program) ->
     }
 
 
-FAULTS = {
+# What may go wrong with any vendor; tests/transports and tests/brokers try it at every step, without a daemon.
+ANYWHERE = {
     "cut before the upload": "kodo.form:cut@1",
     "cut within the upload": "kodo.form:cut-within@1",
     "no answer to the upload": "kodo.form:cut-after@1",
     "half an answer to the upload": "kodo.form:cut-reply@1",
-    "upload token expired": "kodo.form:expired-token@1",
-    "wrong region": "kodo.form:region@1",
     "upload server down": "kodo.form:503@1x2",
     "sign-in cut": "xinhua.jwt:cut@1",
+}
+FAULTS = {
+    "upload token expired": "kodo.form:expired-token@1",
+    "wrong region": "kodo.form:region@1",
     "tokens for fewer keys": "xinhua.tokens:fewer@1",
     "task too fast": "xinhua.task:429@1",
     "looks cut": "xinhua.watermark:cut@1x2",
@@ -117,7 +120,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("spec", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(pytest.param(one, id=name) for name, one in FAULTS.items()),
+        *(pytest.param(one, id=name, marks=pytest.mark.torture) for name, one in ANYWHERE.items()),
+    ],
+)
 def test_faults_lose_nothing_and_process_once(news: Program, spec: str) -> None:
     picture = jpeg(20_000)
     news.vendors.faults(spec)
