@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import URL, Connection, Engine, event, text
 
 import journals
 from dumbwaiter.errors import JournalTrouble
@@ -249,6 +249,13 @@ def test_a_reader_sees_each_commit_at_once_and_keeps_no_transaction_open(book: B
         if book.url.get_backend_name() == "sqlite":
             assert not connection.connection.driver_connection.in_transaction  # type: ignore[union-attr]
     reader.dispose()
+
+
+def test_a_question_that_a_server_does_not_answer_in_time_is_trouble(postgres: URL) -> None:
+    engine = reading(postgres, patience=1)
+    with engine.connect() as connection, pytest.raises(JournalTrouble, match="cannot be read"):
+        connection.execute(text("SELECT pg_sleep(20)"))
+    engine.dispose()
 
 
 def test_a_reader_stands_in_no_ones_way(sqlite_book: Book, tmp_path: Path) -> None:

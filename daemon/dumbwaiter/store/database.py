@@ -10,12 +10,11 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -135,8 +134,14 @@ def reading(url: URL, host: str | None = None, *, patience: int | None = None) -
     so many seconds at most.
     """
     if url.get_backend_name() != "sqlite":
-        more = {"options": f"-c statement_timeout={patience}s"} if patience else {}
-        engine = _engine(url, more, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        engine = _engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        if patience:
+
+            @event.listens_for(engine, "connect")
+            def limit(connection: Any, _record: Any) -> None:
+                connection.execute(f"SET statement_timeout = '{patience}s'")
+                connection.commit()
+
         return _telling(engine, "read").execution_options(**{HOST: host})
     file = quote(os.fsencode(url.database or ""))
     engine = create_engine(
@@ -172,9 +177,9 @@ PATIENT = {
 }
 
 
-def _engine(url: URL, more: Mapping[str, str] = MappingProxyType({}), **options: Any) -> Engine:
+def _engine(url: URL, **options: Any) -> Engine:
     try:
-        return create_engine(url, connect_args={**PATIENT, **more}, **options)
+        return create_engine(url, connect_args=PATIENT, **options)
     except ModuleNotFoundError as missing:
         raise Failure(
             f"the driver of the journal's database is not installed ({missing.name}): pipx install 'dumbwaiter[postgresql]'",
