@@ -67,9 +67,8 @@ class Intake:
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
         self._slow: set[str] = set()  # watches whose looks nobody waits for
-        self._touched: dict[
-            str, dict[str, tuple[Ready, Known]]
-        ] = {}  # by watch and path: whose content is to be compared
+        # By watch and path: whose content is to be compared.
+        self._touched: dict[str, dict[str, tuple[Ready, Known]]] = {}
         self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
