@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/dumbwaiter demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture --timeout 900
