@@ -47,7 +47,7 @@ def test_t14_the_files_of_an_unmounted_disk_wait_for_it(program: Program, tmp_pa
     # A daemon that starts without the disk knows from the journal that there was one.
     assert program.stop() == 0
     program.start()
-    assert watch(program)["state"] == "away"
+    program.until(lambda: watch(program)["state"] == "away")
     with lying(disk, program.drop):
         program.until(lambda: program.stored() == {"film.mov": digest(b"film")})
         program.until(lambda: watch(program)["state"] == "watching")  # a job may look before the watcher does
@@ -66,7 +66,7 @@ def test_t14_a_disk_that_comes_after_the_start_brings_its_own_rules(program: Pro
         assert program("wait").returncode == 0
         assert program.stop() == 0
     program.start()
-    assert watch(program)["state"] == "away"
+    program.until(lambda: watch(program)["state"] == "away")
     for name in ("secret.txt", "open.txt"):
         (disk / name).write_text(name)
     with lying(disk, program.drop):
