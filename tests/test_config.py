@@ -515,13 +515,14 @@ def test_a_literal_secret_is_refused_when_others_can_read_the_file() -> None:
     assert repr(parse(elsewhere, FILE, private=False).provider["vod"].app_secret) == "env:VOD"
 
 
-def test_a_password_in_the_journals_url_is_refused_when_others_can_read_the_file() -> None:
-    line = f'journal = "postgresql+psycopg://u:{SECRET}@db/journal"\n'
+@pytest.mark.parametrize("place", [f"u:{SECRET}@db/journal", "u:7/a@db/journal", f"u@db/journal?password={SECRET}"])
+def test_a_password_in_the_journals_url_is_refused_when_others_can_read_the_file(place: str) -> None:
+    line = f'journal = "postgresql+psycopg://{place}"\n'
     assert refused(line, private=False) == (
         f"{FILE}, line 1: [journal] holds a password and stands in a file that others can read: chmod 600 the file, "
         "or move the password to ~/.pgpass"
     )
-    assert parse(line, FILE).journal == f"postgresql+psycopg://u:{SECRET}@db/journal"
+    assert parse(line, FILE).journal == f"postgresql+psycopg://{place}"
     assert parse('journal = "postgresql+psycopg://u@db/journal"', FILE, private=False).journal is not None
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import groupby
 from math import inf
 from typing import Any
 
@@ -51,6 +52,7 @@ from dumbwaiter.wire.address import ends
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
+LOOKS = 500  # files of a folder at a time that `put` looks at
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
 
 
@@ -214,7 +216,7 @@ class App:
 
         They come before all others; `alone`, nothing else is worked on.
         """
-        candidates = await asyncio.gather(*(self._candidate(path, provider, watch) for path in paths))
+        candidates = await self._candidates(paths, provider, watch)
         await self.journal.enqueue(candidates, time.time())
         ids = await self.journal.ids(candidates)
         if alone:
@@ -222,12 +224,19 @@ class App:
         await self.retry(ids)
         return ids
 
-    async def _candidate(self, path: str, provider: str | None, watch: str | None) -> Candidate:
-        look = partial(candidate, self.config, path, provider, watch)
-        try:
-            return await self.engine.means.threads.look(os.path.dirname(path), look, lambda _candidate: None)
-        except TimeoutError:
-            raise Failure(f"{shown(path)}: its folder does not answer", Exit.TEMPORARY) from None
+    async def _candidates(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[Candidate]:
+        """Looks at files, some of a folder at a time. Raises `Failure`, for a disk that does not answer too."""
+        found: list[Candidate] = []
+        for folder, group in groupby(paths, os.path.dirname):
+            names = list(group)
+            for at in range(0, len(names), LOOKS):
+                some = names[at : at + LOOKS]
+                look = partial(_looked_at, self.config, some, provider, watch)
+                try:
+                    found += await self.engine.means.threads.look(folder, look, lambda _found: None)
+                except TimeoutError:
+                    raise Failure(f"{shown(some[0])}: its folder does not answer", Exit.TEMPORARY) from None
+        return found
 
     async def retry(self, ids: Sequence[int] | None) -> int:
         """Makes jobs due at once, and gives paused providers another chance."""
@@ -434,6 +443,10 @@ class App:
             await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
         except JournalTrouble as trouble:
             self._log.warning("no copy of the journal", error=str(trouble))
+
+
+def _looked_at(config: Config, paths: Sequence[str], provider: str | None, watch: str | None) -> list[Candidate]:
+    return [candidate(config, path, provider, watch) for path in paths]
 
 
 def _finite(until: float, now: float) -> float | None:

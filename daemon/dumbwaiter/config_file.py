@@ -302,7 +302,10 @@ def _check_journal(url: str, text: _Text, private: bool) -> None:
         usable = False
     if not usable:
         raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
-    if not private and re.match(r"[^/]+//[^@]*:.*@", url):
+    from sqlalchemy import make_url  # where the journal is on a server, which is seldom
+
+    known = make_url(url)
+    if not private and (known.password or "password" in known.query):
         raise text.failure(
             ["journal"],
             "holds a password and stands in a file that others can read: chmod 600 the file, or move the password "

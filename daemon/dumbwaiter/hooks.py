@@ -29,7 +29,7 @@ TOLD = 500  # characters of what a program said
 GRACE = 2.0  # seconds between asking a program to end and ending it
 PAUSE = 0.05  # seconds between looks whether somebody of it is left
 LATER = 75  # the exit code EX_TEMPFAIL: try again
-OURS = (
+WITHHELD = (
     "PGPASSWORD",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -114,7 +114,7 @@ async def _start(
     command: Sequence[str], facts: Mapping[str, str], id_: str, timeout: float, hidden: Collection[str]
 ) -> None:
     words = [fill(word, facts) for word in command]
-    environment = {name: value for name, value in os.environ.items() if name not in OURS and name not in hidden}
+    environment = {name: value for name, value in os.environ.items() if name not in WITHHELD and name not in hidden}
     environment |= {f"DUMBWAITER_{name.upper()}": value for name, value in facts.items()} | {"DUMBWAITER_ID": id_}
     try:
         process, said = await _spawn(words, environment)

@@ -166,13 +166,10 @@ class Watcher:
         for tree, tender in zip(self._trees, self._tenders, strict=True):
             tender.start()
             tree.begun.wait(max(LEAST, end - time.monotonic()))
-        end = time.monotonic() + START
-        for tree in self._trees:  # those that came behind one that hangs
-            tree.begun.wait(max(0.0, end - time.monotonic()))
-        end = time.monotonic() + PATIENCE
-        for tree in self._trees:
-            if tree.asked_at is None:  # it answers, and may be large
-                tree.begun.wait(max(0.0, end - time.monotonic()))
+        now = time.monotonic()
+        for tree in self._trees:  # those that came behind one that hangs; one that answers may be large
+            limit = PATIENCE if tree.asked_at is None else START
+            tree.begun.wait(max(0.0, now + limit - time.monotonic()))
         self._started = True
 
     def check(self) -> None:

@@ -328,9 +328,9 @@ class Contents:
         folder = self._folder_of(watch)
         if folder is None:
             raise FileNotFoundError(errno.ENOENT, "the watch is not configured here")
-        if folder == "/":  # named on the command line, by whatever links the person used
-            return os.open(f"/{path}", flags)
         with self._disks[watch]:
+            if folder == "/":  # named on the command line, by whatever links the person used
+                return os.open(f"/{path}", flags)
             base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 return below(base, path, flags)

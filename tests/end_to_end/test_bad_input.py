@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import resource
 import signal
 import socketserver
 import sqlite3
@@ -634,7 +635,8 @@ def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_no_core_of_a_command_is_written(program: Program) -> None:
-    program.start()
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    program.start("prlimit", f"--core={most}:{most}", sys.executable, "-m", "dumbwaiter")
     assert program.daemon is not None
     limits = Path(f"/proc/{program.daemon.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 ", limits)

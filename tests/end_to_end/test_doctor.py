@@ -4,12 +4,14 @@ import base64
 import json
 import re
 import zipfile
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from dumbwaiter.cli.bundle import _Cleaner
+from dumbwaiter.cli.bundle import _Cleaner, _settings
+from dumbwaiter.config_file import parse
 from program import Program
 
 
@@ -198,3 +200,11 @@ def test_a_secret_that_only_a_service_gets_hides_no_rule(program: Program) -> No
     assert "watch netease would upload it under a name that cannot be told" in done.stdout
     assert "not looked at, as systemd alone hands it over: the secret of netease\n" in done.stderr
     assert program("check", "--online").returncode == 2
+
+
+def test_a_bundle_holds_no_password_of_the_journal() -> None:
+    url = "postgresql+psycopg://ann:7/whispered@db/journal?application_name=a@b&password=hushed"
+    told = json.dumps(_settings(SimpleNamespace(config=parse(f'journal = "{url}"\n', "config.toml"))))  # type: ignore[arg-type]
+    assert "postgresql+psycopg://ann:***@db/journal" in told
+    assert "whispered" not in told
+    assert "hushed" not in told

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from sqlalchemy import make_url
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
@@ -107,7 +108,7 @@ def _settings(session: Session) -> Any:
     except Failure as failure:
         return str(failure)
     if plain.get("journal"):
-        plain["journal"] = re.sub(r"//.*@", "//***@", plain["journal"])
+        plain["journal"] = make_url(plain["journal"]).difference_update_query(["password"]).render_as_string()
     for options in plain["provider"].values():
         request = options.get("request")
         if isinstance(request, dict):  # a recipe's; what it sends beside its blanks may be a key
