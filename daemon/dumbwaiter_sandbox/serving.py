@@ -176,6 +176,11 @@ class Port:
                 self._sock.close()
             return
         for listener in server.servers:
+            for sock in listener.sockets:
+                asyncio.get_running_loop().remove_reader(sock)
+        for _ in range(2):  # turns of the loop; asyncio forgets one that it accepted and whose listener closes before
+            await asyncio.sleep(0)
+        for listener in server.servers:
             listener.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()

@@ -1,4 +1,6 @@
+import asyncio
 import email.utils
+import gc
 import os
 import signal
 import socket
@@ -152,6 +154,19 @@ def test_leaving_in_the_middle_of_a_stall_ends_at_once(start):
         while not running.log("put"):
             pass
         running.stop()
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_connection_that_comes_as_it_ends_is_closed_too(tmp_path, turns):
+    async def come_late():
+        async with Sandbox(tmp_path) as sandbox:
+            late = socket.create_connection(("127.0.0.1", sandbox.port + len(sandbox.urls) - 1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        late.close()
+
+    asyncio.run(come_late())
+    gc.collect()  # what was left open is told here, and the test fails by it
 
 
 def program(data, seconds=""):
