@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 60.0
+LIFE = 90.0  # less than a test's timeout: whoever waits for it in the kernel can be ended by nothing else
 _DISK = """
-import sys, threading, fuse
+import os, sys, threading, fuse
 class Dead(fuse.Operations):
     def __call__(self, op, *arguments):
         return 0 if op in ("init", "destroy") else threading.Event().wait()
+end = threading.Timer(float(sys.argv[2]), os._exit, (1,))
+end.daemon = True
+end.start()
 fuse.FUSE(Dead(), sys.argv[1], foreground=True, nothreads=False)
 """
 
@@ -20,7 +24,7 @@ fuse.FUSE(Dead(), sys.argv[1], foreground=True, nothreads=False)
 @contextmanager
 def dead_disk(folder: str | Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Mounts one; whoever waits for it is let go in the end."""
-    disk = subprocess.Popen([sys.executable, "-c", _DISK, folder])
+    disk = subprocess.Popen([sys.executable, "-c", _DISK, folder, str(LIFE)])
     try:
         end = time.monotonic() + PATIENCE
         while f" {folder} fuse" not in Path("/proc/self/mounts").read_text():
