@@ -1,10 +1,10 @@
-"""A disk that answers nothing: a file system of our own that only its end wakes."""
+"""Disks that answer nothing: file systems of our own, one that only its end wakes, and one that dies and comes back."""
 
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 PATIENCE = 60.0
@@ -19,12 +19,37 @@ end.daemon = True
 end.start()
 fuse.FUSE(Dead(), sys.argv[1], foreground=True, nothreads=False)
 """
+_MIRROR = """
+import os, sys, fuse
+class Mirror(fuse.Operations):
+    def getattr(self, path, fh=None):
+        found = os.lstat(sys.argv[2] + path)
+        return {key: getattr(found, key) for key in dir(found) if key.startswith("st_")}
+    def readdir(self, path, fh):
+        return os.listdir(sys.argv[2] + path)
+    def open(self, path, flags):
+        return os.open(sys.argv[2] + path, flags)
+    def read(self, path, size, offset, fh):
+        return os.pread(fh, size, offset)
+    def release(self, path, fh):
+        os.close(fh)
+fuse.FUSE(Mirror(), sys.argv[1], foreground=True, nothreads=False)
+"""
+
+
+def dead_disk(folder: str | Path) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    """Mounts a disk that is dead from the beginning; whoever waits for it is let go in the end."""
+    return _mounted(_DISK, folder, str(LIFE))
+
+
+def mirror_disk(folder: str | Path, source: str | Path) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    """Mounts one that has the files of `source`; it is dead while its process is stopped."""
+    return _mounted(_MIRROR, folder, source)
 
 
 @contextmanager
-def dead_disk(folder: str | Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Mounts one; whoever waits for it is let go in the end."""
-    disk = subprocess.Popen([sys.executable, "-c", _DISK, folder, str(LIFE)])
+def _mounted(program: str, folder: str | Path, *words: str | Path) -> Iterator["subprocess.Popen[bytes]"]:
+    disk = subprocess.Popen([sys.executable, "-c", program, folder, *words])
     try:
         end = time.monotonic() + PATIENCE
         while f" {folder} fuse" not in Path("/proc/self/mounts").read_text():

@@ -24,7 +24,7 @@ from dumbwaiter.grants import Provider, freeze
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant, Receipt, Stamp
 from dumbwaiter.naming import propose
-from dumbwaiter.threads import Threads
+from dumbwaiter.threads import OpenFile, Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import FileUpload, Ranges
 from dumbwaiter_sandbox import Sandbox
@@ -132,7 +132,7 @@ class Sender:
                 self.provider.broker.confirm(grant, self.stamp.size, self.provider), self.runner.get_loop()
             ),
         )
-        receipt, _ = await self.threads.run(lambda: upload.run(row.send), upload.abort)
+        receipt, _ = await self.threads.run(lambda: upload.run(row.send), upload.abort, OpenFile(self.fd, ""))
         return receipt
 
     def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":

@@ -1,12 +1,16 @@
 """Looks at a disk that answers late, or never."""
 
 import asyncio
+import os
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from dumbwaiter import threads
-from dumbwaiter.threads import ABREAST, Threads
+from dumbwaiter.bulk import Abort
+from dumbwaiter.threads import ABREAST, OpenFile, Threads
 
 BOUND = 30.0
 
@@ -62,3 +66,49 @@ def test_a_dead_disk_keeps_few_threads_and_nothing_of_those_who_gave_up(monkeypa
         pool.close()
 
     asyncio.run(test())
+
+
+def test_threads_that_a_disk_keeps_are_replaced_and_its_file_stays_open_as_long_as_they_read_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(threads, "ANSWER", 0.1)
+    monkeypatch.setattr(threads, "PATIENCE", 0.1)
+    monkeypatch.setattr(threads, "_ask_disk", lambda fd: fd == dead.fd and answers.wait(BOUND))
+    answers = threading.Event()
+    (tmp_path / "file").write_bytes(b"content")
+    dead, other = (OpenFile(os.open(tmp_path / "file", os.O_RDONLY), place) for place in ("/dead", "/other"))
+
+    def read(file: OpenFile) -> bytes:
+        if file is dead:
+            assert answers.wait(BOUND)
+        return os.pread(file.fd, 100, 0)
+
+    async def test() -> None:
+        pool = Threads(2, 1)
+        abort = Abort()
+        try:
+            hung = [asyncio.create_task(pool.run(lambda: read(dead), abort, dead)) for _ in range(2)]
+            waits = asyncio.create_task(pool.run(lambda: read(other), Abort(), other))
+            told = await asyncio.gather(*hung, return_exceptions=True)
+            assert [type(one) for one in told] == [TimeoutError] * 2
+            assert abort.called
+            assert await asyncio.wait_for(waits, BOUND) == b"content"
+            pool.let_go(other)
+            pool.let_go(dead)
+            assert await pool.look("/other", lambda: is_open(other.fd), lambda _told: None) is False
+            assert is_open(dead.fd)
+        finally:
+            answers.set()
+        await asyncio.wait_for(asyncio.to_thread(until_closed, dead.fd), BOUND)
+        pool.close()
+
+    asyncio.run(test())
+
+
+def until_closed(fd: int) -> None:
+    while is_open(fd):
+        time.sleep(0.01)
+
+
+def is_open(fd: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{fd}")

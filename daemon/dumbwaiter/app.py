@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from math import inf
 from typing import Any
@@ -39,6 +39,7 @@ from dumbwaiter.network import Network
 from dumbwaiter.ordered import candidate
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.reach import Reach, hosts
+from dumbwaiter.roots import disk_of
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
@@ -225,15 +226,16 @@ class App:
         return ids
 
     async def _candidates(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[Candidate]:
-        """Looks at files, some of a folder at a time. Raises `Failure`, for a disk that does not answer too."""
+        """Looks at files, some of a disk at a time. Raises `Failure`, for a disk that does not answer too."""
         found: list[Candidate] = []
-        for folder, group in groupby(paths, os.path.dirname):
+        known = cache(disk_of)
+        for disk, group in groupby(paths, lambda path: known(f"{os.path.dirname(path)}/")):
             names = list(group)
             for at in range(0, len(names), LOOKS):
                 some = names[at : at + LOOKS]
                 look = partial(_looked_at, self.config, some, provider, watch)
                 try:
-                    found += await self.engine.means.threads.look(folder, look, lambda _found: None)
+                    found += await self.engine.means.threads.look(disk, look, lambda _found: None)
                 except TimeoutError:
                     raise Failure(f"{shown(some[0])}: its folder does not answer", Exit.TEMPORARY) from None
         return found

@@ -12,13 +12,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter import log
-from dumbwaiter.bulk import Unreadable
+from dumbwaiter.bulk import Abort, Unreadable
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
@@ -47,10 +47,13 @@ from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import join, propose, shown
 from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.roots import hangs_with
 from dumbwaiter.tally import Tally
-from dumbwaiter.threads import Threads
+from dumbwaiter.threads import OpenFile, Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
+
+T = TypeVar("T")
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
@@ -147,12 +150,13 @@ class Attempt:
         """Ends the lease; another attempt goes on from here."""
         await self._journal.release(self._means.worker, self._job.id, again=self._wasted)
 
-    async def _open(self) -> int:
+    async def _open(self) -> OpenFile:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
         job = self._job
         root = self._means.folder_of(job.watch)
         if root is None:
             raise Local(f'no watch named "{job.watch}" is configured')
+        place = hangs_with(root, job.path)
 
         def look() -> tuple[int, str]:
             fd = open_version(root, job.path, job.stamp)
@@ -163,32 +167,40 @@ class Attempt:
                 raise Local(f"the file cannot be read: {error.strerror}") from None
 
         try:
-            fd, mime = await self._means.threads.look(root, look, lambda opened: os.close(opened[0]))
+            fd, mime = await self._means.threads.look(place, look, lambda opened: os.close(opened[0]))
         except TimeoutError:
-            raise Local(f"the folder {root} does not answer") from None
+            raise Local(f"the folder {place} does not answer") from None
         except (Gone, Changed):
             if away := await asyncio.to_thread(self._means.away, job.watch):
                 raise Local(away) from None  # another folder's files say nothing of this one's
             raise
         self._ask = replace(self._ask, mime=mime)
-        return fd
+        return OpenFile(fd, place)
+
+    async def _read(self, file: OpenFile, work: Callable[[Callable[[], bool]], T]) -> T:
+        """Does `work`, which reads the file and stops when its argument says so, beside the loop."""
+        abort = Abort()
+        return await self._means.threads.run(lambda: work(lambda: abort.called), abort, file)
 
     async def _bring(self, provider: Provider) -> None:
         """Uploads the file and journals the receipt."""
         job = self._job
-        fd = await self._open()
+        let_go = self._means.threads.let_go
+        file = await self._open()
         try:
-            if await self._link(provider, fd):
+            if await self._link(provider, file):
                 return
-            await self._settle_key(provider, fd)
-            upload, receipt, digest = await self._send(provider, fd)
+            await self._settle_key(provider, file)
+            upload, receipt, digest = await self._send(provider, file)
         except Changed:
-            os.close(await self._open())  # says if nothing stands there any more
+            let_go(await self._open())  # says if nothing stands there any more
             raise
+        except TimeoutError:
+            raise Local(f"the folder {file.place} does not answer") from None
         except (OSError, Unreadable) as error:  # other troubles are verdicts
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
-            os.close(fd)
+            let_go(file)
         await self._store(provider, receipt, digest, upload.unsaved, self._twice)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
@@ -202,27 +214,28 @@ class Attempt:
             await asyncio.shield(asyncio.wrap_future(self._stored))
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
 
-    async def _link(self, provider: Provider, fd: int) -> bool:
+    async def _link(self, provider: Provider, file: OpenFile) -> bool:
         """Takes an object that the provider has already for a file of the same content, if it still is there."""
         job = self._job
         wanted = self._watch is not None and self._watch.duplicates == "link"
         if not (provider.broker.shares and wanted and job.size) or job.key is not None:
             return False
-        digest, entries = await asyncio.to_thread(
-            Catalog(self._journal.reader).same, provider.name, job.size, partial(Digest().finish, fd, job.size)
+        same = partial(Catalog(self._journal.reader).same, provider.name, job.size)
+        digest, entries = await self._read(
+            file, lambda stopped: same(partial(Digest().finish, file.fd, job.size, stopped))
         )
         for entry in entries:
             receipt = await provider.broker.still(entry, provider)
             if receipt is None:
                 continue
-            check(fd, job.stamp)
+            await self._read(file, lambda _: check(file.fd, job.stamp))
             receipt = receipt.with_facts(same_as=shown(join(entry.watch, entry.path)))
             await self._store(provider, receipt, digest)
             self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
             return True
         return False
 
-    async def _settle_key(self, provider: Provider, fd: int) -> None:
+    async def _settle_key(self, provider: Provider, file: OpenFile) -> None:
         """Asks for the key that the watch's rules give, where the provider takes one; it is journalled by then."""
         job = self._job
         template = self._watch.key if self._watch else None
@@ -230,17 +243,17 @@ class Attempt:
             return  # named by an earlier version of the program
         wanted = propose(job.path)
         if template is not None:
-            subject = Subject(job.watch, job.path, fd, job.created_at, self._ask.seed)
-            wanted = await asyncio.to_thread(template.key, subject)
+            subject = Subject(job.watch, job.path, file.fd, job.created_at, self._ask.seed)
+            wanted = await self._read(file, lambda _: template.key(subject))
         wanted = provider.broker.key(wanted, named=template is not None) or ""
         if not wanted:
             return
         self._ask = replace(self._ask, key=wanted, named=True, fresh=self._on_conflict != "replace")
-        key = job.proposed or await self._free_key(wanted, provider.name, fd)
+        key = job.proposed or await self._free_key(wanted, provider.name, file)
         self._job = replace(self._job, proposed=key)
         self._ask = replace(self._ask, key=key)
 
-    async def _free_key(self, wanted: str, provider: str, fd: int) -> str:
+    async def _free_key(self, wanted: str, provider: str, file: OpenFile) -> str:
         """Returns the first name that no other content has. Raises what `on_conflict` makes of a taken one."""
         key: str | None = wanted
         digest, number = None, 0
@@ -254,7 +267,7 @@ class Attempt:
                 if holder is None:
                     return key
                 if holder.done and holder.digest is not None and digest is None:
-                    digest = await asyncio.to_thread(Digest().finish, fd, self._job.size)
+                    digest = await self._read(file, partial(Digest().finish, file.fd, self._job.size))
                     continue
                 if self._on_conflict != "rename":
                     if not holder.done:
@@ -284,7 +297,7 @@ class Attempt:
                 return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
         return Reject(f'refused, by on_conflict = "refuse": {conflict}')
 
-    async def _send(self, provider: Provider, fd: int) -> tuple[FileUpload, Receipt, str]:
+    async def _send(self, provider: Provider, file: OpenFile) -> tuple[FileUpload, Receipt, str]:
         job = self._job
         ask = self._ask
         grant = await self._grant(provider, ask)
@@ -303,7 +316,7 @@ class Attempt:
             self._sent = 0
             self._job = replace(self._job, checkpoint=None)
         upload = FileUpload(
-            fd,
+            file.fd,
             job.stamp,
             threads=self._means.threads,
             ticket=grant.ticket,
@@ -331,7 +344,7 @@ class Attempt:
             return *upload.run(transport.send), time.monotonic() - started
 
         try:
-            receipt, digest, seconds = await self._means.threads.run(send, upload.abort)
+            receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file)
             provider.moved(job.size - begun, seconds)
             return upload, receipt.plain, digest
         except Reauth as refusal:
@@ -460,7 +473,7 @@ class Attempt:
         if self._job.resent >= RESENT_MAX * self._job.size:
             return False
         try:
-            os.close(await self._open())
+            self._means.threads.let_go(await self._open())
         except Changed:
             return False
         return True

@@ -6,12 +6,14 @@ comes from the unchanged local original, else from the provider; only when someb
 
 import asyncio
 import os
+from functools import partial
 from typing import NamedTuple
 
 from dumbwaiter import exif, log
 from dumbwaiter.app import App
 from dumbwaiter.errors import Failure, Verdict
 from dumbwaiter.model import MIB, Entry
+from dumbwaiter.roots import hangs_with
 from dumbwaiter.upload import open_version
 from dumbwaiter.wire.message import Request
 
@@ -45,11 +47,21 @@ class Pictures:
         if not promising(entry):
             return None
         async with self._room:
-            content = await asyncio.to_thread(_local, self._app.config.folder_of(entry.watch), entry)
+            content = await self._local(entry)
             if content is None and entry.size <= SIZE_MAX:
                 content = await self._remote(entry)
         mime = _mime(content) if content else None
         return Picture(mime, content) if mime and content else None
+
+    async def _local(self, entry: Entry) -> bytes | None:
+        root = self._app.config.folder_of(entry.watch)
+        if root is None:
+            return None
+        look = partial(_read, root, entry)
+        try:
+            return await self._app.engine.means.threads.look(hangs_with(root, entry.path), look, lambda _content: None)
+        except TimeoutError:
+            return None
 
     async def _remote(self, entry: Entry) -> bytes | None:
         try:
@@ -61,10 +73,8 @@ class Pictures:
         return reply.body if reply.status == 200 else None
 
 
-def _local(root: str | None, entry: Entry) -> bytes | None:
+def _read(root: str, entry: Entry) -> bytes | None:
     """Reads the local original, if it still is this version."""
-    if root is None:
-        return None
     try:
         fd = open_version(root, entry.path, entry.stamp)
     except Verdict:

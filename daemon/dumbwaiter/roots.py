@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ _REMOTE = {
     "vboxsf",
     "virtiofs",
 }
-_OURS = "fuse.dumbwaiter"
+OURS = "fuse.dumbwaiter"
 
 
 class Root(NamedTuple):
@@ -60,7 +61,7 @@ class Stand(NamedTuple):
     @property
     def trouble(self) -> str:
         """Why it cannot be watched; empty if it can."""
-        return "that is dumbwaiter's own mount" if self.kind == _OURS else ""
+        return "that is dumbwaiter's own mount" if self.kind == OURS else ""
 
 
 def stand(path: str) -> Stand:
@@ -77,6 +78,24 @@ def stand(path: str) -> Stand:
     finally:
         os.close(folder)
     return Stand((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
+
+
+def mounts() -> Iterator[tuple[str, str]]:
+    """Yields where file systems are mounted, and their kinds; no disk is asked."""
+    with suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            _, place, kind, *_ = line.split(" ")
+            yield re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place), kind
+
+
+def disk_of(path: str) -> str:
+    """Returns where the file system of an absolute path is mounted, going by its name."""
+    return max((place for place, _ in mounts() if path.startswith(place.rstrip("/") + "/")), key=len, default="/")
+
+
+def hangs_with(root: str, path: str) -> str:
+    """Returns what hangs if this file does: the folder of its watch, or the disk of one that is in none."""
+    return root if root != "/" else disk_of(f"/{path}")
 
 
 def is_remote(descriptor: int) -> bool:

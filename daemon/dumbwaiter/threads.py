@@ -5,19 +5,31 @@ to end, and between two requests of a file no other thread has to wake up.
 """
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from dumbwaiter.bulk import Abort
 
 T = TypeVar("T")
 
-ANSWER = 10.0  # seconds for a disk to answer
+ANSWER = 10.0  # seconds for a disk to answer, and between two questions whether it still does
 ABREAST = 4  # threads that look at one place
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
+
+
+class OpenFile:
+    """A file of some place. It is closed when whoever opened it has let go and no thread reads it any more."""
+
+    def __init__(self, fd: int, place: str) -> None:
+        self.fd = fd
+        self.place = place
+        self.users = 1
 
 
 class _Look(NamedTuple):
@@ -44,22 +56,54 @@ class Threads:
 
     def __init__(self, transfers: int, parts: int) -> None:
         self.parts = parts
-        self._files = ThreadPoolExecutor(transfers, "file")
-        self._parts = ThreadPoolExecutor(max(1, transfers * (parts - 1)), "part")
+        self._transfers = transfers
+        self._begin()
         self._looks: dict[str, list[_Look]] = {}  # by place, to begin
         self._busy: Counter[str] = Counter()  # threads that look at a place
 
-    async def run(self, work: Callable[[], T], abort: Abort) -> T:
-        """Does `work` in a thread. Cancelled, it calls `abort` and waits a little for the thread to end."""
-        task = asyncio.get_running_loop().run_in_executor(self._files, work)
+    def _begin(self) -> None:
+        self._files = ThreadPoolExecutor(self._transfers, "file")
+        self._parts = ThreadPoolExecutor(max(1, self._transfers * (self.parts - 1)), "part")
+
+    async def run(self, work: Callable[[], T], abort: Abort, file: OpenFile) -> T:
+        """Does `work`, which reads the file, in a thread. Cancelled, it calls `abort` and waits a little for the thread.
+
+        Raises TimeoutError where the file's disk answers no more. Threads that it keeps are replaced.
+        """
+        files, future, task = self._submit(work, file)
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
+            while not (await asyncio.wait([task], timeout=ANSWER))[0]:
+                await self.look(file.place, partial(_ask_disk, file.fd), lambda _nothing: None)
+                if files is not self._files and future.cancel():  # those before it may never end
+                    files, future, task = self._submit(work, file)
+            return task.result()
+        except (asyncio.CancelledError, TimeoutError):
             abort()
+            future.cancel()
             await asyncio.wait([task], timeout=PATIENCE)
-            if task.done() and not task.cancelled():
-                task.exception()
+            if task.done():
+                if not task.cancelled():
+                    task.exception()
+            elif files is self._files:
+                self.close(wanted=True)
+                self._begin()
             raise
+
+    def _submit(
+        self, work: Callable[[], T], file: OpenFile
+    ) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
+        future = self._files.submit(work)
+        task = asyncio.wrap_future(future)
+        file.users += 1
+        task.add_done_callback(lambda _: self.let_go(file))
+        return self._files, future, task
+
+    def let_go(self, file: OpenFile) -> None:
+        """Closes the file when nobody uses it any more, beside the loop: a disk may have to answer to that."""
+        file.users -= 1
+        if not file.users:
+            done = asyncio.get_running_loop().create_future()
+            self._ask(file.place, _Look(partial(_close, file.fd), lambda _nothing: None, done))
 
     async def look(self, place: str, work: Callable[[], T], undo: Callable[[T], None]) -> T:
         """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
@@ -68,12 +112,7 @@ class Threads:
         came when nobody waited for it any more.
         """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        looks = self._looks.setdefault(place, [])
-        if self._busy[place] == ABREAST:
-            looks[:] = [one for one in looks if not one.done.done()]
-        looks.append(_Look(work, undo, done))
-        if len(looks) == 1:
-            asyncio.get_running_loop().call_soon(self._look, place)
+        self._ask(place, _Look(work, undo, done))
         try:
             async with asyncio.timeout(ANSWER):  # wait_for may keep a cancellation to itself
                 return await done
@@ -81,6 +120,14 @@ class Threads:
             if done.done() and not done.cancelled() and done.exception() is None:
                 undo(done.result())
             raise
+
+    def _ask(self, place: str, look: _Look) -> None:
+        looks = self._looks.setdefault(place, [])
+        if self._busy[place] == ABREAST:
+            looks[:] = [one for one in looks if not one.done.done()]
+        looks.append(look)
+        if len(looks) == 1:
+            asyncio.get_running_loop().call_soon(self._look, place)
 
     def _look(self, place: str) -> None:
         looks = [one for one in self._looks.pop(place, ()) if not one.done.done()]  # the others have given up
@@ -110,9 +157,10 @@ class Threads:
         """Does `work` beside the thread of its file."""
         return self._parts.submit(work)
 
-    def close(self) -> None:
+    def close(self, *, wanted: bool = False) -> None:
+        """Ends the threads; what waits for one is still done if it is wanted."""
         for pool in (self._files, self._parts):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=not wanted)
 
 
 async def apart(work: Callable[[], None]) -> None:
@@ -128,6 +176,16 @@ async def apart(work: Callable[[], None]) -> None:
 
     threading.Thread(target=work_on, daemon=True).start()
     await asyncio.wrap_future(done)
+
+
+def _ask_disk(fd: int) -> None:
+    with suppress(OSError):  # an answer too
+        os.fstat(fd)
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _outcome(look: _Look) -> tuple[Any, BaseException | None]:

@@ -1,18 +1,21 @@
 """A watched folder on a disk that answers nothing."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dead_disk import PATIENCE, dead_disk
+from dead_disk import PATIENCE, dead_disk, mirror_disk
 from dumbwaiter.client import Connection
-from program import Program
+from dumbwaiter.model import MIB
+from program import Program, digest
 
 DEAD = "jimeng"
 
@@ -63,6 +66,19 @@ def test_t14_a_daemon_whose_folder_hangs_ends_but_for_threads_that_the_kernel_ho
     assert "raised an exception" not in program.log.read_text()
 
 
+def order(program: Program, path: Path) -> None:
+    """Is `put` of one who does not wait for the answer."""
+    wish = {"paths": [str(path)], "provider": "netease", "watch": None}
+    with closing(Connection(str(program.state / "run/control.sock"), 1.0)) as connection, suppress(TimeoutError):
+        connection.request("POST", "/put", json.dumps(wish))
+        connection.getresponse()
+
+
+def jobs(program: Program) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = program.status()["jobs"]
+    return found
+
+
 def watch(program: Program) -> dict[str, str]:
     (found,) = (one for one in program.status()["watches"] if one["name"] == DEAD)
     return dict(found)
@@ -71,18 +87,10 @@ def watch(program: Program) -> dict[str, str]:
 def test_orders_for_files_on_a_dead_disk_keep_nothing_else_waiting(program: Program) -> None:
     nas = program.folder / "nas"
     nas.mkdir()
-
-    def order(number: int) -> None:
-        wish = {"paths": [f"{nas}/{number}.bin"], "provider": "netease", "watch": None}
-        # As one who does not wait for the answer.
-        with closing(Connection(str(program.state / "run/control.sock"), 1.0)) as connection, suppress(TimeoutError):
-            connection.request("POST", "/put", json.dumps(wish))
-            connection.getresponse()
-
     with dead_disk(nas) as disk:
         program.start()
         with ThreadPoolExecutor(40) as callers:
-            list(callers.map(order, range(40)))
+            list(callers.map(lambda number: order(program, nas / f"{number}.bin"), range(40)))
         program.write("film.mov", b"film")
         program.until(lambda: len(program.stored()) == 1)
         assert program("put", "--provider", "netease", nas / "a.bin").stderr == (
@@ -93,3 +101,29 @@ def test_orders_for_files_on_a_dead_disk_keep_nothing_else_waiting(program: Prog
         program.until(lambda: "stopping" in program.log.read_text())
         disk.kill()
         assert program.daemon.wait(PATIENCE) == 0
+
+
+@pytest.mark.torture
+def test_t14_a_disk_that_dies_while_its_files_are_sent_keeps_no_other_file_from_it(program: Program) -> None:
+    nas, there = program.folder / "nas", program.folder / "there"
+    nas.mkdir()
+    there.mkdir()
+    contents = {f"{number}.bin": os.urandom(32 * MIB) for number in range(2)}
+    for name, content in contents.items():
+        (there / name).write_bytes(content)
+    program.config.write_text(program.config.read_text() + '\n[limits]\ntransfers = 2\nbandwidth = "8M"\n')
+    with mirror_disk(nas, there) as disk:
+        program.start()
+        for name in contents:
+            order(program, nas / name)
+        program.until(lambda: sum(job["sent"] > 0 for job in program.status()["jobs"]) == 2)
+        disk.send_signal(signal.SIGSTOP)
+        film = program.write("film.mov", b"film").read_bytes()
+        program.until(lambda: program.stored().get("film.mov") == digest(film))
+        program.until(lambda: all(job["error"] == f"the folder {nas} does not answer" for job in jobs(program)))
+        disk.send_signal(signal.SIGCONT)
+        assert program("retry", "--all").returncode == 0
+        program.until(lambda: len(program.catalogued()) == 3)
+        assert set(program.stored().values()) == {digest(one) for one in [film, *contents.values()]}
+        assert program.totals()["bytes_resent"] <= 2 * 4 * MIB  # what was on its way
+        assert program.stop() == 0

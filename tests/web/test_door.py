@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
 
+from dead_disk import mirror_disk
 from program import Program
 
 MARK = {"X-Dumbwaiter": "test"}
@@ -226,3 +229,20 @@ def test_a_link_comes_in_the_form_that_is_wanted(ask: httpx.Client, program: Pro
     assert (link["url"], link["text"]) == (entry["url"], f"[a \\[1\\].txt]({entry['url']})")
     refused = ask.post("/api/link", json={"id": entry["id"], "form": "nonsense"}, headers=MARK)
     assert (refused.status_code, refused.json()["code"]) == (400, 2)
+
+
+@pytest.mark.torture
+def test_pictures_on_a_disk_that_hangs_come_from_the_provider(ask: httpx.Client, program: Program) -> None:
+    nas, there = program.folder / "nas", program.folder / "there"
+    nas.mkdir()
+    there.mkdir()
+    with mirror_disk(nas, there) as disk:
+        contents = {str(nas / f"{number}.png"): PIXEL + bytes([number]) for number in range(4)}
+        for path, content in contents.items():
+            (there / os.path.basename(path)).write_bytes(content)
+        assert program("put", "--provider", "netease", *contents).returncode == 0
+        entries = ask.get("/api/history").json()["entries"]
+        disk.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(len(entries)) as visitors:
+            shown = list(visitors.map(lambda one: ask.get(f"/api/thumbnail/{one['id']}").content, entries))
+        assert shown == [contents[f"/{one['path']}"] for one in entries]

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 ANSWER = 2.0  # seconds that the start waits for folders
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
-ASIDE = 32  # threads at most for what may have to wait
+ASIDE = 32  # threads at most for what may have to wait,
+HUNG = 8  # and for each watched folder, of which a dead one may keep so many
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",
     "stored": "the provider has it; the rest is done when the daemon runs again",
@@ -86,7 +87,7 @@ async def _run(session: Session) -> None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
-    asyncio.get_running_loop().set_default_executor(_Aside())
+    asyncio.get_running_loop().set_default_executor(_Aside(ASIDE + HUNG * len(config.watch)))
     raise_files()
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
@@ -115,8 +116,8 @@ async def _run(session: Session) -> None:
 class _Aside(ThreadPoolExecutor):
     """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
 
-    def __init__(self) -> None:
-        super().__init__(ASIDE, "aside")
+    def __init__(self, most: int) -> None:
+        super().__init__(most, "aside")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)

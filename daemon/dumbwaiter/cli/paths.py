@@ -6,7 +6,6 @@ path as `ls` and `status` print it, with escapes for what a terminal cannot show
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -157,13 +156,7 @@ def _inside(path: str, folder: str) -> bool:
 
 def _mounts(config: "Config") -> list[str]:
     """Returns where the catalog may be mounted: as configured, and wherever the kernel has such a mount."""
+    from dumbwaiter.roots import OURS, mounts
+
     found = [config.mount.path] if config.mount.path else []
-    try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                _, place, kind, *_ = line.split(" ")
-                if kind == "fuse.dumbwaiter":
-                    found.append(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place))
-    except OSError:
-        pass
-    return found
+    return found + [place for place, kind in mounts() if kind == OURS]
