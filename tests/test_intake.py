@@ -108,6 +108,20 @@ async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypat
 
 
 @on_loop
+async def test_a_scan_that_is_to_come_is_waited_for_unless_it_cannot(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path, 0.0, "away") as intake:
+        for watch in ("w", "away"):
+            intake.expect(watch)
+        assert (intake.waiting, intake.pending("w"), intake.pending("away")) == (2, 1, 1)
+        intake.give_up("away")
+        await intake.scan("w")
+        assert intake.pending("away") == 0
+        await drained(intake)
+        assert [one.path for one in all_jobs(intake)] == ["a"]
+
+
+@on_loop
 async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN", 0.0)
     make(tmp_path / "w", "a")

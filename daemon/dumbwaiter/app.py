@@ -177,6 +177,11 @@ class App:
         self.duties.kick()
         self.schedule.now("bandwidth")
 
+    def expect(self) -> None:
+        """Notes that all watched folders are to be looked through: who asks from now on is told so."""
+        for name in self.config.watch:
+            self.intake.expect(name)
+
     async def watch(self) -> None:
         """Starts watching, and reading the providers' lists where that is configured."""
         await self.watching.start()

@@ -63,6 +63,7 @@ class Intake:
         self._turned = asyncio.Event()
         self._patient = 0  # waits that may be long: for the journal, for a large file
         self._scans: Counter[str] = Counter()
+        self._wanted: set[str] = set()  # watches whose scan is still to begin
         self._enqueueing = 0
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
@@ -87,12 +88,14 @@ class Intake:
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        return self._settle.pending(watch) + self._scans[watch] + len(self._touched.get(watch, ()))
+        scans = self._scans[watch] + (watch in self._wanted)
+        return self._settle.pending(watch) + scans + len(self._touched.get(watch, ()))
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
-        return len(self._settle) + self._scans.total() + self._enqueueing + self._to_compare
+        scans = self._scans.total() + len(self._wanted)
+        return len(self._settle) + scans + self._enqueueing + self._to_compare
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""
@@ -114,12 +117,22 @@ class Intake:
                 self._settle.sight(sighting, now)
         self._sighted.set()
 
+    def expect(self, watch: str) -> None:
+        """Notes that a scan is to come: whoever waits for all files waits for it too."""
+        self._wanted.add(watch)
+
+    def give_up(self, watch: str) -> None:
+        """Notes that it cannot come now."""
+        self._wanted.discard(watch)
+        self._moved()
+
     async def scan(self, watch: str) -> float:
         """Sights every file of a watch that the journal does not know as it is; returns the seconds that took.
 
         One scan of a watch at a time.
         """
         started = time.monotonic()
+        self._wanted.discard(watch)
         if self._scans[watch]:
             return 0.0
         self._scans[watch] = 1

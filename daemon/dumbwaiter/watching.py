@@ -84,7 +84,7 @@ class Watching:
         self._states = {name: state.state for name, state in self.states().items()}
         for name in self._config.watch:
             self._schedule.every(f"rescan {name}", self._period(name), self._rescan, name)
-            self._schedule.now(f"rescan {name}")
+            self._scan(name)
         self._schedule.every("roots", CHECK, self._check)
 
     async def close(self) -> None:
@@ -119,13 +119,13 @@ class Watching:
                 raise Failure(f'there is no watch "{name}"', Exit.USAGE)
             if self._watcher is not None:
                 self._watcher.accept(name)
-            self._schedule.now(f"rescan {name}")
+            self._scan(name)
         return names
 
     def doubt(self, watch: str, reason: str) -> None:
         """Scans a watch, since something in it may have been missed."""
         self._log.warning("scanning again", watch=watch, reason=reason)
-        self._schedule.now(f"rescan {watch}")
+        self._scan(watch)
 
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more."""
@@ -173,7 +173,13 @@ class Watching:
             self._took[watch] = await self._intake.scan(watch)
             with contextlib.suppress(JournalTrouble):  # the next scan notes it
                 await self._note_mounts()
+        else:
+            self._intake.give_up(watch)
         self._schedule.pace(f"rescan {watch}", self._period(watch))
+
+    def _scan(self, watch: str) -> None:
+        self._intake.expect(watch)
+        self._schedule.now(f"rescan {watch}")
 
     async def _note_mounts(self) -> None:
         assert self._watcher is not None
@@ -186,6 +192,8 @@ class Watching:
     def _hears_otherwise(self, watch: str) -> None:
         before, self._states[watch] = self._states.get(watch, ""), self.states()[watch].state
         self._schedule.pace(f"rescan {watch}", self._period(watch))
+        if self._states[watch] == "away":
+            self._intake.give_up(watch)
         if before == "away" != self._states[watch]:
             self._do(self._go_on(watch))
         self._changed()

@@ -92,6 +92,7 @@ async def _run(session: Session) -> None:
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
         await app.start()
+        app.expect()
         feed = Feed(app)
         async with control.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
             await app.watch()
