@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 
@@ -26,6 +28,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.report import entry_facts
 from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter_sandbox import Sandbox
+from starter import Started, Starter
 
 PATIENCE = 60.0  # seconds until a wait has failed
 
@@ -71,11 +74,15 @@ class Vendors:
         return [one for one in self.http.get("/_sandbox/log").json() if not call or one["call"] == call]
 
 
+_starter = cache(Starter)
+
+
 class Program:
     """One installation: configuration, state, a watched folder, and the commands."""
 
     def __init__(self, folder: Path, faults: str = "", *, module: str = "dumbwaiter", **arguments: Any) -> None:
         self.folder = folder
+        self.cold = module != "dumbwaiter"  # Python is started for each command, and shows its words to others
         self._program = (sys.executable, "-m", module)
         self.data = folder / "vendors"
         self.vendors = Vendors(self.data, faults, **arguments)
@@ -89,7 +96,7 @@ class Program:
             "DUMBWAITER_STATE": str(self.state),
             "DUMBWAITER_CACHE": str(folder / "cache"),
         }
-        self.daemon: subprocess.Popen[bytes] | None = None
+        self.daemon: subprocess.Popen[bytes] | Started | None = None
 
     def close(self) -> None:
         try:
@@ -112,16 +119,36 @@ class Program:
         folder: str | os.PathLike[str] | None = None,
         patience: float = PATIENCE,
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*self._program, *map(os.fspath, words)],
-            env=self.environment | dict(environment or {}),
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=patience,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+            process = self._begin([*map(os.fspath, words)], environment, output, errors, folder=folder)
+            try:
+                code = process.wait(patience)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            told = []
+            for file in (output, errors):
+                file.seek(0)
+                told.append(file.read())
+        return subprocess.CompletedProcess([*self._program, *words], code, *told)
+
+    def _begin(
+        self,
+        words: list[str],
+        environment: Mapping[str, str] | None,
+        output: IO[Any],
+        errors: IO[Any],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> subprocess.Popen[bytes] | Started:
+        environment = self.environment | dict(environment or {})
+        with open(os.devnull, "rb") as nothing:
+            if not self.cold and not prefix and (starter := _starter()).can(environment):
+                return starter.start(words, environment, folder, (nothing, output, errors))
+            words = [*(prefix or self._program), *words]
+            return subprocess.Popen(words, env=environment, cwd=folder, stdin=nothing, stdout=output, stderr=errors)
 
     def begin(self, *words: str | os.PathLike[str]) -> "subprocess.Popen[str]":
         """Starts a command and returns it as it runs, its output in pipes."""
@@ -143,13 +170,7 @@ class Program:
     def start(self, *prefix: str, environment: Mapping[str, str] | None = None) -> None:
         """Starts the daemon and waits until it answers."""
         with open(self.log, "ab") as log:
-            self.daemon = subprocess.Popen(
-                [*(prefix or self._program), "-v", "run"],
-                env=self.environment | dict(environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self.daemon = self._begin(["-v", "run"], environment, log, log, prefix=prefix)
         self.until(self._answers)
 
     def _answers(self) -> bool:

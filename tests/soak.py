@@ -49,6 +49,7 @@ class Soak:
 
     def __init__(self, folder: Path, seed: int, *, stalls: bool = True, size_max: int = 9 * MIB) -> None:
         self.program = Program(folder)
+        self.program.cold = True
         self.numbers = random.Random(seed)
         self.ledger = Ledger(self.program, f"files of {seed}")
         self.tasks = folder / "tasks"

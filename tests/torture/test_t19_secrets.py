@@ -16,6 +16,7 @@ TROUBLE = (
 
 
 def test_t19_no_planted_secret_is_left_anywhere(program: Program) -> None:
+    program.cold = True
     planted = judge.secrets(program)
     assert len(planted) > 8
     assert all(judge.forms(secret) for secret in planted)
