@@ -60,9 +60,15 @@ def test_a_dead_disk_keeps_few_threads_and_nothing_of_those_who_gave_up(monkeypa
                 with pytest.raises(TimeoutError):
                     await pool.look("/disk", dead, lambda _nothing: None)
             assert len(begun) == ABREAST
-            assert len(pool._looks["/disk"]) == 1
+            monkeypatch.setattr(threads, "ANSWER", BOUND)
+            before = time.monotonic()
+            with pytest.raises(TimeoutError):  # at once: it is known
+                await pool.look("/disk", dead, lambda _nothing: None)
+            assert time.monotonic() - before < BOUND / 2
         finally:
             answers.set()
+        async with asyncio.timeout(BOUND):
+            await until_answered(pool, "/disk")
         pool.close()
 
     asyncio.run(test())
@@ -103,6 +109,14 @@ def test_threads_that_a_disk_keeps_are_replaced_and_its_file_stays_open_as_long_
         pool.close()
 
     asyncio.run(test())
+
+
+async def until_answered(pool: Threads, place: str) -> None:
+    try:
+        await pool.look(place, lambda: None, lambda _nothing: None)
+    except TimeoutError:
+        await asyncio.sleep(0.01)
+        await until_answered(pool, place)
 
 
 def until_closed(fd: int) -> None:

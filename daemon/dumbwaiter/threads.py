@@ -60,6 +60,7 @@ class Threads:
         self._begin()
         self._looks: dict[str, list[_Look]] = {}  # by place, to begin
         self._busy: Counter[str] = Counter()  # threads that look at a place
+        self._silent: set[str] = set()  # places that somebody waited for in vain, and that have not answered since
 
     def _begin(self) -> None:
         self._files = ThreadPoolExecutor(self._transfers, "file")
@@ -108,17 +109,22 @@ class Threads:
     async def look(self, place: str, work: Callable[[], T], undo: Callable[[T], None]) -> T:
         """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
 
-        Raises TimeoutError where the disk does not answer; a dead one keeps a few threads, and no more. `undo` gets what
-        came when nobody waited for it any more.
+        Raises TimeoutError where the disk does not answer, at once when it is known to be dead; it keeps a few threads,
+        and no more. `undo` gets what came when nobody waited for it any more.
         """
+        if place in self._silent and self._busy[place] == ABREAST:
+            raise TimeoutError
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._ask(place, _Look(work, undo, done))
         try:
             async with asyncio.timeout(ANSWER):  # wait_for may keep a cancellation to itself
                 return await done
-        except (asyncio.CancelledError, TimeoutError):
-            if done.done() and not done.cancelled() and done.exception() is None:
+        except (asyncio.CancelledError, TimeoutError) as end:
+            answered = done.done() and not done.cancelled()
+            if answered and done.exception() is None:
                 undo(done.result())
+            elif not answered and isinstance(end, TimeoutError):
+                self._silent.add(place)
             raise
 
     def _ask(self, place: str, look: _Look) -> None:
@@ -140,6 +146,7 @@ class Threads:
 
         def tell(ended: "asyncio.Future[list[tuple[Any, BaseException | None]]]") -> None:
             self._busy[place] -= 1
+            self._silent.discard(place)
             if place in self._looks:
                 self._look(place)
             for look, (result, error) in zip(looks, ended.result(), strict=True):
