@@ -158,8 +158,9 @@ def test_t12_offsets_that_lie_lead_to_the_end(program: Program, book: Ledger) ->
 def test_t13_what_is_stored_but_said_otherwise_is_done_once(program: Program, book: Ledger) -> None:
     program.vendors.faults(
         "nos.complete:520@1x2,kodo.form:579@1,kodo.complete:579@1,oss.complete:203@1,oss.post:203@1,"
-        "kodo.form:exists@2,tos.merge:already-there@1"
+        "kodo.form:cut-after@2,tos.merge:already-there@1"
     )
+    program.vendors.options("kodo", same_content="exists")
     program.start()
     drop(book)
     quiet(program)
