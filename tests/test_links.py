@@ -59,6 +59,7 @@ def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
         "",
         "{url:>2000000000}",
         "{url}{size:020000d}",
+        "{url:9999}",
         "Markdown",
         "text",
         "{nothing}",

@@ -168,11 +168,11 @@ def test_a_program_gets_no_variable_that_holds_a_secret(program: Program) -> Non
     key = program.vendors.sandbox.accounts["presign"]["api_key"]
     program.config.write_text(program.config.read_text().replace(f'"{key}"', '{ env = "ACCOUNT_SECRET" }'))
     drop(program, folder, "film.mov", b"film")
-    program.start(environment={"ACCOUNT_SECRET": key, "HOOK_SECRET": "whispered", "PLAIN": "told"})
+    program.start(environment={"ACCOUNT_SECRET": key, "HOOK_SECRET": "whispered", "PGPASSWORD": "p", "PLAIN": "told"})
     program.until(lambda: out.exists() and out.read_text().endswith("\n"))
     environment = json.loads(out.read_text())
     assert environment["PLAIN"] == "told"
-    assert {"ACCOUNT_SECRET", "HOOK_SECRET"}.isdisjoint(environment)
+    assert {"ACCOUNT_SECRET", "HOOK_SECRET", "PGPASSWORD"}.isdisjoint(environment)
 
 
 def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_word(program: Program) -> None:
