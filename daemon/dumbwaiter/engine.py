@@ -206,11 +206,9 @@ class Engine:
                 # A fault of ours in one job must not stop the others.
                 self.log.exception("attempt failed", job=job.id)
                 await self._survive(job, f"an error in dumbwaiter itself: {type(error).__name__}")
-        finally:
-            self._ended(job, asyncio.current_task())
 
-    def _ended(self, job: Job, task: "asyncio.Task[None] | None") -> None:
-        """Makes room for the next, once; where the same job is at work again already, it has the place."""
+    def _ended(self, job: Job, task: "asyncio.Task[None]") -> None:
+        """Makes room for the next; where the same job is at work again already, it has the place."""
         if self._running.get(job.id) is not task:
             return
         del self._running[job.id], self._jobs[job.id]
