@@ -14,7 +14,7 @@ from dumbwaiter.app import App
 from dumbwaiter.errors import Failure, Verdict
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.roots import hangs_with
-from dumbwaiter.upload import open_version
+from dumbwaiter.upload import mime_by_head, open_version
 from dumbwaiter.wire.message import Request
 
 SIZE_MAX = MIB  # of a file that is shown whole
@@ -50,7 +50,7 @@ class Pictures:
             content = await self._local(entry)
             if content is None and entry.size <= SIZE_MAX:
                 content = await self._remote(entry)
-        mime = _mime(content) if content else None
+        mime = mime_by_head(content) if content else None
         return Picture(mime, content) if mime and content else None
 
     async def _local(self, entry: Entry) -> bytes | None:
@@ -88,14 +88,3 @@ def _read(root: str, entry: Entry) -> bytes | None:
     except OSError as error:
         log.get("pictures").debug("no picture", reason=error.strerror)
         return None
-
-
-def _mime(content: bytes) -> str | None:
-    """Returns what the bytes are, whatever their name says."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if content.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    return "image/webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None

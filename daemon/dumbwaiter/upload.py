@@ -98,11 +98,14 @@ def check(fd: int, stamp: Stamp) -> None:
 
 def mime_of(fd: int, name: str) -> str:
     """Returns the type of an open file: by its first bytes where these leave no doubt, else by its name."""
-    head = os.pread(fd, 16, 0)
-    for magic, mime in _MAGIC:
-        if head.startswith(magic):
-            return mime
-    return mime_by_name(name)
+    return mime_by_head(os.pread(fd, 16, 0)) or mime_by_name(name)
+
+
+def mime_by_head(head: bytes) -> str | None:
+    """Returns the type of pictures that their first bytes leave no doubt of, whatever their name says."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime for magic, mime in _MAGIC if head.startswith(magic)), None)
 
 
 def mime_by_name(name: str) -> str:
