@@ -35,7 +35,7 @@ from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import join, shown
-from dumbwaiter.network import Network
+from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.ordered import candidate
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.reach import Reach, hosts
@@ -169,7 +169,7 @@ class App:
         self.schedule.every("tidy", TIDY, self._tidy)
         self.schedule.start(self.recheck)
         try:
-            self.network = Network(lambda: self.recheck("the network changed"))
+            self.network = Network(lambda: self.recheck(CHANGED))
         except OSError as error:  # a container may have none
             self._log.warning("changes of the network are not heard", error=error.strerror)
         self.intake.start()
@@ -419,6 +419,7 @@ class App:
 
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
+        self._log.info("beginning anew", reason=reason)
         self.engine.means.http.renew()
         task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
+CHANGED = "the network changed"
 QUIET = 1.0  # seconds without news until a change is told: a new network brings many at once
 LONGEST = 10.0  # seconds until it is told all the same
 

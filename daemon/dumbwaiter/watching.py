@@ -15,6 +15,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.ignore import IGNORE_FILE, rules, unknown
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
+from dumbwaiter.network import CHANGED
 from dumbwaiter.roots import Root, RootState
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
@@ -128,9 +129,10 @@ class Watching:
         self._scan(watch)
 
     def recheck(self, reason: str) -> None:
-        """Takes nothing for granted any more."""
-        for name in self.states():
-            self.doubt(name, reason)
+        """Takes nothing for granted any more that this may have ended."""
+        for name, state in self.states().items():
+            if reason != CHANGED or state.state != "watching":  # another network says nothing of this machine's disks
+                self.doubt(name, reason)
         self._schedule.now("roots")
 
     async def _read_rules(self, watch: str) -> None:
