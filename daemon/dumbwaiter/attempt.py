@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -187,11 +188,13 @@ class Attempt:
         job = self._job
         let_go = self._means.threads.let_go
         file = await self._open()
+        held = ExitStack()
+        held.callback(let_go, file)
         try:
             if await self._link(provider, file):
                 return
             await self._settle_key(provider, file)
-            upload, receipt, digest = await self._send(provider, file)
+            upload, receipt, digest = await self._send(provider, file, held)
         except Changed:
             let_go(await self._open())  # says if nothing stands there any more
             raise
@@ -200,7 +203,7 @@ class Attempt:
         except (OSError, Unreadable) as error:  # other troubles are verdicts
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
-            let_go(file)
+            held.close()
         await self._store(provider, receipt, digest, upload.unsaved, self._twice)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
@@ -297,7 +300,7 @@ class Attempt:
                 return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
         return Reject(f'refused, by on_conflict = "refuse": {conflict}')
 
-    async def _send(self, provider: Provider, file: OpenFile) -> tuple[FileUpload, Receipt, str]:
+    async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
         job = self._job
         ask = self._ask
         grant = await self._grant(provider, ask)
@@ -343,8 +346,9 @@ class Attempt:
             started = time.monotonic()
             return *upload.run(transport.send), time.monotonic() - started
 
+        held.pop_all()
         try:
-            receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file)
+            receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file, last=True)
             provider.moved(job.size - begun, seconds)
             return upload, receipt.plain, digest
         except Reauth as refusal:

@@ -24,12 +24,23 @@ PATIENCE = 2.0  # seconds for a thread to notice that its work is over
 
 
 class OpenFile:
-    """A file of some place. It is closed when whoever opened it has let go and no thread reads it any more."""
+    """A file of some place, which the last of those who use it closes: one opened it, threads read it."""
 
     def __init__(self, fd: int, place: str) -> None:
         self.fd = fd
         self.place = place
-        self.users = 1
+        self._users = 1
+        self._lock = threading.Lock()
+
+    def join(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> bool:
+        """Returns True for the last one."""
+        with self._lock:
+            self._users -= 1
+            return not self._users
 
 
 class _Look(NamedTuple):
@@ -66,11 +77,14 @@ class Threads:
         self._files = ThreadPoolExecutor(self._transfers, "file")
         self._parts = ThreadPoolExecutor(max(1, self._transfers * (self.parts - 1)), "part")
 
-    async def run(self, work: Callable[[], T], abort: Abort, file: OpenFile) -> T:
+    async def run(self, work: Callable[[], T], abort: Abort, file: OpenFile, *, last: bool = False) -> T:
         """Does `work`, which reads the file, in a thread. Cancelled, it calls `abort` and waits a little for the thread.
 
-        Raises TimeoutError where the file's disk answers no more. Threads that it keeps are replaced.
+        Where this is its `last` use, the caller has no more to do with the file. Raises TimeoutError where the file's disk
+        answers no more. Threads that it keeps are replaced.
         """
+        if not last:
+            file.join()
         files, future, task = self._submit(work, file)
         try:
             while not (await asyncio.wait([task], timeout=ANSWER))[0]:
@@ -80,7 +94,8 @@ class Threads:
             return task.result()
         except (asyncio.CancelledError, TimeoutError):
             abort()
-            future.cancel()
+            if future.cancel():
+                self.let_go(file)
             await asyncio.wait([task], timeout=PATIENCE)
             if task.done():
                 if not task.cancelled():
@@ -93,16 +108,19 @@ class Threads:
     def _submit(
         self, work: Callable[[], T], file: OpenFile
     ) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
-        future = self._files.submit(work)
-        task = asyncio.wrap_future(future)
-        file.users += 1
-        task.add_done_callback(lambda _: self.let_go(file))
-        return self._files, future, task
+        def use() -> T:
+            try:
+                return work()
+            finally:
+                if file.leave():
+                    _close(file.fd)
+
+        future = self._files.submit(use)
+        return self._files, future, asyncio.wrap_future(future)
 
     def let_go(self, file: OpenFile) -> None:
-        """Closes the file when nobody uses it any more, beside the loop: a disk may have to answer to that."""
-        file.users -= 1
-        if not file.users:
+        """Closes the file if nobody else uses it, beside the loop: a disk may have to answer to that."""
+        if file.leave():
             done = asyncio.get_running_loop().create_future()
             self._ask(file.place, _Look(partial(_close, file.fd), lambda _nothing: None, done))
 
