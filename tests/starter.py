@@ -75,6 +75,7 @@ class Starter:
         atexit.register(self.close)
 
     def close(self) -> None:
+        self._door.shutdown(socket.SHUT_RDWR)
         self._door.close()
         self._process.wait()
 

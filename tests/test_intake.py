@@ -122,6 +122,33 @@ async def test_a_scan_that_is_to_come_is_waited_for_unless_it_cannot(tmp_path: P
 
 
 @on_loop
+async def test_a_scan_that_hangs_is_not_waited_for_until_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answers, real = threading.Event(), threading.Event(), module.Rescan.step
+
+    def step(rescan: module.Rescan) -> Any:
+        begun.set()
+        return answers.wait(BOUND) and real(rescan)
+
+    monkeypatch.setattr(module.Rescan, "step", step)
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        scan = asyncio.create_task(intake.scan("w"))
+        assert await asyncio.to_thread(begun.wait, BOUND)
+        assert intake.waiting
+        intake.give_up("w")
+        assert (intake.waiting, intake.pending("w")) == (0, 0)
+        intake.expect("w")
+        assert intake.waiting
+        answers.set()
+        await scan
+        await intake.scan("w")
+        await drained(intake)
+        assert not intake.waiting
+
+
+@on_loop
 async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN", 0.0)
     make(tmp_path / "w", "a")

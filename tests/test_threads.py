@@ -1,6 +1,7 @@
 """Looks at a disk that answers late, or never."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -107,6 +108,61 @@ def test_threads_that_a_disk_keeps_are_replaced_and_its_file_stays_open_as_long_
             answers.set()
         await asyncio.wait_for(asyncio.to_thread(until_closed, dead.fd), BOUND)
         pool.close()
+
+    asyncio.run(test())
+
+
+def test_a_result_is_not_lost_to_a_disk_that_does_not_even_close(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(threads, "ANSWER", 0.1)
+    monkeypatch.setattr(threads, "PATIENCE", 0.1)
+    answers = threading.Event()
+    for hangs in ("_ask_disk", "_close"):
+        monkeypatch.setattr(threads, hangs, lambda _fd: answers.wait(BOUND))
+    (tmp_path / "file").touch()
+
+    async def test() -> None:
+        pool = Threads(1, 1)
+        file = OpenFile(os.open(tmp_path / "file", os.O_RDONLY), "/dead")
+        try:
+            assert await pool.run(lambda: "receipt", Abort(), file, last=True) == "receipt"
+        finally:
+            answers.set()
+            os.close(file.fd)
+        pool.close()
+
+    asyncio.run(test())
+
+
+def test_who_is_cancelled_twice_leaves_no_others_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers, begun = threading.Event(), threading.Event()
+    (tmp_path / "file").touch()
+
+    def hang() -> None:
+        begun.set()
+        assert answers.wait(BOUND)
+        raise OSError("nobody hears this")
+
+    async def test() -> None:
+        pool = Threads(1, 1)
+        unheard: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: unheard.append(told))
+        dead, other = (OpenFile(os.open(tmp_path / "file", os.O_RDONLY), place) for place in ("/dead", "/other"))
+        try:
+            hung = asyncio.create_task(pool.run(hang, Abort(), dead, last=True))
+            await asyncio.to_thread(begun.wait, BOUND)
+            for _ in range(2):
+                hung.cancel()
+                await asyncio.sleep(0)
+            await asyncio.gather(hung, return_exceptions=True)
+            assert await asyncio.wait_for(pool.run(lambda: 7, Abort(), other, last=True), BOUND) == 7
+        finally:
+            answers.set()
+        await asyncio.wait_for(asyncio.to_thread(until_closed, dead.fd), BOUND)
+        pool.close()
+        gc.collect()
+        assert unheard == []
 
     asyncio.run(test())
 

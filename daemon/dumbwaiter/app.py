@@ -234,7 +234,7 @@ class App:
         """Looks at files, some of a disk at a time. Raises `Failure`, for a disk that does not answer too."""
         found: list[Candidate] = []
         known = cache(disk_of)
-        for disk, group in groupby(paths, lambda path: known(f"{os.path.dirname(path)}/")):
+        for disk, group in groupby(paths, lambda path: known(os.path.dirname(path))):
             names = list(group)
             for at in range(0, len(names), LOOKS):
                 some = names[at : at + LOOKS]

@@ -64,6 +64,7 @@ class Intake:
         self._patient = 0  # waits that may be long: for the journal, for a large file
         self._scans: Counter[str] = Counter()
         self._wanted: set[str] = set()  # watches whose scan is still to begin
+        self._hanging: set[str] = set()  # those whose scan gets no further
         self._enqueueing = 0
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
@@ -88,13 +89,15 @@ class Intake:
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        scans = self._scans[watch] + (watch in self._wanted)
-        return self._settle.pending(watch) + scans + len(self._touched.get(watch, ()))
+        scanning = watch in self._wanted or (self._scans[watch] and watch not in self._hanging)
+        return self._settle.pending(watch) + bool(scanning) + len(self._touched.get(watch, ()))
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
-        scans = self._scans.total() + len(self._wanted)
+        scans = sum(watch not in self._hanging and number for watch, number in [*self._scans.items()]) + len(
+            self._wanted
+        )
         return len(self._settle) + scans + self._enqueueing + self._to_compare
 
     def unread(self, watch: str) -> str:
@@ -120,11 +123,14 @@ class Intake:
     def expect(self, watch: str) -> None:
         """Notes that a scan is to come: whoever waits for all files waits for it too."""
         self._wanted.add(watch)
+        self._hanging.discard(watch)
 
     def give_up(self, watch: str) -> None:
-        """Notes that it cannot come now."""
-        self._wanted.discard(watch)
-        self._moved()
+        """Notes that it cannot come now, or gets no further."""
+        if watch in self._wanted or (self._scans[watch] and watch not in self._hanging):
+            self._wanted.discard(watch)
+            self._hanging.add(watch)
+            self._moved()
 
     async def scan(self, watch: str) -> float:
         """Sights every file of a watch that the journal does not know as it is; returns the seconds that took.
@@ -133,6 +139,7 @@ class Intake:
         """
         started = time.monotonic()
         self._wanted.discard(watch)
+        self._hanging.discard(watch)
         if self._scans[watch]:
             return 0.0
         self._scans[watch] = 1
@@ -144,6 +151,7 @@ class Intake:
             self._log.warning("scan ended early", watch=watch, reason=str(error))  # the next one begins anew
         finally:
             self._scans[watch] = 0
+            self._hanging.discard(watch)
             self._moved()
         return time.monotonic() - started
 

@@ -88,14 +88,18 @@ def mounts() -> Iterator[tuple[str, str]]:
             yield re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place), kind
 
 
-def disk_of(path: str) -> str:
-    """Returns where the file system of an absolute path is mounted, going by its name."""
-    return max((place for place, _ in mounts() if path.startswith(place.rstrip("/") + "/")), key=len, default="/")
+def disk_of(folder: str) -> str:
+    """Returns where the network's file system is mounted that a folder lies in, by its name; else the folder itself."""
+    return max(
+        (place for place, kind in mounts() if _is_remote(kind) and f"{folder}/".startswith(f"{place}/")),
+        key=len,
+        default=folder,
+    )
 
 
 def hangs_with(root: str, path: str) -> str:
     """Returns what hangs if this file does: the folder of its watch, or the disk of one that is in none."""
-    return root if root != "/" else disk_of(f"/{path}")
+    return root if root != "/" else disk_of(os.path.dirname(f"/{path}"))
 
 
 def is_remote(descriptor: int) -> bool:

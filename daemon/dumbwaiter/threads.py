@@ -68,6 +68,7 @@ class Threads:
     def __init__(self, transfers: int, parts: int) -> None:
         self.parts = parts
         self._transfers = transfers
+        self._replacing = threading.Lock()
         self._begin()
         self._looks: dict[str, list[_Look]] = {}  # by place, to begin
         self._busy: Counter[str] = Counter()  # threads that look at a place
@@ -85,38 +86,52 @@ class Threads:
         """
         if not last:
             file.join()
-        files, future, task = self._submit(work, file)
+        results: list[T] = []
+
+        def use() -> T:
+            try:
+                results.append(work())
+            finally:
+                if file.leave():
+                    _close(file.fd)  # a dead disk keeps a thread here as well, and no result
+            return results[0]
+
+        files, future, task = self._submit(use)
         try:
             while not (await asyncio.wait([task], timeout=ANSWER))[0]:
                 await self.look(file.place, partial(_ask_disk, file.fd), lambda _nothing: None)
                 if files is not self._files and future.cancel():  # those before it may never end
-                    files, future, task = self._submit(work, file)
+                    files, future, task = self._submit(use)
             return task.result()
-        except (asyncio.CancelledError, TimeoutError):
+        except (asyncio.CancelledError, TimeoutError) as end:
+            dead = isinstance(end, TimeoutError)
+            if dead and task.done():
+                return task.result()
             abort()
             if future.cancel():
                 self.let_go(file)
-            await asyncio.wait([task], timeout=PATIENCE)
-            if task.done():
-                if not task.cancelled():
-                    task.exception()
-            elif files is self._files:
-                self.close(wanted=True)
-                self._begin()
+            try:
+                await asyncio.wait([task], timeout=PATIENCE)
+            finally:  # who is cancelled twice leaves a thread behind as well
+                if not task.done() and files is self._files:
+                    self._replace()
+            if dead and results:
+                return results[0]
             raise
 
-    def _submit(
-        self, work: Callable[[], T], file: OpenFile
-    ) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
-        def use() -> T:
-            try:
-                return work()
-            finally:
-                if file.leave():
-                    _close(file.fd)
-
+    def _submit(self, use: Callable[[], T]) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
         future = self._files.submit(use)
-        return self._files, future, asyncio.wrap_future(future)
+        task = asyncio.wrap_future(future)
+        task.add_done_callback(_heard)
+        return self._files, future, task
+
+    def _replace(self) -> None:
+        """Gives the place of threads that a disk keeps to others; what waits for the old ones is still done by the rest."""
+        with self._replacing:
+            old = self._files, self._parts
+            self._begin()
+        for pool in old:
+            pool.shutdown(wait=False)
 
     def let_go(self, file: OpenFile) -> None:
         """Closes the file if nobody else uses it, beside the loop: a disk may have to answer to that."""
@@ -140,7 +155,7 @@ class Threads:
         except (asyncio.CancelledError, TimeoutError) as end:
             answered = done.done() and not done.cancelled()
             if answered and done.exception() is None:
-                undo(done.result())
+                asyncio.get_running_loop().run_in_executor(None, undo, done.result())
             elif not answered and isinstance(end, TimeoutError):
                 self._silent.add(place)
             raise
@@ -172,7 +187,7 @@ class Threads:
                     if not look.done.done():
                         look.done.set_exception(error)
                 elif look.done.done():
-                    look.undo(result)
+                    asyncio.get_running_loop().run_in_executor(None, look.undo, result)
                 else:
                     look.done.set_result(result)
 
@@ -180,12 +195,12 @@ class Threads:
 
     def part(self, work: Callable[[], T]) -> "Future[T]":
         """Does `work` beside the thread of its file."""
-        return self._parts.submit(work)
+        with self._replacing:
+            return self._parts.submit(work)
 
-    def close(self, *, wanted: bool = False) -> None:
-        """Ends the threads; what waits for one is still done if it is wanted."""
+    def close(self) -> None:
         for pool in (self._files, self._parts):
-            pool.shutdown(wait=False, cancel_futures=not wanted)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def apart(work: Callable[[], None]) -> None:
@@ -201,6 +216,11 @@ async def apart(work: Callable[[], None]) -> None:
 
     threading.Thread(target=work_on, daemon=True).start()
     await asyncio.wrap_future(done)
+
+
+def _heard(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _ask_disk(fd: int) -> None:

@@ -292,10 +292,17 @@ class FileUpload:
             finally:
                 del _here.abort
 
-        beside = [self._threads.part(one_after_another) for _ in range(min(self._threads.parts, len(numbers)) - 1)]
+        beside: list[Future[None]] = []
+        try:
+            for _ in range(min(self._threads.parts, len(numbers)) - 1):
+                beside.append(self._threads.part(one_after_another))  # noqa: PERF401 - those begun so far must be ended
+        except RuntimeError as failure:  # there are no threads any more
+            failures.append(failure)
+            abort()
         one_after_another()
         for other in beside:
-            other.result()
+            if not other.cancel():  # what has not begun by now has nothing left to do
+                other.result()
         if failures:
             raise failures[0]
         if abort.called:

@@ -194,8 +194,6 @@ class Watching:
     def _hears_otherwise(self, watch: str) -> None:
         before, self._states[watch] = self._states.get(watch, ""), self.states()[watch].state
         self._schedule.pace(f"rescan {watch}", self._period(watch))
-        if self._states[watch] == "away":
-            self._intake.give_up(watch)
         if before == "away" != self._states[watch]:
             self._do(self._go_on(watch))
         self._changed()
@@ -212,6 +210,8 @@ class Watching:
         for name, state in (await asyncio.to_thread(self.states)).items():
             if state.state != self._states.get(name):  # one that does not answer can say nothing itself
                 self._hears_otherwise(name)
+            if state.state == "away":
+                self._intake.give_up(name)
 
 
 def _stands(folder: str) -> tuple[bool, bool]:

@@ -57,6 +57,8 @@ def test_t14_a_daemon_whose_folder_hangs_ends_but_for_threads_that_the_kernel_ho
     program: Program, dead: subprocess.Popen[bytes]
 ) -> None:
     hangs(program)
+    assert program("rescan").returncode == 0
+    assert program("wait", "--timeout", "30s").returncode == 0  # nothing that can be done is left
     assert program.daemon is not None
     program.daemon.terminate()
     of_it = Path(f"/proc/{program.daemon.pid}/stat")
