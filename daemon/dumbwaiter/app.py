@@ -53,7 +53,7 @@ from dumbwaiter.wire.address import ends
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
-LOOKS = 500  # files of a folder at a time that `put` looks at
+LOOKS = 500  # files of a disk at a time that `put` looks at
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
 
 

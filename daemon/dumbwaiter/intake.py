@@ -6,7 +6,7 @@ one harmless. Looking, scanning and digesting happen in threads.
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -62,9 +62,8 @@ class Intake:
         self._eased = asyncio.Event()
         self._turned = asyncio.Event()
         self._patient = 0  # waits that may be long: for the journal, for a large file
-        self._scans: Counter[str] = Counter()
-        self._wanted: set[str] = set()  # watches whose scan is still to begin
-        self._hanging: set[str] = set()  # those whose scan gets no further
+        self._expected: set[str] = set()  # watches whose scan is still to begin
+        self._scans: dict[str, bool] = {}  # those that are scanned, and whether that gets on
         self._enqueueing = 0
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
@@ -89,15 +88,13 @@ class Intake:
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
-        scanning = watch in self._wanted or (self._scans[watch] and watch not in self._hanging)
-        return self._settle.pending(watch) + bool(scanning) + len(self._touched.get(watch, ()))
+        scanning = watch in self._expected or self._scans.get(watch, False)
+        return self._settle.pending(watch) + scanning + len(self._touched.get(watch, ()))
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
-        scans = sum(watch not in self._hanging and number for watch, number in [*self._scans.items()]) + len(
-            self._wanted
-        )
+        scans = len(self._expected) + sum([*self._scans.values()])
         return len(self._settle) + scans + self._enqueueing + self._to_compare
 
     def unread(self, watch: str) -> str:
@@ -122,14 +119,14 @@ class Intake:
 
     def expect(self, watch: str) -> None:
         """Notes that a scan is to come: whoever waits for all files waits for it too."""
-        self._wanted.add(watch)
-        self._hanging.discard(watch)
+        self._expected.add(watch)
 
     def give_up(self, watch: str) -> None:
         """Notes that it cannot come now, or gets no further."""
-        if watch in self._wanted or (self._scans[watch] and watch not in self._hanging):
-            self._wanted.discard(watch)
-            self._hanging.add(watch)
+        if watch in self._expected or self._scans.get(watch):
+            self._expected.discard(watch)
+            if watch in self._scans:
+                self._scans[watch] = False
             self._moved()
 
     async def scan(self, watch: str) -> float:
@@ -138,11 +135,10 @@ class Intake:
         One scan of a watch at a time.
         """
         started = time.monotonic()
-        self._wanted.discard(watch)
-        self._hanging.discard(watch)
-        if self._scans[watch]:
+        self._expected.discard(watch)
+        if watch in self._scans:
             return 0.0
-        self._scans[watch] = 1
+        self._scans[watch] = True
         try:
             await self._scan(watch, self._sources[watch])
         except FileNotFoundError:
@@ -150,8 +146,7 @@ class Intake:
         except (OSError, JournalTrouble) as error:
             self._log.warning("scan ended early", watch=watch, reason=str(error))  # the next one begins anew
         finally:
-            self._scans[watch] = 0
-            self._hanging.discard(watch)
+            del self._scans[watch]
             self._moved()
         return time.monotonic() - started
 
