@@ -11,8 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache, partial
-from itertools import groupby
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -31,15 +30,14 @@ from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Watched
-from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.journal import Journal
 from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import join, shown
 from dumbwaiter.network import CHANGED, Network
-from dumbwaiter.ordered import candidate
+from dumbwaiter.ordered import candidate, looked_at
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.reach import Reach, hosts
-from dumbwaiter.roots import disk_of
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
@@ -53,7 +51,6 @@ from dumbwaiter.wire.address import ends
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
-LOOKS = 500  # files of a disk at a time that `put` looks at
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
 
 
@@ -222,28 +219,14 @@ class App:
 
         They come before all others; `alone`, nothing else is worked on.
         """
-        candidates = await self._candidates(paths, provider, watch)
+        look = partial(candidate, self.config, provider=provider, watch=watch)
+        candidates = await looked_at(paths, look, self.engine.means.threads)
         await self.journal.enqueue(candidates, time.time())
         ids = await self.journal.ids(candidates)
         if alone:
             self.engine.only = ids
         await self.retry(ids)
         return ids
-
-    async def _candidates(self, paths: Sequence[str], provider: str | None, watch: str | None) -> list[Candidate]:
-        """Looks at files, some of a disk at a time. Raises `Failure`, for a disk that does not answer too."""
-        found: list[Candidate] = []
-        known = cache(disk_of)
-        for disk, group in groupby(paths, lambda path: known(os.path.dirname(path))):
-            names = list(group)
-            for at in range(0, len(names), LOOKS):
-                some = names[at : at + LOOKS]
-                look = partial(_looked_at, self.config, some, provider, watch)
-                try:
-                    found += await self.engine.means.threads.look(disk, look, lambda _found: None)
-                except TimeoutError:
-                    raise Failure(f"{shown(some[0])}: its folder does not answer", Exit.TEMPORARY) from None
-        return found
 
     async def retry(self, ids: Sequence[int] | None) -> int:
         """Makes jobs due at once, and gives paused providers another chance."""
@@ -451,10 +434,6 @@ class App:
             await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
         except JournalTrouble as trouble:
             self._log.warning("no copy of the journal", error=str(trouble))
-
-
-def _looked_at(config: Config, paths: Sequence[str], provider: str | None, watch: str | None) -> list[Candidate]:
-    return [candidate(config, path, provider, watch) for path in paths]
 
 
 def _finite(until: float, now: float) -> float | None:

@@ -1,12 +1,34 @@
 """What a person means who names a file to be uploaded now: which version of it, of which watch, to which provider."""
 
 import os
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import groupby
 
 from dumbwaiter.config import RESERVED, Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Candidate
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import shown
+from dumbwaiter.roots import disk_of
+from dumbwaiter.threads import Threads
+
+LOOKS = 500  # files at a time
+
+
+async def looked_at(paths: Sequence[str], look: Callable[[str], Candidate], threads: Threads) -> list[Candidate]:
+    """Looks at files, some of a disk at a time. Raises `Failure`, for a disk that does not answer too."""
+    found: list[Candidate] = []
+    known = cache(disk_of)
+    for disk, group in groupby(paths, lambda path: known(os.path.dirname(path))):
+        names = list(group)
+        while some := names[:LOOKS]:
+            del names[:LOOKS]
+            try:
+                found += await threads.look(disk, partial(list, map(look, some)), lambda _found: None)
+            except TimeoutError:
+                raise Failure(f"{shown(some[0])}: its folder does not answer", Exit.TEMPORARY) from None
+    return found
 
 
 def candidate(config: Config, path: str, provider: str | None, watch: str | None) -> Candidate:
