@@ -22,7 +22,7 @@ DOT = bytes.fromhex(
 
 
 def test_a_file_moves_from_the_outbox_to_the_history_while_one_looks(site: Site, visit: Visit) -> None:
-    site.configure('[limits]\nbandwidth = "4M"')
+    site.configure('[limits]\nbandwidth = "2M"')
     site.program.start()
     visitor = visit(permissions=["clipboard-read", "clipboard-write"])
     page = visitor.page
@@ -39,6 +39,7 @@ def test_a_file_moves_from_the_outbox_to_the_history_while_one_looks(site: Site,
     page.wait_for_function(
         f"() => (document.querySelector('#outbox .rows > li progress')?.value ?? 1) > {first}", polling="raf"
     )
+    assert site.program("bandwidth", "off").returncode == 0
     expect(page.locator("#history .rows")).to_contain_text("long one.mov")
     expect(page.get_by_role("heading", level=1)).to_have_text("Everything is uploaded.")
     picture = page.locator("#history .rows > li", has_text="dot.png").locator("img")
