@@ -85,3 +85,28 @@ def test_jobs_are_counted_anew_only_when_one_of_them_moved(
             assert left(facts) + facts["totals"]["stored"] + facts["totals"]["done"] == 2
 
     asyncio.run(test())
+
+
+def test_who_ends_the_look_at_what_is_stuck_ends_it_at_any_turn_of_the_loop(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service manager's watchdog is told again and again; a teller that went on would keep the daemon running."""
+
+    async def at_once() -> None:
+        pass
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app, "_ask_journal", at_once)
+            monkeypatch.setattr(app.engine, "turn", at_once)
+            for turns in range(200):
+                look = asyncio.create_task(app.stuck(PATIENCE))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if not look.cancel():
+                    assert look.result() == ""
+                    break
+                await asyncio.wait([look])
+                assert look.cancelled(), turns
+
+    asyncio.run(test())

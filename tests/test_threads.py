@@ -104,14 +104,16 @@ def test_threads_that_a_disk_keeps_are_replaced_and_its_file_stays_open_as_long_
             told = await asyncio.gather(*hung, return_exceptions=True)
             assert [type(one) for one in told] == [TimeoutError] * 2
             assert abort.called
-            assert await asyncio.wait_for(waits, BOUND) == b"content"
+            async with asyncio.timeout(BOUND):
+                assert await waits == b"content"
             pool.let_go(other)
             pool.let_go(dead)
             assert await pool.look("/other", lambda: is_open(other.fd), lambda _told: None) is False
             assert is_open(dead.fd)
         finally:
             answers.set()
-        await asyncio.wait_for(asyncio.to_thread(until_closed, dead.fd), BOUND)
+        async with asyncio.timeout(BOUND):
+            await asyncio.to_thread(until_closed, dead.fd)
         pool.close()
 
     asyncio.run(test())
@@ -157,10 +159,12 @@ def test_who_is_cancelled_twice_leaves_no_others_waiting(monkeypatch: pytest.Mon
                 hung.cancel()
                 await asyncio.sleep(0)
             await asyncio.gather(hung, return_exceptions=True)
-            assert await asyncio.wait_for(pool.run(lambda: 7, Abort(), other, last=True), BOUND) == 7
+            async with asyncio.timeout(BOUND):
+                assert await pool.run(lambda: 7, Abort(), other, last=True) == 7
         finally:
             answers.set()
-        await asyncio.wait_for(asyncio.to_thread(until_closed, dead.fd), BOUND)
+        async with asyncio.timeout(BOUND):
+            await asyncio.to_thread(until_closed, dead.fd)
         pool.close()
         gc.collect()
         assert unheard == []

@@ -192,7 +192,8 @@ class App:
         """Returns what of the daemon does not move within so many seconds each, empty if all of it does."""
         for name, turn in (("journal", self._ask_journal), ("engine", self.engine.turn), ("intake", self.intake.turn)):
             try:
-                await asyncio.wait_for(turn(), patience)
+                async with asyncio.timeout(patience):
+                    await turn()
             except TimeoutError:
                 return name
         return "watcher" if self.watching.deaf else ""

@@ -79,7 +79,8 @@ class Feed:
                 if at < self._count:
                     continue
                 try:
-                    await asyncio.wait_for(news.wait(), SILENCE)
+                    async with asyncio.timeout(SILENCE):
+                        await news.wait()
                 except TimeoutError:
                     yield None
 
@@ -208,4 +209,5 @@ def _by_the_clock(status: Mapping[str, Any]) -> float | None:
 async def changed(beat: asyncio.Event, seconds: float | None) -> None:
     """Waits for a beat, or for so many seconds."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(beat.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await beat.wait()

@@ -75,7 +75,8 @@ class Teller:
             self._reading[source] = asyncio.get_running_loop().run_in_executor(None, source.read)
             self._reading[source].add_done_callback(lambda _: self._reading.pop(source))
         try:
-            return await asyncio.wait_for(asyncio.shield(self._reading[source]), timeout)
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(self._reading[source])
         except TimeoutError:
             raise Untold(
                 f"the secret of the webhook did not come within {timeout:g} seconds: is the keyring locked?", again=True
@@ -123,7 +124,8 @@ async def _start(
         raise Untold(f"{shown(words[0])} cannot be started: {reason}", again=False) from None
     code = None
     try:
-        code = await asyncio.wait_for(process.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            code = await process.wait()
     except TimeoutError:
         raise Untold(f"{shown(words[0])} took longer than {timeout:g} seconds", again=False) from None
     finally:
@@ -181,4 +183,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, 0)
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), GRACE)
+        async with asyncio.timeout(GRACE):
+            await process.wait()

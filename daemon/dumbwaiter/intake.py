@@ -176,7 +176,8 @@ class Intake:
         if len(self._settle) + self._to_compare > BACKLOG:
             self._eased.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._eased.wait(), EASE)
+                async with asyncio.timeout(EASE):
+                    await self._eased.wait()
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks the journal until it answers."""

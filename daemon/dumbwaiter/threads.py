@@ -150,7 +150,7 @@ class Threads:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._ask(place, _Look(work, undo, done))
         try:
-            async with asyncio.timeout(ANSWER):  # wait_for may keep a cancellation to itself
+            async with asyncio.timeout(ANSWER):
                 return await done
         except (asyncio.CancelledError, TimeoutError) as end:
             answered = done.done() and not done.cancelled()

@@ -192,7 +192,8 @@ async def serve(port: int, data: str, faults: str, seconds: float | None, say: C
     try:
         async with Sandbox(data, port=port, faults=faults, print=say) as sandbox:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await done.wait()
             say(_sum(sandbox.world))
     finally:
         for number in handled:

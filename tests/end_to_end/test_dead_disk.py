@@ -47,8 +47,8 @@ def test_t14_a_folder_that_hangs_at_the_start_keeps_nothing_else_waiting_and_is_
     hangs(program)
     dead.kill()
     subprocess.run(["fusermount", "-uz", folder(program)], check=True)
-    program.until(lambda: watch(program)["state"] == "watching")
-    assert watch(program)["message"] == ""
+    # Until it is looked through, its ignore file is one that could not be read.
+    program.until(lambda: (watch(program)["state"], watch(program)["message"]) == ("watching", ""))
     assert program.stop() == 0
 
 
