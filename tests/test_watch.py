@@ -551,6 +551,34 @@ async def test_a_watcher_that_hears_its_canary_is_left_alone(tmp_path: Path) -> 
         assert ear.doubts == []
 
 
+@on_loop
+async def test_who_asks_the_watcher_to_catch_up_knows_all_that_happened_before(tmp_path: Path) -> None:
+    top = tmp_path / "w"
+    top.mkdir()
+    async with listening(root(top), bird=Canary(str(tmp_path / "bird"))) as ear:
+        for turn in range(30):
+            (top / f"{turn}/b/c").mkdir(parents=True)
+            made = {f"{turn}/b/c/f", f"{turn}/b/f", f"{turn}.bin"}
+            for path in made:
+                (top / path).write_bytes(b"x")
+            await ear.watcher.catch_up(BOUND)
+            assert made <= ear.paths
+    assert sorted(os.listdir(tmp_path / "bird")) in ([], ["song"])
+
+
+@on_loop
+async def test_a_watcher_that_does_not_hear_is_caught_up_with_by_nobody_and_for_no_longer_than_said(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "w").mkdir()
+    bird = Canary(str(tmp_path / "bird"))
+    async with listening(root(tmp_path / "w"), bird=bird) as ear:
+        (tmp_path / "bird").rename(tmp_path / "gone")
+        await ear.watcher.catch_up(BOUND)  # nothing can be written there
+        (tmp_path / "bird").mkdir()
+        await ear.watcher.catch_up(0.1)
+
+
 def test_nobody_else_reads_what_the_canary_writes(tmp_path: Path) -> None:
     Canary(str(tmp_path / "bird")).sing()
     assert [one.stat().st_mode & 0o777 for one in (tmp_path / "bird", tmp_path / "bird/song")] == [0o700, 0o600]

@@ -7,18 +7,23 @@ them apart.
 import os
 import threading
 import time
+from contextlib import suppress
+from itertools import count
+from typing import Any
 
 PATIENCE = 15.0  # seconds from the song until nobody seems to hear; a full queue is read in less than one
 
 
 class Canary:
-    """Sings and listens. `sing` and `silent_for` may be called in any thread, `on_...` are for watchdog's."""
+    """Sings and listens. `on_...` are for watchdog's thread, all others may be called in any."""
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
         self._sung_at: float | None = None  # and not heard yet
+        self._numbers = count()
+        self._awaited: dict[bytes, threading.Event] = {}  # by name, the calls that are not heard yet
 
     def sing(self) -> None:
         """Makes a sound, unless the last one is still on its way. Raises OSError."""
@@ -26,9 +31,26 @@ class Canary:
             if self._sung_at is not None:
                 return
             self._sung_at = time.monotonic()
-        os.close(
-            os.open(os.path.join(self.folder, "song"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        )
+        self._write("song")
+
+    def call(self, seconds: float) -> None:
+        """Returns once a sound of now is heard, and with it all that there was to hear before; or after so many seconds.
+
+        Raises OSError.
+        """
+        name = f"call-{next(self._numbers)}"
+        heard = self._awaited[name.encode()] = threading.Event()
+        try:
+            self._write(name)
+            heard.wait(seconds)
+        finally:
+            del self._awaited[name.encode()]
+            with suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
+
+    def _write(self, name: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        os.close(os.open(os.path.join(self.folder, name), flags, 0o600))
 
     def silent_for(self) -> float:
         """Returns for how many seconds a sound has not been heard."""
@@ -39,8 +61,10 @@ class Canary:
         """Forgets what was sung: another will listen."""
         self._sung_at = None
 
-    def on_event(self, _event: object) -> None:
+    def on_event(self, event: Any) -> None:
         self._sung_at = None
+        if heard := self._awaited.get(event.name):
+            heard.set()
 
     def on_watch_deleted(self, _wd: int) -> None:
         """Somebody removed the folder; the next song fails to be written, or is not heard."""

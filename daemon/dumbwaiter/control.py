@@ -268,6 +268,7 @@ TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPExcepti
 
 
 async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
+    await app.watching.catch_up()  # whoever waits for all files has just written one, often
     while not app.pulse.ended:
         beat = app.pulse.next()
         yield await asyncio.to_thread(look)

@@ -105,7 +105,8 @@ class _Tree:
         self.asked_at: float | None = None
         self.entered: deque[tuple[str, bool]] = deque()  # new folders, to be heard and listed; True: or one that left
         self.due = True  # the root is to be looked at
-        self.wake = threading.Event()  # one of the two
+        self.awaited: deque[threading.Event] = deque()  # set when both have been seen to
+        self.wake = threading.Event()  # one of the three
         self.begun = threading.Event()  # it was looked at once
 
 
@@ -178,6 +179,27 @@ class Watcher:
             with suppress(OSError):
                 self._canary.sing()
         self._ask()
+
+    async def catch_up(self, seconds: float) -> None:
+        """Returns when all that happened before has been told, or after so many seconds. For the loop's thread."""
+        await asyncio.to_thread(self._read_on, seconds)
+        self._deliver_late()
+        while self._scheduled and not self._closing.is_set():  # noqa: ASYNC110 - in each turn some is handed over
+            await asyncio.sleep(0)
+
+    def _read_on(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        if self._canary is not None and self._chirps:
+            with suppress(OSError):
+                self._canary.call(seconds)
+        passes = []
+        for tree in self._trees:
+            if tree.begun.is_set() and self._state(tree).state != "away":  # one that hangs does not keep the others
+                passes.append(threading.Event())
+                tree.awaited.append(passes[-1])
+                tree.wake.set()
+        for over in passes:
+            over.wait(max(0.0, end - time.monotonic()))
 
     @property
     def deaf_for(self) -> float:
@@ -351,6 +373,7 @@ class Watcher:
         while not self._closing.is_set():
             tree.wake.clear()
             due, tree.due = tree.due, False
+            awaited = [tree.awaited.popleft() for _ in range(len(tree.awaited))]
             try:
                 while tree.entered:
                     self._enter(tree, *tree.entered.popleft())
@@ -359,6 +382,8 @@ class Watcher:
             except Exception as error:  # noqa: BLE001 - as for the reader
                 tree.reason = f"tending failed ({type(error).__name__})"  # not at once again: it may fail for ever
             tree.begun.set()
+            for over in awaited:
+                over.set()
             tree.wake.wait()
 
     def _enter(self, tree: _Tree, path: str, left: bool) -> None:

@@ -27,6 +27,7 @@ CHECK = 5.0  # seconds between looks at the watched roots
 POLL = 10.0  # between scans of a folder that cannot be watched, or not all of it
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 ANEW = 1.0  # seconds in which an editor that took an ignore file away has begun to write the next
+BEHIND = 5.0  # seconds that somebody waits for the watcher to have read what has happened
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -106,6 +107,11 @@ class Watching:
     def away(self, watch: str) -> str:
         """Returns why a watch's folder is not there, empty when it is."""
         return "" if self._watcher is None else self._watcher.away(watch)
+
+    async def catch_up(self) -> None:
+        """Returns when the intake knows of what has happened in the folders that are heard; at once if there is no watcher."""
+        if self._watcher is not None:
+            await self._watcher.catch_up(BEHIND)
 
     @property
     def deaf(self) -> bool:

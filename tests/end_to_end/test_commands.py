@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.cli.program import COMMANDS
+from dumbwaiter.client import Connection
 from program import Program, digest
 
 AWKWARD = os.fsdecode(b"not utf-8 \xff \x1b[31m\n.bin")
@@ -818,3 +819,16 @@ def test_a_sandbox_without_a_place_for_its_data_says_so(program: Program) -> Non
     done = program("sandbox", "--data", "/dev/null")
     assert done.returncode == 1
     assert done.stderr == "dumbwaiter: /dev/null/sandbox cannot be used (Not a directory): name another --data\n"
+
+
+def test_who_waits_knows_of_what_was_written_the_moment_before(program: Program) -> None:
+    program.start()
+    for count in range(1, 21):
+        (program.drop / f"{count}/b/c").mkdir(parents=True)
+        (program.drop / f"{count}/b/c/film.mov").write_bytes(b"film")
+        with contextlib.closing(Connection(str(program.state / "run/control.sock"), 30.0)) as connection:
+            connection.request("GET", "/status?jobs=0&follow=1")
+            facts = json.loads(connection.getresponse().readline())
+        assert facts["settling"] + sum(facts["totals"].values()) >= count
+    assert program("wait").returncode == 0
+    assert len(program.stored()) == 20
