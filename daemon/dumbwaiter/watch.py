@@ -194,7 +194,7 @@ class Watcher:
                 self._canary.call(seconds)
         passes = []
         for tree in self._trees:
-            if tree.begun.is_set() and self._state(tree).state != "away":  # one that hangs does not keep the others
+            if tree.begun.is_set() and not _hangs(tree):
                 passes.append(threading.Event())
                 tree.awaited.append(passes[-1])
                 tree.wake.set()
@@ -682,8 +682,7 @@ class Watcher:
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
-        asked_at = tree.asked_at  # another thread clears it
-        if asked_at is not None and time.monotonic() - asked_at > PATIENCE:
+        if _hangs(tree):
             return "away", f"{path} does not answer; its files wait."
         if tree.away:
             return "away", f"{path}: {tree.away}; its files wait."
@@ -715,6 +714,11 @@ class Watcher:
     def _needed(self) -> int:
         """How many watches all roots want together, and the canary."""
         return sum(tree.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
+
+
+def _hangs(tree: _Tree) -> bool:
+    asked_at = tree.asked_at  # another thread clears it
+    return asked_at is not None and time.monotonic() - asked_at > PATIENCE
 
 
 def _leads_to(tree: _Tree, path: str, descriptor: int) -> bool:

@@ -143,10 +143,12 @@ def test_t14_a_folder_that_is_meant_to_be_unmounted_is_taken_at_a_word(program: 
         (program.drop / "a").write_bytes(b"a")
         program.until(lambda: program.totals()["done"] == 1)
     program.until(lambda: watch(program)["state"] == "away")
-    assert program("rescan", "netease").returncode == 0
-    program.until(lambda: watch(program)["state"] == "watching")
     program.write("b", b"b")
-    program.until(lambda: program.totals()["done"] == 2)
+    assert program("rescan", "netease").returncode == program("wait").returncode == 0
+    assert watch(program)["state"] == "watching"
+    assert program.totals()["done"] == 2
+    program.write("c", b"c")
+    program.until(lambda: program.totals()["done"] == 3)
 
 
 @pytest.mark.parametrize("what", ["state", "cache"])
