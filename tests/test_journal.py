@@ -19,11 +19,12 @@ from sqlalchemy import URL, event
 import journals
 from dumbwaiter import report
 from dumbwaiter.catalog import Catalog
+from dumbwaiter.config import RESERVED
 from dumbwaiter.errands import Order
 from dumbwaiter.errors import Reject, Restart, Retry, Verdict
-from dumbwaiter.folders import Known
+from dumbwaiter.folders import Known, Surveyed
 from dumbwaiter.journal import DAY, LEASE, OUTLIVED, Candidate, LostLease
-from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
+from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, UNASKED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url
 from journals import WORKER, Book, file, in_file
@@ -145,6 +146,36 @@ def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provid
         ("gone", NOW + 50, None, None, None),
         ("replaced", NOW + 50, None, None, None),
     ]
+
+
+def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does_again(book: Book) -> None:
+    away = book.named("sent by half", NOW)
+    refused = book.leased("refused", NOW)
+    book.reject(WORKER, refused, NOW, error="never")
+    elsewhere = book.pending("a", watch="other")
+    stored, done = book.stored("stored", NOW), book.done("done", NOW)
+    kept = book.pending("a", watch="kept"), book.pending("home/a", watch=RESERVED), book.pending("b", watch="new")
+    book.survey("w", [Surveyed("", 4, b"digest")])
+    book.survey("kept", [Surveyed("", 1, b"digest")])
+    book.release_all()
+    assert book.keep_to({"w": "art", "kept": "vod", "new": "vod"}, NOW + 1) == 3
+    assert states(book) == {
+        **dict.fromkeys((away, refused, elsewhere), "superseded"),
+        **dict.fromkeys(kept, "pending"),
+        stored: "stored",
+        done: "done",
+    }
+    row = book.row(away)
+    assert (row.error, row.grant, row.checkpoint) == (UNASKED, None, None)
+    assert [row.parent for row in book.rows("SELECT parent FROM surveyed")] == [b"kept"]
+    known = book.journal.folders.known("w", "", "vod")
+    assert known.keys() == {"stored", "done"}
+    again = book.enqueue([file(name) for name in ("sent by half", "refused", "stored", "done")], NOW + 2)
+    assert [(job.path, job.sent) for job in report.jobs_by_id(book.engine, again)] == [
+        ("sent by half", 0),
+        ("refused", 0),
+    ]
+    assert book.keep_to({"w": "vod", "kept": "vod", "new": "vod"}, NOW + 3) == 0
 
 
 def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:

@@ -148,6 +148,12 @@ class App:
         self._counted: tuple[int, report.Counts] | None = None  # and by which commit
         self._log = log.get("app")
 
+    async def keep_to_config(self) -> None:
+        """Ends what is not asked for any more. Only before the start, and for one who watches."""
+        asked = {name: watch.provider for name, watch in self.config.watch.items()}
+        if ended := await self.journal.queue.keep_to(asked, time.time()):
+            self._log.info("not asked for any more", jobs=ended)
+
     async def start(self) -> None:
         """Starts the clock and the attempts; jobs left by an earlier run go on."""
         for name, provider in self.providers.items():

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, and_, delete, func, or_, select
 
-from dumbwaiter.lifecycle import GONE
+from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
 from dumbwaiter.store.database import Writer
@@ -41,14 +41,14 @@ class Folders:
     def known(self, watch: str, folder: str, provider: str, names: Sequence[str] | None = None) -> dict[str, Known]:
         """Returns, by file name, the latest version that a provider should have of each file, or of those named.
 
-        A version that was gone before it was sent is not known: should it come back, it is wanted.
+        A version that was gone before it was sent, or not asked for then, is not known: seen again, it is wanted.
         """
         columns = (jobs.c.name, jobs.c.id, *(jobs.c[field] for field in Stamp._fields), jobs.c.state, jobs.c.digest)
         query = select(*columns).where(
             jobs.c.host == self._host,
             jobs.c.parent == join(watch, folder),
             jobs.c.provider == provider,
-            or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_distinct_from(GONE)),
+            or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_(None), jobs.c.error.not_in(UNSENT)),
         )
         if names is not None:  # of a hundred thousand, perhaps
             query = query.where(jobs.c.name.in_(names))

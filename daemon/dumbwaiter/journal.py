@@ -24,7 +24,7 @@ from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Notes
-from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
@@ -174,15 +174,15 @@ class Journal:
     async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
 
-        Does nothing if there is a job for that stamp, unless it ended because the file was gone.
+        Does nothing if there is a job for that stamp, unless it came to nothing.
         """
 
         def work(connection: Connection) -> None:
             row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
             version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
             there = [jobs.c[name] == value for name, value in version.items()]
-            gone = (jobs.c.state == State.SUPERSEDED) & (jobs.c.error == GONE)
-            connection.execute(delete(jobs).where(*there, gone))
+            unsent = (jobs.c.state == State.SUPERSEDED) & jobs.c.error.in_(UNSENT)
+            connection.execute(delete(jobs).where(*there, unsent))
             if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
                 return
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
@@ -520,7 +520,7 @@ class Journal:
             .where(
                 IS_SUPERSEDED,
                 jobs.c.host == self.host,
-                jobs.c.error.in_((GONE, REPLACED)),
+                jobs.c.error.in_((*UNSENT, REPLACED)),
                 jobs.c.updated_at < now - OUTLIVED,
             )
             .limit(SWEEP)

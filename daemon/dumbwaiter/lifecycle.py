@@ -46,8 +46,11 @@ OPEN = (State.PENDING, State.STORED)  # there is work left
 
 # Why a job was superseded; stands in its error column.
 REPLACED = "replaced by a newer version"
-GONE = "gone before it was sent"  # comes back to life should the very same version be seen again
+GONE = "gone before it was sent"
+UNASKED = "its watch is not configured any more, or for another provider"
 FORGOTTEN = "forgotten"
+
+UNSENT = (GONE, UNASKED)  # these are as new should the very same version be seen again
 
 
 def sources(event: Event) -> tuple[State, ...]:

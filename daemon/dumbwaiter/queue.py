@@ -1,15 +1,16 @@
 """What changes many waiting jobs at once: a person's order, a network that is back, a clock that was set."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, func, select, true, update
+from sqlalchemy import Connection, and_, delete, func, not_, or_, select, true, update
 
+from dumbwaiter.config import RESERVED
 from dumbwaiter.counters import Counters
 from dumbwaiter.errands import Errands
-from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, UNASKED, Event, sources
 from dumbwaiter.model import State
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.tables import IS_OPEN, errands, jobs
+from dumbwaiter.store.tables import IS_OPEN, IS_SHOWN, errands, jobs, surveyed
 
 MANY = 0  # no job's id: stands for jobs that nobody counted
 
@@ -110,6 +111,26 @@ class Queue:
             return len(found)
 
         return await self._writer.call(work, durable=True)
+
+    async def keep_to(self, watches: Mapping[str, str], now: float) -> int:
+        """Ends the jobs of watches that are none of these any more, or have another provider; returns how many.
+
+        `watches`: the provider of each. What is at a provider already is seen to its end, and so is what a person named.
+        Should it be asked for again, a scan finds the file as new. Nobody may be at work.
+        """
+
+        def work(connection: Connection) -> int:
+            asked = or_(
+                jobs.c.watch == RESERVED,
+                *(and_(jobs.c.watch == watch, jobs.c.provider == provider) for watch, provider in watches.items()),
+            )
+            which = (IS_SHOWN, jobs.c.host == self._host, jobs.c.state.in_(sources(Event.SUPERSEDE)), not_(asked))
+            folders = select(jobs.c.parent).where(*which)
+            connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(folders)))
+            ended = {"state": State.SUPERSEDED, "grant": None, "checkpoint": None, "error": UNASKED, "updated_at": now}
+            return connection.execute(update(jobs).where(*which).values(ended)).rowcount
+
+        return await self._writer.call(work)
 
     async def hasten(self, watch: str | None, now: float) -> None:
         """Makes the waiting jobs and errands of a watch due, or all: what they waited for has come."""

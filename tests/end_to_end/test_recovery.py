@@ -81,6 +81,29 @@ def test_a_kill_inside_a_large_file_costs_one_chunk_at_most(program: Program) ->
     assert len(program.objects()) == 1
 
 
+def test_what_waits_for_a_provider_that_its_watch_no_longer_has_waits_no_longer(program: Program) -> None:
+    with_vod = program.config.read_text()
+    with_other = with_vod.replace("[provider.netease]", "[provider.vod]").replace(
+        'provider = "netease"', 'provider = "vod"'
+    )
+    program.vendors.faults("nos.put:503%100")
+    program.start()
+    path = program.write("film.mov", b"film")
+    program.until(lambda: any(job["attempts"] for job in program.status()["jobs"]))
+    assert program.stop() == 0
+    program.vendors.faults("")
+    for config, done in ((with_other, 1), (with_vod, 2)):
+        program.config.write_text(config)
+        program.start()
+        assert program("wait").returncode == 0
+        assert program.totals()["done"] == done
+        assert ("its watch is not configured any more, or for another provider" in program("status", path).stdout) == (
+            done == 1
+        )
+        assert program.stop() == 0
+    assert program.stored() == {"film.mov": digest(b"film")}
+
+
 def test_a_place_that_another_version_of_the_program_wrote_is_no_reason_to_stop(program: Program) -> None:
     content = random.Random(3).randbytes(20 * MIB)
     program.vendors.faults("latency=30ms")

@@ -91,6 +91,7 @@ async def _run(session: Session) -> None:
     raise_files()
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
+        await app.keep_to_config()
         await app.start()
         app.expect()
         feed = Feed(app)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, exists, or_, select, update
 
-from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, Event, sources
+from dumbwaiter.lifecycle import REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, counters, entries, jobs
@@ -92,10 +92,14 @@ DROP_OUTLIVED = Prepared(
     lambda _dialect: delete(jobs).where(
         *(jobs.c[name] == bindparam(f"of_{name}") for name in _VERSION),
         or_(
-            (jobs.c.state == State.SUPERSEDED) & or_(jobs.c.error == GONE, jobs.c.error == REPLACED),
+            (jobs.c.state == State.SUPERSEDED) & or_(*(jobs.c.error == reason for reason in (*UNSENT, REPLACED))),
             (jobs.c.state == State.DONE)
             & exists().where(
-                _OF_THE_FILE, or_(_later.c.state != State.SUPERSEDED, _later.c.error.is_distinct_from(GONE))
+                _OF_THE_FILE,
+                or_(
+                    _later.c.state != State.SUPERSEDED,
+                    and_(*(_later.c.error.is_distinct_from(reason) for reason in UNSENT)),
+                ),
             ),
         ),
     )
