@@ -1,8 +1,8 @@
 """What a person buys beside a stored file, once: the intention is on the disk before the call that costs.
 
 The fact "claim" of a catalogued file says how it stands: "intended" from just before that call, "charged" once its
-answer is here. Whoever finds "intended" cannot know whether the call was made (a crash, a lost answer), and does not
-make it again. Nothing but the command `claim` leads here.
+answer is here. Whoever finds "intended" cannot know whether the call was made (a crash, a lost answer); a person may
+have it made again, for the vendor charges one task once. Nothing but the command `claim` leads here.
 """
 
 import asyncio
@@ -29,14 +29,13 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
     place = shown(join(entry.watch, entry.path))
     if entry.facts.get("claim") == CHARGED:
         return {"path": place, "url": entry.facts.get("claimed"), "charged": False}
-    if "claim" in entry.facts:
-        raise _in_doubt(place)
+    again = "claim" in entry.facts
     intended = False
 
     async def intend() -> None:
         nonlocal intended
-        if not await journal.entries.amend(entry.id, time.time(), {"claim": INTENDED}, unless="claim"):
-            raise _in_doubt(place)  # somebody else was faster
+        if not again and not await journal.entries.amend(entry.id, time.time(), {"claim": INTENDED}, unless="claim"):
+            raise Failure(f"{place}: somebody else claims it just now", Exit.TEMPORARY)
         intended = True
         log.get("claims").warning("claim intended", provider=provider.name, path=place, key=entry.key)
 
@@ -46,9 +45,10 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
         void = isinstance(verdict, Blocked | Reject) or (isinstance(verdict, Retry) and verdict.void)
         if intended and not void:
             raise Failure(
-                f"{place}: {verdict}; it may have been charged, so it is not tried again", Exit.ATTENTION
+                f"{place}: {verdict}; it may have been charged: claim it again, one picture is charged once",
+                Exit.ATTENTION,
             ) from None
-        if intended:
+        if intended and not again:
             await journal.entries.amend(entry.id, time.time(), {"claim": None})
         raise Failure(f"{place}: {verdict}; nothing was charged", exit_of(verdict)) from None
     url = receipt.url or ""
@@ -61,11 +61,3 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
     else:
         log.get("claims").error("claim charged, and the journal cannot note it", path=place, url=url)
     return {"path": place, "url": url, "charged": True}
-
-
-def _in_doubt(place: str) -> Failure:
-    return Failure(
-        f"{place}: an earlier claim was begun and its answer never came: it may have been charged, so it is not tried "
-        "again; the provider's own records know",
-        Exit.ATTENTION,
-    )

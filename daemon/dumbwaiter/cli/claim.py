@@ -25,8 +25,8 @@ def claim(session: Session, path: str, *, yes: bool) -> None:
     \b
     dumbwaiter claim photos/cat.jpg
 
-    This costs one use of the account, and is never done by anything else. It is asked for once only: when the answer
-    was lost, this says so and does not try again.
+    This costs one use of the account, and is never done by anything else. One picture is charged once: when the answer
+    was lost, this says so, and the same command asks for the same picture again.
     """
     if not yes:
         _ask(path)
