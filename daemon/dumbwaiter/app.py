@@ -220,15 +220,21 @@ class App:
         await self.duties.close()
 
     async def put(
-        self, paths: Sequence[str], provider: str | None, watch: str | None, *, alone: bool = False
+        self,
+        paths: Sequence[str],
+        provider: str | None,
+        watch: str | None,
+        *,
+        again: bool = False,
+        alone: bool = False,
     ) -> list[int]:
         """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file.
 
-        They come before all others; `alone`, nothing else is worked on.
+        They come before all others; `again`, also those whose upload is done; `alone`, nothing else is worked on.
         """
         look = partial(candidate, self.config, provider=provider, watch=watch)
         candidates = await looked_at(paths, look, self.engine.means.threads)
-        await self.journal.enqueue(candidates, time.time())
+        await self.journal.enqueue(candidates, time.time(), again=again)
         ids = await self.journal.ids(candidates)
         if alone:
             self.engine.only = ids

@@ -10,7 +10,7 @@ changes and not by asking it over and over. What each route takes and gives stan
     GET  /events                            server-sent events; Last-Event-ID goes on where that was
     GET  /history[?limit=][&before=]        pages of the catalog, the latest first
     GET  /thumbnail/ID                      a small picture of an entry; 204 where there is none
-    POST /put      {"paths": [...], "provider": null, "watch": null}   follows the jobs to their end
+    POST /put      {"paths": [...], "provider": null, "watch": null, "again": false}   follows the jobs to their end
     POST /retry    {"ids": [...] or null}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
@@ -79,6 +79,7 @@ class _Put(msgspec.Struct, forbid_unknown_fields=True):
     paths: list[str]  # absolute and percent-encoded: JSON cannot hold a name that is no UTF-8
     provider: str | None = None
     watch: str | None = None
+    again: bool = False
 
 
 class _Ids(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,7 +133,8 @@ def routes(app: App, feed: Feed) -> list[Route]:
 
     async def put(request: Request) -> Response:
         wish = await _body(request, _Put, PUT_MAX)
-        ids = await app.put([os.fsdecode(unquote_to_bytes(path)) for path in wish.paths], wish.provider, wish.watch)
+        paths = [os.fsdecode(unquote_to_bytes(path)) for path in wish.paths]
+        ids = await app.put(paths, wish.provider, wish.watch, again=wish.again)
         return _lines(follow_jobs(app, ids))
 
     async def retry(request: Request) -> Response:

@@ -114,21 +114,26 @@ class Journal:
 
     # Intake
 
-    async def enqueue(self, candidates: Sequence[Candidate], now: float, *, durable: bool = True) -> list[int]:
+    async def enqueue(
+        self, candidates: Sequence[Candidate], now: float, *, durable: bool = True, again: bool = False
+    ) -> list[int]:
         """Makes a pending job of every version that is not known, or is back after another one; returns their ids.
 
-        Older versions of the same path that nobody is working on are superseded. What a scan would find again need not
-        be `durable`.
+        `again`: of those too whose job has ended, whichever way but a refusal. Older versions of the same path that
+        nobody is working on are superseded. What a scan would find again need not be `durable`.
         """
 
         def work(connection: Connection) -> list[int]:
+            for one in candidates if again else ():
+                ended = delete(jobs).where(*self._version(one), jobs.c.state.in_((State.DONE, State.SUPERSEDED)))
+                self.errands.forget(connection, connection.execute(ended.returning(jobs.c.id)).scalars().all())
             made = [row for one in candidates if (row := self._make(connection, self._first(one, now)))]
             if made:
                 newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
                 files = [{**row._asdict(), "now": now} for row in newest.values()]
-                ended = SUPERSEDE_OLDER.many(connection, files)
+                older = SUPERSEDE_OLDER.many(connection, files)
                 self._tell(row.made for row in made)
-                for file in files if ended and self._heard is not None else ():
+                for file in files if older and self._heard is not None else ():
                     self._tell(connection.execute(OLDER, file).scalars())
             return [row.made for row in made]
 
@@ -158,16 +163,7 @@ class Journal:
         """Returns the jobs of these very versions, in their order."""
 
         def work(connection: Connection) -> list[int]:
-            return [
-                connection.execute(
-                    select(jobs.c.id).where(
-                        *self._of(one.watch, one.path),
-                        jobs.c.provider == one.provider,
-                        *(jobs.c[field] == value for field, value in one.stamp._asdict().items()),
-                    )
-                ).scalar_one()
-                for one in candidates
-            ]
+            return [connection.execute(select(jobs.c.id).where(*self._version(one))).scalar_one() for one in candidates]
 
         return await self.writer.call(work)
 
@@ -199,13 +195,9 @@ class Journal:
 
         await self.writer.call(work)
 
-    def _of(self, watch: str, path: str) -> list[Any]:
-        place = place_of(watch, path)
-        return [
-            jobs.c.host == self.host,
-            jobs.c.parent == place["parent"],
-            jobs.c.name == place["name"],
-        ]
+    def _version(self, one: Candidate) -> list[Any]:
+        version = {"host": self.host, **place_of(one.watch, one.path), "provider": one.provider, **one.stamp._asdict()}
+        return [jobs.c[name] == value for name, value in version.items()]
 
     # Work
 

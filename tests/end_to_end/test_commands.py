@@ -382,6 +382,8 @@ def test_a_path_is_understood_in_every_form(program: Program) -> None:
         (program.mount / f"keys/netease/{entry['key']}", None),
         ("files/netease/inner/a.txt", program.mount),
     ]
+    assert program("put", real / "inner/a.txt").stdout == link
+    assert program("check", real / "inner/a.txt").returncode == 0
     for number, (form, folder) in enumerate(forms):  # one way to understand them serves all commands
         if number % 2:
             assert program("link", form, folder=folder).stdout == link, form
@@ -391,6 +393,17 @@ def test_a_path_is_understood_in_every_form(program: Program) -> None:
     (escaped,) = [name for name in shown if "\\" in name]
     assert program("cat", escaped).stdout == "x"
     assert "done" in program("status", escaped).stdout
+
+
+def test_a_watched_folder_may_be_named_by_a_link_and_its_files_by_what_it_leads_to(program: Program) -> None:
+    real = program.folder / "real"
+    program.drop.rename(real)
+    program.drop.symlink_to(real)
+    link = program("put", program.write("inner/a.txt", b"abc")).stdout
+    for form, folder in ((real / "inner/a.txt", None), ("a.txt", real / "inner"), (program.drop / "inner/a.txt", None)):
+        assert program("link", form, folder=folder).stdout == program("put", form, folder=folder).stdout == link
+        assert program("status", form, folder=folder).stdout.startswith("netease/inner/a.txt\n")
+        assert "watch netease would upload it" in program("check", form, folder=folder).stdout
 
 
 def test_a_local_file_goes_before_a_folder_of_the_catalog(program: Program) -> None:

@@ -84,6 +84,7 @@ def test_every_command_mentioned_does_its_work(served: Program) -> None:
     does("status", "^running")
     does("status PATH", "^job .*: done", PATH="masters/film.mov")
     does("verify PATH", "^ok", PATH="masters/film.mov")
+    does("put --again FILE", "^http", FILE=str(film))
     does("resume NAME", NAME="vod")
     does("rescan WATCH", WATCH="masters")
     does("sync --remote", "careyshop")

@@ -260,6 +260,15 @@ def test_a_used_up_quota_refuses_the_task_and_keeps_the_picture(news: Program) -
     assert news("wait").returncode == 0
     facts = entries(news)["photo.jpg"]["facts"]
     assert facts["taskStatus"] == "refused"
+    told = news("failed")
+    assert told.returncode == 20
+    assert "dumbwaiter put --again FILE" in told.stderr
+    assert "retry" not in told.stderr
+    assert "put --again sends the file again" in news("status", "xinhua/photo.jpg").stdout
+    news.vendors.faults("")
+    assert news("put", "--again", "photo.jpg", folder=news.drop).returncode == 0
+    assert entries(news)["photo.jpg"]["facts"]["taskStatus"] == "done"
+    assert news("failed").returncode == 0
     assert "quota" in facts["taskMessage"]
 
 

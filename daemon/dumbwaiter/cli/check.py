@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import Named
-from dumbwaiter.cli.paths import out_of_reach
+from dumbwaiter.cli.paths import out_of_reach, placed
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
@@ -133,7 +133,7 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
     """Returns what would happen to a file, and which rule decides."""
     from dumbwaiter.ignore import rules
 
-    absolute = os.path.abspath(path)
+    absolute = placed(config, path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}
     for name, watch in config.watch.items():
         if absolute == watch.path:

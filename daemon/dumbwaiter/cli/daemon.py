@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
+from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
@@ -186,36 +187,45 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
     shell_complete=watches_offered,
     help="Upload to this watch's provider; its rules hold for files in its folder.",
 )
+@click.option("--again", is_flag=True, help="Send also what was sent before, as it is.")
 @json_option
 @click.pass_obj
-def put(session: Session, files: Sequence[str], provider: str | None, watch: str | None) -> None:
+def put(session: Session, files: Sequence[str], provider: str | None, watch: str | None, *, again: bool) -> None:
     """Uploads FILES now and prints one link a line.
 
     \b
     dumbwaiter put film.mov
     dumbwaiter put --provider vod *.mov | tee links.txt
+    dumbwaiter put --again film.mov    the provider lost it, or did not do all that was wanted
 
     Files inside a watched folder go where that watch sends them. The upload goes through the daemon when one runs;
     without one it is done here, and what cannot be finished stays in the journal.
     """
     if provider is not None and watch is not None:
         raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)
-    paths = [os.path.abspath(name) for name in files]
+    paths = [placed(session.config, name) for name in files]
     session.mute_log()
     final: dict[str, Any] = {}
     try:
-        wish = {"paths": [quote(os.fsencode(path)) for path in paths], "provider": provider, "watch": watch}
+        wish = {
+            "paths": [quote(os.fsencode(path)) for path in paths],
+            "provider": provider,
+            "watch": watch,
+            "again": again,
+        }
         with contextlib.closing(session.follow("POST", "/put", wish)) as answers, bars(session) as show:
             for final in answers:
                 show(final["jobs"])
                 if _hopeless(final):
                     break
     except NoDaemon:
-        final = asyncio.run(_put_alone(session, paths, provider, watch))
+        final = asyncio.run(_put_alone(session, paths, provider, watch, again=again))
     _report(session, final)
 
 
-async def _put_alone(session: Session, paths: Sequence[str], provider: str | None, watch: str | None) -> dict[str, Any]:
+async def _put_alone(
+    session: Session, paths: Sequence[str], provider: str | None, watch: str | None, *, again: bool
+) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
     from dumbwaiter.control import follow_jobs
@@ -230,7 +240,7 @@ async def _put_alone(session: Session, paths: Sequence[str], provider: str | Non
             session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
             await asyncio.to_thread(held.wait)
         async with open_app(session.config, session.places) as app:
-            ids = await app.put(paths, provider, watch, alone=True)
+            ids = await app.put(paths, provider, watch, again=again, alone=True)
             await app.start()
             with bars(session) as show:
                 async for final in follow_jobs(app, ids):

@@ -73,13 +73,16 @@ def print_status(facts: dict[str, Any]) -> None:
 
 def print_errands(errands: Sequence[dict[str, Any]]) -> None:
     for one in errands:
-        if one["due_at"]:
-            then = f"next try {when(one['due_at'])}"
-        elif one["what"] == "follow_up":
-            then = f"once you have seen to it: dumbwaiter forget {one['job']}"
-        else:
-            then = f"given up: dumbwaiter retry {one['job'] or '--all'}"
-        print(f"! {one['what']} of {place(one)}: {one['error']} ({then})")
+        print(f"! {one['what']} of {place(one)}: {one['error']} ({then(one)})")
+
+
+def then(errand: dict[str, Any]) -> str:
+    """Returns what comes next of something that failed once a job had ended."""
+    if errand["due_at"]:
+        return f"next try {when(errand['due_at'])}"
+    if errand["what"] == "follow_up":
+        return f"once you have seen to it: dumbwaiter forget {errand['job']}; put --again sends the file again"
+    return f"given up: dumbwaiter retry {errand['job'] or '--all'}"
 
 
 def _stage(job: dict[str, Any]) -> str:

@@ -7,7 +7,9 @@ path as `ls` and `status` print it, with escapes for what a terminal cannot show
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from dumbwaiter.cli.session import Session
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from dumbwaiter.config import Config
 
 TREES = ("keys", "files", "outbox")
+ANSWER = 2.0  # seconds for the disk of a watched folder
 
 
 def tree_path(session: Session, path: str) -> str:
@@ -128,13 +131,35 @@ def watch_of(config: "Config", path: str) -> tuple[str, str]:
     """Returns watch and inner path of a local file; "put" for one outside of all watches."""
     from dumbwaiter.config import RESERVED
 
+    absolute = placed(config, path)
+    for name, watch in config.watch.items():
+        if _inside(absolute, watch.path):
+            return name, absolute[len(watch.path) + 1 :]
+    return RESERVED, absolute.lstrip("/")
+
+
+def placed(config: "Config", path: str) -> str:
+    """Returns the absolute path of a local file; in a watched folder as the watch has it, whatever links lead there."""
     absolute = os.path.abspath(path)
     real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    folders = [watch.path for watch in config.watch.values()]
     for candidate in (absolute, real):
-        for name, watch in config.watch.items():
-            if _inside(candidate, watch.path):
-                return name, candidate[len(watch.path) + 1 :]
-    return RESERVED, absolute.lstrip("/")
+        if any(_inside(candidate, folder) for folder in folders):
+            return candidate
+    for folder in folders:
+        if _inside(real, behind := _behind(folder)):
+            return folder + real[len(behind) :]
+    return absolute
+
+
+@cache
+def _behind(folder: str) -> str:
+    """Returns where links lead from a watched folder; the same path if its disk does not answer."""
+    found = [folder]
+    asks = threading.Thread(target=lambda: found.append(os.path.realpath(folder)), daemon=True)
+    asks.start()
+    asks.join(ANSWER)
+    return found[-1]
 
 
 def out_of_reach(root: str, inner: str) -> str:

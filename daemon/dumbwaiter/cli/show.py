@@ -251,7 +251,13 @@ def failed(session: Session) -> None:
         session.facts(facts + accounts)
     for account in () if session.json else accounts:
         print(f"        {account['provider']}, for {counted(account['pending'], 'file')}: {account['error']}")
-    if facts:
+    lacking = [one for one in facts if (one["error"] or "").startswith("follow_up: ")]
+    if len(facts) > len(lacking):
         session.say("after you acted: dumbwaiter retry ID, or dumbwaiter forget ID")
+    if lacking:
+        session.say(
+            "what a provider did not do once it had the file: dumbwaiter forget ID when you have seen to it, "
+            "or send the file again: dumbwaiter put --again FILE"
+        )
     if facts or accounts:
         raise click.exceptions.Exit(Exit.ATTENTION)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dumbwaiter import report
+from dumbwaiter.cli.glance import then
 from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, tree_path, watch_of
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import counted, hour, rests, size, when
@@ -46,8 +47,7 @@ def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
         _print_lines(_of_job(session, job))
     for one in report.errand_facts(session.reader):
         if (one["watch"], one["path"]) == (watch, shown(inner)):
-            then = when(one["due_at"]) if one["due_at"] else "only at your word"
-            print(f"  {one['what']}: {one['error']}; next try {then}")
+            print(f"  {one['what']}: {one['error']} ({then(one)})")
 
 
 def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:

@@ -76,6 +76,8 @@ def verify(session: Session, path: str | None, *, deep: bool) -> None:
     if path and not counts:
         raise Failure(f"nothing is known under {shown(path)}")
     session.say(", ".join(f"{count} {result}" for result, count in counts.items()) or "nothing was uploaded yet")
+    if counts[GONE] or counts[DIFFERS]:
+        session.say("where the original is still here, dumbwaiter put --again FILE sends it again")
     worst = next(code for code in (Exit.ATTENTION, Exit.TEMPORARY, Exit.NO_DAEMON, Exit.DONE) if code in codes)
     if worst in UNASKED:
         raise Failure(UNASKED[worst], worst)
