@@ -725,7 +725,7 @@ async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkey
     monkeypatch.setattr(watch, "walk", refused)
     async with listening(root(tmp_path)) as ear:
         assert ear.state().missing == 1
-        assert ear.state().sentence.startswith("1 folders cannot be read")
+        assert ear.state().sentence == f"{tmp_path} cannot be read: give this user the right to."
         closed.clear()
         ear.watcher.check()
         await ear.until(lambda: ear.state().missing == 0)
@@ -854,7 +854,7 @@ async def test_a_folder_that_may_be_listed_and_not_entered_is_named(
     closed.mkdir()
     closed.chmod(0o444)
     async with listening(root(tmp_path)) as ear:
-        told = f"1 folders cannot be read, such as {closed}: give this user the right to."
+        told = f"{closed} cannot be read: give this user the right to."
         assert ear.state().sentence == told
         closed.chmod(0o755)
         ear.watcher.check()

@@ -216,9 +216,14 @@ class Watcher:
                 self._ask(tree)
 
     def accept(self, name: str) -> None:
-        """Takes the folder that stands there for the root, even where something was mounted before."""
+        """Takes the folder that stands there for the root, even where something was mounted before.
+
+        Folders that could not be heard are tried at once.
+        """
         for tree in self._trees:
-            tree.accepted = tree.accepted or (tree.root.name == name and bool(tree.away))
+            if tree.root.name == name:
+                tree.accepted = tree.accepted or bool(tree.away)
+                tree.retry_at = 0.0
         self._ask()
 
     def away(self, name: str) -> str:
@@ -707,7 +712,9 @@ class Watcher:
             return f"{one} is another file system and left out: give it a watch of its own."
         if not total:
             return ""
-        one = shown(os.path.join(path, tree.unread))
+        one = shown(os.path.join(path, tree.unread) if tree.unread else path)
+        if total == 1:
+            return f"{one} cannot be read: give this user the right to."
         return f"{total} folders cannot be read, such as {one}: give this user the right to."
 
     @property

@@ -624,6 +624,39 @@ def test_check_online_reads_the_limits_of_a_grant(program: Program) -> None:
     assert fate["limits"]["expires_at"] > 0
 
 
+def test_check_online_without_files_asks_every_provider(program: Program) -> None:
+    done = program("check", "--online")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^provider \S+ grants uploads: .*until 20", done.stdout, re.MULTILINE)) > 5
+    text = program.config.read_text()
+    program.config.write_text(re.sub(r'(app_secret|api_key) = "[^"]*"', r'\1 = "wrong"', text))
+    done = program("--json", "check", "--online")
+    assert done.returncode == 21
+    refused = [one for one in json.loads(done.stdout)["providers"] if not one["taken"]]
+    assert {"netease", "jiandaoyun"} <= {one["provider"] for one in refused}
+    assert [f"dumbwaiter: {one['reason']}" for one in refused] == done.stderr.splitlines()[-len(refused) :]
+
+
+def test_check_says_what_became_of_this_very_version_already(program: Program) -> None:
+    path = program.write("a.txt", b"abc")
+    assert program("put", path).returncode == 0
+    (entry,) = program.facts("ls", "netease")
+    (fate,) = program.facts("check", path)["files"]
+    assert (fate["taken"], fate["state"], fate["key"]) == (True, "done", entry["key"])
+    program.vendors.faults("nos.put:400")
+    path.write_bytes(b"abcd")
+    assert program("put", path).returncode == 20
+    program.vendors.faults("")
+    (job,) = program.facts("failed")
+    done = program("check", path)
+    assert (done.returncode, f"dumbwaiter retry {job['id']}" in done.stdout) == (1, True)
+    assert program("forget", str(job["id"])).returncode == 0
+    assert "left alone as it is: forgotten; dumbwaiter put --again sends it" in program("check", path).stdout
+    assert program("put", "--again", path).returncode == 0
+    path.write_bytes(b"another")
+    assert "state" not in program.facts("check", path)["files"][0]
+
+
 def test_check_online_says_of_each_file_what_it_would_meet(program: Program) -> None:
     fits = program.write("a.txt", b"abc")
     large = program.data / "drop/xinhua/large.jpg"

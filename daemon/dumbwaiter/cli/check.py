@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import place
 from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
 from dumbwaiter.keys import Subject
-from dumbwaiter.model import stamp_of_regular
+from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.options import names_objects, secrets
 from dumbwaiter.sources import Source
@@ -47,12 +48,14 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         if session.json:
             session.facts({"config": session.places.config, "usable": False, "problem": str(failure), "files": []})
         raise
-    facts = [_fate(config, path) for path in files]
-    code = asyncio.run(_ask_providers(config, facts, session.places.state)) if online else Exit.DONE
+    facts = [_fate(session, path) for path in files]
+    providers = [_probe(name) for name in config.provider] if online and not files else []
+    code = asyncio.run(_ask_providers(config, facts or providers, session.places.state)) if online else Exit.DONE
     for warning in warnings:
         session.say(f"dumbwaiter: {warning}")
     if session.json:
-        session.facts({"config": session.places.config, "usable": True, "warnings": warnings, "files": facts})
+        answer = {"config": session.places.config, "usable": True, "warnings": warnings, "files": facts}
+        session.facts(answer | ({"providers": providers} if providers else {}))
     elif not files:
         print(
             f"{session.places.config} is usable: "
@@ -65,11 +68,19 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
             name = f"as {one['key']}" if one["key"] else "and the provider would name it"
             name = {NO_KEY: "under a random name", UNTOLD: "under a name that cannot be told"}.get(one["rule"], name)
             print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
-        for name in ("watch", "provider", "key", "size"):
+        for name in ("watch", "provider", "key", "size", "state"):
             if one.get(name) is not None:
                 print(f"  {name}: {one[name]}")
         if "limits" in one:
             print(f"  limits: {', '.join(_told(one['limits'])) or 'none are said'}")
+    for one in () if session.json else providers:
+        if "limits" in one:
+            print(
+                f"provider {one['provider']} grants uploads: {', '.join(_told(one['limits'])) or 'no limits are said'}"
+            )
+    for one in providers:
+        if not one["taken"]:
+            print(f"dumbwaiter: {one['reason']}", file=sys.stderr)
     if code is Exit.DONE and not all(one["taken"] for one in facts):
         code = Exit.FAILED
     raise click.exceptions.Exit(code)
@@ -129,10 +140,15 @@ def _problems(config: Config, file: str) -> Iterator[str]:
         yield problem
 
 
-def _fate(config: Config, path: str) -> dict[str, Any]:
+def _probe(provider: str) -> dict[str, Any]:
+    return {"provider": provider, "taken": True, "size": 1, "key": "check.jpg"}
+
+
+def _fate(session: Session, path: str) -> dict[str, Any]:
     """Returns what would happen to a file, and which rule decides."""
     from dumbwaiter.ignore import rules
 
+    config = session.config
     absolute = placed(config, path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}
     for name, watch in config.watch.items():
@@ -153,7 +169,8 @@ def _fate(config: Config, path: str) -> dict[str, Any]:
             return facts | {"reason": why}
         if not os.access(absolute, os.R_OK):
             return facts | {"reason": "cannot be read by this user"}
-        return facts | {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
+        facts |= {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
+        return facts | _known(session, watch, name, inner, stamp)
     reason = f"{'' if os.path.lexists(absolute) else 'is not there, and '}lies in no watched folder"
     return facts | dict.fromkeys(("watch", "provider", "size", "key", "rule")) | {"reason": reason}
 
@@ -178,11 +195,25 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
     return {"key": key, "rule": rule}
 
 
-async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
-    """Asks for a grant for each file that would be taken; without files, one a provider for a name of our own.
+def _known(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) -> dict[str, Any]:
+    """Returns what became of this very version of a file already."""
+    from dumbwaiter.lifecycle import REPLACED, UNSENT
+    from dumbwaiter.report import jobs_of
 
-    Notes what each would meet. Raises `Failure` for a provider that refuses when no file was named.
-    """
+    jobs = jobs_of(session.reader, name, inner) if session.begun else []
+    job = next((one for one in jobs if one.provider == watch.provider and one.stamp == stamp), None)
+    if job is None or (job.state is State.SUPERSEDED and job.error in {*UNSENT, REPLACED}):
+        return {}
+    if job.state is State.REJECTED:
+        return {"taken": False, "reason": f"refused as it is: {job.error}; dumbwaiter retry {job.id} tries it again"}
+    if job.state is State.SUPERSEDED:
+        return {"taken": False, "reason": f"left alone as it is: {job.error}; dumbwaiter put --again sends it"}
+    key = job.key or job.proposed
+    return {"state": job.state.value} | ({"key": key} if key else {})
+
+
+async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
+    """Asks for a grant for each file that would be taken, or for a name of our own; notes what each would meet."""
     from dumbwaiter.brokers import broker
     from dumbwaiter.grants import Provider
     from dumbwaiter.http import Http
@@ -196,9 +227,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
     worst = Exit.DONE
     http = Http()
     try:
-        for one in facts or [
-            {"provider": name, "taken": True, "size": 1, "key": "check.jpg"} for name in config.provider
-        ]:
+        for one in facts:
             if not one["taken"]:
                 continue
             asked = broker(config.provider[one["provider"]])
@@ -210,11 +239,9 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
             try:
                 grant = await provider.grant(ask)
             except Verdict as verdict:
-                reason = f"provider {one['provider']}: {verdict}"
-                if not facts:
-                    raise Failure(reason, exit_code(verdict)) from None
-                one |= {"taken": False, "reason": reason}
-                worst = max(worst, Exit.FAILED if isinstance(verdict, Reject) else exit_code(verdict))
+                one |= {"taken": False, "reason": f"provider {one['provider']}: {verdict}"}
+                refused = isinstance(verdict, Reject) and "path" in one
+                worst = max(worst, Exit.FAILED if refused else exit_code(verdict))
                 continue
             one["limits"] = _limits(grant)
             if one["key"] is not None:

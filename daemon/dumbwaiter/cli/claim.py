@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from dumbwaiter.cli.completion import Named, paths_offered
-from dumbwaiter.cli.paths import tree_path
+from dumbwaiter.cli.paths import entry_of, tree_path
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 
@@ -31,6 +31,7 @@ def claim(session: Session, path: str, *, yes: bool) -> None:
     if not yes:
         _ask(path)
     session.mute_log()
+    entry_of(session, path)
     wish = tree_path(session, path)
     try:
         claimed = session.ask("POST", "/claim", {"path": quote(os.fsencode(wish))})

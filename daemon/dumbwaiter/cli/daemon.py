@@ -374,7 +374,7 @@ def retry(session: Session, ids: Sequence[int], *, everything: bool) -> None:
     dumbwaiter retry 12 13             by the numbers that `failed` and `status` show
     dumbwaiter retry --all
     """
-    if not ids and not everything:
+    if bool(ids) == everything:
         raise Failure("say which: dumbwaiter retry ID…, or --all", Exit.USAGE)
     count = _change(session, "/retry", {"ids": None if everything else list(ids)})
     if count == 0 and not everything:

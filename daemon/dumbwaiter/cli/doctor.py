@@ -132,9 +132,10 @@ def _secrets(config: Config) -> Findings:
 
 
 def _folders(session: Session, config: Config) -> Findings:
-    from dumbwaiter.ignore import rules
+    from dumbwaiter.ignore import IGNORE_FILE, rules
 
     for name, watch in config.watch.items():
+        readable = False
         if not os.path.isdir(watch.path):
             yield Finding(
                 f"watch {name}",
@@ -142,12 +143,14 @@ def _folders(session: Session, config: Config) -> Findings:
                 f"{watch.path} is not there",
                 f"mount the disk that it is on; where it is on none, mkdir -p {watch.path}",
             )
-        elif not os.access(watch.path, os.R_OK | os.X_OK):
+        elif not (readable := os.access(watch.path, os.R_OK | os.X_OK)):
             yield Finding(
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
             )
-        for sentence in rules(watch.path, watch.include, watch.exclude).unread:
-            yield Finding(f"watch {name}", "warn", sentence, "write it as in a .gitignore file")
+        for sentence in rules(watch.path, watch.include, watch.exclude).unread if readable else ():
+            patterns = not sentence.startswith(f"{IGNORE_FILE} cannot be read")
+            remedy = "write it as in a .gitignore file" if patterns else "give this user the right to read it"
+            yield Finding(f"watch {name}", "warn", sentence, remedy)
     for name, sentence in config.last_copies():
         yield Finding(f"watch {name}", "warn", sentence, 'after = "keep" leaves the originals where they are')
     for name in ("state", "cache", "runtime"):

@@ -23,7 +23,10 @@ NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others:
 @click.command()
 @click.option("--broker", type=click.Choice(BROKERS), help="Whose service it is; netease if nothing is said.")
 @click.option(
-    "--provider", metavar="NAME", callback=not_empty, help="A name for the provider; by default the broker's."
+    "--provider",
+    metavar="NAME",
+    callback=not_empty,
+    help='A name for the provider; by default the broker\'s, "vod" for netease.',
 )
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A key of the provider; may be repeated.")
 @click.option("--app-key", help="The same as --set app_key=…")

@@ -1,5 +1,6 @@
 """Commands that only look: status, ls, cat, link, history, failed."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -223,7 +224,8 @@ def history(session: Session, limit: int, since: str | None) -> None:
             f"{entry.url or shown(entry.key)}"
         )
     if entries and len(entries) == limit:
-        session.say(f"the latest {limit}; more: dumbwaiter history -n {10 * limit}")
+        so_far = f" --since {shlex.quote(since)}" if since else ""
+        session.say(f"the latest {limit}; more: dumbwaiter history{so_far} -n {10 * limit}")
 
 
 @click.command()

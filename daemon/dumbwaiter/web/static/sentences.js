@@ -246,6 +246,7 @@ const CHINESE = [
   ["nothing is mounted there; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "那里没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 说明这个文件夹就是对的"],
   ["… folders are not heard, only scanned: … watches are needed, the limit for all programs is …; raise ….", "有 … 个文件夹不能实时监视，只能定时查看：需要 … 个 watch，而所有程序合计的上限是 …；请调高 …。"],
   ["… folders cannot be read, such as …: give this user the right to.", "有 … 个文件夹无法读取，例如 …：请给当前用户读取权限。"],
+  ["… cannot be read: give this user the right to.", "… 无法读取：请给当前用户读取权限。"],
   ["… is another file system and left out: give it a watch of its own.", "… 是另一个文件系统，未包括在内：请为它单独设置一个监视。"],
   ["Scans also: … does not tell what other machines write.", "同时定时查看：… 不会通知其他机器写入的内容。"],
   ["Scans only, as configured.", "按配置只定时查看。"],
