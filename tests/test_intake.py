@@ -16,9 +16,9 @@ from sqlalchemy import select
 from dumbwaiter import intake as module
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
-from dumbwaiter.intake import Intake, Watched
+from dumbwaiter.intake import Intake, Watched, _old
 from dumbwaiter.journal import Journal
-from dumbwaiter.model import Job, Receipt, Sighting
+from dumbwaiter.model import Job, Receipt, Sighting, Stamp
 from dumbwaiter.scan import look
 from dumbwaiter.store.database import Writer, reading, writing
 from dumbwaiter.store.rows import job
@@ -381,3 +381,10 @@ async def test_an_intake_that_waits_for_the_journal_is_not_stuck(
         async with asyncio.timeout(BOUND):
             await waits.wait()
             await intake.turn()
+
+
+def test_a_file_is_old_when_no_writer_pauses_for_so_long() -> None:
+    now = 1000.0
+    for settle, age, old in ((2.0, 30.0, False), (2.0, 61.0, True), (120.0, 61.0, False), (120.0, 121.0, True)):
+        changed = int((now - age) * 1e9)
+        assert _old(Stamp(1, 1, 1, changed), settle, now) is _old(Stamp(1, 1, changed, 1), settle, now) is old

@@ -282,6 +282,18 @@ def test_whatever_happens_only_quiet_files_are_ready_and_all_of_them(story: list
     assert len(settle) == settle.pending("w") == 0
 
 
+def test_a_scan_that_finds_a_file_old_shortens_no_wait_that_has_begun() -> None:
+    stamp = Stamp(1, 300 << 20, 1, 1)
+    settle = Settle({"w": 2.0})
+    settle.sight(Sighting("w", "a"), 0.0)
+    assert settle.observe("w", "a", stamp, 0.0, None) is None
+    settle.sight(Sighting("w", "a", old=True), 3.0)
+    assert settle.observe("w", "a", stamp, 3.5, None) is None
+    settle.sight(Sighting("w", "b", old=True), 3.0)  # nobody has seen that one before
+    assert settle.observe("w", "b", stamp, 3.0, None) is None
+    assert settle.observe("w", "b", stamp, 3.0 + RECHECK, None) is not None
+
+
 def test_a_large_file_is_waited_for_longer_where_no_writer_can_be_seen() -> None:
     """A settle time that copies of small files keep to is short for the pauses of large ones."""
     for size, waits in ((1 << 25, 1), (1 << 26, 2), (20 << 30, 10)):

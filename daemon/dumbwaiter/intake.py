@@ -21,7 +21,7 @@ from dumbwaiter.model import Sighting, Stamp, State
 from dumbwaiter.naming import split
 from dumbwaiter.rescan import Rescan
 from dumbwaiter.scan import look
-from dumbwaiter.settle import Ready, Settle
+from dumbwaiter.settle import LONGEST, Ready, Settle
 from dumbwaiter.upload import digest_of
 
 BATCH = 512  # files looked at in one trip to a thread
@@ -160,7 +160,7 @@ class Intake:
                 files += step.files
                 new += len(step.fresh)
                 now = time.time()
-                self.sight(Sighting(watch, path, _quiet(stamp, source.settle, now)) for path, stamp in step.fresh)
+                self.sight(Sighting(watch, path, old=_old(stamp, source.settle, now)) for path, stamp in step.fresh)
                 if step.surveyed:
                     with suppress(Unstorable):  # then they are looked through the next time too
                         await self._journal.notes.survey(watch, step.surveyed)
@@ -373,7 +373,7 @@ def _may_be_same(file: Ready, known: Known) -> bool:
     return known.state is State.DONE and known.digest is not None and known.stamp.same_but_touched(file.stamp)
 
 
-def _quiet(stamp: Stamp, settle: float, now: float) -> bool:
-    """True for a file whose last change lies so far back that there is nothing to wait for."""
+def _old(stamp: Stamp, settle: float, now: float) -> bool:
+    """True for a file whose last change lies so far back that there is nothing to wait for, whoever writes how slowly."""
     changed = max(stamp.mtime_ns, stamp.ctime_ns) / 1e9
-    return settle < now - changed
+    return max(settle, LONGEST) < now - changed

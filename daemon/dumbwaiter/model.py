@@ -81,6 +81,7 @@ class Sighting(NamedTuple):
     watch: str
     path: str
     closed: bool = False  # its writer closed it, or it was moved here whole
+    old: bool = False  # nothing had happened to it for a long time when a scan came by
 
 
 class State(StrEnum):

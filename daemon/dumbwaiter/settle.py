@@ -3,7 +3,8 @@
 Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
 makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
 to be quiet for twice the longest pause it made so far, and longer the larger it is where no writer can be seen, so that
-a slow copy is not taken half-way. A plain sighting prolongs no wait but the short one after a close, for whoever closed
+a slow copy is not taken half-way. What is old when it is first seen needs no more than the two stamps; what is waited
+for already is told by its stamps, for the clock of a file server may be another one. A plain sighting prolongs no wait but the short one after a close, for whoever closed
 may have begun again: it may come from a scan, and scans repeat; the stamps show whether anything changed.
 """
 
@@ -67,10 +68,11 @@ class Settle:
         """Begins to wait for a path, or notes that more has happened to it."""
         name = (sighting.watch, sighting.path)
         wait = self._waits.get(name)
+        is_new = wait is None
         if wait is None:
             wait = self._waits[name] = _Wait()
             self._counts[sighting.watch] += 1
-        if sighting.closed:
+        if sighting.closed or (sighting.old and is_new):
             self._close(wait, now)
             self._plan(name, wait, now)
         else:
