@@ -34,7 +34,7 @@ def test_what_is_ordered_with_the_end_of_a_job_is_due_at_once(book: Book) -> Non
     (errand,) = due(book)
     assert (errand.job, errand.watch, errand.path, errand.what) == (id_, "w", "a/film.mov", "on_done")
     assert errand.facts == {"url": "https://a.example/1"}
-    run(book, "done", errand.id)
+    run(book, "done", errand)
     assert due(book) == []
     assert run(book, "next_due", [], []) is None
 
@@ -46,7 +46,7 @@ def test_where_no_place_is_free_nothing_is_due(book: Book) -> None:
     assert [one.what for one in due(book, full=("w",))] == [HOOK.what]
     assert [one.what for one in due(book, full=("",))] == [AFTER]
     (hook,) = due(book, full=("w",))
-    run(book, "failed", hook.id, due_at=NOW + 9, error="no")
+    run(book, "failed", hook, due_at=NOW + 9, error="no")
     assert [run(book, "next_due", [], full) for full in ([], ["w"], ["", "w"])] == [NOW, NOW + 9, None]
 
 
@@ -57,16 +57,16 @@ def test_a_file_stays_until_its_hook_has_seen_it(book: Book, outcome: str) -> No
     hook, other = due(book)
     assert (hook.what, other.path) == ("on_done", "a/other.mov")
     if outcome == "done":
-        run(book, "done", hook.id)
+        run(book, "done", hook)
     else:
-        run(book, "failed", hook.id, due_at=NOW + 9 if outcome == "later" else None, error="no")
+        run(book, "failed", hook, due_at=NOW + 9 if outcome == "later" else None, error="no")
     assert [(one.what, one.path) for one in due(book)] == [(AFTER, "a/film.mov"), (AFTER, "a/other.mov")]
 
 
 def test_what_was_given_up_waits_for_a_person(book: Book) -> None:
     id_ = ended(book, orders=(HOOK,))
     (errand,) = due(book)
-    run(book, "failed", errand.id, due_at=None, error="no")
+    run(book, "failed", errand, due_at=None, error="no")
     assert due(book, NOW + 1e9) == []
     assert book.retry([id_], NOW + 5) == 1
     (again,) = due(book, NOW + 5)

@@ -38,6 +38,8 @@ TEMPORARY = [
     "desktop.ini",
     ".dumbwaiterignore",
     ".dumbwaiter-marker",
+    ".Trash/1000/files/film.mov",
+    ".Trash-1000/info/film.mov.trashinfo",
 ]
 WANTED = [
     "photo.jpg",

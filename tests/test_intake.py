@@ -383,6 +383,32 @@ async def test_an_intake_that_waits_for_the_journal_is_not_stuck(
             await intake.turn()
 
 
+@on_loop
+async def test_a_scan_that_the_journal_broke_off_is_still_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", *(f"{number}/a" for number in range(5)))
+    async with taking(tmp_path) as intake:
+        folders, calls = intake._journal.folders, 0
+        known = folders.known
+
+        def once(*values: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise JournalTrouble("the journal cannot be read")
+            return known(*values, **named)
+
+        monkeypatch.setattr(folders, "known", once)
+        intake.expect("w")
+        assert await intake.scan("w") is None
+        assert intake.waiting
+        assert intake.pending("w")
+        assert await intake.scan("w") is not None
+        await drained(intake)
+        assert len(all_jobs(intake)) == 5
+
+
 def test_a_file_is_old_when_no_writer_pauses_for_so_long() -> None:
     now = 1000.0
     for settle, age, old in ((2.0, 30.0, False), (2.0, 61.0, True), (120.0, 61.0, False), (120.0, 121.0, True)):

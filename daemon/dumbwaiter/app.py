@@ -128,10 +128,12 @@ class App:
             journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
         folders = {
-            name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle)
+            name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle, one.after)
             for name, one in config.watch.items()
         }
-        self.intake = Intake(folders, journal, queued=self._queued, moved=self.pulse.beat)
+        self.intake = Intake(
+            folders, journal, queued=self._queued, moved=self.pulse.beat, ordered=lambda: self.duties.kick()
+        )
         self.watching = Watching(
             config,
             places.runtime,

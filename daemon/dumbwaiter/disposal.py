@@ -34,10 +34,10 @@ class Undone(Exception):
     """It could not be done now; the file is where it was. A sentence."""
 
 
-def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str) -> None:
-    """Does `action` ("trash", "delete", "move:DIR") to the stamped version of a file; done is done already.
+def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str) -> bool:
+    """Does `action` ("trash", "delete", "move:DIR", "keep") to the stamped version of a file; done is done already.
 
-    `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content that
+    Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it. `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content that
     was uploaded. Raises `Changed` when the file is another version (it is in its place), and `Undone`.
     """
     folder, name = split(path)
@@ -46,9 +46,14 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
         with closing(Branch(root)) as branch:
             place = branch.open(folder)
             try:
+                if action == "keep":
+                    with suppress(FileNotFoundError):
+                        _give_back(place, private, name)
+                    return True
                 with _taken(place, name, private, stamp, same) as fd:
                     if fd is not None:
                         _act(place, private, fd, action, root, path, same)
+                    return fd is not None
             except (OSError, Undone) as error:
                 with suppress(FileNotFoundError):  # it has its name
                     _give_back(place, private, name)
@@ -58,6 +63,7 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
     except FileNotFoundError:
         if not os.path.isdir(root):
             raise Undone(f"the folder {root} is not there") from None
+        return False
     except OSError as error:
         raise Undone(f"{action} failed: {error.strerror}") from None
 

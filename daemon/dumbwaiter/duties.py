@@ -195,16 +195,16 @@ class Duties:
                 self._log.warning(
                     "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
                 )
-                await errands.failed(errand.id, due_at=when, error=str(trouble))
+                await errands.failed(errand, due_at=when, error=str(trouble))
             except JournalTrouble:
                 raise
             except Exception as error:  # noqa: BLE001 - a fault in one errand must not stop the others
                 self._log.exception("errand failed", what=errand.what)
                 sentence = f"an error in dumbwaiter itself: {type(error).__name__}"
-                await errands.failed(errand.id, due_at=None, error=sentence)
+                await errands.failed(errand, due_at=None, error=sentence)
             else:
                 self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
-                await errands.done(errand.id)
+                await errands.done(errand)
         except JournalTrouble as trouble:
             self._log.error("journal in trouble", error=str(trouble))
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
@@ -226,12 +226,15 @@ class Duties:
         def same(fd: int) -> bool:
             return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
 
-        action, mark = errand.facts["action"], f"{self._journal.host}-{errand.mark}"
+        watch, mark = self._config.watch.get(errand.watch), f"{self._journal.host}-{errand.mark}"
+        action = errand.facts["action"] if watch is None else watch.after  # as it is wanted today
 
         def act() -> None:
             if away := self._away(errand.watch):
                 raise _Away(away)
-            dispose(root, job.path, job.stamp, same, action, mark)
+            there = dispose(root, job.path, job.stamp, same, action, mark)
+            if not there and (away := self._away(errand.watch)):  # it went meanwhile
+                raise _Away(away)
 
         if errand.watch not in self._hands:
             self._hands[errand.watch] = ThreadPoolExecutor(PLACES, "after")

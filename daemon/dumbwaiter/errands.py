@@ -8,13 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import Connection, Row, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, delete, exists, func, insert, or_, select, update
 
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import path_of
-from dumbwaiter.store.tables import errands
+from dumbwaiter.store.tables import errands, jobs
 
 AFTER = "after"
+TAKEN_AWAY = 0  # the inode of a version of which AFTER has seen to the end
 FOLLOW_UP = "follow_up"
 
 
@@ -107,23 +108,22 @@ class Errands:
 
         return await self._writer.call(work)
 
-    async def done(self, id_: int) -> None:
+    async def done(self, one: Errand) -> None:
         """Takes an errand off the list."""
 
         def work(connection: Connection) -> None:
-            connection.execute(delete(errands).where(errands.c.id == id_))
+            connection.execute(delete(errands).where(*_is(one)))
+            if one.what == AFTER:
+                connection.execute(update(jobs).where(jobs.c.id == one.job).values(inode=TAKEN_AWAY))
 
         await self._writer.call(work, durable=True)
 
-    async def failed(self, id_: int, *, due_at: float | None, error: str) -> None:
+    async def failed(self, one: Errand, *, due_at: float | None, error: str) -> None:
         """Puts an errand off, or with None gives it up."""
 
         def work(connection: Connection) -> None:
-            connection.execute(
-                update(errands)
-                .where(errands.c.id == id_)
-                .values(due_at=due_at, error=error, attempts=errands.c.attempts + 1)
-            )
+            values = {"due_at": due_at, "error": error, "attempts": errands.c.attempts + 1}
+            connection.execute(update(errands).where(*_is(one)).values(values))
 
         await self._writer.call(work)
 
@@ -159,6 +159,12 @@ _READY = (
         ),
     ),
 )
+
+
+def _is(one: Errand) -> tuple[ColumnElement[bool], ...]:
+    # SQLite gives the number of one that was forgotten while it was done to the next.
+    job = errands.c.job.is_not_distinct_from(one.job)
+    return errands.c.id == one.id, job, errands.c.what == one.what, errands.c.created_at == one.created_at
 
 
 def errand(row: Row[Any]) -> Errand:

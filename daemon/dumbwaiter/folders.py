@@ -43,17 +43,18 @@ class Folders:
 
         A version that was gone before it was sent, or not asked for then, is not known: seen again, it is wanted.
         """
-        columns = (jobs.c.name, jobs.c.id, *(jobs.c[field] for field in Stamp._fields), jobs.c.state, jobs.c.digest)
-        query = select(*columns).where(
+        latest = select(func.max(jobs.c.id)).where(
             jobs.c.host == self._host,
             jobs.c.parent == join(watch, folder),
             jobs.c.provider == provider,
             or_(jobs.c.state != State.SUPERSEDED, jobs.c.error.is_(None), jobs.c.error.not_in(UNSENT)),
         )
         if names is not None:  # of a hundred thousand, perhaps
-            query = query.where(jobs.c.name.in_(names))
+            latest = latest.where(jobs.c.name.in_(names))
+        columns = (jobs.c.name, jobs.c.id, *(jobs.c[field] for field in Stamp._fields), jobs.c.state, jobs.c.digest)
+        query = select(*columns).where(jobs.c.id.in_(latest.group_by(jobs.c.name)))
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(jobs.c.id))
+            rows = connection.execute(query)
             return {row.name: Known(row.id, stamp_of(row), State(row.state), row.digest) for row in rows}
 
     def digests(self, watch: str, folders: Iterable[str]) -> dict[str, bytes]:

@@ -45,6 +45,7 @@ JUNK: tuple[str, ...] = (
     ".DS_Store",
     "Thumbs.db",
     "desktop.ini",
+    ".Trash/",
     ".Trash-*/",
     "lost+found/",
     ".dumbwaiter*",

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
+from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
@@ -40,6 +41,7 @@ class Watched(NamedTuple):
     provider: str
     rules: Rules
     settle: float
+    after: str = "keep"  # what becomes of a file once it is done
 
 
 class Intake:
@@ -52,11 +54,14 @@ class Intake:
         *,
         queued: Callable[[], None],
         moved: Callable[[], None],
+        ordered: Callable[[], None] = lambda: None,
     ) -> None:
+        """`queued` is called when there are new jobs, `ordered` for errands, `moved` when less is on its way."""
         self._sources = dict(sources)
         self._journal = journal
         self._queued = queued
         self._moved = moved
+        self._ordered = ordered
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
         self._eased = asyncio.Event()
@@ -129,10 +134,10 @@ class Intake:
                 self._scans[watch] = False
             self._moved()
 
-    async def scan(self, watch: str) -> float:
+    async def scan(self, watch: str) -> float | None:
         """Sights every file of a watch that the journal does not know as it is; returns the seconds that took.
 
-        One scan of a watch at a time.
+        None where it broke off and has to begin anew soon. One scan of a watch at a time.
         """
         started = time.monotonic()
         self._expected.discard(watch)
@@ -144,7 +149,10 @@ class Intake:
         except FileNotFoundError:
             self._log.warning("folder is not there", watch=watch, path=self._sources[watch].root)
         except (OSError, JournalTrouble) as error:
-            self._log.warning("scan ended early", watch=watch, reason=str(error))  # the next one begins anew
+            self._log.warning("scan ended early", watch=watch, reason=str(error))
+            if isinstance(error, JournalTrouble):  # of a disk nobody knows whether that ever ends
+                self._expected.add(watch)
+            return None
         finally:
             del self._scans[watch]
             self._moved()
@@ -364,7 +372,11 @@ class Intake:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
-        await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time()))
+        # Another file of that content, which came when the one before had been taken away, is taken away likewise.
+        again = source.after != "keep" and known.stamp.inode == TAKEN_AWAY
+        orders = [Order(AFTER, {"action": source.after})] if again else []
+        if await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time(), orders)):
+            self._ordered()
         return True
 
 

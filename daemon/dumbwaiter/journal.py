@@ -167,20 +167,21 @@ class Journal:
 
         return await self.writer.call(work)
 
-    async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
+    async def touch(self, id_: int, stamp: Stamp, now: float, orders: Sequence[Order] = ()) -> bool:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
 
-        Does nothing if there is a job for that stamp, unless it came to nothing.
+        Does nothing if there is a job for that stamp, unless it came to nothing; else gives the `orders`, and returns
+        whether there were any.
         """
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
             row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
             version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
             there = [jobs.c[name] == value for name, value in version.items()]
             unsent = (jobs.c.state == State.SUPERSEDED) & jobs.c.error.in_(UNSENT)
             connection.execute(delete(jobs).where(*there, unsent))
             if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
-                return
+                return False
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
             connection.execute(
                 update(entries)
@@ -192,8 +193,10 @@ class Journal:
                 )
                 .values(**stamp._asdict())
             )
+            self.errands.add(connection, row, orders, now)
+            return bool(orders)
 
-        await self.writer.call(work)
+        return await self.writer.call(work, durable=bool(orders))
 
     def _version(self, one: Candidate) -> list[Any]:
         version = {"host": self.host, **place_of(one.watch, one.path), "provider": one.provider, **one.stamp._asdict()}

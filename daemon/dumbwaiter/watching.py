@@ -16,7 +16,7 @@ from dumbwaiter.ignore import IGNORE_FILE, rules, unknown
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
 from dumbwaiter.network import CHANGED
-from dumbwaiter.roots import Root, RootState
+from dumbwaiter.roots import Root, RootState, stand
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.threads import apart
@@ -28,6 +28,7 @@ POLL = 10.0  # between scans of a folder that cannot be watched, or not all of i
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 ANEW = 1.0  # seconds in which an editor that took an ignore file away has begun to write the next
 BEHIND = 5.0  # seconds that somebody waits for the watcher to have read what has happened
+BROKEN = 10.0  # seconds after which a scan that broke off begins anew
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -105,8 +106,16 @@ class Watching:
         return [name for name, state in self._states.items() if state == "away"]
 
     def away(self, watch: str) -> str:
-        """Returns why a watch's folder is not there, empty when it is."""
-        return "" if self._watcher is None else self._watcher.away(watch)
+        """Looks now; returns why a watch's folder is not there, empty when it is. May block."""
+        if self._watcher is not None:
+            return self._watcher.away(watch)
+        if watch not in self._config.watch:
+            return ""
+        path = self._config.watch[watch].path
+        with contextlib.suppress(OSError):
+            if stand(path).mounted or path not in self._journal.folders.mounted():
+                return ""
+        return f"the folder {path} is away"
 
     async def catch_up(self) -> None:
         """Returns when the intake knows of what has happened in the folders that are heard; at once if there is no watcher."""
@@ -178,7 +187,11 @@ class Watching:
         """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
         if self.states()[watch].state != "away":
             await self._read_rules(watch)
-            self._took[watch] = await self._intake.scan(watch)
+            took = await self._intake.scan(watch)
+            if took is None:
+                self._schedule.at(f"rescan {watch}", time.time() + BROKEN)
+            else:
+                self._took[watch] = took
             with contextlib.suppress(JournalTrouble):  # the next scan notes it
                 await self._note_mounts()
         else:

@@ -36,7 +36,7 @@ from dumbwaiter.sources import Duration, Seal, Target
 from dumbwaiter.upload import digest_of
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
-from program import Program, digest
+from program import PATIENCE, Program, digest
 
 CONFIG = '[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = "s"\n[watch.w]\npath = "/w"\nprovider = "p"\n'
 
@@ -448,9 +448,9 @@ def done(book: Book, path: Path, content: bytes, orders: Sequence[Order] = (DELE
     return id_
 
 
-def drained(book: Book, folder: Path, away: str = "") -> None:
+def drained(book: Book, folder: Path, away: str = "", action: str = "delete") -> None:
     """Does what is to be done for the files of a folder."""
-    config = parse(CONFIG.replace("/w", str(folder)) + 'after = "delete"\n', "config.toml")
+    config = parse(CONFIG.replace("/w", str(folder)) + f'after = "{action}"\n', "config.toml")
 
     async def run() -> None:
         nothing: Any = None
@@ -479,10 +479,86 @@ def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeyp
         assert book.rows("SELECT * FROM errands") == []
 
 
+def test_what_is_done_to_a_file_is_what_the_configuration_says_by_then(tmp_path: Path) -> None:
+    path, kept = tmp_path / "w/film.mov", tmp_path / "kept"
+    with Book(in_file(tmp_path / "state")) as book:
+        for action, left in (("keep", path), (f"move:{kept}", kept / "film.mov")):
+            done(book, path, action.encode())
+            if action == "keep":  # a kill left it under its private name
+                (errand,) = book.rows("SELECT * FROM errands")
+                private = f"{PRIVATE}{HOST}-{errand.id}-{int(errand.created_at * 1e6):x}"
+                path.rename(path.with_name(private))
+            drained(book, tmp_path / "w", action=action)
+            assert left.read_bytes() == action.encode()
+            assert book.rows("SELECT * FROM errands") == []
+            assert [one.name for one in (tmp_path / "w").iterdir()] == (["film.mov"] if action == "keep" else [])
+
+
+def until_there(path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_the_end_of_one_that_was_forgotten_ends_no_other(tmp_path: Path) -> None:
+    """SQLite gives its number to the next."""
+    path, began, ends = tmp_path / "w/film.mov", tmp_path / "began", tmp_path / "ends"
+    script = f"touch {began}; until [ -e {ends} ]; do sleep 0.02; done"
+    text = (
+        CONFIG.replace("/w", str(tmp_path / "w")) + f'after = "delete"\non_done = {json.dumps(["sh", "-c", script])}\n'
+    )
+    with Book(in_file(tmp_path / "state")) as book:
+        first = done(book, tmp_path / "w/first.mov", b"first", [Order("on_done", {})])
+
+        async def run() -> None:
+            nothing: Any = None
+            config = parse(text, "config.toml")
+            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+            duties.kick()
+            await asyncio.to_thread(until_there, began)
+            await book.journal.queue.forget([first], time.time())
+            await asyncio.to_thread(second)
+            ends.touch()
+            await duties.drain()
+            await duties.close()
+
+        def second() -> None:
+            with Book(in_file(tmp_path / "state")) as other:
+                done(other, path, b"film")
+                (errand,) = other.rows("SELECT id, what FROM errands")
+                assert errand == (1, "after")
+
+        book.runner.run(run())
+        assert not path.exists()
+        assert book.rows("SELECT * FROM errands") == []
+
+
+def test_the_same_file_dropped_again_goes_as_the_first_one_did(program: Program) -> None:
+    folder = rules(program, 'after = "delete"')
+    source = program.folder / "film.mov"
+    source.write_bytes(b"film")
+    os.utime(source, (1.7e9, 1.7e9))
+    program.start()
+    for _ in range(3):
+        shutil.copy2(source, folder / "film.mov")
+        program.until(lambda: not (folder / "film.mov").exists())
+        assert program("wait").returncode == 0
+    assert program.totals()["done"] == len(program.facts("history")) == 1
+    assert program.stop() == 0
+    text = program.config.read_text()
+    program.config.write_text(text.replace('after = "delete"', 'after = "keep"'))
+    program.start()
+    shutil.copy2(source, folder / "film.mov")
+    assert program("wait").returncode == 0
+    assert (folder / "film.mov").exists()
+
+
 def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
     told, hung, answers = tmp_path / "told", threading.Event(), threading.Event()
     text = CONFIG.replace("/w", str(tmp_path / "w")) + (
-        f'[watch.v]\npath = "{tmp_path}/v"\nprovider = "p"\non_done = ["touch", "{told}"]\n'
+        f'after = "delete"\n[watch.v]\npath = "{tmp_path}/v"\nprovider = "p"\nafter = "delete"\n'
+        f'on_done = ["touch", "{told}"]\n'
     )
 
     def away(watch: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,33 @@ def test_t14_a_folder_that_is_meant_to_be_unmounted_is_taken_at_a_word(program: 
     assert program.totals()["done"] == 2
     program.write("c", b"c")
     program.until(lambda: program.totals()["done"] == 3)
+
+
+def test_t14_what_is_left_to_do_to_the_files_of_an_unmounted_disk_waits_for_it_without_a_daemon_too(
+    program: Program, tmp_path: Path
+) -> None:
+    kept, disk, other = tmp_path / "kept", tmp_path / "disk", tmp_path / "other.txt"
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]", f'[watch.netease]\nafter = "move:{kept}"'))
+    kept.write_bytes(b"")  # not to be had for the moment
+    disk.mkdir()
+    other.write_bytes(b"other")
+    program.drop.mkdir(parents=True, exist_ok=True)
+    with lying(disk, program.drop):
+        program.start()
+        (program.drop / "film.mov").write_bytes(b"film")
+        program.until(lambda: any(one["attempts"] for one in program.status()["errands"]))
+        assert program.stop() == 0
+    kept.unlink()
+    (due_at,) = {one["due_at"] for one in program.status()["errands"]}
+    program.until(lambda: time.time() > float(due_at))
+    assert program("put", "--provider", "recipe", other).returncode == 0
+    assert len(program.status()["errands"]) == 1
+    with lying(disk, program.drop):
+        program.start()
+        program.until(lambda: (kept / "film.mov").exists() and not program.status()["errands"])
+        assert list(disk.iterdir()) == []
+        program.kill()
 
 
 @pytest.mark.parametrize("what", ["state", "cache"])

@@ -110,6 +110,31 @@ def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
     book.writer.submit(count("a")).result(PATIENCE)
 
 
+def test_a_server_that_goes_within_a_group_is_tried_once_for_all_of_it(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def connect() -> Any:
+        nonlocal tries
+        tries += 1
+        raise JournalTrouble("the journal cannot be written: no route to host")
+
+    def breaks(_connection: Connection) -> None:
+        monkeypatch.setattr(book.writer._engine, "connect", connect)
+        raise JournalTrouble("the journal cannot be written: the server closed the connection")
+
+    gate = Gate(book.writer)
+    futures = [book.writer.submit(work) for work in (count("a"), breaks, count("b"), count("c"))]
+    gate.open()
+    for future in futures:
+        with pytest.raises(JournalTrouble):
+            future.result(PATIENCE)
+    assert tries == 1
+    monkeypatch.undo()
+    assert names(book) == []
+
+
 def test_a_group_has_an_end(book: Book) -> None:
     seen = commits(book.engine)
     gate = Gate(book.writer)

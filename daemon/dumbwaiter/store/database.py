@@ -350,20 +350,24 @@ class Writer:
         else:
             order.done.set_result(None)
 
-    def _commit(self, group: list[_Wish]) -> None:
+    def _commit(self, group: list[_Wish]) -> bool:
+        """Tells all of the group what came of it; returns False where the database was not reached."""
         try:
             results = self._transaction(group)
         except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
             if len(group) == 1 or not self._reached:  # each would wait for the server anew
                 _answer(group, [error] * len(group), failed=True)
-            else:
-                for wish in group:
-                    self._commit([wish])
-            return
+                return self._reached
+            for number, wish in enumerate(group, 1):
+                if not self._commit([wish]):
+                    _answer(group[number:], [error] * (len(group) - number), failed=True)
+                    return False
+            return True
         self.commits += 1
         _answer(group, results, failed=False)
         if self.committed is not None:
             self.committed()
+        return True
 
     def _transaction(self, group: list[_Wish]) -> list[Any]:
         self._reached = False
