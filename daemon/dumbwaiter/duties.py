@@ -22,9 +22,10 @@ from dumbwaiter.hooks import Teller, Untold
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt
-from dumbwaiter.naming import join
+from dumbwaiter.naming import join, shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
+from dumbwaiter.roots import is_mounted, mounted_at
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
@@ -35,7 +36,7 @@ LACKING = "kept: not all is done at the provider"
 
 
 class _Away(Undone):
-    """The folder of the watch is not there; the file may be, once that is back."""
+    """The folder of the watch, or the disk that the file is to go to, is not there, and may come back."""
 
 
 class Duties:
@@ -228,18 +229,27 @@ class Duties:
 
         watch, mark = self._config.watch.get(errand.watch), f"{self._journal.host}-{errand.mark}"
         action = errand.facts["action"] if watch is None else watch.after  # as it is wanted today
+        target = action.removeprefix("move:") if action.startswith("move:") else ""
 
-        def act() -> None:
+        def act() -> str:
+            """Returns where a disk is mounted that got a file for the first time."""
             if away := self._away(errand.watch):
                 raise _Away(away)
+            noted = self._journal.folders.mounted() if target else set()
+            for disk in noted:
+                if f"{target}/".startswith(f"{disk}/") and not is_mounted(disk):
+                    raise _Away(f"nothing is mounted at {shown(disk)}: mount it, or name another folder in `after`")
             there = dispose(root, job.path, job.stamp, same, action, mark)
             if not there and (away := self._away(errand.watch)):  # it went meanwhile
                 raise _Away(away)
+            disk = mounted_at(target) if target else "/"
+            return "" if disk in {"/", *noted} else disk
 
         if errand.watch not in self._hands:
             self._hands[errand.watch] = ThreadPoolExecutor(PLACES, "after")
         try:
-            await asyncio.get_running_loop().run_in_executor(self._hands[errand.watch], act)
+            if disk := await asyncio.get_running_loop().run_in_executor(self._hands[errand.watch], act):
+                await self._journal.notes.mount(disk, is_mounted=True)
         except Changed:
             self._sighted(job.watch, job.path)
 

@@ -88,6 +88,21 @@ def mounts() -> Iterator[tuple[str, str]]:
             yield re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place), kind
 
 
+def mounted_at(path: str) -> str:
+    """Returns where the file system is mounted that a path lies in, or would. May block."""
+    while path != "/" and not is_mounted(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def is_mounted(path: str) -> bool:
+    """True where a file system is mounted at that very folder. May block."""
+    try:
+        return stand(path).mounted
+    except OSError:
+        return False
+
+
 def disk_of(folder: str) -> str:
     """Returns where the network's file system is mounted that a folder lies in, by its name; else the folder itself."""
     return max(

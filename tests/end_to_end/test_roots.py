@@ -179,6 +179,30 @@ def test_t14_what_is_left_to_do_to_the_files_of_an_unmounted_disk_waits_for_it_w
         program.kill()
 
 
+def test_t14_files_go_to_a_disk_and_never_to_the_folder_below_it(program: Program, tmp_path: Path) -> None:
+    disk, archive = tmp_path / "disk", tmp_path / "archive"
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]", f'[watch.netease]\nafter = "move:{archive}/sent/films"'))
+    disk.mkdir()
+    archive.mkdir()
+    program.drop.mkdir(parents=True, exist_ok=True)
+    program.start()
+    with lying(disk, archive):
+        program.write("one.mov", b"one")
+        program.until((disk / "sent/films/one.mov").exists)
+        assert program("wait").returncode == 0
+    program.write("two.mov", b"two")
+    program.until(lambda: any(one["attempts"] for one in program.status()["errands"]))
+    (errand,) = program.status()["errands"]
+    assert errand["error"] == f"nothing is mounted at {archive}: mount it, or name another folder in `after`"
+    assert list(archive.iterdir()) == []
+    assert (program.drop / "two.mov").read_bytes() == b"two"
+    with lying(disk, archive):
+        assert program("retry", "--all").returncode == 0
+        program.until((disk / "sent/films/two.mov").exists)
+        program.kill()
+
+
 @pytest.mark.parametrize("what", ["state", "cache"])
 def test_t26_own_folders_inside_a_watch_are_refused(program: Program, what: str) -> None:
     (program.drop / "inside").mkdir(parents=True)

@@ -85,6 +85,7 @@ def test_check_shows_the_key_that_a_file_gets(program: Program, shelf: Shelf) ->
     program.start()
     shelf.wait()
     assert shelf.keys() == {key: b"film"}
+    assert program.stop() == 0
     (netease,) = program.facts("check", program.write("x.mov", b"x"))["files"]
     assert netease["key"] is None
     assert "names every object itself" in netease["rule"]
