@@ -300,6 +300,9 @@ def test_an_empty_word_is_refused(words: list[str]) -> None:
 
 def test_a_pause_of_a_variable_that_is_not_set_is_none(program: Program) -> None:
     program.start()
+    for place in ("--config", "--state", "--cache", "--runtime"):
+        done = program(place, "", "status")
+        assert (done.returncode, sentence(done)) == (2, f"dumbwaiter: {place} is empty, and names nothing\n")
     done = program("pause", "")
     assert (done.returncode, sentence(done)) == (2, "dumbwaiter: NAME is empty, and names nothing\n")
     assert program.status()["paused"] == []

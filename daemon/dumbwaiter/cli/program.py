@@ -9,7 +9,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from dumbwaiter import __version__
-from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.session import Session, not_empty
 from dumbwaiter.cli.streams import drop_output, seen_enough
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.kernel import write_no_core
@@ -74,10 +74,10 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--config", metavar="FILE", help="Configuration file.")
-@click.option("--state", metavar="DIR", help="Folder of the journal.")
-@click.option("--cache", metavar="DIR", help="Folder of the mount's cache.")
-@click.option("--runtime", metavar="DIR", help="Folder of the control socket.")
+@click.option("--config", metavar="FILE", callback=not_empty, help="Configuration file.")
+@click.option("--state", metavar="DIR", callback=not_empty, help="Folder of the journal.")
+@click.option("--cache", metavar="DIR", callback=not_empty, help="Folder of the mount's cache.")
+@click.option("--runtime", metavar="DIR", callback=not_empty, help="Folder of the control socket.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say less.")
