@@ -101,6 +101,7 @@ class Sender:
     def obtain(self) -> Grant:
         """Asks for a grant unless there is one."""
         if self.grant is None:
+            self.provider.again()  # a service may have asked to wait
             grant: Grant = self.run(self.provider.grant(self.ask))
             self.grant = grant
         return self.grant

@@ -37,7 +37,7 @@ class Held(Engine):
             worker="me",
             clock=lambda: NOW,
             log=None,
-            providers={"vod": SimpleNamespace(paused_until=0.0, offline=False, probe_at=0.0), **providers},
+            providers={"vod": SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0), **providers},
             resting=lambda _now: {},
             closed=lambda _now: {},
             moved=lambda: None,
@@ -141,7 +141,7 @@ def test_a_provider_that_is_not_reached_has_one_place(sqlite_book: Book, transfe
     pending(sqlite_book, SMALL, "a", "b")
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(paused_until=0.0, offline=True, probe_at=0.0))
+        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(rests_until=0.0, offline=True, probe_at=0.0))
         await engine.turn()
         assert engine.at_work == ({"a"} if transfers == 1 else {"a", "b", "lost 1"})
         await engine.close()
@@ -154,7 +154,7 @@ def test_a_provider_that_is_not_reached_time_and_again_is_left_alone_until_its_t
     pending(sqlite_book, SMALL, "a")
 
     async def test() -> None:
-        engine = Held(sqlite_book, 4, lost=SimpleNamespace(paused_until=0.0, offline=True, probe_at=NOW + 7))
+        engine = Held(sqlite_book, 4, lost=SimpleNamespace(rests_until=0.0, offline=True, probe_at=NOW + 7))
         await engine.turn()
         assert (engine.at_work, engine.wakes) == ({"a"}, [NOW + 7])
         await engine.close()
@@ -296,7 +296,7 @@ def test_a_provider_with_many_due_keeps_no_other_from_its_turn(
     pending(sqlite_book, size, *map(str, range(8)))
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, other=SimpleNamespace(paused_until=0.0, offline=False, probe_at=0.0))
+        engine = Held(sqlite_book, transfers, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
         await engine.turn()
         assert engine.busy == transfers
         await sqlite_book.journal.enqueue([file("late", size=size, provider="other")], NOW)

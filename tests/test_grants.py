@@ -15,6 +15,7 @@ from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, REFUSALS, REFUSED_APART, RENEW, Provider, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
+from dumbwaiter.policy import AFTER_MAX
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.transports import TRANSPORTS, choose
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -390,6 +391,24 @@ def test_what_a_file_is_refused_for_goes_to_those_who_asked_and_not_to_the_next(
         assert [type(result) for result in results] == [Reject, Reject, Grant]
 
     run(test)
+
+
+def test_a_service_that_asks_to_wait_is_asked_by_nobody_until_then(clock: Turned) -> None:
+    bank = Bank([Retry("too fast", after=30.0), Retry("too fast", after=1e9)])
+    one = provider(clock, bank)
+
+    async def test() -> None:
+        for passed, calls, left in ((0.0, 1, 30.0), (10.0, 1, 20.0), (31.0, 2, 1e9), (32.0, 2, AFTER_MAX - 1.0)):
+            clock.passed = passed
+            with pytest.raises(Retry, match="too fast") as told:
+                await one.grant(ask())
+            assert (len(bank.asked), told.value.after) == (calls, pytest.approx(left))
+            assert one.rests_until > clock.now()
+        one.again()
+        assert one.rests_until == 0.0
+        assert await one.grant(ask())
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("trouble", [Blocked("the account is closed"), Retry("no answer")])

@@ -952,3 +952,33 @@ async def test_a_loop_that_was_busy_gets_each_path_once(tmp_path: Path) -> None:
         await ear.hears(tmp_path)
         await ear.until(lambda: len(ear.closed) == 51)
         assert len(ear.sightings) < 2000
+
+
+def test_where_links_lead_is_what_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "real/inner").mkdir(parents=True)
+    for name, target in {
+        "absolute": tmp_path / "real",
+        "relative": "real/inner",
+        "up": "real/../real/inner/..",
+        "twice": "absolute/inner",
+        "round": "round",
+        "real/back": "..",
+        "nowhere": "missing/folder",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    paths = ["/", "/proc/self/cwd/..", "/no such folder/a"]
+    paths += [
+        f"{tmp_path}/{name}" for name in ("real", "absolute/inner/x", "relative/x/y", "up", "twice/a", "nowhere/a")
+    ]
+    paths += [f"{tmp_path}/real/back/absolute", f"{tmp_path}//real/./inner/../back"]
+    for path in paths:
+        assert roots.resolved(path) == os.path.realpath(path)
+    assert roots.resolved(f"{tmp_path}/round/a").endswith("/a")
+
+
+def test_where_links_lead_is_found_without_asking_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "drop").symlink_to("nas/drop")
+    (tmp_path / "nas/drop").symlink_to("elsewhere")
+    monkeypatch.setattr(roots, "mounts", lambda: iter([(f"{tmp_path}/nas", "nfs4"), ("/", "ext4")]))
+    assert roots.resolved(f"{tmp_path}/drop/a") == f"{tmp_path}/nas/drop/a"

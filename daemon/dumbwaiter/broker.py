@@ -7,6 +7,8 @@ from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Reject
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Link, Page, Receipt
 
+SLOWER = 5.0  # seconds to wait when asked for a slower pace and not told how slow
+
 
 class Broker(ABC):
     """Knows one vendor's sign-in API and moves no file. Raises the verdicts of `errors`."""

@@ -77,7 +77,7 @@ class Engine:
 
     async def _fill(self) -> None:
         now = self.clock()
-        ends = {name: one.paused_until for name, one in self.means.providers.items() if one.paused_until > now}
+        ends = {name: until for name, one in self.means.providers.items() if (until := one.rests_until) > now}
         for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)

@@ -23,7 +23,7 @@ from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, UNKNOWN, Ask, Grant, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.pace import Bucket
-from dumbwaiter.policy import PAUSE
+from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.transports import TRANSPORTS, Transport
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
@@ -105,6 +105,7 @@ class Provider:
         self._spare: list[Grant] = []  # good for any file
         self._life = inf  # seconds, of the latest grants
         self._asking: list[_Asking] = []
+        self._asked_to_wait: tuple[float, str] = (0.0, "")  # until when, and in which words
         self._flights: set[asyncio.Task[None]] = set()
         self._single = False  # the latest call brought one grant for one file, as the next will
         self._better: dict[str, str] = {}  # upload nodes that named another one
@@ -274,6 +275,9 @@ class Provider:
 
     async def _ask(self, ask: Ask, seconds: float) -> Grant:
         """Asks for one file; those who ask meanwhile share the next call, as far as the vendor takes several."""
+        until, words = self._asked_to_wait
+        if (left := until - self._clock()) > 0:  # it said so of one file, and means all
+            raise Retry(words, after=left)
         future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._asking.append(_Asking(ask, seconds, future))
         if len(self._flights) < (FLIGHTS if self._single else 1):
@@ -307,6 +311,8 @@ class Provider:
             if isinstance(error, Blocked | Retry):  # whoever waits would meet the same, one call after the other
                 waiting += self._asking
                 self._asking.clear()
+            if isinstance(error, Retry) and error.after:
+                self._asked_to_wait = self._clock() + min(error.after, AFTER_MAX), str(error)
             for one in waiting:
                 if not one.future.done():
                     one.future.set_exception(error)
@@ -365,9 +371,15 @@ class Provider:
     def _reached(self) -> None:
         self.offline, self.losses, self.probe_at = False, 0, 0.0
 
+    @property
+    def rests_until(self) -> float:
+        """Before this, no file is tried: the account is refused, or the service asked to wait."""
+        return max(self.paused_until, self._asked_to_wait[0])
+
     def again(self) -> None:
         """Gives it another chance at once: a person, or another network, may have changed something."""
         self.paused_until = self.probe_at = 0.0
+        self._asked_to_wait = (0.0, "")
         self.chances += 1
 
     def state(self, now: float) -> str:

@@ -24,6 +24,7 @@ _REMOTE = {
     "virtiofs",
 }
 OURS = "fuse.dumbwaiter"
+_LINKS = 40  # that one path may lead through, as for the kernel
 
 
 class Root(NamedTuple):
@@ -101,6 +102,30 @@ def is_mounted(path: str) -> bool:
         return stand(path).mounted
     except OSError:
         return False
+
+
+def resolved(path: str) -> str:
+    """Returns where an absolute path leads through links; no network's file system is asked, so it does not block."""
+    remote = {place for place, kind in mounts() if _is_remote(kind)}
+    here, ahead, links = "/", path.split("/"), 0
+    while ahead and here not in remote:
+        name = ahead.pop(0)
+        if name in {"", "."}:
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        inner = os.path.join(here, name)
+        try:
+            target = os.readlink(inner) if inner not in remote and links < _LINKS else ""
+        except OSError:  # no link
+            target = ""
+        if target:
+            links += 1
+            here, ahead = "/" if target.startswith("/") else here, [*target.split("/"), *ahead]
+        else:
+            here = inner
+    return os.path.normpath(os.path.join(here, *ahead))
 
 
 def disk_of(folder: str) -> str:

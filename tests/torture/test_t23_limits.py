@@ -103,7 +103,7 @@ def test_t23_what_could_not_be_read_goes_up_once_it_can(program: Program) -> Non
     bare = () if os.getuid() else ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     program.start(*bare, *DAEMON)
     program.until(lambda: program.stored() == {"open": files["open"]})
-    program.until(lambda: watch(program)["message"].endswith("/closed: give this user the right to."))
+    program.until(lambda: watch(program)["message"].endswith("/closed cannot be read: give this user the right to."))
     program.until(lambda: program.status()["jobs"])
     (job,) = program.status()["jobs"]
     assert (job["path"], job["error"]) == ("file", "the file cannot be read: Permission denied")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from dumbwaiter.broker import Broker
+from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
@@ -236,7 +236,8 @@ class NetEase(Broker):
         if reply.status in {401, 403}:
             raise Blocked(f"NetEase refuses the account (status {reply.status})")
         if reply.status != 200:
-            raise Retry(f"NetEase's VOD service answers {reply.status}", after=reply.after)
+            after = reply.after or (SLOWER if reply.status == 429 else None)
+            raise Retry(f"NetEase's VOD service answers {reply.status}", after=after)
         return reply.json(_Envelope)
 
 

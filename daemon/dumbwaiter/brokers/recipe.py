@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from dumbwaiter.broker import Broker
+from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
@@ -173,7 +173,8 @@ def _answer(reply: Reply) -> Any:
         case 404:
             raise Blocked("the token service has nothing at this address (status 404): check request.url")
         case 408 | 425 | 429:
-            raise Retry(f"the token service asks to wait (status {reply.status})", after=reply.after)
+            after = reply.after or (SLOWER if reply.status == 429 else None)
+            raise Retry(f"the token service asks to wait (status {reply.status})", after=after)
         case status if 400 <= status < 500:
             raise Reject(f"the token service refuses the file (status {status})")
         case status if status // 100 != 2:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dumbwaiter.broker import Broker
+from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
@@ -29,7 +29,6 @@ from dumbwaiter.wire.message import Reply, Request, query
 UC = ("https://uc.qiniuapi.com", "https://kodo-config.qiniuapi.com", "https://uc.qbox.me")  # Qiniu's, best first
 HOSTS_LIFE = 3600.0  # Qiniu's own clients keep the hosts of a bucket for half a day
 SKEWED = 5.0  # seconds by which a clock must have been set right for a refusal to be its doing
-SLOWER = 5.0  # seconds to wait when asked for a slower pace and not told how slow
 FARTHEST = 30.0  # seconds between two looks at a task
 ASKED, UNKNOWN, TURNED_DOWN = "asked", "unknown", "refused"  # beside the vendor's own: init, running, done, failed
 LOST = "the answer to its creation was lost, and a second task is not made by itself"

@@ -7,7 +7,6 @@ path as `ls` and `status` print it, with escapes for what a terminal cannot show
 
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from dumbwaiter.config import Config
 
 TREES = ("keys", "files", "outbox")
-ANSWER = 2.0  # seconds for the disk of a watched folder
 
 
 def tree_path(session: Session, path: str) -> str:
@@ -141,25 +139,22 @@ def watch_of(config: "Config", path: str) -> tuple[str, str]:
 def placed(config: "Config", path: str) -> str:
     """Returns the absolute path of a local file; in a watched folder as the watch has it, whatever links lead there."""
     absolute = os.path.abspath(path)
-    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    real = os.path.join(_resolved(os.path.dirname(absolute)), os.path.basename(absolute))
     folders = [watch.path for watch in config.watch.values()]
     for candidate in (absolute, real):
         if any(_inside(candidate, folder) for folder in folders):
             return candidate
     for folder in folders:
-        if _inside(real, behind := _behind(folder)):
+        if _inside(real, behind := _resolved(folder)):
             return folder + real[len(behind) :]
     return absolute
 
 
 @cache
-def _behind(folder: str) -> str:
-    """Returns where links lead from a watched folder; the same path if its disk does not answer."""
-    found = [folder]
-    asks = threading.Thread(target=lambda: found.append(os.path.realpath(folder)), daemon=True)
-    asks.start()
-    asks.join(ANSWER)
-    return found[-1]
+def _resolved(folder: str) -> str:
+    from dumbwaiter.roots import resolved
+
+    return resolved(folder)
 
 
 def out_of_reach(root: str, inner: str) -> str:
