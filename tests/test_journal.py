@@ -148,18 +148,6 @@ def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provid
     ]
 
 
-def test_a_machine_that_is_gone_keeps_its_keys_for_a_month(book: Book, database: URL) -> None:
-    with Book(database, "other machine") as other:
-        gone = other.leased("x/film.mov", NOW)
-        assert other.propose(WORKER, gone, NOW, provider="vod", key="film.mov", digest=None) is None
-    mine = book.leased("y/film.mov", NOW)
-    for when, taken in ((NOW + OUTLIVED - 1, True), (NOW + OUTLIVED + 1, False)):
-        held = book.propose(WORKER, mine, when, provider="vod", key="film.mov", digest=None)
-        assert (held is not None) is taken
-    one = book.leased("z/film.mov", NOW)  # this machine's own it keeps, however long that lasts
-    assert book.propose(WORKER, one, NOW + 2 * OUTLIVED, provider="vod", key="film.mov", digest=None) is not None
-
-
 def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does_again(book: Book) -> None:
     away = book.named("sent by half", NOW)
     refused = book.leased("refused", NOW)

@@ -324,7 +324,7 @@ class Journal:
         def work(connection: Connection) -> Holder | None:
             if connection.dialect.name == "postgresql":  # another installation may ask at this very moment
                 connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))
-            held = None if anyway else self._holder(connection, provider, key, id_, now)
+            held = None if anyway else self._holder(connection, provider, key, id_)
             if held is None or (digest is not None and held.digest == digest):
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
                 return None
@@ -332,8 +332,8 @@ class Journal:
 
         return await self.writer.call(work)
 
-    def _holder(self, connection: Connection, provider: str, key: str, id_: int, now: float) -> Holder | None:
-        asked = {"of_provider": provider, "of_key": key, "but": id_, "of_host": self.host, "lately": now - OUTLIVED}
+    def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
+        asked = {"of_provider": provider, "of_key": key, "but": id_}
         if (entry := ENTRY_AT.first(connection, asked)) is not None:
             return Holder(join(entry.parent, entry.name), entry.digest, done=True)
         row = JOB_AT.first(connection, asked)

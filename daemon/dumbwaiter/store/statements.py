@@ -154,9 +154,6 @@ JOB_AT = Prepared(
             jobs.c.provider == bindparam("of_provider"),
             jobs.c.proposed == bindparam("of_key"),
             jobs.c.id != bindparam("but"),
-            or_(
-                jobs.c.host == bindparam("of_host"), jobs.c.updated_at > bindparam("lately")
-            ),  # it may be gone for good
         )
         .limit(1)
     )
