@@ -131,9 +131,7 @@ class App:
             name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle, one.after)
             for name, one in config.watch.items()
         }
-        self.intake = Intake(
-            folders, journal, queued=self._queued, moved=self.pulse.beat, ordered=lambda: self.duties.kick()
-        )
+        self.intake = Intake(folders, journal, queued=self._queued, moved=self.pulse.beat)
         self.watching = Watching(
             config,
             places.runtime,

@@ -227,7 +227,11 @@ class Attempt:
         digest, entries = await self._read(
             file, lambda stopped: same(partial(Digest().finish, file.fd, job.size, stopped))
         )
+        # What this very file has been sent as is sent again at somebody's word, or is not known to be whole.
+        own = {entry.key for entry in entries if (entry.watch, entry.path) == (job.watch, job.path)}
         for entry in entries:
+            if entry.key in own:
+                continue
             receipt = await provider.broker.still(entry, provider)
             if receipt is None:
                 continue

@@ -48,7 +48,9 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
                 f"{place}: {verdict}; it may have been charged: claim it again, one picture is charged once",
                 Exit.ATTENTION,
             ) from None
-        if intended and not again:
+        if again:
+            raise Failure(f"{place}: {verdict}; an earlier claim may have been charged", Exit.ATTENTION) from None
+        if intended:
             await journal.entries.amend(entry.id, time.time(), {"claim": None})
         raise Failure(f"{place}: {verdict}; nothing was charged", exit_of(verdict)) from None
     url = receipt.url or ""

@@ -25,7 +25,7 @@ from dumbwaiter.model import Job, Receipt
 from dumbwaiter.naming import join, shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
-from dumbwaiter.roots import is_mounted, mounted_at
+from dumbwaiter.roots import mounted_at
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
@@ -237,8 +237,11 @@ class Duties:
                 raise _Away(away)
             noted = self._journal.folders.mounted() if target else set()
             for disk in noted:
-                if f"{target}/".startswith(f"{disk}/") and not is_mounted(disk):
-                    raise _Away(f"nothing is mounted at {shown(disk)}: mount it, or name another folder in `after`")
+                if f"{target}/".startswith(f"{disk}/") and not os.path.ismount(disk):
+                    raise _Away(
+                        f"nothing is mounted at {shown(disk)}; mount it, or say that the folder is right as it is with "
+                        f"`dumbwaiter rescan {errand.watch}`"
+                    )
             there = dispose(root, job.path, job.stamp, same, action, mark)
             if not there and (away := self._away(errand.watch)):  # it went meanwhile
                 raise _Away(away)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
-from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
+from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
@@ -54,14 +54,11 @@ class Intake:
         *,
         queued: Callable[[], None],
         moved: Callable[[], None],
-        ordered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`queued` is called when there are new jobs, `ordered` for errands, `moved` when less is on its way."""
         self._sources = dict(sources)
         self._journal = journal
         self._queued = queued
         self._moved = moved
-        self._ordered = ordered
         self._settle = Settle({name: source.settle for name, source in sources.items()})
         self._sighted = asyncio.Event()
         self._eased = asyncio.Event()
@@ -366,17 +363,15 @@ class Intake:
     async def _same(self, file: Ready, known: Known) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""
         source = self._sources[file.watch]
+        if source.after != "keep" and known.stamp.inode == TAKEN_AWAY:
+            return False  # this is another file of that content: it may be the last copy, and is taken away once sent
         try:
             digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
-        # Another file of that content, which came when the one before had been taken away, is taken away likewise.
-        again = source.after != "keep" and known.stamp.inode == TAKEN_AWAY
-        orders = [Order(AFTER, {"action": source.after})] if again else []
-        if await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time(), orders)):
-            self._ordered()
+        await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time()))
         return True
 
 

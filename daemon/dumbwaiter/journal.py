@@ -167,21 +167,20 @@ class Journal:
 
         return await self.writer.call(work)
 
-    async def touch(self, id_: int, stamp: Stamp, now: float, orders: Sequence[Order] = ()) -> bool:
+    async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
         """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
 
-        Does nothing if there is a job for that stamp, unless it came to nothing; else gives the `orders`, and returns
-        whether there were any.
+        Does nothing if there is a job for that stamp, unless it came to nothing.
         """
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> None:
             row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
             version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
             there = [jobs.c[name] == value for name, value in version.items()]
             unsent = (jobs.c.state == State.SUPERSEDED) & jobs.c.error.in_(UNSENT)
             connection.execute(delete(jobs).where(*there, unsent))
             if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
-                return False
+                return
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
             connection.execute(
                 update(entries)
@@ -193,10 +192,8 @@ class Journal:
                 )
                 .values(**stamp._asdict())
             )
-            self.errands.add(connection, row, orders, now)
-            return bool(orders)
 
-        return await self.writer.call(work, durable=bool(orders))
+        await self.writer.call(work)
 
     def _version(self, one: Candidate) -> list[Any]:
         version = {"host": self.host, **place_of(one.watch, one.path), "provider": one.provider, **one.stamp._asdict()}

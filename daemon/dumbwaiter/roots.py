@@ -90,18 +90,13 @@ def mounts() -> Iterator[tuple[str, str]]:
 
 
 def mounted_at(path: str) -> str:
-    """Returns where the file system is mounted that a path lies in, or would. May block."""
-    while path != "/" and not is_mounted(path):
+    """Returns where the disk is mounted that a path lies on, or would. May block.
+
+    One that is mounted over a folder of its own, as systemd does for what a service may write to, is no other disk.
+    """
+    while not os.path.ismount(path):
         path = os.path.dirname(path)
     return path
-
-
-def is_mounted(path: str) -> bool:
-    """True where a file system is mounted at that very folder. May block."""
-    try:
-        return stand(path).mounted
-    except OSError:
-        return False
 
 
 def resolved(path: str) -> str:

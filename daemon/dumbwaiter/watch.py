@@ -103,6 +103,7 @@ class _Tree:
         self.round = 0
         self.retry_at = 0.0
         self.asked_at: float | None = None
+        self.began_at: float | None = None  # what is done for it now
         self.entered: deque[tuple[str, bool]] = deque()  # new folders, to be heard and listed; True: or one that left
         self.due = True  # the root is to be looked at
         self.awaited: deque[threading.Event] = deque()  # set when both have been seen to
@@ -182,9 +183,10 @@ class Watcher:
 
     async def catch_up(self, seconds: float) -> None:
         """Returns when all that happened before has been told, or after so many seconds. For the loop's thread."""
+        end = time.monotonic() + seconds
         await asyncio.to_thread(self._read_on, seconds)
         self._deliver_late()
-        while self._scheduled and not self._closing.is_set():  # noqa: ASYNC110 - in each turn some is handed over
+        while self._scheduled and not self._closing.is_set() and time.monotonic() < end:  # noqa: ASYNC110 - in each turn some is handed over
             await asyncio.sleep(0)
 
     def _read_on(self, seconds: float) -> None:
@@ -192,14 +194,16 @@ class Watcher:
         if self._canary is not None and self._chirps:
             with suppress(OSError):
                 self._canary.call(seconds)
-        passes = []
+        passes: list[tuple[_Tree, threading.Event]] = []
         for tree in self._trees:
-            if tree.begun.is_set() and not _hangs(tree):
-                passes.append(threading.Event())
-                tree.awaited.append(passes[-1])
+            if tree.begun.is_set() and not (_hangs(tree) or _is_late(tree)):
+                passes.append((tree, threading.Event()))
+                tree.awaited.append(passes[-1][1])
                 tree.wake.set()
-        for over in passes:
-            over.wait(max(0.0, end - time.monotonic()))
+        for tree, over in passes:
+            if not over.wait(max(0.0, end - time.monotonic())):
+                with suppress(ValueError):
+                    tree.awaited.remove(over)
 
     @property
     def deaf_for(self) -> float:
@@ -377,6 +381,7 @@ class Watcher:
     def _tend_on(self, tree: _Tree) -> None:
         while not self._closing.is_set():
             tree.wake.clear()
+            tree.began_at = time.monotonic()
             due, tree.due = tree.due, False
             awaited = [tree.awaited.popleft() for _ in range(len(tree.awaited))]
             try:
@@ -389,6 +394,7 @@ class Watcher:
             tree.begun.set()
             for over in awaited:
                 over.set()
+            tree.began_at = None
             tree.wake.wait()
 
     def _enter(self, tree: _Tree, path: str, left: bool) -> None:
@@ -726,6 +732,11 @@ class Watcher:
 def _hangs(tree: _Tree) -> bool:
     asked_at = tree.asked_at  # another thread clears it
     return asked_at is not None and time.monotonic() - asked_at > PATIENCE
+
+
+def _is_late(tree: _Tree) -> bool:
+    began_at = tree.began_at  # another thread clears it
+    return began_at is not None and time.monotonic() - began_at > PATIENCE
 
 
 def _leads_to(tree: _Tree, path: str, descriptor: int) -> bool:

@@ -136,6 +136,8 @@ class Watching:
             if self._watcher is not None:
                 self._watcher.accept(name)
             self._scan(name)
+        if watch:
+            self._do(self._accept_target(watch))
         return names
 
     def doubt(self, watch: str, reason: str) -> None:
@@ -216,6 +218,15 @@ class Watching:
         if before == "away" != self._states[watch]:
             self._do(self._go_on(watch))
         self._changed()
+
+    async def _accept_target(self, watch: str) -> None:
+        """Takes the folder for right to which files are moved, even where a disk was mounted before."""
+        target = self._config.watch[watch].after.removeprefix("move:")
+        with contextlib.suppress(JournalTrouble):
+            for disk in await asyncio.to_thread(self._journal.folders.mounted):
+                if f"{target}/".startswith(f"{disk}/") and not await asyncio.to_thread(os.path.ismount, disk):
+                    await self._journal.notes.mount(disk, is_mounted=False)
+                    await self._go_on(watch)
 
     async def _go_on(self, watch: str) -> None:
         """The folder is back: what waited for it need not wait longer."""

@@ -657,6 +657,14 @@ def test_check_says_what_became_of_this_very_version_already(program: Program) -
     assert "state" not in program.facts("check", path)["files"][0]
 
 
+def test_check_says_what_the_rules_say_when_the_journal_cannot(program: Program) -> None:
+    path = program.write("a.txt", b"abc")
+    assert program("put", path).returncode == 0
+    (program.state / "journal.db").write_bytes(b"no database" * 1000)
+    done = program("check", path)
+    assert (done.returncode, "watch netease would upload it" in done.stdout) == (0, True), done.stderr
+
+
 def test_check_online_says_of_each_file_what_it_would_meet(program: Program) -> None:
     fits = program.write("a.txt", b"abc")
     large = program.data / "drop/xinhua/large.jpg"

@@ -540,11 +540,14 @@ def test_the_same_file_dropped_again_goes_as_the_first_one_did(program: Program)
     source.write_bytes(b"film")
     os.utime(source, (1.7e9, 1.7e9))
     program.start()
-    for _ in range(3):
+    for count in range(1, 4):
+        for lost in (program.data / "objects").rglob("*.mov"):
+            lost.unlink()  # what comes again may be the last copy
         shutil.copy2(source, folder / "film.mov")
         program.until(lambda: not (folder / "film.mov").exists())
         assert program("wait").returncode == 0
-    assert program.totals()["done"] == len(program.facts("history")) == 1
+        assert program("verify", "recipe").returncode == 0
+        assert program.totals()["done"] == count
     assert program.stop() == 0
     text = program.config.read_text()
     program.config.write_text(text.replace('after = "delete"', 'after = "keep"'))

@@ -72,6 +72,9 @@ def test_what_differs_or_is_gone_needs_a_person(program: Program) -> None:
     done = program("verify", path, "--deep")
     assert done.returncode == 20
     assert done.stdout.startswith("differs      netease/a.txt: its bytes are not those sent")
+    assert program("put", "--again", path).returncode == 0  # and not as another name of what is there
+    assert program("verify", path, "--deep").returncode == 0
+    (stored,) = {*_objects(program)} - {stored}
     stored.unlink()
     done = program("verify", "netease")
     assert done.returncode == 20
@@ -81,7 +84,7 @@ def test_what_differs_or_is_gone_needs_a_person(program: Program) -> None:
     assert program("verify").returncode == 20
     assert program("put", "--again", path).returncode == 0
     assert program("verify", "--deep").returncode == 0
-    assert len(program.facts("history")) == 2
+    assert len(program.facts("history")) == 3
 
 
 def test_a_provider_that_is_away_is_temporary(program: Program) -> None:

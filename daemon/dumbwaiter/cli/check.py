@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import place
-from dumbwaiter.errors import Blocked, Exit, Failure, Reject, Verdict
+from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Verdict
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import propose, shown
@@ -200,7 +201,9 @@ def _known(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) 
     from dumbwaiter.lifecycle import REPLACED, UNSENT
     from dumbwaiter.report import jobs_of
 
-    jobs = jobs_of(session.reader, name, inner) if session.begun else []
+    jobs = []
+    with suppress(Failure, JournalTrouble):  # what the rules say is true without it
+        jobs = jobs_of(session.reader, name, inner) if session.begun else []
     job = next((one for one in jobs if one.provider == watch.provider and one.stamp == stamp), None)
     if job is None or (job.state is State.SUPERSEDED and job.error in {*UNSENT, REPLACED}):
         return {}

@@ -243,7 +243,7 @@ const CHINESE = [
   ["that is not a folder", "那不是文件夹"],
   ["that is dumbwaiter's own mount", "那是 dumbwaiter 自己的挂载"],
   ["that is the folder of watch … as well, and a file would belong to both", "这也是监视 … 的文件夹，一个文件会同时属于两者"],
-  ["nothing is mounted at …: mount it, or name another folder in after", "… 处没有挂载磁盘：请把它挂上，或在 after 中另选文件夹"],
+  ["nothing is mounted at …; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "… 处没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 说明这个文件夹就是对的"],
   ["nothing is mounted there; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "那里没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 说明这个文件夹就是对的"],
   ["… folders are not heard, only scanned: … watches are needed, the limit for all programs is …; raise ….", "有 … 个文件夹不能实时监视，只能定时查看：需要 … 个 watch，而所有程序合计的上限是 …；请调高 …。"],
   ["… folders cannot be read, such as …: give this user the right to.", "有 … 个文件夹无法读取，例如 …：请给当前用户读取权限。"],
