@@ -28,7 +28,7 @@ POLL = 10.0  # between scans of a folder that cannot be watched, or not all of i
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 ANEW = 1.0  # seconds in which an editor that took an ignore file away has begun to write the next
 BEHIND = 5.0  # seconds that somebody waits for the watcher to have read what has happened
-BROKEN = 10.0  # seconds after which a scan that broke off begins anew
+BROKEN = 10.0  # seconds, at least, after which a scan that broke off begins anew
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -189,9 +189,11 @@ class Watching:
         """Scans a watch whose folder is there. Without it all of its files would be missing, which they are not."""
         if self.states()[watch].state != "away":
             await self._read_rules(watch)
+            began = time.monotonic()
             took = await self._intake.scan(watch)
             if took is None:
-                self._schedule.at(f"rescan {watch}", time.time() + BROKEN)
+                again = max(BROKEN, SHARE * (time.monotonic() - began))
+                self._schedule.at(f"rescan {watch}", time.time() + again)
             else:
                 self._took[watch] = took
             with contextlib.suppress(JournalTrouble):  # the next scan notes it
