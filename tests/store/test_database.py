@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def results(futures: list[Future[Any]]) -> list[Any]:
     return [future.result(PATIENCE) for future in futures]
 
 
+def refuse(tries: list[int]) -> Any:
+    """Stands in the place of a connection to a server that is not reached."""
+    tries.append(1)
+    raise JournalTrouble("the journal cannot be written: no route to host")
+
+
 # The writer
 
 
@@ -91,21 +98,15 @@ def test_what_is_queued_during_a_commit_shares_the_next_one(book: Book) -> None:
 def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tries = 0
-
-    def connect() -> Any:
-        nonlocal tries
-        tries += 1
-        raise JournalTrouble("the journal cannot be written: no route to host")
-
+    tries: list[int] = []
     gate = Gate(book.writer)
     futures = [book.writer.submit(count("a")) for _ in range(5)]
-    monkeypatch.setattr(book.writer._engine, "connect", connect)
+    monkeypatch.setattr(book.writer._engine, "connect", partial(refuse, tries))
     gate.open()
     for future in futures:
         with pytest.raises(JournalTrouble, match="no route"):
             future.result(PATIENCE)
-    assert tries == 1
+    assert len(tries) == 1
     monkeypatch.undo()
     book.writer.submit(count("a")).result(PATIENCE)
 
@@ -113,15 +114,10 @@ def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
 def test_a_server_that_goes_within_a_group_is_tried_once_for_all_of_it(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tries = 0
-
-    def connect() -> Any:
-        nonlocal tries
-        tries += 1
-        raise JournalTrouble("the journal cannot be written: no route to host")
+    tries: list[int] = []
 
     def breaks(_connection: Connection) -> None:
-        monkeypatch.setattr(book.writer._engine, "connect", connect)
+        monkeypatch.setattr(book.writer._engine, "connect", partial(refuse, tries))
         raise JournalTrouble("the journal cannot be written: the server closed the connection")
 
     gate = Gate(book.writer)
@@ -130,7 +126,7 @@ def test_a_server_that_goes_within_a_group_is_tried_once_for_all_of_it(
     for future in futures:
         with pytest.raises(JournalTrouble):
             future.result(PATIENCE)
-    assert tries == 1
+    assert len(tries) == 1
     monkeypatch.undo()
     assert names(book) == []
 
