@@ -152,8 +152,10 @@ def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
             disk = Path(app.config.watch["netease"].path)
             await asyncio.to_thread(disk.mkdir, parents=True, exist_ok=True)
             try:
-                for number in range(app.config.limits.transfers):
-                    await put(app, "netease", disk / f"dead{number}.bin", b"dead%d" % number)
+                dead = [disk / f"dead{number}.bin" for number in range(app.config.limits.transfers)]
+                for path in dead:
+                    await asyncio.to_thread(path.write_bytes, path.name.encode())
+                await app.put(list(map(str, dead)), "netease", None)  # in one go: once it hangs, nothing there is taken
                 await put(app, "netease", tmp_path / "alive.bin", b"alive")
                 facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
                 assert {one["error"] for one in facts["jobs"]} <= {None, f"the folder {disk} does not answer"}

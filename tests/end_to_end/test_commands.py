@@ -877,13 +877,14 @@ def test_a_sandbox_without_a_place_for_its_data_says_so(program: Program) -> Non
 
 def test_who_waits_knows_of_what_was_written_the_moment_before(program: Program) -> None:
     program.start()
-    assert program("wait").returncode == 0  # the first look through the folders counts as one, whatever it finds
-    for count in range(1, 21):
+    assert program("wait").returncode == 0
+    for count in range(1, 9):
         (program.drop / f"{count}/b/c").mkdir(parents=True)
         (program.drop / f"{count}/b/c/film.mov").write_bytes(b"film")
         with contextlib.closing(Connection(str(program.state / "run/control.sock"), 30.0)) as connection:
             connection.request("GET", "/status?jobs=0&follow=1")
             facts = json.loads(connection.getresponse().readline())
-        assert facts["settling"] + sum(facts["totals"][state] for state in ("pending", "stored", "done")) >= count
-    assert program("wait").returncode == 0
-    assert len(program.stored()) == 20
+        left = facts["settling"] + facts["totals"]["pending"] + facts["totals"]["stored"]
+        assert left or facts["totals"]["done"] == count
+        assert program("wait").returncode == 0
+        assert len(program.stored()) == count
