@@ -188,7 +188,11 @@ class Duties:
         errands = self._journal.errands
         try:
             try:
-                await (self._after(errand) if errand.what == AFTER else self._tell(errand))
+                taken_away = False
+                if errand.what == AFTER:
+                    taken_away = await self._after(errand)
+                else:
+                    await self._tell(errand)
             except (Undone, Untold) as trouble:
                 more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
                 again = getattr(trouble, "again", True) and more
@@ -205,7 +209,7 @@ class Duties:
                 await errands.failed(errand, due_at=None, error=sentence)
             else:
                 self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
-                await errands.done(errand)
+                await errands.done(errand, taken_away=taken_away)
         except JournalTrouble as trouble:
             self._log.error("journal in trouble", error=str(trouble))
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
@@ -215,11 +219,12 @@ class Duties:
             self._moved()
             self.kick()
 
-    async def _after(self, errand: Errand) -> None:
+    async def _after(self, errand: Errand) -> bool:
+        """Returns whether the file that was uploaded is in its place no longer."""
         root = self._config.folder_of(errand.watch)
         jobs = await self._journal.settled([errand.job or 0])
         if not jobs:
-            return
+            return False
         if root is None:  # a kill may have left the file under its private name
             raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
@@ -255,6 +260,8 @@ class Duties:
                 await self._journal.notes.mount(disk, is_mounted=True)
         except Changed:
             self._sighted(job.watch, job.path)
+            return False
+        return action != "keep"
 
     async def _tell(self, errand: Errand) -> None:
         watch = self._config.watch.get(errand.watch)

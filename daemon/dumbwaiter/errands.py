@@ -15,7 +15,7 @@ from dumbwaiter.store.rows import path_of
 from dumbwaiter.store.tables import errands, jobs
 
 AFTER = "after"
-TAKEN_AWAY = 0  # the inode of a version of which AFTER has seen to the end
+TAKEN_AWAY = 0  # the inode of a version that AFTER took away
 FOLLOW_UP = "follow_up"
 
 
@@ -108,12 +108,12 @@ class Errands:
 
         return await self._writer.call(work)
 
-    async def done(self, one: Errand) -> None:
-        """Takes an errand off the list."""
+    async def done(self, one: Errand, *, taken_away: bool = False) -> None:
+        """Takes an errand off the list, and notes of its job that the file is not in its place any more."""
 
         def work(connection: Connection) -> None:
             connection.execute(delete(errands).where(*_is(one)))
-            if one.what == AFTER:
+            if taken_away:
                 connection.execute(update(jobs).where(jobs.c.id == one.job).values(inode=TAKEN_AWAY))
 
         await self._writer.call(work, durable=True)

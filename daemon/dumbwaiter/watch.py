@@ -196,7 +196,7 @@ class Watcher:
                 self._canary.call(seconds)
         passes: list[tuple[_Tree, threading.Event]] = []
         for tree in self._trees:
-            if tree.begun.is_set() and not (_hangs(tree) or _is_late(tree)):
+            if tree.begun.is_set() and not (_goes_on(tree.asked_at) or _goes_on(tree.began_at)):
                 passes.append((tree, threading.Event()))
                 tree.awaited.append(passes[-1][1])
                 tree.wake.set()
@@ -693,7 +693,7 @@ class Watcher:
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
-        if _hangs(tree):
+        if _goes_on(tree.asked_at):
             return "away", f"{path} does not answer; its files wait."
         if tree.away:
             return "away", f"{path}: {tree.away}; its files wait."
@@ -729,14 +729,9 @@ class Watcher:
         return sum(tree.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
 
 
-def _hangs(tree: _Tree) -> bool:
-    asked_at = tree.asked_at  # another thread clears it
-    return asked_at is not None and time.monotonic() - asked_at > PATIENCE
-
-
-def _is_late(tree: _Tree) -> bool:
-    began_at = tree.began_at  # another thread clears it
-    return began_at is not None and time.monotonic() - began_at > PATIENCE
+def _goes_on(since: float | None) -> bool:
+    """True of what began longer ago than anybody waits for, and has not ended."""
+    return since is not None and time.monotonic() - since > PATIENCE
 
 
 def _leads_to(tree: _Tree, path: str, descriptor: int) -> bool:

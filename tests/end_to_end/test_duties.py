@@ -27,7 +27,7 @@ from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
 from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import PLACES, Duties
-from dumbwaiter.errands import AFTER, Order
+from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
 from dumbwaiter.journal import Candidate
@@ -483,13 +483,14 @@ def test_what_is_done_to_a_file_is_what_the_configuration_says_by_then(tmp_path:
     path, kept = tmp_path / "w/film.mov", tmp_path / "kept"
     with Book(in_file(tmp_path / "state")) as book:
         for action, left in (("keep", path), (f"move:{kept}", kept / "film.mov")):
-            done(book, path, action.encode())
+            job = done(book, path, action.encode())
             if action == "keep":  # a kill left it under its private name
                 (errand,) = book.rows("SELECT * FROM errands")
                 private = f"{PRIVATE}{HOST}-{errand.id}-{int(errand.created_at * 1e6):x}"
                 path.rename(path.with_name(private))
             drained(book, tmp_path / "w", action=action)
             assert left.read_bytes() == action.encode()
+            assert (book.row(job).inode == TAKEN_AWAY) is (action != "keep")
             assert book.rows("SELECT * FROM errands") == []
             assert [one.name for one in (tmp_path / "w").iterdir()] == (["film.mov"] if action == "keep" else [])
 

@@ -56,7 +56,10 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         session.say(f"dumbwaiter: {warning}")
     if session.json:
         answer = {"config": session.places.config, "usable": True, "warnings": warnings, "files": facts}
-        session.facts(answer | ({"providers": providers} if providers else {}))
+        told = [
+            {name: one[name] for name in ("provider", "taken", "limits", "reason") if name in one} for one in providers
+        ]
+        session.facts(answer | ({"providers": told} if told else {}))
     elif not files:
         print(
             f"{session.places.config} is usable: "
