@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dumbwaiter import grants, pace
-from dumbwaiter.broker import Broker
+from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.grants import FLIGHTS, MARGIN, PROBE, REFUSALS, REFUSED_APART, RENEW, Provider, freeze, thaw
@@ -409,6 +409,17 @@ def test_a_service_that_asks_to_wait_is_asked_by_nobody_until_then(clock: Turned
         assert await one.grant(ask())
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(("status", "after", "waits"), [(429, 17.0, 17.0), (429, None, SLOWER), (503, 17.0, 0.0)])
+def test_an_upload_node_that_is_asked_too_often_is_sent_no_other_file_until_then(
+    clock: Turned, status: int, after: float | None, waits: float
+) -> None:
+    one = provider(clock, Bank())
+    reply = Reply(status, after=after)
+    one._http = SimpleNamespace(exchange=lambda request, abort: reply)  # type: ignore[assignment]
+    assert one.exchange(Request("x", "PUT", "http://x"), SimpleNamespace()) is reply  # type: ignore[arg-type]
+    assert max(0.0, one.rests_until - clock.now()) == pytest.approx(waits, abs=1.0)
 
 
 @pytest.mark.parametrize("trouble", [Blocked("the account is closed"), Retry("no answer")])

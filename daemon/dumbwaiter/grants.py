@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from msgspec import Struct
 
-from dumbwaiter.broker import Broker
+from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.http import Http
@@ -120,7 +120,10 @@ class Provider:
         """Sends a request of a transport from its thread, no faster than the vendor counts uploads."""
         if self._uploads is not None and isinstance(request.body, FileSlice):
             abort.wait(self._uploads.take())
-        return self._http.exchange(request, abort)
+        reply = self._http.exchange(request, abort)
+        if reply.status == 429:
+            self._wait(reply.after or SLOWER, f"the provider asks to wait (status {reply.status})")
+        return reply
 
     def order(self, urls: Sequence[str]) -> list[str]:
         """Returns the upload nodes in the order in which a transport is to try them. From any thread, as the next."""
@@ -312,7 +315,7 @@ class Provider:
                 waiting += self._asking
                 self._asking.clear()
             if isinstance(error, Retry) and error.after:
-                self._asked_to_wait = self._clock() + min(error.after, AFTER_MAX), str(error)
+                self._wait(error.after, str(error))
             for one in waiting:
                 if not one.future.done():
                     one.future.set_exception(error)
@@ -328,6 +331,10 @@ class Provider:
             if not one.future.done():
                 one.future.set_exception(Retry("the provider gave fewer permissions than were asked for"))
         self._spare += grants[len(waiting) :]
+
+    def _wait(self, seconds: float, words: str) -> None:
+        """Begins no file for a while: a service that is asked too often, by whichever file, counts them all."""
+        self._asked_to_wait = self._clock() + min(seconds, AFTER_MAX), words
 
     async def restore(self, stored: str, seconds: float) -> Grant | None:
         """Returns a journalled grant ready for use, None when its life ends within `seconds`."""
