@@ -794,6 +794,35 @@ def limit(monkeypatch: pytest.MonkeyPatch, allowed: list[int], code: int = errno
 
 
 @on_loop
+async def test_a_disk_that_dies_while_a_folder_begins_to_be_heard_stops_nobody_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Add = InotifyFD.add_callback
+    dies, back = threading.Event(), threading.Event()
+
+    def add(self: InotifyFD, path: bytes, mask: Mask, callback: Any, id_: CallbackId) -> WatchDescriptor:
+        if dies.is_set():
+            with self._lock:
+                assert back.wait(BOUND)
+        return real(self, path, mask, callback, id_)
+
+    monkeypatch.setattr(InotifyFD, "add_callback", add)
+    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(watch, "BOUND", 0.2)
+    async with listening(root(tmp_path)) as ear:
+        await ear.hears(tmp_path)
+        try:
+            dies.set()
+            (tmp_path / "new").mkdir()
+            while ear.state().state != "away":  # noqa: ASYNC110 - who would tell of it is the one that hangs
+                await asyncio.sleep(0.02)
+            assert "does not answer" in ear.state().sentence
+            ear.watcher.close()
+        finally:
+            back.set()
+
+
+@on_loop
 async def test_folders_beyond_the_limit_are_counted_and_heard_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,16 +247,18 @@ class Watcher:
 
     def close(self) -> None:
         """Stops hearing. Nothing is called afterwards; a second call does nothing."""
-        with self._lock:
-            if self._closing.is_set():
-                return
-            self._closing.set()
-            reader = self._reader
+        if self._closing.is_set():
+            return
+        self._closing.set()
         self._ask()
-        if reader is not None:
-            reader.stop()
         end = time.monotonic() + BOUND
-        for thread in (*self._tenders, reader):
+        if self._lock.acquire(timeout=BOUND):  # else a dead disk is asked, and whoever asks holds watchdog's lock too
+            try:
+                if self._reader is not None:
+                    self._reader.stop()
+            finally:
+                self._lock.release()
+        for thread in (*self._tenders, self._reader):
             if thread is not None and thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
 
@@ -581,11 +583,14 @@ class Watcher:
                     return False
                 self._serial += 1
                 serial = CallbackId(self._serial)  # a second callback under one id would be a warning
+                tree.asked_at = time.monotonic()
                 try:
                     wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
                 except OSError as error:
                     self._refuse(tree, path, error)
                     return True
+                finally:
+                    tree.asked_at = None
                 heard = self._by_descriptor.get(wd)
                 if heard is None or heard is stays:
                     if heard is not None:  # it was moved here, and nobody heard that
@@ -687,9 +692,9 @@ class Watcher:
     # --- states ---
 
     def _state(self, tree: _Tree) -> RootState:
-        with self._lock:
-            state, sentence = self._sentence(tree)
-            return RootState(state, tree.heard, tree.refused.total(), tree.overflows, sentence)
+        # Without the lock, which whoever asks a dead disk to be heard may hold.
+        state, sentence = self._sentence(tree)
+        return RootState(state, tree.heard, tree.refused.total(), tree.overflows, sentence)
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
