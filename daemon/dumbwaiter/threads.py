@@ -18,6 +18,7 @@ from dumbwaiter.bulk import Abort
 
 T = TypeVar("T")
 
+ASIDE = 32  # threads at most for what may have to wait
 ANSWER = 10.0  # seconds for a disk to answer, and between two questions whether it still does
 ABREAST = 4  # threads that look at one place
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
@@ -60,6 +61,26 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("a transport waits for something that is no door")
+
+
+class _Aside(ThreadPoolExecutor):
+    """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most, "aside")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def run_loop(work: Coroutine[Any, Any, T], aside: int = ASIDE) -> T:
+    """Runs `work` in a loop of its own, with so many threads for what may have to wait; does not wait for those."""
+
+    async def main() -> T:
+        asyncio.get_running_loop().set_default_executor(_Aside(aside))
+        return await work
+
+    return asyncio.run(main())
 
 
 class Threads:

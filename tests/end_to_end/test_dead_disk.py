@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -14,6 +15,7 @@ import pytest
 
 from dead_disk import PATIENCE, dead_disk, mirror_disk
 from dumbwaiter.client import Connection
+from dumbwaiter.errors import Exit
 from dumbwaiter.model import MIB
 from program import Program, digest
 
@@ -103,6 +105,22 @@ def test_orders_for_files_on_a_dead_disk_keep_nothing_else_waiting(program: Prog
         program.until(lambda: "stopping" in program.log.read_text())
         disk.kill()
         assert program.daemon.wait(PATIENCE) == 0
+
+
+def test_who_uploads_from_a_dead_disk_without_a_daemon_is_told_so(program: Program) -> None:
+    nas = program.folder / "nas"
+    nas.mkdir()
+    with dead_disk(nas) as disk:
+        words = [sys.executable, "-m", "dumbwaiter", "put", "--provider", "netease", str(nas / "a.bin")]
+        put = subprocess.Popen(words, env=program.environment, stderr=subprocess.PIPE, text=True)
+        try:
+            assert put.stderr is not None
+            assert put.stderr.readline() == f"dumbwaiter: {nas}/a.bin: its folder does not answer\n"
+            disk.kill()  # what waits for it in the kernel cannot be ended before
+            assert put.wait(PATIENCE) == Exit.TEMPORARY
+        finally:
+            put.kill()
+            put.communicate()
 
 
 @pytest.mark.torture

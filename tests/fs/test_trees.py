@@ -133,6 +133,7 @@ def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> 
         connection.exec_driver_sql("DROP TABLE entries")
     with pytest.raises(JournalTrouble):
         trees.spot(b"files/w/b")
+    trees.close()
 
 
 def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:

@@ -5,10 +5,8 @@ import contextlib
 import gc
 import os
 import sys
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,17 +17,16 @@ from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
-from dumbwaiter.errors import Exit, Failure, JournalTrouble, NoDaemon
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import shown
+from dumbwaiter.threads import ASIDE, run_loop
 
 if TYPE_CHECKING:
     from dumbwaiter.installation import Lock
 
 ANSWER = 2.0  # seconds that the start waits for folders
 LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
-STOPPED = 3.0  # seconds until a daemon that has closed everything is gone
-ASIDE = 32  # threads at most for what may have to wait,
-HUNG = 8  # and for each watched folder, of which a dead one may keep so many
+HUNG = 8  # threads more, for each watched folder: a dead one may keep so many
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",
     "stored": "the provider has it; the rest is done when the daemon runs again",
@@ -53,18 +50,7 @@ def run(session: Session) -> None:
     from dumbwaiter import log
 
     log.configure(session.level, config.log.format)
-    code = Exit.FAILED
-    try:
-        asyncio.run(_run(session))
-        code = Exit.DONE
-    except (Failure, JournalTrouble) as failure:
-        code = failure.code
-        raise
-    finally:
-        # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
-        last = threading.Timer(STOPPED, os._exit, (code,))
-        last.daemon = True
-        last.start()
+    run_loop(_run(session), ASIDE + HUNG * len(config.watch))
 
 
 async def _run(session: Session) -> None:
@@ -88,7 +74,6 @@ async def _run(session: Session) -> None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
-    asyncio.get_running_loop().set_default_executor(_Aside(ASIDE + HUNG * len(config.watch)))
     raise_files()
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
@@ -114,16 +99,6 @@ async def _run(session: Session) -> None:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
-
-
-class _Aside(ThreadPoolExecutor):
-    """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most, "aside")
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 async def _took(held: "Lock", seconds: float, *, listens: str | None = None) -> bool:
@@ -219,7 +194,7 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
                 if _hopeless(final):
                     break
     except NoDaemon:
-        final = asyncio.run(_put_alone(session, paths, provider, watch, again=again))
+        final = run_loop(_put_alone(session, paths, provider, watch, again=again))
     _report(session, final)
 
 

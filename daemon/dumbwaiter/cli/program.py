@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from importlib import import_module
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.kernel import write_no_core
 from dumbwaiter.naming import shown
 
+STOPPED = 3.0  # seconds until a process that has closed everything is gone
 COMMANDS = {
     "init": "init",
     "check": "check",
@@ -109,6 +111,17 @@ def cli(
 
 def run() -> None:
     """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
+    try:
+        _run()
+    except SystemExit as end:
+        # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
+        last = threading.Timer(STOPPED, os._exit, (end.code,))
+        last.daemon = True
+        last.start()
+        raise
+
+
+def _run() -> NoReturn:
     try:
         ended = cli.main(prog_name="dumbwaiter", standalone_mode=False)
         sys.stdout.flush()
