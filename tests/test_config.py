@@ -545,6 +545,36 @@ def test_a_pattern_that_cannot_be_read_is_named() -> None:
     assert "'a/**b['" in sentence
 
 
+def test_each_folder_is_asked_once_where_its_links_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = config._followed
+    monkeypatch.setattr(config, "_followed", lambda path: asked.append(path) or real(path))
+    watches = [f'[watch.w{one}]\npath = "{tmp_path}/{one}"\nprovider = "vod"\n' for one in range(9)]
+    assert len(parse(changed("/drop/films", f"{tmp_path}/films") + "".join(watches), FILE).watch) == 10
+    assert len(asked) == len(set(asked)) == 10
+
+
+def test_tables_that_lie_too_deep_in_one_another_are_refused() -> None:
+    assert refused("a = " + "[" * 100_000) == f"{FILE}: arrays or tables lie too deep in one another"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("requests = 0", "[provider.own.requests] 0 is no number of requests a second: more than 0"),
+        ("requests = -1", "-1 is no number of requests a second"),
+        ("requests = nan", "nan is no number of requests a second"),
+        ("requests = inf", "inf is no number of requests a second"),
+        ('life = "0s"', '[provider.own.life] 0 seconds are too few: "1s" at least'),
+    ],
+)
+def test_a_recipes_numbers_are_ones_that_something_can_be_done_with(line: str, words: str) -> None:
+    assert words in refused(
+        f'[provider.own]\nbroker = "recipe"\ntransport = "put"\n{line}\n'
+        'request = { url = "https://x/" }\nreply = { url = "url" }\n'
+    )
+
+
 def test_folders_are_compared_with_their_links_resolved(tmp_path: Path) -> None:
     (tmp_path / "real/inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real/inner")

@@ -229,6 +229,18 @@ def test_a_waiter_who_leaves_does_not_end_the_fetch_of_the_others(clock: Turned)
     run(test)
 
 
+def test_a_value_is_renewed_by_the_life_that_it_was_last_given(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = provider(clock), Source()
+        await one.kept("session", 10 * LIFE, source)  # before it is known
+        await one.kept("session", LIFE, source)
+        clock.passed = LIFE * RENEW + 1
+        await one.refresh(Told())
+        assert source.fetched == 2
+
+    run(test)
+
+
 def test_values_are_kept_by_name(clock: Turned) -> None:
     async def test() -> None:
         one, first, second = provider(clock), Source(), Source()

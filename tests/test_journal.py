@@ -875,12 +875,12 @@ def test_many_workers_at_once_never_hold_one_job(database: URL) -> None:
 # Plans
 
 
-def plan(book: Book, call: Callable[[], Any]) -> str:
-    """Returns how SQLite goes about the SELECTs of a call."""
+def plan(book: Book, call: Callable[[], Any], verb: str = "SELECT") -> str:
+    """Returns how SQLite goes about the statements of a call that begin with a verb."""
     statements: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(verb):
             statements.append((statement, parameters))
 
     for engine in (book.engine, book.reader):
@@ -911,6 +911,16 @@ def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> 
     way = plan(sqlite_book, lambda: sqlite_book.next_due(["art"]))
     assert "SEARCH jobs USING INDEX jobs_due (host=?)" in way
     assert "SCAN jobs" not in way
+
+
+def test_what_waits_is_changed_by_the_index_of_what_is_due(sqlite_book: Book) -> None:
+    changes: list[Callable[[], Any]] = [
+        lambda: sqlite_book.hasten_failed(["vod"], NOW),
+        lambda: sqlite_book.set_right(NOW, NOW + 3600),
+        sqlite_book.release_all,
+    ]
+    for change in changes:
+        assert "SEARCH jobs USING INDEX jobs_due (host=?" in plan(sqlite_book, change, "UPDATE")
 
 
 def test_status_reads_what_is_left_and_counts_the_rest(sqlite_book: Book) -> None:

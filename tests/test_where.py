@@ -1,16 +1,18 @@
 """One rule for where things are."""
 
+import asyncio
 import os
 import socket
 import stat
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dumbwaiter.installation import Lock
-from dumbwaiter.where import SYSTEM_CONFIG, places, private_folder, short
+from dumbwaiter.where import SYSTEM_CONFIG, listens, places, private_folder, short
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,28 @@ def test_whoever_knows_the_state_folder_finds_the_daemons_socket(bare: Path, mon
     assert other.take()
     assert places().runtime == f"{bare}/dumbwaiter", "no daemon has it"
     other.close()
+
+
+def test_whoever_looks_who_has_the_lock_keeps_nobody_from_it(bare: Path) -> None:
+    ended = Lock(str(bare))
+    assert ended.take(listens="/run/x")
+    ended.close()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            listens(str(bare))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(100):
+            held = Lock(str(bare))
+            assert asyncio.run(held.took(30.0, listens="/run/x"))
+            held.close()
+    finally:
+        over.set()
+        looker.join()
 
 
 def test_systemds_folders_go_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

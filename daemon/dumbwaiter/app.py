@@ -146,6 +146,7 @@ class App:
         self.addresses = Addresses(providers)
         self.walks = Walks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
         self._counted: tuple[int, report.Counts] | None = None  # and by which commit
+        self._uncopied = ""  # why there is no copy of the journal
         self._log = log.get("app")
 
     async def keep_to_config(self) -> None:
@@ -445,8 +446,11 @@ class App:
             await self.journal.tidy(time.time())
         try:
             await asyncio.to_thread(back_up, journal_url(self.places.state, self.config.journal), time.time())
+            self._uncopied = ""
         except JournalTrouble as trouble:
-            self._log.warning("no copy of the journal", error=str(trouble))
+            if str(trouble) != self._uncopied:  # else it has been said
+                self._log.warning("no copy of the journal", error=str(trouble))
+            self._uncopied = str(trouble)
 
 
 def _finite(until: float, now: float) -> float | None:

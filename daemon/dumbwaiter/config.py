@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -26,7 +27,6 @@ HOOKS = ("on_done", "on_failed", "on_attention")
 A_HOOK = 'a hook is either ["program", "argument", …], or { url = "https://…", secret = … }; no line for a shell'
 HOOK_BLANKS = ("event", "path", "name", "watch", "provider", "key", "url", "etag", "size", "error")
 ANSWER = 2.0  # seconds that a disk is waited for
-_silent: set[str] = set()  # paths whose disk did not answer
 RESERVED = "put"  # the watch of files named on the command line
 
 
@@ -196,16 +196,13 @@ def nested(one: str, other: str) -> bool:
     return os.path.commonpath([one, other]) in {one, other}
 
 
+@cache
 def _resolved(path: str) -> str:
     """Returns a path without links, as far as its disk answers: a dead one must not hold up who only reads."""
-    if path in _silent:
-        return path
     found: list[str] = []
     asker = threading.Thread(target=lambda: found.append(_followed(path)), daemon=True)
     asker.start()
     asker.join(ANSWER)
-    if not found:
-        _silent.add(path)
     return found[0] if found else path
 
 

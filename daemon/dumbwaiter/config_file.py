@@ -21,7 +21,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import NAME_MAX, nearest, shown
-from dumbwaiter.options import Jiandaoyun, Provider, names_objects, replaces_nothing, shows_nothing
+from dumbwaiter.options import Jiandaoyun, Provider, is_rate, names_objects, replaces_nothing, shows_nothing
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
@@ -62,6 +62,8 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
         # It writes a table's name as Python would.
         said = re.sub(r"\('.*?\)", lambda name: f"[{'.'.join(re.findall(_QUOTED, name[0]))}]", str(error))
         raise Failure(f"{path}: {said}{_beside(text, said)}", Exit.USAGE) from None
+    except RecursionError:
+        raise Failure(f"{path}: arrays or tables lie too deep in one another", Exit.USAGE) from None
     text_of = _Text(text, path)
     read = _Reader(text_of, private)
     known = {f.name: f.type for f in msgspec.structs.fields(Config)}
@@ -370,7 +372,7 @@ def _checked(config: Config, text: _Text) -> Config:
             raise text.failure(
                 ["limits", "requests", name], f'there is no provider "{name}"{nearest(name, config.provider)}'
             )
-        if not 0 < rate <= 1e6:
+        if not is_rate(rate):
             raise text.failure(["limits", "requests", name], f"{rate:g} is no number of requests a second: more than 0")
     if (listen := config.web.listen) is not None and not listen.host.is_loopback and config.web.token is None:
         raise text.failure(

@@ -164,8 +164,8 @@ class Engine:
         attempts = [self._running[id_] for id_ in running]
         for attempt in attempts:
             attempt.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
         try:
+            await asyncio.gather(*attempts, return_exceptions=True)
             yield
         finally:
             self._held -= held

@@ -119,7 +119,7 @@ def exit_of(verdict: Verdict) -> Exit:
     """Returns what a command ends with that met a verdict."""
     if isinstance(verdict, Blocked):
         return Exit.ACCOUNT
-    return Exit.TEMPORARY if isinstance(verdict, Retry) else Exit.FAILED
+    return Exit.FAILED if isinstance(verdict, Reject | Skipped) else Exit.TEMPORARY
 
 
 class JournalTrouble(Exception):

@@ -150,7 +150,7 @@ class Provider:
 
     async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         kept = self._kept.setdefault(name, _Kept(fetch, life))
-        kept.fetch = fetch
+        kept.fetch, kept.life = fetch, life
         age = kept.age(time.monotonic())
         if age > life:
             try:

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -18,6 +19,7 @@ from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.where import DAEMON, Places, private_folder
 
+LOOK = 0.5  # seconds in which somebody may just be looking who has the lock
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
 
@@ -36,6 +38,15 @@ class Lock:
         with suppress(OSError):  # on a full disk nobody is told who it is
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, b"" if listens is None else DAEMON + b"\n" + os.fsencode(listens), 0)
+        return True
+
+    async def took(self, seconds: float = LOOK, *, listens: str | None = None) -> bool:
+        """`take`, tried again for so many seconds: who only looks whether somebody has the lock has it for a moment."""
+        end = time.monotonic() + seconds
+        while not self.take(listens=listens):
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(0.1)
         return True
 
     @property

@@ -249,7 +249,7 @@ class Journal:
         def work(connection: Connection) -> int:
             return connection.execute(
                 update(jobs)
-                .where(jobs.c.host == self.host, jobs.c.lease.is_not(None))
+                .where(IS_OPEN, jobs.c.host == self.host, jobs.c.lease.is_not(None))
                 .values(lease=None)  # the rest of it tells that the job was cut off
             ).rowcount
 

@@ -75,6 +75,10 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
             for blank in sorted(blanks(getattr(self.request, key)) - set(known)):
                 named = " ".join(f"{{{one}}}" for one in known)
                 raise _at(f"request.{key}", f"unknown blank {{{blank}}}; known: {named}")
+        if not is_rate(self.requests):
+            raise _at("requests", f"{self.requests:g} is no number of requests a second: more than 0")
+        if self.life is not None and self.life < 1:
+            raise _at("life", f'{self.life:g} seconds are too few: "1s" at least')
 
     @property
     def asks_for_key(self) -> bool:
@@ -265,6 +269,11 @@ def shows_nothing(provider: Provider) -> str | None:
     if isinstance(provider, Recipe) and provider.reply.link is None:
         return "the recipe's reply names no link to read a file back by"
     return None
+
+
+def is_rate(requests: float) -> bool:
+    """True for a number of requests a second that something can be done with."""
+    return 0 < requests <= 1e6
 
 
 def secrets(provider: Provider) -> list[Source]:

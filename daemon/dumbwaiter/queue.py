@@ -72,6 +72,7 @@ class Queue:
             return connection.execute(
                 update(jobs)
                 .where(
+                    IS_OPEN,  # so that its index is taken
                     jobs.c.host == self._host,
                     jobs.c.state == State.PENDING,
                     jobs.c.provider.in_(list(providers)),
@@ -152,8 +153,8 @@ class Queue:
         """Makes due what waits for a time after `latest`, which nobody sets: the clock was another one then."""
 
         def work(connection: Connection) -> None:
-            for table in (jobs, errands):
-                late = (table.c.host == self._host) & (table.c.due_at > latest)
-                connection.execute(update(table).where(late).values(due_at=now))
+            for table, waits in ((jobs, IS_OPEN), (errands, true())):
+                late = (waits, table.c.host == self._host, table.c.due_at > latest)
+                connection.execute(update(table).where(*late).values(due_at=now))
 
         await self._writer.call(work)

@@ -617,6 +617,15 @@ def test_check_says_what_would_become_of_a_file(program: Program) -> None:
     assert "no watched folder" in done.stdout
 
 
+def test_a_key_is_shown_as_harmless_as_a_name(program: Program) -> None:
+    program.config.write_text(program.config.read_text().replace('key = "', 'key = "'))
+    path = program.data / "drop/recipe" / "red\x1b[31m.txt"
+    path.write_bytes(b"x")
+    told = program("check", path).stdout
+    assert "\x1b" not in told
+    assert r"red\x1b[31m.txt" in told
+
+
 def test_check_online_reads_the_limits_of_a_grant(program: Program) -> None:
     done = program("--json", "check", "--online", program.write("a.txt", b"abc"))
     assert done.returncode == 0, done.stderr

@@ -2,12 +2,23 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.store.backup import back_up
+from dumbwaiter.store.backup import ROOM, back_up
 from journals import in_file
+
+
+def test_without_room_there_is_no_copy_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = in_file(tmp_path / "state")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=ROOM))
+    with pytest.raises(JournalTrouble) as told:
+        back_up(url, 0.0)
+    assert str(told.value) == (
+        f"no room for a copy of the journal: three times its size has to be free in {tmp_path}/state"
+    )
 
 
 @pytest.mark.parametrize("what", ["journal.db", ""], ids=["the journal", "its folder"])

@@ -16,7 +16,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import place
-from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Verdict
+from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import propose, shown
@@ -39,7 +39,8 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     dumbwaiter check
     dumbwaiter check ~/Drop/film.mov --online
 
-    Exit code 2 when the configuration is not usable, 1 when one of the files would not be taken.
+    Exit code 2 when the configuration is not usable, 1 when one of the files would not be taken; with --online also 5
+    when a provider cannot be asked now, 20 when it refuses any file, 21 when it refuses the account.
     """
     try:
         config = session.config
@@ -69,12 +70,12 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     for one in () if session.json else facts:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
-            name = f"as {one['key']}" if one["key"] else "and the provider would name it"
+            name = f"as {shown(one['key'])}" if one["key"] else "and the provider would name it"
             name = {NO_KEY: "under a random name", UNTOLD: "under a name that cannot be told"}.get(one["rule"], name)
             print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
         for name in ("watch", "provider", "key", "size", "state"):
             if one.get(name) is not None:
-                print(f"  {name}: {one[name]}")
+                print(f"  {name}: {shown(one[name]) if name == 'key' else one[name]}")
         if "limits" in one:
             print(f"  limits: {', '.join(_told(one['limits'])) or 'none are said'}")
     for one in () if session.json else providers:
@@ -246,8 +247,8 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
                 grant = await provider.grant(ask)
             except Verdict as verdict:
                 one |= {"taken": False, "reason": f"provider {one['provider']}: {verdict}"}
-                refused = isinstance(verdict, Reject) and "path" in one
-                worst = max(worst, Exit.FAILED if refused else exit_code(verdict))
+                of_account = isinstance(verdict, Reject) and "path" not in one
+                worst = max(worst, Exit.ATTENTION if of_account else exit_of(verdict))
                 continue
             one["limits"] = _limits(grant)
             if one["key"] is not None:
@@ -266,16 +267,6 @@ def _told(limits: dict[str, Any]) -> Iterator[str]:
         yield " or ".join(limits["mime"])
     if limits["expires_at"] is not None:
         yield f"until {when(limits['expires_at'])}"
-
-
-def exit_code(verdict: Verdict) -> Exit:
-    """Returns the exit code that says the same as a verdict."""
-    match verdict:
-        case Blocked():
-            return Exit.ACCOUNT
-        case Reject():
-            return Exit.ATTENTION
-    return Exit.TEMPORARY
 
 
 def _limits(grant: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,10 +22,9 @@ from dumbwaiter.naming import shown
 from dumbwaiter.threads import ASIDE, run_loop
 
 if TYPE_CHECKING:
-    from dumbwaiter.installation import Lock
+    from dumbwaiter.journal import Journal
 
 ANSWER = 2.0  # seconds that the start waits for folders
-LOOK = 0.5  # seconds in which somebody may just be looking who has the state folder
 HUNG = 8  # threads more, for each watched folder: a dead one may keep so many
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",
@@ -66,7 +65,7 @@ async def _run(session: Session) -> None:
     if not config.watch:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
     held = lock(places)
-    if not await _took(held, LOOK, listens=places.runtime):
+    if not await held.took(listens=places.runtime):
         held.close()
         raise Failure(f"a daemon is already running on {places.state}: `dumbwaiter status` asks it")
     notifier = sdnotify.SystemdNotifier()
@@ -99,16 +98,6 @@ async def _run(session: Session) -> None:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
-
-
-async def _took(held: "Lock", seconds: float, *, listens: str | None = None) -> bool:
-    """Takes the lock if whoever holds it gives it up within so many seconds."""
-    end = time.monotonic() + seconds
-    while not held.take(listens=listens):
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.1)
-    return True
 
 
 async def _look_at_folders(session: Session, app: Any) -> None:
@@ -204,12 +193,12 @@ async def _put_alone(
     """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
     from dumbwaiter.control import follow_jobs
-    from dumbwaiter.installation import lock
+    from dumbwaiter.installation import LOOK, lock
 
     final: dict[str, Any] = {}
     held = lock(session.places)
     try:
-        if not await _took(held, STOPPING if held.of_daemon else LOOK):
+        if not await held.took(STOPPING if held.of_daemon else LOOK):
             if held.of_daemon:
                 raise Failure(session.in_use(by_daemon=True), Exit.TEMPORARY)
             session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
@@ -351,7 +340,8 @@ def retry(session: Session, ids: Sequence[int], *, everything: bool) -> None:
     """
     if bool(ids) == everything:
         raise Failure("say which: dumbwaiter retry ID…, or --all", Exit.USAGE)
-    count = _change(session, "/retry", {"ids": None if everything else list(ids)})
+    chosen = None if everything else ids
+    count = _change(session, "/retry", chosen, lambda journal, now: journal.queue.retry(chosen, now))
     if count == 0 and not everything:
         raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
     _tell(session, count, ids, "due again")
@@ -367,7 +357,7 @@ def forget(session: Session, ids: Sequence[int]) -> None:
     \b
     dumbwaiter forget 12               that version of the file is not taken again, a newer one is
     """
-    count = _change(session, "/forget", {"ids": list(ids)})
+    count = _change(session, "/forget", ids, lambda journal, now: journal.queue.forget(ids, now))
     if count == 0:
         raise Failure(f"no such job is waiting or rejected: {', '.join(map(str, ids))}")
     _tell(session, count, ids, "forgotten")
@@ -383,26 +373,24 @@ def _tell(session: Session, count: int, ids: Sequence[int], what: str) -> None:
         session.say(f"{counted(others, 'number is', 'numbers are')} of no job that waits or was rejected")
 
 
-def _change(session: Session, path: str, body: dict[str, Any]) -> int:
-    """Changes jobs through the daemon, or in the journal when none runs."""
+def _change(
+    session: Session, path: str, ids: Sequence[int] | None, change: "Callable[[Journal, float], Awaitable[int]]"
+) -> int:
+    """Changes jobs through the daemon, or by `change` in the journal when none runs; returns how many."""
     try:
-        return int(session.ask("POST", path, body)["count"])
+        return int(session.ask("POST", path, {"ids": ids})["count"])
     except NoDaemon:
-        return asyncio.run(_change_journal(session, path, body["ids"]))
+        return asyncio.run(_change_journal(session, change))
 
 
-async def _change_journal(session: Session, path: str, ids: Sequence[int] | None) -> int:
-    from dumbwaiter.installation import lock, open_journal
+async def _change_journal(session: Session, change: "Callable[[Journal, float], Awaitable[int]]") -> int:
+    from dumbwaiter.installation import open_journal
 
-    held = lock(session.places)
-    if not held.take():
-        raise Failure(session.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
-    if not session.begun:
-        return 0
-    async with open_journal(session.config, session.places) as journal:
-        if path == "/retry":
-            return await journal.queue.retry(ids, time.time())
-        return await journal.queue.forget(ids or [], time.time())
+    async with session.held():
+        if not session.begun:
+            return 0
+        async with open_journal(session.config, session.places) as journal:
+            return await change(journal, time.time())
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """The way back when the journal is lost or damaged."""
 
+import asyncio
 import os
 
 import click
@@ -31,7 +32,7 @@ def recover(session: Session, *, anew: bool) -> None:
         raise Failure("the journal is on a server: its own tools bring it back", Exit.USAGE)
     held = lock(session.places)
     try:
-        if not held.take():
+        if not asyncio.run(held.took()):
             raise Failure(f"a daemon is running on {session.places.state}: stop it first")
         aside = put_back(url.database, anew=anew)
         engine = writing(url)

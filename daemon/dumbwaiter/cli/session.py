@@ -227,19 +227,25 @@ class Session:
         )
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator["App"]:
-        """Takes the daemon's place meanwhile. Raises `Failure` while somebody else has the state folder."""
-        from dumbwaiter.app import open_app
+    async def held(self) -> AsyncIterator[None]:
+        """Has the state folder meanwhile. Raises `Failure` while somebody else has it."""
         from dumbwaiter.installation import lock
 
         held = lock(self.places)
         try:
-            if not held.take():
+            if not await held.took():
                 raise Failure(self.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
-            async with open_app(self.config, self.places) as app:
-                yield app
+            yield
         finally:
             held.close()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator["App"]:
+        """Takes the daemon's place meanwhile. Raises `Failure` while somebody else has the state folder."""
+        from dumbwaiter.app import open_app
+
+        async with self.held(), open_app(self.config, self.places) as app:
+            yield app
 
     @property
     def running(self) -> bool:

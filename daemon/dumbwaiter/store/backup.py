@@ -25,7 +25,10 @@ def backup_of(database: str) -> str:
 
 
 def back_up(url: URL, now: float) -> bool:
-    """Makes a copy if there is none from the last day. Raises `JournalTrouble`; an earlier copy stays then."""
+    """Makes a copy if there is none from the last day; returns whether it did.
+
+    Raises `JournalTrouble`, for want of room too; an earlier copy stays then.
+    """
     database = url.database
     if url.get_backend_name() != "sqlite" or not database:
         return False
@@ -106,4 +109,6 @@ def _due(database: str, now: float) -> bool:
         if 0 <= now - os.stat(backup_of(database)).st_mtime < AGE:  # the clock may have been another one then
             return False
     folder = os.path.dirname(database)
-    return shutil.disk_usage(folder).free > ROOM * os.stat(database).st_size
+    if shutil.disk_usage(folder).free <= ROOM * os.stat(database).st_size:
+        raise JournalTrouble(f"no room for a copy of the journal: three times its size has to be free in {folder}")
+    return True
