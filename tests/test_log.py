@@ -69,6 +69,11 @@ LEAKS = [
     f"asked with Bearer {SECRET}",
     f"password: {SECRET}",
     f"api_key = {SECRET}",
+    f"X-Amz-Security-Token: {SECRET}",
+    f"sessionid={SECRET}",
+    f'{{"SessionKey":"{SECRET}"}}',
+    f"token={SECRET}",
+    f"Signature={SECRET}",
     f"X-Amz-Credential is in ?X-Amz-Credential={SECRET}",
 ]  # fmt: skip
 
@@ -86,6 +91,8 @@ def test_what_looks_like_a_credential_is_hidden(text: str) -> None:
         "",
         "uploading film.mov",
         "the upload token is refused",
+        "bad token: it has expired",
+        "the token's session key is missing",
         "UPLOAD finished",
         '{"what":"upload nodes","status":200,"event":"request done"}',
         "http://x/y?offset=1&complete=true&context=abc",

@@ -1,7 +1,8 @@
 """Providers at work: who may upload, with what, and until when.
 
-A grant lives in memory only. What a broker keeps between its calls (a session, a list of nodes) is renewed ahead of
-its end, with one request in flight however many wait, and replaced only when the new one is whole.
+A grant lives in memory; the journal has it only where its ticket is a session ticket. What a broker keeps between its
+calls (a session, a list of nodes) is renewed ahead of its end, with one request in flight however many wait, and
+replaced only when the new one is whole.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The one place that speaks HTTP. Brokers call from the loop, transports from threads.
 
 Every network trouble leaves here as `Retry` with a sentence; a status is no trouble, it is the vendor's to read.
-Redirects are never followed: they would carry a credential along. Answers are asked for unpacked and cut off at
-1 MiB. Nothing here logs a URL, a header or a body.
+Redirects are never followed: they would carry a credential along. Answers are asked for unpacked; one of more
+than 1 MiB is none. Nothing here logs a URL, a header or a body.
 """
 
 import asyncio

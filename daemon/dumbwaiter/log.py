@@ -1,7 +1,8 @@
 """Logging: structlog, and the standard library's loggers beside it; redaction is the last step of both.
 
 A console for people on a terminal, JSON lines otherwise. Events are constant phrases with fields; the engine binds
-job, path and provider once. No message is let through that holds a token, a signature or a password, whoever wrote it.
+job, path and provider once. What looks like a token, a signature or a password is let through in no message, whoever
+wrote it.
 """
 
 import json
@@ -35,6 +36,8 @@ _SECRETS = re.compile(
       (?:UPLOAD\s+)?[^\s"'&,}\\]+
     | (\bbearer\s+)[^\s"',}\\]{8,}
     | (\b(?:password|\w+_secret|secret_key|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
+    | (\b(?:[\w-]*security-token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]+
+    | (\b(?:token|signature)=)[^\s"'&,}\\]+
     """
 )
 
@@ -43,6 +46,7 @@ _SECRETS = re.compile(
 _WORDS = (
     "token",
     "sign",
+    "session",
     "secret",
     "password",
     "credential",

@@ -19,7 +19,7 @@ TYPE = CONTENT_TYPE_LATEST
 _TOTALS = {
     "grants_requested": "Calls that asked a broker for permission to upload.",
     "bytes_sent": "Bytes that providers acknowledged.",
-    "bytes_resent": "Bytes of them that were sent a second time.",
+    "bytes_resent": "Bytes that were sent in vain or a second time.",
 }
 
 

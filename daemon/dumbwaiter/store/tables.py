@@ -79,7 +79,7 @@ jobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("ctime_ns", BigInteger, nullable=False),
-    Column("state", String(16), nullable=False),  # lifecycle.State
+    Column("state", String(16), nullable=False),  # model.State
     Column("key", Text),  # remote name, settled before the first byte
     Column("grant", Text),  # session ticket, JSON; a secret, so cleared when the upload ends
     Column("checkpoint", Text),  # the transport's place, JSON; cleared with the grant
