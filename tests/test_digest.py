@@ -43,7 +43,7 @@ def test_the_digest_is_of_the_whole_whatever_was_shown_of_it(
     whole = os.pread(content, size, 0)
     digest = Digest(block)
     for start, end in shown:
-        digest.taste(start, whole[start:end])
+        digest.observe(start, whole[start:end])
     assert digest.finish(content, size) == of(whole, block)
 
 
@@ -51,7 +51,7 @@ def test_what_was_shown_is_not_read_again(content: int, monkeypatch: pytest.Monk
     whole = os.pread(content, SIZE, 0)
     digest = Digest(100)
     for start in (200, 0, 100, 300, 0):  # side by side, and one part twice
-        digest.taste(start, memoryview(whole)[start : start + 100])
+        digest.observe(start, memoryview(whole)[start : start + 100])
     monkeypatch.delattr(os, "preadv")
     assert digest.finish(content, SIZE) == digest.text(SIZE) == of(whole, 100)
 
@@ -63,7 +63,7 @@ def test_many_threads_may_show_it_bytes() -> None:
 
     def show() -> None:
         for start in left:
-            digest.taste(start, whole[start : start + 1000])
+            digest.observe(start, whole[start : start + 1000])
 
     with open(os.memfd_create("whole"), "r+b") as file:
         file.write(whole)
@@ -79,7 +79,7 @@ def test_many_threads_may_show_it_bytes() -> None:
 @pytest.mark.parametrize("size", [0, 10, BLOCK, BLOCK + 1])
 def test_a_digest_says_of_which_kind_it_is(size: int) -> None:
     digest = Digest()
-    digest.taste(0, bytes(size))
+    digest.observe(0, bytes(size))
     assert digest.text(size) == of(bytes(size), BLOCK)
 
 

@@ -130,16 +130,16 @@ def test_a_request_arrives_as_it_is_and_its_answer_comes_back(make: Make, way: s
 
 @pytest.mark.parametrize("way", SLICES)
 @pytest.mark.parametrize("size", [0, 1, 65_536, 3 * MIB + 17])
-@pytest.mark.parametrize("shape", ["plain", "tasted", "held", "framed"])
+@pytest.mark.parametrize("shape", ["plain", "observed", "held", "framed"])
 def test_a_slice_arrives_byte_for_byte_however_it_is_sent(make: Make, way: str, size: int, shape: str) -> None:
     seen: list[tuple[bytes, bytes]] = []
     whole = os.urandom(size + 200)
     content = whole[100 : 100 + size]
-    tasted: list[tuple[int, bytes]] = []
+    observed: list[tuple[int, bytes]] = []
     shapes: dict[str, dict[str, Any]] = {
         "plain": {},
-        "tasted": {"tastes": (lambda at, data: tasted.append((at, bytes(data))),)},
-        "held": {"data": content, "tastes": (lambda at, data: tasted.append((at, bytes(data))),)},
+        "observed": {"observers": (lambda at, data: observed.append((at, bytes(data))),)},
+        "held": {"data": content, "observers": (lambda at, data: observed.append((at, bytes(data))),)},
         "framed": {"before": b"--frame\r\n", "after": b"\r\n--frame--"},
     }
     with Peer(peer.echo(seen)) as server:
@@ -149,9 +149,9 @@ def test_a_slice_arrives_byte_for_byte_however_it_is_sent(make: Make, way: str, 
     assert reply.status == again.status == 200
     expected = b"--frame\r\n" + content + b"\r\n--frame--" if shape == "framed" else content
     assert [body for _, body in seen] == [expected, expected]
-    if shape in {"tasted", "held"}:
-        assert b"".join(data for _, data in tasted) == content * 2
-        half = tasted[: len(tasted) // 2]
+    if shape in {"observed", "held"}:
+        assert b"".join(data for _, data in observed) == content * 2
+        half = observed[: len(observed) // 2]
         assert [at for at, _ in half] == [100 + sum(len(data) for _, data in half[:n]) for n in range(len(half))]
 
 
@@ -472,14 +472,14 @@ def test_a_file_that_became_shorter_is_trouble_at_once_and_its_connection_is_lef
     seen: list[tuple[bytes, bytes]] = []
     with Peer(peer.echo(seen)) as server:
         client = make(way, bytes(2 * MIB))
-        for tastes in ((), (lambda at, data: None,)):
+        for observers in ((), (lambda at, data: None,)):
             os.ftruncate(client.fd, MIB)
             started = time.monotonic()
-            trouble = client.trouble(server.url, body=client.body(tastes=tastes))
+            trouble = client.trouble(server.url, body=client.body(observers=observers))
             assert time.monotonic() - started < 10  # the server is still waiting: no answer will come
             assert "the file became shorter" in str(trouble)
             os.ftruncate(client.fd, 2 * MIB)
-            assert client(server.url, body=client.body(tastes=tastes)).status == 200
+            assert client(server.url, body=client.body(observers=observers)).status == 200
         assert len(server.connections) == 3
     assert len(seen) == 2
 

@@ -250,7 +250,7 @@ def test_what_was_sent_twice_is_counted_to_the_byte(ranges: list[list[int]]) -> 
 # The doors
 
 
-class Point(Struct):
+class Checkpoint(Struct):
     offset: int
 
 
@@ -404,7 +404,7 @@ def test_the_digest_is_that_of_the_whole_whatever_was_sent_when(tmp_path: Path, 
         return Receipt("key")
 
     whole = Digest()
-    whole.taste(0, content)
+    whole.observe(0, content)
     with Doors(path) as doors:
         assert doors.upload.run(send)[1] == whole.text(size)
     with Doors(path, ever=(0, size)) as doors:
@@ -427,18 +427,18 @@ def test_progress_waits_for_no_disk_and_an_intention_does(film: Path) -> None:
 
         async def progress() -> None:
             for end in range(1, 6):
-                await doors.upload.save(Point(end), end)
+                await doors.upload.save(Checkpoint(end), end)
 
         drive(progress())
         assert [sent for _, sent, _, _ in doors.saved] == [1]
         doors.slow.set_result(None)
         assert [sent for _, sent, _, _ in doors.saved] == [1, 5]  # what came meanwhile waits for no other part
-        drive(doors.upload.save(Point(6), 6))
+        drive(doors.upload.save(Checkpoint(6), 6))
         assert [sent for _, sent, _, _ in doors.saved] == [1, 5, 6]
 
         doors.slow = Future()
-        drive(doors.upload.save(Point(7), 7))
-        thread = threading.Thread(target=lambda: drive(doors.upload.save(Point(8), 7, sure=True)))
+        drive(doors.upload.save(Checkpoint(7), 7))
+        thread = threading.Thread(target=lambda: drive(doors.upload.save(Checkpoint(8), 7, sure=True)))
         thread.start()
         thread.join(0.2)
         assert thread.is_alive()
@@ -459,7 +459,7 @@ def test_once_the_parts_are_to_be_joined_an_end_costs_no_receipt(tmp_path: Path)
         return Receipt("key")
 
     whole = Digest()
-    whole.taste(0, content)
+    whole.observe(0, content)
     with Doors(path, sent=8 * MIB) as doors:
         assert doors.upload.run(send) == (Receipt("key"), whole.text(9 * MIB))
 
@@ -468,7 +468,7 @@ def test_what_was_acknowledged_is_journalled_however_it_ends(film: Path) -> None
     async def send(upload: FileUpload) -> Receipt:
         doors.slow = Future()
         for end in (1, 2, 3):
-            await upload.save(Point(end), end)
+            await upload.save(Checkpoint(end), end)
         doors.slow.set_result(None)
         raise Retry("the network is away")
 
@@ -482,9 +482,9 @@ def test_trouble_with_the_journal_is_heard_at_the_next_save(film: Path) -> None:
     with Doors(film) as doors:
         doors.slow = Future()
         doors.slow.set_exception(JournalTrouble("the disk is full"))
-        drive(doors.upload.save(Point(1), 1))
+        drive(doors.upload.save(Checkpoint(1), 1))
         with pytest.raises(JournalTrouble):
-            drive(doors.upload.save(Point(2), 2))
+            drive(doors.upload.save(Checkpoint(2), 2))
 
 
 def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
@@ -492,11 +492,11 @@ def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
 
         async def send() -> None:
             await doors.send(0, 4)
-            await doors.upload.save(Point(4), 4)
+            await doors.upload.save(Checkpoint(4), 4)
             await doors.send(4, 4)
-            await doors.upload.save(Point(6), 6)  # the server took less
+            await doors.upload.save(Checkpoint(6), 6)  # the server took less
             await doors.send(6, 4)
-            await doors.upload.save(Point(6), 6)  # and now nothing
+            await doors.upload.save(Checkpoint(6), 6)  # and now nothing
             await doors.send(6, 4)
 
         drive(send())
@@ -513,7 +513,7 @@ def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) 
 
         async def send() -> None:
             await doors.send(4, 6)
-            await doors.upload.save(Point(10), 10)
+            await doors.upload.save(Checkpoint(10), 10)
 
         drive(send())
         assert doors.saved == [('{"offset":10}', 10, 6, 4)]
@@ -616,7 +616,7 @@ def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None
         assert doors.upload.wasted == 0
         drive(doors.send(2, 4))  # two bytes of it were sent before
         assert doors.upload.wasted == 2 + 4  # those again, and all that was sent once more
-        drive(doors.upload.save(Point(6), 6))
+        drive(doors.upload.save(Checkpoint(6), 6))
         assert doors.saved[-1][-1] == 2
         assert doors.upload.wasted == 0
         drive(doors.send(6, 4))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dumbwaiter.errors import Exit, Failure, Verdict, exit_of
 from dumbwaiter.grants import Provider
 from dumbwaiter.model import Entry, Link, browsable
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 
 MARGIN = 60.0  # seconds of life that an address must have left
 KEPT = 10_000  # addresses
@@ -46,7 +46,7 @@ class Addresses:
         return link.url != refused and (link.expires_at is None or link.expires_at > self._clock() + MARGIN)
 
     async def _ask(self, entry: Entry) -> Link:
-        place = shown(join(entry.watch, entry.path) or entry.key)
+        place = shown(entry.place)
         provider = self._providers.get(entry.provider)
         if provider is None:
             raise Failure(f'{place}: no provider named "{entry.provider}" is configured', Exit.USAGE)

@@ -33,7 +33,7 @@ from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
 from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.ordered import candidate, looked_at
 from dumbwaiter.policy import AFTER_MAX, PAUSE
@@ -291,7 +291,7 @@ class App:
         try:
             return await provider.broker.still(entry, provider) is not None
         except Verdict as verdict:
-            raise Failure(f"{shown(join(entry.watch, entry.path))}: {verdict}", Exit.TEMPORARY) from None
+            raise Failure(f"{shown(entry.place)}: {verdict}", Exit.TEMPORARY) from None
 
     async def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
         """Lets a provider, a watch or everything rest; returns what rests."""

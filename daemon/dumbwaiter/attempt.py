@@ -23,7 +23,7 @@ from dumbwaiter.bulk import Abort, Unreadable
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
-from dumbwaiter.duties import DONE, FAILED, Duties, place_of
+from dumbwaiter.duties import DONE, FAILED, Duties
 from dumbwaiter.errors import (
     Blocked,
     Changed,
@@ -46,7 +46,7 @@ from dumbwaiter.journal import Journal, LostLease
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import join, propose, shown
+from dumbwaiter.naming import propose, shown
 from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.tally import Tally
@@ -107,7 +107,7 @@ class Attempt:
             key=propose(job.path),
             size=job.size,
             mime=mime_by_name(job.path),
-            place=join(job.watch, job.path),
+            place=job.place,
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
         self._stored: Future[None] | None = None  # the commit of the receipt
@@ -121,7 +121,7 @@ class Attempt:
         self._on_conflict = self._watch.on_conflict if self._watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
         self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
-        self._log = means.log.bind(job=job.id, path=join(job.watch, job.path), provider=job.provider)
+        self._log = means.log.bind(job=job.id, path=job.place, provider=job.provider)
 
     async def run(self) -> None:
         job = self._job
@@ -236,7 +236,7 @@ class Attempt:
             if receipt is None:
                 continue
             await self._read(file, lambda _: check(file.fd, job.stamp))
-            receipt = receipt.with_facts(same_as=shown(join(entry.watch, entry.path)))
+            receipt = receipt.with_facts(same_as=shown(entry.place))
             await self._store(provider, receipt, digest)
             self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
             return True
@@ -460,7 +460,7 @@ class Attempt:
                     self._stored.result()  # the journal's trouble came before
                 raise
             self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
-            duties.ended(DONE, place_of(job), orders)
+            duties.ended(DONE, job.place, orders)
             if receipt.lacks:
                 self._log.warning("not all is done at the provider", reason=receipt.lacks)
             self._log.info("done", key=receipt.key, verified=receipt.verified)
@@ -532,7 +532,7 @@ class Attempt:
                 orders = self._means.duties.of_failed(job, sentence)
                 end = self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders)
                 if await end:
-                    self._means.duties.ended(FAILED, f"{place_of(job)}: {sentence}", orders)
+                    self._means.duties.ended(FAILED, f"{job.place}: {sentence}", orders)
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.

@@ -354,8 +354,8 @@ def _freely(count: int) -> int:
 def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
     """Yields the bytes of a slice, each piece valid until the next one is asked for."""
     if piece.data is not None:
-        for taste in piece.tastes:
-            taste(piece.offset, piece.data)
+        for observe in piece.observers:
+            observe(piece.offset, piece.data)
         yield memoryview(piece.data)
         return
     position = piece.offset
@@ -366,8 +366,8 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
             raise Unreadable(error.strerror) from None
         if count == 0:
             raise _Short("the file became shorter while it was sent")
-        for taste in piece.tastes:
-            taste(position, buffer[:count])
+        for observe in piece.observers:
+            observe(position, buffer[:count])
         position += count
         if piece.guard and position == piece.end:
             piece.guard()

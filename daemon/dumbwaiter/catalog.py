@@ -11,13 +11,12 @@ from msgspec import Struct
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, select, true
 
 from dumbwaiter.model import Entry, Stamp, State
-from dumbwaiter.naming import join, split
+from dumbwaiter.naming import TREES, join, split
 from dumbwaiter.store.rows import path_of, stamp_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
 SAME = 3  # entries of one content that are worth asking for
-TREES = ("keys", "files", "outbox")
 
 
 class Waiting(Struct, frozen=True):

@@ -15,7 +15,7 @@ from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Re
 from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 
 INTENDED, CHARGED = "intended", "charged"
 PAUSES = (0.0, 1.0, 4.0, 15.0)  # seconds before each try to note what was paid for
@@ -26,7 +26,7 @@ async def claim(journal: Journal, provider: Provider, entry: Entry) -> dict[str,
 
     Raises `Failure` when it cannot be had, and when nobody knows whether it was paid for.
     """
-    place = shown(join(entry.watch, entry.path))
+    place = shown(entry.place)
     if entry.facts.get("claim") == CHARGED:
         return {"path": place, "url": entry.facts.get("claimed"), "charged": False}
     again = "claim" in entry.facts

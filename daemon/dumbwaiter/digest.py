@@ -37,7 +37,7 @@ class Digest:
         self._open: dict[int, _Block] = {}
         self._full: dict[int, bytes] = {}
 
-    def taste(self, offset: int, data: bytes | memoryview) -> None:
+    def observe(self, offset: int, data: bytes | memoryview) -> None:
         """Takes in what stands at an offset, if all before it in its block is in; what is in already is passed over."""
         view = memoryview(data)
         while view:
@@ -82,7 +82,7 @@ class Digest:
                 count = os.preadv(fd, [buffer[: end - position]], position)
                 if not count:
                     raise Changed("the file became shorter")
-                self.taste(position, buffer[:count])
+                self.observe(position, buffer[:count])
                 position += count
         return self.text(size)
 

@@ -10,7 +10,7 @@ from dumbwaiter.model import Ask, Receipt
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 Ticket = TypeVar("Ticket", covariant=True)
-Point = TypeVar("Point")
+Checkpoint = TypeVar("Checkpoint")
 T = TypeVar("T")
 
 
@@ -62,28 +62,51 @@ class Desk(Protocol):
         ...
 
 
-class Upload(Protocol[Ticket, Point]):
+class Upload(Protocol[Ticket, Checkpoint]):
     """What a transport works with: one file, one ticket, and where an earlier attempt came to.
 
     A transport waits for nothing else than these doors: it runs in a thread, which they block.
     """
 
     @property
-    def ticket(self) -> Ticket: ...
+    def ticket(self) -> Ticket:
+        """The permission, for this kind of transport."""
+        ...
+
     @property
-    def checkpoint(self) -> Point | None: ...
+    def checkpoint(self) -> Checkpoint | None:
+        """What `save` noted last; None where nothing counts yet."""
+        ...
+
     @property
-    def key(self) -> str | None: ...
+    def key(self) -> str | None:
+        """Where the object goes; None where the provider names it."""
+        ...
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The file's own name."""
+        ...
+
     @property
-    def seed(self) -> str: ...
+    def seed(self) -> str:
+        """24 hexadecimal digits: the same at every attempt, and no other job's."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes of the version that is to be sent."""
+        ...
+
     @property
-    def mime(self) -> str: ...
+    def mime(self) -> str:
+        """The file's type, by its first bytes or its name."""
+        ...
+
     @property
-    def fresh(self) -> bool: ...
+    def fresh(self) -> bool:
+        """True where nothing may be replaced under the key."""
+        ...
 
     async def read(self, offset: int, length: int) -> FileSlice:
         """Returns the next piece, shorter at the end of the file.
@@ -97,7 +120,7 @@ class Upload(Protocol[Ticket, Point]):
         """Sends a request. Raises `Retry` for network trouble."""
         ...
 
-    async def save(self, point: Point, sent: int, *, sure: bool = False) -> None:
+    async def save(self, point: Checkpoint, sent: int, *, sure: bool = False) -> None:
         """Journals where to go on; `sent` bytes are acknowledged in all.
 
         Soon; `sure`, as an intention has to be, it is in the journal when this returns.

@@ -22,7 +22,7 @@ from dumbwaiter.hooks import Teller, Untold
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
 from dumbwaiter.roots import mounted_at
@@ -272,8 +272,3 @@ class Duties:
         path = os.path.join(root, errand.path) if errand.path else root
         facts = {"event": errand.what.removeprefix("on_"), "path": path, "name": os.path.basename(path), **errand.facts}
         await self._teller.tell(hook, facts, f"{self._journal.host}-{errand.mark}", time.time())
-
-
-def place_of(job: Job) -> str:
-    """Returns a job's file as people know it."""
-    return join(job.watch, job.path)

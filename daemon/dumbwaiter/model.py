@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
-from dumbwaiter.naming import legible
+from dumbwaiter.naming import join, legible
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -171,6 +171,11 @@ class Job(Struct, frozen=True):
     def size(self) -> int:
         return self.stamp.size
 
+    @property
+    def place(self) -> str:
+        """WATCH/path, as people know the file."""
+        return join(self.watch, self.path)
+
 
 class Entry(Struct, frozen=True):
     """One line of the catalog: what is at a provider, and which file it was.
@@ -195,6 +200,11 @@ class Entry(Struct, frozen=True):
     @property
     def size(self) -> int:
         return self.stamp.size
+
+    @property
+    def place(self) -> str:
+        """WATCH/path, as people know the file; PROVIDER/key of one that is none of ours."""
+        return join(self.watch, self.path) or join(self.provider, self.key)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ _UNSAFE = re.compile(rf"[{_CONTROL}\\]")
 _UNREADABLE = re.compile(rf"[{_CONTROL}]")
 _AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
 _ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)")
+TREES = ("keys", "files", "outbox")  # what the catalog is shown as
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
 

@@ -208,14 +208,14 @@ class FileUpload:
     async def read(self, offset: int, length: int) -> FileSlice:
         check(self._fd, self._stamp)
         end = min(offset + length, self.size)
-        tastes = (self._digest.taste,)
+        observers = (self._digest.observe,)
         if end < self.size:
             # The kernel fetches the next piece while this one is on the wire.
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
-            return FileSlice(self._fd, offset, end - offset, tastes=tastes)
+            return FileSlice(self._fd, offset, end - offset, observers=observers)
         if end - offset > HELD:
             guard = partial(check, self._fd, self._stamp)
-            return FileSlice(self._fd, offset, end - offset, tastes=tastes, guard=guard)
+            return FileSlice(self._fd, offset, end - offset, observers=observers, guard=guard)
         data = b""
         while len(data) < end - offset:
             piece = os.pread(self._fd, end - offset - len(data), offset + len(data))
@@ -223,7 +223,7 @@ class FileUpload:
                 raise Changed("the file became shorter")
             data += piece
         check(self._fd, self._stamp)
-        return FileSlice(self._fd, offset, len(data), data, tastes)
+        return FileSlice(self._fd, offset, len(data), data, observers)
 
     async def call(self, request: Request) -> Reply:
         body = request.body

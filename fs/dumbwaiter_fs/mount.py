@@ -27,7 +27,7 @@ from dumbwaiter.kernel import raise_files
 from dumbwaiter.naming import shown
 from dumbwaiter.streams import have_streams
 from dumbwaiter.where import Places, places
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     wishes = _parser().parse_args(argv)
     try:
         if wishes.unmount is not None:
-            point.unmount(point.resolved(wishes.unmount or _configured(wishes)))
+            mount_point.unmount(mount_point.resolved(wishes.unmount or _configured(wishes)))
             return Exit.DONE
         return _mount(wishes)
     except Failure as failure:
@@ -99,14 +99,14 @@ def _configured(wishes: argparse.Namespace) -> str:
 def _mount(wishes: argparse.Namespace) -> int:
     where = places(wishes.config, wishes.state, wishes.cache, wishes.runtime)
     settings = load(where.config)
-    folder = point.resolved(wishes.folder or _configured(wishes))
-    point.check_apart(
+    folder = mount_point.resolved(wishes.folder or _configured(wishes))
+    mount_point.check_apart(
         folder,
         {name: watch.path for name, watch in settings.watch.items()},
         {"state": where.state, "cache": where.cache, "runtime": where.runtime},
     )
     _check_fuse(settings)
-    point.prepare(folder, look_only=wishes.check)
+    mount_point.prepare(folder, look_only=wishes.check)
     if wishes.check:
         return Exit.DONE
     ready = _into_background() if wishes.background else None
@@ -131,8 +131,8 @@ def _check_fuse(settings: Config) -> None:
         raise Failure('[mount] session = "fast" needs libfuse 2: install the package libfuse2, or choose "auto"')
     if os.geteuid() == 0:
         return
-    if point.fusermount() is None:
-        raise point.no_fusermount()
+    if mount_point.fusermount() is None:
+        raise mount_point.no_fusermount()
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):  # fusermount opens it with the user's own rights
         raise Failure("/dev/fuse may not be opened by this user: an administrator must allow it (mode 0666 is usual)")
     if settings.mount.allow_other and not _others_allowed():
@@ -272,7 +272,7 @@ class _Life:
         try:
             return mounted(binding.library, self._folder, {**self._options(), **_KERNEL})
         except (OSError, AttributeError):
-            if wanted == "fast" or point.kind(self._folder) == point.KIND:
+            if wanted == "fast" or mount_point.kind(self._folder) == mount_point.KIND:
                 raise
             _log.warning("the fast session cannot be had", path=self._folder)
             return None
@@ -294,8 +294,8 @@ class _Life:
 
     def _options(self) -> dict[str, Any]:
         return {
-            "fsname": point.NAME,
-            "subtype": point.NAME,
+            "fsname": mount_point.NAME,
+            "subtype": mount_point.NAME,
             "ro": True,
             "nosuid": True,
             "nodev": True,
@@ -308,9 +308,9 @@ class _Life:
         end = time.monotonic() + LAST
         lazy = False
         while thread.is_alive() and time.monotonic() < end:
-            if point.kind(self._folder) == point.KIND:  # a signal can come before the mount is there
+            if mount_point.kind(self._folder) == mount_point.KIND:  # a signal can come before the mount is there
                 try:
-                    point.unmount(self._folder, lazy=lazy)
+                    mount_point.unmount(self._folder, lazy=lazy)
                 except Failure as failure:
                     if lazy:
                         _log.warning("cannot unmount", path=self._folder, why=str(failure))

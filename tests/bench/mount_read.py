@@ -19,7 +19,7 @@ from tests.fs.world import Mounted, Shelf
 
 from dumbwaiter.catalog import Node
 from dumbwaiter.model import Entry
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.remote import named
 
@@ -101,22 +101,22 @@ def _rclone(shelf: Shelf, program: str) -> Iterator[str]:
     tools = f"{shelf.root}/tools"  # it calls fusermount by the name that libfuse 3 gives it
     os.makedirs(tools, exist_ok=True)
     with suppress(FileExistsError):
-        os.symlink(point.fusermount() or "", f"{tools}/fusermount3")
+        os.symlink(mount_point.fusermount() or "", f"{tools}/fusermount3")
     process = subprocess.Popen(
         [program, "mount", "--read-only", shelf.drop, shelf.mount, "--config", os.devnull],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "RCLONE_CACHE_DIR": f"{shelf.root}/rclone", "PATH": f"{os.environ['PATH']}:{tools}"},
     )
     try:
-        while point.kind(shelf.mount) != "fuse.rclone":
+        while mount_point.kind(shelf.mount) != "fuse.rclone":
             assert process.poll() is None, "rclone does not mount"
             time.sleep(0.05)
         yield shelf.mount
     finally:
         process.terminate()
         process.wait(20)
-        if point.kind(shelf.mount) is not None:
-            subprocess.run([point.fusermount() or "fusermount", "-uz", shelf.mount], check=True)
+        if mount_point.kind(shelf.mount) is not None:
+            subprocess.run([mount_point.fusermount() or "fusermount", "-uz", shelf.mount], check=True)
 
 
 def _read(path: str, size: int) -> float:

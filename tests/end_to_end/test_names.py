@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.where import short
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 from program import Program
 
 PROVIDER, WATCH = "网易云 点播", "电影 素材"
@@ -29,8 +29,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
         try:
             yield made
         finally:
-            while point.kind(str(made.mount)) == point.KIND:
-                point.unmount(str(made.mount), lazy=True)
+            while mount_point.kind(str(made.mount)) == mount_point.KIND:
+                mount_point.unmount(str(made.mount), lazy=True)
 
 
 def metrics(program: Program) -> str:

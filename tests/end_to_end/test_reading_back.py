@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dumbwaiter.model import MIB
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 from program import Program
 
 pytestmark = pytest.mark.fuse
@@ -27,8 +27,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
             made.start()
             yield made
         finally:
-            while point.kind(str(made.mount)) == point.KIND:
-                point.unmount(str(made.mount), lazy=True)
+            while mount_point.kind(str(made.mount)) == mount_point.KIND:
+                mount_point.unmount(str(made.mount), lazy=True)
 
 
 def away(program: Program, watch: str, name: str, body: bytes = BODY) -> str:

@@ -64,7 +64,7 @@ def bind(what: str, where: str) -> None:
 
 def live(folder: str, session: str) -> None:
     """Mounts twice as that user, once to be ended by a signal and once by the program."""
-    from dumbwaiter_fs import point
+    from dumbwaiter_fs import mount_point
     from fs.world import Mounted, Shelf, command
 
     shelf = Shelf(f"{folder}/home")
@@ -83,11 +83,11 @@ def live(folder: str, session: str) -> None:
         with pytest.raises(OSError, match="Read-only"):
             os.mkdir(mounted.at("files/w/new"))
         assert mounted.stop() == 0, mounted.said()
-        assert point.kind(shelf.mount) is None
+        assert mount_point.kind(shelf.mount) is None
         subprocess.run(command(shelf, "--background"), check=True, timeout=30)
         assert mounted.read("files/w/d/a") == b"bytes"
         subprocess.run(command(shelf, "--unmount"), check=True, timeout=30)
-        assert point.kind(shelf.mount) is None
+        assert mount_point.kind(shelf.mount) is None
     finally:
         mounted.clear()
         shelf.close()

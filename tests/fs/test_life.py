@@ -18,7 +18,7 @@ import pytest
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Failure
 from dumbwaiter_fs import mount as program
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 from fs.world import Mounted, Shelf, command, until
 
 pytestmark = pytest.mark.fuse
@@ -107,7 +107,7 @@ def test_a_library_that_is_missing_or_too_new_is_named(shelf: Shelf) -> None:
 
 def test_an_ordinary_user_without_fusermount_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(point.shutil, "which", lambda *args, **more: None)
+    monkeypatch.setattr(mount_point.shutil, "which", lambda *args, **more: None)
     with pytest.raises(Failure, match="fusermount: install the package"):
         program._check_fuse(Config())
 
@@ -120,7 +120,7 @@ def test_a_signal_before_the_mount_is_there_leaves_nothing(shelf: Shelf) -> None
             with suppress(subprocess.TimeoutExpired):
                 mounted.process.wait(delay)
             assert mounted.stop() in {0, -signal.SIGTERM}
-            assert point.kind(mounted.path) is None
+            assert mount_point.kind(mounted.path) is None
         finally:
             mounted.clear()
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_it_and_takes_the_mount_off(mount: Mount, number: int) -> 
     mounted = mount()
     assert os.listdir(mounted.path) == ["keys", "files", "outbox"]
     assert mounted.stop(number) == 0
-    assert point.kind(mounted.path) is None
+    assert mount_point.kind(mounted.path) is None
 
 
 def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> None:
@@ -139,7 +139,7 @@ def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> No
     descriptor = os.open(mounted.at("files/w/a"), os.O_RDONLY)
     try:
         assert mounted.stop() == 0
-        assert point.kind(mounted.path) is None
+        assert mount_point.kind(mounted.path) is None
     finally:
         with suppress(OSError):  # its file system is gone
             os.close(descriptor)
@@ -152,7 +152,7 @@ def test_a_signal_ends_it_while_a_read_hangs(shelf: Shelf, mount: Mount, origin:
     try:
         until(lambda: origin.requests)
         assert mounted.stop() == 0
-        assert point.kind(mounted.path) is None
+        assert mount_point.kind(mounted.path) is None
         assert reader.wait(10) != 0
     finally:
         reader.kill()
@@ -207,7 +207,7 @@ def test_a_foreign_mount_is_left_alone(shelf: Shelf) -> None:
         assert code == 2
         assert "tmpfs" in one_sentence(said)
         assert run(shelf, "--unmount", shelf.mount)[0] == 1
-        assert point.kind(shelf.mount) == "tmpfs"
+        assert mount_point.kind(shelf.mount) == "tmpfs"
     finally:
         subprocess.run(["umount", shelf.mount], check=True)
 
@@ -235,8 +235,8 @@ def test_in_the_background_it_mounts_without_streams_too(shelf: Shelf, program: 
         assert subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], timeout=30).returncode == 0
         assert os.listdir(shelf.mount) == ["keys", "files", "outbox"]
     finally:
-        if point.kind(shelf.mount) == point.KIND:
-            point.unmount(shelf.mount)
+        if mount_point.kind(shelf.mount) == mount_point.KIND:
+            mount_point.unmount(shelf.mount)
 
 
 def test_in_the_background_a_failure_has_its_code_and_sentence(shelf: Shelf) -> None:
@@ -301,7 +301,7 @@ def test_nothing_is_left_over_after_many_readers(shelf: Shelf, mount: Mount, ori
 def test_an_ordinary_user_mounts_and_unmounts(session: str) -> None:
     """The real program through the real fusermount, see `ordinary_user`."""
     apart = ["unshare", "--mount", "--propagation", "private"]
-    tool = point.fusermount()
+    tool = mount_point.fusermount()
     if os.geteuid() != 0 or tool is None or not os.stat(tool).st_mode & stat.S_ISUID:
         pytest.skip("needs root, to become somebody else, and a fusermount that becomes root")
     if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode:

@@ -19,7 +19,7 @@ from dumbwaiter.journal import Candidate, Journal
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import key_path
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 from fs.world import Mounted, Shelf, until
 
 pytestmark = pytest.mark.fuse
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
         self.mounted.process.wait()
         self.mounted.process.stdout.close()  # type: ignore[union-attr]
         with pytest.raises(Failure, match="is a mount whose process was killed"):
-            point.prepare(point.resolved(self.shelf.mount), look_only=True)
+            mount_point.prepare(mount_point.resolved(self.shelf.mount), look_only=True)
         self.mounted = Mounted(self.shelf)
         self.mounted.wait()
         self._compare()

@@ -22,7 +22,7 @@ from dumbwaiter.naming import join, key_path, split
 from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.tables import entries, jobs
 from dumbwaiter.store.upgrade import upgrade
-from dumbwaiter_fs import point
+from dumbwaiter_fs import mount_point
 
 LIBFUSE3 = find_library("fuse3")
 also_libfuse3 = pytest.mark.parametrize(
@@ -328,8 +328,8 @@ class Mounted:
         assert self.process.stdout is not None
         said = self.process.stdout.read()
         self.process.stdout.close()
-        while point.kind(self.path) == point.KIND:
-            point.unmount(self.path, lazy=True)
+        while mount_point.kind(self.path) == mount_point.KIND:
+            mount_point.unmount(self.path, lazy=True)
         assert said == b"", "the mount speaks on standard output"
 
 

@@ -12,7 +12,7 @@ from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.tickets import ImageXTicket
-from dumbwaiter.transports.imagex import PART, Point, send
+from dumbwaiter.transports.imagex import PART, Checkpoint, send
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 T = TypeVar("T")
@@ -25,13 +25,15 @@ HOSTS = ("https://one.example", "https://two.example")
 class Upload:
     """A file of zeros and a host that answers from a list."""
 
-    def __init__(self, size: int, *answers: object, point: Point | None = None, multipart: str = "gateway") -> None:
+    def __init__(
+        self, size: int, *answers: object, point: Checkpoint | None = None, multipart: str = "gateway"
+    ) -> None:
         self.ticket = ImageXTicket(HOSTS, URI, "SpaceKey/secret", "session", "id", {"x-route": "1"}, multipart)
         self.size, self.key, self.name, self.mime, self.seed = size, "key", "a.bin", "text/plain", "seed"
         self.checkpoint = point
         self.answers = list(answers)
         self.asked: list[Request] = []
-        self.saved: list[tuple[Point, int]] = []
+        self.saved: list[tuple[Checkpoint, int]] = []
         self.commits: list[Receipt | None] = [Receipt("key", facts={"width": "3"})]
 
     async def read(self, offset: int, length: int) -> FileSlice:
@@ -54,7 +56,7 @@ class Upload:
     async def whole(self) -> None:
         await self.read(self.size, 0)
 
-    async def save(self, point: Point, sent: int, *, sure: bool = False) -> None:
+    async def save(self, point: Checkpoint, sent: int, *, sure: bool = False) -> None:
         self.saved.append((point, sent))
 
     async def parts(
@@ -110,7 +112,7 @@ def test_a_small_file_goes_in_one_request_with_its_checksum() -> None:
     assert headers["authorization"] == "SpaceKey/secret"
     assert headers["content-crc32"] == f"{zlib.crc32(bytes(5)):08x}"
     assert headers["x-route"] == "1"
-    assert upload.saved == [(Point(whole=True), 5)]
+    assert upload.saved == [(Checkpoint(whole=True), 5)]
     assert receipt.verified == "crc32"
     assert receipt.facts == {"bucket": "bucket", "uri": URI, "width": "3"}
     assert receipt.url is None
@@ -202,11 +204,11 @@ def test_a_large_file_goes_in_parts_in_each_dialect(
 
 
 def test_what_is_whole_is_only_committed() -> None:
-    assert Upload(SIZE, point=Point(whole=True)).run().key == "00112233445566778899aabbccddeeff"
+    assert Upload(SIZE, point=Checkpoint(whole=True)).run().key == "00112233445566778899aabbccddeeff"
 
 
 def resumed(parts: dict[int, str], *answers: object, **changes: Any) -> Upload:
-    return Upload(SIZE, *answers, point=Point(HOSTS[0], "up", PART, parts, **changes))
+    return Upload(SIZE, *answers, point=Checkpoint(HOSTS[0], "up", PART, parts, **changes))
 
 
 def test_a_resume_sends_only_what_the_host_lacks() -> None:

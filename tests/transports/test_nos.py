@@ -15,7 +15,7 @@ import peer
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Changed, Gone, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
-from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Point
+from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Checkpoint
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox import nos_token
 from program import Vendors
@@ -46,9 +46,9 @@ def received(vendors: Vendors) -> int:
     return sum(one["received"] for one in puts(vendors))
 
 
-def point(one: Sender) -> Point:
+def point(one: Sender) -> Checkpoint:
     assert one.checkpoint is not None
-    return msgspec.json.decode(one.checkpoint, type=Point)
+    return msgspec.json.decode(one.checkpoint, type=Checkpoint)
 
 
 # The plain way
@@ -73,7 +73,7 @@ def test_each_chunk_carries_the_context_of_the_answer_before(vendors: Vendors, s
     contexts = [request["context"] for request in puts(vendors)]
     assert contexts[0] == ""
     assert len(set(contexts)) == 3
-    assert [msgspec.json.decode(text, type=Point).context for text, *_ in one.saved] == contexts[1:]
+    assert [msgspec.json.decode(text, type=Checkpoint).context for text, *_ in one.saved] == contexts[1:]
 
 
 def test_a_whole_file_of_a_mebibyte_is_compared_by_md5_and_a_larger_one_is_not(vendors: Vendors, sender: Make) -> None:
@@ -420,7 +420,7 @@ def test_the_servers_offset_counts_and_ours_does_not(vendors: Vendors, sender: M
     vendors.faults("nos.*:500@2x50")
     assert isinstance(one.verdict(), Retry)
     vendors.faults("")
-    one.checkpoint = msgspec.json.encode(Point(7 * MIB, point(one).context)).decode()
+    one.checkpoint = msgspec.json.encode(Checkpoint(7 * MIB, point(one).context)).decode()
     assert stored(vendors, one.attempt()) == data
 
 
@@ -521,7 +521,7 @@ def test_a_place_at_the_very_end_is_completed_by_an_empty_chunk(vendors: Vendors
             headers={"x-nos-token": grant.ticket.token},
         ).json()
         context, offset = answer["context"], answer["offset"]
-    one.checkpoint = msgspec.json.encode(Point(CHUNK, context)).decode()
+    one.checkpoint = msgspec.json.encode(Checkpoint(CHUNK, context)).decode()
     assert stored(vendors, one.attempt()) == data
     last = puts(vendors)[-1]
     assert (last["offset"], last["length"], last["complete"]) == (2 * CHUNK, 0, True)

@@ -64,7 +64,7 @@ class Bench:
 
     def send(self, module: Any, ticket: QiniuTicket, checkpoint: Any = None, there: Receipt | None = None) -> Receipt:
         def save(text: str, _sent: int, _more: int, _again: int) -> "Future[None]":
-            self.saved.append(msgspec.json.decode(text, type=qiniu_resumable.Point))
+            self.saved.append(msgspec.json.decode(text, type=qiniu_resumable.Checkpoint))
             return at_once(None)
 
         http = Http()

@@ -116,11 +116,6 @@ def test_a_policy_may_name_the_only_key(condition):
     assert policy.expires == 1527473273.0
 
 
-@pytest.mark.parametrize("text", ["2018-05-28T14:49:21Z", "2018-05-28T14:49:21", "2018-05-28T22:49:21+08:00"])
-def test_a_time_is_read_with_its_zone(text):
-    assert oss.moment(text) == 1527518961.0
-
-
 @given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
 def test_no_policy_breaks_the_reader(text):
     assert oss.policy(text) is None or isinstance(oss.policy(text), oss.Policy)
@@ -132,8 +127,8 @@ def test_no_error_breaks_the_reader(body):
 
 
 def test_an_error_is_read_whatever_else_stands_in_it():
-    body = '\ufeff<?xml version="1.0"?>\n<Error xmlns="x"><EC>1</EC><Code>AccessDenied</Code><Message>a &lt;b&gt; &amp;c</Message></Error>'
-    assert oss.trouble(body.encode()) == oss.Trouble("AccessDenied", "a <b> &c")
+    body = '\ufeff<?xml version="1.0"?>\n<Error xmlns="x"><EC>1</EC><Code>AccessDenied</Code><Message>a &lt;b&gt; &amp;c &#x4e2d;</Message></Error>'
+    assert oss.trouble(body.encode()) == oss.Trouble("AccessDenied", "a <b> &c 中")
     assert oss.trouble(b"<html><body>403</body></html>") == oss.Trouble()
 
 
@@ -148,8 +143,8 @@ def test_an_error_is_read_whatever_else_stands_in_it():
 )
 def test_the_crc_is_that_of_the_catalogue(data, value):
     crc = oss.Crc()
-    crc.taste(0, memoryview(data)[:7])
-    crc.taste(7, memoryview(data)[7:])
+    crc.observe(0, memoryview(data)[:7])
+    crc.observe(7, memoryview(data)[7:])
     assert (crc.value, crc.count) == (value, len(data))
 
 

@@ -28,6 +28,7 @@ from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, Qin
 from dumbwaiter.wire import careyshop, oss, qiniu
 from dumbwaiter.wire.address import allowed, ends, moved
 from dumbwaiter.wire.message import Request, query
+from dumbwaiter.wire.times import BEIJING, moment
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
@@ -246,9 +247,9 @@ class CareyShop(Broker):
         return Page(items, msgspec.json.encode(after).decode() if after else None, not shrunk or at.again < AGAIN)
 
     def _listed(self, item: careyshop.Row, desk: Desk) -> Listed:
-        stored = careyshop.moment(item.create_time)
+        stored = moment(item.create_time, BEIJING)
         stored = desk.now(self._api) if stored is None else stored
-        changed = careyshop.moment(item.update_time)
+        changed = moment(item.update_time, BEIJING)
         url = quote(self._link(item.url or ""), safe="%/:?&=+,;@~!$'()*[]#")
         return Listed(
             key=_plain(item.key),
@@ -335,7 +336,7 @@ class CareyShop(Broker):
             endpoint = f"{scheme}://{host.removeprefix(f'{granted.bucket}.')}"
         host = urlsplit(endpoint).hostname or ""
         region = options.region or host.split(".")[0].removeprefix("oss-").removesuffix("-internal")
-        today = datetime.fromtimestamp(desk.now(self._api), careyshop.ZONE)
+        today = datetime.fromtimestamp(desk.now(self._api), BEIJING)
         ticket = OssStsTicket(
             endpoint,
             granted.bucket,
@@ -351,7 +352,7 @@ class CareyShop(Broker):
         )
         # The shop's limit of size is for forms; parts have none.
         limits = replace(_limits(granted), size_max=None)
-        end = self._end(desk, granted.expires, oss.moment(credentials.expiration))
+        end = self._end(desk, granted.expires, moment(credentials.expiration))
         return Grant(ticket, None, end, limits, many=True)
 
     async def _where(self, desk: Desk) -> _Address:

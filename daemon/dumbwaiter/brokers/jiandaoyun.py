@@ -20,7 +20,7 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
-from dumbwaiter.naming import join, split
+from dumbwaiter.naming import split
 from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
@@ -302,7 +302,7 @@ class Jiandaoyun(Broker):
         found = [one for one in same if _last(one) in {entry.key, entry.etag}]
         if not found:  # the address does not tell: it must not be another one's
             others = dict(await desk.holders(entry.size, "record", entry.facts["record"]))
-            mine = others.pop(join(entry.watch, entry.path), None)
+            mine = others.pop(entry.place, None)
             if mine is not None and mine.key != entry.key:  # an older version, and the record shows the newer one
                 return None
             name = qiniu.plain(split(entry.path)[1])

@@ -4,7 +4,6 @@ There is no vendor's manual here; docs/recipes.md says what the configuration ca
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from math import isfinite
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, moved
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
+from dumbwaiter.wire.times import moment
 
 ABOUT_THE_FILE = {"name", "path", "size", "mime", "seed"}  # blanks that make a grant one file's own
 MILLISECONDS = 1e11  # a larger time since the epoch is not in seconds
@@ -155,8 +155,8 @@ class Recipe(Broker):
         reply = self._options.reply
         if (seconds := _number(reply.expires_in, one)) is not None:
             return now + seconds
-        if (moment := _moment(reply.expires_at, one)) is not None:
-            return moment
+        if (end := _moment(reply.expires_at, one)) is not None:
+            return end
         return None if self._options.life is None else now + self._options.life
 
 
@@ -207,13 +207,10 @@ def _number(expression: Expression | None, value: Any) -> float | None:
 
 
 def _moment(expression: Expression | None, value: Any) -> float | None:
-    """Reads a time: seconds or milliseconds since the epoch, or ISO 8601."""
+    """Reads a time: seconds or milliseconds since the epoch, or ISO 8601, of UTC where it names no zone."""
     if (number := _number(expression, value)) is not None:
         return number / 1000 if number > MILLISECONDS else number
-    try:
-        return datetime.fromisoformat(_text(expression, value) or "").timestamp()
-    except (ValueError, OverflowError):
-        return None
+    return moment(_text(expression, value))
 
 
 def _one_line(value: str) -> str:

@@ -8,10 +8,9 @@ from contextlib import suppress
 import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class
 
-from dumbwaiter.cli.paths import TREES
 from dumbwaiter.cli.session import Session
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.naming import join, shown, unshown
+from dumbwaiter.naming import TREES, join, shown, unshown
 
 VARIABLE = "_DUMBWAITER_COMPLETE"  # as click derives it from the program's name
 SHELLS = ("bash", "zsh", "fish")

@@ -249,7 +249,7 @@ class _Demo:
     def _tell_results(self, originals: dict[str, str]) -> None:
         """Shows what the providers made of the files: Xinhua's pictures, Jiandaoyun's records."""
         for entry in self._session.catalog.history(1000):
-            place = join(entry.watch, entry.path)
+            place = entry.place
             if place not in originals:
                 _say("result", f"{shown(place)}, {size(entry.size)}, beside its original")
             elif "record" in entry.facts and entry.path == PHOTO:

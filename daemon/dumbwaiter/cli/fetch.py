@@ -51,7 +51,7 @@ def fetch(config: Config, entry: Entry, address: Callable[[Entry, str | None], s
         try:
             _download(entry, address(entry, url), out)
         except Refused:
-            raise Failure(f"{_place(entry)}: the provider does not let it be read", Exit.ACCOUNT) from None
+            raise Failure(f"{shown(entry.place)}: the provider does not let it be read", Exit.ACCOUNT) from None
 
 
 def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
@@ -79,10 +79,6 @@ def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
     return True
 
 
-def _place(entry: Entry) -> str:
-    return shown(join(entry.watch, entry.path) or join(entry.provider, entry.key))
-
-
 def _answers(place: str, status: int) -> Failure:
     return Failure(f"{place}the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
 
@@ -95,7 +91,7 @@ def _broken(place: str, error: Exception, url: str) -> Failure:
 
 
 def _download(entry: Entry, url: str, out: BinaryIO) -> None:
-    place, count = _place(entry), 0
+    place, count = shown(entry.place), 0
     try:
         with httpx.stream("GET", url, timeout=LIMITS, headers=HEADERS) as response:
             if response.status_code in REFUSED:
@@ -151,7 +147,7 @@ class Reader:
             if response.status_code in MISSING:
                 return None
             for piece in response.iter_raw(MIB):
-                digest.taste(count, piece)
+                digest.observe(count, piece)
                 count += len(piece)
                 if count > most:
                     return _seen(response, str(count))

@@ -7,20 +7,18 @@ path as `ls` and `status` print it, with escapes for what a terminal cannot show
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 from dumbwaiter.cli.session import Session
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import join, shown, unshown
+from dumbwaiter.naming import TREES, join, shown, unshown
 
 if TYPE_CHECKING:
     from dumbwaiter.catalog import Catalog, Waiting
     from dumbwaiter.config import Config
-
-TREES = ("keys", "files", "outbox")
 
 
 def tree_path(session: Session, path: str) -> str:
@@ -44,9 +42,14 @@ def tree_path(session: Session, path: str) -> str:
     return local
 
 
+def spellings(path: str) -> Iterable[str]:
+    """Returns what was typed, and what it stands for where it was copied from what is shown."""
+    return dict.fromkeys((path, unshown(path)))
+
+
 def file_at(session: Session, path: str) -> "Entry | Waiting | None":
     """Returns the file of the catalog's trees that a person means, None when there is none."""
-    nodes = [session.catalog.find(tree_path(session, text)) for text in dict.fromkeys((path, unshown(path)))]
+    nodes = [session.catalog.find(tree_path(session, text)) for text in spellings(path)]
     return next((node.file for node in nodes if node is not None and node.file is not None), None)
 
 
@@ -70,7 +73,7 @@ def folder_at(session: Session, path: str) -> Failure | None:
     """Returns what to say where a person names a folder of the catalog instead of a file."""
     if not session.begun:
         return None
-    known = (session.catalog.find(tree_path(session, text)) for text in dict.fromkeys((path, unshown(path))))
+    known = (session.catalog.find(tree_path(session, text)) for text in spellings(path))
     if not any(node is not None and node.file is None for node in known):
         return None
     return Failure(f"{shown(path)} is a folder: dumbwaiter ls {shown(path)} lists what is in it")
@@ -97,7 +100,7 @@ def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entr
         if session.begun:
             yield from _below(session.catalog, tree)
         return
-    for text in dict.fromkeys((path, unshown(path))):
+    for text in spellings(path):
         found = _below(session.catalog, tree_path(session, text))
         if (first := next(found, None)) is not None:
             yield first

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dumbwaiter.errors import Exit, Failure, NoDaemon
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 from dumbwaiter.where import chosen, listens, places
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Session:
 
             options = self.config.provider.get(entry.provider)
             if options is not None and not gives_links(options):
-                place, other = shown(join(entry.watch, entry.path) or entry.key), "other " if entry.url else ""
+                place, other = shown(entry.place), "other " if entry.url else ""
                 raise Failure(f"{place}: the provider gives no {other}way to read it back") from None
             raise NoDaemon(
                 f"{shown(entry.path or entry.key)}: the catalog has no link that is good now, and another one has to come from the "

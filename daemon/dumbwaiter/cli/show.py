@@ -16,7 +16,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 from dumbwaiter.where import listens
 
 
@@ -219,10 +219,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
         return
     print_errands(failed)
     for entry in entries:
-        print(
-            f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(join(entry.watch, entry.path))}  "
-            f"{entry.url or shown(entry.key)}"
-        )
+        print(f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(entry.place)}  {entry.url or shown(entry.key)}")
     if entries and len(entries) == limit:
         so_far = f" --since {shlex.quote(since)}" if since else ""
         session.say(f"the latest {limit}; more: dumbwaiter history{so_far} -n {10 * limit}")

@@ -8,23 +8,21 @@ from typing import Any
 
 from dumbwaiter import report
 from dumbwaiter.cli.glance import then
-from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, tree_path, watch_of
+from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, spellings, tree_path, watch_of
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import counted, hour, rests, size, when
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
-from dumbwaiter.naming import join, shown, unshown
+from dumbwaiter.naming import join, shown
 
 
 def tell(session: Session, path: str) -> None:
     """Prints the story of the file that `path` means. Raises `Failure` when nothing is known of it."""
     jobs, entry = [], None
-    for text in dict.fromkeys((path, unshown(path))):
+    for text in spellings(path):
         tree, _, inner = tree_path(session, text).partition("/")
         entry = entry_at(session, text)
-        watch, _, inner = (
-            join(entry.watch, entry.path).partition("/") if entry and tree == "keys" else inner.partition("/")
-        )
+        watch, _, inner = (join(entry.watch, entry.path) if entry and tree == "keys" else inner).partition("/")
         if jobs := report.jobs_of(session.reader, watch, inner):
             break
     if not jobs and entry is None:
@@ -35,7 +33,7 @@ def tell(session: Session, path: str) -> None:
         _print(session, watch, inner, jobs)
     elif entry is not None:
         made = "made by" if entry.watch else "not uploaded from here; listed by"
-        print(f"{shown(join(entry.watch, entry.path) or entry.key)}: {made} {entry.provider}")
+        print(f"{shown(entry.place)}: {made} {entry.provider}")
         _print_lines(_of_entry(entry))
 
 

@@ -19,7 +19,7 @@ from dumbwaiter.cli.paths import files_below
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.cli.fetch import Reader, Seen
@@ -99,7 +99,7 @@ def _ahead(
 
 
 def _print(session: Session, entry: Entry, finding: Finding) -> None:
-    place = shown(join(entry.watch, entry.path) or join(entry.provider, entry.key))
+    place = shown(entry.place)
     why = finding.why.removeprefix(f"{place}: ")
     if session.json:
         facts: dict[str, Any] = {

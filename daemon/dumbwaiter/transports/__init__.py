@@ -30,7 +30,7 @@ from dumbwaiter.transports import (
 )
 
 
-class NoPoint(Struct, frozen=True):
+class NoCheckpoint(Struct, frozen=True):
     """The checkpoint of a transport that sends a file whole: there is nothing to go on from."""
 
 
@@ -47,16 +47,16 @@ class Transport(Struct, frozen=True):
 
 
 TRANSPORTS = (
-    Transport("nos", nos.send, NosTicket, nos.Point, session=True, at_risk="chunk"),
-    Transport("form", form.send, FormTicket, NoPoint),
-    Transport("put", put.send, PutTicket, NoPoint),
-    Transport("imagex", imagex.send, ImageXTicket, imagex.Point, session=True, at_risk="parts"),
-    Transport("oss_post", oss_post.send, OssPostTicket, NoPoint),
-    Transport("oss_multipart", oss_multipart.send, OssStsTicket, oss_multipart.Point, at_risk="parts"),
-    Transport("careyshop_form", careyshop_form.send, CareyShopTicket, careyshop_form.Point),
-    Transport("qiniu_form", qiniu_form.send, QiniuTicket, NoPoint, size_max=4 * MIB),
-    Transport("qiniu_resumable", qiniu_resumable.send, QiniuTicket, qiniu_resumable.Point, at_risk="parts"),
-    Transport("qiniu_form_large", qiniu_form.send, QiniuTicket, NoPoint),  # where parts are refused
+    Transport("nos", nos.send, NosTicket, nos.Checkpoint, session=True, at_risk="chunk"),
+    Transport("form", form.send, FormTicket, NoCheckpoint),
+    Transport("put", put.send, PutTicket, NoCheckpoint),
+    Transport("imagex", imagex.send, ImageXTicket, imagex.Checkpoint, session=True, at_risk="parts"),
+    Transport("oss_post", oss_post.send, OssPostTicket, NoCheckpoint),
+    Transport("oss_multipart", oss_multipart.send, OssStsTicket, oss_multipart.Checkpoint, at_risk="parts"),
+    Transport("careyshop_form", careyshop_form.send, CareyShopTicket, careyshop_form.Checkpoint),
+    Transport("qiniu_form", qiniu_form.send, QiniuTicket, NoCheckpoint, size_max=4 * MIB),
+    Transport("qiniu_resumable", qiniu_resumable.send, QiniuTicket, qiniu_resumable.Checkpoint, at_risk="parts"),
+    Transport("qiniu_form_large", qiniu_form.send, QiniuTicket, NoCheckpoint),  # where parts are refused
 )
 
 

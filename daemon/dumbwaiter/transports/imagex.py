@@ -25,7 +25,7 @@ PARTS_MAX = 10_000
 CHECKSUM, MERGE_LIST, MERGING, MERGED = 4007, 4019, 4024, 4025  # error codes of a host
 
 
-class Point(Struct, frozen=True, omit_defaults=True):
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
     """What the hosts have. The length of a part stays as it was begun with."""
 
     host: str = ""
@@ -105,15 +105,15 @@ class _Refused(Exception):
         self.number = number
 
 
-async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
+async def send(upload: Upload[ImageXTicket, Checkpoint]) -> Receipt:
     """Sends the file, or what an earlier attempt left, and has it committed."""
-    point = upload.checkpoint or Point()
+    point = upload.checkpoint or Checkpoint()
     if not point.whole:
         if upload.size <= PART:
             await _single(upload)
         else:
             point = await _Parts(upload).send(point)
-        await _check_stamp(upload)
+        await upload.whole()
         await upload.save(replace(point, whole=True), upload.size, sure=True)
     bucket, _, key = upload.ticket.uri.partition("/")
     receipt = Receipt(key, verified="crc32", facts={"bucket": bucket, "uri": upload.ticket.uri})
@@ -123,12 +123,7 @@ async def send(upload: Upload[ImageXTicket, Point]) -> Receipt:
     return receipt if committed is None else receipt.with_facts(**committed.facts)
 
 
-async def _check_stamp(upload: Upload[ImageXTicket, Point]) -> None:
-    """Raises `Changed` if what was sent is no longer one version of the file."""
-    await upload.whole()
-
-
-async def _checksum(upload: Upload[ImageXTicket, Point], piece: FileSlice) -> str:
+async def _checksum(upload: Upload[ImageXTicket, Checkpoint], piece: FileSlice) -> str:
     crc = Crc32()
     if piece.data is not None:
         crc.update(piece.data)
@@ -137,7 +132,7 @@ async def _checksum(upload: Upload[ImageXTicket, Point], piece: FileSlice) -> st
     return crc.text()
 
 
-async def _single(upload: Upload[ImageXTicket, Point]) -> None:
+async def _single(upload: Upload[ImageXTicket, Checkpoint]) -> None:
     piece = await upload.read(0, upload.size)
     crc = await _checksum(upload, piece)
     try:
@@ -148,14 +143,14 @@ async def _single(upload: Upload[ImageXTicket, Point]) -> None:
         raise Retry("the upload host's answer holds no checksum")
 
 
-async def _put(upload: Upload[ImageXTicket, Point], host: str, piece: FileSlice, crc: str) -> _Payload:
+async def _put(upload: Upload[ImageXTicket, Checkpoint], host: str, piece: FileSlice, crc: str) -> _Payload:
     said = await _ask(upload, "file", host, "POST", "/upload/v1/", "", {"content-crc32": crc}, piece)
     _check_echo(said, crc)
     return said
 
 
 async def _first_that_answers(
-    upload: Upload[ImageXTicket, Point], ask: Callable[[str], Awaitable[_Payload]]
+    upload: Upload[ImageXTicket, Checkpoint], ask: Callable[[str], Awaitable[_Payload]]
 ) -> _Payload:
     """Asks one host after another until one is not in trouble. Raises the last one's."""
     trouble = Retry("there is no upload host")
@@ -170,12 +165,12 @@ async def _first_that_answers(
 class _Parts:
     """A file on its way in parts."""
 
-    def __init__(self, upload: Upload[ImageXTicket, Point]) -> None:
+    def __init__(self, upload: Upload[ImageXTicket, Checkpoint]) -> None:
         self._upload = upload
         self._dialect = DIALECTS[upload.ticket.multipart]
-        self._point = Point()
+        self._point = Checkpoint()
 
-    async def send(self, point: Point) -> Point:
+    async def send(self, point: Checkpoint) -> Checkpoint:
         """Sends what is missing, joins it all and returns the last point."""
         self._point = point
         if not point.upload:
@@ -206,7 +201,7 @@ class _Parts:
 
         async def begin(host: str) -> _Payload:
             said = await self._ask("upload", host, self._dialect.method, self._dialect.init)
-            self._point = Point(host, said.upload or said.other_upload or "", length)
+            self._point = Checkpoint(host, said.upload or said.other_upload or "", length)
             return said
 
         try:
@@ -272,7 +267,7 @@ class _Parts:
 
     async def _merge(self) -> None:
         if not self._point.merging:
-            await _check_stamp(self._upload)
+            await self._upload.whole()
             self._point = replace(self._point, merging=True)
             await self._upload.save(self._point, self._upload.size, sure=True)
             lost = False
@@ -309,7 +304,7 @@ class _Parts:
 
 
 async def _ask(
-    upload: Upload[ImageXTicket, Point],
+    upload: Upload[ImageXTicket, Checkpoint],
     what: str,
     host: str,
     method: str,

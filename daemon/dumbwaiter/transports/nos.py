@@ -24,7 +24,7 @@ STUCK = 3  # answers without progress before it counts as trouble
 DOUBTS = 5  # times to ask whether an upload that vanished is complete
 
 
-class Point(Struct, frozen=True, omit_defaults=True):
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
     """Where the server told us to go on."""
 
     offset: int = 0
@@ -42,10 +42,10 @@ class _Trouble(Struct, frozen=True, rename={"code": "errCode", "message": "errMs
     message: str | None = None
 
 
-async def send(upload: Upload[NosTicket, Point]) -> Receipt:
+async def send(upload: Upload[NosTicket, Checkpoint]) -> Receipt:
     """Sends the file, going on where the server says an earlier attempt came to."""
     nodes = _Nodes(upload)
-    point = upload.checkpoint or Point()
+    point = upload.checkpoint or Checkpoint()
     if point.doubts:
         return await _doubt(upload, point)
     try:
@@ -60,7 +60,7 @@ async def send(upload: Upload[NosTicket, Point]) -> Receipt:
         return await _doubt(upload, vanished.point)
 
 
-async def _send_from(upload: Upload[NosTicket, Point], nodes: "_Nodes", point: Point) -> Receipt:
+async def _send_from(upload: Upload[NosTicket, Checkpoint], nodes: "_Nodes", point: Checkpoint) -> Receipt:
     stuck = 0
     while True:
         chunk = await upload.read(point.offset, CHUNK)
@@ -85,7 +85,7 @@ async def _send_from(upload: Upload[NosTicket, Point], nodes: "_Nodes", point: P
         await _note(upload, point)
 
 
-async def _note(upload: Upload[NosTicket, Point], point: Point) -> None:
+async def _note(upload: Upload[NosTicket, Checkpoint], point: Checkpoint) -> None:
     """Journals where the server is; for sure before the last chunk, or a finished upload would look like a lost one."""
     last = point.offset + CHUNK >= upload.size
     if last:
@@ -93,7 +93,7 @@ async def _note(upload: Upload[NosTicket, Point], point: Point) -> None:
     await upload.save(point, point.offset, sure=last)
 
 
-async def _doubt(upload: Upload[NosTicket, Point], point: Point) -> Receipt:
+async def _doubt(upload: Upload[NosTicket, Checkpoint], point: Checkpoint) -> Receipt:
     """The upload is gone from the server: complete or lost. Asks elsewhere, a few times, then begins anew."""
     receipt = await upload.confirm()
     if receipt is not None:
@@ -107,14 +107,14 @@ async def _doubt(upload: Upload[NosTicket, Point], point: Point) -> Receipt:
 class _Vanished(Exception):
     """The server does not know the context any more, or could not tell our side that all is stored."""
 
-    def __init__(self, point: Point) -> None:
+    def __init__(self, point: Checkpoint) -> None:
         self.point = point
 
 
 class _Nodes:
     """The upload nodes, one in use; another one after each trouble, until all had their turn."""
 
-    def __init__(self, upload: Upload[NosTicket, Point]) -> None:
+    def __init__(self, upload: Upload[NosTicket, Checkpoint]) -> None:
         self._upload = upload
         self._urls = upload.order(upload.ticket.nodes)
         self._failures = 0
@@ -126,7 +126,7 @@ class _Nodes:
             raise trouble
         self._urls.append(self._urls.pop(0))
 
-    async def put(self, point: Point, chunk: FileSlice) -> tuple[Point, bool]:
+    async def put(self, point: Checkpoint, chunk: FileSlice) -> tuple[Checkpoint, bool]:
         """Sends one chunk; returns where the server is now, and whether it has said that this is all."""
         upload = self._upload
         last = chunk.end == upload.size
@@ -164,9 +164,9 @@ class _Nodes:
         context = answer.context if answer.context not in {None, "", "null"} else point.context
         if not context and answer.offset < upload.size:
             raise Retry("NetEase gave no context to go on with")
-        return Point(answer.offset, context or ""), last and answer.offset == upload.size
+        return Checkpoint(answer.offset, context or ""), last and answer.offset == upload.size
 
-    async def resume(self, point: Point) -> Point:
+    async def resume(self, point: Checkpoint) -> Checkpoint:
         """Asks where the server is, any node that answers."""
         while True:
             try:
@@ -193,7 +193,7 @@ class _Nodes:
         path = f"{quote(ticket.bucket, safe='')}/{quote(ticket.object, safe='')}"
         return f"{self._urls[0].rstrip('/')}/{path}?{query(parameters)}"
 
-    def _read(self, reply: Reply, point: Point) -> _Answer:
+    def _read(self, reply: Reply, point: Checkpoint) -> _Answer:
         """Returns an accepted answer; raises what any other means."""
         match reply.status:
             case 200:

@@ -27,7 +27,7 @@ PARTS = 1000  # the journal holds a line for each, with every save
 PART_MAX = 5 * KIB * MIB
 STEP = 64 * KIB  # part sizes are multiples of it
 
-_Upload = Upload[OssStsTicket, "Point"]
+_Upload = Upload[OssStsTicket, "Checkpoint"]
 
 
 class Part(Struct, frozen=True, array_like=True):
@@ -37,7 +37,7 @@ class Part(Struct, frozen=True, array_like=True):
     crc: int
 
 
-class Point(Struct, frozen=True, omit_defaults=True):
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
     """An upload that OSS knows, and what it has of it."""
 
     bucket: str
@@ -62,14 +62,14 @@ async def send(upload: _Upload) -> Receipt:
 
 async def _put(upload: _Upload) -> Receipt:
     crc = oss.Crc()
-    piece = _tasted(await upload.read(0, upload.size), crc)
+    piece = (await upload.read(0, upload.size)).observed_by(crc.observe)
     reply = await _call(upload, "object", "PUT", (), {"content-type": upload.mime, **_callback(upload.ticket)}, piece)
     if reply.status not in {200, 203}:
         raise verdict(reply)
     return _receipt(upload, reply, crc.value)
 
 
-async def _begin(upload: _Upload) -> Point:
+async def _begin(upload: _Upload) -> Checkpoint:
     reply = await _call(upload, "begin", "POST", (("uploads", None),), {"content-type": upload.mime})
     if reply.status != 200:
         raise verdict(reply)
@@ -79,12 +79,12 @@ async def _begin(upload: _Upload) -> Point:
     part = max(PART, -(-upload.size // PARTS // STEP) * STEP)
     if part > PART_MAX:
         raise Reject(f"the file has {upload.size} bytes; OSS takes {PARTS * PART_MAX} in the parts we can journal")
-    point = Point(upload.ticket.bucket, id_, part)
+    point = Checkpoint(upload.ticket.bucket, id_, part)
     await upload.save(point, 0, sure=True)
     return point
 
 
-async def _parts(upload: _Upload, point: Point) -> Point:
+async def _parts(upload: _Upload, point: Checkpoint) -> Checkpoint:
     numbers = range(1, -(-upload.size // point.part) + 1)
     sent = sum(_length(upload, point, number) for number in point.parts)
 
@@ -101,14 +101,14 @@ async def _parts(upload: _Upload, point: Point) -> Point:
     return point
 
 
-def _length(upload: _Upload, point: Point, number: int) -> int:
+def _length(upload: _Upload, point: Checkpoint, number: int) -> int:
     return min(point.part, upload.size - (number - 1) * point.part)
 
 
-async def _part(upload: _Upload, point: Point, number: int) -> Part:
+async def _part(upload: _Upload, point: Checkpoint, number: int) -> Part:
     crc = oss.Crc()
     start, length = (number - 1) * point.part, _length(upload, point, number)
-    piece = _tasted(await upload.read(start, length), crc)
+    piece = (await upload.read(start, length)).observed_by(crc.observe)
     reply = await _call(upload, "part", "PUT", (("partNumber", str(number)), ("uploadId", point.id)), {}, piece)
     if reply.status != 200:
         raise verdict(reply)
@@ -121,7 +121,7 @@ async def _part(upload: _Upload, point: Point, number: int) -> Part:
     return Part(name, crc.value)
 
 
-async def _complete(upload: _Upload, point: Point) -> Receipt:
+async def _complete(upload: _Upload, point: Checkpoint) -> Receipt:
     await upload.whole()
     crc = 0
     for number in sorted(point.parts):
@@ -174,10 +174,6 @@ def _receipt(upload: _Upload, reply: Reply, crc: int) -> Receipt:
         verified=compared(reply, crc),
         facts={**upload.ticket.facts, **(answer(reply) if called else {})},
     )
-
-
-def _tasted(piece: FileSlice, crc: oss.Crc) -> FileSlice:
-    return replace(piece, tastes=(*piece.tastes, crc.taste))
 
 
 def _callback(ticket: OssStsTicket) -> dict[str, str]:

@@ -14,9 +14,6 @@ from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.message import FileSlice, Reply, Request, form
 
-STORED = 579  # the object is there, and the provider's own server could not be told
-EXISTS = 614
-
 
 class _Sums:
     """What is to be known of the bytes before they go."""
@@ -42,7 +39,7 @@ async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
     policy = qiniu.policy(ticket.token)
     etag = sums.etag.text()
     reply, answer = await _deliver(upload, piece, sums.crc, forced=policy is not None and policy.forced)
-    if reply.status == EXISTS:
+    if reply.status == qiniu.EXISTS:
         return qiniu.compared(await upload.confirm(), etag, policy, ticket.key, ticket.facts, own=ticket.own)
     if answer is None:
         facts = {**ticket.facts, "callback": "failed"}
@@ -74,7 +71,7 @@ async def _deliver(
             if not urls:
                 raise
             continue
-        if answer is not None or reply.status in {STORED, EXISTS}:
+        if answer is not None or reply.status in {qiniu.STORED, qiniu.EXISTS}:
             return reply, answer
         if not moved and (better := qiniu.better_host(reply, url)) is not None:
             moved = True

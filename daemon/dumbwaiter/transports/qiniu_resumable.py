@@ -21,14 +21,12 @@ from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.message import FileSlice, Reply, Request, query
 
-STORED = 579  # the object is there, and the provider's own server could not be told
-EXISTS = 614
 GONE = {612, 701}
 LACKING = {404, 405, 501}  # this version of the interface is not there
 PAGE = 1000  # parts in one answer
 
 
-class Point(Struct, frozen=True, omit_defaults=True):
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
     """An upload that the server knows. The server lists the parts of version 2.
 
     Noted are only those whose mark is no hash of their content: a refused one looks in the list like any other.
@@ -68,7 +66,7 @@ class _Block(Struct):
     crc32: int | None = None
 
 
-async def send(upload: Upload[QiniuTicket, Point]) -> Receipt:
+async def send(upload: Upload[QiniuTicket, Checkpoint]) -> Receipt:
     """Sends the file, leaving out what the server has of an earlier attempt."""
     policy = qiniu.policy(upload.ticket.token)
     if policy is None:
@@ -83,7 +81,7 @@ class _Lost(Exception):
 class _Sender:
     """One attempt."""
 
-    def __init__(self, upload: Upload[QiniuTicket, Point], policy: qiniu.Policy) -> None:
+    def __init__(self, upload: Upload[QiniuTicket, Checkpoint], policy: qiniu.Policy) -> None:
         self._upload = upload
         self._ticket = upload.ticket
         self._policy = policy
@@ -142,20 +140,20 @@ class _Sender:
 
     # Beginning, and going on
 
-    async def _begin(self) -> Point:
+    async def _begin(self) -> Checkpoint:
         reply = await self._call("begin", "POST", self._path())
         url = self._urls[0]
         if reply.status == 200:
-            return Point(url, self._policy.bucket, self._object, reply.json(_Begun).id)
+            return Checkpoint(url, self._policy.bucket, self._object, reply.json(_Begun).id)
         trouble = qiniu.trouble(reply)
         if reply.status in LACKING and (self._policy.once or self._policy.key is not None):
             # Version 1 replaces whatever has the name, unless the token forbids it or means just that.
-            return Point(url, self._policy.bucket, self._object)
+            return Checkpoint(url, self._policy.bucket, self._object)
         if isinstance(trouble, Reject) or reply.status in LACKING:
             raise Unfit("the provider takes no uploads in parts")
         raise trouble
 
-    async def _list(self, point: Point) -> None:
+    async def _list(self, point: Checkpoint) -> None:
         """Learns which parts the server has. Raises `_Lost`."""
         marker = 0
         while True:
@@ -182,7 +180,7 @@ class _Sender:
                 return
             marker = page.marker
 
-    async def _vanished(self, point: Point) -> Receipt:
+    async def _vanished(self, point: Checkpoint) -> Receipt:
         """Tells a finished upload from one that is gone: only after the last part can it be finished."""
         if point.sent == self._upload.size and (there := await self._upload.confirm()) is not None:
             etag = await self._etag()
@@ -260,11 +258,11 @@ class _Sender:
                     raise
                 asked = True  # the answer was lost, or never given
                 continue
-            if answer is not None or reply.status == STORED:
+            if answer is not None or reply.status == qiniu.STORED:
                 facts = self._facts() if answer is not None else {**self._facts(), "callback": "failed"}
                 sure = "" if self._unproved else "md5" if self._point.id else "crc32"
                 return qiniu.receipt(self._policy, self._ticket.key, answer or qiniu.Answer(), etag, sure, facts)
-            if reply.status == EXISTS:
+            if reply.status == qiniu.EXISTS:
                 there = await self._upload.confirm()
                 return qiniu.compared(there, etag, self._policy, self._ticket.key, self._facts(), own=self._ticket.own)
             if reply.status in GONE:
@@ -329,7 +327,7 @@ class _Sender:
             url = self._urls[0]
             if sums is not None and isinstance(whole, FileSlice):
                 sums.reset()
-                body = replace(whole, tastes=(*whole.tastes, sums.taste))
+                body = whole.observed_by(sums.observe)
             try:
                 reply = await self._upload.call(Request(what, method, f"{url.rstrip('/')}{path}", headers, body))
                 if not qiniu.from_qiniu(reply) or reply.status in {502, 503, 504, 599}:
@@ -366,7 +364,7 @@ class _Sums:
         self.etag = qiniu.Etag()
         self.crc = 0
 
-    def taste(self, _offset: int, data: bytes | memoryview) -> None:
+    def observe(self, _offset: int, data: bytes | memoryview) -> None:
         self.etag.update(data)
         if self._with_crc:
             self.crc = crc32(data, self.crc)

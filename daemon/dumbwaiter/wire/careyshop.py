@@ -5,19 +5,16 @@ plain HTTP every answer has the HTTP status 200.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from typing import Any
 
 from msgspec import Raw, Struct, field
 
 from dumbwaiter.errors import Retry
-from dumbwaiter.model import LATEST
 from dumbwaiter.wire.message import Reply
 
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})  # a new session may do
 LATE = "timestamp已过期"
-ZONE = timezone(timedelta(hours=8))
 
 
 def sign(secret: str, parameters: Mapping[str, str]) -> str:
@@ -104,15 +101,6 @@ def decoded(data: Raw, shape: Any) -> Any:
     return Reply(200, body=bytes(data)).json(shape)
 
 
-def moment(text: str | None) -> float | None:
-    """Returns the seconds of a time as a shop writes it: its own, thus China's, without a zone. None for anything else."""
-    try:
-        seconds = datetime.fromisoformat(text or "").replace(tzinfo=ZONE).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < LATEST else None
-
-
 def size(text: str) -> int | None:
     """Returns the bytes of a limit such as "2M"; None for no limit and for what cannot be read."""
     number, unit = text.strip().upper().removesuffix("B"), 1
@@ -120,7 +108,7 @@ def size(text: str) -> int | None:
         unit = 1024 ** ("KMGT".index(number[-1]) + 1)
         number = number[:-1]
     try:
-        return int(float(number) * unit) or None
+        return max(0, int(float(number) * unit)) or None
     except (ValueError, OverflowError):
         return None
 

@@ -9,12 +9,13 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
-BEIJING = timezone(timedelta(hours=8))
+from dumbwaiter.wire.times import BEIJING, moment
+
 _REQUEST = re.compile(r"(\d{14})")
 
 
@@ -72,9 +73,5 @@ def instant(value: str | float | None) -> float | None:
     try:
         seconds = float(value or "nan")
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(str(value))
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            return None
+        return moment(str(value))
     return seconds if math.isfinite(seconds) else None

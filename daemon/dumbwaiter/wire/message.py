@@ -17,7 +17,7 @@ T = TypeVar("T")
 class FileSlice(Struct, frozen=True):
     """`length` bytes of an open file from `offset`, as a body; who sends it chooses how to read it.
 
-    `data` holds the bytes if they were read already. Each of `tastes` is shown the bytes as they are sent, in order, with
+    `data` holds the bytes if they were read already. Each of `observers` is shown the bytes as they are sent, in order, with
     the position of each piece. `guard` is asked before the last of them leave, and may raise.
     `before` and `after` are what stands around them in a form.
     """
@@ -26,7 +26,7 @@ class FileSlice(Struct, frozen=True):
     offset: int
     length: int
     data: bytes | None = None
-    tastes: tuple[Callable[[int, bytes | memoryview], None], ...] = ()
+    observers: tuple[Callable[[int, bytes | memoryview], None], ...] = ()
     before: bytes = b""
     after: bytes = b""
     guard: Callable[[], None] | None = None
@@ -34,6 +34,10 @@ class FileSlice(Struct, frozen=True):
     @property
     def end(self) -> int:
         return self.offset + self.length
+
+    def observed_by(self, observe: Callable[[int, bytes | memoryview], None]) -> "FileSlice":
+        """Returns the same, shown to one more."""
+        return replace(self, observers=(*self.observers, observe))
 
     @property
     def body_length(self) -> int:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
 from hashlib import sha256
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from fastcrc import crc64
 from msgspec import Struct
 
 from dumbwaiter.wire.message import query as encoded
+from dumbwaiter.wire.times import moment
 
 Query = Iterable[tuple[str, str | None]]
 
@@ -91,9 +93,9 @@ def signed_v4(
     region: str,
 ) -> dict[str, str]:
     """Returns `headers` (names in lower case) with date, token and signature of version 4."""
-    moment = datetime.fromtimestamp(int(now), UTC).strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{moment[:8]}/{region}/oss/aliyun_v4_request"
-    all_ = {**headers, "x-oss-date": moment, "x-oss-content-sha256": UNSIGNED_PAYLOAD, **_token(account)}
+    stamp = datetime.fromtimestamp(int(now), UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{stamp[:8]}/{region}/oss/aliyun_v4_request"
+    all_ = {**headers, "x-oss-date": stamp, "x-oss-content-sha256": UNSIGNED_PAYLOAD, **_token(account)}
     taken = sorted(
         (name, value.strip())
         for name, value in all_.items()
@@ -110,7 +112,7 @@ def signed_v4(
             UNSIGNED_PAYLOAD,
         ]
     )
-    text = f"OSS4-HMAC-SHA256\n{moment}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+    text = f"OSS4-HMAC-SHA256\n{stamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
     signing = f"aliyun_v4{account.secret}".encode()
     for part in scope.split("/"):
         signing = hmac.digest(signing, part.encode(), "sha256")
@@ -165,15 +167,6 @@ def policy(text: str) -> Policy | None:
     return Policy(**found)
 
 
-def moment(text: str) -> float | None:
-    """Returns the seconds of a time such as "2018-05-28T14:49:21Z", UTC where it has no zone; None for anything else."""
-    try:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
 class Trouble(Struct, frozen=True):
     """An error as OSS words it; both are empty when somebody else answered."""
 
@@ -189,12 +182,7 @@ def trouble(body: bytes) -> Trouble:
 def element(body: bytes, name: str) -> str:
     """Returns the text of the first element of that name, empty without one."""
     match = re.search(rf"<{name}>([^<]*)</{name}>", body.decode("utf-8", "replace"))
-    if not match:
-        return ""
-    text = match[1].strip()
-    for escape, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&")):
-        text = text.replace(escape, character)
-    return text
+    return unescape(match[1].strip()) if match else ""
 
 
 def complete(parts: Iterable[tuple[int, str]]) -> bytes:
@@ -214,7 +202,7 @@ class Crc:
         self.value = crc64.xz(data, self.value)
         self.count += len(data)
 
-    def taste(self, _offset: int, data: bytes | memoryview) -> None:
+    def observe(self, _offset: int, data: bytes | memoryview) -> None:
         """`update` for one who also says where the bytes stand."""
         self.update(data)
 

@@ -23,6 +23,8 @@ from dumbwaiter.wire.message import Reply
 
 BLOCK = 4 * MIB  # what the content hash is made of
 PARTS_MAX = 10_000
+STORED = 579  # a status: the object is there, and the provider's own server could not be told
+EXISTS = 614  # likewise: other content has the key, or the same
 _ETAG = re.compile(r"[Fln][A-Za-z0-9_-]{27}")
 _BETTER = re.compile(r"please use ([A-Za-z0-9.-]+(?::\d{1,5})?)")
 _UNQUOTABLE = re.compile(r"[\"\\\x00-\x1f\x7f]")
@@ -263,7 +265,7 @@ THROTTLED = 30.0  # seconds to leave a host alone that is asked too often
 
 
 def trouble(reply: Reply) -> Verdict:
-    """Returns what any answer but a success means. 579 and 614 are the caller's: the object is there."""
+    """Returns what any answer but a success means. `STORED` and `EXISTS` are the caller's: the object is there."""
     if not from_qiniu(reply):
         return reply.foreign(f"something between here and Qiniu answered {reply.status}")
     status, words = reply.status, _words(reply)
