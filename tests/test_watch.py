@@ -474,7 +474,7 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with listening(root(tmp_path)) as ear:
-        real = ear.watcher._note
+        real = ear.watcher._handover.note
         failures = iter([RuntimeWarning("made an error"), KeyError("x"), OSError(5, "x")])
 
         def fail(*args: Any, **named: Any) -> None:
@@ -482,7 +482,7 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
                 raise failure
             real(*args, **named)
 
-        monkeypatch.setattr(ear.watcher, "_note", fail)
+        monkeypatch.setattr(ear.watcher._handover, "note", fail)
         (tmp_path / "a").write_bytes(b"x")
         await ear.until(lambda: bool(ear.doubts))
         await ear.hears(tmp_path)

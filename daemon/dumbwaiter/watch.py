@@ -17,7 +17,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import islice
 
 from watchdog.observers.inotify_c import (
     CallbackId,
@@ -30,6 +29,7 @@ from watchdog.observers.inotify_c import (
 
 from dumbwaiter import canary
 from dumbwaiter.canary import Canary
+from dumbwaiter.handover import Handover
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
@@ -37,8 +37,6 @@ from dumbwaiter.naming import shown
 from dumbwaiter.roots import Root, RootState, Stand, stand
 from dumbwaiter.scan import Branch, names, walk
 
-CHUNK = 1000  # sightings handed over in one turn of the loop
-LATER = 0.02  # seconds until a file that is only begun is news: mostly it is closed by then, and told of once
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
 START = 2.0  # seconds that the start waits for roots to answer, twice at most
 LEAST = 0.1  # and for each of them
@@ -130,11 +128,9 @@ class Watcher:
     ) -> None:
         self._trees = [_Tree(root) for root in roots]
         self._rules = {root.name: root.rules for root in roots}
-        self._seen = seen
+        self._handover = Handover(loop, self._rules, seen, ruled)
         self._doubt = doubt
         self._changed = changed
-        self._ruled = ruled
-        self._loop = loop
         self._canary = bird
         self._chirps = False  # the canary is listened to
         self._lock = threading.RLock()  # folders and reader
@@ -150,11 +146,6 @@ class Watcher:
             threading.Thread(target=self._tend_on, args=(tree,), name=f"watch {tree.root.name}", daemon=True)
             for tree in self._trees
         ]
-        self._gate = threading.Lock()  # the four below
-        self._batch: dict[tuple[str, str], bool] = {}
-        self._scheduled = False
-        self._delayed = False
-        self._rest: Iterator[tuple[tuple[str, str], bool]] = iter(())
 
     # --- for the owner ---
 
@@ -185,8 +176,8 @@ class Watcher:
         """Returns when all that happened before has been told, or after so many seconds. For the loop's thread."""
         end = time.monotonic() + seconds
         await asyncio.to_thread(self._read_on, seconds)
-        self._deliver_late()
-        while self._scheduled and not self._closing.is_set() and time.monotonic() < end:  # noqa: ASYNC110 - in each turn some is handed over
+        self._handover.hurry()
+        while self._handover.pending and time.monotonic() < end:  # noqa: ASYNC110 - in each turn some is handed over
             await asyncio.sleep(0)
 
     def _read_on(self, seconds: float) -> None:
@@ -250,6 +241,7 @@ class Watcher:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._handover.close()
         self._ask()
         end = time.monotonic() + BOUND
         if self._lock.acquire(timeout=BOUND):  # else a dead disk is asked, and whoever asks holds watchdog's lock too
@@ -314,58 +306,7 @@ class Watcher:
                     tree.entered.append((path, bool(mask & _MOVED_FROM)))
                     tree.wake.set()
             elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE) or path == IGNORE_FILE:
-                self._note(tree, path, closed=not mask & _CREATE)
-
-    # --- from the threads to the loop ---
-
-    def _note(self, tree: _Tree, path: str, *, closed: bool) -> None:
-        with self._gate:
-            self._batch[tree.root.name, path] = closed
-            wake = not (self._scheduled or (self._delayed and not closed))
-            if wake:
-                self._scheduled, self._delayed = self._scheduled or closed, self._delayed or not closed
-        if wake:
-            self._post(self._deliver if closed else self._delay)
-
-    def _post(self, call: Callable[..., None], *values: str) -> None:
-        if not self._closing.is_set():
-            with suppress(RuntimeError):  # the loop has ended first
-                self._loop.call_soon_threadsafe(self._call, call, *values)
-
-    def _call(self, call: Callable[..., None], *values: str) -> None:
-        if not self._closing.is_set():
-            call(*values)
-
-    def _delay(self) -> None:
-        self._loop.call_later(LATER, self._call, self._deliver_late)
-
-    def _deliver_late(self) -> None:
-        with self._gate:
-            self._delayed = False
-            wake = bool(self._batch) and not self._scheduled
-            self._scheduled = self._scheduled or wake
-        if wake:
-            self._deliver()
-
-    def _deliver(self) -> None:
-        """Hands over what has come together, some of it in each turn so that the loop stays free."""
-        chunk = list(islice(self._rest, CHUNK))
-        if not chunk:
-            with self._gate:
-                batch, self._batch = self._batch, {}
-                self._scheduled = bool(batch)
-            self._rest = iter(batch.items())
-            chunk = list(islice(self._rest, CHUNK))
-        if not chunk or self._closing.is_set():
-            return
-        self._loop.call_soon(self._deliver)
-        rules = self._rules
-        for (watch, path), closed in chunk:
-            if path == IGNORE_FILE and closed:  # it may be half written before
-                self._ruled(watch)
-        wanted = [Sighting(watch, path, closed) for (watch, path), closed in chunk if rules[watch].takes(path)]
-        if wanted:
-            self._seen(wanted)
+                self._handover.note(tree.root.name, path, closed=not mask & _CREATE)
 
     # --- the tending threads, one a root ---
 
@@ -406,11 +347,11 @@ class Watcher:
         missing = self._state(tree).missing
         for here, files in self._walk(tree, path, again=False):
             for name in files:
-                self._note(tree, f"{here}/{name}", closed=False)
+                self._handover.note(tree.root.name, f"{here}/{name}", closed=False)
         if self._state(tree).missing > missing:
-            self._post(self._changed, tree.root.name)
+            self._handover.post(self._changed, tree.root.name)
             if not missing:
-                self._post(self._doubt, tree.root.name, "a new folder cannot be heard")
+                self._handover.post(self._doubt, tree.root.name, "a new folder cannot be heard")
 
     def _tend(self, tree: _Tree) -> None:
         now = time.monotonic()
@@ -421,10 +362,10 @@ class Watcher:
         before = self._state(tree)
         reason = self._tend_tree(tree, now)
         if self._started and reason:
-            self._post(self._doubt, tree.root.name, reason)
+            self._handover.post(self._doubt, tree.root.name, reason)
         after = self._state(tree)
         if self._started and (before.state, before.missing) != (after.state, after.missing):
-            self._post(self._changed, tree.root.name)
+            self._handover.post(self._changed, tree.root.name)
 
     def _revive(self, now: float) -> bool:
         """Puts a new reader in the place of a dead one, or of the first that could not be had; True when it did."""
