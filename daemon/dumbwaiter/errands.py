@@ -127,13 +127,13 @@ class Errands:
 
         await self._writer.call(work)
 
-    def again(self, connection: Connection, jobs: Sequence[int] | None, now: float) -> set[int | None]:
+    def again(self, connection: Connection, job_ids: Sequence[int] | None, now: float) -> set[int | None]:
         """Makes errands that failed due at once: those of some jobs, or all; returns whose.
 
         What a provider did not do is told until it is forgotten: nothing here can do it.
         """
         failed = [errands.c.host == self._host, errands.c.error.is_not(None), errands.c.what != FOLLOW_UP]
-        chosen = [] if jobs is None else [errands.c.job.in_(jobs)]
+        chosen = [] if job_ids is None else [errands.c.job.in_(job_ids)]
         hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
         return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 
@@ -143,9 +143,9 @@ class Errands:
         which += [] if watch is None else [errands.c.watch == watch]
         connection.execute(update(errands).where(*which).values(due_at=now))
 
-    def forget(self, connection: Connection, jobs: Sequence[int]) -> set[int | None]:
+    def forget(self, connection: Connection, job_ids: Sequence[int]) -> set[int | None]:
         """Takes the errands of jobs off the list, done or not; returns whose."""
-        dropped = delete(errands).where(errands.c.host == self._host, errands.c.job.in_(jobs))
+        dropped = delete(errands).where(errands.c.host == self._host, errands.c.job.in_(job_ids))
         return set(connection.execute(dropped.returning(errands.c.job)).scalars())
 
 

@@ -50,24 +50,36 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
         if session.json:
             session.facts({"config": session.places.config, "usable": False, "problem": str(failure), "files": []})
         raise
-    facts = [_fate(session, path) for path in files]
-    providers = [_probe(name) for name in config.provider] if online and not files else []
-    code = asyncio.run(_ask_providers(config, facts or providers, session.places.state)) if online else Exit.DONE
+    fates = [_fate(session, path) for path in files]
+    probes = [_probe(name) for name in config.provider] if online and not files else []
+    code = asyncio.run(_ask_providers(config, fates or probes, session.places.state)) if online else Exit.DONE
     for warning in warnings:
         session.say(f"dumbwaiter: {warning}")
     if session.json:
-        answer = {"config": session.places.config, "usable": True, "warnings": warnings, "files": facts}
+        answer = {"config": session.places.config, "usable": True, "warnings": warnings, "files": fates}
         told = [
-            {name: one[name] for name in ("provider", "taken", "limits", "reason") if name in one} for one in providers
+            {name: one[name] for name in ("provider", "taken", "limits", "reason") if name in one} for one in probes
         ]
         session.facts(answer | ({"providers": told} if told else {}))
-    elif not files:
-        print(
-            f"{session.places.config} is usable: "
-            f"{counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}"
-            f"{'' if config.watch else ', so it is for `put` alone'}"
-        )
-    for one in () if session.json else facts:
+    else:
+        if not files:
+            print(
+                f"{session.places.config} is usable: "
+                f"{counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}"
+                f"{'' if config.watch else ', so it is for `put` alone'}"
+            )
+        _print_fates(fates)
+        _print_limits(probes)
+    for one in probes:
+        if not one["taken"]:
+            print(f"dumbwaiter: {one['reason']}", file=sys.stderr)
+    if code is Exit.DONE and not all(one["taken"] for one in fates):
+        code = Exit.FAILED
+    raise click.exceptions.Exit(code)
+
+
+def _print_fates(fates: list[dict[str, Any]]) -> None:
+    for one in fates:
         print(f"{one['path']}: {one['reason']}")
         if one["taken"]:
             name = f"as {shown(one['key'])}" if one["key"] else "and the provider would name it"
@@ -78,17 +90,14 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
                 print(f"  {name}: {shown(one[name]) if name == 'key' else one[name]}")
         if "limits" in one:
             print(f"  limits: {', '.join(_told(one['limits'])) or 'none are said'}")
-    for one in () if session.json else providers:
+
+
+def _print_limits(probes: list[dict[str, Any]]) -> None:
+    for one in probes:
         if "limits" in one:
             print(
                 f"provider {one['provider']} grants uploads: {', '.join(_told(one['limits'])) or 'no limits are said'}"
             )
-    for one in providers:
-        if not one["taken"]:
-            print(f"dumbwaiter: {one['reason']}", file=sys.stderr)
-    if code is Exit.DONE and not all(one["taken"] for one in facts):
-        code = Exit.FAILED
-    raise click.exceptions.Exit(code)
 
 
 def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[str]:
