@@ -2,7 +2,9 @@
 
 import os
 import pwd
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,11 +128,18 @@ def test_every_secret_that_is_a_credential_is_handed_to_the_service(program: Pro
     told = 'on_done = { url = "https://hooks.example/", secret = { credential = "hook" } }'
     text = text.replace("[watch.netease]", f"[watch.netease]\n{told}")
     program.config.write_text(f'{text}\n[web]\ntoken = {{ credential = "page" }}\n')
-    shown = program("service", "install", "--dry-run", environment={"HOME": str(program.folder)})
-    assert [line for line in shown.stdout.splitlines() if line.startswith("LoadCredential=")] == [
-        f"LoadCredential={name}:{program.folder}/.config/dumbwaiter/credentials/{name}"
-        for name in ("hook", "page", "vod")
+    home = program.folder / "a $HOME of 100 %"
+    shown = program("service", "install", "--dry-run", environment={"HOME": str(home)})
+    handed = [line for line in shown.stdout.splitlines() if line.startswith("LoadCredential=")]
+    plain = str(home).replace("%", "%%")  # neither quoted nor otherwise escaped: systemd takes it as it stands
+    assert handed == [
+        f"LoadCredential={name}:{plain}/.config/dumbwaiter/credentials/{name}" for name in ("hook", "page", "vod")
     ]
+    unit = program.folder / "handed.service"
+    unit.write_text("\n".join(["[Service]", "ExecStart=/bin/true", *handed, ""]))
+    if shutil.which("systemd-analyze"):
+        told = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+        assert "Credential source" not in told.stderr
 
 
 def test_a_credential_of_systemd_is_a_secret(program: Program) -> None:

@@ -231,11 +231,16 @@ def _program() -> str:
     return " ".join(quoted(word) for word in words)
 
 
-def quoted(word: str) -> str:
-    """Returns a word as a unit file holds it. Raises `Failure` for one that would begin a line of its own."""
+def unquoted(word: str) -> str:
+    """Returns the rest of a setting that systemd takes as it stands. Raises `Failure` for one that would begin a line of its own."""
     if any(ord(one) < 32 or ord(one) == 127 for one in word):
         raise Failure(f"{shown(word)} cannot stand in a unit: give it a name without control characters", Exit.USAGE)
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return word.replace("%", "%%")
+
+
+def quoted(word: str) -> str:
+    """Returns a word as a unit file holds it. Raises what `unquoted` raises."""
+    word = unquoted(word).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return f'"{word}"' if any(one in word for one in " \t;'\"") else word
 
 
@@ -246,7 +251,7 @@ def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Itera
     if kind != "dumbwaiter":
         return
     for name in _credentials(config):
-        yield f"LoadCredential={name}:{quoted(str(credential(to, name)))}"
+        yield f"LoadCredential={name}:{unquoted(str(credential(to, name)))}"
     if to.system:
         written = [path for place, path in session.chosen.items() if place != "CONFIG"]
         written += [f"-{path}" for watch in config.watch.values() for path in _changed(to, watch.path, watch.after)]
