@@ -66,13 +66,13 @@ class Session:
         self._owner = wire.Owner(os.getuid(), os.getgid())
         self._freshness = Freshness(SHORT)
         self._packing = Packing(self._owner, trees, self._freshness)
-        self._folders: dict[int, _Folder] = {ROOT: _Folder(b"")}
         self._handles = count(1)
         self._listings: dict[int, Listing] = {}
         self._listed: bytes | None = None  # the folder whose first entries have just gone out
         self._lead = threading.Lock()  # who has it reads the descriptor, into this
         self._buffer = bytearray(wire.BUFFER)
-        self._guard = threading.Lock()  # of the fields below
+        self._guard = threading.Lock()  # of changes to the fields below
+        self._folders: dict[int, _Folder] = {ROOT: _Folder(b"")}
         self._over = False
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
@@ -315,17 +315,19 @@ class Session:
 
     def _know(self, number: int, path: bytes) -> None:
         """Notes that the kernel was told of a folder or a made-up file once more."""
-        known = self._folders.get(number)
-        if known is None:
-            known = self._folders[number] = _Folder(path)
-        known.known += 1
+        with self._guard:
+            known = self._folders.get(number)
+            if known is None:
+                known = self._folders[number] = _Folder(path)
+            known.known += 1
 
     def _forget(self, number: int, times: int) -> None:
-        known = self._folders.get(number)
-        if known is not None and number != ROOT:
-            known.known -= times
-            if known.known <= 0:
-                del self._folders[number]
+        with self._guard:
+            known = self._folders.get(number)
+            if known is not None and number != ROOT:
+                known.known -= times
+                if known.known <= 0:
+                    del self._folders[number]
 
     # Calls
 
