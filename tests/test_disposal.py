@@ -2,8 +2,10 @@
 
 import configparser
 import contextlib
+import errno
 import os
 import random
+import stat
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from dumbwaiter import disposal
 from dumbwaiter.disposal import PRIVATE, Undone, dispose
 from dumbwaiter.errors import Changed
 from dumbwaiter.model import Stamp
@@ -285,6 +288,61 @@ fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
 print("leased", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("action", ["delete", "trash", "move:"])
+def test_a_file_whose_writers_cannot_be_seen_stays_until_it_was_quiet_for_a_minute(
+    root: Path, elsewhere: Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, or one on a share: it may be open, and the rest of it still to come."""
+    monkeypatch.setattr(disposal, "lease", lambda _fd: None)
+    action += str(elsewhere) if action == "move:" else ""
+    stamp = file(root)
+    with pytest.raises(Undone, match="quiet for a minute"):
+        act(root, stamp, action)
+    assert os.listdir(root / "a") == ["film.mov"]
+    monkeypatch.setattr(disposal, "QUIET", 0)
+    act(root, stamp, action)
+    assert os.listdir(root / "a") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can have another user's file")
+def test_another_users_program_is_no_program_of_ours_once_it_is_moved(root: Path, elsewhere: Path) -> None:
+    file(root)
+    os.chown(root / "a/film.mov", 65534, 65534)
+    os.chmod(root / "a/film.mov", 0o6755)
+    os.setxattr(root / "a/film.mov", "user.from", b"camera")
+    act(root, Stamp.of(os.stat(root / "a/film.mov")), f"move:{elsewhere}")
+    assert stat.S_IMODE(os.stat(elsewhere / "a/film.mov").st_mode) == 0o755
+    assert contents(root, elsewhere) == [CONTENT]
+
+
+def test_a_trash_on_a_full_disk_keeps_no_note_of_what_did_not_get_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = file(root)
+    real = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if data.startswith(b"[Trash Info]"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(Undone, match="No space left"):
+        act(root, stamp, "trash")
+    assert os.listdir(root / "a") == ["film.mov"]
+    assert contents(root.parent / "data") == []
+    assert not list((root.parent / "data/Trash/info").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link"])
+def test_where_its_folder_is_no_folder_any_more_there_is_nothing_to_do(root: Path, kind: str) -> None:
+    stamp = file(root)
+    (root / "a").rename(root / "b")
+    (root / "a").symlink_to("b") if kind == "a link" else (root / "a").write_bytes(b"")
+    assert not dispose(str(root), "a/film.mov", stamp, same, "delete", "host-1")
+    assert os.listdir(root / "b") == ["film.mov"]
 
 
 def test_what_a_killed_attempt_left_while_somebody_writes_has_its_name_again(root: Path) -> None:

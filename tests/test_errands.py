@@ -3,7 +3,7 @@
 import pytest
 
 import journals
-from dumbwaiter.errands import AFTER, Errand, Order
+from dumbwaiter.errands import AFTER, TAKEN_AWAY, Errand, Order
 from dumbwaiter.model import Receipt
 from journals import WORKER, Book
 
@@ -61,6 +61,19 @@ def test_a_file_stays_until_its_hook_has_seen_it(book: Book, outcome: str) -> No
     else:
         run(book, "failed", hook, due_at=NOW + 9 if outcome == "later" else None, error="no")
     assert [(one.what, one.path) for one in due(book)] == [(AFTER, "a/film.mov"), (AFTER, "a/other.mov")]
+
+
+def test_of_a_version_that_was_taken_away_twice_one_is_remembered(book: Book) -> None:
+    """A folder that was away when `after` came, and that is back with its files as they were."""
+    first = ended(book, orders=(GO,))
+    (errand,) = due(book)
+    run(book, "done", errand, taken_away=True)
+    again = ended(book, orders=(GO,))
+    assert again != first
+    (errand,) = due(book)
+    run(book, "done", errand, taken_away=True)
+    assert [(row.id, row.inode) for row in book.rows("SELECT id, inode FROM jobs")] == [(again, TAKEN_AWAY)]
+    assert due(book) == []
 
 
 def test_what_was_given_up_waits_for_a_person(book: Book) -> None:

@@ -198,6 +198,14 @@ def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
     assert book.enqueue([file(path)], NOW) == []
 
 
+@pytest.mark.parametrize("when", [2**70, -(2**70)])
+def test_a_date_beyond_what_a_database_holds_is_the_nearest_that_it_does(book: Book, when: int) -> None:
+    """A tmpfs takes the year 1200; one such file must not keep the others from the journal."""
+    stamp = Stamp.numbered(7, 10, when, when)
+    book.enqueue([Candidate("w", "a", "vod", stamp)], NOW)
+    assert book.claim(WORKER, NOW, 1)[0].stamp == stamp
+
+
 def test_a_version_beyond_2_gib_and_the_year_2200_is_held(book: Book) -> None:
     stamp = Stamp(2**63 - 1, 2**53, 2**62, 2**63 - 1)
     book.enqueue([Candidate("w", "a", "vod", stamp)], NOW)

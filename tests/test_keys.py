@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import struct
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,13 @@ def key(template: str, path: str, fd: int, seed: str = "seed", watch: str = "pho
 )
 def test_a_template_says_what_a_file_is_called(fd: int, template: str, wanted: str) -> None:
     assert key(template, "trips/rome/day one.tar.gz", fd) == wanted
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(253402300800, "9999"), (10**12, "9999"), (-(10**11), "1")])
+def test_a_date_that_no_calendar_has_is_the_nearest_that_one_has(seconds: int, year: str) -> None:
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        os.utime(file.fileno(), (0, seconds))
+        assert key("{mtime:%Y}/{name}", "a", file.fileno()).lstrip("0") == f"{year}/a"
 
 
 def test_a_file_at_the_top_has_no_empty_level_and_a_dot_file_no_suffix(fd: int) -> None:

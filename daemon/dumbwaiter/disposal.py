@@ -24,6 +24,7 @@ from dumbwaiter.scan import FILE, Branch, lease
 from dumbwaiter.where import xdg
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+QUIET = 60 * 10**9  # nanoseconds that a file must not have changed in where its writers cannot be seen
 TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
@@ -60,12 +61,12 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
                 if isinstance(error, Undone):
                     raise
                 raise Undone(f"{action} failed: {error.strerror}") from None
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:  # the last two: its folder is no folder now
+            raise Undone(f"{action} failed: {error.strerror}") from None
         if not os.path.isdir(root):
             raise Undone(f"the folder {root} is not there") from None
         return False
-    except OSError as error:
-        raise Undone(f"{action} failed: {error.strerror}") from None
 
 
 @contextmanager
@@ -82,6 +83,8 @@ def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Ite
         if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
             raise Changed("the file is another version now")
         leased = _lease(fd)
+        if not (leased or left) and abs(time.time_ns() - max(now.mtime_ns, now.ctime_ns)) < QUIET:
+            raise Undone("nobody can see whether it is still written to: it stays until it was quiet for a minute")
         if not left:
             os.rename(name, private, src_dir_fd=place, dst_dir_fd=place)
         if not (_is_it(place, private, fd, stamp, leased=leased) and (not left or same(fd))):
@@ -232,10 +235,17 @@ def _copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
                 view = view[os.write(copy, view) :]
             offset += len(data)
         before = os.fstat(fd)
-        os.fchmod(copy, stat.S_IMODE(before.st_mode))
         os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
-        with suppress(OSError):
-            shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
+        if os.fstat(copy).st_uid == before.st_uid:
+            with suppress(OSError):
+                shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
+            os.fchmod(copy, stat.S_IMODE(before.st_mode))
+        else:  # what another user's program may do must not be done in this one's name
+            os.fchmod(copy, before.st_mode & 0o777)
+            with suppress(OSError):
+                for name in os.listxattr(fd):
+                    if name.startswith("user."):
+                        os.setxattr(copy, name, os.getxattr(fd, name))
         os.fsync(copy)
         os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.fstat(copy).st_size != before.st_size or not same(copy):
@@ -312,14 +322,13 @@ def _trash_as(place: int, private: str, files: int, info: int, name: str, note: 
     try:
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         os.write(noted, f"[Trash Info]\nPath={quote(os.fsencode(origin))}\nDeletionDate={now}\n".encode())
-    finally:
-        os.close(noted)
-    try:
         if _rename_new(place, private, files, name):
             return True
     except OSError:
         os.unlink(note, dir_fd=info)
         raise
+    finally:
+        os.close(noted)
     os.unlink(note, dir_fd=info)
     return False
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
 
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import path_of
@@ -114,6 +114,10 @@ class Errands:
         def work(connection: Connection) -> None:
             connection.execute(delete(errands).where(*_is(one)))
             if taken_away:
+                # A folder that went away and came back with its files may have had this very version taken from it before.
+                twin = and_(*(jobs.c[name] == _job.c[name] for name in _VERSION))
+                before = (jobs.c.inode == TAKEN_AWAY, jobs.c.id != one.job)
+                connection.execute(delete(jobs).where(*before, exists().where(_job.c.id == one.job, twin)))
                 connection.execute(update(jobs).where(jobs.c.id == one.job).values(inode=TAKEN_AWAY))
 
         await self._writer.call(work, durable=True)
@@ -151,6 +155,8 @@ class Errands:
 
 _PLACE = case((errands.c.what == AFTER, errands.c.watch), else_="")
 _hook = errands.alias("hook")
+_job = jobs.alias("job")
+_VERSION = ("host", "parent", "name", "provider", "size", "mtime_ns", "ctime_ns")
 _READY = (
     or_(
         errands.c.what != AFTER,

@@ -21,6 +21,7 @@ PIECE = 1 << 20
 LEVELS = 9
 NUMBERED = 8  # further names that only count; the next one has the job's own digits
 SINGLE = ("stem", "name", "hash", "uuid")  # each of these tells files of one folder apart
+FIRST_DAY, LAST_DAY = -62135337600.0, 253401955200.0  # seconds, of a calendar of the years 1 to 9999 in every zone
 MOMENTS = {"date": "%Y-%m-%d", "time": "%H%M%S", "exif": "%Y-%m-%d", "mtime": "%Y-%m-%d"}
 TEXTS = ("dir", *(f"dir{level}" for level in range(1, LEVELS + 1)), "stem", "suffix", "name", "watch")
 DIGITS = ("hash", "uuid")
@@ -76,7 +77,8 @@ class Subject:
 
     @cached_property
     def _changed(self) -> datetime:
-        return datetime.fromtimestamp(os.fstat(self._fd).st_mtime)  # noqa: DTZ006 - as above
+        seconds = min(max(os.fstat(self._fd).st_mtime, FIRST_DAY), LAST_DAY)
+        return datetime.fromtimestamp(seconds)  # noqa: DTZ006 - as above
 
     @cached_property
     def _exif(self) -> datetime:

@@ -59,8 +59,8 @@ class Stamp(NamedTuple):
 
     @classmethod
     def numbered(cls, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> "Stamp":
-        # Some file systems number, and date (from 2262 on), beyond what a database's integer holds.
-        return cls(inode & _MOST, size, min(mtime_ns, _MOST), min(ctime_ns, _MOST))
+        # Some file systems number, and date (before 1678, from 2262 on), beyond what a database's integer holds.
+        return cls(inode & _MOST, size, *(max(-_MOST, min(time, _MOST)) for time in (mtime_ns, ctime_ns)))
 
     def same_but_touched(self, other: "Stamp") -> bool:
         """True when size and mtime are the same, and not all is: chmod, a rename, a file system that numbers anew.

@@ -2,10 +2,11 @@
 
 Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
 makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
-to be quiet for twice the longest pause it made so far, and longer the larger it is where no writer can be seen, so that
-a slow copy is not taken half-way. What is old when it is first seen needs no more than the two stamps; what is waited
-for already is told by its stamps, for the clock of a file server may be another one. A plain sighting prolongs no wait but the short one after a close, for whoever closed
-may have begun again: it may come from a scan, and scans repeat; the stamps show whether anything changed.
+to be quiet for twice the longest pause it made so far, and for a minute where no writer can be seen, so that a slow copy
+is not taken half-way. What is old when it is first seen needs no more than the two stamps; what is waited for already is
+told by its stamps, for the clock of a file server may be another one. A plain sighting prolongs no wait but the short one
+after a close, for whoever closed may have begun again: it may come from a scan, and scans repeat; the stamps show
+whether anything changed.
 """
 
 from collections import Counter
@@ -19,7 +20,6 @@ from dumbwaiter.model import Sighting, Stamp
 SETTLE = 2.0  # seconds, for a watch that says nothing
 RECHECK = 0.2  # seconds between the two stamps after a close
 MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
-BIG = 26  # binary digits of a size, 64 MiB: whoever writes more may pause longer
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
 
 Name = tuple[str, str]  # watch, path
@@ -126,7 +126,7 @@ class Settle:
             return None
         if stamp != wait.stamp:
             self._change(wait, stamp, now)
-        quiet_at = wait.since + self._quiet(watch, wait, 0 if writing is False else stamp.size)
+        quiet_at = wait.since + self._quiet(watch, wait, seen=writing is not None)
         if writing:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
@@ -149,13 +149,11 @@ class Settle:
         """Returns the shortest time between two looks."""
         return max(MOMENT, min(self._settle(watch), RECHECK))
 
-    def _quiet(self, watch: str, wait: _Wait, size: int) -> float:
-        """Returns how long the path has to show the same stamp; `size` counts only where writers are not seen."""
-        settle = max(MOMENT, self._settle(watch))
+    def _quiet(self, watch: str, wait: _Wait, *, seen: bool) -> float:
+        """Returns how long the path has to show the same stamp; `seen` tells whether writers would be."""
         if wait.closed:
             return max(self._step(watch), min(LONGEST, 2 * wait.pause))
-        by_size = settle * (1 + max(0, size.bit_length() - BIG))
-        return max(settle, min(LONGEST, max(by_size, 2 * wait.pause)))
+        return max(MOMENT, self._settle(watch), min(LONGEST, 2 * wait.pause) if seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
         del self._waits[name]  # its lines in the queue find nothing, and fall out

@@ -234,6 +234,7 @@ const CHINESE = [
   ["a socket stands in the file's place", "文件的位置上现在是一个套接字"],
   ["another program has the file", "另一个程序占用着文件"],
   ["another program is writing to the file", "另一个程序正在写这个文件"],
+  ["nobody can see whether it is still written to: it stays until it was quiet for a minute", "看不到是否还有程序在写这个文件：它留在原处，直到一分钟没有动静"],
   ["the folder … is away", "文件夹 … 不在"],
   ["the folder … is not there", "文件夹 … 不存在"],
   ["no watch named \"…\" is configured", "没有配置名为“…”的监视"],
