@@ -158,7 +158,7 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
     book.survey("w", [Surveyed("", 4, b"digest")])
     book.survey("kept", [Surveyed("", 1, b"digest")])
     book.release_all()
-    assert book.keep_to({"w": "art", "kept": "vod", "new": "vod"}, NOW + 1) == 3
+    assert book.keep_to({"w": "art", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 1) == 3
     assert states(book) == {
         **dict.fromkeys((away, refused, elsewhere), "superseded"),
         **dict.fromkeys(kept, "pending"),
@@ -175,7 +175,7 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
         ("sent by half", 0),
         ("refused", 0),
     ]
-    assert book.keep_to({"w": "vod", "kept": "vod", "new": "vod"}, NOW + 3) == 0
+    assert book.keep_to({"w": "vod", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 3) == 0
 
 
 def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:

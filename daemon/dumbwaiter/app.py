@@ -152,7 +152,7 @@ class App:
     async def keep_to_config(self) -> None:
         """Ends what is not asked for any more. Only before the start, and for one who watches."""
         asked = {name: watch.provider for name, watch in self.config.watch.items()}
-        if ended := await self.journal.queue.keep_to(asked, time.time()):
+        if ended := await self.journal.queue.keep_to(asked, self.providers.keys(), time.time()):
             self._log.info("not asked for any more", jobs=ended)
 
     async def start(self) -> None:

@@ -57,7 +57,6 @@ from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name
 T = TypeVar("T")
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
-UNKNOWN = 300.0  # seconds until a job of a provider that is not configured is looked at again
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
 LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
@@ -127,7 +126,11 @@ class Attempt:
         job = self._job
         provider = self._means.providers.get(job.provider)
         if provider is None:
-            await self._delay(Delay(self._clock() + UNKNOWN), f'no provider named "{job.provider}" is configured')
+            gone = f'no provider named "{job.provider}" is configured'
+            if job.receipt is None:
+                await self._reject(gone)
+            else:  # the file is there, and nobody can be asked for the rest
+                await self._finish(FollowUp(job.receipt.with_facts(follow_up=gone)))
             return
         while True:
             self._chance = provider.chances
@@ -449,21 +452,7 @@ class Attempt:
         results = tuple(one.plain for one in follow.results)
         follow = replace(follow, receipt=follow.receipt.plain, results=results)
         if follow.later is None:
-            duties, receipt = self._means.duties, self._means.duties.told(job, follow.receipt)
-            orders = duties.of_done(job, receipt)
-            try:
-                await self._journal.finish(
-                    worker, job.id, now(), receipt=receipt, results=follow.results, orders=orders
-                )
-            except LostLease:
-                if self._stored is not None:
-                    self._stored.result()  # the journal's trouble came before
-                raise
-            self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now())
-            duties.ended(DONE, job.place, orders)
-            if receipt.lacks:
-                self._log.warning("not all is done at the provider", reason=receipt.lacks)
-            self._log.info("done", key=receipt.key, verified=receipt.verified)
+            await self._finish(follow)
         else:
             await self._journal.note(
                 worker,
@@ -475,6 +464,33 @@ class Attempt:
             )
             if follow.blocked:
                 await self._block(provider, follow.error or "", now() + PAUSE)
+
+    async def _finish(self, follow: FollowUp) -> None:
+        """Catalogues the file, and orders what its watch wants done then."""
+        job, duties = self._job, self._means.duties
+        receipt = duties.told(job, follow.receipt)
+        orders = duties.of_done(job, receipt)
+        now = self._clock()
+        try:
+            await self._journal.finish(
+                self._means.worker, job.id, now, receipt=receipt, results=follow.results, orders=orders
+            )
+        except LostLease:
+            if self._stored is not None:
+                self._stored.result()  # the journal's trouble came before
+            raise
+        self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
+        duties.ended(DONE, job.place, orders)
+        if receipt.lacks:
+            self._log.warning("not all is done at the provider", reason=receipt.lacks)
+        self._log.info("done", key=receipt.key, verified=receipt.verified)
+
+    async def _reject(self, sentence: str) -> None:
+        """Gives the file up until a person acts."""
+        job, duties = self._job, self._means.duties
+        orders = duties.of_failed(job, sentence)
+        if await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders):
+            duties.ended(FAILED, f"{job.place}: {sentence}", orders)
 
     async def _is_worth_resending(self) -> bool:
         """True while the file still is the version that was stored, and sending it has not cost too much already."""
@@ -529,10 +545,7 @@ class Attempt:
                 await self._block(provider, sentence, decision.until)
                 await self._delay(Delay(self._clock()), sentence)
             case Rejected():
-                orders = self._means.duties.of_failed(job, sentence)
-                end = self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders)
-                if await end:
-                    self._means.duties.ended(FAILED, f"{job.place}: {sentence}", orders)
+                await self._reject(sentence)
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.

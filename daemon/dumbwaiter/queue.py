@@ -113,11 +113,12 @@ class Queue:
 
         return await self._writer.call(work, durable=True)
 
-    async def keep_to(self, watches: Mapping[str, str], now: float) -> int:
+    async def keep_to(self, watches: Mapping[str, str], providers: Collection[str], now: float) -> int:
         """Ends the jobs of watches that are none of these any more, or have another provider; returns how many.
 
-        `watches`: the provider of each. What is at a provider already is seen to its end, and so is what a person named.
-        Should it be asked for again, a scan finds the file as new. Nobody may be at work.
+        `watches`: the provider of each. What is at a provider already is seen to its end, and so is what a person named;
+        of one that is none of `providers`, at once. Should it be asked for again, a scan finds the file as new. Nobody may
+        be at work.
         """
 
         def work(connection: Connection) -> int:
@@ -129,7 +130,10 @@ class Queue:
             folders = select(jobs.c.parent).where(*which)
             connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(folders)))
             ended = {"state": State.SUPERSEDED, "grant": None, "checkpoint": None, "error": UNASKED, "updated_at": now}
-            return connection.execute(update(jobs).where(*which).values(ended)).rowcount
+            count = connection.execute(update(jobs).where(*which).values(ended)).rowcount
+            lost = (IS_OPEN, jobs.c.host == self._host, jobs.c.provider.not_in(list(providers)))
+            connection.execute(update(jobs).where(*lost).values(due_at=now))
+            return count
 
         return await self._writer.call(work)
 

@@ -62,6 +62,36 @@ def test_a_picture_is_stored_processed_and_its_result_stands_beside_it(news: Pro
     assert calls(news, "unwatermark") == 0
 
 
+def test_what_is_left_of_a_provider_that_was_taken_out_needs_a_person(news: Program) -> None:
+    """A file that is there is shown, with what nobody can be asked for any more; another is refused. `wait` ends."""
+    news.vendors.faults("xinhua.watermark:stuck,presign.sign:503%100")
+    news.start()
+    news.write("photo.jpg", jpeg(500))
+    (news.folder / "film.mov").write_bytes(b"film")
+    put = news.begin("put", "--provider", "recipe", news.folder / "film.mov")
+    news.until(lambda: [news.totals()[state] for state in ("pending", "stored")] == [1, 1])
+    put.kill()
+    put.communicate()
+    assert news.stop() == 0
+    text = news.config.read_text()
+    for name in ("xinhua", "recipe"):
+        text = text.replace(f"[provider.{name}", f"[provider.new-{name}").replace(
+            f'provider = "{name}"', f'provider = "new-{name}"'
+        )
+    news.config.write_text(text)
+    news.vendors.faults("")
+    news.start()
+    assert news("wait").returncode == 20
+    failed = news.facts("failed")
+    assert {one["path"].rpartition("/")[2]: one["error"] for one in failed} == {
+        "film.mov": 'no provider named "recipe" is configured',
+        "photo.jpg": 'follow_up: no provider named "xinhua" is configured',
+    }
+    assert [one["path"] for one in news.facts("ls", "keys/xinhua")] == ["photo.jpg"]
+    assert news("forget", *(str(one["id"]) for one in failed)).returncode == 0
+    assert news("wait").returncode == 0
+
+
 def test_many_pictures_ask_for_their_tokens_together(news: Program) -> None:
     for number in range(12):
         news.write(f"{number}.jpg", jpeg(100 + number))
