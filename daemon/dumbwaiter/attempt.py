@@ -7,7 +7,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,6 +58,7 @@ T = TypeVar("T")
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
+HEARD = 5.0  # seconds that an answer is waited for although all is to end
 LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
@@ -439,7 +440,7 @@ class Attempt:
         try:
             if provider.broker.binds and await self._journal.is_outdone(job.id):
                 raise Reject(REPLACED)  # it would take the newer one's place there
-            follow = await provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
+            follow = await _heard(provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider))
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
                 self._log.info("sent again", reason=str(verdict))
@@ -570,3 +571,17 @@ class Attempt:
             from_start=decision.from_start,
             again=self._wasted,
         )
+
+
+async def _heard(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits what a vendor is asked; cancelled, for a few seconds all the same: it may cost, and its answer counts."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=HEARD)
+        if not task.done():
+            raise
+        return task.result()
+    finally:
+        task.cancel()

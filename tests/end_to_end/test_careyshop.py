@@ -434,7 +434,7 @@ def test_what_others_put_into_the_shop_is_listed_beside_what_is_ours(program: Pr
     markdown = program("link", "--format", "markdown", f"keys/careyshop/{keys[1]}").stdout
     assert markdown == f"![a b.jpg]({other['url']})\n"
     assert program("status", f"keys/careyshop/{keys[1]}").stdout.startswith(
-        f"{keys[1]}: not uploaded from here; listed by careyshop\n"
+        f"careyshop/{keys[1]}: not uploaded from here; listed by careyshop\n"
     )
     assert [entry["path"] for entry in program.facts("history")] == ["mine.jpg"]
     assert program.stored() == {"mine.jpg": digest(content)}

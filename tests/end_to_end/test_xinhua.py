@@ -92,6 +92,19 @@ def test_what_is_left_of_a_provider_that_was_taken_out_needs_a_person(news: Prog
     assert news("wait").returncode == 0
 
 
+def test_a_stop_waits_for_the_answer_to_what_may_cost(news: Program) -> None:
+    news.vendors.faults("xinhua.task:slow=60")
+    news.start()
+    news.write("photo.jpg", jpeg(500))
+    news.until(lambda: news.vendors.log("task"))
+    assert news.stop() == 0
+    news.vendors.faults("")
+    news.start()
+    assert news("wait").returncode == 0
+    assert calls(news, "task") == 1
+    assert entries(news)["photo.jpg"]["facts"]["taskStatus"] == "done"
+
+
 def test_many_pictures_ask_for_their_tokens_together(news: Program) -> None:
     for number in range(12):
         news.write(f"{number}.jpg", jpeg(100 + number))
