@@ -206,6 +206,12 @@ def _resolved(path: str) -> str:
     return found[0] if found else path
 
 
+def within(path: str, folder: str) -> str | None:
+    """Returns what a path is called below a folder, links resolved; None for one that lies elsewhere."""
+    path, folder = _resolved(path), _resolved(folder)
+    return os.path.relpath(path, folder) if path.startswith(os.path.join(folder, "")) else None
+
+
 def _followed(path: str, links: int = 40) -> str:
     """Follows links. Of the folder itself nothing else is asked."""
     path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))

@@ -146,6 +146,11 @@ class Source:
         """Kind and name of where the secret is; the name of a literal stays empty."""
         return self._kind, "" if self._kind == "literal" else self._value
 
+    @property
+    def file(self) -> str | None:
+        """The path of the file that holds it and nothing else, None for a secret that stands elsewhere."""
+        return os.path.join(self._folder, os.path.expanduser(self._value)) if self._kind == "file" else None
+
     def read(self) -> Secret:
         """Fetches the secret. Raises `Failure` with where to put it."""
         try:
@@ -166,7 +171,8 @@ class Source:
             case "keyring":
                 return _secret_from_keyring(self._value)
             case "file":
-                return _secret_from_file(os.path.join(self._folder, os.path.expanduser(self._value)))
+                assert self.file is not None
+                return _secret_from_file(self.file)
         return Secret(self._value)
 
 

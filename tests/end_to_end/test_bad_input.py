@@ -190,6 +190,32 @@ def test_another_users_daemon_is_said_to_be_anothers(program: Program) -> None:
     assert "control.sock is closed to this user: name another folder" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["literal", "file"])
+def test_no_watch_uploads_a_secret_of_dumbwaiters_own(program: Program, kind: str) -> None:
+    home = program.folder / "home"
+    (home / ".config/dumbwaiter").mkdir(parents=True)
+    (program.folder / "link").symlink_to(home)
+    config, kept = home / ".config/dumbwaiter/config.toml", home / "kept"
+    kept.write_text("s3cret")
+    kept.chmod(0o600)
+    said = '"s3cret"' if kind == "literal" else f'{{ file = "{kept}" }}'
+    text = (
+        f'[provider.vod]\nbroker = "netease"\napp_key = "k"\napp_secret = {said}\n'
+        f'[watch.home]\npath = "{program.folder}/link"\nprovider = "vod"\n'
+    )
+    config.write_text(text)
+    config.chmod(0o600)
+    environment = {"DUMBWAITER_CONFIG": str(config)}
+    done = program("check", environment=environment)
+    assert done.returncode == 2
+    held = config if kind == "literal" else kept
+    assert sentence(done) == (
+        f"dumbwaiter: watch.home would upload {held}, which holds a secret: name it in exclude, or keep it elsewhere\n"
+    )
+    config.write_text(f'{text}exclude = ["/kept", "/.config/dumbwaiter/"]\n')
+    assert program("check", environment=environment).returncode == 0
+
+
 def test_two_watches_on_one_folder_are_refused(program: Program) -> None:
     with program.config.open("a") as file:
         file.write(f'\n[watch.again]\npath = "{program.drop}/inner"\nprovider = "netease"\n')

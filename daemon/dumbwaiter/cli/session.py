@@ -73,12 +73,26 @@ class Session:
     @cached_property
     def config(self) -> "Config":
         """The checked configuration. Raises `Failure`."""
-        from dumbwaiter.config import nested
+        from dumbwaiter.config import nested, within
         from dumbwaiter.config_file import load
+        from dumbwaiter.ignore import Rules
 
         config = load(self.places.config)
+        sources = [source for _, source in config.secrets()]
+        secret = {source.file or self.places.config for source in sources if source.place[0] in {"file", "literal"}}
         for name, watch in config.watch.items():
-            for what, own in (("state", self.places.state), ("cache", self.places.cache)):
+            rules = Rules(watch.include, watch.exclude)
+            for path in secret:
+                if (inner := within(path, watch.path)) is not None and rules.takes(inner):
+                    raise Failure(
+                        f"watch.{name} would upload {path}, which holds a secret: name it in exclude, or keep it elsewhere",
+                        Exit.USAGE,
+                    )
+            for what, own in (
+                ("state", self.places.state),
+                ("cache", self.places.cache),
+                ("runtime", self.places.runtime),
+            ):
                 if nested(own, watch.path):
                     raise Failure(
                         f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
