@@ -545,6 +545,19 @@ def test_a_pattern_that_cannot_be_read_is_named() -> None:
     assert "'a/**b['" in sentence
 
 
+def test_no_trash_is_uploaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = changed("/drop/films", str(tmp_path)) + 'after = "trash"\n'
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert parse(home, FILE)  # it is left out, as other disks' are
+    monkeypatch.setenv("XDG_DATA_HOME", f"{tmp_path}/data")
+    assert refused(home) == (
+        f"{FILE}, line 9: [watch.films.after] {tmp_path}/data/Trash and the folder of watch.films, {tmp_path}, lie in one "
+        "another: what is moved there would be uploaded again"
+    )
+    assert parse(f'{home}exclude = ["data/"]\n', FILE)
+
+
 def test_each_folder_is_asked_once_where_its_links_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = config._followed

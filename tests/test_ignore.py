@@ -40,6 +40,7 @@ TEMPORARY = [
     ".dumbwaiter-marker",
     ".Trash/1000/files/film.mov",
     ".Trash-1000/info/film.mov.trashinfo",
+    ".local/share/Trash/files/film.mov",
 ]
 WANTED = [
     "photo.jpg",

@@ -1,7 +1,7 @@
 """Steering: what a person's word does to the running daemon, and what a restart leaves of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -31,11 +31,8 @@ def steering(book: Book, timetable: str = "off", now: float = 1000.0) -> Steerin
     )
 
 
-def run(work: Callable[[], Awaitable[Any]]) -> Any:
-    async def test() -> Any:
-        return await work()
-
-    return asyncio.run(test())
+def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(work())
 
 
 def test_a_pause_ends_by_itself_or_by_word_and_outlives_a_restart(sqlite_book: Book) -> None:
@@ -53,6 +50,21 @@ def test_a_pause_ends_by_itself_or_by_word_and_outlives_a_restart(sqlite_book: B
         assert again.watches(1000.0) == {}
         await again.resume(None)
         assert again.paused(1000.0) == {}
+
+    run(test)
+
+
+def test_a_pause_of_what_has_another_name_by_now_can_be_ended(sqlite_book: Book) -> None:
+    async def test() -> None:
+        await steering(sqlite_book).pause("masters", None)
+        renamed = Steering(
+            sqlite_book.journal.pauses, Bandwidth(), Timetable("off"), providers=("vod",), watches=("films",)
+        )
+        await renamed.load()
+        await renamed.resume("masters")
+        assert renamed.paused(1000.0) == {}
+        with pytest.raises(Failure, match='there is no provider and no watch "masters"'):
+            await renamed.resume("masters")
 
     run(test)
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from dumbwaiter.config import A_HOOK, HOOKS, RESERVED, Config, Watch, absolute, nested
+from dumbwaiter.config import A_HOOK, HOOKS, RESERVED, Config, Watch, absolute, nested, within
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
@@ -24,6 +24,7 @@ from dumbwaiter.naming import NAME_MAX, nearest, shown
 from dumbwaiter.options import Jiandaoyun, Provider, is_rate, names_objects, replaces_nothing, shows_nothing
 from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.timetable import Timetable
+from dumbwaiter.where import trash
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import Expression
 
@@ -408,9 +409,13 @@ def _after(text: _Text, name: str, action: str) -> str:
 def _check_targets(watches: Mapping[str, Watch], text: _Text) -> None:
     """Refuses to move files to where they would be taken again."""
     for name, watch in watches.items():
-        target = watch.after.removeprefix("move:")
+        if watch.after in {"keep", "delete"}:
+            continue
+        target = trash() if watch.after == "trash" else watch.after.removeprefix("move:")
         for other, one in watches.items():
-            if target != watch.after and nested(target, one.path):
+            inner = within(target, one.path) if watch.after == "trash" else None
+            ignored = inner is not None and not Rules(one.include, one.exclude).enters(inner)
+            if nested(target, one.path) and not ignored:
                 raise text.failure(
                     ["watch", name, "after"],
                     f"{target} and the folder of watch.{other}, {one.path}, lie in one another: "

@@ -21,7 +21,7 @@ from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split
 from dumbwaiter.scan import FILE, Branch, lease
-from dumbwaiter.where import xdg
+from dumbwaiter.where import trash
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 QUIET = 60 * 10**9  # nanoseconds that a file must not have changed in where its writers cannot be seen
@@ -283,12 +283,12 @@ NOTE = ".trashinfo"
 
 def _trash(place: int, private: str, fd: int, path: str, same: Same) -> None:
     device = os.fstat(place).st_dev  # of an overlay, a file's is another one
-    trash, origin = _trash_of(device, path)
+    there, origin = _trash_of(device, path)
     with ExitStack() as opened:
-        opened.callback(os.close, trash)
-        files = _below(os.dup(trash), "files", 0o700)
+        opened.callback(os.close, there)
+        files = _below(os.dup(there), "files", 0o700)
         opened.callback(os.close, files)
-        info = _below(os.dup(trash), "info", 0o700)
+        info = _below(os.dup(there), "info", 0o700)
         opened.callback(os.close, info)
         try:
             _trash_from(place, private, files, info, path, origin)
@@ -335,7 +335,7 @@ def _trash_as(place: int, private: str, files: int, info: int, name: str, note: 
 
 def _trash_of(device: int, path: str) -> tuple[int, str]:
     """Opens the trash for a file; returns it, and how it notes where the file was. Raises OSError."""
-    home = os.path.join(xdg("DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
+    home = trash()
     with suppress(OSError):
         os.makedirs(home, mode=0o700, exist_ok=True)
         if os.stat(home).st_dev == device:
@@ -353,8 +353,8 @@ def _trash_of(device: int, path: str) -> tuple[int, str]:
 
 def _own(folder: str, name: str) -> int:
     """Opens this user's trash in a folder that others have too. Raises OSError, for what somebody else put there too."""
-    trash = _below(os.open(folder, _FOLDER), name, 0o700)
-    if os.fstat(trash).st_uid != os.getuid():
-        os.close(trash)
+    own = _below(os.open(folder, _FOLDER), name, 0o700)
+    if os.fstat(own).st_uid != os.getuid():
+        os.close(own)
         raise OSError(errno.EPERM, f"{os.path.join(folder, name)} is not this user's")
-    return trash
+    return own

@@ -47,6 +47,7 @@ JUNK: tuple[str, ...] = (
     "desktop.ini",
     ".Trash/",
     ".Trash-*/",
+    "**/.local/share/Trash/",
     "lost+found/",
     ".dumbwaiter*",
 )

@@ -47,7 +47,8 @@ class Steering:
 
     async def resume(self, name: str | None) -> None:
         """Ends a pause; all of them with None. Raises `Failure`."""
-        await self._kept.end(name if name is None else self._known(name))
+        # What was paused may have another name by now.
+        await self._kept.end(name if name is None or name in self._pauses else self._known(name))
         await self.load()
 
     def paused(self, now: float) -> dict[str, float]:

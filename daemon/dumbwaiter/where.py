@@ -115,6 +115,11 @@ def xdg(name: str) -> str | None:
     return value if os.path.isabs(value) else None
 
 
+def trash() -> str:
+    """Returns the trash of this user's home; another disk has its own."""
+    return os.path.join(xdg("DATA_HOME") or os.path.expanduser("~/.local/share"), "Trash")
+
+
 def _folder(kind: str, default: str) -> str:
     if given := _from_systemd(kind):
         return given
