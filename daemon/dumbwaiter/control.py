@@ -6,7 +6,7 @@ room for those that do; what is larger than any request is not read.
 Small and the same for every client; an answer that goes on is one JSON object a line, written when the journal
 changes and not by asking it over and over. What each route takes and gives stands in docs/api.md.
 
-    GET  /status[?jobs=0][&follow=1]
+    GET  /status[?jobs=0][&follow=1[&scan=1]]
     GET  /events                            server-sent events; Last-Event-ID goes on where that was
     GET  /history[?limit=][&before=]        pages of the catalog, the latest first
     GET  /thumbnail/ID                      a small picture of an entry; 204 where there is none
@@ -129,7 +129,8 @@ def routes(app: App, feed: Feed) -> list[Route]:
         listed = request.query_params.get("jobs") != "0"
         if request.query_params.get("follow") != "1":
             return _json(await asyncio.to_thread(app.status, listed=listed))
-        return _lines(_follow(app, lambda: app.status(listed=listed)))
+        scan = request.query_params.get("scan") == "1"
+        return _lines(_follow(app, lambda: app.status(listed=listed), scan=scan))
 
     async def put(request: Request) -> Response:
         wish = await _body(request, _Put, PUT_MAX)
@@ -269,8 +270,10 @@ async def _defect(_request: Request, error: Exception) -> Response:
 TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPException: _lacking, Exception: _defect}
 
 
-async def _follow(app: App, look: Callable[[], Any]) -> AsyncIterator[Any]:
+async def _follow(app: App, look: Callable[[], Any], *, scan: bool) -> AsyncIterator[Any]:
     await app.watching.catch_up()  # whoever waits for all files has just written one, often
+    if scan:
+        app.watching.scan_unheard()
     while not app.pulse.ended:
         beat = app.pulse.next()
         yield await asyncio.to_thread(look)

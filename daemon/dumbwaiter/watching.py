@@ -122,6 +122,12 @@ class Watching:
         if self._watcher is not None:
             await self._watcher.catch_up(BEHIND)
 
+    def scan_unheard(self) -> None:
+        """Starts a scan of each watch whose folders are not all heard: what was just written there, nobody told of."""
+        for name, state in self.states().items():
+            if state.state == "polling" or (state.state == "watching" and state.missing):
+                self._scan(name)
+
     @property
     def deaf(self) -> bool:
         """Whether the watcher stands still."""

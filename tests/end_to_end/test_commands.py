@@ -884,6 +884,17 @@ def test_a_sandbox_without_a_place_for_its_data_says_so(program: Program) -> Non
     assert done.stderr == "dumbwaiter: /dev/null/sandbox cannot be used (Not a directory): name another --data\n"
 
 
+def test_who_waits_has_a_folder_looked_through_that_nobody_hears(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]", "[watch.netease]\npolling = true"))
+    program.start()
+    assert program("wait").returncode == 0
+    for number in range(2):
+        program.write(f"{number}.bin", b"%d" % number)
+        assert program("wait").returncode == 0
+        assert len(program.stored()) == number + 1
+
+
 def test_who_waits_knows_of_what_was_written_the_moment_before(program: Program) -> None:
     program.start()
     assert program("wait").returncode == 0

@@ -319,7 +319,7 @@ def _wait(session: Session, end: float | None) -> None:
 
 def _states(session: Session, end: float | None) -> Generator[dict[str, Any], None, None]:
     """Yields the daemon's states until `end`."""
-    with contextlib.closing(session.follow("GET", "/status?jobs=0&follow=1", end=end)) as states:
+    with contextlib.closing(session.follow("GET", "/status?jobs=0&follow=1&scan=1", end=end)) as states:
         for state in states:
             yield state
             if end is not None and time.monotonic() > end:
