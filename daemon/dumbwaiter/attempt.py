@@ -286,6 +286,10 @@ class Attempt:
                         raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=after)
                     if self._on_conflict != "replace":
                         raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
+                    if holder.alone and holder.place != self._job.place:
+                        raise Reject(
+                            f"{shown(holder.place)} is at the provider as {key}, and nowhere else: choose another key"
+                        )
                     anyway = True
                     continue
             number += 1

@@ -238,6 +238,21 @@ def test_replacing_takes_the_older_entry_with_it(program: Program, shelf: Shelf)
     assert [entry["path"] for entry in program.facts("ls", "shelf")] == ["b/film.mov"]
 
 
+def test_what_was_taken_away_of_one_file_is_replaced_by_no_other(program: Program, shelf: Shelf) -> None:
+    shelf.rules('key = "{name}"\non_conflict = "replace"\nafter = "delete"')
+    program.start()
+    first = shelf.write("a/film.mov", b"one")
+    program.until(lambda: not first.exists())
+    other = shelf.write("b/film.mov", b"two")
+    program.until(lambda: program.totals()["rejected"] == 1)
+    assert "a/film.mov is at the provider as film.mov, and nowhere else: choose another key" in shelf.story(other)
+    assert shelf.keys() == {"film.mov": b"one"}
+    assert other.read_bytes() == b"two"
+    shelf.write("a/film.mov", b"three")  # its own next version
+    program.until(lambda: not first.exists())
+    assert shelf.keys() == {"film.mov": b"three"}
+
+
 def test_many_files_of_one_name_at_once_all_get_through(program: Program, shelf: Shelf) -> None:
     shelf.rules('key = "{name}"')
     contents = {os.urandom(50) for _ in range(12)}
