@@ -53,6 +53,13 @@ def test_without_a_close_the_whole_settle_time_must_be_quiet(settle: Settle) -> 
     assert when == pytest.approx(2.0 + RECHECK)
 
 
+def test_what_is_put_off_is_not_looked_at_before(settle: Settle) -> None:
+    settle.sight(CLOSED, 0.0)
+    settle.put_off(("w", "a"), 5.0)
+    assert settle.due(4.9) == []
+    assert settle.due(5.0) == [("w", "a")]
+
+
 def test_a_close_that_follows_makes_the_wait_short(settle: Settle) -> None:
     settle.sight(OPEN, 0.0)
     settle.sight(CLOSED, 0.1)

@@ -99,9 +99,9 @@ class Settle:
         return out
 
     def put_off(self, name: Name, when: float) -> None:
-        """Looks then at a path that was due."""
+        """Looks at a path then, and not before."""
         if (wait := self._waits.get(name)) is not None:
-            self._plan(name, wait, min(wait.due, when))
+            self._plan(name, wait, when)
 
     def next_wake(self) -> float | None:
         """Returns when `due` will have something, None if nothing is waiting."""
