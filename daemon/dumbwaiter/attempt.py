@@ -444,7 +444,8 @@ class Attempt:
         try:
             if provider.broker.binds and await self._journal.is_outdone(job.id):
                 raise Reject(REPLACED)  # it would take the newer one's place there
-            follow = await _heard(provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider))
+            asked = provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
+            follow = await (_heard(asked) if provider.broker.follows else asked)
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
                 self._log.info("sent again", reason=str(verdict))

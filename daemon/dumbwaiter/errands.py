@@ -114,7 +114,7 @@ class Errands:
         def work(connection: Connection) -> None:
             connection.execute(delete(errands).where(*_is(one)))
             if taken_away:
-                # A folder that went away and came back with its files may have had this very version taken from it before.
+                # Of a folder that was away and came back with its files, this very version may have been taken before.
                 twin = and_(*(jobs.c[name] == _job.c[name] for name in _VERSION))
                 before = (jobs.c.inode == TAKEN_AWAY, jobs.c.id != one.job)
                 connection.execute(delete(jobs).where(*before, exists().where(_job.c.id == one.job, twin)))

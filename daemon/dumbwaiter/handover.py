@@ -1,4 +1,4 @@
-"""From the watcher's threads to the loop: what was seen comes in batches, so that a burst wakes the loop once and does not hold it."""
+"""From the watcher's threads to the loop: what was seen, in batches, so that a burst wakes it once and does not hold it."""
 
 import asyncio
 import threading

@@ -232,7 +232,10 @@ def _program() -> str:
 
 
 def unquoted(word: str) -> str:
-    """Returns the rest of a setting that systemd takes as it stands. Raises `Failure` for one that would begin a line of its own."""
+    """Returns the rest of a setting that systemd takes as it stands.
+
+    Raises `Failure` for one that would begin a line of its own.
+    """
     if any(ord(one) < 32 or ord(one) == 127 for one in word):
         raise Failure(f"{shown(word)} cannot stand in a unit: give it a name without control characters", Exit.USAGE)
     return word.replace("%", "%%")

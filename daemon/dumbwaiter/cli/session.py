@@ -81,9 +81,9 @@ class Session:
         sources = [source for _, source in config.secrets()]
         secret = {source.file or self.places.config for source in sources if source.place[0] in {"file", "literal"}}
         for name, watch in config.watch.items():
-            rules = Rules(watch.include, watch.exclude)
             for path in secret:
-                if (inner := within(path, watch.path)) is not None and rules.takes(inner):
+                inner = within(path, watch.path)
+                if inner is not None and Rules(watch.include, watch.exclude).takes(inner):
                     raise Failure(
                         f"watch.{name} would upload {path}, which holds a secret: name it in exclude, or keep it elsewhere",
                         Exit.USAGE,
