@@ -298,10 +298,12 @@ def test_a_file_whose_writers_cannot_be_seen_stays_until_it_was_quiet_for_a_minu
     monkeypatch.setattr(disposal, "lease", lambda _fd: None)
     action += str(elsewhere) if action == "move:" else ""
     stamp = file(root)
-    with pytest.raises(Undone, match="quiet for a minute"):
+    with pytest.raises(Undone, match="quiet for a minute") as told:
         act(root, stamp, action)
+    assert told.value.after is not None
+    assert 0 < told.value.after <= disposal.QUIET
     assert os.listdir(root / "a") == ["film.mov"]
-    monkeypatch.setattr(disposal, "QUIET", 0)
+    monkeypatch.setattr(disposal, "QUIET", 0.0)
     act(root, stamp, action)
     assert os.listdir(root / "a") == []
 

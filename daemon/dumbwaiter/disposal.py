@@ -24,7 +24,7 @@ from dumbwaiter.scan import FILE, Branch, lease
 from dumbwaiter.where import trash
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-QUIET = 60 * 10**9  # nanoseconds that a file must not have changed in where its writers cannot be seen
+QUIET = 60.0  # seconds that a file must not have changed in where its writers cannot be seen
 TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
@@ -32,7 +32,11 @@ Same = Callable[[int], bool]
 
 
 class Undone(Exception):
-    """It could not be done now; the file is where it was. A sentence."""
+    """It could not be done now; the file is where it was. A sentence, and the seconds until it can, where they are known."""
+
+    def __init__(self, sentence: str, *, after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.after = after
 
 
 def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str) -> bool:
@@ -83,8 +87,11 @@ def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Ite
         if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
             raise Changed("the file is another version now")
         leased = _lease(fd)
-        if not (leased or left) and abs(time.time_ns() - max(now.mtime_ns, now.ctime_ns)) < QUIET:
-            raise Undone("nobody can see whether it is still written to: it stays until it was quiet for a minute")
+        young = QUIET - abs(time.time() - max(now.mtime_ns, now.ctime_ns) / 1e9)
+        if young > 0 and not (leased or left):
+            raise Undone(
+                "nobody can see whether it is still written to: it stays until it was quiet for a minute", after=young
+            )
         if not left:
             os.rename(name, private, src_dir_fd=place, dst_dir_fd=place)
         if not (_is_it(place, private, fd, stamp, leased=leased) and (not left or same(fd))):

@@ -196,10 +196,11 @@ class Duties:
             except (Undone, Untold) as trouble:
                 more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
                 again = getattr(trouble, "again", True) and more
-                when = time.time() + random.random() * ceiling(errand.attempts) if again else None
-                self._log.warning(
-                    "errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble)
-                )
+                known = getattr(trouble, "after", None)
+                wait = random.random() * ceiling(errand.attempts) if known is None else known
+                when = time.time() + wait if again else None
+                tell = self._log.warning if known is None else self._log.info
+                tell("errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble))
                 await errands.failed(errand, due_at=when, error=str(trouble))
             except JournalTrouble:
                 raise
