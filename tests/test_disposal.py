@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -298,13 +299,13 @@ def test_a_file_whose_writers_cannot_be_seen_stays_until_it_was_quiet_for_a_minu
     monkeypatch.setattr(disposal, "lease", lambda _fd: None)
     action += str(elsewhere) if action == "move:" else ""
     stamp = file(root)
+    now = time.time()
     with pytest.raises(Undone, match="quiet for a minute") as told:
-        act(root, stamp, action)
+        dispose(str(root), "a/film.mov", stamp, same, action, "host-1", known_since=now)
     assert told.value.after is not None
     assert 0 < told.value.after <= disposal.QUIET
     assert os.listdir(root / "a") == ["film.mov"]
-    monkeypatch.setattr(disposal, "QUIET", 0.0)
-    act(root, stamp, action)
+    dispose(str(root), "a/film.mov", stamp, same, action, "host-1", known_since=now - disposal.QUIET)
     assert os.listdir(root / "a") == []
 
 

@@ -432,6 +432,8 @@ def test_an_upload_node_that_is_asked_too_often_is_sent_no_other_file_until_then
     one._http = SimpleNamespace(exchange=lambda request, abort: reply)  # type: ignore[assignment]
     assert one.exchange(Request("x", "PUT", "http://x"), SimpleNamespace()) is reply  # type: ignore[arg-type]
     assert max(0.0, one.rests_until - clock.now()) == pytest.approx(waits, abs=1.0)
+    one.well(clock.now())  # another node took a file
+    assert one.rests_until == 0.0
 
 
 @pytest.mark.parametrize("trouble", [Blocked("the account is closed"), Retry("no answer")])

@@ -93,6 +93,8 @@ def test_what_looks_like_a_credential_is_hidden(text: str) -> None:
         "the upload token is refused",
         "bad token: it has expired",
         "the token's session key is missing",
+        "session_key: none",
+        "a-" * 5000 + " token",
         "UPLOAD finished",
         '{"what":"upload nodes","status":200,"event":"request done"}',
         "http://x/y?offset=1&complete=true&context=abc",

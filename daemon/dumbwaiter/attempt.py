@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
-HEARD = 5.0  # seconds that an answer is waited for although all is to end
+HEARD = 3.0  # seconds that an answer is waited for although all is to end
 LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
@@ -286,15 +286,21 @@ class Attempt:
                         raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=after)
                     if self._on_conflict != "replace":
                         raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
-                    if holder.alone and holder.place != self._job.place:
-                        raise Reject(
-                            f"{shown(holder.place)} is at the provider as {key}, and nowhere else: choose another key"
-                        )
+                    if only := await self._only_copy(provider, key):
+                        raise Reject(f"{only} is at the provider as {key} and not kept here: choose another key")
                     anyway = True
                     continue
             number += 1
             key = further(wanted, number, self._ask.seed)
         raise Reject(f"{wanted} and all names like it are taken at the provider: give the file another name")
+
+    async def _only_copy(self, provider: str, key: str) -> str | None:
+        """Returns another file that has a key, of a watch that deletes what it has uploaded."""
+        for entry in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
+            watch = self._means.watch_of(entry.watch)
+            if entry.place != self._job.place and watch is not None and watch.after == "delete":
+                return shown(entry.place)
+        return None
 
     def _make_way(self, conflict: Conflict) -> Verdict | None:
         """Returns what a conflict over a settled key comes to; None when another name is to be tried at once."""
@@ -589,4 +595,6 @@ async def _heard(work: Coroutine[Any, Any, T]) -> T:
             raise
         return task.result()
     finally:
-        task.cancel()
+        if not task.done():
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
+            task.cancel()

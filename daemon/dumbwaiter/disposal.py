@@ -39,11 +39,13 @@ class Undone(Exception):
         self.after = after
 
 
-def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str) -> bool:
+def dispose(
+    root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str, *, known_since: float = 0.0
+) -> bool:
     """Does `action` ("trash", "delete", "move:DIR", "keep") to the stamped version of a file; done is done already.
 
     Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it. `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content that
-    was uploaded. Raises `Changed` when the file is another version (it is in its place), and `Undone`.
+    was uploaded; `known_since` when the version was first known. Raises `Changed` when the file is another version (it is in its place), and `Undone`.
     """
     folder, name = split(path)
     private = PRIVATE + mark
@@ -55,7 +57,7 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
                     with suppress(FileNotFoundError):
                         _give_back(place, private, name)
                     return True
-                with _taken(place, name, private, stamp, same) as fd:
+                with _taken(place, name, private, stamp, same, known_since) as fd:
                     if fd is not None:
                         _act(place, private, fd, action, root, path, same)
                     return fd is not None
@@ -74,7 +76,7 @@ def dispose(root: str, path: str, stamp: Stamp, same: Same, action: str, mark: s
 
 
 @contextmanager
-def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Iterator[int | None]:
+def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same, known_since: float) -> Iterator[int | None]:
     """Holds the file under its private name, whole as it was uploaded; None when there is nothing left to do."""
     found = _open(place, private)
     left = found is not None  # by an attempt that was cut off
@@ -87,10 +89,10 @@ def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same) -> Ite
         if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
             raise Changed("the file is another version now")
         leased = _lease(fd)
-        young = QUIET - abs(time.time() - max(now.mtime_ns, now.ctime_ns) / 1e9)
-        if young > 0 and not (leased or left):
+        wait = QUIET - (time.time() - known_since)  # by our clock: a file server's may be another one
+        if wait > 0 and not (leased or left):
             raise Undone(
-                "nobody can see whether it is still written to: it stays until it was quiet for a minute", after=young
+                "nobody can see whether it is still written to: it stays until it was quiet for a minute", after=wait
             )
         if not left:
             os.rename(name, private, src_dir_fd=place, dst_dir_fd=place)

@@ -248,7 +248,7 @@ class Duties:
                         f"nothing is mounted at {shown(disk)}; mount it, or say that the folder is right as it is with "
                         f"`dumbwaiter rescan {errand.watch}`"
                     )
-            there = dispose(root, job.path, job.stamp, same, action, mark)
+            there = dispose(root, job.path, job.stamp, same, action, mark, known_since=job.created_at)
             if not there and (away := self._away(errand.watch)):  # it went meanwhile
                 raise _Away(away)
             disk = mounted_at(target) if target else "/"

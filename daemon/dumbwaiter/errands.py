@@ -116,8 +116,9 @@ class Errands:
             if taken_away:
                 # Of a folder that was away and came back with its files, this very version may have been taken before.
                 twin = and_(*(jobs.c[name] == _job.c[name] for name in _VERSION))
-                before = (jobs.c.inode == TAKEN_AWAY, jobs.c.id != one.job)
-                connection.execute(delete(jobs).where(*before, exists().where(_job.c.id == one.job, twin)))
+                same = exists().where(_job.c.id == one.job, twin)
+                before = delete(jobs).where(jobs.c.inode == TAKEN_AWAY, jobs.c.id != one.job, same)
+                self.forget(connection, connection.execute(before.returning(jobs.c.id)).scalars().all())
                 connection.execute(update(jobs).where(jobs.c.id == one.job).values(inode=TAKEN_AWAY))
 
         await self._writer.call(work, durable=True)

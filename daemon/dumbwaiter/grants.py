@@ -107,6 +107,7 @@ class Provider:
         self._life = inf  # seconds, of the latest grants
         self._asking: list[_Asking] = []
         self._asked_to_wait: tuple[float, str] = (0.0, "")  # until when, and in which words
+        self._node_rests = 0.0  # until when an upload node wants no other file, unless another one takes some
         self._flights: set[asyncio.Task[None]] = set()
         self._single = False  # the latest call brought one grant for one file, as the next will
         self._better: dict[str, str] = {}  # upload nodes that named another one
@@ -123,7 +124,7 @@ class Provider:
             abort.wait(self._uploads.take())
         reply = self._http.exchange(request, abort)
         if reply.status == 429:
-            self._wait(reply.after or SLOWER, f"the provider asks to wait (status {reply.status})")
+            self._node_rests = max(self._node_rests, self._clock() + min(reply.after or SLOWER, AFTER_MAX))
         return reply
 
     def order(self, urls: Sequence[str]) -> list[str]:
@@ -316,7 +317,7 @@ class Provider:
                 waiting += self._asking
                 self._asking.clear()
             if isinstance(error, Retry) and error.after:
-                self._wait(error.after, str(error))
+                self._asked_to_wait = self._clock() + min(error.after, AFTER_MAX), str(error)
             for one in waiting:
                 if not one.future.done():
                     one.future.set_exception(error)
@@ -332,10 +333,6 @@ class Provider:
             if not one.future.done():
                 one.future.set_exception(Retry("the provider gave fewer permissions than were asked for"))
         self._spare += grants[len(waiting) :]
-
-    def _wait(self, seconds: float, words: str) -> None:
-        """Begins no file for a while: a service that is asked too often, by whichever file, counts them all."""
-        self._asked_to_wait = self._clock() + min(seconds, AFTER_MAX), words
 
     async def restore(self, stored: str, seconds: float) -> Grant | None:
         """Returns a journalled grant ready for use, None when its life ends within `seconds`."""
@@ -361,7 +358,7 @@ class Provider:
     def well(self, now: float) -> None:
         """Notes a success; one that was under way when the account was refused says nothing of the account."""
         self._reached()
-        self.refusals = 0
+        self.refusals, self._node_rests = 0, 0.0
         if self.paused_until <= now:
             self.trouble, self.blocked = None, False
 
@@ -382,11 +379,11 @@ class Provider:
     @property
     def rests_until(self) -> float:
         """Before this, no file is tried: the account is refused, or the service asked to wait."""
-        return max(self.paused_until, self._asked_to_wait[0])
+        return max(self.paused_until, self._asked_to_wait[0], self._node_rests)
 
     def again(self) -> None:
         """Gives it another chance at once: a person, or another network, may have changed something."""
-        self.paused_until = self.probe_at = 0.0
+        self.paused_until = self.probe_at = self._node_rests = 0.0
         self._asked_to_wait = (0.0, "")
         self.chances += 1
 

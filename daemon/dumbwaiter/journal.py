@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
-from dumbwaiter.errands import TAKEN_AWAY, Errands, Order
+from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Notes
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Job, Receipt, Stamp, State
@@ -39,7 +39,6 @@ from dumbwaiter.store.statements import (
     ENTRY_AT,
     FINISH,
     JOB_AT,
-    LATEST,
     NAME,
     NEWER,
     NEWER_DONE,
@@ -76,7 +75,6 @@ class Holder(NamedTuple):
     place: str  # watch and path
     digest: str | None  # None: not known
     done: bool  # False: its upload is not done
-    alone: bool = False  # what the provider has is all that is left of it
 
 
 class Journal:
@@ -334,10 +332,7 @@ class Journal:
     def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
         asked = {"of_provider": provider, "of_key": key, "but": id_}
         if (entry := ENTRY_AT.first(connection, asked)) is not None:
-            of_file = {"of_host": self.host, "of_parent": entry.parent, "of_name": entry.name, "of_provider": provider}
-            latest = LATEST.first(connection, of_file)
-            alone = latest is not None and latest.inode == TAKEN_AWAY
-            return Holder(join(entry.parent, entry.name), entry.digest, done=True, alone=alone)
+            return Holder(join(entry.parent, entry.name), entry.digest, done=True)
         row = JOB_AT.first(connection, asked)
         return None if row is None else Holder(join(row.parent, row.name), row.digest, done=False)
 

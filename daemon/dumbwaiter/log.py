@@ -36,8 +36,8 @@ _SECRETS = re.compile(
       (?:UPLOAD\s+)?[^\s"'&,}\\]+
     | (\bbearer\s+)[^\s"',}\\]{8,}
     | (\b(?:password|\w+_secret|secret_key|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
-    | (\b(?:[\w-]*security-token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]+
-    | (\b(?:token|signature)=)[^\s"'&,}\\]+
+    | (\b(?:security-token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]{8,}
+    | (\b(?:token|signature)=)[^\s"'&,}\\]{8,}
     """
 )
 

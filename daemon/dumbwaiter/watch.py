@@ -101,6 +101,7 @@ class _Tree:
         self.round = 0
         self.retry_at = 0.0
         self.asked_at: float | None = None
+        self.added_at: float | None = None  # likewise, to have a folder heard
         self.began_at: float | None = None  # what is done for it now
         self.entered: deque[tuple[str, bool]] = deque()  # new folders, to be heard and listed; True: or one that left
         self.due = True  # the root is to be looked at
@@ -524,14 +525,14 @@ class Watcher:
                     return False
                 self._serial += 1
                 serial = CallbackId(self._serial)  # a second callback under one id would be a warning
-                tree.asked_at = time.monotonic()
+                tree.added_at = time.monotonic()
                 try:
                     wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
                 except OSError as error:
                     self._refuse(tree, path, error)
                     return True
                 finally:
-                    tree.asked_at = None
+                    tree.added_at = None
                 heard = self._by_descriptor.get(wd)
                 if heard is None or heard is stays:
                     if heard is not None:  # it was moved here, and nobody heard that
@@ -639,7 +640,7 @@ class Watcher:
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
-        if _goes_on(tree.asked_at):
+        if _goes_on(tree.asked_at) or _goes_on(tree.added_at):
             return "away", f"{path} does not answer; its files wait."
         if tree.away:
             return "away", f"{path}: {tree.away}; its files wait."

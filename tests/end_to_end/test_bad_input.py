@@ -214,6 +214,9 @@ def test_no_watch_uploads_a_secret_of_dumbwaiters_own(program: Program, kind: st
     )
     config.write_text(f'{text}exclude = ["/kept", "/.config/dumbwaiter/"]\n')
     assert program("check", environment=environment).returncode == 0
+    config.write_text(text)
+    (home / ".dumbwaiterignore").write_text("/kept\n/.config/\n")
+    assert program("check", environment=environment).returncode == 0
 
 
 def test_two_watches_on_one_folder_are_refused(program: Program) -> None:

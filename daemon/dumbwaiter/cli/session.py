@@ -75,7 +75,7 @@ class Session:
         """The checked configuration. Raises `Failure`."""
         from dumbwaiter.config import nested, within
         from dumbwaiter.config_file import load
-        from dumbwaiter.ignore import Rules
+        from dumbwaiter.ignore import rules
 
         config = load(self.places.config)
         sources = [source for _, source in config.secrets()]
@@ -83,7 +83,7 @@ class Session:
         for name, watch in config.watch.items():
             for path in secret:
                 inner = within(path, watch.path)
-                if inner is not None and Rules(watch.include, watch.exclude).takes(inner):
+                if inner is not None and rules(watch.path, watch.include, watch.exclude).takes(inner):
                     raise Failure(
                         f"watch.{name} would upload {path}, which holds a secret: name it in exclude, or keep it elsewhere",
                         Exit.USAGE,

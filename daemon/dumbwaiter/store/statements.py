@@ -136,7 +136,6 @@ SUPERSEDE_OLDER = Prepared(
         .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
     )
 )
-LATEST = Prepared(lambda _dialect: select(jobs.c.inode).where(*_SAME_FILE).order_by(jobs.c.id.desc()).limit(1))
 OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
 
 # Who has a key: a file that is catalogued, or one on its way.

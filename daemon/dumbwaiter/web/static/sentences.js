@@ -234,7 +234,7 @@ const CHINESE = [
   ["a socket stands in the file's place", "文件的位置上现在是一个套接字"],
   ["another program has the file", "另一个程序占用着文件"],
   ["no room for a copy of the journal: three times its size has to be free in …", "没有地方放日志副本：… 需要有其三倍大小的可用空间"],
-  ["… is at the provider as …, and nowhere else: choose another key", "… 在服务商处的名字就是 …，而且只存在那里：请换一个键"],
+  ["… is at the provider as … and not kept here: choose another key", "… 在服务商处的名字就是 …，本机不再保留：请换一个键"],
   ["another program is writing to the file", "另一个程序正在写这个文件"],
   ["nobody can see whether it is still written to: it stays until it was quiet for a minute", "看不到是否还有程序在写这个文件：它留在原处，直到一分钟没有动静"],
   ["the folder … is away", "文件夹 … 不在"],
