@@ -173,7 +173,7 @@ def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
     except BlockingIOError:  # another program holds a lease and may be writing under it
         return stamp, True
     except PermissionError:
-        return stamp, None
+        return stamp, False  # nor can it be sent half-written, and that it cannot be read is told soon
     try:
         writing = _writing(descriptor)
         return stamp_of_regular(os.fstat(descriptor)), writing

@@ -104,9 +104,8 @@ def test_t23_what_could_not_be_read_goes_up_once_it_can(program: Program) -> Non
     program.start(*bare, *DAEMON)
     program.until(lambda: program.stored() == {"open": files["open"]})
     program.until(lambda: watch(program)["message"].endswith("/closed cannot be read: give this user the right to."))
-    program.until(lambda: program.status()["jobs"])
-    (job,) = program.status()["jobs"]
-    assert (job["path"], job["error"]) == ("file", "the file cannot be read: Permission denied")
+    told = [("file", "the file cannot be read: Permission denied")]
+    program.until(lambda: [(job["path"], job["error"]) for job in program.status()["jobs"]] == told)
     assert {one["error"] for one in program.status()["providers"]} == {None}
     folder.chmod(0o700)
     file.chmod(0o600)
