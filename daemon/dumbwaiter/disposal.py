@@ -32,7 +32,7 @@ Same = Callable[[int], bool]
 
 
 class Undone(Exception):
-    """It could not be done now; the file is where it was. A sentence, and the seconds until it can, where they are known."""
+    """It could not be done now; the file is where it was. A sentence, and the seconds until it can be, where known."""
 
     def __init__(self, sentence: str, *, after: float | None = None) -> None:
         super().__init__(sentence)
@@ -44,8 +44,10 @@ def dispose(
 ) -> bool:
     """Does `action` ("trash", "delete", "move:DIR", "keep") to the stamped version of a file; done is done already.
 
-    Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it. `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content that
-    was uploaded; `known_since` when the version was first known. Raises `Changed` when the file is another version (it is in its place), and `Undone`.
+    Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it.
+    `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content
+    that was uploaded; `known_since` when the version was first known. Raises `Changed` when the file is another version
+    (it is in its place), and `Undone`.
     """
     folder, name = split(path)
     private = PRIVATE + mark

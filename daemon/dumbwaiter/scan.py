@@ -149,8 +149,8 @@ def wanted(folder: str, found: Rows, rules: Rules) -> Iterator[tuple[str, Stamp]
 def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:
     """Returns the stamp of a regular file and whether somebody has it open for writing; None where that is unknown.
 
-    No stamp: nothing there, or nothing that is a file, or no way to it. Raises OSError when that could not be found
-    out; asking again later may help.
+    False as well for a file that this user may not read. No stamp: nothing there, or nothing that is a file, or no way
+    to it. Raises OSError when that could not be found out; asking again later may help.
     """
     folder, _, name = path.rpartition("/")
     try:

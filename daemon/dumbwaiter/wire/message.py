@@ -17,9 +17,9 @@ T = TypeVar("T")
 class FileSlice(Struct, frozen=True):
     """`length` bytes of an open file from `offset`, as a body; who sends it chooses how to read it.
 
-    `data` holds the bytes if they were read already. Each of `observers` is shown the bytes as they are sent, in order, with
-    the position of each piece. `guard` is asked before the last of them leave, and may raise.
-    `before` and `after` are what stands around them in a form.
+    `data` holds the bytes if they were read already. Each of `observers` is shown the bytes as they are sent, in order,
+    with the position of each piece. `guard` is asked before the last of them leave, and may raise. `before` and `after`
+    are what stands around them in a form.
     """
 
     fd: int
