@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-_UNSAFE = re.compile(rf"[{_CONTROL}\\]")
-_UNREADABLE = re.compile(rf"[{_CONTROL}]")
-_AWKWARD = re.compile(r"[%\x00-\x1f\x7f]")
-_ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)")
+# Compiled by `re` when they are first used: a short command may need none.
+_UNSAFE = rf"[{_CONTROL}\\]"
+_UNREADABLE = rf"[{_CONTROL}]"
+_AWKWARD = r"[%\x00-\x1f\x7f]"
+_ESCAPED = r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)"
 TREES = ("keys", "files", "outbox")  # what the catalog is shown as
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
@@ -18,7 +19,7 @@ def shown(name: str) -> str:
     Control characters (those that turn the direction of writing too) and bytes that are no UTF-8 become backslash
     escapes, a backslash is doubled.
     """
-    return _UNSAFE.sub(_backslashed, name)
+    return re.sub(_UNSAFE, _backslashed, name)
 
 
 def _backslashed(match: re.Match[str]) -> str:
@@ -33,12 +34,12 @@ def _backslashed(match: re.Match[str]) -> str:
 
 def legible(text: str) -> str:
     """Returns a sentence, with others' words in it, on one line and fit for a terminal and for any database."""
-    return _UNREADABLE.sub(_backslashed, " ".join(text.splitlines()))
+    return re.sub(_UNREADABLE, _backslashed, " ".join(text.splitlines()))
 
 
 def unshown(text: str) -> str:
     """Returns the name that `shown` made `text` of; text that it did not make is returned as it is."""
-    name = _ESCAPED.sub(_unescaped, text)
+    name = re.sub(_ESCAPED, _unescaped, text)
     return name if shown(name) == text else text
 
 
@@ -73,7 +74,7 @@ def key_path(key: str) -> str:
 def _component(part: str) -> str:
     if part in {"", ".", ".."}:
         return "%" + part.replace(".", "%2E")
-    escaped = _AWKWARD.sub(lambda match: f"%{ord(match.group()):02X}", part)
+    escaped = re.sub(_AWKWARD, lambda match: f"%{ord(match.group()):02X}", part)
     encoded = escaped.encode("utf-8", "surrogateescape")
     if len(encoded) <= NAME_MAX:
         return escaped

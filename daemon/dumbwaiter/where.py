@@ -11,25 +11,25 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 DAEMON = b"daemon"  # the first line of a lock that a daemon has; the second one is its runtime folder
 SYSTEM_CONFIG = "/etc/dumbwaiter/config.toml"
 SYSTEM_FOLDERS = {"STATE": "/var/lib", "CACHE": "/var/cache", "RUNTIME": "/run"}
 
 
-class Places(NamedTuple):
+class Places:
     """Absolute paths. Nothing says that they exist."""
 
-    config: str
-    state: str
-    cache: str
-    runtime: str
+    def __init__(self, config: str, state: str, cache: str, runtime: str) -> None:
+        self.config = config
+        self.state = state
+        self.cache = cache
+        self.runtime = runtime
 
     @property
     def flags(self) -> list[str]:
         """What leads another program of ours to the same places."""
-        return [word for name, path in self._asdict().items() for word in (f"--{name}", path)]
+        return [word for name, path in vars(self).items() for word in (f"--{name}", path)]
 
     @property
     def socket(self) -> str:

@@ -4,6 +4,7 @@ A command that changes anything goes through the daemon when one runs. Commands 
 only it knows, and the journal for the rest.
 """
 
+import os
 import sys
 
 from dumbwaiter.cli import glance
@@ -16,7 +17,7 @@ def main() -> None:
     have_streams()
     try:
         if glance.answered(sys.argv[1:]):
-            return
+            os._exit(0)  # all is said, and to take the interpreter apart would be a tenth of the time
     except BrokenPipeError:
         seen_enough()
     except OSError as error:  # the socket's troubles are told elsewhere

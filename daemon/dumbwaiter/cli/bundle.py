@@ -156,7 +156,7 @@ def _system(session: Session) -> str:
         [
             platform.platform(),
             sys.version,
-            *(f"{name}: {path}" for name, path in session.places._asdict().items()),
+            *(f"{name}: {path}" for name, path in vars(session.places).items()),
             *packages,
             "",
         ]

@@ -3,14 +3,19 @@
 What is not asked and answered so plainly is left to the rest of the program.
 """
 
+from __future__ import annotations
+
 import json
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
 from dumbwaiter.where import places, short
+
+TYPE_CHECKING = False  # `typing` takes as long as half of the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 PLAIN = {("status",): False, ("status", "--json"): True, ("--json", "status"): True}
 PATIENCE = 5.0  # seconds; the rest of the program has more

@@ -1,8 +1,13 @@
 """The end of what a program prints to."""
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # see `glance`
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def seen_enough() -> NoReturn:

@@ -1,12 +1,17 @@
 """Times, sizes, counts and places as people read them."""
 
+from __future__ import annotations
+
 import errno
 import os
 import time
-from typing import Any
 
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import join
+
+TYPE_CHECKING = False  # see `glance`
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def counted(count: int, one: str, many: str = "") -> str:
