@@ -9,7 +9,7 @@ from typing import Any
 
 from dumbwaiter import config_file
 from dumbwaiter.app import App, open_app
-from dumbwaiter.where import Places
+from dumbwaiter.places import Places
 from program import PATIENCE, Vendors
 
 

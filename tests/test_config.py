@@ -18,10 +18,10 @@ from dead_disk import dead_disk
 from dumbwaiter import config
 from dumbwaiter.config import Config, Hook, Watch, nested
 from dumbwaiter.config_file import BROKERS, load, parse
+from dumbwaiter.config_values import Address, Duration, Source, Target, duration
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
 from dumbwaiter.options import CareyShop, NetEase, Provider, RecipeRequest, Xinhua
-from dumbwaiter.sources import Address, Duration, Source, Target, duration
 
 FILE = "/etc/dumbwaiter/config.toml"
 SECRET = "s3cret-of-the-account"

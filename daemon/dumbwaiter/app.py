@@ -19,6 +19,7 @@ from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
 from dumbwaiter.attempt import Means
 from dumbwaiter.brokers import broker
+from dumbwaiter.by_hand import candidate, looked_at
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.claims import claim
 from dumbwaiter.config import Config
@@ -35,7 +36,7 @@ from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import shown
 from dumbwaiter.network import CHANGED, Network
-from dumbwaiter.ordered import candidate, looked_at
+from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
@@ -45,7 +46,6 @@ from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
 from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
-from dumbwaiter.where import Places
 from dumbwaiter.wire.address import ends
 
 REFRESH = 30.0  # seconds between looks at what nears its end

@@ -3,7 +3,7 @@
 import http.client
 import socket
 
-from dumbwaiter.where import short
+from dumbwaiter.places import short
 
 
 class Connection(http.client.HTTPConnection):

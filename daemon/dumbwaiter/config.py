@@ -15,10 +15,10 @@ from typing import Literal
 from msgspec import Struct, field
 from tzlocal import get_localzone
 
+from dumbwaiter.config_values import Duration, Hosts, Listen, Seal, Size, Source, Target, Token
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import nearest
 from dumbwaiter.options import Provider, secrets, shows_nothing
-from dumbwaiter.sources import Duration, Hosts, Listen, Seal, Size, Source, Target, Token
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK

@@ -17,14 +17,14 @@ import msgspec
 from msgspec import Struct
 
 from dumbwaiter.config import A_HOOK, HOOKS, RESERVED, Config, Watch, absolute, nested, within
+from dumbwaiter.config_values import Address, Duration, Hosts, Listen, Size, Source, duration, size
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import NAME_MAX, nearest, shown
 from dumbwaiter.options import Jiandaoyun, Provider, is_rate, names_objects, replaces_nothing, shows_nothing
-from dumbwaiter.sources import Address, Duration, Hosts, Listen, Size, Source, duration, size
+from dumbwaiter.places import trash
 from dumbwaiter.timetable import Timetable
-from dumbwaiter.where import trash
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import Expression
 

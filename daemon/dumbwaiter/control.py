@@ -50,14 +50,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
+from dumbwaiter.config_values import LONGEST
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.events import Event, Feed, changed
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
 from dumbwaiter.pictures import Pictures, promising
-from dumbwaiter.sources import LONGEST
-from dumbwaiter.where import Places, private_folder, short
+from dumbwaiter.places import Places, private_folder, short
 
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on

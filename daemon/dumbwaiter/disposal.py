@@ -20,8 +20,8 @@ from dumbwaiter.errors import Changed
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split
+from dumbwaiter.places import trash
 from dumbwaiter.scan import FILE, Branch, lease
-from dumbwaiter.where import trash
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 QUIET = 60.0  # seconds that a file must not have changed in where its writers cannot be seen

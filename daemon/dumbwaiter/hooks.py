@@ -16,12 +16,12 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from dumbwaiter.config import Hook
+from dumbwaiter.config_values import Source, seal
 from dumbwaiter.errors import Failure, Retry
 from dumbwaiter.http import Http
 from dumbwaiter.log import redact
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
-from dumbwaiter.sources import Source, seal
 from dumbwaiter.wire.message import Request
 from dumbwaiter.wire.recipe import fill
 

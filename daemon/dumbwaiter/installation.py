@@ -14,10 +14,10 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
+from dumbwaiter.places import DAEMON, Places, private_folder
 from dumbwaiter.store.database import Writer, begun, gone, host_of, journal_url, reading, sound, unusable, writing
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
-from dumbwaiter.where import DAEMON, Places, private_folder
 
 LOOK = 0.5  # seconds in which somebody may just be looking who has the lock
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start

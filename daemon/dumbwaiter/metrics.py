@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dumbwaiter import hits, report
+from dumbwaiter import cache_hits, report
 from dumbwaiter.app import App
 from dumbwaiter.model import State
 
@@ -51,7 +51,7 @@ class _Daemon(Collector):
             "1 while the journal cannot be written.",
             float(self._app.trouble is not None),
         )
-        had, fetched = hits.read(self._app.places.cache)
+        had, fetched = cache_hits.read(self._app.places.cache)
         blocks = CounterMetricFamily("dumbwaiter_cache_blocks", "Blocks that mounts read.", labels=["from"])
         blocks.add_metric(["cache"], had)
         blocks.add_metric(["provider"], fetched)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from dumbwaiter.config_values import Address, Duration, Source, Target
 from dumbwaiter.naming import shown
-from dumbwaiter.sources import Address, Duration, Source, Target
 from dumbwaiter.wire.hmac_token import LIFE_MAX
 from dumbwaiter.wire.recipe import Expression, Stored, blanks
 

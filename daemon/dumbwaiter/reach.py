@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from dumbwaiter.config_values import Address
 from dumbwaiter.naming import shown
-from dumbwaiter.sources import Address
 from dumbwaiter.wire.address import public
 
 # Set aside for tests of networks; proxies on many desktops answer for the whole internet from here.

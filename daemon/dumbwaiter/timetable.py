@@ -6,7 +6,7 @@ A day has 23 or 25 hours twice a year: changes are reckoned in the zone, day by 
 import re
 from datetime import datetime, time, timedelta, tzinfo
 
-from dumbwaiter.sources import size
+from dumbwaiter.config_values import size
 
 
 def rate(text: str) -> float | None:

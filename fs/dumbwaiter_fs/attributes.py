@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.links import FORMS, filled
 from dumbwaiter.model import Entry, State
-from dumbwaiter_fs.spot import Spot
+from dumbwaiter_fs.inodes import Spot
 
 PREFIX = "user.dumbwaiter."
 XATTR_MAX = 65536  # the kernel's limit for one value

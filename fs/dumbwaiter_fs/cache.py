@@ -22,8 +22,8 @@ from xxhash import xxh3_128
 
 from dumbwaiter import log
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter.where import private_folder
-from dumbwaiter_fs.opening import without_waiting
+from dumbwaiter.places import private_folder
+from dumbwaiter_fs.openat2 import without_waiting
 
 BLOCK = 256 * KIB
 AGE = 30 * 86400.0  # seconds without use

@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
-from dumbwaiter_fs.answers import Refused
-from dumbwaiter_fs.opening import below
+from dumbwaiter_fs.errnos import Refused
+from dumbwaiter_fs.openat2 import below
 from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time

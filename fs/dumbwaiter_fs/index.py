@@ -15,7 +15,7 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import driver, reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
-from dumbwaiter_fs.spot import TREES, Tree, Version, number_sql, row_of
+from dumbwaiter_fs.inodes import TREES, Tree, Version, number_sql, row_of
 
 Line = tuple[bytes, int, int, int]  # name, number, size, mtime_ns
 

@@ -15,8 +15,8 @@ from typing import Any
 from dumbwaiter.client import Connection
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import Entry
-from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.deadline import left
+from dumbwaiter_fs.errnos import Refused
 
 TIMEOUT = 15.0  # seconds for one answer
 MARGIN = 60.0  # seconds of life that an address must have left

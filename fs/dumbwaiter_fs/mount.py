@@ -19,14 +19,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter import log
+from dumbwaiter.cache_hits import Hits
 from dumbwaiter.config import Config
 from dumbwaiter.config_file import load
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.hits import Hits
 from dumbwaiter.kernel import raise_files
 from dumbwaiter.naming import shown
+from dumbwaiter.places import Places, places
 from dumbwaiter.streams import have_streams
-from dumbwaiter.where import Places, places
 from dumbwaiter_fs import mount_point
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from dumbwaiter import log
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry
 from dumbwaiter_fs import attributes
-from dumbwaiter_fs.answers import Refused, code_of
 from dumbwaiter_fs.attributes import Attributes
 from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
-from dumbwaiter_fs.spot import BY_CODE, Spot
+from dumbwaiter_fs.errnos import Refused, code_of
+from dumbwaiter_fs.inodes import BY_CODE, Spot
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from dumbwaiter_fs import wire
-from dumbwaiter_fs.spot import number_of
+from dumbwaiter_fs.inodes import number_of
 from dumbwaiter_fs.trees import PAGE, Trees
 
 KEPT = 16 << 20  # bytes of packed folders in all

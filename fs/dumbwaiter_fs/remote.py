@@ -16,13 +16,13 @@ from weakref import WeakValueDictionary
 import httpcore
 import httpx
 
-from dumbwaiter.hits import Hits
+from dumbwaiter.cache_hits import Hits
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.wire.address import ends
-from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.cache import BLOCK, Block, Cache, View
 from dumbwaiter_fs.deadline import Transport, until
-from dumbwaiter_fs.desk import Desk
+from dumbwaiter_fs.errnos import Refused
+from dumbwaiter_fs.hot_blocks import HotBlocks
 from dumbwaiter_fs.links import Links
 from dumbwaiter_fs.memory import Memory
 from dumbwaiter_fs.stream import SKIP, Stream
@@ -52,7 +52,7 @@ class Remote:
         self.hits = hits
         self.links = links
         self.memory = Memory()
-        self.desk = Desk(cache, hits) if cache else None
+        self.hot = HotBlocks(cache, hits) if cache else None
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._down: dict[tuple[str, int | None], tuple[float, int]] = {}
@@ -111,8 +111,8 @@ class Remote:
             client, self._client = self._client, None
         if client is not None:
             client.close()
-        if self.desk is not None:
-            self.desk.close()
+        if self.hot is not None:
+            self.hot.close()
         if self.hits is not None:
             self.hits.close()
 
@@ -192,7 +192,7 @@ class Version:
         self._at_once_to = end
         while offset < end:
             index, start = divmod(offset, BLOCK)
-            block = self._laid(index)
+            block = self._without_disk(index)
             if block is None or len(block.data) != self.length(index):
                 return None
             if block.mark != self.mark and not self.same(block.mark):
@@ -206,16 +206,16 @@ class Version:
         """Lays out the block that begins at `offset`, when reading goes straight on."""
         index, start = divmod(offset, BLOCK)
         if not start and self._straight and index < self._blocks:
-            self._laid(index)
+            self._without_disk(index)
 
-    def _laid(self, index: int) -> Block | View | None:
+    def _without_disk(self, index: int) -> Block | View | None:
         """Returns a block that is in memory, here or in the kernel's."""
         block = self._remote.memory.get(self.name, index)
-        if block is not None or (desk := self._remote.desk) is None:
+        if block is not None or (hot := self._remote.hot) is None:
             return block
-        view = desk.lay(self.name, index)
+        view = hot.get(self.name, index)
         if self.stale:
-            desk.drop(self.name)
+            hot.drop(self.name)
             return None
         return view
 
@@ -264,8 +264,8 @@ class Version:
         self._remote.memory.drop(self.name)
         if self._remote.cache is not None:
             self._remote.cache.drop(self.name)
-        if self._remote.desk is not None:
-            self._remote.desk.drop(self.name)
+        if self._remote.hot is not None:
+            self._remote.hot.drop(self.name)
         return Refused(errno.ESTALE, why)
 
     def same(self, mark: str) -> bool:

@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from dumbwaiter import log
 from dumbwaiter_fs import virtual, wire
-from dumbwaiter_fs.answers import Refused, code_of
 from dumbwaiter_fs.attributes import PREFIX
+from dumbwaiter_fs.errnos import Refused, code_of
+from dumbwaiter_fs.inodes import NAMED, ROOT, TREES, Spot, number_of
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.packing import Freshness, Listing, Packing
-from dumbwaiter_fs.spot import NAMED, ROOT, TREES, Spot, number_of
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 

@@ -16,8 +16,8 @@ import httpcore
 import httpx
 
 from dumbwaiter.model import MIB
-from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.cache import BLOCK
+from dumbwaiter_fs.errnos import Refused
 
 if TYPE_CHECKING:
     from dumbwaiter_fs.remote import Remote, Version

@@ -21,7 +21,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import virtual
 from dumbwaiter_fs.index import Change, Index, Line, Mark
-from dumbwaiter_fs.spot import BY_CODE, NAMED, TREES, Spot, Tree, Version, number_of
+from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, Spot, Tree, Version, number_of
 
 T = TypeVar("T")
 

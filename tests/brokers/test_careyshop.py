@@ -10,9 +10,9 @@ import pytest
 
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Receipt, Stamp
-from dumbwaiter.sources import Source
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
 from dumbwaiter.wire.message import Reply, Request
 

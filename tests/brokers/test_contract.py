@@ -22,9 +22,9 @@ import peer
 import recipes
 from dumbwaiter import config_file, options
 from dumbwaiter.brokers import BROKERS
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.model import Grant, Limits, Secret
-from dumbwaiter.sources import Source
 from dumbwaiter.transports import choose
 from dumbwaiter_sandbox.vendors import VENDORS
 from peer import Peer

@@ -13,9 +13,9 @@ import pytest
 from dumbwaiter import config_file
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import Ask, Entry, FollowUp, Limits, Receipt, Stamp
-from dumbwaiter.sources import Source
 from dumbwaiter.wire.message import Reply, Request
 
 T = TypeVar("T")

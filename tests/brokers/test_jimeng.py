@@ -10,9 +10,9 @@ import pytest
 
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jimeng import Jimeng
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Blocked, Failure, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Receipt
-from dumbwaiter.sources import Source
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire.message import Reply, Request
 

@@ -8,10 +8,10 @@ import pytest
 
 import peer
 from dumbwaiter.brokers.netease import DOUBTED, NODES_LIFE, UNTOLD, VISIBLE
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.grants import _Kept
 from dumbwaiter.model import FollowUp, Grant, Receipt
-from dumbwaiter.sources import Source
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter_sandbox import nos_token
 from peer import Peer

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 import peer
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
+from dumbwaiter.config_values import Duration, Source
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt, Stamp
-from dumbwaiter.sources import Duration, Source
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox.xinhua import ACCOUNT
 from peer import Peer

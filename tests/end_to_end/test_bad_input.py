@@ -23,7 +23,7 @@ from dumbwaiter.cli.program import cli
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.installation import lock
 from dumbwaiter.model import MIB
-from dumbwaiter.where import places
+from dumbwaiter.places import places
 from program import Program, digest
 
 # Commands that take a name, a path or a time.

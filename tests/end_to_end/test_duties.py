@@ -25,6 +25,7 @@ import pytest
 
 from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
+from dumbwaiter.config_values import Duration, Seal, Target
 from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
@@ -32,7 +33,6 @@ from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
 from dumbwaiter.journal import Candidate
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
-from dumbwaiter.sources import Duration, Seal, Target
 from dumbwaiter.upload import digest_of
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG

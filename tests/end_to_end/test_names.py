@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.where import short
+from dumbwaiter.places import short
 from dumbwaiter_fs import mount_point
 from program import Program
 

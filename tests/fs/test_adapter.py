@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from dumbwaiter_fs.answers import ALLOWED, Refused, code_of
-from dumbwaiter_fs.spot import Spot
+from dumbwaiter_fs.errnos import ALLOWED, Refused, code_of
+from dumbwaiter_fs.inodes import Spot
 
 pytestmark = pytest.mark.fuse  # importing the binding loads libfuse
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dumbwaiter import hits
-from dumbwaiter.hits import Hits
+from dumbwaiter import cache_hits
+from dumbwaiter.cache_hits import Hits
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, MARK_MAX, Block, Cache
-from dumbwaiter_fs.desk import SLOTS, Desk
+from dumbwaiter_fs.hot_blocks import SLOTS, HotBlocks
 
 NAME, OTHER = "aa" * 20, "ab" * 20
 WHOLE = Block('"etag"', random.Random(4).randbytes(BLOCK))
@@ -194,18 +194,18 @@ def test_processes_that_share_it_get_whole_blocks_or_none(folder: Path) -> None:
     assert sum(path.stat().st_size for path in files(folder)) <= 4 * MIB + 3 * MIB, "each knows of its own only"
 
 
-# The desk: what is in memory is given out without a wait
+# Hot blocks: what is in memory is given out without a wait
 
 
 @pytest.fixture
-def desk(cache: Cache) -> Iterator[Desk]:
-    desk = Desk(cache, None)
-    yield desk
-    desk.close()
+def hot(cache: Cache) -> Iterator[HotBlocks]:
+    hot = HotBlocks(cache, None)
+    yield hot
+    hot.close()
 
 
-def laid(desk: Desk, index: int, name: str = NAME) -> Block | None:
-    view = desk.lay(name, index)
+def got(hot: HotBlocks, index: int, name: str = NAME) -> Block | None:
+    view = hot.get(name, index)
     return Block(view.mark, bytes(view.data)) if view else None
 
 
@@ -213,18 +213,18 @@ def numbered(index: int) -> Block:
     return Block('"etag"', bytes([index]) * BLOCK)
 
 
-def test_a_block_is_laid_as_it_was_put(cache: Cache, desk: Desk) -> None:
+def test_a_block_is_got_as_it_was_put(cache: Cache, hot: HotBlocks) -> None:
     last = Block("m" * MARK_MAX, b"the end")
     cache.put(NAME, 0, WHOLE)
     cache.put(NAME, 1, last)
-    assert [laid(desk, index) for index in (0, 1, 0, 2)] == [WHOLE, last, WHOLE, None]
+    assert [got(hot, index) for index in (0, 1, 0, 2)] == [WHOLE, last, WHOLE, None]
 
 
-def test_a_block_is_good_until_five_others_are_laid(cache: Cache, desk: Desk) -> None:
+def test_a_block_is_good_until_five_others_are_got(cache: Cache, hot: HotBlocks) -> None:
     for index in range(2 * SLOTS):
         cache.put(NAME, index, numbered(index))
     for first in range(SLOTS + 1):
-        views = [desk.lay(NAME, index) for index in range(first, first + SLOTS)]
+        views = [hot.get(NAME, index) for index in range(first, first + SLOTS)]
         for index, view in enumerate(views, first):
             assert view is not None
             assert view.data == numbered(index).data
@@ -232,44 +232,44 @@ def test_a_block_is_good_until_five_others_are_laid(cache: Cache, desk: Desk) ->
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(position=st.integers(0, _HEAD.size + len('"etag"') + BLOCK - 1), bit=st.integers(0, 7))
-def test_a_block_with_one_wrong_bit_is_not_laid(cache: Cache, folder: Path, position: int, bit: int) -> None:
+def test_a_block_with_one_wrong_bit_is_not_got(cache: Cache, folder: Path, position: int, bit: int) -> None:
     cache.put(NAME, 0, WHOLE)
     (file,) = files(folder)
     data = bytearray(file.read_bytes())
     data[position] ^= 1 << bit
     file.write_bytes(data)
-    assert laid(Desk(cache, None), 0) is None
+    assert got(HotBlocks(cache, None), 0) is None
     assert files(folder) == [file], "whoever may wait for the disk clears it away"
 
 
 @pytest.mark.parametrize("size", [0, 5, _HEAD.size, 1000, BLOCK])
-def test_a_block_that_was_cut_off_is_not_laid(cache: Cache, desk: Desk, folder: Path, size: int) -> None:
+def test_a_block_that_was_cut_off_is_not_got(cache: Cache, hot: HotBlocks, folder: Path, size: int) -> None:
     cache.put(NAME, 0, WHOLE)
     os.truncate(files(folder)[0], size)
-    assert laid(desk, 0) is None
+    assert got(hot, 0) is None
 
 
-def test_what_is_dropped_is_not_laid_any_more(cache: Cache, desk: Desk) -> None:
+def test_what_is_dropped_is_not_got_any_more(cache: Cache, hot: HotBlocks) -> None:
     for name in (NAME, OTHER):
         cache.put(name, 0, WHOLE)
-        assert laid(desk, 0, name) == WHOLE
+        assert got(hot, 0, name) == WHOLE
     cache.drop(NAME)
-    desk.drop(NAME)
-    assert laid(desk, 0) is None
-    assert laid(desk, 0, OTHER) == WHOLE
+    hot.drop(NAME)
+    assert got(hot, 0) is None
+    assert got(hot, 0, OTHER) == WHOLE
 
 
-def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, desk: Desk, folder: Path, tmp_path: Path) -> None:
+def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, hot: HotBlocks, folder: Path, tmp_path: Path) -> None:
     for index in (0, 1):
         cache.put(NAME, index, WHOLE)
         os.utime(files(folder)[index], (1.0, 1.0))
     count = Hits(str(tmp_path))
-    counted = Desk(cache, count)
-    assert laid(counted, 0) == laid(counted, 0) == WHOLE
+    counted = HotBlocks(cache, count)
+    assert got(counted, 0) == got(counted, 0) == WHOLE
     counted.close()
     count.close()
     assert [path.stat().st_mtime > 1.0 for path in files(folder)] == [True, False]
-    assert hits.read(str(tmp_path)) == (1, 0)
+    assert cache_hits.read(str(tmp_path)) == (1, 0)
 
 
 def test_a_block_that_comes_while_room_is_made_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
 from dumbwaiter_fs import content, remote, stream
-from dumbwaiter_fs.answers import Refused
 from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.memory import Memory
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin, Shelf, until

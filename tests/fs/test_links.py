@@ -18,7 +18,7 @@ import pytest
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter_fs import deadline, links
-from dumbwaiter_fs.answers import Refused
+from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.links import Links
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter import hits
+from dumbwaiter import cache_hits
 from dumbwaiter.naming import key_path, split
 from dumbwaiter_fs.cache import BLOCK
 from fs.world import STORED, Mounted, Origin, Shelf, also_libfuse3, until
@@ -236,7 +236,7 @@ def test_blocks_that_came_are_counted_soon(shelf: Shelf, mount: Mount, origin: O
     shelf.entry("a", len(BODY), url=origin.put("a", BODY))
     mounted = mount()
     assert cat(mounted.at("files/w/a")) == (0, BODY)
-    until(lambda: hits.read(f"{shelf.root}/cache") == (0, -(-len(BODY) // BLOCK)))
+    until(lambda: cache_hits.read(f"{shelf.root}/cache") == (0, -(-len(BODY) // BLOCK)))
 
 
 def test_the_kernel_keeps_what_is_still_the_same_version(shelf: Shelf, mount: Mount, origin: Origin) -> None:

@@ -17,8 +17,8 @@ from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.inodes import NAMED, Spot, number_of
 from dumbwaiter_fs.packing import AHEAD
-from dumbwaiter_fs.spot import NAMED, Spot, number_of
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 from fs.world import STORED, Mounted, Origin, Shelf, until

@@ -13,7 +13,7 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import attributes, virtual
-from dumbwaiter_fs.spot import number_of
+from dumbwaiter_fs.inodes import number_of
 from dumbwaiter_fs.trees import Trees, holdable
 from fs.world import STORED, Shelf
 

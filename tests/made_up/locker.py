@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
+from dumbwaiter.config_values import Address, Source
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Grant, Limits
-from dumbwaiter.sources import Address, Source
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.address import allowed
 from dumbwaiter.wire.message import Request

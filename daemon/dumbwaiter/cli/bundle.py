@@ -24,8 +24,8 @@ from sqlalchemy import make_url
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.sources import Source
 from dumbwaiter.wire.recipe import BLANK
 
 LINES = 5000  # of the log

@@ -16,12 +16,12 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import place
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.options import names_objects, secrets
-from dumbwaiter.sources import Source
 
 NO_KEY = "no key is configured"
 UNTOLD = "its provider's secret is handed over by systemd only"

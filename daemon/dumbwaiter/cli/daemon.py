@@ -269,7 +269,7 @@ def wait(session: Session, timeout: str | None, *, inhibit: bool) -> None:
     dumbwaiter wait --inhibit && systemctl poweroff
     dumbwaiter wait --timeout 10m      exit code 5 when that was too short
     """
-    from dumbwaiter.sources import duration
+    from dumbwaiter.config_values import duration
 
     try:
         end = time.monotonic() + duration(timeout) if timeout else None

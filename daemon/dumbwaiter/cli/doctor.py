@@ -22,11 +22,11 @@ from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, last_line
 from dumbwaiter.config import Config
+from dumbwaiter.config_values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import unshown
-from dumbwaiter.sources import Listen
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
-from dumbwaiter.where import places, short
+from dumbwaiter.places import places, short
 
 TYPE_CHECKING = False  # `typing` takes as long as half of the rest
 if TYPE_CHECKING:

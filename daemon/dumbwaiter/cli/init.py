@@ -11,10 +11,10 @@ import msgspec
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.config_file import BROKERS, parse
+from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 from dumbwaiter.options import Provider
-from dumbwaiter.sources import Source
 
 KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(Provider)}
 NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others: whatever has no default

@@ -23,7 +23,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import last_line, no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
-from dumbwaiter.where import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
+from dumbwaiter.places import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Config
@@ -344,7 +344,7 @@ def _has_journal(state: Path) -> bool:
 
 
 def _check_secrets(to: Target, config: "Config") -> None:
-    from dumbwaiter.sources import Source
+    from dumbwaiter.config_values import Source
 
     for _, source in config.secrets():
         kind, name = source.place

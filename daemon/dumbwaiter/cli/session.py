@@ -12,7 +12,7 @@ import click
 
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import shown
-from dumbwaiter.where import chosen, listens, places
+from dumbwaiter.places import chosen, listens, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

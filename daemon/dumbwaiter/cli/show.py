@@ -17,7 +17,7 @@ from dumbwaiter.cli.words import counted, moment, place, size, when
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import shown
-from dumbwaiter.where import listens
+from dumbwaiter.places import listens
 
 
 @click.command()

@@ -25,7 +25,7 @@ def pause(session: Session, name: str | None, time: str | None) -> None:
     What is being sent stops at its next part and goes on from there later. Files are noticed all the while.
     A restart of the daemon changes nothing.
     """
-    from dumbwaiter.sources import duration
+    from dumbwaiter.config_values import duration
 
     try:
         seconds = duration(time) if time else None

@@ -101,7 +101,7 @@ def moment(text: str, now: float) -> float:
     """Returns the time that "2h" ago was, or that "2026-03-04" or "2026-03-04 12:00" names here. Raises `Failure`."""
     from datetime import datetime
 
-    from dumbwaiter.sources import duration
+    from dumbwaiter.config_values import duration
 
     try:
         return now - duration(text)

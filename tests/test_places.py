@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.installation import Lock
-from dumbwaiter.where import SYSTEM_CONFIG, listens, places, private_folder, short
+from dumbwaiter.places import SYSTEM_CONFIG, listens, places, private_folder, short
 
 
 @pytest.fixture(autouse=True)

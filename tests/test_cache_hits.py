@@ -5,35 +5,35 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter import hits
-from dumbwaiter.hits import Hits
+from dumbwaiter import cache_hits
+from dumbwaiter.cache_hits import Hits
 from fs.world import until
 
 
 def test_several_mounts_count_into_one_file(tmp_path: Path) -> None:
-    assert hits.read(str(tmp_path)) == (0, 0)
+    assert cache_hits.read(str(tmp_path)) == (0, 0)
     one, other = Hits(str(tmp_path)), Hits(str(tmp_path))
     for _ in range(5):
         one.add(hits=1)
         other.add(misses=2)
     one.close()
     other.close()
-    assert hits.read(str(tmp_path)) == (5, 10)
+    assert cache_hits.read(str(tmp_path)) == (5, 10)
     again = Hits(str(tmp_path))
     again.add(hits=1)
     again.close()
-    assert hits.read(str(tmp_path)) == (6, 10)
+    assert cache_hits.read(str(tmp_path)) == (6, 10)
     assert (tmp_path / "hits").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("content", [b"", b"short"])
 def test_a_damaged_file_begins_anew(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "hits").write_bytes(content)
-    assert hits.read(str(tmp_path)) == (0, 0)
+    assert cache_hits.read(str(tmp_path)) == (0, 0)
     again = Hits(str(tmp_path))
     again.add(hits=3)
     again.close()
-    assert hits.read(str(tmp_path)) == (3, 0)
+    assert cache_hits.read(str(tmp_path)) == (3, 0)
 
 
 def test_the_file_follows_by_itself_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_the_file_follows_by_itself_and_its_folder_is_made(tmp_path: Path) -> No
     one = Hits(str(folder))
     for _ in range(20):
         one.add(misses=1)
-    until(lambda: hits.read(str(folder)) == (0, 20))
+    until(lambda: cache_hits.read(str(folder)) == (0, 20))
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -53,7 +53,7 @@ def test_who_counts_never_waits_for_the_file(tmp_path: Path) -> None:
         one.close()
         one.add(hits=1)
     one.close()
-    assert hits.read(str(tmp_path)) == (2, 0)
+    assert cache_hits.read(str(tmp_path)) == (2, 0)
 
 
 def test_a_folder_that_cannot_be_had_is_no_trouble(tmp_path: Path) -> None:
@@ -61,4 +61,4 @@ def test_a_folder_that_cannot_be_had_is_no_trouble(tmp_path: Path) -> None:
     one = Hits(str(tmp_path / "file/folder"))
     one.add(hits=1)
     one.close()
-    assert hits.read(str(tmp_path / "file/folder")) == (0, 0)
+    assert cache_hits.read(str(tmp_path / "file/folder")) == (0, 0)

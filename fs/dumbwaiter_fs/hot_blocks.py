@@ -7,7 +7,7 @@ processor's own cache, and no memory has to be found and cleared for each block.
 import threading
 from collections import OrderedDict
 
-from dumbwaiter.hits import Hits
+from dumbwaiter.cache_hits import Hits
 from dumbwaiter_fs.cache import LONGEST, Cache, View
 
 SLOTS = 6  # an answer of 1 MiB needs five
@@ -16,33 +16,33 @@ LATER = 1.0  # seconds until uses are noted on disk
 _Key = tuple[str, int]
 
 
-class Desk:
-    """Has one reader at a time: a block is good until five others have been laid on it. Any thread may `drop`."""
+class HotBlocks:
+    """Has one reader at a time: a block is good until five others were got. Any thread may `drop`."""
 
     def __init__(self, cache: Cache, hits: Hits | None) -> None:
         self._cache = cache
         self._hits = hits
         self._lock = threading.Lock()
-        self._laid: OrderedDict[_Key, tuple[View, bytearray]] = OrderedDict()
+        self._ready: OrderedDict[_Key, tuple[View, bytearray]] = OrderedDict()
         self._free = [bytearray(LONGEST) for _ in range(SLOTS)]
         self._used: dict[_Key, None] = {}
         self._count = 0
         self._noting: threading.Timer | None = None
 
-    def lay(self, name: str, index: int) -> View | None:
+    def get(self, name: str, index: int) -> View | None:
         """Returns block `index` of the version called `name`, None when that needs the disk, or when it is not here whole."""
         key = name, index
         with self._lock:
-            if (laid := self._laid.get(key)) is not None:
-                self._laid.move_to_end(key)
-                return laid[0]
-            buffer = self._free.pop() if self._free else self._laid.popitem(last=False)[1][1]
+            if (ready := self._ready.get(key)) is not None:
+                self._ready.move_to_end(key)
+                return ready[0]
+            buffer = self._free.pop() if self._free else self._ready.popitem(last=False)[1][1]
         view = self._cache.glance(name, index, buffer)
         with self._lock:
             if view is None:
                 self._free.append(buffer)
                 return None
-            self._laid[key] = view, buffer
+            self._ready[key] = view, buffer
             self._used[key] = None
             self._count += 1
             if self._noting is None:
@@ -54,8 +54,8 @@ class Desk:
     def drop(self, name: str) -> None:
         """Forgets a version."""
         with self._lock:
-            for key in [key for key in self._laid if key[0] == name]:
-                self._free.append(self._laid.pop(key)[1])
+            for key in [key for key in self._ready if key[0] == name]:
+                self._free.append(self._ready.pop(key)[1])
 
     def close(self) -> None:
         """Notes what is left."""
