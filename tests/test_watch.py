@@ -309,7 +309,7 @@ async def test_folders_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> 
             fences = itertools.count()
             while ear.state().folders > 1 or ear.watcher._trees[0].top.below:  # what came may be looked at still
                 await ear.hears(tmp_path, f"fence {next(fences)}")
-        assert len(ear.watcher._by_descriptor) == 1
+        assert len(ear.watcher._hearing) == 1
 
 
 @on_loop
@@ -486,8 +486,8 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
         (tmp_path / "a").write_bytes(b"x")
         await ear.until(lambda: bool(ear.doubts))
         await ear.hears(tmp_path)
-        assert ear.watcher._reader is not None
-        assert ear.watcher._reader.is_alive()
+        assert ear.watcher._hearing.reader is not None
+        assert ear.watcher._hearing.reader.is_alive()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -495,7 +495,7 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
 async def test_a_dead_reader_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep/er").mkdir(parents=True)
     async with listening(root(tmp_path)) as ear:
-        reader = ear.watcher._reader
+        reader = ear.watcher._hearing.reader
         assert reader is not None
 
         def fail() -> list[InotifyEvent]:
@@ -518,7 +518,7 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
     monkeypatch.setattr(canary, "PATIENCE", 0.2)
     go = threading.Event()
     async with listening(root(tmp_path / "w"), bird=Canary(str(tmp_path / "bird"))) as ear:
-        reader = ear.watcher._reader
+        reader = ear.watcher._hearing.reader
         assert reader is not None
         real = reader.handle_event
 
@@ -532,7 +532,7 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
             while ("w", "the watcher had stopped hearing") not in ear.doubts:
                 ear.watcher.check()
                 await asyncio.sleep(0.05)
-        assert ear.watcher._reader is not reader
+        assert ear.watcher._hearing.reader is not reader
         monkeypatch.setattr(canary, "PATIENCE", BOUND)
         await ear.hears(tmp_path / "w", "deep/a")
         go.set()
@@ -542,12 +542,12 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
 async def test_a_watcher_that_hears_its_canary_is_left_alone(tmp_path: Path) -> None:
     bird = Canary(str(tmp_path / "bird"))
     async with listening(root(tmp_path), bird=bird) as ear:
-        reader = ear.watcher._reader
+        reader = ear.watcher._hearing.reader
         for number in range(3):
             ear.watcher.check()
             await ear.hears(tmp_path, f"{number}")
             await ear.until(lambda: not ear.watcher.deaf_for)
-        assert ear.watcher._reader is reader
+        assert ear.watcher._hearing.reader is reader
         assert ear.doubts == []
 
 
@@ -913,7 +913,7 @@ async def test_a_polled_root_is_not_listened_to_but_looked_after(tmp_path: Path)
     (tmp_path / "w").mkdir()
     async with listening(root(tmp_path / "w", polling=True)) as ear:
         assert ear.state() == RootState("polling", 0, 0, 0, "Scans only, as configured.")
-        assert ear.watcher._reader is None
+        assert ear.watcher._hearing.reader is None
         (tmp_path / "w").rename(tmp_path / "v")
         await ear.until_state("away")
         (tmp_path / "v").rename(tmp_path / "w")
@@ -961,8 +961,8 @@ async def test_closing_ends_both_threads_and_says_nothing_more(tmp_path: Path) -
         (tmp_path / "a").write_bytes(b"x")
         ear.watcher.close()
         ear.watcher.close()
-        assert ear.watcher._reader is not None
-        assert not ear.watcher._reader.is_alive()
+        assert ear.watcher._hearing.reader is not None
+        assert not ear.watcher._hearing.reader.is_alive()
         assert not any(tender.is_alive() for tender in ear.watcher._tenders)
         assert len(os.listdir("/proc/self/fd")) == before
         ear.sightings.clear()

@@ -1,10 +1,9 @@
 """EDGE watchdog: hears what happens in the watched folders and says so to the loop.
 
 Events are hints. The reader thread turns them into sightings and decides nothing; whatever makes hearing doubtful (an
-overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers. Of watchdog
-only its reader of the kernel's queue is used: the observers above it lose events and keep silent about it.
+overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers.
 
-Folders are watched by descriptor, each before it is listed, so nothing can slip in between and no link is followed.
+Each folder is listened to (`hearing`) before it is listed, so nothing can slip in between.
 The reader touches no disk. What a watch needs besides hearing is done by a thread of its own, because a dead network
 folder may stop whoever asks.
 """
@@ -18,18 +17,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyConstants,
-    InotifyEvent,
-    InotifyFD,
-    Mask,
-    WatchDescriptor,
-)
+from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from dumbwaiter import canary
 from dumbwaiter.canary import Canary
 from dumbwaiter.handover import Handover
+from dumbwaiter.hearing import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED_TO, Hearing, Top
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
@@ -43,48 +36,13 @@ LEAST = 0.1  # and for each of them
 PATIENCE = 10.0  # seconds without an answer, then a root counts as away
 BOUND = 5.0  # seconds that closing waits for a thread
 
-_CLOSE_WRITE = int(InotifyConstants.IN_CLOSE_WRITE)
-_CREATE = int(InotifyConstants.IN_CREATE)
-_DELETE = int(InotifyConstants.IN_DELETE)
-_MOVED_FROM = int(InotifyConstants.IN_MOVED_FROM)
-_MOVED_TO = int(InotifyConstants.IN_MOVED_TO)
-_IS_FOLDER = int(InotifyConstants.IN_ISDIR)
-_MASK = (
-    _CLOSE_WRITE
-    | _CREATE
-    | _MOVED_FROM
-    | _MOVED_TO
-    | int(InotifyConstants.IN_DELETE_SELF)
-    | int(InotifyConstants.IN_ONLYDIR)
-)
-_ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF) | _DELETE  # the ignore file may be taken away
-
-
-class _Folder:
-    """One folder of a watch. Without a descriptor it is not heard, and only stands above others that are."""
-
-    __slots__ = ("above", "below", "descriptor", "path", "round", "serial", "tree")
-
-    def __init__(self, tree: "_Tree", path: str, above: "_Folder | None") -> None:
-        self.tree = tree
-        self.path = path
-        self.above = above
-        self.below: dict[str, _Folder] | None = None
-        self.descriptor: WatchDescriptor | None = None
-        self.serial = CallbackId(0)
-        self.round = 0
-
-    @property
-    def name(self) -> str:
-        return self.path[self.path.rfind("/") + 1 :]
-
 
 class _Tree:
     """What is known of one root."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.top = _Folder(self, "", None)
+        self.top = Top(root.path)
         self.identity: tuple[int, int] | None = None  # device and inode of the folder that is heard
         self.known: set[tuple[int, int]] = set()
         self.mounted = root.mounted  # the root is where a file system is mounted
@@ -92,16 +50,12 @@ class _Tree:
         self.remote = ""  # its kind, if other machines can write there
         self.away = ""  # why it cannot be heard
         self.reason = ""  # why all of it has to be gone through again
-        self.heard = 0
-        self.gained = 0
         self.refused: Counter[int] = Counter()  # folders not heard, by errno
         self.unread = ""  # the latest of them that this user may not read
         self.foreign = ""  # the latest folder that was left out because another file system is mounted there
         self.overflows = 0
-        self.round = 0
         self.retry_at = 0.0
         self.asked_at: float | None = None
-        self.added_at: float | None = None  # likewise, to have a folder heard
         self.began_at: float | None = None  # what is done for it now
         self.entered: deque[tuple[str, bool]] = deque()  # new folders, to be heard and listed; True: or one that left
         self.due = True  # the root is to be looked at
@@ -134,14 +88,13 @@ class Watcher:
         self._changed = changed
         self._canary = bird
         self._chirps = False  # the canary is listened to
-        self._lock = threading.RLock()  # folders and reader
-        self._by_descriptor: dict[WatchDescriptor, _Folder] = {}
-        self._serial = 0
-        self._reader: InotifyFD | None = None
         self._deaf = ""
         self._revive_at = 0.0
         self._started = False
         self._closing = threading.Event()
+        self._tree_of = {tree.top: tree for tree in self._trees}
+        self._hearing = Hearing(self, list(self._tree_of), self._closing.is_set)
+        self._lock = self._hearing.lock
         self._reviving = threading.Lock()
         self._tenders = [
             threading.Thread(target=self._tend_on, args=(tree,), name=f"watch {tree.root.name}", daemon=True)
@@ -247,11 +200,11 @@ class Watcher:
         end = time.monotonic() + BOUND
         if self._lock.acquire(timeout=BOUND):  # else a dead disk is asked, and whoever asks holds watchdog's lock too
             try:
-                if self._reader is not None:
-                    self._reader.stop()
+                if self._hearing.reader is not None:
+                    self._hearing.reader.stop()
             finally:
                 self._lock.release()
-        for thread in (*self._tenders, self._reader):
+        for thread in (*self._tenders, self._hearing.reader):
             if thread is not None and thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
 
@@ -271,16 +224,11 @@ class Watcher:
         if self._closing.is_set():
             return
         with self._lock:
-            folder = self._by_descriptor.pop(wd, None)
-            if folder is None:
-                return
-            folder.descriptor = None
-            folder.tree.heard -= 1
-            if folder.above is None:
-                folder.tree.reason = "the folder was away"
-                self._ask(folder.tree)
-            elif not folder.below:
-                self._detach(folder)
+            folder = self._hearing.ended(wd)
+            if folder is not None and folder.above is None:
+                tree = self._tree_of[folder.top]
+                tree.reason = "the folder was away"
+                self._ask(tree)
 
     def on_queue_overflow(self) -> None:
         for tree in self._trees:
@@ -290,24 +238,24 @@ class Watcher:
     def _translate(self, event: InotifyEvent) -> None:
         mask = event.mask
         with self._lock:
-            folder = self._by_descriptor.get(event.wd)
+            folder = self._hearing.at(event.wd)
             if folder is None:
                 return
+            tree = self._tree_of[folder.top]
             if not event.name:  # of the folder itself; what happened to a root is found out by looking
                 if folder.above is None:
-                    self._ask(folder.tree)
+                    self._ask(tree)
                 return
             name = os.fsdecode(event.name)
-            tree = folder.tree
             path = f"{folder.path}/{name}" if folder.path else name
-            if mask & _IS_FOLDER:
-                if mask & _MOVED_FROM and folder.below and name in folder.below:
-                    self._drop(folder.below[name])
-                if mask & (_CREATE | _MOVED_TO | _MOVED_FROM):  # where two change places, one stands there already
-                    tree.entered.append((path, bool(mask & _MOVED_FROM)))
+            if mask & IS_FOLDER:
+                if mask & MOVED_FROM and folder.below and name in folder.below:
+                    self._hearing.drop(folder.below[name])
+                if mask & (CREATE | MOVED_TO | MOVED_FROM):  # where two change places, one stands there already
+                    tree.entered.append((path, bool(mask & MOVED_FROM)))
                     tree.wake.set()
-            elif mask & (_CLOSE_WRITE | _MOVED_TO | _CREATE) or path == IGNORE_FILE:
-                self._handover.note(tree.root.name, path, closed=not mask & _CREATE)
+            elif mask & (CLOSE_WRITE | MOVED_TO | CREATE) or path == IGNORE_FILE:
+                self._handover.note(tree.root.name, path, closed=not mask & CREATE)
 
     # --- the tending threads, one a root ---
 
@@ -370,13 +318,14 @@ class Watcher:
 
     def _revive(self, now: float) -> bool:
         """Puts a new reader in the place of a dead one, or of the first that could not be had; True when it did."""
-        hears = self._reader is not None and self._reader.is_alive() and self.deaf_for < canary.PATIENCE
+        old = self._hearing.reader
+        hears = old is not None and old.is_alive() and self.deaf_for < canary.PATIENCE
         if self._closing.is_set() or hears or now < self._revive_at:
             return False
         if all(tree.root.polling for tree in self._trees):
             return False
-        if self._reader is not None:
-            self._reader.stop()  # before there is another, as the numbers of their watches are the same
+        if old is not None:
+            old.stop()  # before there is another, as the numbers of their watches are the same
             self._chirps = False
         try:
             reader = InotifyFD()
@@ -389,13 +338,10 @@ class Watcher:
             if self._closing.is_set():
                 return False
             reader.start()
-            self._reader = reader
+            self._hearing.begin(reader)
             self._listen_to_canary(reader)
             self._deaf = ""
-            self._by_descriptor.clear()
             for tree in self._trees:
-                tree.top = _Folder(tree, "", None)
-                tree.heard = 0
                 tree.reason = "the watcher had stopped hearing" if self._started else "the watcher has begun to hear"
         return True
 
@@ -405,7 +351,7 @@ class Watcher:
         self._canary.rest()
         with suppress(OSError):  # no watch is left even for it: nothing can be proved then
             place = os.fsencode(self._canary.folder)
-            self._chirps = reader.add_callback(place, Mask(_CLOSE_WRITE), self._canary, CallbackId(0)) != -1
+            self._chirps = reader.add_callback(place, Mask(CLOSE_WRITE), self._canary, CallbackId(0)) != -1
 
     def _tend_tree(self, tree: _Tree, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
@@ -414,7 +360,7 @@ class Watcher:
         if here is None:
             with self._lock:
                 tree.identity = None
-                self._drop(tree.top)
+                self._hearing.drop(tree.top)
                 tree.refused.clear()
             tree.entered.clear()
             return ""
@@ -422,7 +368,7 @@ class Watcher:
         if here.identity != before:
             reason = "another folder stands there" if before else "the folder is there"
             with self._lock:
-                self._drop(tree.top)
+                self._hearing.drop(tree.top)
                 tree.mounted = here.mounted
                 tree.known.add(here.identity)
                 tree.remote = here.remote
@@ -431,7 +377,7 @@ class Watcher:
         if reason or (tree.refused and now >= tree.retry_at):
             self._listen_to_all(tree)
             tree.retry_at = now + RETRY
-            if tree.gained and not reason:
+            if tree.top.gained and not reason:
                 reason = "folders are heard that were not"
         return reason
 
@@ -464,13 +410,12 @@ class Watcher:
         return here
 
     def _hears(self, tree: _Tree) -> bool:
-        return not tree.root.polling and self._reader is not None
+        return not tree.root.polling and self._hearing.reader is not None
 
     def _listen_to_all(self, tree: _Tree) -> None:
         """Listens to every folder of a root, and no longer to those that are not there."""
         with self._lock:
-            tree.round += 1
-            tree.gained = 0
+            self._hearing.begin_round(tree.top)
             tree.foreign = ""
             tree.refused.clear()
         for _ in self._walk(tree, "", again=True):
@@ -478,10 +423,7 @@ class Watcher:
         if self._closing.is_set():
             return
         with self._lock:
-            folders = [folder for folder in self._by_descriptor.values() if folder.tree is tree]
-            for folder in folders:
-                if folder.round != tree.round and folder.descriptor is not None:
-                    self._drop(folder)
+            self._hearing.end_round(tree.top)
 
     # --- listening to folders ---
 
@@ -518,98 +460,21 @@ class Watcher:
 
     def _listen(self, tree: _Tree, path: str, descriptor: int) -> bool:
         """Listens to an open folder; returns False if it was heard before."""
-        stays: _Folder | None = None
-        while True:
-            with self._lock:
-                if self._closing.is_set() or self._reader is None:
-                    return False
-                self._serial += 1
-                serial = CallbackId(self._serial)  # a second callback under one id would be a warning
-                tree.added_at = time.monotonic()
-                try:
-                    wd = self._add(self._reader, descriptor, serial, _MASK if path else _ROOT_MASK)
-                except OSError as error:
-                    self._refuse(tree, path, error)
-                    return True
-                finally:
-                    tree.added_at = None
-                heard = self._by_descriptor.get(wd)
-                if heard is None or heard is stays:
-                    if heard is not None:  # it was moved here, and nobody heard that
-                        self._drop(heard)
-                    self._put(tree, path, wd, serial)
-                    return True
-                self._reader.remove_callbacks([(wd, serial)])
-                if heard.tree is tree and heard.path == path:
-                    heard.round = tree.round
-                    return False
-            # Without the lock, for a disk may not answer.
-            if not _leads_to(tree, path, descriptor) or _leads_to(heard.tree, heard.path, descriptor):
-                return False  # it was moved on while it was looked at, and the event tells where to; or is bound to two places
-            stays = heard
+        try:
+            return self._hearing.listen(tree.top, path, descriptor)
+        except OSError as error:
+            self._refuse(tree, path, error)
+            return True
 
     def _refuse(self, tree: _Tree, path: str, error: OSError) -> None:
         with self._lock:
             tree.refused[error.errno or errno.EIO] += 1
             tree.unread = path
 
-    def _add(self, reader: InotifyFD, descriptor: int, serial: CallbackId, mask: int) -> WatchDescriptor:
-        """Adds a watch. Raises OSError."""
-        wd = reader.add_callback(b"/proc/self/fd/%d" % descriptor, Mask(mask), self, serial)
-        if wd == -1:  # watchdog says nothing of a missing right, and keeps an entry for it
-            reader.remove_callbacks([(wd, serial)])
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return wd
-
-    def _put(self, tree: _Tree, path: str, wd: WatchDescriptor, serial: CallbackId) -> None:
-        folder = self._place(tree, path)
-        if folder.descriptor is not None or folder.below:  # another one stood here
-            self._drop(folder)
-            folder = self._place(tree, path)
-        folder.descriptor, folder.serial, folder.round = wd, serial, tree.round
-        self._by_descriptor[wd] = folder
-        tree.heard += 1
-        tree.gained += 1
-
-    @staticmethod
-    def _place(tree: _Tree, path: str) -> _Folder:
-        folder = tree.top
-        at = ""
-        for name in path.split("/") if path else ():
-            at = f"{at}/{name}" if at else name
-            if folder.below is None:
-                folder.below = {}
-            below = folder.below.get(name)
-            if below is None:
-                below = folder.below[name] = _Folder(tree, at, folder)
-            folder = below
-        return folder
-
-    def _drop(self, folder: _Folder) -> None:
-        """Listens no longer to a folder and all below it."""
-        callbacks: list[tuple[WatchDescriptor, CallbackId]] = []
-        ahead = [folder]
-        while ahead:
-            each = ahead.pop()
-            ahead.extend((each.below or {}).values())
-            if each.descriptor is not None:
-                callbacks.append((each.descriptor, each.serial))
-                self._by_descriptor.pop(each.descriptor, None)
-                each.descriptor = None
-        folder.below = None
-        folder.tree.heard -= len(callbacks)
-        self._detach(folder)
-        if self._reader is not None:
-            for callback in callbacks:
-                with suppress(OSError):
-                    self._reader.remove_callbacks([callback])
-
     def _forget(self, tree: _Tree, path: str) -> None:
         """Listens no longer to a folder that is not there any more."""
         with self._lock:
-            folder: _Folder | None = tree.top
-            for name in path.split("/"):
-                folder = (folder.below or {}).get(name) if folder is not None else None
+            folder = self._hearing.find(tree.top, path)
         if folder is None:
             return
         try:
@@ -617,30 +482,20 @@ class Watcher:
                 branch.open(path)
         except (FileNotFoundError, NotADirectoryError):
             with self._lock:
-                self._drop(folder)
+                self._hearing.drop(folder)
         except OSError:  # looking at all of it will say
             self._ask(tree)
-
-    @staticmethod
-    def _detach(folder: _Folder) -> None:
-        """Takes a folder out of the tree, and those above it that only held it."""
-        while (above := folder.above) is not None:
-            if above.below:
-                above.below.pop(folder.name, None)
-            if above.descriptor is not None or above.below:
-                return
-            folder = above
 
     # --- states ---
 
     def _state(self, tree: _Tree) -> RootState:
         # Without the lock, which whoever asks a dead disk to be heard may hold.
         state, sentence = self._sentence(tree)
-        return RootState(state, tree.heard, tree.refused.total(), tree.overflows, sentence)
+        return RootState(state, tree.top.heard, tree.refused.total(), tree.overflows, sentence)
 
     def _sentence(self, tree: _Tree) -> tuple[str, str]:
         path = tree.root.path
-        if _goes_on(tree.asked_at) or _goes_on(tree.added_at):
+        if _goes_on(tree.asked_at) or _goes_on(tree.top.added_at):
             return "away", f"{path} does not answer; its files wait."
         if tree.away:
             return "away", f"{path}: {tree.away}; its files wait."
@@ -673,21 +528,12 @@ class Watcher:
     @property
     def _needed(self) -> int:
         """How many watches all roots want together, and the canary."""
-        return sum(tree.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
+        return sum(tree.top.heard + tree.refused[errno.ENOSPC] for tree in self._trees) + (self._canary is not None)
 
 
 def _goes_on(since: float | None) -> bool:
     """True of what began longer ago than anybody waits for, and has not ended."""
     return since is not None and time.monotonic() - since > PATIENCE
-
-
-def _leads_to(tree: _Tree, path: str, descriptor: int) -> bool:
-    """True while the folder at a path is the open one."""
-    try:
-        with closing(Branch(tree.root.path)) as branch:
-            return os.path.samestat(os.fstat(branch.open(path)), os.fstat(descriptor))
-    except OSError:
-        return False
 
 
 def _text(error: OSError) -> str:
