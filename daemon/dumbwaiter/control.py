@@ -1,7 +1,4 @@
-"""The daemon's control socket: HTTP on a Unix socket, for the owner and root. The page (`web`) has some of its routes.
-
-Folder and socket keep others out, and the kernel's word on who calls is asked besides. Callers that say nothing make
-room for those that do; what is larger than any request is not read.
+"""What a running daemon can be asked and told by HTTP: on its own socket (`control_socket`); the page (`web`) has some of it.
 
 Small and the same for every client; an answer that goes on is one JSON object a line, written when the journal
 changes and not by asking it over and over. What each route takes and gives stands in docs/api.md.
@@ -28,24 +25,16 @@ changes and not by asking it over and over. What each route takes and gives stan
 import asyncio
 import os
 import re
-import select
-import socket
-import stat
-import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
@@ -57,19 +46,14 @@ from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
 from dumbwaiter.pictures import Pictures, promising
-from dumbwaiter.places import Places, private_folder, short
 
 T = TypeVar("T")
 PACE = 0.2  # seconds between two lines of an answer that goes on
 SILENT = 10.0  # seconds without a change until one is written all the same: a client that is gone is noticed by writing to it
 BODY_MAX = 4 << 20
 PUT_MAX = 64 << 20  # a command line has 2 MiB; each name in it may get a folder in front and grow threefold
-WAITING = 512  # connections not taken yet
 PAGE_MAX = 500
-CROWD = 256  # connections at once, whatever they wait for; no further one is let in
-LOOK = 10.0  # seconds between looks whether the socket is there
 SLOW = 30.0  # seconds for a request to come whole
-CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
 
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -355,171 +339,3 @@ def _lines(values: AsyncIterator[Any]) -> Response:
             yield msgspec.json.encode(value) + b"\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
-
-
-class Server(uvicorn.Server):
-    """Leaves the signals to the daemon, lets many callers wait at the door, and sleeps until `end` is called."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._ended = asyncio.Event()
-
-    def end(self) -> None:
-        self.should_exit = True
-        self._ended.set()
-
-    async def main_loop(self) -> None:
-        await self._ended.wait()  # uvicorn's own looks ten times a second, for ever
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for one in sockets or ():
-            one.listen(WAITING)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class Caller(H11Protocol):
-    """One connection among others: when there are too many, the one that has been silent longest goes."""
-
-    since = 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.since = time.monotonic()
-        super().connection_made(transport)
-        others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
-        if len(others) >= CROWD:
-            transport.abort()
-        elif len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
-            min(silent, key=lambda one: one.since).transport.abort()
-
-    @property
-    def silent(self) -> bool:
-        """Whether it waits for nothing: no request came, or its last one is answered."""
-        cycle: Any = self.cycle
-        return cycle is None or bool(cycle.response_complete)
-
-
-class _Owner(Caller):
-    """A caller of the control socket: the owner, or root."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        uid = _peer(transport.get_extra_info("socket"))
-        if uid not in {os.geteuid(), 0}:
-            log.get("control").warning("caller refused", uid=uid)
-            transport.abort()
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Goes on answering one who has asked all and still listens."""
-        answers = not self.silent and not self.cycle.more_body and _listens(self.transport.get_extra_info("socket"))
-        if answers:
-            self.cycle.keep_alive = False
-        return answers
-
-
-def _listens(connection: socket.socket) -> bool:
-    """True unless the other end is closed altogether."""
-    look = select.poll()
-    look.register(connection, 0)  # which asks for nothing but to be told of that
-    return not look.poll(0)
-
-
-def _peer(connection: socket.socket) -> int:
-    """Returns the user id of the process that connected."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
-
-
-def _own(folder: str) -> None:
-    """Makes the socket's folder the owner's only. Raises `Failure` when it is somebody else's."""
-    private_folder(folder)
-    status = os.stat(folder)
-    if status.st_uid != os.geteuid():
-        raise Failure(
-            f"the runtime folder {folder} belongs to somebody else: name another one with --runtime", Exit.USAGE
-        )
-    if stat.S_IMODE(status.st_mode) != 0o700:
-        os.chmod(folder, 0o700)
-
-
-@asynccontextmanager
-async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
-    """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead.
-
-    A socket that is removed meanwhile (with the folder of a session, say) is made anew.
-    """
-    application = Starlette(routes=routes(app, feed), exception_handlers=TROUBLES)
-    async with AsyncExitStack() as door:
-        await door.enter_async_context(_door(application, places))
-        keeper = asyncio.create_task(_keep(door, application, places), name="control socket")
-        try:
-            yield
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-
-
-async def _keep(door: AsyncExitStack, application: Starlette, places: Places) -> None:
-    missed = False
-    while True:
-        await asyncio.sleep(LOOK)
-        if await asyncio.to_thread(os.path.lexists, places.socket):
-            missed = False
-            continue
-        await door.aclose()
-        try:
-            await door.enter_async_context(_door(application, places))
-        except (OSError, Failure) as error:
-            if not missed:
-                log.get("control").error("no control socket", path=places.socket, error=str(error))
-            missed = True
-        else:
-            log.get("control").warning("control socket made anew", path=places.socket)
-
-
-@asynccontextmanager
-async def _door(application: Starlette, places: Places) -> AsyncIterator[None]:
-    _own(places.runtime)
-    with suppress(FileNotFoundError):
-        os.unlink(places.socket)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        os.fchmod(listener.fileno(), 0o600)  # it is born with that
-        with short(places.socket) as path:
-            listener.bind(path)
-        listener.listen(128)
-        async with answering(application, listener, _Owner):
-            yield
-    finally:
-        listener.close()
-        with suppress(OSError):
-            os.unlink(places.socket)
-
-
-@asynccontextmanager
-async def answering(
-    application: Starlette, listener: socket.socket, caller: type[Caller] = Caller
-) -> AsyncIterator[None]:
-    """Answers at a socket that listens, while the context lasts."""
-    server = Server(
-        uvicorn.Config(
-            application,
-            http=caller,
-            backlog=CALLERS // 2,  # taken in one turn of the loop, before the first of them can be sent away
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    task = asyncio.create_task(server.serve([listener]), name="control")
-    try:
-        yield
-    finally:
-        server.end()
-        await asyncio.gather(task, return_exceptions=True)

@@ -55,7 +55,7 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control, log, status_line, web
+    from dumbwaiter import control_socket, log, status_line, web
     from dumbwaiter.app import open_app, stopped
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
@@ -80,7 +80,7 @@ async def _run(session: Session) -> None:
         await app.start()
         app.expect()
         feed = Feed(app)
-        async with control.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
+        async with control_socket.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
             await app.watch()
             notifier.notify("READY=1")
             # What is loaded by now stays: the collector need not look at it again, nor at the rest so often.

@@ -27,6 +27,7 @@ from dumbwaiter.app import App
 from dumbwaiter.config import Web
 from dumbwaiter.events import Feed
 from dumbwaiter.model import Secret
+from dumbwaiter.serving import WAITING, answering
 
 ROUTES = frozenset(
     {
@@ -129,7 +130,7 @@ async def serve(app: App, feed: Feed) -> AsyncIterator[None]:
             log.get("web").error("the page is not served", listen=web.listen, reason=error.strerror)
             yield
             return
-        listener.listen(control.WAITING)
+        listener.listen(WAITING)
         log.get("web").info("the page is served", address=f"http://{web.listen}/")
-        async with control.answering(page, listener):
+        async with answering(page, listener):
             yield

@@ -1,0 +1,124 @@
+"""The daemon's control socket: HTTP on a Unix socket, for the owner and root.
+
+Folder and socket keep others out, and the kernel's word on who calls is asked besides. Callers that say nothing make
+room for those that do.
+"""
+
+import asyncio
+import os
+import select
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+
+from dumbwaiter import log
+from dumbwaiter.app import App
+from dumbwaiter.control import TROUBLES, routes
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.events import Feed
+from dumbwaiter.places import Places, private_folder, short
+from dumbwaiter.serving import Caller, answering
+
+LOOK = 10.0  # seconds between looks whether the socket is there
+
+
+@asynccontextmanager
+async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
+    """Listens on the control socket while the context lasts. The caller holds the lock, so an old socket is dead.
+
+    A socket that is removed meanwhile (with the folder of a session, say) is made anew.
+    """
+    application = Starlette(routes=routes(app, feed), exception_handlers=TROUBLES)
+    async with AsyncExitStack() as door:
+        await door.enter_async_context(_door(application, places))
+        keeper = asyncio.create_task(_keep(door, application, places), name="control socket")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def _keep(door: AsyncExitStack, application: Starlette, places: Places) -> None:
+    missed = False
+    while True:
+        await asyncio.sleep(LOOK)
+        if await asyncio.to_thread(os.path.lexists, places.socket):
+            missed = False
+            continue
+        await door.aclose()
+        try:
+            await door.enter_async_context(_door(application, places))
+        except (OSError, Failure) as error:
+            if not missed:
+                log.get("control").error("no control socket", path=places.socket, error=str(error))
+            missed = True
+        else:
+            log.get("control").warning("control socket made anew", path=places.socket)
+
+
+@asynccontextmanager
+async def _door(application: Starlette, places: Places) -> AsyncIterator[None]:
+    _own(places.runtime)
+    with suppress(FileNotFoundError):
+        os.unlink(places.socket)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # it is born with that
+        with short(places.socket) as path:
+            listener.bind(path)
+        listener.listen(128)
+        async with answering(application, listener, _Owner):
+            yield
+    finally:
+        listener.close()
+        with suppress(OSError):
+            os.unlink(places.socket)
+
+
+class _Owner(Caller):
+    """A caller of the control socket: the owner, or root."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        uid = _peer(transport.get_extra_info("socket"))
+        if uid not in {os.geteuid(), 0}:
+            log.get("control").warning("caller refused", uid=uid)
+            transport.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Goes on answering one who has asked all and still listens."""
+        answers = not self.silent and not self.cycle.more_body and _listens(self.transport.get_extra_info("socket"))
+        if answers:
+            self.cycle.keep_alive = False
+        return answers
+
+
+def _listens(connection: socket.socket) -> bool:
+    """True unless the other end is closed altogether."""
+    look = select.poll()
+    look.register(connection, 0)  # which asks for nothing but to be told of that
+    return not look.poll(0)
+
+
+def _peer(connection: socket.socket) -> int:
+    """Returns the user id of the process that connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _own(folder: str) -> None:
+    """Makes the socket's folder the owner's only. Raises `Failure` when it is somebody else's."""
+    private_folder(folder)
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid():
+        raise Failure(
+            f"the runtime folder {folder} belongs to somebody else: name another one with --runtime", Exit.USAGE
+        )
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        os.chmod(folder, 0o700)

@@ -1,0 +1,86 @@
+"""HTTP on a socket that listens, in the daemon's own loop: how many callers there may be, and who goes for whom."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+WAITING = 512  # connections not taken yet
+CROWD = 256  # connections at once, whatever they wait for; no further one is let in
+CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
+
+
+class Server(uvicorn.Server):
+    """Leaves the signals to the daemon, lets many callers wait at the door, and sleeps until `end` is called."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        await self._ended.wait()  # uvicorn's own looks ten times a second, for ever
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(WAITING)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Caller(H11Protocol):
+    """One connection among others: when there are too many, the one that has been silent longest goes."""
+
+    since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.since = time.monotonic()
+        super().connection_made(transport)
+        others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
+        if len(others) >= CROWD:
+            transport.abort()
+        elif len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
+            min(silent, key=lambda one: one.since).transport.abort()
+
+    @property
+    def silent(self) -> bool:
+        """Whether it waits for nothing: no request came, or its last one is answered."""
+        cycle: Any = self.cycle
+        return cycle is None or bool(cycle.response_complete)
+
+
+@asynccontextmanager
+async def answering(
+    application: Starlette, listener: socket.socket, caller: type[Caller] = Caller
+) -> AsyncIterator[None]:
+    """Answers at a socket that listens, while the context lasts."""
+    server = Server(
+        uvicorn.Config(
+            application,
+            http=caller,
+            backlog=CALLERS // 2,  # taken in one turn of the loop, before the first of them can be sent away
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    task = asyncio.create_task(server.serve([listener]), name="control")
+    try:
+        yield
+    finally:
+        server.end()
+        await asyncio.gather(task, return_exceptions=True)
