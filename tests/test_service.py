@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.cli import service
+from dumbwaiter.cli import service, systemd
 from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Exit, Failure
 
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked_at(home: Path, text: str) -> None:
     file = f"{home}/config.toml"
-    service._check(service.own_target(), parse(text, file), file)
+    service._check(systemd.own_target(), parse(text, file), file)
 
 
 def refused(home: Path, text: str = CONFIG) -> str:
@@ -78,7 +78,7 @@ def test_a_secret_in_the_environment_is_none_for_a_service(home: Path, name: str
 
 def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_check_root", lambda to: None)
-    to = service.own_target()._replace(system=True)
+    to = systemd.own_target()._replace(system=True)
     text = 'provider.p = { broker = "netease", app_key = "k", app_secret = "s" }\n[watch.w]\nprovider = "p"\n'
     for file, folder, unseen in (
         ("/tmp/config.toml", "/srv/drop", "/tmp/config.toml"),
@@ -96,6 +96,6 @@ def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:
 
 
 def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -> None:
-    own = service.own_target()
+    own = systemd.own_target()
     places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
     assert places == [Path("/etc/dumbwaiter/credentials/ann/vod"), Path("/etc/dumbwaiter/credentials/bob/vod")]

@@ -164,7 +164,7 @@ def _system(session: Session) -> str:
 
 
 def _log() -> str:
-    from dumbwaiter.cli.service import own_target, run
+    from dumbwaiter.cli.systemd import own_target, run
 
     texts = [
         run("journalctl", *scope, "-u", own_target()._replace(system=not scope).unit(kind), "-n", str(LINES), "-o", "short-iso").stdout

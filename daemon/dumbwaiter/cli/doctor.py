@@ -112,7 +112,8 @@ def examine(session: Session) -> Findings:
 
 
 def _secrets(config: Config) -> Findings:
-    from dumbwaiter.cli.service import credential, own_target
+    from dumbwaiter.cli.service import credential
+    from dumbwaiter.cli.systemd import own_target
 
     for whose, source in config.secrets():
         check = f"secret of {whose}"
@@ -338,7 +339,8 @@ def _page(listen: Listen) -> Finding:
 
 
 def _services() -> Findings:
-    from dumbwaiter.cli.service import booted, own_target, states
+    from dumbwaiter.cli.service import states
+    from dumbwaiter.cli.systemd import booted, own_target
 
     if not booted():
         yield Finding(

@@ -1,0 +1,103 @@
+"""systemd's managers, the system's and one's own: what our units are called there, and its tools."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.places import xdg
+
+KINDS = ("dumbwaiter", "dumbwaiter-mount")
+DROP_IN = "installed.conf"
+LINGERING = Path("/var/lib/systemd/linger")
+PATIENCE = 90.0  # seconds for a service to start or stop
+
+
+class Target(NamedTuple):
+    """Which service manager, and for whom."""
+
+    system: bool
+    account: str
+
+    @property
+    def folder(self) -> Path:
+        if self.system:
+            return Path("/etc/systemd/system")
+        home = xdg("CONFIG_HOME") or os.path.expanduser("~/.config")
+        return Path(home, "systemd/user")
+
+    @property
+    def home(self) -> Path:
+        return Path(pwd.getpwnam(self.account).pw_dir if self.system else os.path.expanduser("~"))
+
+    def file(self, kind: str) -> str:
+        """Returns the name of a unit's file; `kind` is "dumbwaiter" or "dumbwaiter-mount"."""
+        return f"{kind}@.service" if self.system else f"{kind}.service"
+
+    def unit(self, kind: str) -> str:
+        """Returns the name by which systemd runs it."""
+        return f"{kind}@{self.account}.service" if self.system else f"{kind}.service"
+
+    def drop_in(self, kind: str) -> Path:
+        return self.folder / f"{self.unit(kind)}.d" / DROP_IN
+
+    def systemctl(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return run("systemctl", *([] if self.system else ["--user"]), *words)
+
+    def show(self, unit: str) -> dict[str, str]:
+        """Returns what the manager says of a unit; nothing when it does not answer."""
+        names = "LoadState,ActiveState,SubState,UnitFileState,StatusText,Result,ExecMainStatus,MainPID"
+        lines = self.systemctl("show", unit, f"--property={names}").stdout.splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def lingers(self) -> bool:
+        return (LINGERING / self.account).exists()
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Runs one of systemd's tools, with the user's own manager in reach also from cron and `su`."""
+    environment = dict(os.environ, LC_ALL="C", SYSTEMD_PAGER="", SYSTEMD_COLORS="0")
+    session = f"/run/user/{os.getuid()}"
+    if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(session):
+        environment["XDG_RUNTIME_DIR"] = session
+    try:
+        return subprocess.run(
+            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            timeout=PATIENCE,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(words, 127, "", f"there is no program {words[0]} here")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", f"{words[0]} does not answer")
+
+
+def booted() -> bool:
+    """Says whether systemd runs this machine."""
+    return os.path.isdir("/run/systemd/system") and shutil.which("systemctl") is not None
+
+
+def target(system: bool, account: str | None) -> Target:
+    """Returns the target that a command means. Raises `Failure` for an account that cannot have a service."""
+    if not system:
+        if account is not None:
+            raise Failure("--for goes with --system; without it the service is your own", Exit.USAGE)
+        return own_target()
+    account = account or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        raise Failure(
+            f'there is no account "{account}" here: --for NAME says whose folders are watched', Exit.USAGE
+        ) from None
+    if not account.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise Failure(f'systemd cannot name a service after "{account}"', Exit.USAGE)
+    return Target(True, account)
+
+
+def own_target() -> Target:
+    """Returns the target for the account that asks."""
+    return Target(False, pwd.getpwuid(os.getuid()).pw_name)
