@@ -1,6 +1,6 @@
 """What a file looks like from outside: stat fields and extended attributes. Pure.
 
-No value here needs a request or a look at the disk; what is not known is left out.
+No value here needs a request or a look at the disk.
 """
 
 import os
@@ -14,6 +14,8 @@ from dumbwaiter.model import Entry, State
 from dumbwaiter_fs.inodes import Spot
 
 PREFIX = "user.dumbwaiter."
+# What every file has.
+NAMES = ("url", "markdown", "provider", "key", "watch", "path", "state", "etag", "stored_at", "verified", "error")
 XATTR_MAX = 65536  # the kernel's limit for one value
 BLOCK = 4096
 
@@ -58,13 +60,17 @@ def of_system(files: int, size: int) -> dict[str, int]:
 
 
 def extended(file: Entry | Waiting | None, trouble: str | None = None) -> dict[str, bytes]:
-    """Returns the extended attributes that have a value; a folder has none. `trouble`: why it cannot be read."""
+    """Returns the extended attributes, empty where nothing is to be said; a folder has none.
+
+    `trouble`: why it cannot be read.
+    """
     if file is None:
         return {}
-    values = (
-        (PREFIX + name, value.encode("utf-8", "surrogateescape")) for name, value in _facts(file, trouble) if value
-    )
-    return {name: value for name, value in values if len(value) <= XATTR_MAX}
+    known = {name: (value or "").encode("utf-8", "surrogateescape") for name, value in _facts(file, trouble)}
+    return {
+        PREFIX + name: value if len(value) <= XATTR_MAX else b""
+        for name, value in {**dict.fromkeys(NAMES, b""), **known}.items()
+    }
 
 
 def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, str | None]]:
@@ -81,7 +87,8 @@ def _facts(file: Entry | Waiting, trouble: str | None) -> Iterator[tuple[str, st
     yield "markdown", filled(file, FORMS["markdown"]) if file.url else None
     yield "etag", file.etag
     yield "stored_at", _time(file.stored_at)
-    yield "unlisted_at", _time(file.unlisted_at) if file.unlisted_at is not None else None
+    if file.unlisted_at is not None:
+        yield "unlisted_at", _time(file.unlisted_at)
     yield "verified", file.verified
     yield "error", file.facts.get("error") or trouble
 

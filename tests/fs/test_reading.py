@@ -138,7 +138,7 @@ def test_other_questions_have_the_usual_answers(shelf: Shelf, mount: Mount) -> N
     assert b"Is a directory" in subprocess.run(["cat", at("files/w")], capture_output=True).stderr
     assert code_of(lambda: os.readlink(at("files/w/a"))) == "EINVAL"
     assert code_of(lambda: os.getxattr(at("files/w/a"), "user.other")) == "ENODATA"
-    assert code_of(lambda: os.getxattr(at("files/w/a"), "user.dumbwaiter.url")) == "ENODATA"
+    assert os.getxattr(at("files/w/a"), "user.dumbwaiter.url") == b""
     assert os.listxattr(at("files/w")) == []
 
 
@@ -325,6 +325,7 @@ def test_getfattr_shows_all_there_is(shelf: Shelf, mount: Mount) -> None:
     assert done.stdout.splitlines()[1:-1] == [
         f'user.dumbwaiter.{name}="{value}"'
         for name, value in (
+            ("error", ""),
             ("etag", "e"),
             ("key", "k"),
             ("markdown", "![a.png](http://h/a.png)"),
@@ -411,8 +412,8 @@ def test_what_others_put_at_the_provider_is_read_from_there(shelf: Shelf, mount:
     assert os.stat(place).st_size == len(BODY)
     assert origin.requests == []
     assert cat(place) == (0, BODY)
-    names = {name.removeprefix("user.dumbwaiter.") for name in os.listxattr(place)}
-    assert names == {"provider", "key", "url", "markdown", "etag", "stored_at"}
+    empty = {name.removeprefix("user.dumbwaiter.") for name in os.listxattr(place) if not os.getxattr(place, name)}
+    assert empty == {"watch", "path", "state", "verified", "error"}
     assert os.getxattr(place, "user.dumbwaiter.markdown") == f"![spring.jpg]({url})".encode()
     assert os.getxattr(mounted.at("files/w/ours.txt"), "user.dumbwaiter.unlisted_at") == b"2023-11-14T22:14:20+00:00"
     assert cat(mounted.at("files/w/ours.txt")) == (0, b"ours")

@@ -167,7 +167,7 @@ def test_a_picture_is_shown_and_anything_else_linked_so_that_no_name_is_markup(
     assert virtual.links(b".links.md", [entry]) == b"- " + expected + b"\n"
 
 
-def test_extended_attributes_leave_out_what_has_no_value() -> None:
+def test_extended_attributes_are_empty_where_nothing_is_to_be_said() -> None:
     entry = Entry(1, "p", "k", "w", os.fsdecode(b"\xff"), Stamp(1, 2, 3, 4), 0.0, facts={"error": "no task"})
     assert attributes.extended(entry) == {
         "user.dumbwaiter.provider": b"p",
@@ -177,8 +177,8 @@ def test_extended_attributes_leave_out_what_has_no_value() -> None:
         "user.dumbwaiter.state": b"done",
         "user.dumbwaiter.stored_at": b"1970-01-01T00:00:00+00:00",
         "user.dumbwaiter.error": b"no task",
+        **{f"user.dumbwaiter.{name}": b"" for name in ("url", "markdown", "etag", "verified")},
     }
     assert attributes.extended(None) == {}
-    assert "user.dumbwaiter.url" not in attributes.extended(
-        Entry(1, "p", "k", "w", "n", Stamp(1, 2, 3, 4), 0.0, url="x" * 70000)
-    )
+    long = Entry(1, "p", "k", "w", "n", Stamp(1, 2, 3, 4), 0.0, url="x" * 70000)
+    assert attributes.extended(long)["user.dumbwaiter.url"] == b""
