@@ -47,6 +47,7 @@ APPS = {"cn": "513695", "us": "513641"}
 REGIONS = {"cn": "cn", "us": "us-east-1"}
 STORES = {"cn": "cn-gd", "us": "us"}
 QUERY = {"aid": r"513641", "web_version": r"[\d.]+", "da_version": r"[\d.]+", "aigc_features": r"app_lip_sync"}
+PAGES = {"cn": "https://jimeng.jianying.com", "us": "https://api-proxy-1.deno.dev"}
 SENT = {
     "accept": "application/json, text/plain, */*",
     "accept-language": "zh-CN,zh;q=0.9",
@@ -121,8 +122,10 @@ class SignIn:
             raise RefusedError(*RETS["ret-login"])
 
     def _check_all(self, request: Request) -> None:
-        origin = self.world.urls["jimeng" if self.region == "cn" else "dreamina"]
-        region = {"origin": origin, "referer": f"{origin}/", "appid": APPS[self.region]}
+        origin = request.headers.get("origin")
+        if origin not in {PAGES[self.region], self.world.urls["jimeng" if self.region == "cn" else "dreamina"]}:
+            raise RefusedError("1014", "origin is not as the page sends it")
+        region = {"referer": f"{origin}/", "appid": APPS[self.region]}
         for name, value in {**SENT, **region, "content-type": "application/json"}.items():
             if request.headers.get(name) != value:
                 raise RefusedError("1014", f"{name} is not as the page sends it")
@@ -173,7 +176,7 @@ class SignIn:
         body, headers = json.dumps(members).encode(), {"content-type": "application/json"}
         fault = fault_of(request)
         if fault and fault.name == "packed-unasked":
-            headers["content-encoding"] = "br"
+            headers["content-encoding"] = "compress"
         elif self._options.gzip and "gzip" in request.headers.get("accept-encoding", ""):
             body, headers = gzip.compress(body), {**headers, "content-encoding": "gzip"}
         return Response(body, 200, headers)

@@ -124,6 +124,14 @@ def test_the_chinese_sign_in_is_sent_to_the_letter() -> None:
     assert SESSION not in request.url
 
 
+def test_the_chinese_pages_origin_is_told_wherever_it_is_sent() -> None:
+    desk = Desk(signed_in(), applied())
+    grant(desk, broker(SESSION, api="https://relay.example/cn"))
+    headers = desk.asked[0].headers
+    assert (headers["Origin"], headers["Referer"]) == ("https://jimeng.jianying.com", "https://jimeng.jianying.com/")
+    assert headers["Accept-Encoding"] == "gzip, deflate, br, zstd"
+
+
 def test_the_international_sign_in_has_four_parameters_and_follows_its_address() -> None:
     desk = Desk(signed_in(), applied())
     grant(desk, broker(f"US-{SESSION}", api="https://relay.example/dreamina/us/"))

@@ -187,6 +187,15 @@ def test_a_wrong_sign_in_is_refused_with_200_and_a_reason(client, arguments, ret
     assert "data" not in reply.json()
 
 
+@pytest.mark.parametrize(
+    ("region", "page"), [("cn", "https://jimeng.jianying.com"), ("us", "https://api-proxy-1.deno.dev")]
+)
+def test_the_pages_own_origin_is_known(client, region, page):
+    assert "ret" in (refused := client.token(region, Origin=page).json())  # its Referer is another page's
+    assert refused["ret"] == "1014"
+    assert client.token(region, Origin=page, Referer=f"{page}/").json()["ret"] == "0"
+
+
 def test_the_cookie_counts_to_the_letter_unless_a_switch_says_otherwise(client):
     session = client.account["session_cn"]
     assert client.token(Cookie=f"sessionid={session}").json()["ret"] == "1014"

@@ -4,7 +4,9 @@ import gzip
 import zlib
 from hashlib import sha256
 
+import brotli
 import pytest
+import zstandard
 
 from dumbwaiter.errors import Retry
 from dumbwaiter.wire.jimeng import UNPACKED_MAX, cookie, session, unpacked
@@ -51,6 +53,9 @@ def packed(kind: str, body: bytes) -> Reply:
         packed("GZIP", gzip.compress(b"{}")),
         packed("deflate", zlib.compress(b"{}")),
         packed("deflate", zlib.compress(b"{}", wbits=-15)),
+        packed("br", brotli.compress(b"{}")),
+        packed("zstd", zstandard.compress(b"{}")),
+        packed("zstd", zstandard.ZstdCompressor(write_content_size=False).compress(b"{}")),
     ],
 )
 def test_a_packed_answer_is_unpacked(reply: Reply) -> None:
@@ -60,7 +65,14 @@ def test_a_packed_answer_is_unpacked(reply: Reply) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
+        packed("compress", b"{}"),
         packed("br", b"{}"),
+        packed("br", brotli.compress(b"{}")[:-1]),
+        packed("br", brotli.compress(bytes(8 * UNPACKED_MAX))),
+        packed("zstd", b"{}"),
+        packed("zstd", zstandard.compress(b"{}")[:-1]),
+        packed("zstd", zstandard.compress(bytes(UNPACKED_MAX + 1))),
+        packed("zstd", zstandard.ZstdCompressor(write_content_size=False).compress(bytes(UNPACKED_MAX + 1))),
         packed("gzip", b"{}"),
         packed("gzip", gzip.compress(b"{}")[:-4]),
         packed("gzip", gzip.compress(bytes(UNPACKED_MAX + 1))),

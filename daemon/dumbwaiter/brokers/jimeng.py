@@ -39,26 +39,35 @@ class Site(Struct, frozen=True):
     imagex: str
     region: str
     service: str
+    origin: str = ""  # of the page, where that is not the address itself
     query: tuple[tuple[str, str], ...] = ()  # goes with the sign-in
     apply: tuple[tuple[str, str], ...] = ()  # goes with ApplyImageUpload
 
 
-CHINA = Site("https://jimeng.jianying.com", "513695", "https://imagex.bytedanceapi.com", "cn-north-1", "tb4s082cfz")
+CHINA = Site(
+    "https://jimeng.jianying.com",
+    "513695",
+    "https://imagex.bytedanceapi.com",
+    "cn-north-1",
+    "tb4s082cfz",
+    "https://jimeng.jianying.com",
+)
 INTERNATIONAL = Site(
     "https://dreamina-api.us.capcut.com",
     "513641",
     "https://imagex16-normal-us-ttp.capcutapi.us",
     "us-east-1",
     "wopfjsm1ax",
+    "",
     (("aid", "513641"), ("web_version", "7.5.0"), ("da_version", "3.3.2"), ("aigc_features", "app_lip_sync")),
     (("device_platform", "web"),),
 )
 REGIONS = {"cn": "cn-north-1"}  # as the token service says it, and as it is signed
 
-# The page's own, but for br and zstd, which we could not unpack.
+# The page's own.
 BROWSER = {
     "Accept": "application/json, text/plain, */*",
-    "Accept-Encoding": "gzip, deflate",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
     "Accept-language": "zh-CN,zh;q=0.9",
     "Cache-control": "no-cache",
     "Pragma": "no-cache",
@@ -276,7 +285,7 @@ class Jimeng(Broker):
             self._user = desk.nonce()
             self._web = str(7 * 10**18 + int(desk.nonce(), 16) % 10**18)
         parts = urlsplit(self._api)
-        origin = f"{parts.scheme}://{parts.netloc}"
+        origin = self._site.origin or f"{parts.scheme}://{parts.netloc}"
         return {
             **BROWSER,
             "Content-Type": "application/json",

@@ -45,19 +45,52 @@ def cookie(refresh_token: str, now: float, web: str, user: str) -> str:
 
 
 def unpacked(reply: Reply) -> Reply:
-    """Returns a reply whose body is as it was before gzip or deflate. Raises `Retry` for any other packing."""
+    """Returns a reply whose body is as it was before it was packed, as the page lets servers do. Raises `Retry`."""
     packing = reply.headers.get("content-encoding", "").strip().lower()
-    if packing in {"", "identity"}:
-        return reply
-    if packing not in {"gzip", "x-gzip", "deflate"}:
-        raise Retry(f'the server packed its answer as "{packing[:20]}", which nobody asked for')
+    match packing:
+        case "" | "identity":
+            return reply
+        case "gzip" | "x-gzip" | "deflate":
+            body = _inflated(reply.body)
+        case "br":
+            body = _from_brotli(reply.body)
+        case "zstd":
+            body = _from_zstd(reply.body)
+        case _:
+            raise Retry(f'the server packed its answer as "{packing[:20]}", which nobody asked for')
+    if body is None:
+        raise Retry("the server's packed answer is damaged or too large")
+    return Reply(reply.status, reply.headers, body, reply.after)
+
+
+def _inflated(body: bytes) -> bytes | None:
     for bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # some servers send deflate without its frame
         decoder = zlib.decompressobj(bits)
         try:
-            body = decoder.decompress(reply.body, UNPACKED_MAX)
+            found = decoder.decompress(body, UNPACKED_MAX)
         except zlib.error:
             continue
-        if decoder.eof and not decoder.unconsumed_tail:
-            return Reply(reply.status, reply.headers, body, reply.after)
-        break
-    raise Retry("the server's packed answer is damaged or too large")
+        return found if decoder.eof and not decoder.unconsumed_tail else None
+    return None
+
+
+def _from_brotli(body: bytes) -> bytes | None:
+    import brotli
+
+    decoder = brotli.Decompressor()
+    try:
+        found: bytes = decoder.process(body, output_buffer_limit=UNPACKED_MAX)
+    except brotli.error:
+        return None
+    return found if decoder.is_finished() else None
+
+
+def _from_zstd(body: bytes) -> bytes | None:
+    import zstandard
+
+    try:
+        if zstandard.frame_content_size(body) > UNPACKED_MAX:
+            return None
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=UNPACKED_MAX)
+    except zstandard.ZstdError:
+        return None
