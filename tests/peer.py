@@ -106,6 +106,12 @@ class Peer:
             assert not thread.is_alive()
 
 
+def answer(body: bytes, status: int = 200) -> bytes:
+    """Returns an answer in JSON."""
+    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
 def echo(peer_requests: list[tuple[bytes, bytes]], answer: bytes = OK) -> Callable[[Connection], None]:
     """A script that notes every request and gives each the same answer."""
 

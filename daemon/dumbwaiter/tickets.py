@@ -32,6 +32,7 @@ class QiniuTicket(Ticket, frozen=True):
     key: str | None = None  # None: the token names the object
     fields: Mapping[str, str] = {}  # of the form: x:variables and x-qn-meta-*, as the vendor wants them
     facts: Mapping[str, str] = {}  # travel to the receipt, for the broker's follow-up
+    order: tuple[str, ...] = ()  # of the form's fields, where it matters
     own: bool = False  # the key has a random part of this job's: what has it already can only be this file
 
 

@@ -140,8 +140,14 @@ def test_too_few_tokens_are_asked_for_again_under_the_same_transaction() -> None
 
 
 def test_an_address_in_our_own_network_is_not_uploaded_to() -> None:
-    with pytest.raises(Retry):
+    with pytest.raises(Blocked, match="does not send files to"):
         grants(broker(), Desk(*[pairs(token(1), url="http://10.0.0.1")] * 3))
+
+
+def test_an_upload_address_is_taken_as_it_is_given() -> None:
+    url = "https://gateway.example/up/load"
+    made = grants(broker(), Desk(pairs(token(1), url=url)))
+    assert made[0].ticket.urls == (url,)
 
 
 def test_a_transaction_for_each_file_if_so_configured() -> None:

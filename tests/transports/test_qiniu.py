@@ -15,6 +15,7 @@ import pytest
 import qiniu as sdk
 from msgspec.structs import replace
 
+import peer
 from dumbwaiter import bulk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
@@ -114,6 +115,27 @@ def test_a_large_file_goes_as_a_form_where_parts_are_refused() -> None:
 
 
 # Forms
+
+
+@pytest.mark.parametrize(("path", "line"), [("", b"POST / "), ("/", b"POST / "), ("/up/load", b"POST /up/load ")])
+def test_an_address_is_asked_as_it_is_and_an_answer_without_a_mark_believed_by_what_it_names(
+    bench: Bench, path: str, line: bytes
+) -> None:
+    bench.write(5)
+    requests: list[tuple[bytes, bytes]] = []
+    with peer.Peer(peer.echo(requests, peer.answer(b'{"key": "k"}'))) as server:
+        ticket = QiniuTicket((f"{server.url}{path}",), bench.ticket("k").token, "k")
+        assert bench.send(qiniu_form, ticket).key == "k"
+        with pytest.raises(Retry, match="something between here"):
+            bench.send(qiniu_form, replace(ticket, token=bench.ticket("other").token, key="other"))
+    assert requests[0][0].startswith(line)
+
+
+def test_fields_go_in_the_vendors_order(bench: Bench) -> None:
+    bench.write(5)
+    ticket = replace(bench.ticket("k"), fields={"x:a": "1", "x:b": "2"}, order=("x:a", "key", "x:b", "token"))
+    bench.send(qiniu_form, ticket)
+    assert bench.calls("form")[0]["fields"] == ["x:a", "key", "x:b", "token", "crc32", "file"]
 
 
 @pytest.mark.parametrize("size", [0, 1, PART, PART + 1])
@@ -414,6 +436,15 @@ def test_blocks_are_not_used_where_they_could_replace_another_object(bench: Benc
     with pytest.raises(Unfit):
         bench.send(qiniu_resumable, msgspec.structs.replace(bench.ticket(None), key="k"))
     assert bench.calls("mkblk") == []
+
+
+@pytest.mark.parametrize(("path", "asked"), [("/up/load", 0), ("", 1)])
+def test_a_server_that_knows_the_form_only_is_left_to_it(bench: Bench, path: str, asked: int) -> None:
+    bench.write(PART + 1)
+    requests: list[tuple[bytes, bytes]] = []
+    with peer.Peer(peer.echo(requests, peer.answer(b"{}", 404))) as server, pytest.raises(Unfit):
+        bench.send(qiniu_resumable, QiniuTicket((f"{server.url}{path}",), bench.ticket("k").token, "k"))
+    assert len(requests) == asked
 
 
 def test_a_token_that_nobody_can_read_is_left_to_the_form(bench: Bench) -> None:

@@ -125,6 +125,7 @@ class Jiandaoyun(Broker):
         transaction = str(uuid.UUID(hex=desk.nonce(), version=4))
         api = self._options.api
         made: dict[str, Grant] = {}
+        elsewhere = False
         for _ in range(MORE):
             pairs = await self._call(
                 desk, "file/get_upload_token", {**self._place, "transaction_id": transaction}, _Pairs
@@ -132,12 +133,16 @@ class Jiandaoyun(Broker):
             # Only now: the answer has set our clock right.
             asked = desk.now(api)
             for pair in pairs.pairs:
-                if allowed(pair.url, base=api):
+                if allowed(pair.url, base=api, path=True):
                     made[pair.token] = self._grant(pair, transaction, asked, desk.skew(api))
+                else:
+                    elsewhere = True
             if len(made) >= len(asks):
                 # One that cannot be read may be damaged, and a refusal counts for all of its call: it comes last.
                 best = sorted(made, key=lambda token: qiniu.policy(token) is None)
                 return [made[token] for token in best][: None if self.batch > 1 else 1]
+        if elsewhere:
+            raise Blocked("Jiandaoyun names an upload address that dumbwaiter does not send files to")
         raise Retry("Jiandaoyun gives no upload tokens")
 
     @staticmethod

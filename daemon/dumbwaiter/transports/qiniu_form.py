@@ -5,6 +5,7 @@ same token with the same bytes gives the same object, so a lost answer is asked 
 manual: "form upload" and "error response".
 """
 
+from urllib.parse import urlsplit
 from zlib import crc32
 
 from dumbwaiter.doors import Upload
@@ -38,7 +39,7 @@ async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
         sums.update(piece.data)
     policy = qiniu.policy(ticket.token)
     etag = sums.etag.text()
-    reply, answer = await _deliver(upload, piece, sums.crc, forced=policy is not None and policy.forced)
+    reply, answer = await _deliver(upload, piece, policy, etag, sums.crc)
     if reply.status == qiniu.EXISTS:
         return qiniu.compared(await upload.confirm(), etag, policy, ticket.key, ticket.facts, own=ticket.own)
     if answer is None:
@@ -48,16 +49,19 @@ async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
 
 
 async def _deliver(
-    upload: Upload[QiniuTicket, None], piece: FileSlice, crc: int, *, forced: bool
+    upload: Upload[QiniuTicket, None], piece: FileSlice, policy: qiniu.Policy | None, etag: str, crc: int
 ) -> tuple[Reply, qiniu.Answer | None]:
     """Returns the reply that settles the matter, with what it says of a success."""
     ticket = upload.ticket
     fields = [("token", ticket.token)]
-    if ticket.key is not None and not forced:
+    if ticket.key is not None and not (policy and policy.forced):
         fields.append(("key", ticket.key))
-    fields += [*ticket.fields.items(), ("crc32", str(crc))]
+    fields += ticket.fields.items()
+    fields.sort(key=lambda field: ticket.order.index(field[0]) if field[0] in ticket.order else -1)
+    fields.append(("crc32", str(crc)))
     name = qiniu.plain(upload.name)
     kind, body = form(fields, "file", name, upload.mime, piece, f"dumbwaiter-{upload.seed}")
+    ours = {etag, ticket.key, policy.final(ticket.key) if policy else None}
     urls = upload.order(ticket.urls)
     if len(urls) == 1:
         urls *= 2  # an answer may be lost anywhere
@@ -65,8 +69,10 @@ async def _deliver(
     while True:
         url = urls.pop(0)
         try:
-            reply = await upload.call(Request("form", "POST", f"{url.rstrip('/')}/", {"content-type": kind}, body))
-            answer = qiniu.answer(reply)
+            reply = await upload.call(
+                Request("form", "POST", url if urlsplit(url).path else f"{url}/", {"content-type": kind}, body)
+            )
+            answer = qiniu.answer(reply, ours)
         except Retry:
             if not urls:
                 raise

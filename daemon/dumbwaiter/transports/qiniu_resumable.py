@@ -7,7 +7,7 @@ upload v2" (initiate, upload part, list parts, complete) and "v1" (mkblk, mkfile
 """
 
 from hashlib import md5
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from zlib import crc32
 
 import msgspec
@@ -71,6 +71,8 @@ async def send(upload: Upload[QiniuTicket, Checkpoint]) -> Receipt:
     policy = qiniu.policy(upload.ticket.token)
     if policy is None:
         raise Unfit("the upload token does not say which bucket it is for")
+    if any(urlsplit(url).path.strip("/") for url in upload.ticket.urls):
+        raise Unfit("the provider's upload address is that of a form")
     return await _Sender(upload, policy).run()
 
 
@@ -143,6 +145,8 @@ class _Sender:
     async def _begin(self) -> Checkpoint:
         reply = await self._call("begin", "POST", self._path())
         url = self._urls[0]
+        if not qiniu.from_qiniu(reply):
+            raise Unfit("the provider takes no uploads in parts")
         if reply.status == 200:
             return Checkpoint(url, self._policy.bucket, self._object, reply.json(_Begun).id)
         trouble = qiniu.trouble(reply)
@@ -330,7 +334,9 @@ class _Sender:
                 body = whole.observed_by(sums.observe)
             try:
                 reply = await self._upload.call(Request(what, method, f"{url.rstrip('/')}{path}", headers, body))
-                if not qiniu.from_qiniu(reply) or reply.status in {502, 503, 504, 599}:
+                # A server of somebody's own that knows the form only has no mark either.
+                lacks = what == "begin" and reply.status in LACKING
+                if (not qiniu.from_qiniu(reply) and not lacks) or reply.status in {502, 503, 504, 599}:
                     trouble = qiniu.trouble(reply)
                     assert isinstance(trouble, Retry)
                     raise trouble

@@ -36,6 +36,7 @@ const CHINESE = [
   ["Jiandaoyun answers … with …", "简道云对 … 的回答是 …"],
   ["Jiandaoyun asks for a slower pace", "简道云要求放慢速度"],
   ["Jiandaoyun asks for fewer calls at once", "简道云要求减少同时的请求"],
+  ["Jiandaoyun names an upload address that dumbwaiter does not send files to", "简道云给的上传地址，dumbwaiter 不会向那里发送文件"],
   ["Jiandaoyun gives no upload tokens", "简道云没有给出上传凭证"],
   ["Jiandaoyun no longer has the record…", "简道云里已没有这条数据…"],
   ["Jiandaoyun takes one record a transaction: set record and transaction = \"per-file\"…", "简道云的一个事务只能对应一条数据：请把 record 和 transaction 都设为 \"per-file\"…"],
@@ -156,6 +157,7 @@ const CHINESE = [
   ["the upload token was used for another file", "这个上传凭证已用于另一个文件"],
   ["the upload token does not say which bucket it is for", "上传凭证没有说明属于哪个空间"],
   ["the provider takes no uploads in parts", "服务商不接受分片上传"],
+  ["the provider's upload address is that of a form", "服务商给的是表单上传的地址"],
   ["something between here and Qiniu answered …", "本机与七牛之间有别的设备回答了 …"],
   // OSS
   ["OSS answers …", "OSS 的回答是 …"],
