@@ -449,12 +449,6 @@ def test_a_list_is_read_again_as_often_as_told_and_only_where_there_is_one() -> 
 @pytest.mark.parametrize(
     ("lines", "key", "words"),
     [
-        (
-            'module = "qiniu"\nterminal = "app"',
-            "terminal",
-            'decides nothing for module = "qiniu": leave it out, or let',
-        ),
-        ('module = "careyshop"\nterminal = "app"', "terminal", 'let module be "aliyun"'),
         ('terminal = "web"\nparent = -1', "parent", "found -1; allowed: the number of a directory, 0 for the top"),
         ('request = "get"\nplatform = ""', "platform", "leave the key out for one of the provider's own"),
     ],
@@ -465,8 +459,8 @@ def test_what_no_shop_has_is_refused_at_its_line(lines: str, key: str, words: st
     assert words in sentence
 
 
-@pytest.mark.parametrize("module", ["", "aliyun"])
-def test_temporary_credentials_are_for_oss(module: str) -> None:
+@pytest.mark.parametrize("module", ["", "careyshop", "qiniu", "aliyun"])
+def test_every_module_may_be_asked_as_an_app(module: str) -> None:
     shop = parse(f'{SHOP}module = "{module}"\nterminal = "app"\n', FILE).provider["shop"]
     assert isinstance(shop, CareyShop)
     assert shop.terminal == "app"

@@ -124,11 +124,6 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
 
     def __post_init__(self) -> None:
         _filled(self, "app_key", "username")
-        if self.terminal == "app" and self.module in {"careyshop", "qiniu"}:
-            raise _at(
-                "terminal",
-                f'found "app", which decides nothing for module = "{self.module}": leave it out, or let module be "aliyun"',
-            )
         if self.parent < 0:
             raise _at("parent", f"found {self.parent}; allowed: the number of a directory, 0 for the top")
         if self.platform == "":

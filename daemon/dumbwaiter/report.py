@@ -1,7 +1,7 @@
 """What the journal says of the work: counts, totals, and jobs as people and programs are told of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
@@ -13,7 +13,17 @@ from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import shown
 from dumbwaiter.store.database import HOST
 from dumbwaiter.store.rows import job, place_of
-from dumbwaiter.store.tables import IS_CURRENT, IS_OPEN, IS_SHOWN, IS_SUPERSEDED, counters, entries, errands, jobs
+from dumbwaiter.store.tables import (
+    IS_CURRENT,
+    IS_OPEN,
+    IS_SHOWN,
+    IS_SUPERSEDED,
+    counters,
+    entries,
+    errands,
+    jobs,
+    surveyed,
+)
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
@@ -96,10 +106,12 @@ def _pairs(engine: Engine, query: Select[Any] | CompoundSelect[Any]) -> dict[str
         return {name: int(count) for name, count in connection.execute(query)}
 
 
-def seen_watches(engine: Engine) -> set[str]:
-    """Returns the watches that ever had a job."""
+def seen_watches(engine: Engine, names: Collection[str]) -> set[str]:
+    """Returns which of these watches ever had a job, or a folder that was gone through."""
+    had = select(jobs.c.watch).where(*_mine(engine, jobs)).distinct()
+    gone_through = select(surveyed.c.parent).where(*_mine(engine, surveyed), surveyed.c.parent.in_(names))
     with engine.connect() as connection:
-        return set(connection.execute(select(jobs.c.watch).where(*_mine(engine, jobs)).distinct()).scalars())
+        return {name for query in (had, gone_through) for name in connection.execute(query).scalars()}
 
 
 def open_jobs(engine: Engine) -> list[Job]:
@@ -179,6 +191,7 @@ def job_facts(one: Job) -> dict[str, Any]:
         "active": one.leased,
         "error": one.error,
         "url": one.receipt.url if one.receipt else None,
+        "lacks": one.receipt.lacks or None if one.receipt else None,
     }
 
 

@@ -167,6 +167,24 @@ def test_a_failed_callback_is_told_and_nothing_is_sent_again(program: Program, w
     assert len(program.vendors.log("post") + program.vendors.log("put")) == 1
 
 
+def test_put_says_that_a_callback_failed_and_does_not_end_as_if_all_were_done(program: Program) -> None:
+    program.vendors.faults("oss.post:203")
+    _drop(program, "careyshop-aliyun", "a.txt", 1000)
+    done = program("put", program.drop / "a.txt")
+    assert done.returncode == 20
+    assert "its application may not know of it" in done.stderr
+    assert done.stdout.startswith("http"), "it is there, and has a link"
+
+
+@pytest.mark.parametrize("watch", ["careyshop", "careyshop-qiniu"])
+def test_an_app_is_given_a_form_where_there_is_nothing_else(program: Program, watch: str) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace(f"[provider.{watch}]", f'[provider.{watch}]\nterminal = "app"'))
+    content = _drop(program, watch, "a.txt", 1000)
+    assert program("put", program.drop / "a.txt").returncode == 0
+    assert program.stored() == {"a.txt": digest(content)}
+
+
 def test_a_callback_that_the_shop_answers_with_an_error_is_told(program: Program) -> None:
     program.vendors.faults("careyshop.callback:inner-error")
     _drop(program, "careyshop-aliyun", "a.txt", 1000)

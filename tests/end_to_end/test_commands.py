@@ -687,6 +687,19 @@ def test_check_online_says_of_each_file_what_it_would_meet(program: Program) -> 
     assert re.search(r"\n  limits: .*until 20\d\d-", told)
 
 
+def test_check_online_names_the_key_that_an_upload_would_have(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.xinhua]", '[watch.xinhua]\nkey = "{stem}-x{suffix}"'))
+    picture = program.data / "drop/xinhua/a.jpg"
+    picture.write_bytes(b"\xff\xd8\xff" + bytes(9))
+    done = program.data / "drop/careyshop-qiniu/done.txt"
+    done.write_bytes(b"done")
+    assert program("put", done).returncode == 0
+    plain, online = (program.facts("check", *words, picture, done)["files"] for words in ([], ["--online"]))
+    assert [one["key"] for one in online] == [one["key"] for one in plain]
+    assert online[0]["key"] == "a-x.jpg"
+
+
 def test_check_of_what_cannot_be_used_says_so_to_programs_too(program: Program) -> None:
     program.config.write_text("[watch.x]\n")
     done = program("--json", "check")

@@ -192,6 +192,24 @@ def test_a_watched_disk_that_is_away_is_no_mistake_of_the_configurations(program
     away.rename(program.drop)
 
 
+def test_a_folder_that_was_empty_when_it_was_there_is_waited_for_too(program: Program) -> None:
+    program.start()
+    program.until(lambda: '"scanned"' in program.log.read_text())
+    assert program.stop() == 0
+    program.drop.rename(program.folder / "away")
+    assert program("check").returncode == 0
+    program.start()
+    assert {one["name"]: one["state"] for one in program.status()["watches"]}["netease"] == "away"
+
+
+def test_a_mount_that_cannot_be_hides_no_rule(program: Program) -> None:
+    program.mount.rmdir()
+    done = program("check", program.write("a.txt", b"a"))
+    assert (done.returncode, "watch netease would upload it" in done.stdout) == (0, True)
+    assert f"no mount as it is: {program.config}, line " in done.stderr
+    assert "the folder is not there: mkdir -p" in done.stderr
+
+
 def test_a_secret_that_only_a_service_gets_hides_no_rule(program: Program) -> None:
     text = re.sub(r"app_secret = .*", 'app_secret = { credential = "vod" }', program.config.read_text(), count=1)
     program.config.write_text(text)

@@ -123,6 +123,8 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
             yield f"watch.{name}: {watch.path} is not there, and is waited for: mount the disk that it is on"
         for why in rules(watch.path, watch.include, watch.exclude).unread:
             yield f"watch.{name}: {watch.path}/{why}"
+    if config.mount.path is not None and (wrong := no_mount_point(session.places.config, config.mount.path)):
+        yield f"no mount as it is: {wrong}"
     for name, why in config.last_copies():
         yield f"{place(session.places.config, 'watch', name, 'after')} {why}"
 
@@ -135,7 +137,7 @@ def _is_handed_over(source: Source) -> bool:
 def _seen(session: Session) -> set[str]:
     from dumbwaiter.report import seen_watches
 
-    return seen_watches(session.reader) if session.begun else set()
+    return seen_watches(session.reader, session.config.watch) if session.begun else set()
 
 
 def _problems(config: Config, file: str) -> Iterator[str]:
@@ -150,8 +152,6 @@ def _problems(config: Config, file: str) -> Iterator[str]:
             yield f"{place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
     if config.journal is not None:
         reading(journal_url("", config.journal)).dispose()  # without a connection: is there a driver
-    if config.mount.path is not None and (problem := no_mount_point(file, config.mount.path)) is not None:
-        yield problem
 
 
 def _probe(provider: str) -> dict[str, Any]:
@@ -251,7 +251,8 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
             provider = Provider(one["provider"], asked, http, requested=requested)
             name = one["key"] or one["path"].rpartition("/")[2]
             mime = mime_by_name(name)
-            ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check")
+            named = "rule" in one and one["key"] is not None
+            ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check", named=named)
             try:
                 grant = await provider.grant(ask)
             except Verdict as verdict:
@@ -260,7 +261,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
                 worst = max(worst, Exit.ATTENTION if of_account else exit_of(verdict))
                 continue
             one["limits"] = _limits(grant)
-            if one["key"] is not None:
+            if named and "state" not in one:
                 one["key"] = grant.key  # with what the provider puts before it
     finally:
         await http.close()

@@ -108,7 +108,7 @@ async def _look_at_folders(session: Session, app: Any) -> None:
     def look(name: str, path: str) -> tuple[str | None, bool]:
         return unusable(session.places.config, name, path), os.path.isdir(path)
 
-    seen = await asyncio.to_thread(seen_watches, app.reader)
+    seen = await asyncio.to_thread(seen_watches, app.reader, session.config.watch)
     looks = {
         name: asyncio.create_task(asyncio.to_thread(look, name, watch.path))
         for name, watch in session.config.watch.items()
@@ -234,15 +234,18 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 
     code = Exit.DONE
     for job in final["jobs"]:
+        where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
         if job["state"] == "done":
             if not session.json:
                 print(job["url"] or shown(f"{job['provider']}/{job['key']}"))
+            if job["lacks"]:
+                print(f"dumbwaiter: {where}: {job['lacks']}; dumbwaiter failed says what helps", file=sys.stderr)
+                code = max(code, Exit.ATTENTION)
             continue
         refused = final["blocked"].get(job["provider"])
         reason = refused or job["error"] or final["lost"].get(job["provider"]) or LEFT.get(job["state"], job["state"])
         if not refused and job["provider"] in final["resting"] and job["state"] == "pending":
             reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
-        where = f"/{job['path']}" if job["watch"] == RESERVED else place(job)
         print(f"dumbwaiter: {where}: {reason}", file=sys.stderr)
         if refused:
             code = Exit.ACCOUNT
