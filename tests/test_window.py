@@ -1,5 +1,6 @@
 """The window follows the clock on the wall, in every zone and on the days when that clock is set."""
 
+import time
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -40,8 +41,17 @@ def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> float:
         ("01:00-02:30", "2026-10-25 02:29", None),
     ],
 )
-def test_a_window_opens_when_the_wall_says_so(window: str, now: str, opens: str | None) -> None:
-    assert Window(window).opens_at(at(now), BERLIN) == (None if opens is None else at(opens))
+@pytest.mark.parametrize("machine", ["Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3"])
+def test_a_window_opens_when_the_wall_says_so(
+    window: str, now: str, opens: str | None, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = None if opens is None else at(opens)
+    assert Window(window).opens_at(at(now), BERLIN) == wanted
+    with monkeypatch.context() as here:
+        here.setenv("TZ", machine)
+        time.tzset()
+        assert Window(window).opens_at(at(now)) == wanted
+    time.tzset()
 
 
 def test_an_hour_that_comes_twice_is_all_inside() -> None:

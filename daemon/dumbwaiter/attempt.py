@@ -295,10 +295,12 @@ class Attempt:
         raise Reject(f"{wanted} and all names like it are taken at the provider: give the file another name")
 
     async def _only_copy(self, provider: str, key: str) -> str | None:
-        """Returns another file that has a key, of a watch that deletes what it has uploaded."""
-        for entry in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
-            watch = self._means.watch_of(entry.watch)
-            if entry.place != self._job.place and watch is not None and watch.after == "delete":
+        """Returns another file that has a key and is not kept where it was, or will not be."""
+        for host, entry in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
+            own = host == self._journal.host
+            watch = self._means.watch_of(entry.watch) if own else None
+            deleted = "original" in entry.facts or (watch is not None and watch.after == "delete")
+            if deleted and not (own and entry.place == self._job.place):
                 return shown(entry.place)
         return None
 

@@ -139,11 +139,11 @@ class Catalog:
             )
             return found, [entry(row) for row in rows]
 
-    def at(self, provider: str, key: str) -> list[Entry]:
-        """Returns the entries of a key; files of one content may share it."""
+    def at(self, provider: str, key: str) -> list[tuple[str, Entry]]:
+        """Returns the entries of a key, each with the installation that made it; files of one content may share it."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(entries).where(entries.c.provider == provider, entries.c.key == key))
-            return [entry(row) for row in rows]
+            return [(row.host, entry(row)) for row in rows]
 
     def linked(self, one: Entry) -> Entry | None:
         """Returns the latest entry of this very content under the same name that has a link, at whichever provider."""

@@ -7,13 +7,11 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from datetime import UTC
 from functools import cache
 from itertools import pairwise
 from typing import Literal
 
 from msgspec import Struct, field
-from tzlocal import get_localzone
 
 from dumbwaiter.config_values import Duration, Hosts, Listen, Seal, Size, Source, Target, Token
 from dumbwaiter.keys import Template
@@ -156,8 +154,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def closed(self, now: float) -> dict[str, float]:
         """Returns when the window of each watch opens that is outside of it."""
         windows = {name: watch.window for name, watch in self.watch.items() if watch.window is not None}
-        zone = get_localzone() if windows else UTC
-        opens = {name: window.opens_at(now, zone) for name, window in windows.items()}
+        opens = {name: window.opens_at(now) for name, window in windows.items()}
         return {name: when for name, when in opens.items() if when is not None}
 
     def secrets(self) -> Iterator[tuple[str, Source]]:

@@ -31,6 +31,7 @@ AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
 TRIES = 20  # about an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
+DELETED = "deleted here once it was there"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
 LACKING = "kept: not all is done at the provider"
 
@@ -82,13 +83,15 @@ class Duties:
         return orders
 
     def told(self, job: Job, receipt: Receipt) -> Receipt:
-        """Returns the receipt with a remark where its file stays although the watch would have it go."""
+        """Returns the receipt with a remark: why its file stays although the watch would have it go, or that it is deleted."""
         watch = self._config.watch.get(job.watch)
         why = "" if receipt.verified else UNPROVEN
         why = LACKING if receipt.lacks else why
-        if watch is None or watch.after == "keep" or not why:
+        if watch is None or watch.after == "keep":
             return receipt
-        return receipt.with_facts(after=why)
+        if why:
+            return receipt.with_facts(after=why)
+        return receipt.with_facts(original=DELETED) if watch.after == "delete" else receipt
 
     def of_failed(self, job: Job, error: str) -> list[Order]:
         """Returns what is to be done about a file that the provider refuses."""

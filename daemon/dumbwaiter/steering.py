@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from math import inf
 
-from tzlocal import get_localzone
-
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.pace import Bandwidth
 from dumbwaiter.pauses import Pauses
@@ -81,10 +79,10 @@ class Steering:
 
     def keep_time(self) -> float | None:
         """Sets the rate that the timetable has for now; returns when that changes."""
-        now, zone = self._clock(), get_localzone()
+        now = self._clock()
         if self.ordered is None:
-            self._bandwidth.set(self._timetable.at(now, zone))
-        return self._timetable.changes_at(now, zone)
+            self._bandwidth.set(self._timetable.at(now))
+        return self._timetable.changes_at(now)
 
     @property
     def rate(self) -> float | None:

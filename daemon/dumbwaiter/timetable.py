@@ -44,8 +44,8 @@ class Timetable:
             rows[start] = rate(match[3])
         self._rows = sorted(rows.items())
 
-    def at(self, now: float, zone: tzinfo) -> float | None:
-        """Returns the rate that holds at `now`; None is no limit."""
+    def at(self, now: float, zone: tzinfo | None = None) -> float | None:
+        """Returns the rate that holds at `now`, by the clock of the machine, or of a zone; None is no limit."""
         clock = datetime.fromtimestamp(now, zone).time()
         held = self._rows[-1][1]  # since yesterday
         for start, value in self._rows:
@@ -53,7 +53,7 @@ class Timetable:
                 held = value
         return held
 
-    def changes_at(self, now: float, zone: tzinfo) -> float | None:
+    def changes_at(self, now: float, zone: tzinfo | None = None) -> float | None:
         """Returns when the next row begins, None when there is but one."""
         if len(self._rows) == 1:
             return None

@@ -24,14 +24,14 @@ class Window:
         if self._start == self._end:
             raise ValueError(f'"{text}" is no window: it begins when it ends; leave the key out for the whole day')
 
-    def opens_at(self, now: float, zone: tzinfo) -> float | None:
-        """Returns when the window opens next, None while it is open."""
+    def opens_at(self, now: float, zone: tzinfo | None = None) -> float | None:
+        """Returns when the window opens next, None while it is open; by the clock of the machine, or of a zone."""
         spans = list(self._spans(now, zone))
         if any(start <= now < end for start, end in spans):
             return None
         return min(start for start, _ in spans if start > now)
 
-    def _spans(self, now: float, zone: tzinfo) -> Iterator[tuple[float, float]]:
+    def _spans(self, now: float, zone: tzinfo | None) -> Iterator[tuple[float, float]]:
         today = datetime.fromtimestamp(now, zone).date()
         for days in (-1, 0, 1, 2):
             first = today + timedelta(days)

@@ -13,6 +13,7 @@ import itertools
 import os
 import threading
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
 
+TOLD = 4096  # paths; of one that is forgotten the kernel's cache is passed by
 _MADE_UP = 1 << 62  # handles from here on are texts that stand in no file
 
 _log = log.get(__name__)
@@ -68,6 +70,9 @@ class Operations(FuseOperations):  # type: ignore[misc]
         self._mounted = mounted
         self._lock = threading.Lock()
         self._texts: dict[int, bytes] = {}
+        self._told: OrderedDict[str, tuple[int, int]] = (
+            OrderedDict()
+        )  # number and size, by path, that libfuse's kernel knows
         self._numbers = itertools.count(_MADE_UP)
 
     def __call__(self, op: str, *args: Any) -> Any:
@@ -172,7 +177,13 @@ class Operations(FuseOperations):  # type: ignore[misc]
     # Names
 
     def getattr(self, path: str, _fi: Any = None) -> Attributes:
-        return attributes.complete(self.find(_raw(path), path))
+        spot = self.find(_raw(path), path)
+        with self._lock:
+            self._told[path] = spot.number, spot.size
+            self._told.move_to_end(path)
+            if len(self._told) > TOLD:
+                self._told.popitem(last=False)
+        return attributes.complete(spot)
 
     def access(self, path: str, mode: int) -> int:
         if mode & os.W_OK:
@@ -211,8 +222,11 @@ class Operations(FuseOperations):  # type: ignore[misc]
 
     def open(self, path: str, fi: Any) -> int:
         refuse_writing(fi.flags)
-        opened = self.begin(self.find(_raw(path)), path)
-        fi.fh, fi.direct_io = opened.handle, int(opened.past_cache)
+        spot = self.find(_raw(path), path)
+        opened = self.begin(spot, path)
+        # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
+        cut = self._told.get(path) != (spot.number, spot.size)
+        fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
         fi.keep_cache = int(opened.keeps_cache)
         return 0
 

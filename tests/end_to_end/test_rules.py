@@ -254,6 +254,26 @@ def test_what_was_taken_away_of_one_file_is_replaced_by_no_other(program: Progra
     assert shelf.keys() == {"film.mov": b"three"}
 
 
+def test_what_was_taken_away_is_replaced_by_no_other_once_its_watch_is_gone_either(
+    program: Program, shelf: Shelf
+) -> None:
+    shelf.rules('key = "{name}"\non_conflict = "replace"\nafter = "delete"')
+    program.start()
+    first = shelf.write("film.mov", b"one")
+    program.until(lambda: not first.exists())
+    assert program.stop() == 0
+    (entry,) = program.facts("ls", "shelf")
+    assert entry["facts"]["original"] == "deleted here once it was there"
+    text = program.config.read_text()
+    program.config.write_text(
+        text.replace("[watch.shelf]", "[watch.other]").replace('after = "delete"', 'after = "keep"')
+    )
+    program.start()
+    shelf.write("film.mov", b"two")
+    program.until(lambda: program.totals()["rejected"] == 1)
+    assert shelf.keys() == {"film.mov": b"one"}
+
+
 def test_many_files_of_one_name_at_once_all_get_through(program: Program, shelf: Shelf) -> None:
     shelf.rules('key = "{name}"')
     contents = {os.urandom(50) for _ in range(12)}

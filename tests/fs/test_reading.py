@@ -318,6 +318,21 @@ def test_a_file_that_cannot_be_fetched_says_so_at_open(shelf: Shelf, mount: Moun
     assert os.getxattr(at("files/w/a"), "user.dumbwaiter.error") == b"the task failed"
 
 
+def test_a_longer_version_is_read_whole_or_not_at_all(shelf: Shelf, mount: Mount) -> None:
+    path = mount().at("files/w/a")
+    shelf.entry("a", shelf.write("a", b"short"))
+    until(lambda: os.path.exists(path))
+    for number in range(5):
+        assert os.stat(path).st_size > 0  # the kernel may keep that for a second
+        longer = b"%d" % number * 10 ** (number + 1)
+        shelf.entry("a", shelf.write("a", longer), key=f"k{number}")
+
+        deadline = time.monotonic() + 20
+        while (answer := cat(path)) != (0, longer):
+            assert answer[0] or answer[1] == b"short", len(answer[1])
+            assert time.monotonic() < deadline
+
+
 def test_getfattr_shows_all_there_is(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a.png", 9, url="http://h/a.png", etag="e", verified="md5", key="k")
     mounted = mount()

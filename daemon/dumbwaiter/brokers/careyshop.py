@@ -396,12 +396,15 @@ class CareyShop(Broker):
         if found.status == 200:
             return careyshop.decoded(found.data, shape)
         if found.message.startswith("上传模块名"):
-            raise Blocked(await self._no_module(desk, session))
+            raise Blocked(await self._no_module(desk, session, found.message))
         raise _refusal(found, method)
 
-    async def _no_module(self, desk: Desk, session: _Token) -> str:
-        found = await self._signed(desk, "upload", "get.upload.module", {}, session.token)
-        known = careyshop.decoded(found.data, tuple[_Module, ...] | None) if found.status == 200 else ()
+    async def _no_module(self, desk: Desk, session: _Token, said: str) -> str:
+        try:
+            found = await self._signed(desk, "upload", "get.upload.module", {}, session.token)
+            known = careyshop.decoded(found.data, tuple[_Module, ...] | None) if found.status == 200 else ()
+        except Retry:
+            return f'the shop has no upload module "{self._options.module}": {shown(said[:200])}'
         names = ", ".join(shown(one.module) for one in known or ()) or "none"
         return f'the shop has no upload module "{self._options.module}"; it has: {names}'
 

@@ -367,9 +367,8 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
         return Blocked(f"Jiandaoyun refuses the key (status {reply.status}): check api_key")
-    return Retry(
-        f"Jiandaoyun answers {what} with {f'code {code}' if code else f'status {reply.status}'}", after=reply.after
-    )
+    given = f"code {code}{f': {trouble.msg[:200]}' if trouble.msg else ''}" if code else f"status {reply.status}"
+    return Retry(f"Jiandaoyun answers {what} with {given}", after=reply.after)
 
 
 def _is_sure(attached: _Attached, ask: Ask, receipt: Receipt) -> bool:

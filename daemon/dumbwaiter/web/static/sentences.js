@@ -79,6 +79,7 @@ const CHINESE = [
   ["the shop … (…)", "商城{…}（…）"],
   ["the shop does not let this account do …: …", "商城不允许这个账号执行 …：…"],
   ["the shop has no upload module \"…\"; it has: …", "商城没有上传模块“…”；它有：…"],
+  ["the shop has no upload module \"…\": …", "商城没有上传模块“…”：…"],
   ["the shop's module \"…\" is none that dumbwaiter knows", "dumbwaiter 不认识商城的模块“…”"],
   ["the shop names an upload address that dumbwaiter does not send files to", "商城给的上传地址，dumbwaiter 不会向那里发送文件"],
   ["the shop's answer holds no upload address", "商城的回答里没有上传地址"],
