@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -192,6 +193,23 @@ def test_a_log_call_never_fails() -> None:
     log.configure("debug", "json", Broken())
     log.get("test").error("lost", number=1)
     logging.getLogger("other").error("lost %d", 1)
+
+
+def test_nobody_waits_for_a_reader_that_stands_still() -> None:
+    reading, writing = os.pipe()
+    with open(writing, "w") as pipe:
+        log.configure(stream=pipe, patient=False)
+        for number in range(3 * log.KEPT):
+            log.get("here").info("a line as long as many", number=number)
+        logging.getLogger("other").warning("and one of a library's")
+        told = b""
+        while b"lines were left out" not in told:
+            told += os.read(reading, 1 << 20)
+        os.close(reading)
+    events = [json.loads(line) for line in told.splitlines() if line.endswith(b"}")]
+    numbers = [event["number"] for event in events if "number" in event]
+    assert numbers[: log.KEPT] == list(range(log.KEPT))
+    assert len(numbers) + events[-1]["lines"] == 3 * log.KEPT + 1
 
 
 def test_the_level_is_kept_and_libraries_speak_of_trouble_only() -> None:

@@ -1,5 +1,6 @@
 """Names: shown to people, proposed to vendors, and held by folders."""
 
+import json
 import unicodedata
 
 import pytest
@@ -47,6 +48,10 @@ def test_a_sentence_is_one_line_in_which_nothing_acts_and_a_name_shown_in_it_sta
     assert text.startswith(f"{shown(name)}: ")
     assert not [letter for letter in text if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}]
     assert legible(text) == text
+
+
+def test_json_that_is_quoted_stays_json() -> None:
+    assert json.loads(legible('{"name": "a\x7fb"}')) == {"name": "a\x7fb"}
 
 
 @given(names, names)

@@ -1,5 +1,6 @@
 """What `service install` finds before anything is enabled: secrets that the service would not get."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,20 @@ def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:
     assert service.quoted("/home/ann/a b") == '"/home/ann/a b"'
     with pytest.raises(Failure, match="cannot stand in a unit"):
         service.quoted("/home/ann/x\nExecStartPre=+/home/ann/e")
+
+
+@pytest.mark.parametrize(
+    ("folder", "first"), [("a b%", '"{}/bin/dumbwaiter" run'), ("it's $1", '/usr/bin/env "{}/bin/dumbwaiter" run')]
+)
+def test_a_program_of_any_name_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, first: str
+) -> None:
+    program = tmp_path / folder / "bin/dumbwaiter"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
+    escaped = str(tmp_path / folder).replace("%", "%%").replace("$", "$$")
+    assert f"{service._program()} run" == first.format(escaped)
 
 
 def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
-from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
@@ -341,6 +341,11 @@ def test_an_empty_file_is_one_empty_piece(tmp_path: Path) -> None:
     with Doors(path) as doors:
         piece = drive(doors.upload.read(0, 4 * MIB))
         assert (piece.length, piece.data) == (0, b"")
+
+
+def test_a_file_whose_size_is_not_what_it_holds_is_refused() -> None:
+    with Doors(Path("/proc/version")) as doors, pytest.raises(Reject, match="upload a copy of it"):
+        drive(doors.upload.read(0, 4))
 
 
 @pytest.mark.parametrize("offset", [0, 4, 8])

@@ -5,13 +5,17 @@ job, path and provider once. What looks like a token, a signature or a password 
 wrote it.
 """
 
+import atexit
 import json
 import logging
 import os
 import re
+import stat
 import sys
+import threading
 from collections.abc import MutableMapping
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -59,6 +63,10 @@ _WORDS = (
 )
 
 
+KEPT = 4096  # lines for a reader that stands still
+LAST = 1.0  # seconds for the last lines
+
+
 def redact(text: str) -> str:
     """Returns `text` with everything that looks like a credential replaced."""
     lower = text.lower()
@@ -88,10 +96,19 @@ def _redacted(_logger: Any, _method: str, line: Any) -> str:
 
 
 def configure(
-    level: str = "info", form: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
+    level: str = "info",
+    form: Literal["auto", "console", "json"] = "auto",
+    stream: TextIO | None = None,
+    *,
+    patient: bool = True,
 ) -> None:
-    """Sets up logging for the process. Log lines go to `stream`, standard error by default."""
+    """Sets up logging for the process. Log lines go to `stream`, standard error by default.
+
+    With `patient` a log call waits until the stream takes its line; else nobody waits for a reader that stands still, and
+    lines beyond a number that is kept for it are left out and counted.
+    """
     stream = stream or sys.stderr
+    lines = _Lines(stream) if patient or _is_file(stream) else _LinesAside(stream.fileno())
     console = form == "console" or (form == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -113,10 +130,10 @@ def configure(
     structlog.configure(
         processors=[*shared, renderer, _redacted],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_name: _Lines(stream),
+        logger_factory=lambda *_name: lines,
         cache_logger_on_first_use=False,
     )
-    handler = _Handler(stream)
+    handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -131,7 +148,7 @@ def configure(
 
 
 class _Lines:
-    """Writes our own lines. As `_Handler`, it never lets a log call fail."""
+    """Writes lines. It never lets a log call fail: a full disk or a closed terminal is no reason to stop an upload."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -141,14 +158,69 @@ class _Lines:
             self._stream.write(f"{line}\n")
             self._stream.flush()
 
-    debug = info = warning = error = critical = msg
+    def debug(self, line: str) -> None:
+        self.msg(line)
+
+    info = warning = error = critical = debug
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """Never lets a log call fail: a full disk or a closed terminal is no reason to stop an upload."""
+class _LinesAside(_Lines):
+    """Writes them on a thread of its own: a pipe that nobody reads, or a terminal that was told to stop, takes none."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
-        pass
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._left_out = 0
+        self._written = threading.Condition()
+        self._waiting = 0
+        threading.Thread(target=self._write_on, name="log", daemon=True).start()
+        atexit.register(self._flush)
+
+    def msg(self, line: str) -> None:
+        with self._written:
+            if self._waiting >= KEPT:
+                self._left_out += 1
+                return
+            self._waiting += 1
+        self._queue.put(f"{line}\n".encode(errors="backslashreplace"))
+
+    def _write_on(self) -> None:
+        while True:
+            rest = memoryview(self._queue.get())
+            with suppress(OSError):
+                while rest:
+                    # Past Python's own buffer, whose lock would keep the program from its end.
+                    rest = rest[os.write(self._descriptor, rest) :]
+            with self._written:
+                self._waiting -= 1
+                left_out = self._left_out if self._waiting < KEPT // 2 else 0
+                self._left_out -= left_out
+                self._written.notify_all()
+            if left_out:
+                get("log").warning("lines were left out, as nobody took them", lines=left_out)
+
+    def _flush(self) -> None:
+        with self._written:
+            self._written.wait_for(lambda: not self._waiting, LAST)
+
+
+def _is_file(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # it has no descriptor
+        return True
+
+
+class _Handler(logging.Handler):
+    """What other libraries log."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(Exception):  # a line of theirs that cannot be rendered is no reason either
+            self._lines.msg(self.format(record))
 
 
 def get(name: str) -> Any:

@@ -34,7 +34,8 @@ def _backslashed(match: re.Match[str]) -> str:
 
 def legible(text: str) -> str:
     """Returns a sentence, with others' words in it, on one line and fit for a terminal and for any database."""
-    return re.sub(_UNREADABLE, _backslashed, " ".join(text.splitlines()))
+    text = " ".join(text.splitlines()).replace("\x7f", "\\u007f")  # JSON that is quoted stays JSON
+    return re.sub(_UNREADABLE, _backslashed, text)
 
 
 def unshown(text: str) -> str:

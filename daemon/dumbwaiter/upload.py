@@ -16,7 +16,7 @@ import msgspec
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
-from dumbwaiter.errors import Changed, Gone, Local, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, Local, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, UNKNOWN, Ask, Receipt, Stamp
 from dumbwaiter.naming import split
 from dumbwaiter.scan import Branch
@@ -94,6 +94,16 @@ def check(fd: int, stamp: Stamp) -> None:
     """Raises `Changed` unless the open file is the stamped version."""
     if Stamp.of(os.fstat(fd)) != stamp:
         raise Changed("the file is another version now")
+
+
+def _check_end(fd: int, stamp: Stamp) -> None:
+    """Raises `Changed` as `check` does, and `Reject` where the file goes on behind its end."""
+    more = os.pread(fd, 1, stamp.size)
+    check(fd, stamp)
+    if more:
+        raise Reject(
+            "the file holds more than its file system says (it may be made as it is read): upload a copy of it"
+        )
 
 
 def mime_of(fd: int, name: str) -> str:
@@ -214,7 +224,7 @@ class FileUpload:
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
             return FileSlice(self._fd, offset, end - offset, observers=observers)
         if end - offset > HELD:
-            guard = partial(check, self._fd, self._stamp)
+            guard = partial(_check_end, self._fd, self._stamp)
             return FileSlice(self._fd, offset, end - offset, observers=observers, guard=guard)
         data = b""
         while len(data) < end - offset:
@@ -222,7 +232,7 @@ class FileUpload:
             if not piece:
                 raise Changed("the file became shorter")
             data += piece
-        check(self._fd, self._stamp)
+        _check_end(self._fd, self._stamp)
         return FileSlice(self._fd, offset, len(data), data, observers)
 
     async def call(self, request: Request) -> Reply:

@@ -111,7 +111,7 @@ def _mount(wishes: argparse.Namespace) -> int:
         return Exit.DONE
     ready = _into_background() if wishes.background else None
     raise_files()
-    log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format)
+    log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format, patient=False)
     return _Life(settings, where, folder, ready).run()
 
 

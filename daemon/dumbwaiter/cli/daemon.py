@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dumbwaiter.journal import Journal
 
 ANSWER = 2.0  # seconds that the start waits for folders
+ENDED = 9.0  # seconds from the wish to end, whatever is waited for
 HUNG = 8  # threads more, for each watched folder: a dead one may keep so many
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",
@@ -48,7 +50,7 @@ def run(session: Session) -> None:
     config = session.config
     from dumbwaiter import log
 
-    log.configure(session.level, config.log.format)
+    log.configure(session.level, config.log.format, patient=False)
     run_loop(_run(session), ASIDE + HUNG * len(config.watch))
 
 
@@ -94,10 +96,24 @@ async def _run(session: Session) -> None:
             await end
             notifier.notify("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
             logger.info("stopping")
+            _end_anyway(logger)
             for beat in beats:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
+
+
+def _end_anyway(logger: Any) -> None:
+    """Ends the program soon, whatever it waits for: a kill costs no more, and a database may never answer."""
+
+    def end() -> None:
+        logger.error("ended before all was noted; the next start goes on from what the journal has")
+        time.sleep(0.1)  # for that line
+        os._exit(Exit.TEMPORARY)
+
+    last = threading.Timer(ENDED, end)
+    last.daemon = True
+    last.start()
 
 
 async def _look_at_folders(session: Session, app: Any) -> None:

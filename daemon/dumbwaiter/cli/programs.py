@@ -21,7 +21,7 @@ def mount(session: Session, folder: str | None, *, background: bool) -> None:
     \b
     dumbwaiter mount ~/Uploads --background
     """
-    _mount_program(session, *(["--background"] if background else []), *([folder] if folder else []))
+    _mount_program(session, *(["--background"] if background else []), "--", *([folder] if folder else []))
 
 
 @click.command()
@@ -33,7 +33,7 @@ def umount(session: Session, folder: str | None) -> None:
     \b
     dumbwaiter umount ~/Uploads
     """
-    _mount_program(session, "--unmount", *([folder] if folder else []))
+    _mount_program(session, f"--unmount={folder}" if folder else "--unmount")
 
 
 def _mount_program(session: Session, *arguments: str) -> None:

@@ -229,6 +229,7 @@ const CHINESE = [
   ["the file is gone", "文件已不在"],
   ["the file is another version now", "文件已是另一个版本"],
   ["the file became shorter", "文件变短了"],
+  ["the file holds more than its file system says (it may be made as it is read): upload a copy of it", "文件的内容比文件系统所说的多（可能是读取时才生成的）：请上传它的副本"],
   ["the file was written to", "文件被写过"],
   ["the file cannot be read: …", "无法读取文件：{…?}"],
   ["the folder … does not answer", "文件夹 … 没有应答"],
