@@ -79,7 +79,8 @@ def test_nothing_is_written_when_an_answer_is_no_good(program: Program, words: l
     assert not (program.folder / "drop").exists()
 
 
-def test_on_a_terminal_everything_is_asked_for(program: Program) -> None:
+@pytest.mark.parametrize("answer", ["hush", "env:WHERE_IT_IS"])
+def test_on_a_terminal_everything_is_asked_for(program: Program, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     config, drop = program.folder / "new/config.toml", program.folder / "drop"
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
@@ -92,15 +93,15 @@ def test_on_a_terminal_everything_is_asked_for(program: Program) -> None:
     os.close(theirs)
     said = b""
     try:
-        for question, answer in (
+        for question, word in (
             (b"Broker", b"xinhua"),
             (b"access_key", b"me"),
-            (b"secret_key", b"hush"),
+            (b"secret_key", answer.encode()),
             (b"Folder", os.fsencode(drop)),
         ):
             while not re.search(question + rb"[^\n]*: $", said):
                 said += os.read(ours, 1000)
-            os.write(ours, answer + b"\n")
+            os.write(ours, word + b"\n")
         while b"is usable" not in said:
             said += os.read(ours, 1000)
         assert running.wait(60) == 0
@@ -108,10 +109,14 @@ def test_on_a_terminal_everything_is_asked_for(program: Program) -> None:
         running.kill()
         running.wait()
         os.close(ours)
-    assert b"hush" not in said
+    assert answer.encode() not in said
     secret = config.parent / "xinhua.secret_key"
-    assert secret.read_text() == "hush\n"
-    assert secret.stat().st_mode & 0o777 == 0o600
+    if answer == "hush":
+        assert secret.read_text() == "hush\n"
+        assert secret.stat().st_mode & 0o777 == 0o600
+    else:
+        assert not secret.exists()
+        monkeypatch.setenv("WHERE_IT_IS", "hush")
     assert drop.is_dir()
     assert load(str(config)).provider["xinhua"].secret_key.read().reveal() == "hush"  # type: ignore[union-attr]
 

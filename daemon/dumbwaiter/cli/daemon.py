@@ -179,7 +179,8 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     dumbwaiter put --again film.mov    the provider lost it, or did not do all that was wanted
 
     Files inside a watched folder go where that watch sends them. The upload goes through the daemon when one runs;
-    without one it is done here, and what cannot be finished stays in the journal.
+    without one it is done here, and what cannot be finished stays in the journal. Exit codes: 0 when all are there, 5 when
+    some go on later, 20 when one needs a person, 21 when the provider refuses the account.
     """
     if provider is not None and watch is not None:
         raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)

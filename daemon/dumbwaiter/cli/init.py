@@ -69,7 +69,7 @@ def init(
     dumbwaiter init --app-key K --secret-env VOD_SECRET --watch ~/Drop
     dumbwaiter init --broker jiandaoyun --set api_key=env:JDY_KEY --set app_id=A --set entry_id=E --watch ~/Drop
 
-    A secret is env:NAME, file:PATH, credential:NAME (systemd) or keyring:SERVICE/USER. One that is typed in goes into a
+    A secret is env:NAME, file:PATH, credential:NAME (systemd) or keyring:SERVICE/USER. One that is typed in itself goes into a
     file beside the configuration that nobody else can read. Which keys a broker needs stands in docs/reference.md.
     """
     path = session.places.config
@@ -92,8 +92,10 @@ def init(
     typed = {}
     for key in missing:
         if key in secrets:
-            typed[key] = _ask_secret(key)
-            given[key] = f"file:{os.path.join(os.path.dirname(path), f'{name}.{key}')}"
+            given[key] = _ask_secret(key)
+            if _whereabouts(given[key]) is None:
+                typed[key] = given[key]
+                given[key] = f"file:{os.path.join(os.path.dirname(path), f'{name}.{key}')}"
         else:
             given[key] = _ask(key, "--app-key" if key == "app_key" else f"--set {key}=…")
     folders = [
@@ -139,8 +141,8 @@ def _text(broker: str, name: str, given: dict[str, str], folders: Sequence[str])
 def _value(broker: str, key: str, value: str) -> str:
     """Returns a setting as TOML writes it."""
     if key in _secrets(broker) or key.startswith("secrets."):
-        kind, colon, where = value.partition(":")
-        if kind in Source.KINDS and colon:
+        if found := _whereabouts(value):
+            kind, where = found
             return f"{{ {kind} = {_toml(_folder(where) if kind == 'file' else where)} }}"
         raise Failure(f"{key} is a secret: say --set {key}=env:NAME, or file:, credential:, keyring:", Exit.USAGE)
     wanted: Any = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}.get(key)
@@ -184,7 +186,13 @@ def _ask(what: str, option: str, default: str | None = None) -> str:
 def _ask_secret(key: str) -> str:
     if not _terminal():
         raise Failure(f"without a terminal, say where {key} is: --set {key}=env:NAME, or file:PATH", Exit.USAGE)
-    return str(click.prompt(key, hide_input=True, err=True))
+    return str(click.prompt(f"{key} (or where it is, like env:NAME)", hide_input=True, err=True))
+
+
+def _whereabouts(value: str) -> tuple[str, str] | None:
+    """Returns how and where a secret is kept, None for what is one itself."""
+    kind, colon, where = value.partition(":")
+    return (kind, where) if kind in Source.KINDS and colon else None
 
 
 def _folder(path: str) -> str:
