@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB
+from dumbwaiter.threads import drive
+from dumbwaiter.tickets import OssPostTicket
+from dumbwaiter.transports import oss_post
+from dumbwaiter.wire.message import FileSlice, Reply, Request
 from program import Vendors
 from sending import Sender
 
@@ -205,3 +210,41 @@ def test_a_policy_that_excludes_the_file_refuses_it(vendors: Vendors, sender: Ma
     with pytest.raises(Reject, match=f"{SMALL + 1} bytes; the provider takes {SMALL} at most"):
         one.obtain()
     assert vendors.log("post") == []
+
+
+# Whose answer it is
+
+
+class Answered:
+    """A small file on its way, and the one answer that it gets."""
+
+    key, size, name, mime, seed = "k", 5, "a", "text/plain", "seed"
+
+    def __init__(self, callback: str, reply: Reply) -> None:
+        self.ticket = OssPostTicket("http://oss.example/", (("key", "k"), ("callback", callback)))
+        self._reply = reply
+
+    async def read(self, offset: int, length: int) -> FileSlice:
+        return FileSlice(-1, offset, length, b"bytes")
+
+    async def call(self, _request: Request) -> Reply:
+        return self._reply
+
+
+@pytest.mark.parametrize(
+    ("callback", "headers", "body", "believed"),
+    [
+        ("c", {}, b'{"status": 200}', True),  # the shop's word, which OSS handed on
+        ("c", {}, b"[]", False),
+        ("c", {}, b"<html>", False),
+        ("", {}, b'{"status": 200}', False),
+        ("", {"etag": '"E"'}, b"", True),
+        ("", {"x-oss-request-id": "1"}, b"", True),
+    ],
+)
+def test_an_answer_is_oss_own_by_its_marks_or_by_its_callbacks(
+    callback: str, headers: dict[str, str], body: bytes, believed: bool
+) -> None:
+    upload: Any = Answered(callback, Reply(200, headers, body))
+    with nullcontext() if believed else pytest.raises(Retry, match="something other than OSS"):
+        assert drive(oss_post.send(upload)).key == "k"
