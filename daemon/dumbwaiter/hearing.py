@@ -93,6 +93,8 @@ class Hearing:
     def begin(self, reader: InotifyFD) -> None:
         """Puts a reader in the place of another, and forgets what that heard."""
         self.reader = reader
+        for folder in self._by_number.values():  # whoever still has one must not take the number for the new reader's
+            folder.number = None
         self._by_number.clear()
         for top in self._tops:
             top.below = top.number = None
