@@ -419,7 +419,7 @@ def test_blocks_are_used_where_there_are_no_parts_and_nothing_can_be_replaced(be
     bench.vendors.faults("kodo.mkblk:expired-token@3x9")
     with pytest.raises(Reauth):
         bench.send(qiniu_resumable, bench.ticket("k/测"))
-    bench.vendors.faults("kodo.mkblk:bad-crc@1")
+    bench.vendors.faults("kodo.mkblk:bad-crc@1x9")
     with pytest.raises(Retry):
         bench.send(qiniu_resumable, bench.ticket("k/测"), bench.saved[-1])
     bench.vendors.faults("")
