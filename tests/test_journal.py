@@ -789,6 +789,24 @@ def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
     assert [book.row(id_).due_at for id_ in (near, far)] == [NOW + 300, NOW]
 
 
+def test_whoever_may_replace_waits_for_who_is_about_to(book: Book) -> None:
+    """What is under way would take the place of what came meanwhile, and that may be the last copy by then."""
+    key: Any = {"provider": "vod", "key": "film.mov"}
+    first = book.leased("one/film.mov", NOW)
+    assert book.propose(WORKER, first, NOW, digest=None, **key) is None
+    book.store(WORKER, first, NOW, receipt=Receipt("film.mov"), digest="X", more=0, again=0)
+    book.finish(WORKER, first, NOW, receipt=Receipt("film.mov"))
+    second, third = book.leased("two/film.mov", NOW), book.leased("three/film.mov", NOW)
+    held = book.propose(WORKER, second, NOW, digest="Y", **key)
+    assert held is not None
+    assert held.done
+    assert book.propose(WORKER, second, NOW, digest="Y", anyway=True, **key) is None
+    for digest in ("Z", "X"):  # that of what is there helps nothing: it is about to go
+        held = book.propose(WORKER, third, NOW, digest=digest, anyway=True, **key)
+        assert held is not None
+        assert (held.place, held.done) == ("w/two/film.mov", False)
+
+
 def test_two_installations_settle_on_one_key_only_once(postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each asks who has it before the other has said that it takes it."""
     with journals.another(postgres) as url, Book(url, "one") as one, Book(url, "two") as two:

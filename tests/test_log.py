@@ -198,10 +198,10 @@ def test_a_log_call_never_fails() -> None:
 def test_nobody_waits_for_a_reader_that_stands_still() -> None:
     reading, writing = os.pipe()
     with open(writing, "w") as pipe:
-        log.configure(stream=pipe, patient=False)
+        log.configure("error", stream=pipe, patient=False)
         for number in range(3 * log.KEPT):
-            log.get("here").info("a line as long as many", number=number)
-        logging.getLogger("other").warning("and one of a library's")
+            log.get("here").error("a line as long as many", number=number)
+        logging.getLogger("other").error("and one of a library's")
         told = b""
         while b"lines were left out" not in told:
             told += os.read(reading, 1 << 20)
@@ -210,6 +210,31 @@ def test_nobody_waits_for_a_reader_that_stands_still() -> None:
     numbers = [event["number"] for event in events if "number" in event]
     assert numbers[: log.KEPT] == list(range(log.KEPT))
     assert len(numbers) + events[-1]["lines"] == 3 * log.KEPT + 1
+
+
+def test_a_pipe_that_does_not_block_gets_every_line_in_its_time() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w") as pipe:
+        log.configure(stream=pipe, patient=False)
+        for number in range(log.KEPT // 2):
+            log.get("here").info("a line as long as many", number=number)
+        told = b""
+        while told.count(b"\n") < log.KEPT // 2:
+            told += os.read(reading, 1 << 16)
+        os.close(reading)
+    assert [json.loads(line)["number"] for line in told.splitlines()] == list(range(log.KEPT // 2))
+
+
+def test_the_last_lines_are_waited_for() -> None:
+    reading, writing = os.pipe()
+    with open(writing, "w") as pipe:
+        log.configure(stream=pipe, patient=False)
+        log.get("here").info("the last one")
+        log.flush()
+        os.set_blocking(reading, False)
+        assert b"the last one" in os.read(reading, 1 << 16)
+        os.close(reading)
 
 
 def test_the_level_is_kept_and_libraries_speak_of_trouble_only() -> None:

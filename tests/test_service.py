@@ -110,6 +110,12 @@ def test_a_program_of_any_name_can_be_started(
     assert f"{service._program()} run" == first.format(escaped)
 
 
+def test_a_program_that_no_unit_can_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "x$a=b/python"))
+    with pytest.raises(Failure, match="cannot stand in a unit: install it where"):
+        service._program()
+
+
 def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -> None:
     own = systemd.own_target()
     places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]

@@ -24,6 +24,7 @@ from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
 from dumbwaiter.duties import DONE, FAILED, Duties
+from dumbwaiter.errands import ORIGINAL
 from dumbwaiter.errors import (
     Blocked,
     Changed,
@@ -296,11 +297,11 @@ class Attempt:
 
     async def _only_copy(self, provider: str, key: str) -> str | None:
         """Returns another file that has a key and is not kept where it was, or will not be."""
-        for host, entry in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
+        for host, entry, awaits in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
             own = host == self._journal.host
             watch = self._means.watch_of(entry.watch) if own else None
-            deleted = "original" in entry.facts or (watch is not None and watch.after == "delete")
-            if deleted and not (own and entry.place == self._job.place):
+            goes = awaits if watch is None else watch.after == "delete"
+            if (goes or ORIGINAL in entry.facts) and not (own and entry.place == self._job.place):
                 return shown(entry.place)
         return None
 

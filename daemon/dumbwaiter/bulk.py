@@ -370,7 +370,10 @@ def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
             observe(position, buffer[:count])
         position += count
         if piece.guard and position == piece.end:
-            piece.guard()
+            try:
+                piece.guard()
+            except OSError as error:
+                raise Unreadable(error.strerror) from None
         yield buffer[:count]
 
 

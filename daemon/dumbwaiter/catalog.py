@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, Text, exists, select, true, type_coerce
 
+from dumbwaiter.errands import AFTER
 from dumbwaiter.model import Entry, Stamp, State
 from dumbwaiter.naming import TREES, join, split
 from dumbwaiter.store.rows import path_of, stamp_of
-from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
+from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, errands, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
 SAME = 3  # entries of one content that are worth asking for
@@ -139,11 +140,19 @@ class Catalog:
             )
             return found, [entry(row) for row in rows]
 
-    def at(self, provider: str, key: str) -> list[tuple[str, Entry]]:
-        """Returns the entries of a key, each with the installation that made it; files of one content may share it."""
+    def at(self, provider: str, key: str) -> list[tuple[str, Entry, bool]]:
+        """Returns the entries of a key (files of one content may share it), each with the installation that made it.
+
+        True beside one whose file was ordered to be deleted, and is not yet.
+        """
+        same = (errands.c[name] == entries.c[name] for name in ("host", "parent", "name"))
+        ordered = errands.c.what == AFTER, type_coerce(errands.c.facts, Text).contains('"delete"')
+        awaits = exists().where(*same, *ordered).label("awaits")
         with self._engine.connect() as connection:
-            rows = connection.execute(select(entries).where(entries.c.provider == provider, entries.c.key == key))
-            return [(row.host, entry(row)) for row in rows]
+            rows = connection.execute(
+                select(entries, awaits).where(entries.c.provider == provider, entries.c.key == key)
+            )
+            return [(row.host, entry(row), row.awaits) for row in rows]
 
     def linked(self, one: Entry) -> Entry | None:
         """Returns the latest entry of this very content under the same name that has a link, at whichever provider."""

@@ -31,7 +31,6 @@ AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
 TRIES = 20  # about an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
-DELETED = "deleted here once it was there"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
 LACKING = "kept: not all is done at the provider"
 
@@ -83,15 +82,13 @@ class Duties:
         return orders
 
     def told(self, job: Job, receipt: Receipt) -> Receipt:
-        """Returns the receipt with a remark: why its file stays although the watch would have it go, or that it is deleted."""
+        """Returns the receipt with a remark where its file stays although the watch would have it go."""
         watch = self._config.watch.get(job.watch)
         why = "" if receipt.verified else UNPROVEN
         why = LACKING if receipt.lacks else why
-        if watch is None or watch.after == "keep":
+        if watch is None or watch.after == "keep" or not why:
             return receipt
-        if why:
-            return receipt.with_facts(after=why)
-        return receipt.with_facts(original=DELETED) if watch.after == "delete" else receipt
+        return receipt.with_facts(after=why)
 
     def of_failed(self, job: Job, error: str) -> list[Order]:
         """Returns what is to be done about a file that the provider refuses."""
@@ -191,9 +188,9 @@ class Duties:
         errands = self._journal.errands
         try:
             try:
-                taken_away = False
+                done = ""
                 if errand.what == AFTER:
-                    taken_away = await self._after(errand)
+                    done = await self._after(errand)
                 else:
                     await self._tell(errand)
             except (Undone, Untold) as trouble:
@@ -213,7 +210,7 @@ class Duties:
                 await errands.failed(errand, due_at=None, error=sentence)
             else:
                 self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
-                await errands.done(errand, taken_away=taken_away)
+                await errands.done(errand, taken_away=bool(done), deleted=done == "delete")
         except JournalTrouble as trouble:
             self._log.error("journal in trouble", error=str(trouble))
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
@@ -223,12 +220,12 @@ class Duties:
             self._moved()
             self.kick()
 
-    async def _after(self, errand: Errand) -> bool:
-        """Returns whether the file that was uploaded is in its place no longer."""
+    async def _after(self, errand: Errand) -> str:
+        """Returns what was done with the file that was uploaded, and is in its place no longer; empty where it stays."""
         root = self._config.folder_of(errand.watch)
         jobs = await self._journal.settled([errand.job or 0])
         if not jobs:
-            return False
+            return ""
         if root is None:  # a kill may have left the file under its private name
             raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
@@ -264,8 +261,8 @@ class Duties:
                 await self._journal.notes.mount(disk, is_mounted=True)
         except Changed:
             self._sighted(job.watch, job.path)
-            return False
-        return action != "keep"
+            return ""
+        return "" if action == "keep" else action
 
     async def _tell(self, errand: Errand) -> None:
         watch = self._config.watch.get(errand.watch)

@@ -12,11 +12,12 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exist
 
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import path_of
-from dumbwaiter.store.tables import errands, jobs
+from dumbwaiter.store.tables import entries, errands, jobs
 
 AFTER = "after"
 TAKEN_AWAY = 0  # the inode of a version that AFTER took away
 FOLLOW_UP = "follow_up"
+ORIGINAL = "original"  # the fact of an entry whose file AFTER deleted
 
 
 class Order(NamedTuple):
@@ -108,11 +109,16 @@ class Errands:
 
         return await self._writer.call(work)
 
-    async def done(self, one: Errand, *, taken_away: bool = False) -> None:
-        """Takes an errand off the list, and notes of its job that the file is not in its place any more."""
+    async def done(self, one: Errand, *, taken_away: bool = False, deleted: bool = False) -> None:
+        """Takes an errand off the list, and notes of its job that the file is not in its place any more.
+
+        Of one that was `deleted` the entry tells: it stands for the last copy.
+        """
 
         def work(connection: Connection) -> None:
             connection.execute(delete(errands).where(*_is(one)))
+            if deleted:
+                _mark(connection, one)
             if taken_away:
                 # Of a folder that was away and came back with its files, this very version may have been taken before.
                 twin = and_(*(jobs.c[name] == _job.c[name] for name in _VERSION))
@@ -152,6 +158,24 @@ class Errands:
         """Takes the errands of jobs off the list, done or not; returns whose."""
         dropped = delete(errands).where(errands.c.host == self._host, errands.c.job.in_(job_ids))
         return set(connection.execute(dropped.returning(errands.c.job)).scalars())
+
+
+def _mark(connection: Connection, one: Errand) -> None:
+    """Notes with the entry of an errand's file that the original is deleted."""
+    row = connection.execute(
+        select(jobs.c.parent, jobs.c.name, jobs.c.provider, jobs.c.receipt).where(jobs.c.id == one.job)
+    ).first()
+    if row is None or row.receipt is None:
+        return
+    which = (
+        entries.c.provider == row.provider,
+        entries.c.key == row.receipt["key"],
+        entries.c.parent == row.parent,
+        entries.c.name == row.name,
+    )
+    for entry in connection.execute(select(entries.c.id, entries.c.facts).where(*which)).all():
+        facts = {**entry.facts, ORIGINAL: "deleted here once it was there"}
+        connection.execute(update(entries).where(entries.c.id == entry.id).values(facts=facts))
 
 
 _PLACE = case((errands.c.what == AFTER, errands.c.watch), else_="")

@@ -315,14 +315,15 @@ class Journal:
     ) -> Holder | None:
         """Settles on a key that no other content has; returns who has it otherwise, and changes nothing.
 
-        `digest`: of the file's content, where it is known. What an earlier key had counts for nothing.
+        `anyway`: also on one that is done for another file. `digest`: of the file's content, where it is known. What an earlier key had counts for nothing.
         """
 
         def work(connection: Connection) -> Holder | None:
             if connection.dialect.name == "postgresql":  # another installation may ask at this very moment
                 connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))
-            held = None if anyway else self._holder(connection, provider, key, id_)
-            if held is None or (digest is not None and held.digest == digest):
+            held = self._holder(connection, provider, key, id_)
+            may = held is None or (anyway and held.done) or (digest is not None and held.digest == digest)
+            if may:
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
                 return None
             return held
@@ -331,10 +332,10 @@ class Journal:
 
     def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
         asked = {"of_provider": provider, "of_key": key, "but": id_}
-        if (entry := ENTRY_AT.first(connection, asked)) is not None:
-            return Holder(join(entry.parent, entry.name), entry.digest, done=True)
-        row = JOB_AT.first(connection, asked)
-        return None if row is None else Holder(join(row.parent, row.name), row.digest, done=False)
+        if (row := JOB_AT.first(connection, asked)) is not None:  # before what it may be about to replace
+            return Holder(join(row.parent, row.name), row.digest, done=False)
+        entry = ENTRY_AT.first(connection, asked)
+        return None if entry is None else Holder(join(entry.parent, entry.name), entry.digest, done=True)
 
     def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int

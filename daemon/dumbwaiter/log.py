@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import select
 import stat
 import sys
 import threading
@@ -109,6 +110,7 @@ def configure(
     """
     stream = stream or sys.stderr
     lines = _Lines(stream) if patient or _is_file(stream) else _LinesAside(stream.fileno())
+    _set_up.append(lines)
     console = form == "console" or (form == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -147,6 +149,16 @@ def configure(
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 
+_set_up: "list[_Lines]" = []
+
+
+@atexit.register
+def flush() -> None:
+    """Waits a little until all that was logged is written; before the end of the process, or of what it writes to."""
+    if _set_up:
+        _set_up[-1].flush()
+
+
 class _Lines:
     """Writes lines. It never lets a log call fail: a full disk or a closed terminal is no reason to stop an upload."""
 
@@ -158,8 +170,11 @@ class _Lines:
             self._stream.write(f"{line}\n")
             self._stream.flush()
 
+    def flush(self) -> None:
+        """Returns when they are written; a little later where nobody takes them."""
+
     def debug(self, line: str) -> None:
-        self.msg(line)
+        self.msg(line)  # whatever a subclass makes of it
 
     info = warning = error = critical = debug
 
@@ -174,7 +189,6 @@ class _LinesAside(_Lines):
         self._written = threading.Condition()
         self._waiting = 0
         threading.Thread(target=self._write_on, name="log", daemon=True).start()
-        atexit.register(self._flush)
 
     def msg(self, line: str) -> None:
         with self._written:
@@ -186,20 +200,28 @@ class _LinesAside(_Lines):
 
     def _write_on(self) -> None:
         while True:
-            rest = memoryview(self._queue.get())
-            with suppress(OSError):
-                while rest:
-                    # Past Python's own buffer, whose lock would keep the program from its end.
-                    rest = rest[os.write(self._descriptor, rest) :]
+            self._write(self._queue.get())
             with self._written:
                 self._waiting -= 1
                 left_out = self._left_out if self._waiting < KEPT // 2 else 0
                 self._left_out -= left_out
                 self._written.notify_all()
-            if left_out:
-                get("log").warning("lines were left out, as nobody took them", lines=left_out)
+            if left_out:  # an error, so that every level tells of it
+                get("log").error("lines were left out, as nobody took them", lines=left_out)
 
-    def _flush(self) -> None:
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        with suppress(OSError):
+            while rest:
+                try:
+                    # Past Python's own buffer, whose lock would keep the program from its end.
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    look = select.poll()
+                    look.register(self._descriptor, select.POLLOUT)
+                    look.poll()
+
+    def flush(self) -> None:
         with self._written:
             self._written.wait_for(lambda: not self._waiting, LAST)
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-# Compiled by `re` when they are first used: a short command may need none.
 _UNSAFE = rf"[{_CONTROL}\\]"
 _UNREADABLE = rf"[{_CONTROL}]"
 _AWKWARD = r"[%\x00-\x1f\x7f]"
@@ -13,13 +13,19 @@ TREES = ("keys", "files", "outbox")  # what the catalog is shown as
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
 
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compiles when it is needed: a short command may need none."""
+    return re.compile(text)
+
+
 def shown(name: str) -> str:
     """Returns `name` fit for a terminal, a log and strict JSON, and unlike any other name's.
 
     Control characters (those that turn the direction of writing too) and bytes that are no UTF-8 become backslash
     escapes, a backslash is doubled.
     """
-    return re.sub(_UNSAFE, _backslashed, name)
+    return _pattern(_UNSAFE).sub(_backslashed, name)
 
 
 def _backslashed(match: re.Match[str]) -> str:
@@ -35,12 +41,12 @@ def _backslashed(match: re.Match[str]) -> str:
 def legible(text: str) -> str:
     """Returns a sentence, with others' words in it, on one line and fit for a terminal and for any database."""
     text = " ".join(text.splitlines()).replace("\x7f", "\\u007f")  # JSON that is quoted stays JSON
-    return re.sub(_UNREADABLE, _backslashed, text)
+    return _pattern(_UNREADABLE).sub(_backslashed, text)
 
 
 def unshown(text: str) -> str:
     """Returns the name that `shown` made `text` of; text that it did not make is returned as it is."""
-    name = re.sub(_ESCAPED, _unescaped, text)
+    name = _pattern(_ESCAPED).sub(_unescaped, text)
     return name if shown(name) == text else text
 
 
@@ -75,7 +81,7 @@ def key_path(key: str) -> str:
 def _component(part: str) -> str:
     if part in {"", ".", ".."}:
         return "%" + part.replace(".", "%2E")
-    escaped = re.sub(_AWKWARD, lambda match: f"%{ord(match.group()):02X}", part)
+    escaped = _pattern(_AWKWARD).sub(lambda match: f"%{ord(match.group()):02X}", part)
     encoded = escaped.encode("utf-8", "surrogateescape")
     if len(encoded) <= NAME_MAX:
         return escaped

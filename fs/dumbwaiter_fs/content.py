@@ -188,6 +188,11 @@ class Contents:
         handle = self._handles.get(number)
         return handle is not None and handle.keeps
 
+    def size(self, number: int) -> int | None:
+        """Returns the size of the version that was opened, None of a file that is not done."""
+        handle = self._handles.get(number)
+        return None if handle is None else handle.size
+
     def read(self, number: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
         handle = self._handles.get(number)

@@ -169,6 +169,7 @@ def _detach(outlet: int) -> None:
     """Tells the parent that the mount answers, and lets go of its terminal; a log file stays."""
     os.write(outlet, b"+")
     os.close(outlet)
+    log.flush()
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         if number < 2 or not stat.S_ISREG(os.fstat(number).st_mode):
@@ -235,7 +236,7 @@ class _Life:
         _log.info("unmounted", path=self._folder, why=news)
         if thread.is_alive():
             # A reader is still waiting inside. libfuse's threads would meet an interpreter that is being taken down.
-            sys.stderr.flush()
+            log.flush()
             os._exit(Exit.DONE)
         contents.close()
         trees.close()

@@ -56,6 +56,7 @@ class Opened(NamedTuple):
     handle: int
     past_cache: bool  # its reads must go past the kernel's cache
     keeps_cache: bool  # what the kernel still has of it is of this version
+    size: int | None = None  # of this version; None where it may grow
 
 
 class Operations(FuseOperations):  # type: ignore[misc]
@@ -131,7 +132,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
                 self._texts[handle] = spot.text
             return Opened(handle, past_cache=True, keeps_cache=False)
         handle, past = self._contents.open(held or name_of(spot.number), self._whole(spot))
-        return Opened(handle, past, self._contents.keeps(handle))
+        return Opened(handle, past, self._contents.keeps(handle), self._contents.size(handle))
 
     def bytes_of(self, handle: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
@@ -225,7 +226,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
         spot = self.find(_raw(path), path)
         opened = self.begin(spot, path)
         # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
-        cut = self._told.get(path) != (spot.number, spot.size)
+        cut = self._told.get(path) != (spot.number, opened.size)
         fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
         fi.keep_cache = int(opened.keeps_cache)
         return 0

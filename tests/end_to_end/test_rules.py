@@ -260,7 +260,7 @@ def test_what_was_taken_away_is_replaced_by_no_other_once_its_watch_is_gone_eith
     shelf.rules('key = "{name}"\non_conflict = "replace"\nafter = "delete"')
     program.start()
     first = shelf.write("film.mov", b"one")
-    program.until(lambda: not first.exists())
+    program.until(lambda: not first.exists() and not program.status()["errands"])
     assert program.stop() == 0
     (entry,) = program.facts("ls", "shelf")
     assert entry["facts"]["original"] == "deleted here once it was there"

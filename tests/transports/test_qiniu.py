@@ -125,7 +125,8 @@ def test_an_address_is_asked_as_it_is_and_an_answer_without_a_mark_believed_by_w
     requests: list[tuple[bytes, bytes]] = []
     with peer.Peer(peer.echo(requests, peer.answer(b'{"key": "k"}'))) as server:
         ticket = QiniuTicket((f"{server.url}{path}",), bench.ticket("k").token, "k")
-        assert bench.send(qiniu_form, ticket).key == "k"
+        receipt = bench.send(qiniu_form, ticket)
+        assert (receipt.key, receipt.verified) == ("k", ""), "nothing shows that it looked at the bytes"
         with pytest.raises(Retry, match="something between here"):
             bench.send(qiniu_form, replace(ticket, token=bench.ticket("other").token, key="other"))
     assert requests[0][0].startswith(line)
@@ -436,6 +437,24 @@ def test_blocks_are_not_used_where_they_could_replace_another_object(bench: Benc
     with pytest.raises(Unfit):
         bench.send(qiniu_resumable, msgspec.structs.replace(bench.ticket(None), key="k"))
     assert bench.calls("mkblk") == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b'{"key": ""}', b'{"key": "k", "error": "quota"}', b'{"key": "k", "hash": "lmZkD4PsRVCzmCbKeZlDR0QNFWdx"}'],
+)
+def test_a_plain_answer_that_names_nothing_of_ours_is_not_believed(bench: Bench, answer: bytes) -> None:
+    bench.write(5)
+    with peer.Peer(peer.echo([], peer.answer(answer))) as server, pytest.raises(Retry, match="something between here"):
+        bench.send(qiniu_form, QiniuTicket((server.url,), bench.ticket("k").token, "k"))
+
+
+def test_one_host_that_knows_no_parts_is_not_the_last_word(bench: Bench) -> None:
+    bench.write(PART + 1)
+    good = bench.ticket("k")
+    with peer.Peer(peer.echo([], peer.answer(b"{}", 404))) as server:
+        receipt = bench.send(qiniu_resumable, replace(good, urls=(server.url, *good.urls)))
+    assert receipt.verified == "qetag"
 
 
 @pytest.mark.parametrize(("path", "asked"), [("/up/load", 0), ("", 1)])

@@ -141,7 +141,7 @@ class Jiandaoyun(Broker):
                 # One that cannot be read may be damaged, and a refusal counts for all of its call: it comes last.
                 best = sorted(made, key=lambda token: qiniu.policy(token) is None)
                 return [made[token] for token in best][: None if self.batch > 1 else 1]
-        if elsewhere:
+        if elsewhere and not made:
             raise Blocked("Jiandaoyun names an upload address that dumbwaiter does not send files to")
         raise Retry("Jiandaoyun gives no upload tokens")
 

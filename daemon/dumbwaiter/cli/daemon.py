@@ -75,6 +75,9 @@ async def _run(session: Session) -> None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
     end = asyncio.create_task(stopped())
+    last = threading.Timer(ENDED, _end_anyway, (logger,))
+    last.daemon = True
+    end.add_done_callback(lambda wish: None if wish.cancelled() else last.start())
     raise_files()
     async with open_app(config, places) as app:
         await _look_at_folders(session, app)
@@ -96,24 +99,20 @@ async def _run(session: Session) -> None:
             await end
             notifier.notify("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
             logger.info("stopping")
-            _end_anyway(logger)
             for beat in beats:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
+    last.cancel()
 
 
 def _end_anyway(logger: Any) -> None:
-    """Ends the program soon, whatever it waits for: a kill costs no more, and a database may never answer."""
+    """Ends the program, whatever it waits for: a kill costs no more, and a database may never answer."""
+    from dumbwaiter import log
 
-    def end() -> None:
-        logger.error("ended before all was noted; the next start goes on from what the journal has")
-        time.sleep(0.1)  # for that line
-        os._exit(Exit.TEMPORARY)
-
-    last = threading.Timer(ENDED, end)
-    last.daemon = True
-    last.start()
+    logger.error("ended before all was noted; the next start goes on from what the journal has")
+    log.flush()
+    os._exit(Exit.DONE)
 
 
 async def _look_at_folders(session: Session, app: Any) -> None:
@@ -255,8 +254,8 @@ def _report(session: Session, final: dict[str, Any]) -> None:
         if job["state"] == "done":
             if not session.json:
                 print(job["url"] or shown(f"{job['provider']}/{job['key']}"))
-            if job["lacks"]:
-                print(f"dumbwaiter: {where}: {job['lacks']}; dumbwaiter failed says what helps", file=sys.stderr)
+            if lacks := job.get("lacks"):  # a daemon that was not restarted since an upgrade does not tell
+                print(f"dumbwaiter: {where}: {lacks}; `dumbwaiter failed` says what helps", file=sys.stderr)
                 code = max(code, Exit.ATTENTION)
             continue
         refused = final["blocked"].get(job["provider"])

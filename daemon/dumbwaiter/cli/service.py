@@ -133,9 +133,9 @@ def _program() -> str:
     """Returns this program as ExecStart= names it."""
     own = os.path.join(os.path.dirname(sys.executable), "dumbwaiter")
     words = [own] if os.access(own, os.X_OK) else [sys.executable, "-P", "-m", "dumbwaiter"]
-    if any(
-        one in words[0] for one in "$'\"\\"
-    ):  # which systemd reads as they stand in the first word, or refuses there
+    if set(words[0]) & set("$'\"\\"):  # systemd takes the first word as it stands, or not at all
+        if "=" in words[0]:
+            raise Failure(f"{shown(words[0])} cannot stand in a unit: install it where no name has a =", Exit.USAGE)
         words.insert(0, "/usr/bin/env")
     return " ".join(quoted(word) for word in words)
 

@@ -45,7 +45,8 @@ async def send(upload: Upload[QiniuTicket, None]) -> Receipt:
     if answer is None:
         facts = {**ticket.facts, "callback": "failed"}
         return qiniu.receipt(policy, ticket.key, qiniu.Answer(), etag, "crc32", facts)
-    return qiniu.receipt(policy, ticket.key, answer, etag, "crc32", ticket.facts)
+    sure = "crc32" if qiniu.from_qiniu(reply) else ""  # no other server is known to look at that field
+    return qiniu.receipt(policy, ticket.key, answer, etag, sure, ticket.facts)
 
 
 async def _deliver(

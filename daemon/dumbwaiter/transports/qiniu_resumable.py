@@ -335,7 +335,7 @@ class _Sender:
             try:
                 reply = await self._upload.call(Request(what, method, f"{url.rstrip('/')}{path}", headers, body))
                 # A server of somebody's own that knows the form only has no mark either.
-                lacks = what == "begin" and reply.status in LACKING
+                lacks = what == "begin" and tries == 1 and reply.status in LACKING
                 if (not qiniu.from_qiniu(reply) and not lacks) or reply.status in {502, 503, 504, 599}:
                     trouble = qiniu.trouble(reply)
                     assert isinstance(trouble, Retry)

@@ -243,8 +243,10 @@ def _names(reply: Reply, ours: Collection[str | None]) -> bool:
         members = msgspec.json.decode(reply.text)
     except (ValueError, RecursionError, msgspec.DecodeError):
         return False
-    named = [members.get("key"), members.get("hash")] if isinstance(members, dict) else []
-    return reply.status == 200 and any(isinstance(one, str) and one in ours for one in named)
+    if reply.status != 200 or not isinstance(members, dict) or "error" in members:
+        return False
+    etag = members.get("hash")
+    return etag in ours if is_etag(etag) else bool(members.get("key")) and members["key"] in ours
 
 
 def _short(body: bytes) -> str:
