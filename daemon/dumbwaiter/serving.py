@@ -78,7 +78,7 @@ async def answering(
             timeout_graceful_shutdown=1,
         )
     )
-    task = asyncio.create_task(server.serve([listener]), name="control")
+    task = asyncio.create_task(server.serve([listener]), name="server")
     try:
         yield
     finally:
