@@ -184,6 +184,7 @@ class _Life:
         self._settings = settings
         self._where = where
         self._folder = folder
+        self._mount: int | None = None
         self._ready = ready
         # Put from signal handlers and other threads alike, which no lock but this queue's allows.
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -221,6 +222,7 @@ class _Life:
         try:
             news = self._next(START)
             if news == "mounted":
+                self._mount = mount_point.number(self._folder)
                 _log.info("mounted", path=self._folder)
                 systemd.notify("READY=1")
                 if self._ready is not None:
@@ -309,12 +311,13 @@ class _Life:
         end = time.monotonic() + LAST
         lazy = False
         while thread.is_alive() and time.monotonic() < end:
-            if mount_point.kind(self._folder) == mount_point.KIND:  # a signal can come before the mount is there
+            folder = mount_point.moved(self._mount, self._folder)
+            if mount_point.kind(folder) == mount_point.KIND:  # a signal can come before the mount is there
                 try:
-                    mount_point.unmount(self._folder, lazy=lazy)
+                    mount_point.unmount(folder, lazy=lazy)
                 except Failure as failure:
                     if lazy:
-                        _log.warning("cannot unmount", path=self._folder, why=str(failure))
+                        _log.warning("cannot unmount", path=folder, why=str(failure))
                     lazy = True
                     continue
             thread.join(0.2)

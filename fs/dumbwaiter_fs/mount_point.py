@@ -12,7 +12,8 @@ import shutil
 import stat
 import subprocess
 import threading
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from dumbwaiter.config import absolute, nested
 from dumbwaiter.errors import Exit, Failure
@@ -31,15 +32,36 @@ def resolved(path: str) -> str:
     return os.path.realpath(absolute(path))
 
 
-def kind(point: str) -> str | None:
-    """Returns the type of file system that is mounted on a resolved path, None when nothing is."""
-    found = None
+class _Mounted(NamedTuple):
+    """A line of the kernel's list."""
+
+    number: int  # its own while it is mounted, wherever its folder is moved to
+    point: str
+    kind: str  # of the file system
+
+
+def _list() -> Iterator[_Mounted]:
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
             left, _, right = line.partition(b" - ")
-            if os.fsdecode(_plain(left.split()[4])) == point:
-                found = os.fsdecode(right.split()[0])  # the last one lies on top
-    return found
+            number, *_, point = left.split()[:5]
+            yield _Mounted(int(number), os.fsdecode(_plain(point)), os.fsdecode(right.split()[0]))
+
+
+def kind(point: str) -> str | None:
+    """Returns the type of file system that is mounted on a resolved path, None when nothing is."""
+    on_it = [one for one in _list() if one.point == point]
+    return on_it[-1].kind if on_it else None  # the last one lies on top
+
+
+def number(point: str) -> int | None:
+    """Returns the kernel's number for our mount on a resolved path, None when there is none."""
+    return next((one.number for one in _list() if (one.point, one.kind) == (point, KIND)), None)
+
+
+def moved(number: int | None, point: str) -> str:
+    """Returns where our mount of a number is now; the folders above it may have other names. `point`, where it is gone."""
+    return next((one.point for one in _list() if (one.number, one.kind) == (number, KIND)), point)
 
 
 def _plain(field: bytes) -> bytes:

@@ -133,6 +133,20 @@ def test_a_signal_ends_it_and_takes_the_mount_off(mount: Mount, number: int) -> 
     assert mount_point.kind(mounted.path) is None
 
 
+def test_a_mount_whose_folder_has_another_place_by_now_is_taken_off_there(shelf: Shelf, mount: Mount) -> None:
+    above, moved = f"{shelf.root}/above", f"{shelf.root}/moved"
+    shelf.mount = f"{above}/mnt"
+    os.makedirs(shelf.mount)
+    mounted = mount(shelf.mount)
+    os.rename(above, moved)
+    try:
+        assert mounted.stop() == 0
+        assert mount_point.kind(f"{moved}/mnt") is None
+    finally:
+        if mount_point.kind(f"{moved}/mnt") == mount_point.KIND:
+            mount_point.unmount(f"{moved}/mnt", lazy=True)
+
+
 def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a", shelf.write("a", b"x" * 100))
     mounted = mount()
