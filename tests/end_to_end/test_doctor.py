@@ -199,7 +199,7 @@ def test_a_folder_that_was_empty_when_it_was_there_is_waited_for_too(program: Pr
     program.drop.rename(program.folder / "away")
     assert program("check").returncode == 0
     program.start()
-    assert {one["name"]: one["state"] for one in program.status()["watches"]}["netease"] == "away"
+    program.until(lambda: {one["name"]: one["state"] for one in program.status()["watches"]}["netease"] == "away")
 
 
 def test_a_mount_that_cannot_be_hides_no_rule(program: Program) -> None:
