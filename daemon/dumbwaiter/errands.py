@@ -173,9 +173,10 @@ def _mark(connection: Connection, one: Errand) -> None:
         entries.c.parent == row.parent,
         entries.c.name == row.name,
     )
-    for entry in connection.execute(select(entries.c.id, entries.c.facts).where(*which)).all():
-        facts = {**entry.facts, ORIGINAL: "deleted here once it was there"}
-        connection.execute(update(entries).where(entries.c.id == entry.id).values(facts=facts))
+    facts = connection.execute(select(entries.c.facts).where(*which)).scalar()
+    if facts is not None:
+        told = {**facts, ORIGINAL: "deleted here once it was there"}
+        connection.execute(update(entries).where(*which).values(facts=told))
 
 
 _PLACE = case((errands.c.what == AFTER, errands.c.watch), else_="")

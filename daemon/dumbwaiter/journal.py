@@ -315,15 +315,15 @@ class Journal:
     ) -> Holder | None:
         """Settles on a key that no other content has; returns who has it otherwise, and changes nothing.
 
-        `anyway`: also on one that is done for another file. `digest`: of the file's content, where it is known. What an earlier key had counts for nothing.
+        `anyway`: also on one that is done for another file. `digest`: of the file's content, where it is known. What an
+        earlier key had counts for nothing.
         """
 
         def work(connection: Connection) -> Holder | None:
             if connection.dialect.name == "postgresql":  # another installation may ask at this very moment
                 connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))
             held = self._holder(connection, provider, key, id_)
-            may = held is None or (anyway and held.done) or (digest is not None and held.digest == digest)
-            if may:
+            if held is None or (anyway and held.done) or (digest is not None and held.digest == digest):
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
                 return None
             return held

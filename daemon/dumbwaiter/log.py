@@ -5,7 +5,6 @@ job, path and provider once. What looks like a token, a signature or a password 
 wrote it.
 """
 
-import atexit
 import json
 import logging
 import os
@@ -110,7 +109,6 @@ def configure(
     """
     stream = stream or sys.stderr
     lines = _Lines(stream) if patient or _is_file(stream) else _LinesAside(stream.fileno())
-    _set_up.append(lines)
     console = form == "console" or (form == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -149,14 +147,10 @@ def configure(
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 
-_set_up: "list[_Lines]" = []
-
-
-@atexit.register
 def flush() -> None:
-    """Waits a little until all that was logged is written; before the end of the process, or of what it writes to."""
-    if _set_up:
-        _set_up[-1].flush()
+    """Waits a little until all that was logged is written. `logging` does so at an orderly end."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 class _Lines:
@@ -234,11 +228,14 @@ def _is_file(stream: TextIO) -> bool:
 
 
 class _Handler(logging.Handler):
-    """What other libraries log."""
+    """What other libraries log; and who flushes, flushes our own lines too."""
 
     def __init__(self, lines: _Lines) -> None:
         super().__init__()
         self._lines = lines
+
+    def flush(self) -> None:
+        self._lines.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # a line of theirs that cannot be rendered is no reason either

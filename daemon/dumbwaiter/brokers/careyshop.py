@@ -323,8 +323,7 @@ class CareyShop(Broker):
         policy = qiniu.policy(token) or qiniu.Policy("")
         facts = {"dir": _text((granted.token or {}).get("dir", "")), "bucket": policy.bucket}
         own = {name: value for name, value in values.items() if name not in {"key", "token"}}
-        order = tuple(values)
-        ticket = QiniuTicket((self._checked(address.upload_url),), token, None, own, facts, order)
+        ticket = QiniuTicket((self._checked(address.upload_url),), token, None, own, facts, tuple(values))
         limits = replace(_limits(granted, policy.size_min, policy.size_max), mime=policy.limits.mime)
         return Grant(ticket, None, self._end(desk, granted.expires, policy.deadline), limits, many=True)
 

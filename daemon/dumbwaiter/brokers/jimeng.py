@@ -39,9 +39,9 @@ class Site(Struct, frozen=True):
     imagex: str
     region: str
     service: str
-    origin: str = ""  # of the page, where that is not the address itself
     query: tuple[tuple[str, str], ...] = ()  # goes with the sign-in
     apply: tuple[tuple[str, str], ...] = ()  # goes with ApplyImageUpload
+    origin: str = ""  # of the page, whatever address is asked; empty: that address
 
 
 CHINA = Site(
@@ -50,7 +50,7 @@ CHINA = Site(
     "https://imagex.bytedanceapi.com",
     "cn-north-1",
     "tb4s082cfz",
-    "https://jimeng.jianying.com",
+    origin="https://jimeng.jianying.com",
 )
 INTERNATIONAL = Site(
     "https://dreamina-api.us.capcut.com",
@@ -58,7 +58,6 @@ INTERNATIONAL = Site(
     "https://imagex16-normal-us-ttp.capcutapi.us",
     "us-east-1",
     "wopfjsm1ax",
-    "",
     (("aid", "513641"), ("web_version", "7.5.0"), ("da_version", "3.3.2"), ("aigc_features", "app_lip_sync")),
     (("device_platform", "web"),),
 )

@@ -375,11 +375,8 @@ def _opened(reply: Reply, wanted: str) -> _Answer:
 
     Raises `Retry` for a success that is not the expected JSON.
     """
-    try:
-        members = msgspec.json.decode(reply.text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
+    members = reply.members
+    if members is None:
         if reply.status < 300:
             raise reply.foreign(f"the server answered {reply.status} with something that is not the expected JSON")
         members = {}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
 from dumbwaiter.places import places, short
 
-TYPE_CHECKING = False  # `typing` takes as long as half of the rest
+TYPE_CHECKING = False  # `typing` would take a tenth of the whole time
 if TYPE_CHECKING:
     from typing import Any
 

@@ -69,8 +69,9 @@ def init(
     dumbwaiter init --app-key K --secret-env VOD_SECRET --watch ~/Drop
     dumbwaiter init --broker jiandaoyun --set api_key=env:JDY_KEY --set app_id=A --set entry_id=E --watch ~/Drop
 
-    A secret is env:NAME, file:PATH, credential:NAME (systemd) or keyring:SERVICE/USER. One that is typed in itself goes into a
-    file beside the configuration that nobody else can read. Which keys a broker needs stands in docs/reference.md.
+    A secret is env:NAME, file:PATH, credential:NAME (systemd) or keyring:SERVICE/USER. One that is typed in itself goes
+    into a file beside the configuration that nobody else can read. Which keys a broker needs stands in
+    docs/reference.md.
     """
     path = session.places.config
     if os.path.exists(path) and not force:

@@ -33,7 +33,8 @@ def tell(session: Session, path: str) -> None:
         _print(session, watch, inner, jobs)
     elif entry is not None:
         made = "made by" if entry.stamp.inode == 0 else "uploaded by another machine, to"
-        made = made if entry.watch else "not uploaded from here; listed by"
+        if not entry.watch:
+            made = "not uploaded from here; listed by"
         print(f"{shown(entry.place)}: {made} {entry.provider}")
         _print_lines(_of_entry(entry))
 

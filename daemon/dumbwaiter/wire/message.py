@@ -82,6 +82,15 @@ class Reply(Struct, frozen=True):
                 f"the server answered {self.status} with something that is not the expected JSON"
             ) from error
 
+    @property
+    def members(self) -> dict[str, Any] | None:
+        """The JSON object that the body is; None where it is none."""
+        try:
+            found = msgspec.json.decode(self.text)
+        except (ValueError, RecursionError, msgspec.DecodeError):
+            return None
+        return found if isinstance(found, dict) else None
+
     def foreign(self, sentence: str) -> Retry:
         """Returns what it means that somebody else answered: a page, as of a portal, that the network leads nowhere."""
         page = 200 <= self.status < 300 and self.text.lstrip()[:1] == b"<"

@@ -239,11 +239,8 @@ def answer(reply: Reply, ours: Collection[str | None] = ()) -> Answer | None:
 
 
 def _names(reply: Reply, ours: Collection[str | None]) -> bool:
-    try:
-        members = msgspec.json.decode(reply.text)
-    except (ValueError, RecursionError, msgspec.DecodeError):
-        return False
-    if reply.status != 200 or not isinstance(members, dict) or "error" in members:
+    members = reply.members
+    if reply.status != 200 or members is None or "error" in members:
         return False
     etag = members.get("hash")
     return etag in ours if is_etag(etag) else bool(members.get("key")) and members["key"] in ours
@@ -307,11 +304,7 @@ def trouble(reply: Reply) -> Verdict:
 
 def _words(reply: Reply) -> str:
     """Returns the sentence in an error. The body itself may hold a token and is never shown."""
-    try:
-        members = msgspec.json.decode(reply.text)
-    except (ValueError, RecursionError, msgspec.DecodeError):
-        return ""
-    words = members.get("error") if isinstance(members, dict) else None
+    words = (reply.members or {}).get("error")
     return words[:200] if isinstance(words, str) else ""
 
 
