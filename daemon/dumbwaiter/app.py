@@ -141,6 +141,7 @@ class App:
             changed=self.pulse.beat,
             back=self._back,
         )
+        self.ousted = asyncio.Event()  # set when another machine works under our name
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
@@ -437,6 +438,9 @@ class App:
         self.duties.kick()
 
     async def _refresh(self) -> None:
+        with contextlib.suppress(JournalTrouble):
+            if not await self.journal.presence.goes_on():
+                self.ousted.set()
         for provider in self.providers.values():
             with contextlib.suppress(JournalTrouble):  # whoever meets it next tells
                 await provider.refresh(self.duties.attention)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import URL, Engine, select
 
 from dumbwaiter.config import Config
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
 from dumbwaiter.places import DAEMON, Places, private_folder
@@ -20,6 +20,7 @@ from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
 
 LOOK = 0.5  # seconds in which somebody may just be looking who has the lock
+END = 2.0  # seconds for a last word to a server
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
 
@@ -90,8 +91,16 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         host = await asyncio.to_thread(_name, places.state, engine)
     writer = Writer(engine)
     reader = reading(url, host)
+    journal = Journal(writer, host, reader)
     try:
-        yield Journal(writer, host, reader)
+        if url.get_backend_name() != "sqlite":  # that one is no machine's but this
+            await journal.presence.begin(places.state)
+        try:
+            yield journal
+        finally:
+            with suppress(JournalTrouble, TimeoutError):  # silence says the same, later
+                async with asyncio.timeout(END):
+                    await journal.presence.end()
     finally:
         reader.dispose()
         await asyncio.to_thread(writer.close)

@@ -28,6 +28,7 @@ from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sou
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
+from dumbwaiter.presence import Presence
 from dumbwaiter.queue import Queue
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
@@ -87,6 +88,7 @@ class Journal:
         self.folders = Folders(reader, host)
         self.notes = Notes(writer, host)
         self.pauses = Pauses(writer, host)
+        self.presence = Presence(writer, host)
         self.errands = Errands(writer, host)
         self.entries = Entries(writer, host)
         self.counters = Counters(writer, host)

@@ -1,6 +1,7 @@
 """The whole program on a journal in PostgreSQL."""
 
 import os
+import shutil
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from pathlib import Path
 from sqlalchemy import URL
 
 import journals
+from dumbwaiter.app import REFRESH
 from dumbwaiter.model import MIB
+from dumbwaiter.presence import TAKEN
 from program import Program, digest
 
 postgres = journals.postgres
@@ -86,6 +89,33 @@ def test_two_machines_begin_at_once_on_an_empty_journal_and_each_minds_its_own(
         other.start()
         assert "watch needs another name" in other.log.read_text()
         assert other.stop() == program.stop() == 0
+
+
+def test_a_copied_state_folder_takes_no_other_machine_s_jobs(program: Program, postgres: URL, tmp_path: Path) -> None:
+    name = f"t{uuid.uuid4().hex}"
+    journals._order(postgres, f"CREATE DATABASE {name}")
+    url = postgres.set(database=name)
+    with Program(tmp_path / "other") as copy:
+        for one in (program, copy):
+            text = one.config.read_text().replace("[watch.netease]", f"[watch.{one.folder.name}]")
+            one.config.write_text(f'journal = "{url.render_as_string(hide_password=False)}"\n{text}')
+        program.start()
+        program.vendors.faults("*:down")
+        program.write("held.bin", b"held")
+        program.until(lambda: program.totals()["pending"] == 1)
+        shutil.copytree(program.state, copy.state, ignore=shutil.ignore_patterns("run"))
+        refused = copy("run")
+        assert (refused.returncode, refused.stdout) == (5, "")
+        assert TAKEN in refused.stderr
+        assert (program.totals()["pending"], program.totals()["superseded"]) == (1, 0)
+        program.kill()  # no machine has changed: it goes on at once
+        program.start()
+        assert program.stop() == 0
+        copy.start()  # nor need anybody wait for one that ended
+        journals._order(url, "UPDATE machines SET machine = 'a third'")
+        assert copy.daemon is not None
+        assert copy.daemon.wait(2 * REFRESH) == 5
+        assert TAKEN in copy.log.read_text()
 
 
 def test_a_database_made_as_the_page_says_is_one(program: Program, postgres: URL) -> None:

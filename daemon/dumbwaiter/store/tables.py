@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0010"  # the newest revision in migrations/versions
+SCHEMA = "0011"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -183,6 +183,15 @@ pauses = Table(
     Column("host", String(32), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("until", Float),  # null: until a person says otherwise
+)
+
+# Who works under an installation's name, where several machines share a database.
+machines = Table(
+    "machines",
+    metadata,
+    Column("host", String(32), primary_key=True),
+    Column("machine", Text, nullable=False),  # a boot of it, and the state folder
+    Column("seen_at", Float, nullable=False),  # the latest sign of life, by the server's clock
 )
 
 surveyed = Table(
