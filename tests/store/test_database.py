@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sqlite3
 import stat
 import threading
@@ -276,6 +277,22 @@ def test_a_question_that_a_server_does_not_answer_in_time_is_trouble(postgres: U
     engine = reading(postgres, patience=1)
     with engine.connect() as connection, pytest.raises(JournalTrouble, match="cannot be read"):
         connection.execute(text("SELECT pg_sleep(20)"))
+    engine.dispose()
+
+
+def test_a_server_that_is_frozen_holds_no_reader(postgres: URL) -> None:
+    engine = reading(postgres.set(database="ready"), patience=1)
+    question = text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        server = connection.execute(question).scalar_one()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(JournalTrouble, match="does not answer"):
+                connection.execute(question)
+        finally:
+            os.kill(server, signal.SIGCONT)
+    with engine.connect() as connection:  # another one is asked then
+        assert connection.execute(question).scalar_one() != server
     engine.dispose()
 
 

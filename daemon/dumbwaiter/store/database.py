@@ -34,6 +34,7 @@ def journal_url(state: str, configured: str | None = None) -> URL:
 
 
 LAST = 10.0  # seconds for the last commits, each
+LATE = 1  # second more than a server was given, for its answer to be here
 BUSY = 30  # seconds that SQLite waits for whoever has the database
 SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
 HOST = "dumbwaiter_host"  # the option of a reading engine
@@ -137,10 +138,12 @@ def reading(url: URL, host: str | None = None, *, patience: int | None = None) -
         engine = _engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         if patience:
 
-            @event.listens_for(engine, "connect")
-            def limit(connection: Any, _record: Any) -> None:
+            @event.listens_for(engine, "do_connect")
+            def limit(_dialect: Any, _record: Any, words: Any, options: Any) -> Any:
+                connection = _impatient(patience + LATE).connect(*words, **options)
                 connection.execute(f"SET statement_timeout = '{patience}s'")
                 connection.commit()
+                return connection
 
         return _telling(engine, "read").execution_options(**{HOST: host})
     file = quote(os.fsencode(url.database or ""))
@@ -175,6 +178,23 @@ PATIENT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+
+def _impatient(patience: float) -> Any:
+    """Returns a kind of connection that no question holds for longer, though the server is frozen: it hangs up."""
+    import psycopg
+
+    class Impatient(psycopg.Connection[Any]):
+        def wait(self, gen: Any, interval: float = LATE, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, patience if timeout is None else timeout)
+            except psycopg.OperationalError:
+                if self.pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+                    raise
+                self.pgconn.finish()
+                raise psycopg.OperationalError("the server does not answer") from None
+
+    return Impatient
 
 
 def _engine(url: URL, **options: Any) -> Engine:
