@@ -17,7 +17,6 @@ from typing import Any
 
 from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
-from dumbwaiter.attempt import Means
 from dumbwaiter.brokers import broker
 from dumbwaiter.by_hand import candidate, looked_at
 from dumbwaiter.catalog import Catalog
@@ -33,6 +32,7 @@ from dumbwaiter.installation import open_journal
 from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
 from dumbwaiter.lifecycle import Event, sources
+from dumbwaiter.means import Means
 from dumbwaiter.model import Entry, Job, Link, Sighting
 from dumbwaiter.naming import shown
 from dumbwaiter.network import CHANGED, Network

@@ -7,10 +7,9 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -18,13 +17,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from dumbwaiter import log
-from dumbwaiter.bulk import Abort, Unreadable
+from dumbwaiter.bulk import Unreadable
 from dumbwaiter.catalog import Catalog
-from dumbwaiter.config import Watch
 from dumbwaiter.digest import Digest
-from dumbwaiter.duties import DONE, FAILED, Duties
-from dumbwaiter.errands import ORIGINAL
+from dumbwaiter.duties import DONE, FAILED
 from dumbwaiter.errors import (
     Blocked,
     Changed,
@@ -36,54 +32,29 @@ from dumbwaiter.errors import (
     Reauth,
     Reject,
     Restart,
-    Retry,
-    Skipped,
     Unfit,
     Verdict,
 )
 from dumbwaiter.grants import Provider, freeze
-from dumbwaiter.http import SKEW, Http
-from dumbwaiter.journal import Journal, LostLease
-from dumbwaiter.keys import Subject, further
+from dumbwaiter.http import SKEW
+from dumbwaiter.journal import LostLease
+from dumbwaiter.key_choice import KeyChoice
 from dumbwaiter.lifecycle import REPLACED
+from dumbwaiter.means import Means
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.roots import hangs_with
-from dumbwaiter.tally import Tally
-from dumbwaiter.threads import OpenFile, Threads
+from dumbwaiter.threads import OpenFile
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
 
 T = TypeVar("T")
 
-TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
 HEARD = 3.0  # seconds that an answer is waited for although all is to end
 LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
-
-
-@dataclass(frozen=True)
-class Means:
-    """What the attempts of a daemon share."""
-
-    journal: Journal
-    worker: str  # who holds the leases
-    providers: Mapping[str, Provider]
-    http: Http
-    threads: Threads
-    duties: Duties
-    folder_of: Callable[[str], str | None]
-    watch_of: Callable[[str], Watch | None]
-    resting: Callable[[float], Mapping[str, float]]  # providers that a person paused, until when
-    closed: Callable[[float], Mapping[str, float]]  # watches that begin nothing now, until when
-    changed: Callable[[Job], None]  # is told of a file that is another version now
-    moved: Callable[[], None]  # is told of every step
-    away: Callable[[str], str] = lambda _watch: ""  # why a watch's folder cannot be looked at
-    clock: Callable[[], float] = time.time
-    tally: Tally = field(default_factory=Tally)
-    log: Any = field(default_factory=lambda: log.get("engine"))
 
 
 class Attempt:
@@ -119,8 +90,7 @@ class Attempt:
         self._late = 0  # times that the grant ended before the file was through
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
         self._watch = means.watch_of(job.watch)
-        self._on_conflict = self._watch.on_conflict if self._watch else "rename"
-        self._taken: set[str] = set()  # keys under which the provider has other content
+        self._keys = KeyChoice(means, job)
         self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
         self._log = means.log.bind(job=job.id, path=job.place, provider=job.provider)
 
@@ -183,11 +153,6 @@ class Attempt:
         self._ask = replace(self._ask, mime=mime)
         return OpenFile(fd, place)
 
-    async def _read(self, file: OpenFile, work: Callable[[Callable[[], bool]], T]) -> T:
-        """Does `work`, which reads the file and stops when its argument says so, beside the loop."""
-        abort = Abort()
-        return await self._means.threads.run(lambda: work(lambda: abort.called), abort, file)
-
     async def _bring(self, provider: Provider) -> None:
         """Uploads the file and journals the receipt."""
         job = self._job
@@ -198,7 +163,9 @@ class Attempt:
         try:
             if await self._link(provider, file):
                 return
-            await self._settle_key(provider, file)
+            self._ask = await self._keys.settle(provider, job, self._ask, file)
+            if self._ask.named:
+                self._job = replace(self._job, proposed=self._ask.key)
             upload, receipt, digest = await self._send(provider, file, held)
         except Changed:
             let_go(await self._open())  # says if nothing stands there any more
@@ -229,7 +196,7 @@ class Attempt:
         if not (provider.broker.shares and wanted and job.size) or job.key is not None:
             return False
         same = partial(Catalog(self._journal.reader).same, provider.name, job.size)
-        digest, entries = await self._read(
+        digest, entries = await self._means.threads.read(
             file, lambda stopped: same(partial(Digest().finish, file.fd, job.size, stopped))
         )
         # What this very file has been sent as is sent again at somebody's word, or is not known to be whole.
@@ -240,86 +207,12 @@ class Attempt:
             receipt = await provider.broker.still(entry, provider)
             if receipt is None:
                 continue
-            await self._read(file, lambda _: check(file.fd, job.stamp))
+            await self._means.threads.read(file, lambda _: check(file.fd, job.stamp))
             receipt = receipt.with_facts(same_as=shown(entry.place))
             await self._store(provider, receipt, digest)
             self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
             return True
         return False
-
-    async def _settle_key(self, provider: Provider, file: OpenFile) -> None:
-        """Asks for the key that the watch's rules give, where the provider takes one; it is journalled by then."""
-        job = self._job
-        template = self._watch.key if self._watch else None
-        if job.proposed is None and job.key is not None:
-            return  # named by an earlier version of the program
-        wanted = propose(job.path)
-        if template is not None:
-            subject = Subject(job.watch, job.path, file.fd, job.created_at, self._ask.seed)
-            wanted = await self._read(file, lambda _: template.key(subject))
-        wanted = provider.broker.key(wanted, named=template is not None) or ""
-        if not wanted:
-            return
-        self._ask = replace(self._ask, key=wanted, named=True, fresh=self._on_conflict != "replace")
-        key = job.proposed or await self._free_key(wanted, provider.name, file)
-        self._job = replace(self._job, proposed=key)
-        self._ask = replace(self._ask, key=key)
-
-    async def _free_key(self, wanted: str, provider: str, file: OpenFile) -> str:
-        """Returns the first name that no other content has. Raises what `on_conflict` makes of a taken one."""
-        key: str | None = wanted
-        digest, number = None, 0
-        anyway = False
-        while key is not None:
-            if key not in self._taken:
-                worker, id_, now = self._means.worker, self._job.id, self._clock()
-                holder = await self._journal.propose(
-                    worker, id_, now, provider=provider, key=key, digest=digest, anyway=anyway
-                )
-                if holder is None:
-                    return key
-                if holder.done and holder.digest is not None and digest is None:
-                    digest = await self._read(file, partial(Digest().finish, file.fd, self._job.size))
-                    continue
-                if self._on_conflict != "rename":
-                    if not holder.done:
-                        after = min(TURN, 2.0 ** min(self._job.attempts, 6))
-                        raise Retry(f"{shown(holder.place)} is being uploaded as {key}", after=after)
-                    if self._on_conflict != "replace":
-                        raise Conflict(f"{shown(holder.place)} is at the provider as {key}")
-                    if only := await self._only_copy(provider, key):
-                        raise Reject(f"{only} is at the provider as {key} and not kept here: choose another key")
-                    anyway = True
-                    continue
-            number += 1
-            key = further(wanted, number, self._ask.seed)
-        raise Reject(f"{wanted} and all names like it are taken at the provider: give the file another name")
-
-    async def _only_copy(self, provider: str, key: str) -> str | None:
-        """Returns another file that has a key and is not kept where it was, or will not be."""
-        for host, entry, awaits in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
-            own = host == self._journal.host
-            watch = self._means.watch_of(entry.watch) if own else None
-            goes = awaits if watch is None else watch.after == "delete"
-            if (goes or ORIGINAL in entry.facts) and not (own and entry.place == self._job.place):
-                return shown(entry.place)
-        return None
-
-    def _make_way(self, conflict: Conflict) -> Verdict | None:
-        """Returns what a conflict over a settled key comes to; None when another name is to be tried at once."""
-        if not self._ask.named:
-            return conflict
-        match self._on_conflict:
-            case "rename":
-                self._taken.add(self._ask.key)
-                self._job = replace(self._job, proposed=None, key=None, grant=None, checkpoint=None)
-                self._sent = 0
-                return None
-            case "skip":
-                return Skipped(f'skipped, by on_conflict = "skip": {conflict}')
-            case "replace":
-                return Reject(f"{conflict}; it lets nothing be replaced: choose another key")
-        return Reject(f'refused, by on_conflict = "refuse": {conflict}')
 
     async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
         job = self._job
@@ -520,8 +413,10 @@ class Attempt:
     async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
         """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
         if isinstance(verdict, Conflict):
-            way = self._make_way(verdict)
+            way = self._keys.conflict(self._ask, verdict)
             if way is None:
+                self._sent = 0
+                self._job = replace(self._job, proposed=None, key=None, grant=None, checkpoint=None)
                 return True
             verdict = way
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before

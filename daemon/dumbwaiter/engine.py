@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 
-from dumbwaiter.attempt import Attempt, Means
+from dumbwaiter.attempt import Attempt
 from dumbwaiter.errors import JournalTrouble, Unstorable
 from dumbwaiter.journal import LostLease
+from dumbwaiter.means import Means
 from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
 

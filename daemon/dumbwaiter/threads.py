@@ -140,6 +140,11 @@ class Threads:
                 return results[0]
             raise
 
+    async def read(self, file: OpenFile, work: Callable[[Callable[[], bool]], T]) -> T:
+        """Does `work`, which reads the file and stops when its argument says so, as `run` does."""
+        abort = Abort()
+        return await self.run(lambda: work(lambda: abort.called), abort, file)
+
     def _submit(self, use: Callable[[], T]) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
         future = self._files.submit(use)
         task = asyncio.wrap_future(future)
