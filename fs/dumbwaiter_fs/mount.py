@@ -142,7 +142,7 @@ def _check_fuse(settings: Config) -> None:
 def _others_allowed() -> bool:
     try:
         with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as lines:
-            return any(line.strip() == "user_allow_other" for line in lines)
+            return any(line.partition("#")[0].strip() == "user_allow_other" for line in lines)
     except OSError:
         return False
 
@@ -184,7 +184,7 @@ class _Life:
         self._settings = settings
         self._where = where
         self._folder = folder
-        self._mount: int | None = None
+        self._mount: mount_point.Identity | None = None
         self._ready = ready
         # Put from signal handlers and other threads alike, which no lock but this queue's allows.
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -222,7 +222,7 @@ class _Life:
         try:
             news = self._next(START)
             if news == "mounted":
-                self._mount = mount_point.number(self._folder)
+                self._mount = mount_point.identity(self._folder)
                 _log.info("mounted", path=self._folder)
                 systemd.notify("READY=1")
                 if self._ready is not None:
@@ -311,8 +311,7 @@ class _Life:
         end = time.monotonic() + LAST
         lazy = False
         while thread.is_alive() and time.monotonic() < end:
-            folder = mount_point.moved(self._mount, self._folder)
-            if mount_point.kind(folder) == mount_point.KIND:  # a signal can come before the mount is there
+            if (folder := self._mounted_on()) is not None:
                 try:
                     mount_point.unmount(folder, lazy=lazy)
                 except Failure as failure:
@@ -321,6 +320,13 @@ class _Life:
                     lazy = True
                     continue
             thread.join(0.2)
+
+    def _mounted_on(self) -> str | None:
+        """Returns the folder on which our mount is: a signal can come before it is there, and when another one is."""
+        if self._mount is None:
+            return self._folder if mount_point.identity(self._folder) else None
+        folder = mount_point.place(self._mount)
+        return folder if folder is not None and mount_point.identity(folder) == self._mount else None
 
 
 if __name__ == "__main__":

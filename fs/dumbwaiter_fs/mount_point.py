@@ -32,10 +32,17 @@ def resolved(path: str) -> str:
     return os.path.realpath(absolute(path))
 
 
+class Identity(NamedTuple):
+    """What a mount keeps while it lasts, wherever its folder is moved to."""
+
+    number: int  # another one has it later
+    device: str
+
+
 class _Mounted(NamedTuple):
     """A line of the kernel's list."""
 
-    number: int  # its own while it is mounted, wherever its folder is moved to
+    identity: Identity
     point: str
     kind: str  # of the file system
 
@@ -44,8 +51,9 @@ def _list() -> Iterator[_Mounted]:
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
             left, _, right = line.partition(b" - ")
-            number, *_, point = left.split()[:5]
-            yield _Mounted(int(number), os.fsdecode(_plain(point)), os.fsdecode(right.split()[0]))
+            number, _, device, _, point = left.split()[:5]
+            identity = Identity(int(number), device.decode())
+            yield _Mounted(identity, os.fsdecode(_plain(point)), os.fsdecode(right.split()[0]))
 
 
 def kind(point: str) -> str | None:
@@ -54,14 +62,15 @@ def kind(point: str) -> str | None:
     return on_it[-1].kind if on_it else None  # the last one lies on top
 
 
-def number(point: str) -> int | None:
-    """Returns the kernel's number for our mount on a resolved path, None when there is none."""
-    return next((one.number for one in _list() if (one.point, one.kind) == (point, KIND)), None)
+def identity(point: str) -> Identity | None:
+    """Returns which mount of ours lies on a resolved path, None when there is none or another one lies on top."""
+    on_it = [one for one in _list() if one.point == point]
+    return on_it[-1].identity if on_it and on_it[-1].kind == KIND else None
 
 
-def moved(number: int | None, point: str) -> str:
-    """Returns where our mount of a number is now; the folders above it may have other names. `point`, where it is gone."""
-    return next((one.point for one in _list() if (one.number, one.kind) == (number, KIND)), point)
+def place(mount: Identity) -> str | None:
+    """Returns where a mount is now, None when it is gone; the folders above it may have other names."""
+    return next((one.point for one in _list() if one.identity == mount), None)
 
 
 def _plain(field: bytes) -> bytes:
@@ -77,6 +86,8 @@ def prepare(point: str, *, look_only: bool = False) -> None:
                 raise Failure(f"{shown(point)} is mounted already: `dumbwaiter umount` takes it off")
             case "stuck":
                 raise Failure(f"{shown(point)} is mounted already, by a process that does not answer: end it first")
+            case "closed":
+                raise Failure(f"{shown(point)} is mounted already, by another user: `dumbwaiter umount` takes it off")
         if look_only:
             raise Failure(f"{shown(point)} is a mount whose process was killed: `dumbwaiter mount` begins it anew")
         unmount(point, lazy=True)
@@ -101,6 +112,9 @@ def _check_folder(point: str) -> None:
         raise Failure(f"the mount point {shown(point)} cannot be used: {error.strerror}", Exit.USAGE) from None
     if not empty:
         raise Failure(f"the mount point {shown(point)} is not empty: choose an empty folder", Exit.USAGE)
+    user, status = os.geteuid(), os.stat(point)
+    if user != 0 and (not os.access(point, os.W_OK) or (status.st_mode & stat.S_ISVTX and status.st_uid != user)):
+        raise Failure(f"the mount point {shown(point)} is not this user's: choose a folder of your own", Exit.USAGE)
 
 
 def check_apart(point: str, watches: dict[str, str], folders: dict[str, str]) -> None:
@@ -121,15 +135,21 @@ def check_apart(point: str, watches: dict[str, str], folders: dict[str, str]) ->
             )
 
 
-def _pulse(point: str) -> Literal["alive", "dead", "stuck"]:
+def _pulse(point: str) -> Literal["alive", "dead", "stuck", "closed"]:
     """Asks a mount of ours how full it is, which no cache answers, from a thread that may stay behind."""
-    answer: list[Literal["alive", "dead"]] = []
+    answer: list[Literal["alive", "dead", "closed"]] = []
 
     def ask() -> None:
         try:
             os.statvfs(point)
         except OSError as error:
-            answer.append("dead" if error.errno == errno.ENOTCONN else "alive")
+            match error.errno:
+                case errno.ENOTCONN:
+                    answer.append("dead")
+                case errno.EACCES:
+                    answer.append("closed")
+                case _:
+                    answer.append("alive")
         else:
             answer.append("alive")
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from dumbwaiter import log
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import Entry
+from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import attributes
 from dumbwaiter_fs.attributes import Attributes
 from dumbwaiter_fs.binding import FuseOSError
@@ -93,10 +94,10 @@ class Operations(FuseOperations):  # type: ignore[misc]
     # Places
 
     def find(self, path: bytes, held: str = "") -> Spot:
-        """Returns what stands at a path, as `held` by who has it open. Raises ENOENT."""
+        """Returns what stands at a path, as `held` by who has it open. Raises ENOENT or ENAMETOOLONG."""
         spot = self._trees.spot(path)
         if spot is None:
-            raise Refused(errno.ENOENT)
+            raise Refused(errno.ENOENT if len(path.rpartition(b"/")[2]) <= NAME_MAX else errno.ENAMETOOLONG)
         return self.as_it_is(spot, held)
 
     def numbered(self, number: int) -> Spot:

@@ -171,7 +171,7 @@ class Session:
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:
                     continue  # its caller is gone
-                if error.errno != errno.ENODEV:
+                if error.errno not in {errno.ENODEV, errno.ECONNABORTED}:  # taken off, by others perhaps
                     _log.error("the kernel's descriptor fails", errno=errno.errorcode.get(error.errno or 0))
                 break
             if not length:

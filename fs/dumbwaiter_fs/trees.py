@@ -277,7 +277,7 @@ def _no_table(error: BaseException | None) -> bool:
     """True for the answer of a database in which the schema has not been made."""
     if getattr(error, "sqlstate", None) == _UNDEFINED_TABLE:
         return True
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table")
 
 
 def _plain(name: bytes) -> bool:

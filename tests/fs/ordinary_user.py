@@ -20,6 +20,8 @@ USER = 47_110
 
 def prepare(folder: str) -> None:
     """Makes the machine one on which `USER` may mount."""
+    if os.readlink("/proc/self/ns/mnt") == os.readlink(f"/proc/{os.getppid()}/ns/mnt"):
+        raise RuntimeError("only in a mount namespace of its own: whatever is bound here can be deleted from here")
     bind(node(f"{folder}/fuse"), "/dev/fuse")
     with open("/etc/passwd", encoding="utf-8") as known, open(f"{folder}/passwd", "w", encoding="utf-8") as file:
         file.write(known.read() + f"somebody:x:{USER}:{USER}::{folder}:/bin/sh\n")
@@ -35,6 +37,7 @@ def prepare(folder: str) -> None:
         for path, place in zip(inside, held, strict=True):
             os.makedirs(path, exist_ok=True)
             bind(place, path)
+    os.mkdir(f"{folder}/root")
     os.mkdir(f"{folder}/home")
     os.chown(f"{folder}/home", USER, USER)
 
@@ -70,6 +73,10 @@ def live(folder: str, session: str) -> None:
     shelf = Shelf(f"{folder}/home")
     shelf.choose(session)
     shelf.entry("d/a", shelf.write("d/a", b"bytes"), url="https://h/a")
+    other = subprocess.run(
+        command(shelf, "--check", f"{folder}/root"), stderr=subprocess.PIPE, text=True, check=False, timeout=30
+    )
+    assert (other.returncode, "is not this user's" in other.stderr) == (2, True), other.stderr
     mounted = Mounted(shelf)
     try:
         mounted.wait()

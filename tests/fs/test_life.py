@@ -147,6 +147,17 @@ def test_a_mount_whose_folder_has_another_place_by_now_is_taken_off_there(shelf:
             mount_point.unmount(f"{moved}/mnt", lazy=True)
 
 
+def test_one_that_was_taken_off_lazily_leaves_the_next_on_its_folder_alone(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"x" * 100))
+    first = mount()
+    with open(first.at("files/w/a"), "rb"):
+        mount_point.unmount(first.path, lazy=True)
+        second = mount()
+        assert first.stop() == 0
+        assert second.read("files/w/a") == b"x" * 100
+    assert second.stop() == 0
+
+
 def test_a_signal_ends_it_while_a_file_is_open(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("a", shelf.write("a", b"x" * 100))
     mounted = mount()

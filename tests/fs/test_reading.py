@@ -96,6 +96,8 @@ def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
     assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40555)
     assert abs(os.stat(mounted.at("files")).st_mtime - time.time()) < 60, "when the mount was made"
     assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {"a": status.st_ino}
+    with pytest.raises(OSError, check=lambda error: error.errno == errno.ENAMETOOLONG):
+        os.stat(mounted.at("files/w", "n" * (os.pathconf(mounted.path, "PC_NAME_MAX") + 1)))
     system = os.statvfs(mounted.path)
     assert (system.f_files, system.f_blocks, system.f_bavail, system.f_namemax) == (1, 1, 0, 255)
 

@@ -136,6 +136,14 @@ def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> 
     trees.close()
 
 
+def test_sizes_beyond_all_bounds_are_added_up_all_the_same(shelf: Any) -> None:
+    for name in ("a", "b"):
+        shelf.entry(name, 1 << 62)
+    trees = Trees(journal_url(shelf.state))
+    assert trees.totals() == (2, 1 << 63)
+    trees.close()
+
+
 def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     assert number_of(b"files/w/a") == 5180988005402344235
     assert number_of(b"") == 1
