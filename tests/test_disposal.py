@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 
 from dumbwaiter import disposal
-from dumbwaiter.disposal import PRIVATE, Undone, dispose
+from dumbwaiter.disposal import PRIVATE, Undone, dispose, trash_for
 from dumbwaiter.errors import Changed
 from dumbwaiter.model import Stamp
 
@@ -117,6 +117,8 @@ def test_a_file_on_another_file_system_goes_to_the_trash_there(
     (elsewhere / "a").mkdir()
     act(elsewhere, file(elsewhere), "trash")
     own = Path(f"/dev/shm/.Trash-{os.getuid()}")
+    assert trash_for(str(elsewhere), str(tmp_path), os.getuid()) == str(own)
+    assert trash_for(str(tmp_path), str(tmp_path / "Trash"), os.getuid()) == str(tmp_path / "Trash")
     notes = [note for note in (own / "info").iterdir() if elsewhere.name in note.read_text()]
     try:
         assert len(notes) == 1

@@ -351,15 +351,35 @@ def _trash_of(device: int, path: str) -> tuple[int, str]:
         os.makedirs(home, mode=0o700, exist_ok=True)
         if os.stat(home).st_dev == device:
             return os.open(home, _FOLDER), path
-    top = os.path.dirname(path)
-    while not os.path.ismount(top):
-        top = os.path.dirname(top)
-    shared = os.path.join(top, ".Trash")
+    top = _top(path)
     with suppress(OSError):
-        status = os.lstat(shared)
-        if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        if _is_shared(shared := os.path.join(top, ".Trash")):
             return _own(shared, str(os.getuid())), os.path.relpath(path, top)
     return _own(top, f".Trash-{os.getuid()}"), os.path.relpath(path, top)
+
+
+def trash_for(folder: str, home: str, user: int) -> str:
+    """Returns the trash folder that a user's files in a folder go to, where `home` is that of the home's."""
+    top = _top(os.path.join(folder, "file"))
+    if top == _top(home):
+        return home
+    with suppress(OSError):
+        if _is_shared(shared := os.path.join(top, ".Trash")):
+            return os.path.join(shared, str(user))
+    return os.path.join(top, f".Trash-{user}")
+
+
+def _top(path: str) -> str:
+    """Returns the folder at which the file system of a path is mounted."""
+    while not os.path.ismount(path := os.path.dirname(path)):
+        pass
+    return path
+
+
+def _is_shared(folder: str) -> bool:
+    """Says whether a folder can be the trash that all users of a disk share. Raises OSError."""
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
 
 
 def _own(folder: str, name: str) -> int:

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_units_are_shown_where_no_systemd_runs_and_installed_nowhere(program: Pr
     assert shown.returncode == 0, shown.stderr
     assert "Environment=DUMBWAITER_STATE=" in shown.stdout
     assert shown.stdout.count("ExecStart=") == 2  # the mount's too
+    cache = program.folder / "by the shell"
+    elsewhere = program("service", "install", "--dry-run", environment={"XDG_CACHE_HOME": str(cache)})
+    assert elsewhere.stdout.count(f"Environment=DUMBWAITER_CACHE={program.folder}/cache\n") == 2  # named, and so obeyed
+    unnamed = {name: value for name, value in program.environment.items() if name != "DUMBWAITER_CACHE"}
+    words = [sys.executable, "-m", "dumbwaiter", "service", "install", "--dry-run"]
+    own = subprocess.run(
+        words, env=unnamed | {"XDG_CACHE_HOME": str(cache)}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert own.stdout.count(f'Environment="DUMBWAITER_CACHE={cache}/dumbwaiter"\n') == 2
     assert "/usr/local/bin/dumbwaiter " not in shown.stdout
     if not os.path.isdir("/run/systemd/system"):
         refused = program("service", "install", environment=environment)

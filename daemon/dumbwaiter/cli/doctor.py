@@ -107,7 +107,7 @@ def examine(session: Session) -> Findings:
     if usable:
         yield from _journal(session)
     yield from _daemon(session, config)
-    yield from _services()
+    yield from _services(session)
     yield from asyncio.run(_providers(config))
 
 
@@ -338,7 +338,7 @@ def _page(listen: Listen) -> Finding:
     return Finding("page", "warn", f"not served at {address}", remedy)
 
 
-def _services() -> Findings:
+def _services(session: Session) -> Findings:
     from dumbwaiter.cli.service import states
     from dumbwaiter.cli.systemd import booted, own_target
 
@@ -347,7 +347,7 @@ def _services() -> Findings:
             "service", "ok", "systemd does not run this machine; dumbwaiter run has to be started by other means"
         )
         return
-    found = [one for system in (False, True) for one in states(own_target()._replace(system=system))]
+    found = [one for system in (False, True) for one in states(own_target()._replace(system=system), session)]
     if not found:
         yield Finding(
             "service", "warn", "none is installed: nothing uploads after a restart", "dumbwaiter service install"

@@ -6,6 +6,7 @@ them. Every step is told, and `uninstall` takes back each of them.
 """
 
 import os
+import pwd
 import shlex
 import sys
 import time
@@ -21,7 +22,7 @@ from dumbwaiter.cli.systemd import KINDS, Target, booted, run, target
 from dumbwaiter.cli.words import last_line, no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
-from dumbwaiter.places import SYSTEM_CONFIG, SYSTEM_FOLDERS
+from dumbwaiter.places import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Config
@@ -158,7 +159,7 @@ def quoted(word: str) -> str:
 
 def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Iterator[str]:
     """Yields what this installation adds to a unit."""
-    for place, path in session.chosen.items():
+    for place, path in _places(session, to).items():
         yield f"Environment={_assigned(f'DUMBWAITER_{place}', path)}"
     if kind != "dumbwaiter":
         return
@@ -171,13 +172,26 @@ def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Itera
             yield f"ReadWritePaths={_assigned('', path)}"
 
 
+def _places(session: Session, to: Target) -> dict[str, str]:
+    """Returns the places that the service would not find by itself: its manager need not know the shell's variables."""
+    own = vars(session.places)
+    by_shell = (
+        {} if to.system else {kind: own[kind.lower()] for kind in ("CONFIG", "STATE", "CACHE") if xdg(f"{kind}_HOME")}
+    )
+    return by_shell | session.chosen
+
+
 def _changed(to: Target, folder: str, after: str) -> list[str]:
     """Returns the folders that are written to when a watch's files are uploaded."""
     if after == "keep":
         return []
     if after.startswith("move:"):
         return [folder, after.removeprefix("move:")]
-    return [folder, str(to.home / ".local/share/Trash")] if after == "trash" else [folder]
+    if after == "trash":
+        from dumbwaiter.disposal import trash_for
+
+        return [folder, trash_for(folder, str(to.home / ".local/share/Trash"), pwd.getpwnam(to.account).pw_uid)]
+    return [folder]
 
 
 def _assigned(name: str, path: str) -> str:
@@ -221,9 +235,10 @@ def _check_config(to: Target, config: "Config", file: str) -> None:
             raise Failure(problem, Exit.USAGE)
         for path in _changed(to, watch.path, watch.after) if to.system else ():
             if not os.path.isdir(path):  # ReadWritePaths= leaves it out, and all around is read-only
+                own = path.startswith(f"{to.home}/")
+                make = f"-u {to.account} mkdir -p" if own else f"install -d -m 700 -o {to.account}"
                 raise Failure(
-                    f"{path} is not there, and the service cannot make it: sudo -u {to.account} mkdir -p {shlex.quote(path)}",
-                    Exit.USAGE,
+                    f"{path} is not there, and the service cannot make it: sudo {make} {shlex.quote(path)}", Exit.USAGE
                 )
     if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
         raise Failure(problem, Exit.USAGE)
@@ -274,6 +289,16 @@ def _check_root(to: Target) -> None:
 
 
 def _install(session: Session, to: Target, config: "Config", files: Mapping[Path, str]) -> Iterator[str]:
+    lingered = to.lingers
+    try:
+        yield from _steps(session, to, config, files)
+    except BaseException:
+        if not to.system and not lingered and to.lingers and not _linger_is_ours(to):
+            run("loginctl", "disable-linger", to.account)  # nothing stands anywhere that says whose it is
+        raise
+
+
+def _steps(session: Session, to: Target, config: "Config", files: Mapping[Path, str]) -> Iterator[str]:
     def did(what: str) -> str:
         if not session.json:
             print(what, flush=True)
@@ -430,7 +455,7 @@ def _removed(to: Target, kind: str, *, dry_run: bool) -> Iterator[str]:
 def status(session: Session, account: str | None, *, system: bool) -> None:
     """Tells how the services are. Exit code 1 when one that is installed does not run, or none is installed."""
     to = target(system, account)
-    found = states(to)
+    found = states(to, session)
     if session.json:
         session.facts({"systemd": booted(), "linger": to.lingers, "units": found})
     for one in () if session.json else found:
@@ -444,12 +469,28 @@ def status(session: Session, account: str | None, *, system: bool) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def states(to: Target) -> list[dict[str, Any]]:
-    """Returns how the installed units are."""
-    return [_state(to, kind) for kind in KINDS if (to.folder / to.file(kind)).exists()]
+def states(to: Target, session: Session | None = None) -> list[dict[str, Any]]:
+    """Returns how the installed units are, in a `session` also whether they do for its configuration."""
+    return [_state(to, kind, session) for kind in KINDS if (to.folder / to.file(kind)).exists()]
 
 
-def _state(to: Target, kind: str) -> dict[str, Any]:
+def _lacks(session: Session, to: Target, kind: str) -> bool:
+    """Says whether the configuration asks for a credential, or a folder to write to, that a unit was not installed with."""
+    from dumbwaiter.config_file import load
+
+    try:
+        with _at_home(to):
+            asked = {*_drop_in(session, to, load(_config_file(session, to)), kind)}
+        there = to.drop_in(kind).read_text().splitlines() if to.drop_in(kind).exists() else []
+        if any("DUMBWAITER_CONFIG=" in line for line in asked.symmetric_difference(there)):
+            return False  # it has another configuration
+    except (Failure, OSError):  # another user's, say
+        return False
+    # Places are as they were when it was installed.
+    return any(line.startswith(("LoadCredential=", "ReadWritePaths=-")) for line in asked.difference(there))
+
+
+def _state(to: Target, kind: str, session: Session | None) -> dict[str, Any]:
     """Returns how a unit is that is installed, and what should be done about it."""
     unit = to.unit(kind)
     facts = to.show(unit) if booted() else {}
@@ -458,6 +499,8 @@ def _state(to: Target, kind: str) -> dict[str, Any]:
     again = f"dumbwaiter service install{' --system --for ' + to.account if to.system else ''}"
     if installed != (units_folder() / to.file(kind)).read_text().replace(PROGRAM, _program()):
         remedies.append(f"the unit is not this version's: {again}")
+    elif session is not None and _lacks(session, to, kind):
+        remedies.append(f"the configuration asks for more than the unit was installed with: {again}")
     if not booted():
         remedies.append("systemd does not run this machine")
     elif facts.get("UnitFileState") != "enabled":

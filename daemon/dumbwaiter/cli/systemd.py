@@ -26,8 +26,7 @@ class Target(NamedTuple):
     def folder(self) -> Path:
         if self.system:
             return Path("/etc/systemd/system")
-        home = xdg("CONFIG_HOME") or os.path.expanduser("~/.config")
-        return Path(home, "systemd/user")
+        return Path(_config_home(), "systemd/user")
 
     @property
     def home(self) -> Path:
@@ -78,6 +77,16 @@ def run(*words: str) -> "subprocess.CompletedProcess[str]":
 def booted() -> bool:
     """Says whether systemd runs this machine."""
     return os.path.isdir("/run/systemd/system") and shutil.which("systemctl") is not None
+
+
+def _config_home() -> str:
+    """Returns where the user's manager looks for units: its variables need not be the shell's."""
+    shell = xdg("CONFIG_HOME")
+    told = run("systemctl", "--user", "show-environment") if shell and booted() else None
+    if told is not None and told.returncode == 0:
+        lines = told.stdout.splitlines()
+        shell = next((line.partition("=")[2] for line in lines if line.startswith("XDG_CONFIG_HOME=/")), None)
+    return shell or os.path.expanduser("~/.config")
 
 
 def target(system: bool, account: str | None) -> Target:

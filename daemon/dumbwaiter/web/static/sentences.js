@@ -268,6 +268,7 @@ const CHINESE = [
   ["written", "写入"],
   ["copied", "复制"],
   ["the journal cannot be copied: …", "无法复制任务日志：…"],
+  ["the journal is an older dumbwaiter's: dumbwaiter run brings it up to date", "任务日志来自较旧版本的 dumbwaiter：运行 dumbwaiter run 即可升级"],
   ["the journal is damaged (…): stop the daemon, then dumbwaiter recover puts its last copy back", "任务日志已损坏（…）：请停止后台程序，再用 dumbwaiter recover 恢复最近的副本"],
   ["the journal is damaged, so no copy of it is made: dumbwaiter recover", "任务日志已损坏，因此没有复制：请用 dumbwaiter recover"],
   ["an error in dumbwaiter itself: …", "dumbwaiter 自身出错：…"],
