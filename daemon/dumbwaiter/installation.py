@@ -1,6 +1,7 @@
 """One installation: the lock of its state folder, its name in a shared journal, and the journal opened to write."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import secrets
@@ -72,6 +73,9 @@ def lock(places: Places) -> Lock:
             raise Failure(
                 f"the state folder {places.state} belongs to somebody else: name another one with --state", Exit.USAGE
             )
+        if not os.access(places.state, os.W_OK):
+            read_only = os.statvfs(places.state).f_flag & os.ST_RDONLY
+            raise unusable(places.state, OSError(errno.EROFS if read_only else errno.EACCES, ""))
         return Lock(places.state)
     except OSError as error:
         raise unusable(places.state, error) from None

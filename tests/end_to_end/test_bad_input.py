@@ -608,6 +608,7 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
     [
         ("status | head -1", 0, ""),
         ("--help | head -1", 0, ""),
+        ("--version | true", 0, ""),
         ("check $(seq 9000) | head -1", 0, ""),
         ("cat netease/large | head -c 1", 0, ""),
         ("ls >&-", 0, ""),

@@ -51,6 +51,7 @@ def test_what_is_written_for_each_broker_is_taken_by_check(program: Program, bro
         (["--app-key", "k", "--set", "app_secret=plain"], "app_secret is a secret: say --set app_secret=env:NAME"),
         (["--app-key", "k", "--secret-env", "S", "--set", "apikey=1"], 'unknown key "apikey"'),
         (["--app-key", "k", "--secret-env", "S", "--provider", "a/b"], "a/b"),
+        (["--app-key", os.fsdecode(b"k\xff"), "--secret-env", "S"], "k\\xff is no UTF-8"),
         (["--app-key", "k", "--secret-env", "S", "--mount", "/etc/hostname"], "/etc/hostname is no folder: name one"),
         (
             [

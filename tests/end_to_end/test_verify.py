@@ -35,6 +35,7 @@ MD5, SHA1, QINIU = (
         (Seen(1, QINIU[:-1] + "5"), QINIU, "differs"),
         (Seen(1, "", "xxh3:1"), "", "ok"),
         (Seen(1, "", "xxh3:2"), "", "differs"),
+        (Seen(1, "", "xxh3-4m:1"), "", "cannot tell"),
     ],
 )
 def test_only_tags_of_one_kind_are_compared(seen: Seen | None, etag: str, result: str) -> None:

@@ -80,6 +80,17 @@ def test_the_migrations_make_the_very_indexes_of_a_new_journal(empty: URL, tmp_p
         assert ages[0] == ages[1]
 
 
+def test_a_schema_0008_that_was_another_one_is_brought_up_to_date(empty: URL) -> None:
+    """For some hours that number stood for what is 0009 now."""
+    engine = journals.migrated(empty, "0009")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0008'"))
+    journals.migrated(empty, "head").dispose()
+    with engine.connect() as connection:
+        assert revision(connection) == SCHEMA
+    engine.dispose()
+
+
 def test_the_schema_is_the_newest_script() -> None:
     config = Config()
     config.set_main_option("script_location", str(journals.MIGRATIONS))

@@ -202,6 +202,8 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
                 show(final["jobs"])
                 if _hopeless(final):
                     break
+    except KeyboardInterrupt:
+        raise Failure("not waited for: the daemon goes on with it, `dumbwaiter status` shows how far it is") from None
     except NoDaemon:
         final = run_loop(_put_alone(session, paths, provider, watch, again=again))
     _report(session, final)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
 from dumbwaiter.places import places, short
@@ -29,7 +29,10 @@ def answered(words: Sequence[str]) -> bool:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
-        print_status(facts)
+        try:
+            print_status(facts)
+        except KeyError:
+            return False
     sys.stdout.flush()
     return True
 
@@ -50,35 +53,40 @@ def _asked() -> dict[str, Any] | None:
 
 
 def print_status(facts: dict[str, Any]) -> None:
+    """Prints all of it, or raises KeyError for what a daemon of another version says."""
+    print("\n".join([*_lines(facts)]))
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
     totals = facts["totals"]
-    print("running" if facts["running"] else "not running")
+    yield "running" if facts["running"] else "not running"
     if facts["trouble"]:
-        print(f"! {facts['trouble']}")
+        yield f"! {facts['trouble']}"
     for pause in facts["paused"]:
-        print(f"! {rests(pause['name'], pause['until'])}")
+        yield f"! {rests(pause['name'], pause['until'])}"
     for watch in facts["watches"]:
         waits = f", waits for {hour(watch['opens_at'])}" if watch["opens_at"] else ""
-        print(
+        yield (
             f"{watch['name']}: {watch['state']}{waits}, {counted(watch['files'], 'file')} uploaded, {watch['pending']} to go"
             f"  {watch['path']} → {watch['provider']}"
         )
         if watch["message"]:
-            print(f"  ! {watch['message']}")
+            yield f"  ! {watch['message']}"
     for provider in facts["providers"]:
         if provider["error"]:
-            print(f"! {provider['name']} {provider['state']}: {provider['error']}")
-    print_errands(facts["errands"])
+            yield f"! {provider['name']} {provider['state']}: {provider['error']}"
+    yield from errand_lines(facts["errands"])
     for job in facts["jobs"]:
-        print(f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}")
-    print(
+        yield f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}"
+    yield (
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {in_need(facts)} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"
     )
 
 
-def print_errands(errands: Sequence[dict[str, Any]]) -> None:
+def errand_lines(errands: Sequence[dict[str, Any]]) -> Iterator[str]:
     for one in errands:
-        print(f"! {one['what']} of {place(one)}: {one['error']} ({then(one)})")
+        yield f"! {one['what']} of {place(one)}: {one['error']} ({then(one)})"
 
 
 def then(errand: dict[str, Any]) -> str:

@@ -108,6 +108,11 @@ def init(
             raise Failure(f"{shown(folder)} is no folder: name one, or a place where it is to be made", Exit.USAGE)
     text = _text(broker, name, given, folders)
     try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        odd = shown(text[: error.end].rpartition('"')[2])
+        raise Failure(f"{odd} is no UTF-8, which a configuration is: give it another name", Exit.USAGE) from None
+    try:
         parse(text, path)
     except Failure as failure:
         said = str(failure).replace(path, "what these options make is no configuration", 1)

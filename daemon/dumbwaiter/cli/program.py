@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -60,6 +60,12 @@ class _Commands(click.Group):
         commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         with formatter.section("Commands"):
             formatter.write_dl([(name, one.get_short_help_str(1000)) for name, one in commands if one is not None])
+
+    def make_context(self, *values: Any, **named: Any) -> click.Context:
+        try:
+            return super().make_context(*values, **named)
+        except BrokenPipeError:  # as in `invoke`: --help and --version end here
+            seen_enough()
 
     def invoke(self, ctx: click.Context) -> object:
         try:

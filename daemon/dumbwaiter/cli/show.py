@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import Named, paths_offered
-from dumbwaiter.cli.glance import print_errands, print_status
+from dumbwaiter.cli.glance import errand_lines, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, moment, place, size, when
@@ -46,7 +46,10 @@ def status(session: Session, path: str | None, *, live: bool) -> None:
         if session.json:
             session.facts(facts)
         else:
-            print_status(facts)
+            try:
+                print_status(facts)
+            except KeyError:
+                raise Failure("the daemon is of another version than this command: restart it") from None
 
 
 def _status(session: Session) -> dict[str, Any]:
@@ -217,7 +220,8 @@ def history(session: Session, limit: int, since: str | None) -> None:
             fact["errand"] = one and f"{one['what']}: {one['error']}"
         session.facts(facts)
         return
-    print_errands(failed)
+    for line in errand_lines(failed):
+        print(line)
     for entry in entries:
         print(f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(entry.place)}  {entry.url or shown(entry.key)}")
     if entries and len(entries) == limit:

@@ -240,6 +240,8 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
     reason = str(error).partition("\n")[0]
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return _damaged(reason)
+    if what == "read" and (reason.startswith("no such column") or getattr(error, "sqlstate", None) == "42703"):
+        return JournalTrouble("the journal is an older dumbwaiter's: `dumbwaiter run` brings it up to date", Exit.USAGE)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return JournalTrouble(f"the journal cannot be {what}: its disk is full; make room where the state folder is")
     if isinstance(error, OverflowError):  # of a caller's number, which SQLite has no room for
