@@ -599,11 +599,11 @@ NOW = 1_800_000_000.0
 @pytest.mark.parametrize(
     ("value", "after"),
     [
-        ("0", 0.0),
+        ("0", None),  # no word on how long: our own back-off then
         ("17", 17.0),
         ("9" * 400, float("inf")),
-        (formatdate(1, usegmt=True), 0.0),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        (formatdate(1, usegmt=True), None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", None),
         ("", None),
         ("soon", None),
         ("-5", None),
@@ -629,6 +629,18 @@ def test_a_wait_until_a_date_is_the_time_from_now(make: Make) -> None:
         after = make("call")(server.url).after
     assert after is not None
     assert 60 < after <= 100
+
+
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+def test_a_date_is_of_utc_and_counted_by_the_servers_own_clock(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        dates = {name: time.strftime(form, time.gmtime(at)) for name, at in (("date", 1000), ("retry-after", 1090))}
+        assert edge._retry_after(httpx.Response(503, headers=dates)) == 90.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.binary(max_size=30))

@@ -234,6 +234,8 @@ class App:
 
         They come before all others; `again`, also those whose upload is done; `alone`, nothing else is worked on.
         """
+        if alone:
+            await self.steering.load()  # before anything is asked of a provider that rests
         look = partial(candidate, self.config, provider=provider, watch=watch)
         candidates = await looked_at(paths, look, self.engine.means.threads)
         await self.journal.enqueue(candidates, time.time(), again=again)

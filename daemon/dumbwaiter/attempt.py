@@ -43,7 +43,7 @@ from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.means import Means
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.policy import PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.threads import OpenFile
 from dumbwaiter.transports import Transport, choose
@@ -367,7 +367,7 @@ class Attempt:
                 job.id,
                 now(),
                 receipt=follow.receipt,
-                due_at=now() + follow.later,
+                due_at=now() + min(follow.later, AFTER_MAX),
                 error=follow.error,
             )
             if follow.blocked:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
 
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.rows import path_of
+from dumbwaiter.store.rows import path_of, place_of
 from dumbwaiter.store.tables import entries, errands, jobs
 
 AFTER = "after"
@@ -125,7 +125,7 @@ class Errands:
                 same = exists().where(_job.c.id == one.job, twin)
                 before = delete(jobs).where(jobs.c.inode == TAKEN_AWAY, jobs.c.id != one.job, same)
                 self.forget(connection, connection.execute(before.returning(jobs.c.id)).scalars().all())
-                connection.execute(update(jobs).where(jobs.c.id == one.job).values(inode=TAKEN_AWAY))
+                connection.execute(update(jobs).where(*_job_of(one)).values(inode=TAKEN_AWAY))
 
         await self._writer.call(work, durable=True)
 
@@ -160,10 +160,15 @@ class Errands:
         return set(connection.execute(dropped.returning(errands.c.job)).scalars())
 
 
+def _job_of(one: Errand) -> list[ColumnElement[bool]]:
+    """Finds an errand's job. The job may be gone, and its number another file's by now."""
+    return [jobs.c.id == one.job, *(jobs.c[name] == value for name, value in place_of(one.watch, one.path).items())]
+
+
 def _mark(connection: Connection, one: Errand) -> None:
     """Notes with the entry of an errand's file that the original is deleted."""
     row = connection.execute(
-        select(jobs.c.parent, jobs.c.name, jobs.c.provider, jobs.c.receipt).where(jobs.c.id == one.job)
+        select(jobs.c.parent, jobs.c.name, jobs.c.provider, jobs.c.receipt).where(*_job_of(one))
     ).first()
     if row is None or row.receipt is None:
         return

@@ -212,7 +212,11 @@ class Provider:
         Raises a verdict; `Reject` when the grant's limits exclude the file.
         """
         whole = self._take_spare(seconds) or await self._ask(ask, seconds)
-        grant = self.broker.fit(whole, ask) if whole.many else whole
+        try:
+            grant = self.broker.fit(whole, ask) if whole.many else whole
+        except Retry:  # nor would it fit the next
+            self._spare = [one for one in self._spare if one is not whole]
+            raise
         self.expires_at = grant.expires_at
         try:
             _check(grant, ask)

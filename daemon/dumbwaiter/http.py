@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -193,9 +194,8 @@ class Http:
 
     def _note_clock(self, url: str, reply: Reply, started: float) -> None:
         self._shunned.pop(_origin(url), None)
-        try:
-            theirs = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-        except (ValueError, OverflowError):
+        theirs = _date(reply.headers.get("date", ""))
+        if theirs is None:
             return
         ours = (started + self._clock()) / 2
         skew = theirs + 0.5 - ours  # "Date" has whole seconds
@@ -300,12 +300,22 @@ def _reply(response: httpx.Response, body: bytes) -> Reply:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Reads seconds or a date; nonsense says nothing."""
+    """Reads seconds, or a date by the server's own clock; nonsense, or a time that is over, says nothing."""
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
-        return float(value)
+        return float(value) or None
+    until = _date(value)
+    if until is None:
+        return None
+    now = _date(response.headers.get("date", ""))
+    return max(0.0, until - (time.time() if now is None else now)) or None
+
+
+def _date(value: str) -> float | None:
+    """Reads one of HTTP's dates, which are of UTC also where they do not say so (RFC 9110, "HTTP-date")."""
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        found = parsedate_to_datetime(value)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -55,7 +55,8 @@ class HotBlocks:
         """Forgets a version."""
         with self._lock:
             for key in [key for key in self._ready if key[0] == name]:
-                self._free.append(self._ready.pop(key)[1])
+                del self._ready[key]
+                self._free.append(bytearray(LONGEST))  # somebody may still be reading the other one
 
     def close(self) -> None:
         """Notes what is left."""

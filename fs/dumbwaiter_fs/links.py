@@ -66,7 +66,8 @@ class Links:
 
     def _ask(self, entry: Entry, refused: str | None) -> _Answer:
         now = time.monotonic()
-        connection = Connection(self._socket, left(TIMEOUT))
+        wait = max(0.01, left(TIMEOUT))
+        connection = Connection(self._socket, wait)
         try:
             connection.request("POST", "/link", json.dumps({"id": entry.id, "refused": refused}))
             response = connection.getresponse()
@@ -78,7 +79,11 @@ class Links:
         except (FileNotFoundError, ConnectionRefusedError):
             why = "the link has to come from the daemon, which is not running: start it with `dumbwaiter run`"
             return now + AGAIN, Refused(errno.ENXIO, why)
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            if (
+                isinstance(error, TimeoutError) and wait < TIMEOUT
+            ):  # this reader's time was over, which says nothing to others
+                raise Refused(errno.ETIMEDOUT, SILENT) from None
             return now + AGAIN, Refused(errno.EHOSTUNREACH, SILENT)
         finally:
             connection.close()

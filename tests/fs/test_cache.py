@@ -230,6 +230,16 @@ def test_a_block_is_good_until_five_others_are_got(cache: Cache, hot: HotBlocks)
             assert view.data == numbered(index).data
 
 
+def test_what_is_being_read_stays_though_its_version_is_forgotten(cache: Cache, hot: HotBlocks) -> None:
+    for index in range(2):
+        cache.put(NAME, index, numbered(index))
+    view = hot.get(NAME, 0)
+    hot.drop(NAME)
+    assert hot.get(NAME, 1) is not None
+    assert view is not None
+    assert view.data == numbered(0).data
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(position=st.integers(0, _HEAD.size + len('"etag"') + BLOCK - 1), bit=st.integers(0, 7))
 def test_a_block_with_one_wrong_bit_is_not_got(cache: Cache, folder: Path, position: int, bit: int) -> None:

@@ -159,6 +159,14 @@ def test_a_node_that_takes_less_is_sent_the_rest_and_nothing_twice(vendors: Vend
     assert [sent for _, sent, _, _ in one.saved] == [3 * MIB, 6 * MIB]
 
 
+def test_a_node_whose_offset_goes_to_and_fro_is_left(vendors: Vendors, sender: Make) -> None:
+    vendors.faults(",".join(f"nos.put:backwards@{number}" for number in range(2, 40, 2)))
+    one = sender("netease", content())
+    assert str(one.verdict()) == "NetEase takes the bytes but does not get on"
+    vendors.faults("")
+    assert len(stored(vendors, one.until_done())) == SIZE
+
+
 @pytest.mark.parametrize("size", [1, 2, 1000, CHUNK, SIZE])
 def test_short_answers_at_random_lead_to_the_end(vendors: Vendors, sender: Make, size: int) -> None:
     vendors.faults("seed=3,nos.put:short%60")

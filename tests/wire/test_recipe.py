@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
+from dumbwaiter.errors import Retry
+from dumbwaiter.wire.message import Reply
+from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in, judge, passes
 
 VALUES = {"name": 'a "b".jpg', "size": "12", "secret.api_key": "s3cret"}
 
@@ -51,3 +53,13 @@ def test_what_is_no_expression_is_refused(text: str) -> None:
 )
 def test_a_place_gives_a_text_or_nothing(text: str, found: str | None) -> None:
     assert Expression(text).text_of({"a": {"b": "c"}, "list": [{"n": 1}], "flag": True}) == found
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "RequestTimeout"), (400, "BadDigest"), (409, "ConditionalRequestConflict")]
+)
+def test_a_store_that_wants_the_same_again_refuses_no_file(status: int, code: str) -> None:
+    reply = Reply(status, body=f"<Error><Code>{code}</Code></Error>".encode())
+    assert passes(reply)
+    with pytest.raises(Retry, match=code):
+        judge(reply)

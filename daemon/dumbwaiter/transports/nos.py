@@ -61,7 +61,7 @@ async def send(upload: Upload[NosTicket, Checkpoint]) -> Receipt:
 
 
 async def _send_from(upload: Upload[NosTicket, Checkpoint], nodes: "_Nodes", point: Checkpoint) -> Receipt:
-    stuck = 0
+    stuck, furthest = 0, point.offset
     while True:
         chunk = await upload.read(point.offset, CHUNK)
         try:
@@ -70,6 +70,7 @@ async def _send_from(upload: Upload[NosTicket, Checkpoint], nodes: "_Nodes", poi
             nodes.switch(trouble)
             if point.context:
                 point = await nodes.resume(point)
+                furthest = point.offset
                 await _note(upload, point)
             continue
         if ended:
@@ -78,7 +79,8 @@ async def _send_from(upload: Upload[NosTicket, Checkpoint], nodes: "_Nodes", poi
                 verified="md5" if chunk.length == upload.size <= MD5_MAX else "",
                 facts={"bucket": upload.ticket.bucket},
             )
-        stuck = stuck + 1 if reached.offset == point.offset else 0
+        stuck = stuck + 1 if reached.offset <= furthest else 0
+        furthest = max(furthest, reached.offset)
         if stuck == STUCK:
             raise Retry("NetEase takes the bytes but does not get on")
         point = reached

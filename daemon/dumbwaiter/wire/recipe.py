@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from dumbwaiter.errors import Conflict, Reauth, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.wire.message import Reply
+from dumbwaiter.wire.oss import trouble
 
 BLANK = re.compile(r"\{([a-z_]+(?:\.[A-Za-z0-9_-]+)?)\}")
 
@@ -96,6 +97,18 @@ def blanks(value: Any) -> set[str]:
     return set()
 
 
+# S3's API reference, "error responses"; OSS has some of them too.
+AGAIN = frozenset(
+    {
+        "BadDigest",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "OperationAborted",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "SlowDown",
+    }
+)
 EXISTS = frozenset({409, 412})  # what HTTP has for "not over that which is there"
 
 
@@ -108,8 +121,15 @@ def compared(there: Receipt | None, md5: str, key: str) -> Receipt:
     return replace(there, verified="md5")
 
 
+def passes(reply: Reply) -> bool:
+    """Says whether a store that is S3's kind asks for the same again with a status that otherwise refuses the file."""
+    return 400 <= reply.status < 500 and trouble(reply.body).code in AGAIN
+
+
 def judge(reply: Reply) -> None:
     """Raises what an answer other than success means."""
+    if passes(reply):
+        raise Retry(f"the provider asks to try again ({trouble(reply.body).code})", after=reply.after)
     match reply.status:
         case status if 200 <= status < 300:
             return
