@@ -204,7 +204,10 @@ class Attempt:
         for entry in entries:
             if entry.key in own:
                 continue
-            receipt = await provider.broker.still(entry, provider)
+            try:
+                receipt = await provider.broker.still(entry, provider)
+            except Reject:  # of the question, which says nothing against this file
+                receipt = None
             if receipt is None:
                 continue
             await self._means.threads.read(file, lambda _: check(file.fd, job.stamp))

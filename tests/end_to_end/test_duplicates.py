@@ -64,6 +64,16 @@ def test_an_object_that_the_vendor_lost_is_sent_again(program: Program) -> None:
     assert found["copy.mov"] != found["film.mov"]
 
 
+def test_a_file_is_sent_where_its_twin_may_not_be_asked_for(program: Program) -> None:
+    content = b"film" * 1000
+    program.start()
+    upload(program, "film.mov", content)
+    program.vendors.faults("vod.query:code-400@1")
+    upload(program, "copy.mov", content)
+    found = keys(program)
+    assert found["copy.mov"] != found["film.mov"]
+
+
 def test_an_object_that_is_listed_and_gone_is_sent_again(program: Program) -> None:
     """VOD's list keeps what was taken out of the bucket."""
     content = b"film" * 1000

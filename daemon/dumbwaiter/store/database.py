@@ -387,8 +387,8 @@ class Writer:
             return True
         self.commits += 1
         _answer(group, results, failed=False)
-        if self.committed is not None:
-            self.committed()
+        if (tell := self.committed) is not None:  # it may be let go of just now
+            tell()
         return True
 
     def _transaction(self, group: list[_Wish]) -> list[Any]:
