@@ -89,6 +89,7 @@ class App:
         self.config = config
         self.places = places
         self.journal = journal
+        self.http = http
         self.providers = providers
         self.reader = journal.reader
         self.pulse = Pulse()
@@ -106,7 +107,6 @@ class App:
             journal,
             secrets.token_hex(8),
             providers,
-            http,
             Threads(config.limits.transfers, config.limits.parts),
             self.duties,
             folder_of=config.folder_of,
@@ -420,7 +420,7 @@ class App:
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
         self._log.info("beginning anew", reason=reason)
-        self.engine.means.http.renew()
+        self.http.renew()
         task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)

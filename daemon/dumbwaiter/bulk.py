@@ -2,8 +2,8 @@
 
 A slice goes through one reused buffer per thread, and is digested there: what was digested is what was sent.
 (`sendfile` saves a copy, and costs it again for the digest.) Connections are kept in a stack per origin: the last used
-is the first taken, in one step. What is sent has a limit on silence, none on the whole: a slow peer that moves is not broken. The answer, which is
-small, has one on the whole.
+is the first taken, in one step. Sending has a limit on silence, none on the whole: a slow peer that moves is not broken.
+The answer, which is small, has a limit on the whole.
 """
 
 import os
@@ -85,7 +85,7 @@ class Abort:
 
     @contextmanager
     def over(self, sock: socket.socket) -> Iterator[None]:
-        """Ends what is done with a socket inside `with`. Raises httpx.WriteError when it is too late to begin."""
+        """While inside `with`, calling the abort shuts this socket down. Raises httpx.WriteError when it was called before."""
         with self._lock:
             self._sockets.add(sock)
         try:
@@ -143,7 +143,8 @@ class _Link(NamedTuple):
 class BulkTransport(httpx.BaseTransport):
     """Sends requests whose body may be a `SliceStream`; any thread may call, one connection an exchange.
 
-    The request's extension "abort" may hold an `Abort`. Raises httpx's own exceptions, and `Inside`.
+    The request's extension "abort" may hold an `Abort`. Raises httpx's own exceptions,
+    `Inside`, `Unreadable` and `Stopped`.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None, reach: Reach | None = None) -> None:

@@ -24,7 +24,7 @@ class Desk(Protocol):
     """What a broker works with."""
 
     async def call(self, request: Request) -> Reply:
-        """Sends a request to the provider. Raises `Retry` for network trouble."""
+        """Sends a request to the provider. Raises `Retry` for network trouble, `Blocked` for an address inside our network."""
         ...
 
     def now(self, url: str) -> float:
@@ -117,7 +117,7 @@ class Upload(Protocol[Ticket, Checkpoint]):
         ...
 
     async def call(self, request: Request) -> Reply:
-        """Sends a request. Raises `Retry` for network trouble."""
+        """Sends a request. Raises `Retry` for network trouble, `Blocked` for an address inside our network."""
         ...
 
     async def save(self, point: Checkpoint, sent: int, *, sure: bool = False) -> None:

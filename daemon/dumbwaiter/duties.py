@@ -221,7 +221,7 @@ class Duties:
             self.kick()
 
     async def _after(self, errand: Errand) -> str:
-        """Returns what was done with the file that was uploaded, and is in its place no longer; empty where it stays."""
+        """Disposes of an uploaded file. Returns the action, also where the file was gone already; empty where it stays."""
         root = self._config.folder_of(errand.watch)
         jobs = await self._journal.settled([errand.job or 0])
         if not jobs:

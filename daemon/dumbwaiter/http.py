@@ -63,7 +63,10 @@ class Http:
         self._shunned: dict[str, float] = {}
 
     async def call(self, request: Request) -> Reply:
-        """Sends one request and returns the complete answer, whatever its status. Raises `Retry`."""
+        """Sends one request and returns the complete answer, whatever its status.
+
+        Raises `Retry` for network trouble, `Blocked` for an address inside our network.
+        """
         started = self._clock()
         assert isinstance(request.body, bytes)
         with self._told(request):

@@ -9,7 +9,6 @@ from dumbwaiter import log
 from dumbwaiter.config import Watch
 from dumbwaiter.duties import Duties
 from dumbwaiter.grants import Provider
-from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job
 from dumbwaiter.tally import Tally
@@ -18,12 +17,11 @@ from dumbwaiter.threads import Threads
 
 @dataclass(frozen=True)
 class Means:
-    """Handed to each attempt; `app` makes the one there is."""
+    """Everything an attempt needs; `app` creates the single instance."""
 
     journal: Journal
     worker: str  # who holds the leases
     providers: Mapping[str, Provider]
-    http: Http
     threads: Threads
     duties: Duties
     folder_of: Callable[[str], str | None]

@@ -66,7 +66,7 @@ class Pictures:
     async def _remote(self, entry: Entry) -> bytes | None:
         try:
             link = await self._app.link(entry.id, None)
-            reply = await self._app.engine.means.http.call(Request("a picture for the page", "GET", link.url))
+            reply = await self._app.http.call(Request("a picture for the page", "GET", link.url))
         except (Failure, Verdict) as error:
             log.get("pictures").debug("no picture", reason=str(error))
             return None

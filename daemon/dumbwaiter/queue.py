@@ -1,4 +1,4 @@
-"""What changes many waiting jobs at once: a person's order, a network that is back, a clock that was set."""
+"""What changes many jobs at once, whoever has their leases: a person's order, a network that is back, a clock that was set."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -16,7 +16,7 @@ MANY = 0  # no job's id: stands for jobs that nobody counted
 
 
 class Queue:
-    """The jobs of one installation that wait. `tell` hears, within the commit, which of them were moved."""
+    """The jobs of one installation. `tell` hears, within the commit, which of them were moved."""
 
     def __init__(
         self, writer: Writer, host: str, errands: Errands, counters: Counters, tell: Callable[[Iterable[int]], None]

@@ -1,12 +1,16 @@
 """Decides when a file is finished: it is quiet, two stamps agree, and nobody is seen writing.
 
-Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. A close
-makes the wait short, because then the writer has said that it is done. Without one, a file that goes on changing has
-to be quiet for twice the longest pause it made so far, and for a minute where no writer can be seen, so that a slow copy
-is not taken half-way. What is old when it is first seen needs no more than the two stamps; what is waited for already is
-told by its stamps, for the clock of a file server may be another one. A plain sighting prolongs no wait but the short one
-after a close, for whoever closed may have begun again: it may come from a scan, and scans repeat; the stamps show
-whether anything changed.
+Pure: sightings, stamps and the time go in; paths to look at, finished files and the next wake-up come out. How long a
+file has to be quiet:
+
+- closed: a short wait, since its writer has said that it is done;
+- not closed: twice the longest pause that it made so far, so that a slow copy is not taken half-way;
+- not closed where no writer can be seen: a minute at least;
+- old when it is first seen: two equal stamps are enough. From then on only the stamps tell, because the clock of a file
+  server may be another one.
+
+A plain sighting may come from a scan, and scans repeat: it prolongs only the short wait after a close, for whoever
+closed may have begun again.
 """
 
 from collections import Counter
