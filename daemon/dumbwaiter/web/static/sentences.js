@@ -189,6 +189,7 @@ const CHINESE = [
   ["the upload permission is refused (status …)", "上传许可被拒绝（状态 …）"],
   ["the provider answers …", "服务商的回答是 …"],
   ["the provider asks to wait (status …)", "服务商要求等待（状态 …）"],
+  ["the provider asks to try again (…)", "服务商要求重试（…）"],
   ["the provider refuses the file (status …)", "服务商拒绝了这个文件（状态 …）"],
   ["the provider has another file as …", "服务商处的 … 已是另一个文件"],
   ["the provider has … already, and whether it is this file cannot be seen", "服务商处已有 …，但看不出是不是这个文件"],
