@@ -76,7 +76,7 @@ class Cache:
         """Returns block `index` of the version called `name`, None when it is not here whole."""
         path = self._path(name, index)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:

@@ -230,6 +230,15 @@ def test_a_block_is_good_until_five_others_are_got(cache: Cache, hot: HotBlocks)
             assert view.data == numbered(index).data
 
 
+def test_a_fifo_in_the_place_of_a_block_holds_nobody(cache: Cache, hot: HotBlocks, folder: Path) -> None:
+    cache.put(NAME, 0, WHOLE)
+    (block,) = files(folder)
+    block.unlink()
+    os.mkfifo(block)
+    assert cache.get(NAME, 0) is None
+    assert got(hot, 0) is None
+
+
 def test_what_is_being_read_stays_though_its_version_is_forgotten(cache: Cache, hot: HotBlocks) -> None:
     for index in range(2):
         cache.put(NAME, index, numbered(index))
