@@ -51,6 +51,8 @@ class Presence:
         """Notes that this machine is at work, unless another one was less than so many seconds ago."""
 
         def work(connection: Connection) -> bool:
+            # Two may begin at this very moment, and where there is no row there is none to lock.
+            connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(self._host))))
             now = connection.execute(select(cast(extract("epoch", func.now()), Float))).scalar_one()
             of_host = select(machines).where(machines.c.host == self._host).with_for_update()
             other = connection.execute(of_host).first()
