@@ -28,7 +28,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
-from dumbwaiter.installation import open_journal
+from dumbwaiter.installation import MOVED, open_journal
 from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
 from dumbwaiter.lifecycle import Event, sources
@@ -38,6 +38,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
+from dumbwaiter.presence import TAKEN
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
@@ -141,7 +142,9 @@ class App:
             changed=self.pulse.beat,
             back=self._back,
         )
-        self.ousted = asyncio.Event()  # set when another machine works under our name
+        self.ousted: asyncio.Future[Failure] = (
+            asyncio.get_running_loop().create_future()
+        )  # why nothing here is ours any more
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
@@ -441,11 +444,18 @@ class App:
 
     async def _refresh(self) -> None:
         with contextlib.suppress(JournalTrouble):
-            if not await self.journal.presence.goes_on():
-                self.ousted.set()
+            await self._look_whether_ours()
         for provider in self.providers.values():
             with contextlib.suppress(JournalTrouble):  # whoever meets it next tells
                 await provider.refresh(self.duties.attention)
+
+    async def _look_whether_ours(self) -> None:
+        if self.ousted.done():
+            return
+        if not await asyncio.to_thread(self.journal.in_place):
+            self.ousted.set_result(Failure(MOVED, Exit.USAGE))
+        elif not await self.journal.presence.goes_on():
+            self.ousted.set_result(Failure(TAKEN, Exit.TEMPORARY))
 
     async def _tidy(self) -> None:
         with contextlib.suppress(JournalTrouble):

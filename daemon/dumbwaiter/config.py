@@ -105,7 +105,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     transfers: int = 4  # files
     parts: int = 4  # parts of one file, where the vendor takes them in any order
     bandwidth: Timetable = Timetable("off")  # bytes a second of all uploads together
-    requests: dict[str, float] = {}  # a second, by provider; the vendor's published rate where nothing is said
+    requests: dict[str, float] = {}  # a second, by provider; its broker's own rate where nothing is said
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):

@@ -239,6 +239,8 @@ class Duties:
 
         def act() -> str:
             """Returns where a disk is mounted that got a file for the first time."""
+            if not self._journal.in_place():
+                raise _Away("the journal was removed or moved, and would not know of it")
             if away := self._away(errand.watch):
                 raise _Away(away)
             noted = self._journal.folders.mounted() if target else set()

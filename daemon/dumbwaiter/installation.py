@@ -6,8 +6,9 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from sqlalchemy import URL, Engine, select
 
@@ -21,6 +22,10 @@ from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
 
 LOOK = 0.5  # seconds in which somebody may just be looking who has the lock
+MOVED = (
+    "the state folder or the journal in it was removed or moved while the daemon ran, so it ended: put it back before the next "
+    "start, or all is uploaded again"
+)
 END = 2.0  # seconds for a last word to a server
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
@@ -95,7 +100,11 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         host = await asyncio.to_thread(_name, places.state, engine)
     writer = Writer(engine)
     reader = reading(url, host)
-    journal = Journal(writer, host, reader)
+    files = [
+        os.path.join(places.state, "lock"),
+        *([url.database] if url.get_backend_name() == "sqlite" and url.database else []),
+    ]
+    journal = Journal(writer, host, reader, partial(_unmoved, [(path, _identity(path)) for path in files]))
     try:
         if url.get_backend_name() != "sqlite":  # that one is no machine's but this
             await journal.presence.begin(places.state)
@@ -108,6 +117,21 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
     finally:
         reader.dispose()
         await asyncio.to_thread(writer.close)
+
+
+def _unmoved(files: Sequence[tuple[str, tuple[int, int] | None]]) -> bool:
+    return all(_identity(path) == identity for path, identity in files)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Returns which file is at a path, None for none. A disk that cannot say raises `JournalTrouble`."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise JournalTrouble(f"the journal cannot be read: {error.strerror}") from None
+    return status.st_dev, status.st_ino
 
 
 def _name(state: str, engine: Engine) -> str:

@@ -79,9 +79,13 @@ class Holder(NamedTuple):
 
 
 class Journal:
-    """The jobs of one installation. `host` names it, so that many can share a database."""
+    """The jobs of one installation. `host` names it, so that many can share a database.
 
-    def __init__(self, writer: Writer, host: str, reader: Engine) -> None:
+    `in_place` says whether its files still are where they were opened: what is noted elsewhere is lost. It may block.
+    """
+
+    def __init__(self, writer: Writer, host: str, reader: Engine, in_place: Callable[[], bool] = lambda: True) -> None:
+        self.in_place = in_place
         self.writer = writer
         self.host = host
         self.reader = reader

@@ -1,5 +1,6 @@
 """The whole program on a journal in PostgreSQL."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -7,9 +8,11 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sqlalchemy import URL
+import pytest
+from sqlalchemy import URL, text
 
 import journals
+from dumbwaiter import presence
 from dumbwaiter.app import REFRESH
 from dumbwaiter.model import MIB
 from dumbwaiter.presence import TAKEN
@@ -104,7 +107,7 @@ def test_a_copied_state_folder_takes_no_other_machine_s_jobs(program: Program, p
         program.write("held.bin", b"held")
         program.until(lambda: program.totals()["pending"] == 1)
         shutil.copytree(program.state, copy.state, ignore=shutil.ignore_patterns("run"))
-        refused = copy("run")
+        refused = copy("run", patience=2 * REFRESH)
         assert (refused.returncode, refused.stdout) == (5, "")
         assert TAKEN in refused.stderr
         assert (program.totals()["pending"], program.totals()["superseded"]) == (1, 0)
@@ -116,6 +119,53 @@ def test_a_copied_state_folder_takes_no_other_machine_s_jobs(program: Program, p
         assert copy.daemon is not None
         assert copy.daemon.wait(2 * REFRESH) == 5
         assert TAKEN in copy.log.read_text()
+
+
+def test_after_a_power_cut_a_machine_begins_when_no_other_gives_a_sign(
+    postgres: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "SILENT", 2.0)
+    monkeypatch.setattr(presence, "LOOK", 0.1)
+    with journals.another(postgres) as url, journals.Book(url) as book:
+        before = book.run(lambda connection: connection.execute(text("SELECT extract(epoch FROM now())")).scalar_one())
+        book.run(
+            lambda connection: connection.execute(
+                text("INSERT INTO machines VALUES (:host, 'an earlier boot', :at)"), {"host": book.host, "at": before}
+            )
+        )
+        book.runner.run(book.journal.presence.begin(str(tmp_path)))
+        assert [row.machine for row in book.rows("SELECT machine FROM machines")] != ["an earlier boot"]
+        assert book.runner.run(book.journal.presence.goes_on())
+
+
+def test_of_two_copies_that_start_at_one_moment_one_begins(
+    postgres: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "LOOK", 0.1)
+
+    async def beat(one: presence.Presence) -> None:
+        while await one.goes_on():  # noqa: ASYNC110 - signs of life come by the clock
+            await asyncio.sleep(0.2)
+
+    async def begin(one: presence.Presence, state: Path) -> asyncio.Task[None]:
+        await one.begin(str(state))
+        return asyncio.create_task(beat(one))
+
+    async def test(one: presence.Presence, two: presence.Presence) -> list[bool]:
+        states = (tmp_path / "one", tmp_path / "two")
+        for state in states:
+            state.mkdir(exist_ok=True)
+        begun = await asyncio.gather(*map(begin, (one, two), states), return_exceptions=True)
+        for task in begun:
+            if isinstance(task, asyncio.Task):
+                assert not task.done()
+                task.cancel()
+        return [isinstance(task, asyncio.Task) for task in begun]
+
+    with journals.another(postgres) as url, journals.Book(url) as one, journals.Book(url) as two:
+        for _ in range(10):
+            assert sorted(asyncio.run(test(one.journal.presence, two.journal.presence))) == [False, True]
+            one.rows("DELETE FROM machines RETURNING host")
 
 
 def test_a_database_made_as_the_page_says_is_one(program: Program, postgres: URL) -> None:

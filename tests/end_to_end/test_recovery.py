@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dumbwaiter.app import REFRESH
+from dumbwaiter.installation import MOVED
 from dumbwaiter.model import MIB
 from program import Program, digest
 
@@ -240,3 +242,20 @@ def test_files_that_came_while_the_daemon_was_down_are_found(program: Program, t
     program.until(lambda: len(program.objects()) == 2)
     assert program("wait").returncode == 0
     assert program.stored() == {"before.bin": digest(b"1"), "between.bin": digest(b"2")}
+
+
+@pytest.mark.parametrize("gone", ["journal.db", "lock", "."])
+def test_a_daemon_whose_state_was_moved_away_deletes_nothing_and_ends(program: Program, gone: str) -> None:
+    """What it notes goes to a file without a name, and nobody could say what the provider called the file."""
+    program.config.write_text(
+        program.config.read_text().replace("[watch.netease]", "[watch.netease]\nafter = 'delete'")
+    )
+    program.start()
+    program.write("first.bin", b"first")
+    program.until(lambda: not (program.drop / "first.bin").exists())
+    (program.state / gone).resolve().rename(program.folder / "elsewhere")
+    kept = program.write("kept.bin", b"kept")
+    assert program.daemon is not None
+    assert program.daemon.wait(2 * REFRESH) == 2
+    assert MOVED in program.log.read_text()
+    assert kept.exists()

@@ -62,7 +62,6 @@ async def _run(session: Session) -> None:
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
     from dumbwaiter.kernel import raise_files
-    from dumbwaiter.presence import TAKEN
 
     config, places = session.config, session.places
     if not config.watch:
@@ -97,17 +96,17 @@ async def _run(session: Session) -> None:
                 asyncio.create_task(_keep_alive(app, notifier)),
                 asyncio.create_task(status_line.tell(app, notifier.notify)),
             ]
-            ousted = asyncio.create_task(app.ousted.wait())
-            await asyncio.wait({end, ousted}, return_when=asyncio.FIRST_COMPLETED)
+            ends: tuple[asyncio.Future[Any], ...] = (end, app.ousted)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             notifier.notify("STOPPING=1\nSTATUS=stopping; every checkpoint is kept")
             logger.info("stopping")
-            for beat in (*beats, end, ousted):
+            for beat in (*beats, end):
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
     held.close()
     last.cancel()
-    if app.ousted.is_set():
-        raise Failure(TAKEN, Exit.TEMPORARY)
+    if app.ousted.done():
+        raise app.ousted.result()
 
 
 def _end_anyway(logger: Any) -> None:

@@ -268,6 +268,7 @@ const CHINESE = [
   ["read", "读取"],
   ["written", "写入"],
   ["copied", "复制"],
+  ["the journal cannot be read: …", "无法读取任务日志：{…?}"],
   ["the journal cannot be copied: …", "无法复制任务日志：…"],
   ["the journal is an older dumbwaiter's: dumbwaiter run brings it up to date", "任务日志来自较旧版本的 dumbwaiter：运行 dumbwaiter run 即可升级"],
   ["the journal is damaged (…): stop the daemon, then dumbwaiter recover puts its last copy back", "任务日志已损坏（…）：请停止后台程序，再用 dumbwaiter recover 恢复最近的副本"],
