@@ -84,9 +84,13 @@ def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch:
     for file, folder, unseen in (
         ("/tmp/config.toml", "/srv/drop", "/tmp/config.toml"),
         ("/etc/config.toml", "/var/tmp/drop", "/var/tmp/drop"),
+        ("/etc/config.toml", "/tmp", "/tmp"),
     ):
         with pytest.raises(Failure, match=f"does not see {unseen}: move it"):
             service._check(to, parse(f'{text}path = "{folder}"\n', file), file)
+    moved = f'{text}path = "/srv/drop"\nafter = "move:/tmp/sent"\n'
+    with pytest.raises(Failure, match="does not see /tmp/sent: move it"):
+        service._check(to, parse(moved, file), file)
 
 
 def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:

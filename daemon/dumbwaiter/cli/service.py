@@ -227,8 +227,9 @@ def _check(to: Target, config: "Config", file: str) -> None:
 def _check_config(to: Target, config: "Config", file: str) -> None:
     """Raises `Failure` for what the service could not work with."""
     _check_secrets(to, config)
-    for path in (file, *(watch.path for watch in config.watch.values())) if to.system else ():
-        if path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
+    changed = [path for watch in config.watch.values() for path in _changed(to, watch.path, watch.after)]
+    for path in (file, *(watch.path for watch in config.watch.values()), *changed) if to.system else ():
+        if f"{os.path.realpath(path)}/".startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
             raise Failure(f"a service of the system has a /tmp of its own and does not see {path}: move it", Exit.USAGE)
     for name, watch in config.watch.items():
         if problem := unusable(file, name, watch.path):
