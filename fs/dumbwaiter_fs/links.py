@@ -80,9 +80,7 @@ class Links:
             why = "the link has to come from the daemon, which is not running: start it with `dumbwaiter run`"
             return now + AGAIN, Refused(errno.ENXIO, why)
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-            if (
-                isinstance(error, TimeoutError) and wait < TIMEOUT
-            ):  # this reader's time was over, which says nothing to others
+            if isinstance(error, TimeoutError) and wait < TIMEOUT:  # this reader's own end says nothing to others
                 raise Refused(errno.ETIMEDOUT, SILENT) from None
             return now + AGAIN, Refused(errno.EHOSTUNREACH, SILENT)
         finally:

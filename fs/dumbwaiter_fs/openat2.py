@@ -43,4 +43,4 @@ def _opened(base: int, path: str, how: _How) -> int:
 
 
 _SIZE = ctypes.sizeof(_How)
-_READ_CACHED = _How(os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _CACHED)
+_READ_CACHED = _How(os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _CACHED)

@@ -227,7 +227,12 @@ class Operations(FuseOperations):  # type: ignore[misc]
         spot = self.find(_raw(path), path)
         opened = self.begin(spot, path)
         # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
-        cut = self._told.get(path) != (spot.number, opened.size)
+        number, size = self._told.get(path, (-1, -1))
+        if not spot.waiting and (number != spot.number or size not in {opened.size, spot.size}):
+            # Read past its cache it gives more to `read` alone, not to splice or mmap. So it looks again, and comes back.
+            self.end(opened.handle)
+            raise Refused(errno.ESTALE)
+        cut = (number, size) != (spot.number, opened.size)
         fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
         fi.keep_cache = int(opened.keeps_cache)
         return 0

@@ -88,7 +88,6 @@ class Session:
             Op.READDIR: self._readdir,
             Op.READDIRPLUS: self._readdirplus,
             Op.RELEASEDIR: self._releasedir,
-            Op.RELEASE: self._release,
             Op.INIT: self._init,
             Op.DESTROY: lambda _call: b"",
         }
@@ -96,6 +95,7 @@ class Session:
             Op.READ: self._read,
             Op.OPEN: self._begin,
             Op.STATFS: self._statfs,
+            Op.RELEASE: self._release,  # an original's disk may have to answer to its close
         }
 
     def run(self) -> None:

@@ -4,12 +4,14 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import subprocess
 import sys
 import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,11 @@ from fs.world import STORED, Mounted, Origin, Shelf, also_libfuse3, until
 pytestmark = pytest.mark.fuse
 
 Mount = Callable[..., Mounted]
+MAPPED = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as view:
+    sys.stdout.buffer.write(view[:])
+"""
 BODY = random.Random(2).randbytes(3_000_017)
 MAP = """import mmap, sys
 with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -318,6 +325,38 @@ def test_a_file_that_cannot_be_fetched_says_so_at_open(shelf: Shelf, mount: Moun
     at = mount().at
     assert code_of(lambda: os.open(at("files/w/a"), os.O_RDONLY)) == "ENXIO"
     assert os.getxattr(at("files/w/a"), "user.dumbwaiter.error") == b"the task failed"
+
+
+@also_libfuse3
+@pytest.mark.parametrize("sizes", [(10, 300_000), (300_000, 10), (5000, 4999)])
+def test_a_copy_right_after_another_version_came_is_whole(
+    shelf: Shelf, mount: Mount, origin: Origin, tmp_path: Path, sizes: tuple[int, int]
+) -> None:
+    """`sendfile` and a mapping go through the kernel's cache, which ends where the kernel was told."""
+    versions = [letter * size for letter, size in zip((b"a", b"b"), sizes, strict=True)]
+    shelf.entry("a", sizes[0], key="k0", url=origin.put("k0", versions[0]))
+    path = mount().at("files/w/a")
+
+    def copied() -> bytes:
+        shutil.copyfile(path, tmp_path / "copy")
+        return (tmp_path / "copy").read_bytes()
+
+    def mapped() -> bytes:
+        words = [
+            sys.executable,
+            "-c",
+            MAPPED,
+            path,
+        ]  # a page that is fetched holds the interpreter, and the origin needs it
+        return subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
+
+    for number, take in enumerate((copied, mapped), 1):
+        assert cat(path) == (0, versions[0])
+        shelf.entry("a", sizes[1], key=f"k{number}", url=origin.put(f"k{number}", versions[1]))
+        assert take() in versions
+        until(lambda: cat(path) == (0, versions[1]))
+        shelf.entry("a", sizes[0], key=f"old{number}", url=origin.put(f"old{number}", versions[0]))
+        until(lambda: cat(path) == (0, versions[0]))
 
 
 def test_a_longer_version_is_read_whole_or_not_at_all(shelf: Shelf, mount: Mount) -> None:
