@@ -160,7 +160,7 @@ def test_a_node_that_takes_less_is_sent_the_rest_and_nothing_twice(vendors: Vend
 
 
 def test_a_node_whose_offset_goes_to_and_fro_is_left(vendors: Vendors, sender: Make) -> None:
-    vendors.faults(",".join(f"nos.put:backwards@{number}" for number in range(2, 40, 2)))
+    vendors.faults("seed=1," + ",".join(f"nos.put:backwards@{number}" for number in range(2, 40, 2)))
     one = sender("netease", content())
     assert str(one.verdict()) == "NetEase takes the bytes but does not get on"
     vendors.faults("")
