@@ -254,6 +254,23 @@ def test_parts_that_were_asked_to_be_joined_are_asked_again_and_committed(answer
     assert len(upload.asked) == 1
 
 
+@pytest.mark.parametrize(("answer", "verdict"), [(trouble(4024), Retry), (Reply(404), Restart)])
+def test_a_joining_that_nobody_tells_of_is_no_success(answer: object, verdict: type[Verdict]) -> None:
+    upload = resumed(CRCS, answer, merging=True)
+    upload.commits = [None]
+    with pytest.raises(verdict):
+        upload.run()
+    assert not any(point.whole for point, _ in upload.saved)
+
+
+def test_a_part_whose_checksum_nobody_tells_leaves_the_file_unproven() -> None:
+    upload = resumed({0: CRCS[0]}, listed(0), sdk(), Retry("gone"))
+    with pytest.raises(Retry, match="gone"):
+        upload.run()
+    again = Upload(SIZE, listed(0, 1), part(2), sdk(), point=upload.saved[-1][0])
+    assert again.run().verified == ""
+
+
 def test_a_list_that_did_not_agree_is_repaired_once() -> None:
     upload = resumed(CRCS, listed(0, 1, 2), trouble(4019), listed(0, 1), part(2), sdk())
     upload.run()

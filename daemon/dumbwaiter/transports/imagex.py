@@ -7,18 +7,20 @@ unless another one knows it. Volcengine's veImageX manual and official SDKs show
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Reauth, Reject, Restart, Retry
+from dumbwaiter.errors import Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire.imagex import Crc32, merge_list, same
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
+T = TypeVar("T")
 PICTURES = {"image/jpeg", "image/png", "image/gif", "image/webp"}  # of which ImageX tells whether it keeps them
 PART = 20 * MIB  # as the SDKs have it; what is not longer goes in one request
 PARTS_MAX = 10_000
@@ -34,6 +36,7 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
     parts: dict[int, str] = {}  # checksum by number, the first being 0
     merging: bool = False  # the parts were asked to be joined; the answer may be lost
     whole: bool = False  # all bytes are there
+    unproven: bool = False  # a part was taken without a word about its checksum
 
 
 class Dialect(Struct, frozen=True):
@@ -107,20 +110,27 @@ class _Refused(Exception):
 
 async def send(upload: Upload[ImageXTicket, Checkpoint]) -> Receipt:
     """Sends the file, or what an earlier attempt left, and has it committed."""
-    point = upload.checkpoint or Checkpoint()
+    point, doubt = upload.checkpoint or Checkpoint(), None
     if not point.whole:
         if upload.size <= PART:
             await _single(upload)
         else:
-            point = await _Parts(upload).send(point)
-        await upload.whole()
-        await upload.save(replace(point, whole=True), upload.size, sure=True)
+            parts = _Parts(upload)
+            point, doubt = await parts.send(point), parts.doubt
+        if doubt is None:
+            await upload.whole()
+            await upload.save(replace(point, whole=True), upload.size, sure=True)
     bucket, _, key = upload.ticket.uri.partition("/")
-    receipt = Receipt(key, verified="crc32", facts={"bucket": bucket, "uri": upload.ticket.uri})
+    verified = "" if point.unproven else "crc32"
+    receipt = Receipt(key, verified=verified, facts={"bucket": bucket, "uri": upload.ticket.uri})
     committed = await upload.confirm()
-    if committed is None and upload.mime in PICTURES:
-        raise Retry("ImageX does not say yet that it keeps the picture")
-    return receipt if committed is None else receipt.with_facts(**committed.facts)
+    if committed is not None:
+        return receipt.with_facts(**committed.facts)
+    if doubt is not None:
+        raise doubt
+    if upload.mime in PICTURES:
+        raise Retry("ImageX does not say yet that it keeps the file")
+    return receipt
 
 
 async def _checksum(upload: Upload[ImageXTicket, Checkpoint], piece: FileSlice) -> str:
@@ -136,22 +146,19 @@ async def _single(upload: Upload[ImageXTicket, Checkpoint]) -> None:
     piece = await upload.read(0, upload.size)
     crc = await _checksum(upload, piece)
     try:
-        said = await _first_that_answers(upload, lambda host: _put(upload, host, piece, crc))
+        echoed = await _first_that_answers(upload, lambda host: _put(upload, host, piece, crc))
     except _Refused as refused:
         raise Reauth(f"the upload host will not take the file under this permission: {refused}") from None
-    if said.crc32 is None:
+    if not echoed:
         raise Retry("the upload host's answer holds no checksum")
 
 
-async def _put(upload: Upload[ImageXTicket, Checkpoint], host: str, piece: FileSlice, crc: str) -> _Payload:
+async def _put(upload: Upload[ImageXTicket, Checkpoint], host: str, piece: FileSlice, crc: str) -> bool:
     said = await _ask(upload, "file", host, "POST", "/upload/v1/", "", {"content-crc32": crc}, piece)
-    _check_echo(said, crc)
-    return said
+    return _echoed(said, crc)
 
 
-async def _first_that_answers(
-    upload: Upload[ImageXTicket, Checkpoint], ask: Callable[[str], Awaitable[_Payload]]
-) -> _Payload:
+async def _first_that_answers(upload: Upload[ImageXTicket, Checkpoint], ask: Callable[[str], Awaitable[T]]) -> T:
     """Asks one host after another until one is not in trouble. Raises the last one's."""
     trouble = Retry("there is no upload host")
     for host in upload.order(upload.ticket.hosts):
@@ -169,6 +176,7 @@ class _Parts:
         self._upload = upload
         self._dialect = DIALECTS[upload.ticket.multipart]
         self._point = Checkpoint()
+        self.doubt: Verdict | None = None  # the answer to the joining was lost: to be raised unless the commit tells
 
     async def send(self, point: Checkpoint) -> Checkpoint:
         """Sends what is missing, joins it all and returns the last point."""
@@ -184,7 +192,9 @@ class _Parts:
                 await self._merge()
             except _Refused as refused:
                 if refused.number in {MERGING, MERGED} and self._point.merging:
-                    break  # an answer was lost; the commit will tell
+                    if refused.number == MERGING:
+                        self.doubt = Retry("ImageX does not say yet that it keeps the file")
+                    break
                 if refused.number != MERGE_LIST:
                     raise Reauth(f"the upload host has this object already: {refused}") from None
                 if again or not self._dialect.lists:
@@ -252,17 +262,18 @@ class _Parts:
         missing = [number for number in range(count) if number not in self._point.parts]
         await self._upload.parts(missing, self._send_one, self._note)
 
-    async def _send_one(self, number: int) -> str:
+    async def _send_one(self, number: int) -> tuple[str, bool]:
         piece = await self._upload.read(number * self._point.length, self._point.length)
         crc = await _checksum(self._upload, piece)
         search = self._filled(self._dialect.part, number + self._dialect.first)
         headers = {"content-crc32": crc}
         said = await self._ask("part", self._point.host, self._dialect.method, search, headers, piece)
-        _check_echo(said, crc)
-        return crc
+        return crc, _echoed(said, crc)
 
-    async def _note(self, number: int, crc: str) -> None:
-        self._point = replace(self._point, parts={**self._point.parts, number: crc})
+    async def _note(self, number: int, sent: tuple[str, bool]) -> None:
+        crc, echoed = sent
+        unproven = self._point.unproven or not echoed
+        self._point = replace(self._point, parts={**self._point.parts, number: crc}, unproven=unproven)
         await self._upload.save(self._point, self._sent())
 
     async def _merge(self) -> None:
@@ -278,10 +289,10 @@ class _Parts:
         headers = {"content-type": "text/plain"}
         try:
             await self._ask("joining of parts", self._point.host, self._dialect.method, search, headers, body)
-        except Restart:
+        except Restart as forgotten:
             if not lost:
                 raise
-            # A host forgets an upload that it has joined; whether it has, the commit will tell.
+            self.doubt = forgotten  # a host forgets what it has joined as well
 
     def _sent(self) -> int:
         length, size = self._point.length, self._upload.size
@@ -346,7 +357,9 @@ def _meaning(reply: Reply, answer: _Answer) -> Exception:
     return Retry(f"the upload host answers {words}")
 
 
-def _check_echo(said: _Payload, crc: str) -> None:
+def _echoed(said: _Payload, crc: str) -> bool:
+    """Whether the host tells the checksum of what it received. Raises Retry when it is another than was sent."""
     echo = said.crc32 or said.hash
     if echo is not None and not same(echo, crc):
         raise Retry("the upload host has other bytes than were sent")
+    return echo is not None

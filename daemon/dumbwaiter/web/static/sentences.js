@@ -109,7 +109,7 @@ const CHINESE = [
   ["ImageX refuses keys that were made a moment ago (…)", "ImageX 不认刚刚取得的密钥（…）"],
   ["ImageX answers … with status …", "ImageX 对 … 的回答是状态 …"],
   ["ImageX did not keep the file", "ImageX 没有保留这个文件"],
-  ["ImageX does not say yet that it keeps the picture", "ImageX 还没有确认保留这张图片"],
+  ["ImageX does not say yet that it keeps the file", "ImageX 还没有确认保留这个文件"],
   ["ImageX says … of the file, which nobody has written down", "ImageX 对这个文件回答 …，没有文档说明它的意思"],
   ["ImageX gave no permission for one file", "ImageX 没有给一个文件的许可"],
   ["ImageX has … bytes of the file's …", "ImageX 收到 … 字节，而文件有 … 字节"],
