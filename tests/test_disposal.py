@@ -215,6 +215,18 @@ def test_what_a_killed_attempt_left_is_finished_or_given_back(root: Path, elsewh
         (root / "a/film.mov").unlink()
 
 
+def test_a_file_that_becomes_shorter_while_it_is_read_has_its_name_again(root: Path) -> None:
+    stamp = file(root)
+    (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1")
+
+    def shorter(_fd: int) -> bool:
+        raise Changed("the file became shorter")
+
+    with pytest.raises(Changed):
+        dispose(str(root), "a/film.mov", stamp, shorter, "delete", "host-1")
+    assert os.listdir(root / "a") == ["film.mov"]
+
+
 def test_two_versions_of_one_name_both_stay(root: Path) -> None:
     stamp = file(root)
     private = root / f"a/{PRIVATE}host-1"

@@ -63,10 +63,10 @@ def dispose(
                     if fd is not None:
                         _act(place, private, fd, action, root, path, same)
                     return fd is not None
-            except (OSError, Undone) as error:
+            except Exception as error:
                 with suppress(FileNotFoundError):  # it has its name
                     _give_back(place, private, name)
-                if isinstance(error, Undone):
+                if not isinstance(error, OSError):
                     raise
                 raise Undone(f"{action} failed: {error.strerror}") from None
     except OSError as error:
