@@ -87,6 +87,23 @@ def test_jobs_are_counted_anew_only_when_one_of_them_moved(
     asyncio.run(test())
 
 
+def test_parts_that_are_slow_one_after_another_have_one_patience_together(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service manager kills what it does not hear of in time."""
+
+    async def slow() -> None:
+        await asyncio.sleep(0.3)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app, "_ask_journal", slow)
+            monkeypatch.setattr(app.engine, "turn", slow)
+            assert await app.stuck(0.5) == "engine"
+
+    asyncio.run(test())
+
+
 def test_who_ends_the_look_at_what_is_stuck_ends_it_at_any_turn_of_the_loop(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Pace: what may go now, and what has to wait."""
 
+import threading
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, _until: Future[None]) -> None:
         self.now += seconds
 
 
@@ -66,6 +68,20 @@ def test_a_new_rate_holds_for_the_next_turn(clock: Clock) -> None:
     before = clock.now
     assert bandwidth.take(64 * MIB, clock) == STEP  # type: ignore[arg-type]
     assert clock.now == before
+
+
+def test_who_waits_for_a_turn_feels_a_lifted_limit_at_once() -> None:
+    bandwidth, taken, waits = Bandwidth(1), Future[int](), threading.Event()
+
+    class Waiting(Abort):
+        def wait(self, seconds: float, until: Future[None] | None = None) -> None:
+            waits.set()
+            super().wait(seconds, until)
+
+    threading.Thread(target=lambda: taken.set_result(bandwidth.take(MIB, Waiting())), daemon=True).start()
+    waits.wait()  # for 4 KiB at one byte a second
+    bandwidth.set(None)
+    assert taken.result(60) == MIB
 
 
 def test_who_waits_can_be_ended() -> None:

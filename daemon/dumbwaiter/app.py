@@ -200,10 +200,11 @@ class App:
                 self.schedule.at(f"list {name}", time.time() if begun is None else begun + period)
 
     async def stuck(self, patience: float) -> str:
-        """Returns what of the daemon does not move within so many seconds each, empty if all of it does."""
+        """Returns which part of the daemon keeps it from moving within so many seconds, empty if it moves."""
+        until = asyncio.get_running_loop().time() + patience
         for name, turn in (("journal", self._ask_journal), ("engine", self.engine.turn), ("intake", self.intake.turn)):
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout_at(until):
                     await turn()
             except TimeoutError:
                 return name

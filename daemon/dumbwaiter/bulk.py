@@ -96,10 +96,10 @@ class Abort:
             with self._lock:
                 self._sockets.discard(sock)
 
-    def wait(self, seconds: float) -> None:
-        """Sleeps. Raises `Stopped` when it is ended meanwhile."""
-        with suppress(TimeoutError):
-            self._called.result(seconds)
+    def wait(self, seconds: float, until: "Future[None] | None" = None) -> None:
+        """Sleeps, or until a future is done. Raises `Stopped` when it is ended meanwhile."""
+        wait((self._called,) if until is None else (self._called, until), seconds, FIRST_COMPLETED)
+        if self.called:
             raise Stopped
 
     def result(self, future: "Future[T]") -> T:

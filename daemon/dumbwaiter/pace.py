@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import Future
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.model import KIB, MIB
@@ -31,18 +32,31 @@ class Bandwidth:
     """Bytes a second that all uploads share, in turns as long as each other; changed while they run."""
 
     def __init__(self, rate: float | None = None) -> None:
-        self.set(rate)
+        self._limit = _Limit(rate)
+
+    @property
+    def rate(self) -> float | None:
+        return self._limit.rate
 
     def set(self, rate: float | None) -> None:
-        """Limits to `rate` bytes a second from now on; None is no limit."""
-        self.rate = rate
-        self._bucket = None if rate is None else Bucket(rate)
+        """Limits to `rate` bytes a second from now on, for those who wait too; None is no limit."""
+        before, self._limit = self._limit, _Limit(rate)
+        before.over.set_result(None)
 
     def take(self, count: int, abort: Abort) -> int:
         """Waits for this thread's turn and returns how many of `count` bytes may leave. Raises `Stopped`."""
-        bucket, rate = self._bucket, self.rate
-        if bucket is None or rate is None:
-            return min(count, STEP)
-        count = min(count, max(SHARE_MIN, int(rate * SHARE)))
-        abort.wait(bucket.take(count))
-        return count
+        while (limit := self._limit).rate is not None:
+            share = min(count, max(SHARE_MIN, int(limit.rate * SHARE)))
+            abort.wait(limit.bucket.take(share), limit.over)
+            if limit is self._limit:
+                return share
+        return min(count, STEP)
+
+
+class _Limit:
+    """One rate, from when it is set until it is `over`."""
+
+    def __init__(self, rate: float | None) -> None:
+        self.rate = rate
+        self.bucket = Bucket(rate or 1.0)
+        self.over: Future[None] = Future()

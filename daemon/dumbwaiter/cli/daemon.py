@@ -144,13 +144,13 @@ async def _keep_alive(app: Any, notifier: Any) -> None:
     """Tells systemd's watchdog that everything moves: journal, engine, intake and watcher."""
     from dumbwaiter import log
 
-    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
-    while period:
-        if stuck := await app.stuck(period):
+    patience = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    while patience:
+        if stuck := await app.stuck(patience / 2):
             log.get("daemon").error("stuck", part=stuck)
         else:
             notifier.notify("WATCHDOG=1")
-        await asyncio.sleep(period)
+        await asyncio.sleep(patience / 4)
 
 
 @click.command()
