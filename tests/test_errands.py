@@ -3,6 +3,7 @@
 import pytest
 
 import journals
+from dumbwaiter import report
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Errand, Order
 from dumbwaiter.model import Receipt
 from journals import WORKER, Book
@@ -86,6 +87,32 @@ def test_what_was_given_up_waits_for_a_person(book: Book) -> None:
     assert again.attempts == 0
     assert book.forget([id_], NOW) == 1
     assert due(book, NOW + 1e9) == []
+
+
+def test_what_was_given_up_goes_with_a_version_that_nobody_asks_about_any_more(book: Book) -> None:
+    """Its version stands there again, and has a job of its own; or else `wait` would tell of what nobody can find."""
+    orders = (HOOK, Order("on_done", {"url": "https://a.example/2"}))
+    id_ = ended(book, orders=orders)
+    errand, _ = due(book)
+    run(book, "failed", errand, due_at=None, error="no")
+    book.pending(size=7)
+    again = book.pending()
+    assert again != id_
+    (left,) = due(book)  # what is still to be told is told
+    assert left.facts == orders[1].facts
+    assert len(book.rows("SELECT * FROM errands")) == 1
+
+
+def test_any_number_of_jobs_can_be_named_at_once(book: Book) -> None:
+    id_ = ended(book)
+    many = range(id_, id_ + 70_000)  # more than a statement takes parameters
+    assert [job.id for job in book.settled(many)] == [id_]
+    assert [job.id for job in report.jobs_by_id(book.reader, many)] == [id_]
+    other = book.pending("a/other.mov")
+    assert book.next_due(only=many) == NOW
+    assert book.retry(many, NOW) == 1
+    assert [job.id for job in book.claim(WORKER, NOW, 10, only=many)] == [other]
+    assert book.forget(many, NOW) == 2
 
 
 def test_a_refusal_is_told_and_a_lost_lease_orders_nothing(book: Book) -> None:

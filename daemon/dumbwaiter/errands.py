@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
 
 from dumbwaiter.store.database import Writer
-from dumbwaiter.store.rows import path_of, place_of
+from dumbwaiter.store.rows import among, path_of, place_of
 from dumbwaiter.store.tables import entries, errands, jobs
 
 AFTER = "after"
@@ -144,7 +144,7 @@ class Errands:
         What a provider did not do is told until it is forgotten: nothing here can do it.
         """
         failed = [errands.c.host == self._host, errands.c.error.is_not(None), errands.c.what != FOLLOW_UP]
-        chosen = [] if job_ids is None else [errands.c.job.in_(job_ids)]
+        chosen = [] if job_ids is None else [among(errands.c.job, job_ids)]
         hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
         return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 
@@ -154,9 +154,10 @@ class Errands:
         which += [] if watch is None else [errands.c.watch == watch]
         connection.execute(update(errands).where(*which).values(due_at=now))
 
-    def forget(self, connection: Connection, job_ids: Sequence[int]) -> set[int | None]:
-        """Takes the errands of jobs off the list, done or not; returns whose."""
-        dropped = delete(errands).where(errands.c.host == self._host, errands.c.job.in_(job_ids))
+    def forget(self, connection: Connection, job_ids: Sequence[int], *, given_up: bool = False) -> set[int | None]:
+        """Takes the errands of jobs off the list, done or not; returns whose. With `given_up` those that nobody does."""
+        which = [errands.c.host == self._host, among(errands.c.job, job_ids)]
+        dropped = delete(errands).where(*which, *([errands.c.due_at.is_(None)] if given_up else []))
         return set(connection.execute(dropped.returning(errands.c.job)).scalars())
 
 

@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Row,
@@ -32,7 +33,7 @@ from dumbwaiter.presence import Presence
 from dumbwaiter.queue import Queue
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
-from dumbwaiter.store.rows import job, place_of
+from dumbwaiter.store.rows import among, job, place_of
 from dumbwaiter.store.statements import (
     ADVANCE,
     DROP_OUTLIVED,
@@ -145,12 +146,20 @@ class Journal:
 
         return await self.writer.call(work, durable=durable)
 
-    @staticmethod
-    def _make(connection: Connection, first: Mapping[str, Any]) -> Any:
+    def _make(self, connection: Connection, first: Mapping[str, Any]) -> Any:
         row = ENQUEUE.first(connection, first)
-        if row is None and DROP_OUTLIVED.run(connection, {f"of_{name}": value for name, value in first.items()}):
-            row = ENQUEUE.first(connection, first)
+        if row is None:
+            outlived = DROP_OUTLIVED.first(connection, {f"of_{name}": value for name, value in first.items()})
+            if outlived is not None:
+                self.errands.forget(connection, [outlived.id], given_up=True)
+                row = ENQUEUE.first(connection, first)
         return row
+
+    def _drop(self, connection: Connection, *which: ColumnElement[bool]) -> int:
+        """Drops jobs that nobody asks about any more, and what failed of what was ordered with them; returns how many."""
+        dropped = connection.execute(delete(jobs).where(*which).returning(jobs.c.id)).scalars().all()
+        self.errands.forget(connection, dropped, given_up=True)
+        return len(dropped)
 
     def _first(self, one: Candidate, now: float) -> dict[str, Any]:
         """Returns the row of a job that nobody has worked on."""
@@ -184,7 +193,7 @@ class Journal:
             version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
             there = [jobs.c[name] == value for name, value in version.items()]
             unsent = (jobs.c.state == State.SUPERSEDED) & jobs.c.error.in_(UNSENT)
-            connection.execute(delete(jobs).where(*there, unsent))
+            self._drop(connection, *there, unsent)
             if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
                 return
             connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
@@ -238,7 +247,7 @@ class Journal:
                 if len(rows) == limit:
                     break
                 if only is not None:
-                    turn = turn.where(jobs.c.id.in_(only))
+                    turn = turn.where(among(jobs.c.id, only))
                 found = connection.execute(turn, {**asked, "most": limit - len(rows)}).all()
                 if found:
                     mine = update(jobs).where(jobs.c.id.in_([row.id for row in found]))
@@ -295,7 +304,7 @@ class Journal:
         """Returns when the next job that nobody works on is due, with `only` the next of these."""
 
         asked = {"of_host": self.host, "paused": list(paused), "closed": list(closed)}
-        query = NEXT_DUE if only is None else NEXT_DUE.where(jobs.c.id.in_(only))
+        query = NEXT_DUE if only is None else NEXT_DUE.where(among(jobs.c.id, only))
         return await self.writer.call(lambda connection: connection.execute(query, asked).scalar())
 
     async def name(
@@ -527,7 +536,7 @@ class Journal:
 
         def work(connection: Connection) -> bool:
             if abs(now - self._swept_at) >= DAY:
-                dropped = connection.execute(delete(jobs).where(jobs.c.id.in_(outlived))).rowcount
+                dropped = self._drop(connection, jobs.c.id.in_(outlived))
                 self._swept_at = now if dropped < SWEEP else self._swept_at
             return connection.execute(select(jobs.c.id).where(IS_OPEN).limit(1)).first() is None
 
@@ -538,7 +547,7 @@ class Journal:
         """Returns those of the jobs that need no more work."""
 
         def work(connection: Connection) -> list[Job]:
-            rows = connection.execute(select(jobs).where(jobs.c.id.in_(ids), ~IS_OPEN))
+            rows = connection.execute(select(jobs).where(among(jobs.c.id, ids), ~IS_OPEN))
             return [job(row) for row in rows]
 
         return await self.writer.call(work)

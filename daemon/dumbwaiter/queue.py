@@ -10,6 +10,7 @@ from dumbwaiter.errands import Errands
 from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, UNASKED, Event, sources
 from dumbwaiter.model import State
 from dumbwaiter.store.database import Writer
+from dumbwaiter.store.rows import among
 from dumbwaiter.store.tables import IS_OPEN, IS_SHOWN, errands, jobs, surveyed
 
 MANY = 0  # no job's id: stands for jobs that nobody counted
@@ -37,7 +38,7 @@ class Queue:
         def work(connection: Connection) -> int:
             self._tell([MANY] if ids is None else ids)
             found = self._errands.again(connection, ids, now)
-            chosen = jobs.c.id.in_(ids) if ids is not None else true()
+            chosen = among(jobs.c.id, ids) if ids is not None else true()
             for state in sources(Event.RETRY):
                 which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
                 values = {
@@ -95,7 +96,7 @@ class Queue:
                 update(jobs)
                 .where(
                     jobs.c.host == self._host,
-                    jobs.c.id.in_(ids),
+                    among(jobs.c.id, ids),
                     jobs.c.state.in_(sources(Event.SUPERSEDE)),
                 )
                 .values(

@@ -12,7 +12,7 @@ from dumbwaiter.errands import errand
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import shown
 from dumbwaiter.store.database import HOST
-from dumbwaiter.store.rows import job, place_of
+from dumbwaiter.store.rows import among, job, place_of
 from dumbwaiter.store.tables import (
     IS_CURRENT,
     IS_OPEN,
@@ -132,7 +132,7 @@ def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:
 
 def jobs_by_id(engine: Engine, ids: Sequence[int]) -> list[Job]:
     """Returns the job with each of these ids that there is, in their order."""
-    found = {one.id: one for one in _jobs(engine, jobs.c.id.in_(ids), limit=len(ids))}
+    found = {one.id: one for one in _jobs(engine, among(jobs.c.id, ids), limit=len(ids))}
     return [found[id_] for id_ in ids if id_ in found]
 
 

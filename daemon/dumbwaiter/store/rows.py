@@ -1,12 +1,39 @@
 """Rows as the nouns of `model`. A stored path is split: its parent begins with the name of the watch."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from dumbwaiter.model import Job, Receipt, Stamp, State
 from dumbwaiter.naming import join, split
+
+
+class _Listed(FunctionElement[int]):
+    """The numbers in a JSON array, a row each."""
+
+    inherit_cache = True
+
+
+@compiles(_Listed)
+def _in_sqlite(listed: _Listed, compiler: SQLCompiler, **options: Any) -> str:
+    array = compiler.process(listed.clauses, **options)
+    return f"(SELECT value FROM json_each({array}))"  # noqa: S608 - a parameter
+
+
+@compiles(_Listed, "postgresql")
+def _in_postgresql(listed: _Listed, compiler: SQLCompiler, **options: Any) -> str:
+    array = compiler.process(listed.clauses, **options)
+    return f"(SELECT value::bigint FROM json_array_elements_text(CAST({array} AS json)))"  # noqa: S608 - a parameter
+
+
+def among(column: ColumnElement[Any], ids: Iterable[int]) -> ColumnElement[bool]:
+    """Says that a column is one of these numbers, however many: a statement takes no more than 32,766 parameters."""
+    return column.op("IN", is_comparison=True)(_Listed(f"[{','.join(map(str, ids))}]"))
 
 
 def place_of(watch: str, path: str) -> dict[str, str]:

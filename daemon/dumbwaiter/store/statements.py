@@ -89,19 +89,23 @@ _OF_THE_FILE = and_(
 )
 # Drops the job of a version that was gone, or that another one had replaced: it stands there again, and is the newest.
 DROP_OUTLIVED = Prepared(
-    lambda _dialect: delete(jobs).where(
-        *(jobs.c[name] == bindparam(f"of_{name}") for name in _VERSION),
-        or_(
-            (jobs.c.state == State.SUPERSEDED) & or_(*(jobs.c.error == reason for reason in (*UNSENT, REPLACED))),
-            (jobs.c.state == State.DONE)
-            & exists().where(
-                _OF_THE_FILE,
-                or_(
-                    _later.c.state != State.SUPERSEDED,
-                    and_(*(_later.c.error.is_distinct_from(reason) for reason in UNSENT)),
+    lambda _dialect: (
+        delete(jobs)
+        .where(
+            *(jobs.c[name] == bindparam(f"of_{name}") for name in _VERSION),
+            or_(
+                (jobs.c.state == State.SUPERSEDED) & or_(*(jobs.c.error == reason for reason in (*UNSENT, REPLACED))),
+                (jobs.c.state == State.DONE)
+                & exists().where(
+                    _OF_THE_FILE,
+                    or_(
+                        _later.c.state != State.SUPERSEDED,
+                        and_(*(_later.c.error.is_distinct_from(reason) for reason in UNSENT)),
+                    ),
                 ),
             ),
-        ),
+        )
+        .returning(jobs.c.id)
     )
 )
 
