@@ -36,6 +36,7 @@ def test_a_receipt_holds_nothing_that_acts() -> None:
     assert said == Receipt("k\\x00\n", etag="e\\x1b", url=None, facts={"said": "a\\x00"})
     whole = Receipt("k", etag="e", url="http://h/电影?a=b\\c", verified="md5", facts={"said": "好"})
     assert whole.plain == whole
+    assert [Receipt("k", size=size).plain.size for size in (0, 2**63 - 1, 2**63, -1)] == [0, 2**63 - 1, None, None]
 
 
 @pytest.mark.parametrize("end", [math.inf, -math.inf, math.nan, 1e300, 1e12, -1.0])

@@ -119,7 +119,9 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
         """The same, with nothing in it that a terminal would obey or a database refuse; a link of that kind is none."""
         url = self.url if self.url is not None and browsable(self.url) else None
         facts = {name: legible(value) for name, value in self.facts.items()}
-        return replace(self, key=self.key.replace("\0", "\\x00"), etag=legible(self.etag), url=url, facts=facts)
+        size = self.size if self.size is not None and 0 <= self.size < 1 << 63 else None
+        key = self.key.replace("\0", "\\x00")
+        return replace(self, key=key, etag=legible(self.etag), url=url, facts=facts, size=size)
 
     @property
     def lacks(self) -> str:
