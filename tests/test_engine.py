@@ -230,6 +230,24 @@ def test_what_a_person_orders_begins_nothing_meanwhile(sqlite_book: Book) -> Non
     run(sqlite_book, test)
 
 
+def test_of_two_orders_for_one_job_the_first_to_end_begins_nothing(sqlite_book: Book) -> None:
+    pending(sqlite_book, 1, "a")
+    (one,) = sqlite_book.rows("SELECT id FROM jobs")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers=1)
+        async with engine.without([one.id]):
+            async with engine.without([one.id]):
+                pass
+            await engine.turn()
+            assert engine.at_work == set()
+        await engine.turn()
+        assert engine.at_work == {"a"}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
 def test_a_job_that_is_taken_again_before_its_attempt_is_over_keeps_its_place(sqlite_book: Book) -> None:
     pending(sqlite_book, 1, "a")
     begun: list[Any] = []

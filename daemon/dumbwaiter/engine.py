@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,7 +37,7 @@ class Engine:
         self._jobs: dict[int, Job] = {}  # those that run
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
         self._left: set[int] = set()  # jobs whose lease could not be given back
-        self._held: set[int] = set()  # jobs that are to get no further
+        self._held: Counter[int] = Counter()  # jobs that are to get no further: for how many orders
         self._look_at = 0.0  # when a provider that has nothing on its way is asked about again
         self._doubtful = False  # there may be leases of ours that we do not know of
         self._dispatch: asyncio.Task[None] | None = None
@@ -83,7 +83,7 @@ class Engine:
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
         if self._doubtful:  # a claim may have been committed, and its answer lost
-            await self.journal.release_others(self.worker, self._running.keys() | self._held)
+            await self.journal.release_others(self.worker, self._running.keys() | self._held.keys())
             self._doubtful = False
         self._left -= self._running.keys()
         if left := list(self._left):
@@ -159,9 +159,9 @@ class Engine:
     @asynccontextmanager
     async def without(self, ids: Iterable[int]) -> AsyncIterator[None]:
         """Ends the attempts of these jobs and begins none of them before the block ends."""
-        held = set(ids)
-        self._held |= held
-        running = self._running.keys() & held
+        held = Counter(set(ids))
+        self._held += held
+        running = self._running.keys() & held.keys()
         attempts = [self._running[id_] for id_ in running]
         for attempt in attempts:
             attempt.cancel()
