@@ -76,7 +76,7 @@ class News:
                     self._told.changing()
                     self._told.everything()
                 self._deaf = True
-            if select.select([self._end], [], [], RETRY)[0]:
+            if _ready(self._end, milliseconds=RETRY * 1000):
                 return None
 
     def _begin(self) -> None:
@@ -142,12 +142,9 @@ class News:
                 os.close(events)
 
     def _hear(self, events: int, same_folder: Callable[[], bool]) -> None:
-        poll = select.poll()
-        poll.register(events, select.POLLIN)
-        poll.register(self._end, select.POLLIN)
         again = len(AGAIN)  # how many looks have been taken since the last event
         while True:
-            ready = {number for number, _ in poll.poll(AGAIN[again] if again < len(AGAIN) else None)}
+            ready = _ready(events, self._end, milliseconds=AGAIN[again] if again < len(AGAIN) else None)
             if self._end in ready:
                 return
             if events in ready:
@@ -180,9 +177,16 @@ class News:
 
     def _listen(self, connection: "Connection[tuple[object, ...]]") -> None:
         while True:
-            ready, _, _ = select.select([connection.fileno(), self._end], [], [])
-            if self._end in ready:
+            if self._end in _ready(connection.fileno(), self._end):
                 return
             for _ in connection.notifies(timeout=0):
                 pass
             self._look()
+
+
+def _ready(*descriptors: int, milliseconds: float | None = None) -> set[int]:
+    """Waits for input on any of these, whatever their numbers: `select` ends at 1,023."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(milliseconds)}

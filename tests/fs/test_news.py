@@ -1,6 +1,7 @@
 """The trees over both databases, and what the mount hears of a change without asking."""
 
 import os
+import resource
 import shutil
 import socket
 import threading
@@ -182,6 +183,26 @@ def test_a_state_folder_that_comes_later_is_heard(tmp_path: Path, monkeypatch: p
         assert not ears.trusted.is_set()
         journals.in_file(tmp_path / "state")
         is_heard(tmp_path / "state", "first", ears)
+
+
+def test_a_mount_with_a_thousand_open_files_hears_as_well(database: URL, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    taken = [os.open(tmp_path, os.O_RDONLY) for _ in range(1100)]
+    ears, trees = Ears(), Trees(database)
+    news = News(database, trees, ears)
+    news.start()
+    try:
+        assert ears.trusted.wait(10)
+        with Book(database) as book:
+            book.done("a/film.mov")
+        until(lambda: b"files/w/a/film.mov" in ears.heard)
+    finally:
+        news.close()
+        trees.close()
+        for one in taken:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_damaged_journal_is_heard_again_once_it_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
