@@ -29,7 +29,7 @@ from dumbwaiter.roots import mounted_at
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
-TRIES = 20  # about an hour
+TRIES = 20  # within an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
 LACKING = "kept: not all is done at the provider"
