@@ -39,6 +39,7 @@ from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.presence import TAKEN
+from dumbwaiter.pulse import Pulse
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.steering import Steering
@@ -53,27 +54,6 @@ REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
 LOST = 3  # failures of the network in a row after which nobody waits for a provider
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
-
-
-class Pulse:
-    """Tells whoever waits that something has changed. One beat may stand for many changes."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._event = asyncio.Event()
-
-    def end(self) -> None:
-        """Beats for the last time: answers that go on end with the daemon."""
-        self.ended = True
-        self.beat()
-
-    def beat(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    def next(self) -> asyncio.Event:
-        """Returns the event that the next beat sets."""
-        return self._event
 
 
 class App:

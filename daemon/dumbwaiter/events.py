@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from dumbwaiter import log, report
-from dumbwaiter.app import App, Pulse
+from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.pulse import Pulse
 from dumbwaiter.queue import MANY
 
 PACE = 0.2  # seconds between two looks, at least
