@@ -23,8 +23,9 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 
 import dumbwaiter.store.migrations
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.catalog import Catalog
-from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Stamp
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
@@ -169,7 +170,8 @@ class Book:
         self.close()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        rooms = (self.journal, self.journal.queue, self.journal.entries, self.journal.counters, self.journal.notes)
+        parts = ("arrivals", "queue", "entries", "counters", "notes")
+        rooms = (self.journal, *(getattr(self.journal, part) for part in parts))
         method = next(getattr(room, name) for room in rooms if hasattr(room, name))
 
         async def awaited(*values: Any, **named: Any) -> Any:

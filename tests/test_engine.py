@@ -317,7 +317,7 @@ def test_a_provider_with_many_due_keeps_no_other_from_its_turn(
         engine = Held(sqlite_book, transfers, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
         await engine.turn()
         assert engine.busy == transfers
-        await sqlite_book.journal.enqueue([file("late", size=size, provider="other")], NOW)
+        await sqlite_book.journal.arrivals.enqueue([file("late", size=size, provider="other")], NOW)
         await engine.turn()
         assert "late" not in engine.at_work
         await engine.end(next(iter(engine.at_work)))

@@ -189,14 +189,14 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
         (tmp_path / "w/a").chmod(0o600)
         make(tmp_path / "w", "b", "c")
-        touch, locked = journal.touch, [JournalTrouble("database is locked")]
+        touch, locked = journal.arrivals.touch, [JournalTrouble("database is locked")]
 
         async def touching(*values: Any) -> None:
             if locked:
                 raise locked.pop()
             await touch(*values)
 
-        monkeypatch.setattr(journal, "touch", touching)
+        monkeypatch.setattr(journal.arrivals, "touch", touching)
         intake.sight(Sighting("w", name, closed=True) for name in "abc")
         await drained(intake)
         assert not locked

@@ -18,12 +18,13 @@ from sqlalchemy import URL, event
 
 import journals
 from dumbwaiter import report
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errands import Order
 from dumbwaiter.errors import Reject, Restart, Retry, Verdict
 from dumbwaiter.folders import Known, Surveyed
-from dumbwaiter.journal import DAY, LEASE, OUTLIVED, Candidate, LostLease
+from dumbwaiter.journal import DAY, LEASE, OUTLIVED, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, UNASKED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url

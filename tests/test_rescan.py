@@ -10,8 +10,8 @@ import pytest
 
 import journals
 from dumbwaiter import rescan, survey
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.ignore import Rules
-from dumbwaiter.journal import Candidate
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import Stamp
 from dumbwaiter.rescan import Rescan

@@ -222,8 +222,8 @@ class App:
             await self.steering.load()  # before anything is asked of a provider that rests
         look = partial(candidate, self.config, provider=provider, watch=watch)
         candidates = await looked_at(paths, look, self.engine.means.threads)
-        await self.journal.enqueue(candidates, time.time(), again=again)
-        ids = await self.journal.ids(candidates)
+        await self.journal.arrivals.enqueue(candidates, time.time(), again=again)
+        ids = await self.journal.arrivals.ids(candidates)
         if alone:
             self.engine.only = ids
         await self.retry(ids)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import groupby
 
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import RESERVED, Config
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.journal import Candidate
 from dumbwaiter.model import stamp_of_regular
 from dumbwaiter.naming import shown
 from dumbwaiter.roots import disk_of

@@ -13,11 +13,12 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
-from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp, State
 from dumbwaiter.naming import split
 from dumbwaiter.rescan import Rescan
@@ -329,7 +330,7 @@ class Intake:
     async def _enqueued(self, candidates: Sequence[Candidate]) -> list[int]:
         """Makes the jobs that the database takes: one path that it cannot hold must not keep out the others."""
         try:
-            return await self._journal.enqueue(candidates, time.time(), durable=False)
+            return await self._journal.arrivals.enqueue(candidates, time.time(), durable=False)
         except Unstorable as error:
             if len(candidates) == 1:
                 (one,) = candidates
@@ -371,7 +372,7 @@ class Intake:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
-        await self._insist(lambda: self._journal.touch(known.id, file.stamp, time.time()))
+        await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
         return True
 
 

@@ -5,51 +5,39 @@ person changes asks for no lease, and stands in `queue`. What cannot be rebuilt 
 is on the disk when the call returns; a checkpoint may be lost with the power, which costs one chunk.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from math import inf
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    delete,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, Row, delete, func, select, update
 
+from dumbwaiter.arrivals import Arrivals
 from dumbwaiter.counters import Counters
 from dumbwaiter.entries import Entries
 from dumbwaiter.errands import Errands, Order
 from dumbwaiter.folders import Folders, Notes
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
-from dumbwaiter.model import Job, Receipt, Stamp, State
+from dumbwaiter.model import Job, Receipt
 from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
 from dumbwaiter.presence import Presence
 from dumbwaiter.queue import Queue
 from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
-from dumbwaiter.store.rows import among, job, place_of
+from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
     ADVANCE,
-    DROP_OUTLIVED,
-    ENQUEUE,
     ENTRY_AT,
     FINISH,
     JOB_AT,
     NAME,
     NEWER,
     NEWER_DONE,
-    OLDER,
     PROPOSE,
     STORE,
-    SUPERSEDE_OLDER,
 )
-from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, entries, jobs, surveyed
+from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, jobs, surveyed
 from dumbwaiter.store.turns import LARGEST, NEXT_DUE, TURNS
 
 LEASE = 60.0  # seconds; renewed by every transition
@@ -60,15 +48,6 @@ SWEEP = 1000  # of them that are dropped in one commit, so that no upload waits 
 
 class LostLease(Exception):
     """Another worker has the job, or a person ended it. What was in hand is to be dropped."""
-
-
-class Candidate(NamedTuple):
-    """A settled file that should be at its provider."""
-
-    watch: str
-    path: str
-    provider: str
-    stamp: Stamp
 
 
 class Holder(NamedTuple):
@@ -97,6 +76,7 @@ class Journal:
         self.errands = Errands(writer, host)
         self.entries = Entries(writer, host)
         self.counters = Counters(writer, host)
+        self.arrivals = Arrivals(writer, host, self.errands, self._tell)
         self.queue = Queue(writer, host, self.errands, self.counters, self._tell)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
@@ -118,101 +98,6 @@ class Journal:
         moved, self._moved = self._moved, set()
         if moved and (heard := self._heard) is not None:
             heard(moved)
-
-    # Intake
-
-    async def enqueue(
-        self, candidates: Sequence[Candidate], now: float, *, durable: bool = True, again: bool = False
-    ) -> list[int]:
-        """Makes a pending job of every version that is not known, or is back after another one; returns their ids.
-
-        `again`: of those too whose job has ended, whichever way but a refusal. Older versions of the same path that
-        nobody is working on are superseded. What a scan would find again need not be `durable`.
-        """
-
-        def work(connection: Connection) -> list[int]:
-            for one in candidates if again else ():
-                ended = delete(jobs).where(*self._version(one), jobs.c.state.in_((State.DONE, State.SUPERSEDED)))
-                self.errands.forget(connection, connection.execute(ended.returning(jobs.c.id)).scalars().all())
-            made = [row for one in candidates if (row := self._make(connection, self._first(one, now)))]
-            if made:
-                newest = {(row.of_parent, row.of_name, row.of_provider): row for row in made}
-                files = [{**row._asdict(), "now": now} for row in newest.values()]
-                older = SUPERSEDE_OLDER.many(connection, files)
-                self._tell(row.made for row in made)
-                for file in files if older and self._heard is not None else ():
-                    self._tell(connection.execute(OLDER, file).scalars())
-            return [row.made for row in made]
-
-        return await self.writer.call(work, durable=durable)
-
-    def _make(self, connection: Connection, first: Mapping[str, Any]) -> Any:
-        row = ENQUEUE.first(connection, first)
-        if row is None:
-            outlived = DROP_OUTLIVED.first(connection, {f"of_{name}": value for name, value in first.items()})
-            if outlived is not None:
-                self.errands.forget(connection, [outlived.id], given_up=True)
-                row = ENQUEUE.first(connection, first)
-        return row
-
-    def _drop(self, connection: Connection, *which: ColumnElement[bool]) -> int:
-        """Drops jobs that nobody asks about any more, and what failed of what was ordered with them; returns how many."""
-        dropped = connection.execute(delete(jobs).where(*which).returning(jobs.c.id)).scalars().all()
-        self.errands.forget(connection, dropped, given_up=True)
-        return len(dropped)
-
-    def _first(self, one: Candidate, now: float) -> dict[str, Any]:
-        """Returns the row of a job that nobody has worked on."""
-        return {
-            "host": self.host,
-            "watch": one.watch,
-            **place_of(one.watch, one.path),
-            "provider": one.provider,
-            **one.stamp._asdict(),
-            "due_at": now,
-            "created_at": now,
-            "updated_at": now,
-        }
-
-    async def ids(self, candidates: Sequence[Candidate]) -> list[int]:
-        """Returns the jobs of these very versions, in their order."""
-
-        def work(connection: Connection) -> list[int]:
-            return [connection.execute(select(jobs.c.id).where(*self._version(one))).scalar_one() for one in candidates]
-
-        return await self.writer.call(work)
-
-    async def touch(self, id_: int, stamp: Stamp, now: float) -> None:
-        """Notes that a file's content is the same under a new stamp (chmod, rename within the folder).
-
-        Does nothing if there is a job for that stamp, unless it came to nothing.
-        """
-
-        def work(connection: Connection) -> None:
-            row = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
-            version = {name: getattr(row, name) for name in ("host", "parent", "name", "provider")} | stamp._asdict()
-            there = [jobs.c[name] == value for name, value in version.items()]
-            unsent = (jobs.c.state == State.SUPERSEDED) & jobs.c.error.in_(UNSENT)
-            self._drop(connection, *there, unsent)
-            if connection.execute(select(jobs.c.id).where(*there)).first() is not None:
-                return
-            connection.execute(update(jobs).where(jobs.c.id == id_).values(**stamp._asdict(), updated_at=now))
-            connection.execute(
-                update(entries)
-                .where(
-                    entries.c.provider == row.provider,
-                    entries.c.key == row.key,
-                    entries.c.parent == row.parent,
-                    entries.c.name == row.name,
-                )
-                .values(**stamp._asdict())
-            )
-
-        await self.writer.call(work)
-
-    def _version(self, one: Candidate) -> list[Any]:
-        version = {"host": self.host, **place_of(one.watch, one.path), "provider": one.provider, **one.stamp._asdict()}
-        return [jobs.c[name] == value for name, value in version.items()]
 
     # Work
 
@@ -536,7 +421,7 @@ class Journal:
 
         def work(connection: Connection) -> bool:
             if abs(now - self._swept_at) >= DAY:
-                dropped = self._drop(connection, jobs.c.id.in_(outlived))
+                dropped = self.arrivals.drop(connection, jobs.c.id.in_(outlived))
                 self._swept_at = now if dropped < SWEEP else self._swept_at
             return connection.execute(select(jobs.c.id).where(IS_OPEN).limit(1)).first() is None
 

@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import Connection
 from tests.bench import machine, turns
 
-from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.arrivals import Candidate
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
 from dumbwaiter.store.statements import ADVANCE
@@ -69,7 +70,7 @@ async def _ours(steps: int, *, durable: bool) -> turns.Figures:
     with ExitStack() as stack:
         journal, writer = stack.enter_context(_journal())
         candidates = [Candidate("w", f"f{number}", "p", Stamp(number, 1 << 40, 0, 0)) for number in range(TASKS)]
-        ids = await journal.enqueue(candidates, 1.0)
+        ids = await journal.arrivals.enqueue(candidates, 1.0)
         await journal.claim("worker", 2.0, TASKS)
 
         async def one(id_: int, sent: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
 from dumbwaiter.config_values import Duration, Seal, Target
@@ -31,7 +32,6 @@ from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
-from dumbwaiter.journal import Candidate
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.upload import digest_of
 from journals import HOST, WORKER, Book, in_file

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from dumbwaiter.arrivals import Candidate
 from dumbwaiter.errors import Failure
-from dumbwaiter.journal import Candidate, Journal
+from dumbwaiter.journal import Journal
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import key_path
 from dumbwaiter.store.database import Writer, journal_url, reading, writing
@@ -96,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         """A file is dropped, or another version of it."""
         self.size += 1
         stamp = self.shelf.write(os.fsencode(path), b"x" * self.size)
-        (number,) = self._do(self.journal.enqueue([Candidate("w", path, "p", stamp)], self.now))
+        (number,) = self._do(self.journal.arrivals.enqueue([Candidate("w", path, "p", stamp)], self.now))
         for other, job in list(self.jobs.items()):
             if job["path"] == path and other not in self.at_work:
                 del self.jobs[other]
