@@ -212,7 +212,7 @@ def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
     visitor = visit()
     page = visitor.page
     page.goto(site.url)
-    page.get_by_role("textbox", name="This page has a token").fill("open sesame, please")
+    page.get_by_role("textbox", name="This page needs a token").fill("open sesame, please")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
     page.reload()
@@ -231,7 +231,7 @@ def test_after_wrong_tokens_the_right_one_opens_at_once(site: Site, visit: Visit
     site.program.start()
     page = visit().page
     page.goto(site.url)
-    token, door = page.get_by_role("textbox", name="This page has a token"), page.get_by_role("button", name="Open")
+    token, door = page.get_by_role("textbox", name="This page needs a token"), page.get_by_role("button", name="Open")
     began = time.monotonic()
     for said in ("open barley", "open wheat", "open rye", "open oats", "open sesame"):
         token.fill(said)
@@ -247,7 +247,7 @@ def test_a_token_that_no_header_holds_is_asked_for_again_and_one_with_a_percent_
     site.program.start()
     page = visit().page
     page.goto(site.url)
-    token, door = page.get_by_role("textbox", name="This page has a token"), page.get_by_role("button", name="Open")
+    token, door = page.get_by_role("textbox", name="This page needs a token"), page.get_by_role("button", name="Open")
     token.fill("令牌")
     door.click()
     token.fill("abc%def+/=")

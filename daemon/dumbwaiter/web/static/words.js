@@ -31,7 +31,7 @@ export const WORDS = {
     grant: (time) => `permission for ${time} more`, noGrant: "no permission at present", pending: (n) => `${n} to go`,
     watching: "Watched", polling: "Scanned at intervals", away: "The folder is away", off: "Off",
     files: (n) => s(n, "file", "files"),
-    tokenTitle: "This page has a token", tokenText: "You find it in the configuration, under [web].", enter: "Open",
+    tokenTitle: "This page needs a token", tokenText: "You find it in the configuration, under [web].", enter: "Open",
     failed: "That did not work.", pauseLabel: (name) => `Pause ${name}`, resumeLabel: (name) => `Resume ${name}`,
     day: "d", h: "h", min: "min", sec: "s",
   },
