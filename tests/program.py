@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -238,6 +239,16 @@ class Program:
     def objects(self) -> list[str]:
         """Returns the digest of every object that any vendor has."""
         return [digest(path.read_bytes()) for path in (self.data / "objects").rglob("*") if path.is_file()]
+
+    def multiply_jobs(self, count: int) -> None:
+        """Gives each job so many copies, of other files; no daemon may run."""
+        with closing(sqlite3.connect(self.state / "journal.db")) as journal, journal:
+            columns = [row[1] for row in journal.execute("PRAGMA table_info(jobs)") if row[1] != "id"]
+            chosen = [{"name": "CAST('f' || n AS BLOB)", "key": "key || n"}.get(one, one) for one in columns]
+            journal.execute(
+                f"WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < {count}) "
+                f"INSERT INTO jobs ({','.join(columns)}) SELECT {','.join(chosen)} FROM jobs, count"
+            )
 
     def status(self) -> Any:
         """Returns what `status` tells; a daemon is asked from here, which costs no start of a command."""

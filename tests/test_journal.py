@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Connection, event, select
 
 import journals
 from dumbwaiter import report
@@ -28,6 +29,7 @@ from dumbwaiter.journal import DAY, LEASE, OUTLIVED, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, UNASKED, Event, sources
 from dumbwaiter.model import Entry, Job, Receipt, Stamp, State
 from dumbwaiter.store.database import journal_url
+from dumbwaiter.store.tables import jobs
 from journals import WORKER, Book, file, in_file
 
 database = journals.database
@@ -767,6 +769,28 @@ def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
     assert book.row(waiting).checkpoint is not None
     assert book.row(busy).lease == WORKER
     assert book.row(done).state == "done"
+
+
+def test_a_retry_of_what_needs_a_person_leaves_what_waits(book: Book) -> None:
+    rejected, waiting = book.leased("a", NOW), book.leased("b", NOW)
+    book.reject(WORKER, rejected, NOW, error="no")
+    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    given_up, later = book.done("c", NOW), book.done("d", NOW)
+    orders = [Order("on_done", {}, "no"), Order("on_failed", {})]
+
+    def order(connection: Connection, id_: int, orders: list[Order]) -> None:
+        job = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
+        book.journal.errands.add(connection, job, orders, NOW)
+
+    book.run(partial(order, id_=given_up, orders=orders))
+    book.run(partial(order, id_=later, orders=orders[1:]))
+    for one in book.runner.run(book.journal.errands.due(NOW, 9, (), ())):
+        book.runner.run(book.journal.errands.failed(one, due_at=NOW + 999, error="later"))
+    assert report.count_needy(book.reader) == len(report.needy(book.reader)) == 2
+    assert book.retry(None, NOW + 1, waiting=False) == 2
+    assert (book.row(rejected).state, book.row(waiting).due_at) == ("pending", NOW + 999)
+    due = {(row.job, row.what, row.due_at) for row in book.rows("SELECT job, what, due_at FROM errands")}
+    assert due == {(given_up, "on_done", NOW + 1), (given_up, "on_failed", NOW + 999), (later, "on_failed", NOW + 999)}
 
 
 def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:

@@ -229,11 +229,11 @@ class App:
         await self.retry(ids)
         return ids
 
-    async def retry(self, ids: Sequence[int] | None) -> int:
-        """Makes jobs due at once, and gives paused providers another chance."""
+    async def retry(self, ids: Sequence[int] | None, *, waiting: bool = True) -> int:
+        """Makes jobs due at once, as `Queue.retry` does, and gives paused providers another chance."""
         for provider in self.providers.values():
             provider.again()
-        count = await self.journal.queue.retry(ids, time.time())
+        count = await self.journal.queue.retry(ids, time.time(), waiting=waiting)
         self._queued()
         self.duties.kick()
         return count

@@ -8,7 +8,7 @@ changes and not by asking it over and over. What each route takes and gives stan
     GET  /history[?limit=][&before=]        pages of the catalog, the latest first
     GET  /thumbnail/ID                      a small picture of an entry; 204 where there is none
     POST /put      {"paths": [...], "provider": null, "watch": null, "again": false}   follows the jobs to their end
-    POST /retry    {"ids": [...] or null}
+    POST /retry    {"ids": [...] or null, "waiting": true}
     POST /forget   {"ids": [...]}
     POST /rescan   {"watch": null}
     POST /link     {"id": ..., "refused": null, "form": "url"}   where an entry can be read now; other than the url
@@ -70,6 +70,11 @@ class _Ids(msgspec.Struct, forbid_unknown_fields=True):
     ids: list[_Id] | None = None
 
 
+class _Retry(msgspec.Struct, forbid_unknown_fields=True):
+    ids: list[_Id] | None = None
+    waiting: bool = True
+
+
 class _Claim(msgspec.Struct, forbid_unknown_fields=True):
     path: str
 
@@ -123,7 +128,8 @@ def routes(app: App, feed: Feed) -> list[Route]:
         return _lines(follow_jobs(app, ids))
 
     async def retry(request: Request) -> Response:
-        return _json({"count": await app.retry((await _body(request, _Ids)).ids)})
+        wish = await _body(request, _Retry)
+        return _json({"count": await app.retry(wish.ids, waiting=wish.waiting)})
 
     async def forget(request: Request) -> Response:
         ids = (await _body(request, _Ids)).ids or []

@@ -138,13 +138,17 @@ class Errands:
 
         await self._writer.call(work)
 
-    def again(self, connection: Connection, job_ids: Sequence[int] | None, now: float) -> set[int | None]:
+    def again(
+        self, connection: Connection, job_ids: Sequence[int] | None, now: float, *, waiting: bool = True
+    ) -> set[int | None]:
         """Makes errands that failed due at once: those of some jobs, or all; returns whose.
 
+        Without `waiting` only those that were given up.
         What a provider did not do is told until it is forgotten: nothing here can do it.
         """
         failed = [errands.c.host == self._host, errands.c.error.is_not(None), errands.c.what != FOLLOW_UP]
         chosen = [] if job_ids is None else [among(errands.c.job, job_ids)]
+        chosen += [] if waiting else [errands.c.due_at.is_(None)]
         hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
         return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 

@@ -28,18 +28,19 @@ class Queue:
         self._counters = counters
         self._tell = tell
 
-    async def retry(self, ids: Sequence[int] | None, now: float) -> int:
+    async def retry(self, ids: Sequence[int] | None, now: float, *, waiting: bool = True) -> int:
         """Makes rejected and waiting jobs due at once; all of them with None. Returns how many.
 
+        Without `waiting` only what needs a person: rejected jobs, and errands that were given up.
         A rejected one begins anew, under a key that is free now. What is stored has been asked about as often as before:
         a person who orders it every minute must not keep it from its end.
         """
 
         def work(connection: Connection) -> int:
             self._tell([MANY] if ids is None else ids)
-            found = self._errands.again(connection, ids, now)
+            found = self._errands.again(connection, ids, now, waiting=waiting)
             chosen = among(jobs.c.id, ids) if ids is not None else true()
-            for state in sources(Event.RETRY):
+            for state in sources(Event.RETRY) if waiting else [State.REJECTED]:
                 which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
                 values = {
                     "state": TRANSITIONS[state, Event.RETRY],

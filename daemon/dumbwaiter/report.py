@@ -143,7 +143,10 @@ def _jobs(engine: Engine, where: ColumnElement[bool], *order: Any, limit: int = 
 
 
 def needy(engine: Engine) -> list[dict[str, Any]]:
-    """Returns the jobs that need a person, as JSON shows them: rejected ones, and those whose errand was given up."""
+    """Returns the jobs that need a person, as JSON shows them: rejected ones, and those whose errand was given up.
+
+    Of each at most `LISTED`, the latest.
+    """
     found = [job_facts(one) for one in rejected(engine)]
     given_up = {one["job"]: one for one in errand_facts(engine) if one["due_at"] is None and one["job"] is not None}
     told = {one["id"] for one in found}
@@ -151,6 +154,17 @@ def needy(engine: Engine) -> list[dict[str, Any]]:
         errand_ = given_up[one.id]
         found.append(job_facts(one) | {"error": f"{errand_['what']}: {errand_['error']}"})
     return found
+
+
+def count_needy(engine: Engine) -> int:
+    """Returns how many jobs need a person, also where they are more than `needy` returns."""
+    given_up = select(errands.c.job).where(
+        errands.c.error.is_not(None), errands.c.due_at.is_(None), *_mine(engine, errands)
+    )
+    refused = select(jobs.c.id).where(IS_SHOWN, jobs.c.state == State.REJECTED, *_mine(engine, jobs))
+    undone = select(jobs.c.id).where(jobs.c.id.in_(given_up), *_mine(engine, jobs))
+    with engine.connect() as connection:
+        return int(connection.execute(select(func.count()).select_from(refused.union(undone).subquery())).scalar_one())
 
 
 def errand_facts(engine: Engine) -> list[dict[str, Any]]:

@@ -327,6 +327,20 @@ def test_what_the_provider_refuses_needs_a_person(program: Program) -> None:
     assert program("failed").returncode == 0
 
 
+def test_more_jobs_than_are_listed_are_counted(program: Program) -> None:
+    program.vendors.faults("nos.put:400")
+    assert program("put", program.write("a.txt", b"abc")).returncode == 20
+    program.multiply_jobs(1234)
+    for words in (("failed",), ("failed", "--json")):
+        told = program(*words)
+        assert told.returncode == 20
+        assert "these are the latest 1000; 235 more need a person" in told.stderr
+    assert program("failed").stdout.count("\n") == 1000
+    assert "        and 235 more files\n" in program("status").stdout
+    program.start()
+    assert "        and 235 more files\n" in program("status").stdout
+
+
 def test_a_forgotten_job_stays_forgotten(program: Program) -> None:
     program.vendors.faults("nos.put:400")
     program.start()

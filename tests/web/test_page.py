@@ -81,6 +81,25 @@ def test_what_needs_a_person_has_its_sentence_and_the_buttons_that_answer_it(sit
     assert (totals["done"], totals["superseded"], totals["rejected"]) == (1, 1, 0)
 
 
+def test_all_that_needs_a_person_is_counted_and_tried_again(site: Site, visit: Visit) -> None:
+    program = site.program
+    program.vendors.faults("nos.put:400")
+    assert program("put", program.write("a.bin", b"a")).returncode == 20
+    program.multiply_jobs(1100)
+    program.start()
+    page = visit().page
+    page.goto(site.url)
+    expect(page.locator("#attention .rows > li")).to_have_count(1000)
+    expect(page.locator("#attention .more")).to_have_text("and 101 more files")
+    expect(page.get_by_role("heading", level=1)).to_have_text("1,101 things need you.")
+    program.vendors.faults("")
+    page.get_by_role("button", name="Retry all").click()
+    expect(page.locator("#attention")).to_be_hidden()  # the other files are not there
+    expect(page.locator("#history .rows")).to_contain_text("a.bin")
+    totals = program.totals()
+    assert (totals["done"], totals["rejected"]) == (1, 0)
+
+
 def test_each_failed_notice_of_a_refused_account_has_one_row(site: Site, visit: Visit) -> None:
     program, second = site.program, site.program.folder / "second"
     second.mkdir()

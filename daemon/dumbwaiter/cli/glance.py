@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PLAIN = {("status",): False, ("status", "--json"): True, ("--json", "status"): True}
+LISTED = 1000  # jobs of one kind in an answer, at most
 PATIENCE = 5.0  # seconds; the rest of the program has more
 
 
@@ -78,6 +79,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield from errand_lines(facts["errands"])
     for job in facts["jobs"]:
         yield f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}"
+    more = totals["pending"] + totals["stored"] + totals["rejected"] - len(facts["jobs"])
+    if more > 0 and len(facts["jobs"]) >= LISTED:
+        yield f"        and {counted(more, 'more file')}"
     yield (
         f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {in_need(facts)} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"

@@ -238,7 +238,7 @@ def failed(session: Session) -> None:
     \b
     dumbwaiter failed || dumbwaiter retry --all
     """
-    from dumbwaiter.report import needy
+    from dumbwaiter.report import LISTED, count_needy, needy
 
     facts = needy(session.reader) if session.begun else []
     if not session.json:
@@ -254,6 +254,10 @@ def failed(session: Session) -> None:
         session.facts(facts + accounts)
     for account in () if session.json else accounts:
         print(f"        {account['provider']}, for {counted(account['pending'], 'file')}: {account['error']}")
+    if len(facts) >= LISTED and (more := count_needy(session.reader) - len(facts)) > 0:
+        session.say(
+            f"these are the latest {len(facts)}; {more} more need a person: dumbwaiter retry --all tries all again"
+        )
     lacking = [one for one in facts if (one["error"] or "").startswith("follow_up: ")]
     if len(facts) > len(lacking):
         session.say("after you acted: dumbwaiter retry ID, or dumbwaiter forget ID")

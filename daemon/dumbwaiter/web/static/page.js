@@ -9,7 +9,7 @@ const PAGE = 50;
 const RATES = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128].map((mebibytes) => mebibytes * 1048576);
 
 const $ = (selector, from = document) => from.querySelector(selector);
-const state = { jobs: new Map(), providers: new Map(), watches: new Map(), errands: [], seen: false, online: true, at: 0 };
+const state = { jobs: new Map(), providers: new Map(), watches: new Map(), errands: [], cut: false, seen: false, online: true, at: 0 };
 const samples = new Map(); // by job: [time, bytes acknowledged] of late
 const entries = new Map(); // by id, as they were loaded
 let before = null; // where the next page of the history begins
@@ -85,6 +85,7 @@ const HEARD = {
     state.providers = new Map(facts.providers.map((one) => [one.name, dated(one)]));
     state.watches = new Map(facts.watches.map((one) => [one.name, one]));
     state.errands = facts.errands;
+    state.cut = facts.totals.rejected > rejected().length;
     HEARD.state(facts);
     renew();
   },
@@ -147,6 +148,9 @@ function draw() {
 }
 
 const open = () => [...state.jobs.values()].filter((job) => job.state !== "rejected");
+const rejected = () => [...state.jobs.values()].filter((job) => job.state === "rejected");
+// How many rejected files the daemon counts and did not name.
+const unnamed = () => (state.cut ? Math.max(0, state.totals.rejected - rejected().length) : 0);
 
 function troubles() {
   const found = [];
@@ -158,9 +162,7 @@ function troubles() {
   for (const one of state.watches.values()) {
     if (one.state === "away") found.push({ key: `w-${one.name}`, title: one.name, text: one.message, look: one.name });
   }
-  for (const job of state.jobs.values()) {
-    if (job.state === "rejected") found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
-  }
+  for (const job of rejected()) found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
   for (const one of state.errands) {
     if (one.due_at == null) found.push({ key: `e-${one.id}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
   }
@@ -172,7 +174,7 @@ function drawHead() {
   const jobs = open();
   const active = jobs.filter((job) => job.active);
   const left = state.totals ? state.totals.pending + state.totals.stored : 0;
-  const need = state.seen ? troubles().length : 0;
+  const need = state.seen ? troubles().length + unnamed() : 0;
   let head, detail = "";
   if (!state.online) [head, detail] = [word("offlineHead"), ""];
   else if (!state.seen) head = word("connecting");
@@ -209,9 +211,11 @@ function drawResting() {
 }
 
 function drawAttention() {
-  const found = troubles();
-  $("#attention").hidden = !found.length;
-  $("#retry-all").hidden = found.filter((one) => one.again?.length).length < 2;
+  const found = troubles(), more = unnamed();
+  $("#attention").hidden = !found.length && !more;
+  $("#retry-all").hidden = found.filter((one) => one.again?.length).length + more < 2;
+  $("#attention .more").hidden = !more;
+  say($("#attention .more"), word("more", count(more)));
   list($("#attention .rows"), found, (one) => one.key + current(), makeTrouble, (row, one) => tell($(".sentence", row), one.text ?? "", one.about));
 }
 
@@ -296,7 +300,7 @@ for (const one of $("#pauses").children) {
   one.addEventListener("click", () => act(one, () => post("pause", { name: "", seconds: Number(one.dataset.seconds) || null })));
 }
 $("#resting button").addEventListener("click", (event) => act(event.currentTarget, () => post("resume", { name: "" })));
-$("#retry-all").addEventListener("click", (event) => act(event.currentTarget, () => post("retry", { ids: troubles().flatMap((one) => one.again ?? []) })));
+$("#retry-all").addEventListener("click", (event) => act(event.currentTarget, () => post("retry", { ids: null, waiting: false })));
 
 const paused = (of) => state.paused.find((one) => one.name === of);
 // A provider can rest by itself, after it refused too much.
