@@ -232,6 +232,22 @@ async def test_a_file_that_has_another_number_and_the_same_content_is_known(tmp_
             assert len(all_jobs(intake)) == jobs
 
 
+@pytest.mark.parametrize(("after", "jobs"), [("keep", 1), ("trash", 2)])
+@on_loop
+async def test_the_same_content_under_another_time_is_known_where_files_are_kept(
+    tmp_path: Path, after: str, jobs: int
+) -> None:
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        intake._sources["w"] = intake._sources["w"]._replace(after=after)
+        await uploaded(intake, tmp_path, "a")
+        os.utime(tmp_path / "w/a", (1, 1))
+        intake.sight([Sighting("w", "a", closed=True)])
+        await drained(intake)
+        assert [job.stamp.mtime_ns for job in all_jobs(intake)][-1] == 10**9
+        assert len(all_jobs(intake)) == jobs
+
+
 @on_loop
 async def test_a_touched_file_that_takes_long_to_read_holds_up_no_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -311,7 +311,7 @@ class Intake:
             known = await self._insist(partial(asyncio.to_thread, ask))
             for file in files:
                 there = known.get(split(file.path)[1])
-                if there is not None and _may_be_same(file, there):
+                if there is not None and _may_be_same(file, there, self._sources[watch].after):
                     self._touched.setdefault(watch, {})[file.path] = (file, there)
                 else:
                     candidates.append(self._candidate(file))
@@ -376,9 +376,14 @@ class Intake:
         return True
 
 
-def _may_be_same(file: Ready, known: Known) -> bool:
-    """True when only a look at the content can tell whether the journal has it already."""
-    return known.state is State.DONE and known.digest is not None and known.stamp.same_but_touched(file.stamp)
+def _may_be_same(file: Ready, known: Known, after: str) -> bool:
+    """True when only a look at the content can tell whether the journal has it already.
+
+    Under another mtime only where files are kept: whatever takes one away may be about to, and knows it by its mtime.
+    """
+    if known.state is not State.DONE or known.digest is None:
+        return False
+    return known.stamp.same_but_touched(file.stamp) or (after == "keep" and known.stamp.size == file.stamp.size)
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:
