@@ -509,7 +509,15 @@ def test_a_literal_secret_is_refused_when_others_can_read_the_file() -> None:
     assert repr(parse(elsewhere, FILE, private=False).provider["vod"].app_secret) == "env:VOD"
 
 
-@pytest.mark.parametrize("place", [f"u:{SECRET}@db/journal", "u:7/a@db/journal", f"u@db/journal?password={SECRET}"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"u:{SECRET}@db/journal",
+        "u:7/a@db/journal",
+        f"u@db/journal?password={SECRET}",
+        f"u@db/journal?sslpassword={SECRET}",
+    ],
+)
 def test_a_password_in_the_journals_url_is_refused_when_others_can_read_the_file(place: str) -> None:
     line = f'journal = "postgresql+psycopg://{place}"\n'
     assert refused(line, private=False) == (

@@ -29,6 +29,7 @@ from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import Expression
 
 LARGEST = 1 << 20  # bytes of a file that is read
+JOURNAL_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")  # libpq's
 _QUOTED = r"'([^']*)'"
 
 
@@ -298,6 +299,16 @@ def _choices(kind: Any, key: str) -> str:
     return ", ".join([*(f'"{word}"' for word in words), *(["true", "false"] if bool in get_args(one) else [])])
 
 
+def journal_secrets(url: str) -> list[str]:
+    """Returns the secrets in the URL of a journal's server."""
+    from sqlalchemy import make_url  # where the journal is on a server, which is seldom
+
+    parts = make_url(url)
+    asked = parts.normalized_query
+    found = [value for name in JOURNAL_SECRETS for value in asked.get(name, ())]
+    return [*found, str(parts.password)] if parts.password else found
+
+
 def _check_journal(url: str, text: _Text, private: bool) -> None:
     try:
         usable = url.startswith("postgresql+psycopg://") and urlsplit(url).port != 0
@@ -305,10 +316,7 @@ def _check_journal(url: str, text: _Text, private: bool) -> None:
         usable = False
     if not usable:
         raise text.failure(["journal"], 'must be a URL like "postgresql+psycopg://USER@HOST/DATABASE"')
-    from sqlalchemy import make_url  # where the journal is on a server, which is seldom
-
-    known = make_url(url)
-    if not private and (known.password or "password" in known.query):
+    if not private and journal_secrets(url):
         raise text.failure(
             ["journal"],
             "holds a password and stands in a file that others can read: chmod 600 the file, or move the password "

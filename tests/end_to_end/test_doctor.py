@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dumbwaiter.cli.bundle import _Cleaner, _settings
+from dumbwaiter.cli.bundle import _Cleaner, _known, _settings
 from dumbwaiter.config_file import parse
 from program import Program
 
@@ -222,7 +222,11 @@ def test_a_secret_that_only_a_service_gets_hides_no_rule(program: Program) -> No
 
 def test_a_bundle_holds_no_password_of_the_journal() -> None:
     url = "postgresql+psycopg://ann:7/whispered@db/journal?application_name=a@b&password=hushed"
-    told = json.dumps(_settings(SimpleNamespace(config=parse(f'journal = "{url}"\n', "config.toml"))))  # type: ignore[arg-type]
+    url += "&sslpassword=muttered&sslkey=/home/ann/key.pem&oauth_client_secret=m0uthed&passfile=/home/ann/.pgpass"
+    session: Any = SimpleNamespace(config=parse(f'journal = "{url}"\n', "config.toml"))
+    told = json.dumps(_settings(session))
     assert "postgresql+psycopg://ann:***@db/journal" in told
-    assert "whispered" not in told
-    assert "hushed" not in told
+    assert "sslkey=%2Fhome%2Fann%2Fkey.pem" in told
+    assert "passfile=%2Fhome%2Fann%2F.pgpass" in told
+    assert not [word for word in ("whispered", "hushed", "muttered", "m0uthed") if word in told]
+    assert {"7/whispered", "hushed", "muttered", "m0uthed"} <= {*_known(session)}

@@ -24,6 +24,7 @@ from sqlalchemy import make_url
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
+from dumbwaiter.config_file import JOURNAL_SECRETS, journal_secrets
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.wire.recipe import BLANK
@@ -97,6 +98,8 @@ def _known(session: Session) -> list[str]:
                 known.append(source.read().reveal())
             except Failure:
                 continue  # what cannot be read here cannot get in either
+        if session.config.journal:
+            known += journal_secrets(session.config.journal)
     except Failure:
         pass
     return [one for one in known if one]
@@ -108,7 +111,7 @@ def _settings(session: Session) -> Any:
     except Failure as failure:
         return str(failure)
     if plain.get("journal"):
-        plain["journal"] = make_url(plain["journal"]).difference_update_query(["password"]).render_as_string()
+        plain["journal"] = make_url(plain["journal"]).difference_update_query(JOURNAL_SECRETS).render_as_string()
     for options in plain["provider"].values():
         request = options.get("request")
         if isinstance(request, dict):  # a recipe's; what it sends beside its blanks may be a key
