@@ -36,12 +36,15 @@ _SECRETS = re.compile(
     \b((?-i:UPLOAD)\s+[^:\s"'\\]+:)[^\s"'&\\]+            # NOS token
     | (cookie[\\"']*\s*[:=]\s*[\\"']*)[^"'\\\r\n]+        # several in one header
     | ((?:authorization|x-nos-token|checksum)[\\"']*\s*[:=]\s*[\\"']*)[^\s"',}\\]+(?:\s+[^\s"',}\\]+)?
-    | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
+    | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|[\w-]*password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
       (?:UPLOAD\s+)?[^\s"'&,}\\]+
-    | (\bbearer\s+)[^\s"',}\\]{8,}
-    | (\b(?:password|\w+_secret|secret_key|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
-    | (\b(?:security-token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]{8,}
-    | (\b(?:token|signature)=)[^\s"'&,}\\]{8,}
+    | (\b(?:bearer|uptoken)\s+)[^\s"',}\\]{8,}
+    | (\b(?:password|\w+secret|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
+    | (secret_?(?:access_?)?key[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]+
+    | (postgres(?:ql)?(?:\+\w+)?://[^\s/@:"'\\]*:)[^\s@"'\\]{1,256}(?=@)  # there a slash needs no escape
+    | (://[^\s/@:"'\\]*:)[^\s/@"'\\]+(?=@)
+    | (\b(?:(?:security|auth)-token|auth|up_?token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]{8,}
+    | (\b(?:\w*token|signature)=)[^\s"'&,}\\]{8,}
     """
 )
 
@@ -55,7 +58,7 @@ _WORDS = (
     "password",
     "credential",
     "cookie",
-    "authorization",
+    "auth",
     "checksum",
     "upload",
     "bearer",
@@ -70,7 +73,7 @@ LAST = 1.0  # seconds for the last lines
 def redact(text: str) -> str:
     """Returns `text` with everything that looks like a credential replaced."""
     lower = text.lower()
-    if not any(word in lower for word in _WORDS):
+    if not any(word in lower for word in _WORDS) and not ("@" in text and "://" in text):
         return text
     return _SECRETS.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
 
