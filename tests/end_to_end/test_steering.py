@@ -200,3 +200,18 @@ def test_ctrl_c_ends_a_put_at_once_and_the_upload_goes_on(steered: Program) -> N
     assert put.returncode == 1
     assert said.strip().startswith("dumbwaiter: not waited for: the daemon goes on with it")
     assert steered("wait").returncode == 0
+
+
+def test_ctrl_c_ends_a_put_without_a_daemon_and_the_next_one_goes_on(steered: Program) -> None:
+    path = steered.write("a.bin", bytes(3 * MIB))
+    with steered.begin("put", path) as put:
+        steered.until(lambda: steered.vendors.log("put"))
+        put.send_signal(signal.SIGINT)
+        _, said = put.communicate(timeout=20)
+    assert put.returncode == 1
+    assert said.strip().startswith(
+        "dumbwaiter: stopped: what was left is in the journal, and the next `dumbwaiter run`"
+    )
+    steered.start()
+    assert steered("wait").returncode == 0
+    assert steered.stored().keys() == {"a.bin"}

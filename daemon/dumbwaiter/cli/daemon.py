@@ -226,13 +226,19 @@ async def _put_alone(
             await asyncio.to_thread(held.wait)
         async with open_app(session.config, session.places) as app:
             ids = await app.put(paths, provider, watch, again=again, alone=True)
-            await app.start()
-            with bars(session) as show:
-                async for final in follow_jobs(app, ids):
-                    show(final["jobs"])
-                    if _hopeless(final):
-                        break
-            await app.duties.drain()
+            try:
+                await app.start()
+                with bars(session) as show:
+                    async for final in follow_jobs(app, ids):
+                        show(final["jobs"])
+                        if _hopeless(final):
+                            break
+                await app.duties.drain()
+            except asyncio.CancelledError:  # by Ctrl-C
+                raise Failure(
+                    "stopped: what was left is in the journal, and the next `dumbwaiter run`, or `put` of the same file, "
+                    "goes on with it"
+                ) from None
             return final
     finally:
         held.close()
