@@ -134,6 +134,15 @@ on_attention = { command = ["curl", "-H", "X-Key: wh1spered", "{event}"], timeou
     assert (settings["limits"]["bandwidth"], settings["mount"]["cache_size"]) == ("off", 10 << 30)
 
 
+def test_a_journals_server_that_does_not_answer_is_named_with_the_cause_and_a_remedy(program: Program) -> None:
+    text = program.config.read_text()
+    program.config.write_text(f'journal = "postgresql+psycopg://ann:h@127.0.0.1:1/journal"\n{text}')
+    (found,) = diagnose(program, code=1)["journal"]
+    assert (found["level"], found["says"][:27]) == ("fail", "the journal cannot be read:")
+    assert "refused" in found["says"].lower()
+    assert found["remedy"].startswith("see that its server runs")
+
+
 def test_every_credential_is_looked_for(program: Program) -> None:
     with program.config.open("a") as file:
         file.write('\n[web]\ntoken = { credential = "page" }\n')

@@ -288,8 +288,7 @@ def _journal(session: Session) -> Findings:
         totals = report.totals(session.reader)
         left_to_person = in_need({"totals": totals, "errands": report.errand_facts(session.reader)})
     except (JournalTrouble, Failure) as trouble:
-        says, _, remedy = str(trouble).rpartition(": ")
-        yield Finding("journal", "fail", says or str(trouble), remedy)
+        yield _trouble(str(trouble), on_server=bool(session.config.journal))
         return
     left = totals["pending"] + totals["stored"]
     says = f"{totals['done']} done, {left} to go, {left_to_person} need a person"
@@ -297,6 +296,19 @@ def _journal(session: Session) -> Findings:
         yield Finding("journal", "warn", says, "dumbwaiter failed says which, and why")
     else:
         yield Finding("journal", "ok", says)
+
+
+def _trouble(sentence: str, *, on_server: bool) -> Finding:
+    """What a sentence about the journal says, and its remedy: where it ends with what the system said, one of ours."""
+    says, _, remedy = sentence.rpartition(": ")
+    unread = sentence.startswith("the journal cannot be read: ")
+    if unread or " cannot be used: " in sentence:
+        says, remedy = sentence, "see to the disk that the state folder is on, or name another folder with --state"
+        if unread and on_server:
+            remedy = (
+                "see that its server runs, lets this user in, and is the one that journal in the configuration names"
+            )
+    return Finding("journal", "fail", says or sentence, remedy)
 
 
 def _daemon(session: Session, config: Config) -> Findings:
