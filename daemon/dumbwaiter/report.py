@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and
 from dumbwaiter import catalog
 from dumbwaiter.config import Watch
 from dumbwaiter.errands import errand
-from dumbwaiter.model import Entry, Job, State
-from dumbwaiter.naming import shown
+from dumbwaiter.model import Entry, Job, Stamp, State
+from dumbwaiter.naming import join, shown, split
 from dumbwaiter.store.database import HOST
-from dumbwaiter.store.rows import among, job, place_of
+from dumbwaiter.store.rows import among, job, path_of, place_of
 from dumbwaiter.store.tables import (
     IS_CURRENT,
     IS_OPEN,
@@ -128,6 +128,20 @@ def jobs_of(engine: Engine, watch: str, path: str) -> list[Job]:
     """Returns all jobs of one file, newest first."""
     where = and_(*(jobs.c[column] == value for column, value in place_of(watch, path).items()))
     return _jobs(engine, where, jobs.c.id.desc())
+
+
+def former_place(engine: Engine, path: str, stamp: Stamp, watches: Collection[str]) -> tuple[str, str] | None:
+    """Returns watch and inner path under which a local file, as it is, was known to a watch that is none of `watches`."""
+    folder, name = split(path)
+    with engine.connect() as connection:
+        had = connection.execute(select(jobs.c.watch).where(*_mine(engine, jobs)).distinct()).scalars()
+        names = folder.strip("/").split("/")
+        inner = ["/".join(names[count:]) for count in range(len(names) + 1)]
+        parents = [join(watch, below) for watch in had if watch not in watches for below in inner]
+        version = (jobs.c.inode == stamp.inode, jobs.c.size == stamp.size, jobs.c.mtime_ns == stamp.mtime_ns)
+        query = select(jobs).where(jobs.c.parent.in_(parents), jobs.c.name == name, *version, *_mine(engine, jobs))
+        row = connection.execute(query.order_by(jobs.c.id.desc()).limit(1)).first()
+    return None if row is None else (row.watch, path_of(row))
 
 
 def jobs_by_id(engine: Engine, ids: Sequence[int]) -> list[Job]:

@@ -122,6 +122,26 @@ def test_status_of_a_file_tells_its_story(program: Program) -> None:
     assert "never seen" in unknown.stderr
 
 
+def test_the_story_of_a_file_is_told_when_its_watch_is_no_longer_configured(program: Program) -> None:
+    done, refused = program.write("a/b.txt", b"abc"), program.write("c.txt", b"abcd")
+    assert program("put", done).returncode == 0
+    program.vendors.faults("nos.put:400")
+    assert program("put", refused).returncode == 20
+    text = program.config.read_text()
+    program.config.write_text(
+        text.replace("[watch.netease]", "[watch.other]").replace(f'"{program.drop}"', '"~/other"')
+    )
+    for words in (done, refused, "netease/a/b.txt", "netease/c.txt"):
+        told = program("status", words)
+        assert told.returncode == 0, told.stderr
+        assert "watch: netease is no longer configured" in told.stdout
+    assert [one["state"] for one in program.facts("status", refused)] == ["rejected"]
+    twin = program.folder / "c.txt"
+    twin.write_bytes(b"abcd")
+    for path in (twin, program.drop / "gone.txt", "netease/gone.txt"):
+        assert "was never seen" in program("status", path).stderr
+
+
 def test_status_watch_is_a_stream_of_lines(program: Program) -> None:
     program.start()
     watching = program.begin("status", "--watch")

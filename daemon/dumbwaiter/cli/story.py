@@ -4,13 +4,15 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from dumbwaiter import report
 from dumbwaiter.cli.glance import then
-from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, spellings, tree_path, watch_of
+from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, placed, spellings, tree_path, watch_of
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import counted, hour, rests, size, when
+from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import join, shown
@@ -25,6 +27,9 @@ def tell(session: Session, path: str) -> None:
         watch, _, inner = (join(entry.watch, entry.path) if entry and tree == "keys" else inner).partition("/")
         if jobs := report.jobs_of(session.reader, watch, inner):
             break
+    if not jobs and entry is None and (former := _former(session, path)) is not None:
+        watch, inner = former
+        jobs = report.jobs_of(session.reader, watch, inner)
     if not jobs and entry is None:
         raise folder_at(session, path) or Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
     if session.json:
@@ -37,6 +42,24 @@ def tell(session: Session, path: str) -> None:
             made = "not uploaded from here; listed by"
         print(f"{shown(entry.place)}: {made} {entry.provider}")
         _print_lines(_of_entry(entry))
+
+
+def _former(session: Session, path: str) -> tuple[str, str] | None:
+    """Returns watch and inner path of a file, or of a place in the catalog, whose watch is no longer configured."""
+    watches = {*session.config.watch, RESERVED}
+    for text in spellings(path):
+        watch, _, inner = os.path.normpath(text).removeprefix("files/").partition("/")
+        if watch not in watches and report.jobs_of(session.reader, watch, inner):
+            return watch, inner
+        absolute = placed(session.config, text)
+        if watch_of(session.config, text)[0] != RESERVED:
+            continue
+        with suppress(OSError):
+            if (stamp := stamp_of_regular(os.lstat(absolute))) is not None:
+                found = report.former_place(session.reader, absolute, stamp, watches)
+                if found is not None:
+                    return found
+    return None
 
 
 def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
