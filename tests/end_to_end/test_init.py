@@ -52,6 +52,11 @@ def test_what_is_written_for_each_broker_is_taken_by_check(program: Program, bro
         (["--app-key", "k", "--secret-env", "S", "--set", "apikey=1"], 'unknown key "apikey"'),
         (["--app-key", "k", "--secret-env", "S", "--provider", "a/b"], "a/b"),
         (["--app-key", os.fsdecode(b"k\xff"), "--secret-env", "S"], "k\\xff is no UTF-8"),
+        (["--app-key", "j", "--set", "app_key=z", "--secret-env", "S"], "app_key is said more than once"),
+        (["--app-key", "j", "--secret-env", "S", "--secret-file", "F"], "app_secret is said more than once"),
+        (["--app-key", "j", "--secret-env", "S", "--set", "app_secret=file:F"], "app_secret is said more than once"),
+        (["--set", "app_key=j", "--set", "app_key=z", "--secret-env", "S"], "app_key is said more than once"),
+        (["--broker", "recipe", "--secret-env", "S"], "a recipe has secrets of any name: say --set secrets.NAME=env:S"),
         (["--app-key", "k", "--secret-env", "S", "--mount", "/etc/hostname"], "/etc/hostname is no folder: name one"),
         (
             [

@@ -83,12 +83,12 @@ def init(
     if broker is None:
         broker = click.prompt("Broker", "netease", type=click.Choice(BROKERS), err=True) if _terminal() else "netease"
     name = provider or ("vod" if broker == "netease" else broker)
-    given = dict(_setting(text) for text in settings)
-    if app_key:
-        given["app_key"] = app_key
     secrets = _secrets(broker)
-    if secrets and (secret_env or secret_file):
-        given[secrets[0]] = f"env:{secret_env}" if secret_env else f"file:{secret_file}"
+    given: dict[str, str] = {}
+    for key, value in _options(broker, settings, app_key, secret_env, secret_file):
+        if key in given:
+            raise Failure(f"{key} is said more than once: say it with one option alone", Exit.USAGE)
+        given[key] = value
     missing = [key for key in _needed(broker) if key not in given]
     typed = {}
     for key in missing:
@@ -126,6 +126,21 @@ def init(
     if session.json:
         session.facts({"config": path})
     session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
+
+
+def _options(
+    broker: str, settings: Sequence[str], app_key: str | None, secret_env: str | None, secret_file: str | None
+) -> Iterator[tuple[str, str]]:
+    """Yields the keys of the provider that options say."""
+    yield from map(_setting, settings)
+    if app_key:
+        yield "app_key", app_key
+    first = next(iter(_secrets(broker)), None)
+    for secret in (f"env:{secret_env}" if secret_env else "", f"file:{secret_file}" if secret_file else ""):
+        if secret and first is None:
+            raise Failure(f"a {broker} has secrets of any name: say --set secrets.NAME={secret}", Exit.USAGE)
+        if secret and first:
+            yield first, secret
 
 
 def _text(broker: str, name: str, given: dict[str, str], folders: Sequence[str]) -> str:
