@@ -36,12 +36,17 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
     parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
     parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
     if left[State.REJECTED]:
-        parts.append(f"{left[State.REJECTED]} files need a person (dumbwaiter failed)")
+        needy = _counted(left[State.REJECTED], "file needs", "files need")
+        parts.append(f"{needy} a person (dumbwaiter failed)")
     to_go = left[State.PENDING] + left[State.STORED]
     if to_go:
-        parts.append(f"uploading {app.engine.busy} files, {to_go} to go")
+        parts.append(f"uploading {_counted(app.engine.busy, 'file', 'files')}, {to_go} to go")
     elif app.intake.waiting:
         parts.append("looking through folders")
     else:
-        parts.append(f"nothing to do, watching {len(app.config.watch)} folders")
+        parts.append(f"nothing to do, watching {_counted(len(app.config.watch), 'folder', 'folders')}")
     return "; ".join(parts).replace("\n", " ")
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

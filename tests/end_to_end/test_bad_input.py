@@ -613,7 +613,9 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
         ("cat netease/large | head -c 1", 0, ""),
         ("ls >&-", 0, ""),
         ("ls <&- >&- 2>&-", 0, ""),
-        ("ls >/dev/full", 1, "dumbwaiter: No space left on device\n"),
+        ("ls >/dev/full", 1, "dumbwaiter: the output cannot be written: No space left on device\n"),
+        ("cat netease/large >/dev/full", 1, "dumbwaiter: the output cannot be written: No space left on device\n"),
+        ("--help >/dev/full", 1, "dumbwaiter: the output cannot be written: No space left on device\n"),
         ("nonsense", 2, "dumbwaiter: no such command 'nonsense': see `dumbwaiter --help`\n"),
         (
             "retry one",
@@ -643,6 +645,44 @@ def test_odd_streams_and_words_never_end_in_a_traceback(program: Program, line: 
     )
     assert done.stderr == said
     assert done.returncode == code
+
+
+@pytest.mark.parametrize("words", ["doctor --bundle FILE", "--config FILE init --force --app-key k --secret-env S"])
+def test_a_file_that_cannot_be_written_whole_is_named_and_the_one_there_stays(program: Program, words: str) -> None:
+    file = program.folder / "file"
+    file.write_text("as it was")
+    line = words.replace("FILE", str(file)) + (f" --watch {program.drop}" if "init" in words else "")
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 0; {sys.executable} -m dumbwaiter {line}"],
+        env=program.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"dumbwaiter: {file} cannot be written: File too large\n"
+    assert [one.name for one in program.folder.iterdir() if "file" in one.name] == ["file"]
+    assert "init" not in words or file.read_text() == "as it was"
+    assert "init" in words or "ok    configuration: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["put a.txt", "check a.txt", "--config c.toml check", "--config /none init --app-key k --secret-env S --watch d"],
+)
+def test_a_folder_that_was_deleted_under_the_shell_is_said(program: Program, words: str) -> None:
+    here = program.folder / "here"
+    here.mkdir()
+    done = subprocess.run(
+        ["bash", "-c", f"rmdir {here}; {sys.executable} -m dumbwaiter {words}"],
+        env=program.environment,
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == ("dumbwaiter: the folder that this was started in is not there any more: cd to another one\n")
 
 
 def test_nobodys_modules_are_taken_from_the_folder_that_one_stands_in(program: Program) -> None:

@@ -10,9 +10,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dumbwaiter.model import State
+from dumbwaiter.status_line import _sentence
 from program import Program
 
 
@@ -184,3 +188,17 @@ def test_cron_finds_the_daemon_without_any_variable(program: Program) -> None:
         "--config", str(program.config), "--state", str(program.state), "status", environment={"DUMBWAITER_STATE": ""}
     )
     assert done.stdout.startswith("running\n"), done.stderr
+
+
+def test_the_status_text_counts_one_as_one() -> None:
+    app: Any = SimpleNamespace(
+        trouble=None,
+        providers={},
+        watching=SimpleNamespace(states=dict),
+        engine=SimpleNamespace(busy=1),
+        intake=SimpleNamespace(waiting=0),
+        config=SimpleNamespace(watch={"a": None}),
+    )
+    assert _sentence(app, dict.fromkeys(State, 0)) == "nothing to do, watching 1 folder"
+    one = dict.fromkeys(State, 1) | {State.STORED: 0}
+    assert _sentence(app, one) == "1 file needs a person (dumbwaiter failed); uploading 1 file, 1 to go"

@@ -27,6 +27,7 @@ from dumbwaiter.config import HOOKS
 from dumbwaiter.config_file import JOURNAL_SECRETS, journal_secrets
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.naming import shown
 from dumbwaiter.wire.recipe import BLANK
 
 LINES = 5000  # of the log
@@ -44,16 +45,16 @@ def write(session: Session, findings: Sequence[Any], path: str) -> None:
         "log.txt": clean(_log()),
     }
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
-        raise Failure(f"{path} is no regular file: name another", Exit.USAGE)
+        raise Failure(f"{shown(path)} is no regular file: name another", Exit.USAGE)
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)  # others may have been let in
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
+            for name, text in parts.items():
+                bundle.writestr(name, text)
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}") from None
-    with open(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, text in parts.items():
-            bundle.writestr(name, text)
+        raise Failure(f"{shown(path)} cannot be written: {error.strerror}") from None
 
 
 class _Cleaner:

@@ -26,7 +26,7 @@ from dumbwaiter.config_values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
-from dumbwaiter.naming import unshown
+from dumbwaiter.naming import shown, unshown
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
@@ -67,10 +67,6 @@ def doctor(session: Session, bundle: str | None) -> None:
     """
     log.configure("debug" if session.verbose else "critical", "auto")
     findings = list(examine(session))
-    if bundle:
-        from dumbwaiter.cli.bundle import write
-
-        write(session, findings, bundle)
     failed = [one for one in findings if one.level == "fail"]
     if session.json:
         session.facts({"usable": not failed, "checks": [one._asdict() for one in findings]})
@@ -80,7 +76,10 @@ def doctor(session: Session, bundle: str | None) -> None:
             if one.remedy:
                 print(f"      → {one.remedy}")
     if bundle:
-        session.say(f"wrote {bundle}: have a look into it before you give it away")
+        from dumbwaiter.cli.bundle import write
+
+        write(session, findings, bundle)
+        session.say(f"wrote {shown(bundle)}: have a look into it before you give it away")
     if failed:
         raise click.exceptions.Exit(Exit.USAGE if failed[0].check == "configuration" else Exit.FAILED)
 

@@ -70,13 +70,22 @@ def original(config: Config, file: Entry | Waiting, out: BinaryIO) -> bool:
         try:
             while piece := source.read(MIB):
                 check(fd, file.stamp)  # what was read is this version's
-                out.write(piece)
+                _write(out, piece)
             check(fd, file.stamp)
         except Changed:
             raise Failure(
                 f"{shown(join(file.watch, file.path))} was changed while it was read", Exit.TEMPORARY
             ) from None
     return True
+
+
+def _write(out: BinaryIO, piece: bytes) -> None:
+    try:
+        out.write(piece)
+    except BrokenPipeError:  # whoever reads wants no more
+        raise
+    except OSError as error:
+        raise Failure(f"the output cannot be written: {error.strerror}") from None
 
 
 def _answers(place: str, status: int) -> Failure:
@@ -103,7 +112,7 @@ def _download(entry: Entry, url: str, out: BinaryIO) -> None:
                 told = response.headers["content-length"]
                 raise Failure(f"{place}: the provider has {told} bytes there, not {entry.size}", Exit.TEMPORARY)
             for piece in response.iter_raw(MIB):
-                out.write(piece)
+                _write(out, piece)
                 count += len(piece)
                 if count > entry.size:
                     break

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, get_args
 
 import click
@@ -222,11 +223,19 @@ def _folder(path: str) -> str:
 
 
 def _write_private(path: str, text: str) -> None:
-    with open(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
-    ) as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
+    """Writes a file whole, for its owner only, or leaves what was there. Raises `Failure`."""
+    there = os.path.realpath(path)
+    aside = f"{there}.new"
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(text.encode())
+        os.replace(aside, there)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(aside)
+        raise Failure(f"{shown(path)} cannot be written: {error.strerror}") from None
 
 
 def _key(key: str) -> str:

@@ -1,5 +1,6 @@
 """The commands and their options. Each is loaded when it is called, so that asking costs little."""
 
+import errno
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session, not_empty
-from dumbwaiter.cli.streams import drop_output, seen_enough
+from dumbwaiter.cli.streams import cannot_print, drop_output, seen_enough
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.kernel import write_no_core
 from dumbwaiter.naming import shown
@@ -144,10 +145,32 @@ def _run() -> NoReturn:
     except BrokenPipeError:
         seen_enough()
     except OSError as error:
+        if _is_of_output(error):
+            cannot_print(error)
+        if isinstance(error, FileNotFoundError) and error.filename is None and _stands_nowhere():
+            _end("the folder that this was started in is not there any more: cd to another one", Exit.USAGE)
         name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         _end(f"{name}{error.strerror or error}", Exit.FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """True for an error in writing what is printed: that stays in the buffer, if there is one."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    unbuffered = getattr(sys.stdout, "write_through", False)
+    return unbuffered and error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _stands_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _usage(wrong: click.ClickException) -> str:
