@@ -139,6 +139,22 @@ def test_every_fact_that_asks_for_a_person_is_explained() -> None:
     assert names | {"callback", "registered"} <= set(re.findall(r"`(\w+)`", page))
 
 
+def test_every_field_that_json_shows_of_the_work_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference.md").read_text().partition("`status --json`:")[2].partition("Facts that say")[0]
+    shown = [node for source in SOURCES for node in ast.walk(source) if isinstance(node, ast.FunctionDef)]
+    shown = [node for node in shown if node.name in {"listed", "_outlook"} or re.fullmatch(r"[a-z]+_facts", node.name)]
+    keys = {
+        key.value
+        for function in shown
+        for node in ast.walk(function)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert {"id", "next_at"} <= keys
+    assert keys <= set(re.findall(r"\w+", page))
+
+
 def spoken() -> set[str]:
     """Returns every text that stands anywhere in the program."""
     return {text for source in SOURCES for node in ast.walk(source) for text in sentences(node)}
