@@ -129,7 +129,7 @@ class JournalTrouble(Exception):
     """
 
     def __init__(self, sentence: str, code: Exit = Exit.TEMPORARY) -> None:
-        super().__init__(sentence)
+        super().__init__(legible(sentence))
         self.code = code
 
 
@@ -138,10 +138,10 @@ class Unstorable(JournalTrouble):
 
 
 class Failure(Exception):
-    """A command cannot go on. The message is the one sentence that the user reads."""
+    """A command cannot go on. The message is the one sentence that the user reads, fit for a terminal."""
 
     def __init__(self, sentence: str, code: Exit = Exit.FAILED) -> None:
-        super().__init__(sentence)
+        super().__init__(legible(sentence))
         self.code = code
 
 

@@ -44,6 +44,11 @@ def legible(text: str) -> str:
     return _pattern(_UNREADABLE).sub(_backslashed, text)
 
 
+def in_json(text: str) -> str:
+    """Returns a JSON document in which bytes that are no UTF-8 stand as `shown` has them, which no JSON can hold."""
+    return _pattern(r"[\ud800-\udfff]").sub(lambda match: f"\\{_backslashed(match)}", text)
+
+
 def unshown(text: str) -> str:
     """Returns the name that `shown` made `text` of; text that it did not make is returned as it is."""
     name = _pattern(_ESCAPED).sub(_unescaped, text)

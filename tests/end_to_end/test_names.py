@@ -1,6 +1,7 @@
 """Providers and watches may be called whatever a folder can be called: nothing on the way stumbles over a name."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,3 +77,24 @@ def test_a_chinese_watch_and_provider_work_everywhere(program: Program, session:
     assert rests["name"] == PROVIDER
     assert program.stop() == 0
     assert "Traceback" not in program.log.read_text()
+
+
+def test_a_folder_that_is_no_utf_8_is_shown_alike_by_every_command(program: Program) -> None:
+    """The configuration cannot name it; what is relative in a configuration that lies there means it."""
+    odd = program.folder / os.fsdecode(b"odd\xff")
+    (odd / "shown").mkdir(parents=True)
+    config = odd / "config.toml"
+    config.touch(0o600)
+    text = re.sub(r"(\[mount\]\npath = ).*", r'\1"shown"', program.config.read_text())
+    config.write_text(text.replace(f'"{program.drop}"', '"drop"'))
+    program.environment |= {"DUMBWAITER_CONFIG": str(config), "DUMBWAITER_STATE": str(odd / "state")}
+    commands: list[tuple[str, ...]] = [("check",), ("check", str(odd / "drop/a")), ("doctor",), ("init",), ("umount",)]
+    for folder in (odd / "drop", odd):
+        for words in [*commands, ("put", str(odd / "a")), ("recover",), ("retry", "--all"), ("status", str(odd / "a"))]:
+            for as_json in ((), ("--json",)):
+                done = program(*as_json, *words)
+                said = (done.stdout + done.stderr).replace(r"\\", "\\")
+                assert r"odd\xff" in said or words[0] == "retry", (words, done)
+                assert r"\udcff" not in said, (words, done)
+        folder.mkdir(exist_ok=True)
+    assert program.facts("check")["config"] == rf"{program.folder}/odd\xff/config.toml"

@@ -20,7 +20,7 @@ from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
-from dumbwaiter.naming import propose, shown
+from dumbwaiter.naming import legible, propose, shown
 from dumbwaiter.options import names_objects, secrets
 
 NO_KEY = "no key is configured"
@@ -64,7 +64,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
     else:
         if not files:
             print(
-                f"{session.places.config} is usable: "
+                f"{shown(session.places.config)} is usable: "
                 f"{counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}"
                 f"{'' if config.watch else ', so it is for `put` alone'}"
             )
@@ -80,7 +80,7 @@ def check(session: Session, files: Sequence[str], *, online: bool) -> None:
 
 def _print_fates(fates: list[dict[str, Any]]) -> None:
     for one in fates:
-        print(f"{one['path']}: {one['reason']}")
+        print(f"{one['path']}: {legible(one['reason'])}")
         if one["taken"]:
             name = f"as {shown(one['key'])}" if one["key"] else "and the provider would name it"
             name = {NO_KEY: "under a random name", UNTOLD: "under a name that cannot be told"}.get(one["rule"], name)

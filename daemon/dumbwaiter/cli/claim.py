@@ -12,6 +12,7 @@ from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.paths import entry_of, tree_path
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.errors import Exit, Failure, NoDaemon
+from dumbwaiter.naming import shown
 
 
 @click.command()
@@ -48,7 +49,7 @@ def claim(session: Session, path: str, *, yes: bool) -> None:
 def _ask(path: str) -> None:
     if not sys.stdin.isatty():
         raise Failure("a claim costs one use of the account: say --yes", Exit.USAGE)
-    if not click.confirm(f"Claim {path}? It costs one use of the account.", err=True):
+    if not click.confirm(f"Claim {shown(path)}? It costs one use of the account.", err=True):
         raise click.Abort
 
 

@@ -26,7 +26,7 @@ from dumbwaiter.config_values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
-from dumbwaiter.naming import shown, unshown
+from dumbwaiter.naming import legible, shown, unshown
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
@@ -72,9 +72,9 @@ def doctor(session: Session, bundle: str | None) -> None:
         session.facts({"usable": not failed, "checks": [one._asdict() for one in findings]})
     else:
         for one in findings:
-            print(f"{one.level:<4}  {one.check}: {one.says}")
+            print(f"{one.level:<4}  {one.check}: {legible(one.says)}")
             if one.remedy:
-                print(f"      → {one.remedy}")
+                print(f"      → {legible(one.remedy)}")
     if bundle:
         from dumbwaiter.cli.bundle import write
 

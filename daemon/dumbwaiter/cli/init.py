@@ -14,7 +14,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.config_file import BROKERS, parse
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import legible, shown
 from dumbwaiter.options import Provider
 
 KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(Provider)}
@@ -116,7 +116,7 @@ def init(
     try:
         parse(text, path)
     except Failure as failure:
-        said = str(failure).replace(path, "what these options make is no configuration", 1)
+        said = str(failure).replace(legible(path), "what these options make is no configuration", 1)
         raise Failure(said, failure.code) from None
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     for key, secret in typed.items():

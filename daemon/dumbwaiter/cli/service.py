@@ -21,7 +21,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.systemd import KINDS, Target, booted, run, target
 from dumbwaiter.cli.words import last_line, no_mount_point, unusable
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import legible, shown
 from dumbwaiter.places import SYSTEM_CONFIG, SYSTEM_FOLDERS, xdg
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def _install(session: Session, to: Target, config: "Config", files: Mapping[Path
 def _steps(session: Session, to: Target, config: "Config", files: Mapping[Path, str]) -> Iterator[str]:
     def did(what: str) -> str:
         if not session.json:
-            print(what, flush=True)
+            print(legible(what), flush=True)
         return what
 
     linger = _linger_is_ours(to)
@@ -406,7 +406,7 @@ def uninstall(session: Session, account: str | None, *, system: bool, dry_run: b
     for what in _uninstall(to, dry_run=dry_run):
         did.append(what)
         if not session.json:
-            print(what, flush=True)
+            print(legible(what), flush=True)
     if session.json:
         session.facts({"did": did})
     elif not did:
@@ -460,9 +460,9 @@ def status(session: Session, account: str | None, *, system: bool) -> None:
     if session.json:
         session.facts({"systemd": booted(), "linger": to.lingers, "units": found})
     for one in () if session.json else found:
-        print(f"{one['unit']}: {one['state']}{', ' + one['says'] if one['says'] else ''}")
+        print(f"{one['unit']}: {one['state']}{', ' + legible(one['says']) if one['says'] else ''}")
         for remedy in one["remedies"]:
-            print(f"  ! {remedy}")
+            print(f"  ! {legible(remedy)}")
     if not found:
         flags = f" --system --for {to.account}" if to.system else ""
         raise Failure(f"no service is installed: dumbwaiter service install{flags}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dumbwaiter.errors import Exit, Failure, NoDaemon
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import in_json, legible, shown
 from dumbwaiter.places import chosen, listens, places
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ class Session:
     def say(self, text: str) -> None:
         """Talk, for a person; not with --quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(legible(text), file=sys.stderr, flush=True)
 
     def facts(self, value: Any) -> None:
         """One JSON document on stdout."""
-        print(json.dumps(value, ensure_ascii=False), flush=True)
+        print(in_json(json.dumps(value, ensure_ascii=False)), flush=True)
 
     # The daemon
 

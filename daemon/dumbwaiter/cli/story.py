@@ -15,7 +15,7 @@ from dumbwaiter.cli.words import counted, hour, rests, size, when
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
-from dumbwaiter.naming import join, shown
+from dumbwaiter.naming import join, legible, shown
 
 
 def tell(session: Session, path: str) -> None:
@@ -76,7 +76,7 @@ def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
 def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:
     for name, value in lines:
         if value:
-            print(f"  {name}: {value}")
+            print(f"  {name}: {legible(value)}")
 
 
 def _of_file(session: Session, watch: str, inner: str, latest: Job) -> Iterator[tuple[str, str | None]]:
