@@ -10,7 +10,10 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler
+from socketserver import UnixStreamServer
 
 import httpx
 import pytest
@@ -266,3 +269,50 @@ def test_a_socket_that_is_removed_is_made_anew(program: Program) -> None:
     program.until(lambda: len(program.stored()) == 1)
     assert program.stop() == 0
     assert not (run / "control.sock").exists()
+
+
+OLDER = [
+    (("pause",), 404, {"error": "POST /pause is nothing that the daemon does: see docs/api.md", "code": 2}),
+    (("pause", "--for", "2h"), 400, {"error": "the request cannot be read: Object contains unknown field `seconds`", "code": 2}),
+    (("resume",), 200, {}),
+    (("resume",), 405, "Method Not Allowed"),
+    (("bandwidth",), 400, {"error": "that cannot be", "code": 99}),
+    (("put", "a.bin"), 400, {"error": "the request cannot be read: Object contains unknown field `again`", "code": 2}),
+    (("put", "a.bin"), 200, {"jobs": [{"state": "pending", "provider": "netease", "active": False, "error": None}]}),
+    (("status",), 200, {"running": True}),
+    (("wait",), 200, {"totals": {}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "status", "said"), OLDER)
+def test_a_daemon_that_does_not_know_what_is_asked_is_said_to_be_of_another_version(
+    program: Program, words: tuple[str, ...], status: int, said: object
+) -> None:
+    class Older(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(said.encode() if isinstance(said, str) else json.dumps(said).encode())
+
+        do_POST = do_GET
+
+        def address_string(self) -> str:
+            return "somebody"
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    (program.folder / "a.bin").write_bytes(b"a")
+    run = program.state / "run"
+    run.mkdir(parents=True)
+    with UnixStreamServer(str(run / "control.sock"), Older) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+        serving.start()
+        try:
+            done = program(*words, folder=program.folder)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert done.stderr == "dumbwaiter: the daemon is of another version than this command: restart it\n"
+    assert done.returncode == 1

@@ -105,7 +105,11 @@ def examine(session: Session) -> Findings:
     yield from _space(session)
     if usable:
         yield from _journal(session)
-    yield from _daemon(session, config)
+    try:
+        yield from _daemon(session, config)
+    except Failure as failure:
+        says, _, remedy = str(failure).partition(": ")
+        yield Finding("daemon", "fail", says, remedy)
     yield from _services(session)
     yield from asyncio.run(_providers(config))
 

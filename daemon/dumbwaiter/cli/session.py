@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dumbwaiter.model import Entry
 
 ANSWER = 20.0  # seconds until whoever is asked how things are does not answer
+UNKNOWN = "Object contains unknown field"  # in what a daemon says to a request of which it does not know all
 LONG = 60.0  # and who is to do something, or goes on telling
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -173,9 +174,9 @@ class Session:
                 connection.sock.settimeout(LONG)
             said = False
             for line in _lines(response, connection, end):
-                value = json.loads(line)
                 if response.status != 200:
-                    raise Failure(value["error"], Exit(value["code"]))
+                    raise _refusal(response.status, line)
+                value = json.loads(line, object_hook=_Answer)
                 said = True
                 yield value
             if not said and not (end and time.monotonic() >= end):
@@ -269,6 +270,27 @@ class Session:
         except NoDaemon:
             return False
         return True
+
+
+class _Answer(dict[str, Any]):
+    """What a daemon says. Raises `Failure` for what it does not say, which one of this version would."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _of_another_version()
+
+
+def _of_another_version() -> Failure:
+    return Failure("the daemon is of another version than this command: restart it")
+
+
+def _refusal(status: int, line: bytes) -> Failure:
+    """Returns what the daemon says to a request; it does not know every one of another version's."""
+    try:
+        value = json.loads(line)
+        sentence, code = str(value["error"]), Exit(value["code"])
+    except (ValueError, KeyError, TypeError):
+        return _of_another_version()
+    return _of_another_version() if status in {404, 405} or UNKNOWN in sentence else Failure(sentence, code)
 
 
 def _lines(response: Iterable[bytes], connection: "Connection", end: float | None) -> Iterator[bytes]:

@@ -46,10 +46,7 @@ def status(session: Session, path: str | None, *, live: bool) -> None:
         if session.json:
             session.facts(facts)
         else:
-            try:
-                print_status(facts)
-            except KeyError:
-                raise Failure("the daemon is of another version than this command: restart it") from None
+            print_status(facts)
 
 
 def _status(session: Session) -> dict[str, Any]:
