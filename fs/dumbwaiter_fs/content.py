@@ -17,7 +17,7 @@ from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
 from dumbwaiter_fs.errnos import Refused
-from dumbwaiter_fs.openat2 import below
+from dumbwaiter_fs.openat2 import anywhere, below
 from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time
@@ -335,7 +335,7 @@ class Contents:
             raise FileNotFoundError(errno.ENOENT, "the watch is not configured here")
         with self._disks[watch]:
             if folder == "/":  # named on the command line, by whatever links the person used
-                return os.open(f"/{path}", flags)
+                return anywhere(f"/{path}", flags)
             base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 return below(base, path, flags)

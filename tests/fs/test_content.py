@@ -93,6 +93,45 @@ def test_what_stands_in_place_of_the_original_is_not_read(shelf: Shelf, contents
     fails(errno.ENXIO, lambda: contents.open("files/w/a", entry(None, stamp, path)))
 
 
+def far_down(shelf: Shelf) -> tuple[list[str], int]:
+    """Returns the names on the way to a new folder of the watch, more of them than one call takes, and a descriptor of it."""
+    names = [f"{number:02}{'n' * 200}" for number in range(25)]
+    at = os.open(shelf.drop, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=at)
+        at, above = os.open(name, os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    return names, at
+
+
+@pytest.mark.parametrize("watch", ["w", "put"])
+def test_an_original_is_read_however_long_its_path_is(shelf: Shelf, watch: str) -> None:
+    names, at = far_down(shelf)
+    original = os.open("a", os.O_WRONLY | os.O_CREAT, dir_fd=at)
+    os.write(original, b"deep")
+    path = "/".join([*([shelf.drop[1:]] if watch == "put" else []), *names, "a"])
+    file = replace(entry(None, Stamp.of(os.fstat(original)), path), watch=watch)
+    os.close(original)
+    os.close(at)
+    before = len(os.listdir("/proc/self/fd"))
+    contents = Contents({"w": shelf.drop, "put": "/"}.get, Remote(2.0))
+    assert read(contents, file) == b"deep"
+    fails(errno.ENXIO, lambda: read(contents, replace(file, path=f"{path}-none")))
+    assert len(os.listdir("/proc/self/fd")) == before
+    contents.close()
+
+
+def test_a_link_far_down_is_not_followed(shelf: Shelf) -> None:
+    stamp = shelf.write("other/a", b"secret")
+    names, at = far_down(shelf)
+    os.symlink(shelf.local("other"), "link", dir_fd=at)
+    os.close(at)
+    contents = Contents({"w": shelf.drop}.get, Remote(2.0))
+    fails(errno.ENXIO, lambda: contents.open("a", entry(None, stamp, "/".join([*names, "link", "a"]))))
+    fails(errno.ENXIO, lambda: contents.open("a", entry(None, stamp, "/".join([*names, *[".."] * 25, "other/a"]))))
+    contents.close()
+
+
 def test_an_open_original_that_changes_is_stale(shelf: Shelf, contents: Contents) -> None:
     file = entry(None, shelf.write("a", b"x" * 100))
     number, _ = contents.open("files/w/a", file)
