@@ -60,13 +60,20 @@ class Remote:
         self._versions: WeakValueDictionary[str, Version] = WeakValueDictionary()
 
     def version(self, entry: Entry) -> "Version":
-        """Returns the one version that all who have this entry open share."""
+        """Returns the one version that all who have this entry open share. Each calls its `rest` in the end."""
         name = named(entry)
         with self._lock:
             version = self._versions.get(name)
             if version is None or version.stale:
                 version = self._versions[name] = Version(self, name, entry)
+            version.holders += 1
             return version
+
+    def left(self, version: "Version") -> bool:
+        """Returns True when nobody has this version any more."""
+        with self._lock:
+            version.holders -= 1
+            return not version.holders
 
     def check(self, url: str) -> None:
         """Raises at once what the last attempt on this origin came to, if that was a moment ago."""
@@ -159,6 +166,7 @@ class Version:
         self.size = entry.size
         self.stale = ""  # why it is no longer at its url
         self.etag = ""  # of the first reply
+        self.holders = 0  # paths under which it is open
         self._remote = remote
         self._entry = entry
         self._url = entry.url
@@ -223,7 +231,9 @@ class Version:
         """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
 
     def rest(self) -> None:
-        """Closes the replies that nobody reads; a later read asks again."""
+        """Lets go of it. After the last one its replies are closed; a later read asks again."""
+        if not self._remote.left(self):
+            return
         with self._news:
             streams, self._streams = self._streams, []
         for stream in streams:

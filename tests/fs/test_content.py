@@ -486,6 +486,17 @@ def test_a_slow_but_moving_server_is_waited_for(contents: Contents, origin: Orig
     contents.release(number)
 
 
+def test_a_reply_stays_open_for_who_reads_on_under_another_name(contents: Contents, origin: Origin) -> None:
+    file = entry(origin.put("a", BODY, ranges=False), len(BODY))
+    through_keys, _ = contents.open("keys/p/a", file)
+    assert contents.read(through_keys, 10, 0) == BODY[:10]
+    assert read(contents, file, 0, 10, path="files/w/a") == BODY[:10]
+    assert contents.read(through_keys, 1000, 4 * MIB) == BODY[4 * MIB :][:1000]
+    assert len(origin.requests) == len(contents._remote._streams) == 1
+    contents.release(through_keys)
+    assert not contents._remote._streams
+
+
 def test_connections_are_used_again(contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", b"x" * 100), 100)
     before = len(os.listdir("/proc/self/fd"))
