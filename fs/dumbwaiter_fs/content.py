@@ -11,6 +11,7 @@ import stat
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from dumbwaiter.catalog import Waiting
@@ -46,7 +47,7 @@ class Source(Protocol):
 
 
 class Original(Source):
-    """The local file while it is still the version that was sent."""
+    """The local file while it is still the version that was sent. All who have that open share it."""
 
     def __init__(self, descriptor: int, stamp: Stamp, room: bytearray, disk: "_Disk") -> None:
         self._descriptor = descriptor
@@ -58,7 +59,7 @@ class Original(Source):
         with self._disk:
             data = _read(self._descriptor, offset, size)
         # Looked at after reading: bytes that were read before a change are good, later ones are not given out.
-        if not same_bytes(os.fstat(self._descriptor), self._stamp):
+        if not self.unchanged():
             raise Refused(errno.ESTALE, "the local file has been changed")
         return data
 
@@ -69,10 +70,21 @@ class Original(Source):
                 return None
         except OSError:  # it is not in memory, or the file system cannot tell
             return None
-        return [piece] if same_bytes(os.fstat(self._descriptor), self._stamp) else None
+        return [piece] if self.unchanged() else None
+
+    def unchanged(self) -> bool:
+        """Returns whether it still is that version, also where its name is gone; False where nobody can say."""
+        try:
+            return same_bytes(os.fstat(self._descriptor), self._stamp)
+        except OSError:
+            return False
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
+
+    def rest(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
 
 
 class Live(Source):
@@ -110,6 +122,7 @@ class _Shared:
     def __init__(self, entry: Entry, remote: Version) -> None:
         self.entry = entry
         self.remote = remote
+        self.originals: list[Original] = []  # one, or more where several began at the same moment
         self.count = 0
         self.cached: type[Source] | None = None  # whose bytes the kernel's cache holds
 
@@ -238,7 +251,7 @@ class Contents:
         original = self._original(entry)
         if original is None:
             return "the original is gone, and the catalog has no link"
-        original.close()
+        original.rest()
         return None
 
     def _note(self, path: str, error: BaseException) -> None:
@@ -291,10 +304,16 @@ class Contents:
             if (pages := self._kernels.get(path)) is not None and pages.name == shared.remote.name:
                 self._kernels[path] = pages._replace(mark=shared.remote.mark or "")
         shared.remote.rest()
+        for original in shared.originals:
+            original.rest()
 
     def _source(self, shared: _Shared) -> Source:
-        if (original := self._original(shared.entry)) is not None:
-            return original
+        for original in shared.originals:
+            if original.unchanged():
+                return original
+        if (opened := self._original(shared.entry)) is not None:
+            shared.originals.append(opened)
+            return opened
         if shared.remote.stale:
             raise Refused(errno.ESTALE, shared.remote.stale)
         if shared.entry.url is None:

@@ -412,11 +412,28 @@ def test_an_open_path_stands_for_one_version(shelf: Shelf, contents: Contents, o
     assert read(contents, new) == b"newer"
 
 
+def test_an_original_that_is_gone_is_read_as_long_as_somebody_has_it_open(
+    shelf: Shelf, contents: Contents, origin: Origin
+) -> None:
+    file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
+    before = len(os.listdir("/proc/self/fd"))
+    first, _ = contents.open("files/w/a", file)
+    os.unlink(shelf.local("a"))
+    second, past = contents.open("files/w/a", file)
+    assert not past, "the kernel's cache holds bytes of the same source"
+    contents.release(first)
+    assert contents.read(second, 10, 0) == b"same"
+    contents.release(second)
+    assert (origin.requests, len(os.listdir("/proc/self/fd"))) == ([], before)
+    assert read(contents, file) == b"same"
+    assert origin.requests
+
+
 def test_the_kernels_cache_holds_bytes_of_one_source(shelf: Shelf, contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
     first, past = contents.open("files/w/a", file)
     assert not past
-    os.unlink(shelf.local("a"))
+    os.utime(shelf.local("a"), ns=(1, 1))
     second, past = contents.open("files/w/a", file)
     assert past
     contents.release(first)

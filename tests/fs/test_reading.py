@@ -359,6 +359,21 @@ def test_a_copy_right_after_another_version_came_is_whole(
         until(lambda: cat(path) == (0, versions[0]))
 
 
+@also_libfuse3
+def test_a_file_is_mapped_also_while_somebody_reads_its_original_that_has_gone(
+    shelf: Shelf, mount: Mount, origin: Origin
+) -> None:
+    shelf.entry("a", shelf.write("a", BODY), url=origin.put("a", BODY))
+    path = mount().at("files/w/a")
+    with open(path, "rb", buffering=0) as first:
+        assert first.read(1000) == BODY[:1000]
+        os.unlink(shelf.local("a"))
+        done = subprocess.run([sys.executable, "-c", MAP, path], capture_output=True)
+        assert (done.returncode, done.stdout) == (0, BODY), done.stderr
+        assert origin.requests == []
+    until(lambda: cat(path) == (0, BODY) and origin.requests)  # once nobody has the original open
+
+
 def test_a_longer_version_is_read_whole_or_not_at_all(shelf: Shelf, mount: Mount) -> None:
     path = mount().at("files/w/a")
     shelf.entry("a", shelf.write("a", b"short"))
