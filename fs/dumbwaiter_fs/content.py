@@ -163,6 +163,11 @@ class Contents:
         shared = self._shared.get(path)
         return shared.entry if shared else None
 
+    def opened(self) -> dict[str, Entry]:
+        """Returns the versions that somebody has open, by the paths that stand for them."""
+        with self._lock:
+            return {path: shared.entry for path, shared in self._shared.items()}
+
     def now(self, waiting: Waiting) -> os.stat_result | None:
         """Returns what the local file is like, None when it cannot be found."""
         try:

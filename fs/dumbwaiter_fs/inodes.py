@@ -8,6 +8,8 @@ its path. All are the same in every mount.
 import hashlib
 from typing import NamedTuple
 
+from dumbwaiter.model import Entry
+from dumbwaiter.naming import join, key_path
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN
 
 ROOT = 1  # the kernel's number for it
@@ -59,6 +61,12 @@ class Spot(NamedTuple):
     @property
     def waiting(self) -> bool:
         return self.tree is not None and self.tree.table == "jobs"
+
+
+def place_of(tree: Tree, entry: Entry) -> bytes:
+    """Returns the path of an entry in one of its trees."""
+    parts = (entry.provider, key_path(entry.key)) if tree.name == "keys" else (entry.watch, entry.path)
+    return join(tree.name, *parts).encode("utf-8", "surrogateescape")
 
 
 def number_of(path: bytes) -> int:

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from dumbwaiter import log
@@ -27,7 +28,7 @@ from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import BY_CODE, Spot
+from dumbwaiter_fs.inodes import BY_CODE, Spot, place_of
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
@@ -134,6 +135,13 @@ class Operations(FuseOperations):  # type: ignore[misc]
             return Opened(handle, past_cache=True, keeps_cache=False)
         handle, past = self._contents.open(held or name_of(spot.number), self._whole(spot))
         return Opened(handle, past, self._contents.keeps(handle), self._contents.size(handle))
+
+    def outdated(self) -> list[bytes]:
+        """Returns where files stood that somebody has open by number, those that the catalog shows no more."""
+        opened = {int(name[1:]): entry for name, entry in self._contents.opened().items() if name.startswith("#")}
+        with suppress(Exception):  # a catalog that cannot be asked may show none of them
+            opened = {number: entry for number, entry in opened.items() if self._trees.numbered(number) is None}
+        return [place_of(BY_CODE[number & 3], entry) for number, entry in opened.items()]
 
     def bytes_of(self, handle: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""

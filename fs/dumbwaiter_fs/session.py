@@ -130,9 +130,11 @@ class Session:
             above = below
 
     def everything(self) -> None:
-        """Nothing is certain any more. Without its name a folder goes, and what is below it."""
+        """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
         for name in TREES:
             self._notify(wire.forget_name(ROOT, name.encode()))
+        for path in self._operations.outdated():
+            self.replaced(path)
 
     def _notify(self, message: bytes) -> None:
         try:

@@ -17,6 +17,7 @@ from dumbwaiter.model import Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
+from dumbwaiter_fs.index import MANY
 from dumbwaiter_fs.inodes import NAMED, Spot, number_of
 from dumbwaiter_fs.packing import AHEAD
 from dumbwaiter_fs.trees import Trees
@@ -295,6 +296,20 @@ def test_another_version_is_seen_at_once_though_the_kernel_keeps_the_first(shelf
             paths[1] = mounted.at(f"keys/p/d/{size}")
             assert os.path.exists(paths[1])
         until(lambda size=size: [os.stat(path).st_size for path in paths] == [size] * 2, 1.0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_another_version_of_an_open_file_is_seen_at_once_also_among_many_changes(shelf: Shelf, mount: Mount) -> None:
+    shelf.many([shelf.row(f"many/{index}", 1) for index in range(MANY)])  # each further change comes with all of these
+    shelf.entry("d/a", shelf.write("d/a", b"first"), key="d/a")
+    shelf.entry("d/same", shelf.write("d/same", b"same"))
+    mounted = mount()
+    paths = [mounted.at("files/w/d/a"), mounted.at("keys/p/d/a")]
+    with open(paths[0], "rb") as one, open(paths[1], "rb") as other, open(mounted.at("files/w/d/same"), "rb") as same:
+        shelf.replace("d/a", 6, STORED + 1)
+        until(lambda: [os.stat(path).st_size for path in paths] == [6] * 2, 5.0)
+        assert [os.fstat(file.fileno()).st_size for file in (one, other)] == [5] * 2
+        assert os.readlink(f"/proc/self/fd/{same.fileno()}") == same.name, "it has its name still"
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
