@@ -195,7 +195,7 @@ def _statements(tree: Tree, server: bool) -> dict[str, str]:
         "below": f"SELECT 1 WHERE EXISTS (SELECT 1 FROM {table} WHERE {shown}{parent} = ?)"  # noqa: S608
         f" OR EXISTS (SELECT 1 FROM {table} WHERE {shown}{parent} >= ? AND {parent} < ?)",
         "file": f"{one}{shown}{parent} = ? AND {leaf} = ? ORDER BY id DESC LIMIT 1",
-        "row": f"{one}{shown if table == 'jobs' else ''}id = ?",
+        "row": f"{one}{shown}id = ?",
         "newest": f"SELECT {since} FROM {table} WHERE id ="  # noqa: S608
         f" (SELECT max(id) FROM {table} WHERE {shown}{parent} = ?)",
     }

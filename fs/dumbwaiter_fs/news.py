@@ -37,6 +37,7 @@ class Told(Protocol):
     def changing(self) -> None: ...
     def everything(self) -> None: ...
     def replaced(self, path: bytes) -> None: ...
+    def outdated(self) -> None: ...
 
 
 class News:
@@ -106,6 +107,7 @@ class News:
         else:
             for change in changes:
                 self._tell(change)
+            self._told.outdated()
         self._mark = Mark(
             max(self._mark.row, *(one.row for one in found)), max(self._mark.at, *(one.at for one in found))
         )

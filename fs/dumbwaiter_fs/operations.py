@@ -133,7 +133,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
                 handle = next(self._numbers)
                 self._texts[handle] = spot.text
             return Opened(handle, past_cache=True, keeps_cache=False)
-        handle, past = self._contents.open(held or name_of(spot.number), self._whole(spot))
+        name = held or name_of(spot.number)
+        handle, past = self._contents.open(name, self._contents.held(name) or self._whole(spot))
         return Opened(handle, past, self._contents.keeps(handle), self._contents.size(handle))
 
     def outdated(self) -> list[bytes]:

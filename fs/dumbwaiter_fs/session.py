@@ -133,6 +133,10 @@ class Session:
         """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
         for name in TREES:
             self._notify(wire.forget_name(ROOT, name.encode()))
+        self.outdated()
+
+    def outdated(self) -> None:
+        """What somebody has open may stand under its name no more; of all else the kernel hears when it is asked for."""
         for path in self._operations.outdated():
             self.replaced(path)
 

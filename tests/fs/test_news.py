@@ -45,6 +45,9 @@ class Ears:
     def replaced(self, path: bytes) -> None:
         self.heard.append(path)
 
+    def outdated(self) -> None:
+        pass
+
 
 def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> None:
     ears, trees = Ears(), Trees(database)

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.model import Stamp
+from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
@@ -23,6 +24,7 @@ from dumbwaiter_fs.packing import AHEAD
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 from fs.world import STORED, Mounted, Origin, Shelf, until
+from journals import WORKER, Book
 
 pytestmark = pytest.mark.fuse  # importing the binding loads libfuse
 
@@ -296,6 +298,32 @@ def test_another_version_is_seen_at_once_though_the_kernel_keeps_the_first(shelf
             paths[1] = mounted.at(f"keys/p/d/{size}")
             assert os.path.exists(paths[1])
         until(lambda size=size: [os.stat(path).st_size for path in paths] == [size] * 2, 1.0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["by nobody", "by somebody"])
+def test_what_a_provider_made_of_a_former_version_is_opened_no_more(
+    shelf: Shelf, mount: Mount, origin: Origin, opened: bool
+) -> None:
+    mounted = mount()
+    with Book(journal_url(shelf.state)) as book, ExitStack() as stack:
+        first = book.stored("d/a.jpg")
+        made = Receipt("made", url=origin.put("made", b"made"), facts={"of": "first"}, label="watermark", size=4)
+        book.finish(WORKER, first, 100.0, receipt=Receipt("first"), results=[made])
+        path = mounted.at("files/w/d/a.watermark.jpg")
+        until(lambda: os.path.exists(path))
+        assert mounted.read(path) == b"made"
+        held = stack.enter_context(open(path, "rb")) if opened else None
+        book.done("d/a.jpg", 200.0, Receipt("second"), version=2)
+        until(lambda: os.getxattr(mounted.at("files/w/d/a.jpg"), "user.dumbwaiter.key") == b"second")
+        if held:
+            until(lambda: not os.path.exists(path), 5.0)
+        if held and mounted.session == "fast":  # libfuse's asks by path
+            assert (held.read(), mounted.read(f"/proc/self/fd/{held.fileno()}")) == (b"made", b"made")
+        for ask in (open, os.listxattr):
+            with pytest.raises(FileNotFoundError):
+                ask(path)
+        assert os.listdir(mounted.at("files/w/d")) == ["a.jpg"]
+        assert mounted.read("keys/vod/made") == b"made"
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
