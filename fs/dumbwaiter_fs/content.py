@@ -17,14 +17,13 @@ from typing import NamedTuple, Protocol
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
+from dumbwaiter_fs.disk import Disk
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.openat2 import anywhere, below
 from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time
 KERNELS = 10_000  # paths of which we know what the kernel has
-ABREAST = 4  # threads at one watch's disk, so that a dead one keeps no more of them
-PATIENCE = 5.0  # seconds for one of these to be done
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -49,7 +48,7 @@ class Source(Protocol):
 class Original(Source):
     """The local file while it is still the version that was sent. All who have that open share it."""
 
-    def __init__(self, descriptor: int, stamp: Stamp, room: bytearray, disk: "_Disk") -> None:
+    def __init__(self, descriptor: int, stamp: Stamp, room: bytearray, disk: Disk) -> None:
         self._descriptor = descriptor
         self._stamp = stamp
         self._room = room
@@ -90,7 +89,7 @@ class Original(Source):
 class Live(Source):
     """A file that is not uploaded yet, as it is now; it may end early."""
 
-    def __init__(self, descriptor: int, disk: "_Disk") -> None:
+    def __init__(self, descriptor: int, disk: Disk) -> None:
         self._descriptor = descriptor
         self._disk = disk
 
@@ -100,20 +99,6 @@ class Live(Source):
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-class _Disk:
-    """Where a watch's files are: a few threads at a time. Entering it raises ETIMEDOUT where these wait for good."""
-
-    def __init__(self) -> None:
-        self._free = threading.BoundedSemaphore(ABREAST)
-
-    def __enter__(self) -> None:
-        if not self._free.acquire(timeout=PATIENCE):
-            raise Refused(errno.ETIMEDOUT, "the local disk does not answer")
-
-    def __exit__(self, *_error: object) -> None:
-        self._free.release()
 
 
 class _Shared:
@@ -155,7 +140,7 @@ class Contents:
         self._shared: dict[str, _Shared] = {}
         self._troubles: dict[str, str] = {}
         self._room = bytearray(ROOM)  # for what is given without a wait
-        self._disks: defaultdict[str, _Disk] = defaultdict(_Disk)  # by watch
+        self._disks: defaultdict[str, Disk] = defaultdict(Disk)  # by watch
         self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
@@ -171,13 +156,11 @@ class Contents:
     def now(self, waiting: Waiting) -> os.stat_result | None:
         """Returns what the local file is like, None when it cannot be found."""
         try:
-            descriptor = self._local(waiting.watch, waiting.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with self._disks[waiting.watch]:
+                descriptor, status = self._local(waiting.watch, waiting.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
-        try:
-            status = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
         return status if stat.S_ISREG(status.st_mode) else None
 
     def open(self, path: str, file: Entry | Waiting) -> tuple[int, bool]:
@@ -253,7 +236,13 @@ class Contents:
         """Returns why the last open or read of `path` failed, or why the next one will; None as far as all is well."""
         if (why := self._troubles.get(path)) is not None or entry.url is not None:
             return why
-        original = self._original(entry)
+        try:
+            with self._disks[entry.watch]:
+                original = self._original(entry)
+        except Refused as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            return error.why
         if original is None:
             return "the original is gone, and the catalog has no link"
         original.rest()
@@ -313,12 +302,8 @@ class Contents:
             original.rest()
 
     def _source(self, shared: _Shared) -> Source:
-        for original in shared.originals:
-            if original.unchanged():
-                return original
-        if (opened := self._original(shared.entry)) is not None:
-            shared.originals.append(opened)
-            return opened
+        if (original := self._here(shared)) is not None:
+            return original
         if shared.remote.stale:
             raise Refused(errno.ESTALE, shared.remote.stale)
         if shared.entry.url is None:
@@ -327,14 +312,42 @@ class Contents:
             origin(shared.entry.url)
         return shared.remote
 
+    def _here(self, shared: _Shared) -> Original | None:
+        """Returns the local original, None where there is none, or where its disk does not answer in time."""
+        entry = shared.entry
+        if self._folder_of(entry.watch) is None:
+            return None
+        disk = self._disks[entry.watch]
+
+        def look() -> Original | None:
+            opened = (original for original in shared.originals if original.unchanged())
+            return next(opened, None) or self._original(entry)
+
+        def drop(original: Original | None) -> None:
+            if original is not None and original not in shared.originals:
+                original.rest()
+
+        try:
+            if entry.url is not None:
+                original = disk.soon(look, drop)
+            else:
+                with disk:
+                    original = look()
+        except Refused as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            return None
+        if original is not None and original not in shared.originals:
+            shared.originals.append(original)
+        return original
+
     def _original(self, entry: Entry) -> Original | None:
         try:
-            descriptor = self._local(entry.watch, entry.path, _FLAGS)
+            descriptor, status = self._local(entry.watch, entry.path, _FLAGS)
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
                 raise Refused(error.errno, "the local file") from None  # it may be there
             return None
-        status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):
             return Original(descriptor, entry.stamp, self._room, self._disks[entry.watch])
         os.close(descriptor)
@@ -342,29 +355,35 @@ class Contents:
 
     def _live(self, waiting: Waiting) -> Live:
         try:
-            descriptor = self._local(waiting.watch, waiting.path, _FLAGS)
+            with self._disks[waiting.watch]:
+                descriptor, status = self._local(waiting.watch, waiting.path, _FLAGS)
         except OSError as error:
             known = {errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT}
             raise Refused(error.errno if error.errno in known else errno.ENXIO, "the local file") from None
-        status = os.fstat(descriptor)
         # Links lead to what was named on the command line, and by now they may lead to something else.
         if stat.S_ISREG(status.st_mode) and (waiting.watch != RESERVED or same_bytes(status, waiting.stamp)):
             return Live(descriptor, self._disks[waiting.watch])
         os.close(descriptor)
         raise Refused(errno.ENXIO, "the local file is none")
 
-    def _local(self, watch: str, path: str, flags: int) -> int:
+    def _local(self, watch: str, path: str, flags: int) -> tuple[int, os.stat_result]:
+        """Opens a file of a watch, by a caller who is at its disk. Returns what it is like too."""
         folder = self._folder_of(watch)
         if folder is None:
             raise FileNotFoundError(errno.ENOENT, "the watch is not configured here")
-        with self._disks[watch]:
-            if folder == "/":  # named on the command line, by whatever links the person used
-                return anywhere(f"/{path}", flags)
+        if folder == "/":  # named on the command line, by whatever links the person used
+            descriptor = anywhere(f"/{path}", flags)
+        else:
             base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                return below(base, path, flags)
+                descriptor = below(base, path, flags)
             finally:
                 os.close(base)
+        try:
+            return descriptor, os.fstat(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
 
 def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
-from dumbwaiter_fs import content, remote, stream
+from dumbwaiter_fs import content, disk, remote, stream
 from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused
@@ -602,31 +602,73 @@ def test_what_is_laid_out_is_not_mixed_with_a_newer_version(cached: Contents, or
     assert at_once(cached, number, 4096, 0) == BODY[:4096]
 
 
-def test_a_dead_disk_keeps_a_few_threads_and_the_provider_gives_the_rest(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("url", [True, False], ids=["a url", "no url"])
+def test_a_dead_disk_keeps_a_few_threads_and_who_has_a_url_reads_from_there(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: bool
 ) -> None:
-    monkeypatch.setattr(content, "PATIENCE", 0.3)
+    monkeypatch.setattr(disk, "PATIENCE", 0.3)
     nas = tmp_path / "nas"
     nas.mkdir()
     origin = Origin()
     contents = Contents(lambda watch: shelf.drop if watch == "w" else str(nas), Remote(2.0))
-    dead = replace(entry(origin.put("a", BODY), len(BODY)), watch="dead")
-    stuck = [threading.Thread(target=contents.open, args=(f"{n}", dead), daemon=True) for n in range(content.ABREAST)]
+    dead = replace(entry(origin.put("a", BODY) if url else None, len(BODY)), watch="dead")
+    got: list[bytes] = []
+
+    def look(path: str) -> None:
+        with suppress(Refused):
+            got.append(read(contents, dead, 0, 1000, path))
+
+    looks = [threading.Thread(target=look, args=(f"{number}",), daemon=True) for number in range(disk.ABREAST)]
     with dead_disk(nas):
-        for thread in stuck:
-            thread.start()
-        number, _ = contents.open("a", dead)
-        assert contents.read(number, 1000, 0) == BODY[:1000]
+        for one in looks:
+            one.start()
+        if url:
+            for one in looks:
+                one.join(10)
+            assert got == [BODY[:1000]] * disk.ABREAST
+            start = time.monotonic()
+            for number in range(10):
+                assert read(contents, dead, 0, 1000, f"later {number}") == BODY[:1000]
+            assert time.monotonic() - start < disk.PATIENCE, "it is known to be dead"
+        kept = [thread for thread in threading.enumerate() if thread.name == "disk"]
+        assert len(kept) <= disk.ABREAST + disk.SPARE
         with pytest.raises(Refused) as raised:
             contents.open("b", Waiting(1, "p", "dead", "b", Stamp(0, 1, 0, 0), State.PENDING, 0, 0.0))
         assert raised.value.errno == errno.ETIMEDOUT
         stamp = shelf.write("healthy", b"healthy")
         number, _ = contents.open("healthy", entry(None, stamp, "healthy"))
         assert contents.read(number, 100, 0) == b"healthy"
-    for thread in stuck:
-        thread.join()
+    for one in looks:
+        one.join()
     contents.close()
     origin.close()
+
+
+def test_what_a_disk_opens_too_late_is_closed(
+    shelf: Shelf, origin: Origin, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
+    there, status = threading.Event(), os.fstat
+
+    def slowly(descriptor: int) -> os.stat_result:
+        there.wait(10)
+        return status(descriptor)
+
+    monkeypatch.setattr(content.os, "fstat", slowly)
+    assert read(contents, file) == b"same"
+    assert len(origin.requests) == 1
+    there.set()
+    until(lambda: not [fd for fd in os.listdir("/proc/self/fd") if of(fd) == shelf.local("a")])
+    assert read(contents, file) == b"same"
+    assert len(origin.requests) == 1, "the disk answers again"
+
+
+def of(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:
+        return ""
 
 
 def test_in_the_place_of_a_file_that_put_named_nothing_else_is_shown(shelf: Shelf, tmp_path: Path) -> None:
