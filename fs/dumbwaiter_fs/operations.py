@@ -187,8 +187,15 @@ class Operations(FuseOperations):  # type: ignore[misc]
 
     # Names
 
-    def getattr(self, path: str, _fi: Any = None) -> Attributes:
-        spot = self.find(_raw(path), path)
+    def getattr(self, path: str, fi: Any = None) -> Attributes:
+        try:
+            spot = self.find(_raw(path), path)
+        except Refused:
+            entry = self._contents.held(path) if fi else None
+            if entry is None:
+                raise
+            # Who has it open reads on though its name is gone; the kernel asks about the file before it reads.
+            spot = Spot(self._told.get(path, (0, 0))[0], False, entry.size, entry.stamp.mtime_ns)
         with self._lock:
             self._told[path] = spot.number, spot.size
             self._told.move_to_end(path)

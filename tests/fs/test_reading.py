@@ -360,6 +360,23 @@ def test_a_copy_right_after_another_version_came_is_whole(
 
 
 @also_libfuse3
+def test_an_open_file_is_read_on_when_its_name_goes(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", BODY))
+    path = mount().at("files/w/a")
+    with open(path, "rb", buffering=0) as file:
+        got, before = file.read(4096), os.fstat(file.fileno())
+        shelf.remove("a")
+        shelf.entry("b", 1, stored_at=STORED + 1)  # an entry that goes does so when another one comes
+        until(lambda: not os.path.exists(path))
+        while piece := file.read(65536):
+            got += piece
+        assert got == BODY
+        after = os.fstat(file.fileno())
+        assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert not os.path.exists(path)
+
+
+@also_libfuse3
 def test_a_file_is_mapped_also_while_somebody_reads_its_original_that_has_gone(
     shelf: Shelf, mount: Mount, origin: Origin
 ) -> None:
