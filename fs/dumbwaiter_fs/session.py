@@ -24,7 +24,7 @@ from dumbwaiter_fs.errnos import Refused, code_of
 from dumbwaiter_fs.inodes import NAMED, ROOT, TREES, Spot, number_of
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.packing import Freshness, Listing, Packing
-from dumbwaiter_fs.trees import Trees
+from dumbwaiter_fs.trees import Trees, shown_as
 from dumbwaiter_fs.wire import Op
 
 THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
@@ -125,7 +125,9 @@ class Session:
             below = number_of(b"/".join(parts[:depth]))
             if depth == len(parts):
                 self._notify(wire.forget_attributes(above))
-            if depth == len(parts) or below not in known:
+                for shown in shown_as(name):
+                    self._notify(wire.forget_name(above, shown))
+            elif below not in known:
                 self._notify(wire.forget_name(above, name))
             above = below
 

@@ -284,6 +284,11 @@ def _plain(name: bytes) -> bool:
     return len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in _NO_NAMES
 
 
+def shown_as(name: bytes) -> set[bytes]:
+    """Returns the names that a file is shown by: as nothing else has its own, or as a folder has it."""
+    return {holdable(name), holdable(name + _HIDDEN)}
+
+
 def holdable(name: bytes) -> bytes:
     """Returns `name`, or for one that no folder can hold a name of its own that says what it was like.
 

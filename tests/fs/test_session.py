@@ -370,6 +370,21 @@ def test_a_folder_in_the_place_of_a_file_is_seen_at_once(shelf: Shelf, mount: Mo
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
+@pytest.mark.parametrize("name", ["a", "n" * 300], ids=["a folder's", "too long"])
+def test_another_version_is_seen_at_once_also_under_a_name_that_stands_for_another(
+    shelf: Shelf, mount: Mount, name: str
+) -> None:
+    shelf.entry("a/b", 5)
+    shelf.entry(name, 10, key="k")
+    mounted = mount()
+    (path,) = [mounted.at("files/w", shown) for shown in os.listdir(mounted.at("files/w")) if shown != "a"]
+    for size in range(11, 14):
+        assert os.stat(path).st_size == size - 1
+        shelf.replace(name, size, STORED + size)
+        until(lambda size=size: os.stat(path).st_size == size, 5.0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "looked up"])
 def test_a_folder_of_the_outbox_is_gone_with_its_last_file(shelf: Shelf, mount: Mount, listed: bool) -> None:
     shelf.job("d/e/a", shelf.write("d/e/a", b"x"))
