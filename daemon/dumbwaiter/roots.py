@@ -1,12 +1,15 @@
 """The watched folders themselves: which folder stands at a path, what is mounted there, and who may write to it."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from dumbwaiter.ignore import Rules
+from dumbwaiter.naming import shown
 
 # What other machines do there, or a program behind a mount, is no event here.
 _REMOTE = {
@@ -65,9 +68,56 @@ class Stand(NamedTuple):
         return "that is dumbwaiter's own mount" if self.kind == OURS else ""
 
 
+class Astray(OSError):
+    """A link of somebody else's is on the way to a watched folder: it could lead to what nobody wants uploaded."""
+
+    def __init__(self, link: str) -> None:
+        self.sentence = f"the link {shown(link)} is another user's, and is not followed"
+        super().__init__(errno.ENOLINK, self.sentence)
+
+
+def open_root(path: str, flags: int = os.O_RDONLY) -> int:
+    """Opens a watched folder by its absolute path. Raises OSError; `Astray` for a link that is neither ours nor root's."""
+    flags |= os.O_DIRECTORY | os.O_CLOEXEC
+    folder = os.open(path, flags)
+    with suppress(OSError):
+        if os.readlink(f"/proc/self/fd/{folder}") == path:  # no link is on the way
+            return folder
+    os.close(folder)
+    here = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        ahead, links = path.split("/")[::-1], 0
+        while ahead:
+            name = ahead.pop()
+            if name in {"", "."}:
+                continue
+            below = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            status = os.fstat(below)
+            if not stat.S_ISLNK(status.st_mode):
+                os.close(here)
+                here = below
+                continue
+            try:
+                if status.st_uid not in {0, os.geteuid()}:
+                    raise Astray(f"{os.readlink(f'/proc/self/fd/{here}')}/{name}")
+                target = os.readlink("", dir_fd=below)
+            finally:
+                os.close(below)
+            links += 1
+            if links > _LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            ahead += target.split("/")[::-1]
+            if target.startswith("/"):
+                os.close(here)
+                here = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        return os.open(".", flags, dir_fd=here)
+    finally:
+        os.close(here)
+
+
 def stand(path: str) -> Stand:
-    """Looks at a folder, through links. Raises OSError if there is none."""
-    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Looks at a folder. Raises OSError if there is none, as `open_root` does."""
+    folder = open_root(path, os.O_PATH)
     try:
         above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:

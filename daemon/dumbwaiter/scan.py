@@ -20,7 +20,7 @@ import xxhash
 
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp, stamp_of_regular
-from dumbwaiter.roots import is_remote
+from dumbwaiter.roots import is_remote, open_root
 
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -35,10 +35,10 @@ _FACTS = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"
 
 
 class Branch:
-    """Descriptors of a root and of the folders on the way to the one opened last. Raises OSError without a root."""
+    """Descriptors of a root and of the folders on the way to the one opened last. Raises what `open_root` raises."""
 
     def __init__(self, root: str) -> None:
-        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = open_root(root)
         self._way: deque[tuple[str, int]] = deque()
 
     def open(self, folder: str) -> int:

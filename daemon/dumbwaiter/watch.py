@@ -27,7 +27,7 @@ from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
 from dumbwaiter.naming import shown
-from dumbwaiter.roots import Root, RootState, Stand, stand
+from dumbwaiter.roots import Astray, Root, RootState, Stand, stand
 from dumbwaiter.scan import Branch, names, walk
 
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
@@ -386,6 +386,9 @@ class Watcher:
         tree.asked_at = time.monotonic()
         try:
             here = stand(tree.root.path)
+        except Astray as error:
+            tree.away = error.sentence
+            return None
         except OSError as error:
             tree.away = "that is not a folder" if error.errno == errno.ENOTDIR else _text(error)
             return None

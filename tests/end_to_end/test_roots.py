@@ -218,3 +218,27 @@ def test_t26_own_folders_inside_a_watch_are_refused(program: Program, what: str)
     done = program("run", environment={f"DUMBWAITER_{what.upper()}": str(link)})
     assert done.returncode == 2
     assert f"the {what} folder {link}" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+def test_another_users_link_in_a_watched_folders_place_is_not_followed(program: Program, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_bytes(b"secret")
+    program.start()
+    program.until(lambda: watch(program)["state"] == "watching")
+    program.drop.rename(tmp_path / "aside")
+    program.drop.symlink_to(private)
+    os.lchown(program.drop, 65534, 65534)
+    program.until(lambda: watch(program)["state"] == "away")
+    assert str(watch(program)["message"]).endswith("is another user's, and is not followed; its files wait.")
+    assert program("rescan").returncode == 0
+    (private / "later").write_bytes(b"secret")
+    program.drop.unlink()
+    (tmp_path / "aside").rename(program.drop)
+    (program.drop / "film.mov").write_bytes(b"film")
+    program.until(lambda: program.stored() == {"film.mov": digest(b"film")})
+    program.drop.rename(tmp_path / "aside")
+    program.drop.symlink_to(tmp_path / "aside")  # one's own
+    (tmp_path / "aside/more").write_bytes(b"more")
+    program.until(lambda: program.stored().keys() == {"film.mov", "more"})

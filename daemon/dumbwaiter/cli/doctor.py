@@ -27,6 +27,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import legible, shown, unshown
+from dumbwaiter.roots import Astray, open_root
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
@@ -151,6 +152,8 @@ def _folders(session: Session, config: Config) -> Findings:
             yield Finding(
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
             )
+        else:
+            yield from _way(f"watch {name}", watch.path)
         for sentence in rules(watch.path, watch.include, watch.exclude).unread if readable else ():
             patterns = not sentence.startswith(f"{IGNORE_FILE} cannot be read")
             remedy = "write it as in a .gitignore file" if patterns else "give this user the right to read it"
@@ -176,6 +179,22 @@ def _folders(session: Session, config: Config) -> Findings:
             yield Finding(f"{name} folder", "warn", f"{path} is open to others", f"chmod 700 {path}")
         else:
             yield Finding(f"{name} folder", "ok", f"{path} is yours alone")
+
+
+def _way(check: str, path: str) -> Findings:
+    """Whether others can have another folder watched in the place of this one."""
+    try:
+        os.close(open_root(path))
+    except Astray as error:
+        yield Finding(check, "fail", error.sentence, "take that link away, or name the folder that it leads to")
+    above = os.path.dirname(path)
+    while above != os.path.dirname(above):
+        mode = os.stat(above).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            yield Finding(
+                check, "warn", f"everybody may write to {above}, and rename what lies in it", f"chmod o-w {above}"
+            )
+        above = os.path.dirname(above)
 
 
 def _inotify(config: Config) -> Findings:

@@ -249,6 +249,7 @@ const CHINESE = [
   ["… does not answer; its files wait.", "… 没有应答；其中的文件在等待。"],
   ["…: …; its files wait.", "…：{…?}；其中的文件在等待。"],
   ["that is not a folder", "那不是文件夹"],
+  ["the link … is another user's, and is not followed", "链接 … 属于另一个用户，因此不跟随"],
   ["that is dumbwaiter's own mount", "那是 dumbwaiter 自己的挂载点"],
   ["that is the folder of watch … as well, and a file would belong to both", "这也是监视项 … 的文件夹，一个文件会同时属于两者"],
   ["nothing is mounted at …; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "… 处没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 确认就用现在这个文件夹"],
