@@ -5,6 +5,7 @@ All are gitignore patterns and later ones overrule earlier ones, so a person tak
 out. Paths are relative to the watch and may hold any character a file name can, newlines and surrogates included.
 """
 
+import errno
 import os
 import re
 import stat
@@ -70,13 +71,14 @@ _CLASSES = {
 _ANYWHERE = "^(?:.+/)?"
 # What stands between two "*" of a level, or two "**", is found where it comes first: there is no need to try again, and
 # with some file names trying would never end.
-_STAR, _LETTER = r"\[\^/\]\*", r"(?:\\.|\[(?:\\.|[^]\\])+\](?!\*)|[^][\\/()|?*+{}^$.])"
-_BETWEEN_STARS = re.compile(rf"{_STAR}({_LETTER}+)(?={_STAR})", re.DOTALL)
+_STAR, _LETTER = r"\[\^/\]\*", r"(?:\\.|\[\^?+\]?+(?:\\.|[^]\\])*+\](?!\*)|[^][\\/()|?*+{}^$.])"
+_BETWEEN_STARS = re.compile(rf"{_STAR}({_LETTER}++)(?={_STAR})", re.DOTALL)
 _LEVELS, _DEEP = r"((?:(?!\(\?:).)+?)", r"\(\?:/\.\+\)\?/"
 _AFTER_DEEP = re.compile(rf"{_DEEP}{_LEVELS}(?={_DEEP})", re.DOTALL)
 _BEFORE_DEEP = re.compile(rf"{re.escape(_ANYWHERE)}{_LEVELS}(?={_DEEP})", re.DOTALL)
 _LONG = 1024  # characters of a pattern
 _LONGEST, _MOST = 1 << 16, 1000  # bytes and lines of an ignore file
+_TOLD = 40  # characters of a line that is none
 _REMEMBERED = 4096  # remembered verdicts on folders
 
 
@@ -105,6 +107,7 @@ def _regex(source: str) -> str:
 
 def once(plain: str) -> str:
     """Has an expression find the parts of a pattern without going back, which finds the same."""
+    plain = re.sub(rf"(?:{_STAR})+", "[^/]*", plain)  # git: "a***b" is "a*b"
     plain = _BETWEEN_STARS.sub(r"(?>[^/]*?\1)", plain)
     plain = _BEFORE_DEEP.sub(r"^(?>(?:.+?/)??\1(?=/))", plain)
     return _AFTER_DEEP.sub(r"(?>(?:/.+?)??/\1(?=/))", plain)
@@ -152,7 +155,8 @@ def _lines_of_file(text: str) -> tuple[list[_Line], list[str]]:
         try:
             line = _line(IGNORE_FILE, pattern)
         except Failure:
-            unread.append(f"{IGNORE_FILE}, line {number}: {pattern!r} is no pattern, and matches nothing")
+            told = pattern if len(pattern) <= _TOLD else f"{pattern[:_TOLD]}…"
+            unread.append(f"{IGNORE_FILE}, line {number}: {told!r} is no pattern, and matches nothing")
         else:
             lines += [line] if line is not None else []
     return lines, unread
@@ -207,15 +211,18 @@ class Rules:
         exclude: Sequence[str] = (),
         ignore_file: str = "",
         junk: Sequence[str] = JUNK,
+        foreign: bool = False,
+        *,
         unread: str = "",
     ) -> None:
-        """`unread`: why the ignore file cannot be read, if so."""
-        self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk))  # what makes these rules again
-        self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts).encode())
+        """`foreign`: others may write the ignore file, so it takes nothing back. `unread`: why it cannot be read, if so."""
+        self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk), foreign)  # what makes these rules again
+        self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts if foreign else self.texts[:-1]).encode())
         own, self.unread = _lines_of_file(ignore_file)
         self.unread += [unread] if unread else []
         self._include = _Spec(_lines("include", include))
-        self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *own])
+        self._exclude = _Spec([*_lines("junk pattern", junk), *_lines("exclude", exclude), *([] if foreign else own)])
+        self._foreign = _Spec(own if foreign else [])
         self._root = _Verdict("", not include)
         self._folders: dict[str, _Verdict] = {}
 
@@ -237,8 +244,8 @@ class Rules:
         folder = self._folder(path[: max(path.rfind("/"), 0)])
         if folder.refused:
             return folder.refused
-        line = self._exclude.decides(path)
-        if line is not None and line.takes:
+        line = self._excluded(path)
+        if line is not None:
             return f"{line.origin} {line.pattern!r}"
         line = self._include.decides(path)
         included = folder.included if line is None else line.takes
@@ -259,9 +266,14 @@ class Rules:
             self._folders[below] = verdict
         return verdict
 
+    def _excluded(self, path: str) -> _Line | None:
+        """Returns the pattern that leaves out this very level."""
+        decided = (self._exclude.decides(path), self._foreign.decides(path))
+        return next((line for line in decided if line is not None and line.takes), None)
+
     def _level(self, folder: str, above: _Verdict) -> _Verdict:
-        line = self._exclude.decides(folder + "/")
-        if line is not None and line.takes:
+        line = self._excluded(folder + "/")
+        if line is not None:
             return _Verdict(f"{line.origin} {line.pattern!r} on folder {folder!r}", included=False)
         line = self._include.decides(folder + "/")
         return above if line is None else _Verdict("", line.takes)
@@ -270,21 +282,36 @@ class Rules:
 def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
     """Returns what a watch takes, its folder's own ignore file included: nothing while that cannot be read."""
     try:
-        # Nobody waits for a pipe's other end, or reads a device to its end.
-        descriptor = os.open(os.path.join(folder, IGNORE_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(_LONGEST + 1) if regular else b""
-        finally:
-            os.close(descriptor)
+        content, foreign = _read(folder)
         if len(content) > _LONGEST or content.count(b"\n") > _MOST:
             return unknown(include, exclude, f"it has more than {_MOST} lines, or {_LONGEST} bytes")
-        return Rules(include, exclude, content.decode("utf-8", "surrogateescape"))
+        return Rules(include, exclude, content.decode("utf-8", "surrogateescape"), foreign=foreign)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Rules(include, exclude)
     except OSError as error:
         return unknown(include, exclude, (error.strerror or "").lower())
+
+
+def _read(folder: str) -> tuple[bytes, bool]:
+    """Reads a folder's ignore file; returns also whether others than root, this user and the folder's owner may write it.
+
+    Raises OSError, also for somebody else's link: it may lead to what only this user may read.
+    """
+    path, trusted = os.path.join(folder, IGNORE_FILE), {0, os.geteuid(), os.stat(folder).st_uid}
+    there = os.lstat(path)
+    is_link = stat.S_ISLNK(there.st_mode)
+    if is_link and there.st_uid not in trusted:
+        raise PermissionError(errno.EPERM, "another user's link")
+    # Nobody waits for a pipe's other end, or reads a device to its end.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags if is_link else flags | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(descriptor)
+        foreign = status.st_uid not in trusted or bool(status.st_mode & stat.S_IWOTH)
+        with open(descriptor, "rb", closefd=False) as file:
+            return (file.read(_LONGEST + 1) if stat.S_ISREG(status.st_mode) else b""), foreign
+    finally:
+        os.close(descriptor)
 
 
 def unknown(include: Sequence[str], exclude: Sequence[str], why: str) -> Rules:
