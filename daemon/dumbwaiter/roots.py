@@ -175,11 +175,13 @@ def resolved(path: str) -> str:
 
 def disk_of(folder: str) -> str:
     """Returns where the network's file system is mounted that a folder lies in, by its name; else the folder itself."""
-    return max(
-        (place for place, kind in mounts() if _is_remote(kind) and f"{folder}/".startswith(f"{place}/")),
-        key=len,
-        default=folder,
-    )
+    return network_at(folder) or folder
+
+
+def network_at(folder: str) -> str:
+    """Returns where the network's file system is mounted that a folder lies in, by its name; empty for another. No disk is asked."""
+    below = (place for place, kind in mounts() if _is_remote(kind) and f"{folder}/".startswith(f"{place}/"))
+    return max(below, key=len, default="")
 
 
 def hangs_with(root: str, path: str) -> str:

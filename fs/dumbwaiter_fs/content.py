@@ -9,6 +9,7 @@ import itertools
 import os
 import stat
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,12 +18,14 @@ from typing import NamedTuple, Protocol
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
+from dumbwaiter.roots import network_at, resolved
 from dumbwaiter_fs.disk import Disk
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.openat2 import anywhere, below
 from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time
+MOUNTED = 10.0  # seconds for which what is mounted is not looked up again
 KERNELS = 10_000  # paths of which we know what the kernel has
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -141,6 +144,7 @@ class Contents:
         self._troubles: dict[str, str] = {}
         self._room = bytearray(ROOM)  # for what is given without a wait
         self._disks: defaultdict[str, Disk] = defaultdict(Disk)  # by watch
+        self._hanging: dict[str, tuple[float, bool]] = {}  # by watch: until when it is known, and whether its disk may
         self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
 
     def held(self, path: str) -> Entry | None:
@@ -315,7 +319,8 @@ class Contents:
     def _here(self, shared: _Shared) -> Original | None:
         """Returns the local original, None where there is none, or where its disk does not answer in time."""
         entry = shared.entry
-        if self._folder_of(entry.watch) is None:
+        folder = self._folder_of(entry.watch)
+        if folder is None:
             return None
         disk = self._disks[entry.watch]
 
@@ -328,18 +333,26 @@ class Contents:
                 original.rest()
 
         try:
-            if entry.url is not None:
+            if entry.url is not None and self._may_hang(entry.watch, folder):
                 original = disk.soon(look, drop)
             else:
                 with disk:
                     original = look()
         except Refused as error:
-            if error.errno != errno.ETIMEDOUT:
+            if error.errno != errno.ETIMEDOUT or entry.url is None:
                 raise
             return None
         if original is not None and original not in shared.originals:
             shared.originals.append(original)
         return original
+
+    def _may_hang(self, watch: str, folder: str) -> bool:
+        """Returns whether a watch's folder is on another machine's disk: one of our own answers, or fails."""
+        until, may = self._hanging.get(watch, (0.0, True))
+        if folder != "/" and until < (now := time.monotonic()):
+            may = bool(network_at(resolved(folder)))
+            self._hanging[watch] = now + MOUNTED, may
+        return may
 
     def _original(self, entry: Entry) -> Original | None:
         try:

@@ -622,7 +622,12 @@ def test_a_dead_disk_keeps_a_few_threads_and_who_has_a_url_reads_from_there(
     with dead_disk(nas):
         for one in looks:
             one.start()
-        if url:
+        if not url:
+            time.sleep(disk.PATIENCE)
+            with pytest.raises(Refused) as raised:
+                contents.open("fifth", dead)
+            assert raised.value.errno == errno.ETIMEDOUT
+        else:
             for one in looks:
                 one.join(10)
             assert got == [BODY[:1000]] * disk.ABREAST
@@ -648,6 +653,7 @@ def test_what_a_disk_opens_too_late_is_closed(
     shelf: Shelf, origin: Origin, contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    monkeypatch.setattr(content, "network_at", lambda _folder: "/")
     file = entry(origin.put("a", b"same"), shelf.write("a", b"same"))
     there, status = threading.Event(), os.fstat
 
