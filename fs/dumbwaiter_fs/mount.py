@@ -1,6 +1,6 @@
 """The mount's process: options, signals, life.
 
-    dumbwaiter-mount [--config F] [--state D] [--cache D] [--runtime D] [-v] [--background] [DIR]
+    dumbwaiter-mount [--config F] [--state D] [--cache D] [--runtime D] [-v] [-q] [--background] [DIR]
     dumbwaiter-mount [--config F] --unmount [DIR]
 
 The session runs in a thread of its own while the main thread waits for a signal or for the end of the mount, so a signal
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", metavar="DIR", help="folder of the cache")
     parser.add_argument("--runtime", metavar="DIR", help="folder of the control socket")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="log less")
     parser.add_argument("--background", action="store_true", help="return as soon as the mount answers")
     parser.add_argument("--check", action="store_true", help="only say whether it could be mounted")
     parser.add_argument("--unmount", metavar="DIR", nargs="?", const="", help="take the mount off DIR and end")
@@ -111,7 +112,8 @@ def _mount(wishes: argparse.Namespace) -> int:
         return Exit.DONE
     ready = _into_background() if wishes.background else None
     raise_files()
-    log.configure("debug" if wishes.verbose else settings.log.level, settings.log.format, patient=False)
+    level = "debug" if wishes.verbose else "warning" if wishes.quiet else settings.log.level
+    log.configure(level, settings.log.format, patient=False)
     return _Life(settings, where, folder, ready).run()
 
 
@@ -160,7 +162,8 @@ def _into_background() -> int:
         if os.read(inlet, 1):
             sys.exit(Exit.DONE)
         _, status = os.waitpid(child, 0)
-        sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else Exit.FAILED)
+        # One that was told to end before it answered has ended well, and is not mounted.
+        sys.exit((os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 0) or Exit.FAILED)
     finally:
         os.close(inlet)
 

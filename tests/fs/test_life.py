@@ -264,6 +264,27 @@ def test_in_the_background_it_mounts_without_streams_too(shelf: Shelf, program: 
             mount_point.unmount(shelf.mount)
 
 
+def test_in_the_background_it_says_nothing_when_asked_to_be_quiet(shelf: Shelf) -> None:
+    words = command(shelf, "--background")
+    words = [*words[:2], "dumbwaiter", "-q", *words[3:-1], "mount", words[-1]]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=30)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    finally:
+        mount_point.unmount(shelf.mount)
+
+
+def test_in_the_background_it_has_failed_when_it_is_ended_before_it_answers(shelf: Shelf) -> None:
+    begin = (
+        "import os, signal, sys; from dumbwaiter_fs import mount; "
+        "mount._Life._serve = lambda *_: os.kill(os.getpid(), signal.SIGTERM); sys.exit(mount.main())"
+    )
+    words = command(shelf, "--background")
+    done = subprocess.run([words[0], "-c", begin, *words[3:]], capture_output=True, timeout=30)
+    assert done.returncode == 1
+    assert mount_point.kind(shelf.mount) is None
+
+
 def test_in_the_background_a_failure_has_its_code_and_sentence(shelf: Shelf) -> None:
     os.rmdir(shelf.mount)
     code, said = run(shelf, "--background")

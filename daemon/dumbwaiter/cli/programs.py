@@ -38,7 +38,8 @@ def umount(session: Session, folder: str | None) -> None:
 
 def _mount_program(session: Session, *arguments: str) -> None:
     """Becomes the mount's own process: the kernel waits for it on every call, so it does nothing else."""
-    words = [*session.places.flags, *(["-v"] if session.verbose else []), *arguments]
+    talk = [*(["-v"] if session.verbose else []), *(["-q"] if session.quiet else [])]
+    words = [*session.places.flags, *talk, *arguments]
     # -P: a folder that one stands in may hold anybody's modules.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "dumbwaiter_fs.mount", *words])
 
