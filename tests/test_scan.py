@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter import roots
+from dead_disk import mirror_disk
 from dumbwaiter import scan as module
 from dumbwaiter.ignore import Rules
 from dumbwaiter.model import Stamp
-from dumbwaiter.scan import Branch, digest, look, rows, walk, wanted
+from dumbwaiter.scan import Branch, digest, look, names, rows, walk, wanted
 
 
 def scan(
@@ -240,8 +241,40 @@ def test_where_nobody_gets_a_lease_the_writer_is_unknown(tmp_path: Path, monkeyp
     make(tmp_path, "a")
     with (tmp_path / "a").open("a"):
         assert look(str(tmp_path), "a")[1] is True
-        monkeypatch.setattr(roots, "_kind", lambda _mount: "nfs4")
+        monkeypatch.setattr(module, "is_remote", lambda _descriptor: True)
         assert look(str(tmp_path), "a")[1] is None
+
+
+def test_who_writes_behind_another_programs_file_system_is_unknown(tmp_path: Path) -> None:
+    """The kernel gives a lease there, and knows of nobody who writes past the mount."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    make(there, "a")
+    here.mkdir()
+    with mirror_disk(here, there), (there / "a").open("a"):
+        assert look(str(here), "a") == (Stamp.of(os.lstat(here / "a")), None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mkfs.btrfs"), reason="mounts a btrfs")
+def test_what_comes_between_the_opening_of_a_folder_and_its_listing_is_listed(tmp_path: Path) -> None:
+    """btrfs lists what there was when the folder was opened, and so no event would tell of it either."""
+    disk, place = tmp_path / "disk", tmp_path / "place"
+    place.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, place], check=False).returncode:
+        pytest.skip("this machine mounts no file as a disk")
+    try:
+        make(place, "early")
+
+        def opened(_folder: str, _descriptor: int) -> bool:
+            make(place, "late")
+            return True
+
+        ((_, (found, _), _),) = walk(str(place), lambda _folder: True, read=lambda d: ((names(d)), []), opened=opened)
+        assert sorted(found) == ["early", "late"]
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_a_folder_that_may_be_listed_and_not_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

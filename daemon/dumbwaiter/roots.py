@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -27,6 +28,8 @@ _REMOTE = {
     "virtiofs",
 }
 OURS = "fuse.dumbwaiter"
+KNOWN = 5.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
+_kinds: dict[int, tuple[float, bool]] = {}
 _LINKS = 40  # that one path may lead through, as for the kernel
 
 
@@ -191,7 +194,14 @@ def hangs_with(root: str, path: str) -> str:
 
 def is_remote(descriptor: int) -> bool:
     """True where others than this machine's programs can write to an open file or folder."""
-    return _is_remote(_kind(_mount(descriptor)))
+    device, now = os.fstat(descriptor).st_dev, time.monotonic()
+    if os.major(device):  # a disk
+        return False
+    until, remote = _kinds.get(device, (0.0, False))
+    if until < now:
+        remote = _is_remote(_kind(_mount(descriptor)))
+        _kinds[device] = now + KNOWN, remote
+    return remote
 
 
 def _is_remote(kind: str) -> bool:

@@ -90,6 +90,7 @@ def walk(
                     continue
                 if not opened(here, descriptor):
                     continue
+                os.lseek(descriptor, 0, os.SEEK_SET)  # btrfs lists what there was when it was opened, or began anew
                 found, names = read(descriptor)
             except OSError as error:
                 if error.errno not in _GONE:
@@ -192,7 +193,7 @@ def _writing(descriptor: int) -> bool | None:
 def lease(descriptor: int) -> bool | None:
     """Keeps writers out while the descriptor is open; False where one is in, be it through a mapping, None if unknown.
 
-    Only a file's owner may ask, and only local file systems answer.
+    Only a file's owner may ask, and only a local file system knows: behind another one others may write to it.
     """
     try:
         # A writer that comes now is announced by SIGIO unless told otherwise, and that would end the process.
@@ -202,4 +203,4 @@ def lease(descriptor: int) -> bool | None:
         return None if is_remote(descriptor) else False  # some of those give no lease to anybody
     except OSError:
         return None
-    return True
+    return None if is_remote(descriptor) else True
