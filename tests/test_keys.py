@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,12 +92,65 @@ def test_a_photograph_tells_when_it_was_taken(tmp_path: Path) -> None:
             assert key("{exif}/{stem}", "p.jpg", fd) == "2026-03-04/p"
 
 
+def test_a_photograph_in_heic_tells_when_it_was_taken(tmp_path: Path) -> None:
+    item = struct.pack(">HHHII", 1, 0, 1, 1000, 100)
+    locations = struct.pack(">IBBH", 0, 0x44, 0, 1) + item
+    with opened(tmp_path / "p.heic", heic(locations).ljust(1000, b"\0") + struct.pack(">I", 6) + exif_of(TAKEN)) as fd:
+        assert key("{exif}/{stem}", "p.heic", fd) == "2019-12-31/p"
+
+
+TAKEN = "2019:12:31 23:59:58"
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def heic(locations: bytes, *, name: bytes = b"\0") -> bytes:
+    """The head of an HEIC file with one item, the tags."""
+    entry = box(b"infe", struct.pack(">IHH4s", 2 << 24, 1, 0, b"Exif") + name)
+    items = box(b"iinf", struct.pack(">IH", 0, 1) + entry)
+    meta = box(b"meta", bytes(4) + items + box(b"iloc", locations))
+    return box(b"ftyp", b"heic" + bytes(4) + b"mif1") + meta
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        # 65,535 places that take no bytes, in each of 20 items
+        heic(
+            struct.pack(">IBBI", 2 << 24, 0, 0, 20)
+            + b"".join(struct.pack(">IHHH", item, 0, 0, 65535) for item in range(20))
+        ),
+        # a size of 0 in 64 bits: the box is followed by itself
+        box(b"ftyp", b"heic" + bytes(4) + b"mif1") + struct.pack(">I4sQ", 1, b"free", 0),
+        heic(b"", name=b"x" * 2_000_000),  # read letter by letter
+    ],
+    ids=["places", "loop", "name"],
+)
+def test_a_picture_that_never_ends_takes_neither_memory_nor_time(picture: bytes) -> None:
+    assert exif.tags(io.BytesIO(b"")) == {}  # the library is there
+    began = time.thread_time()
+    assert exif.tags(io.BytesIO(picture)) == {}
+    assert time.thread_time() - began < 2 * exif.PATIENCE
+    tracemalloc.start()
+    try:
+        exif.tags(io.BytesIO(picture))
+        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def photograph(taken: str) -> bytes:
     """A JPEG with nothing in it but DateTimeOriginal."""
+    body = exif_of(taken)
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(body) + 2) + body + b"\xff\xd9"
+
+
+def exif_of(taken: str) -> bytes:
     entry = struct.pack("<HHII", 0x9003, 2, 20, 44)
     tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0) + struct.pack("<H", 1) + entry + b"\0\0\0\0"
-    body = b"Exif\0\0" + tiff + taken.encode().ljust(20, b"\0")
-    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(body) + 2) + body + b"\xff\xd9"
+    return b"Exif\0\0" + tiff + taken.encode().ljust(20, b"\0")
 
 
 @given(PATHS, st.sampled_from(["{dir}/{name}", "{dir1}/{dir9}{stem}{suffix}", "{watch}/{dir}/{dir}/{name}"]))
