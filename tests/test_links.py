@@ -31,7 +31,6 @@ def entry(**changes: Any) -> Entry:
         ("html", '<a href="http://cdn.test/k/1.mov">a b.mov</a>'),
         ("bbcode", "[url=http://cdn.test/k/1.mov]a b.mov[/url]"),
         ("{name}\t{size}\t{key}\t{path}", "a b.mov\t42\tk/1.mov\tfilms/a b.mov"),
-        ("{size:>5}", "   42"),
         ("{{{name}}}", "{a b.mov}"),
     ],
 )
@@ -57,6 +56,14 @@ def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
     "form",
     [
         "",
+        "{size:>5}",
+        "{url:{name}}",
+        "{name:{size}}",
+        "{url!r}",
+        "{url.__class__}",
+        "{url.__class__.__mro__}",
+        "{name[0]}",
+        "{{}}",
         "{url:>2000000000}",
         "{url}{size:020000d}",
         "{url:9999}",
@@ -73,14 +80,13 @@ def test_a_picture_is_shown_as_one(form: str, expected: str) -> None:
         "{size[0]}",
         "{path[name]}",
         "{size:c}",
-        "{name:{size}}",
     ],
 )
 def test_what_is_no_form_is_refused_with_the_forms_there_are(form: str) -> None:
     with pytest.raises(Failure) as raised:
         template(form)
     assert str(raised.value) == (
-        f'"{form}" is no format: use url, markdown, html, bbcode, or a template with {{url}}, {{name}}, {{key}}, {{path}}, {{size}}'
+        f'"{form}" is no format: use url, markdown, html, bbcode, or a template with plain {{url}}, {{name}}, {{key}}, {{path}}, {{size}}'
     )
     assert raised.value.code is Exit.USAGE
 
@@ -96,8 +102,15 @@ def test_markup_in_a_name_stays_text() -> None:
     assert filled(brackets, template("markdown")) == r"[evil) \[b](http://cdn.test/a%28b%29%20c)"
 
 
-def test_control_characters_in_a_name_are_shown_and_not_sent() -> None:
+def test_a_template_longer_than_any_line_is_refused() -> None:
+    assert template("{url}" * 200)
+    with pytest.raises(Failure, match="no format"):
+        template("{url}" * 201)
+
+
+def test_control_characters_in_a_name_or_a_key_are_shown_and_not_sent() -> None:
     assert filled(entry(path="a/\x1b[2J\udcff"), "{name} {path}") == "\\x1b[2J\\xff a/\\x1b[2J\\xff"
+    assert filled(entry(key="\x1b]52;c;cm0K\x07"), "{key}") == r"\x1b]52;c;cm0K\x07"
 
 
 def test_without_a_url_the_place_is_empty() -> None:

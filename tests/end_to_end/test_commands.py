@@ -303,11 +303,11 @@ def test_links_come_in_the_forms_that_people_paste(program: Program, form: str, 
     assert done.stdout.strip() == expected.replace("{url}", url)
 
 
-def test_a_key_with_control_characters_is_escaped_on_a_terminal_alone(program: Program) -> None:
+def test_a_key_with_control_characters_is_escaped_as_a_name_is(program: Program) -> None:
     path = program.folder / "red\x1b[31m.txt"
     path.write_bytes(b"a")
     assert program("put", "--provider", "recipe", path).returncode == 0
-    assert "\x1b[31m" in program("link", path, "--format", "{key}").stdout
+    assert r"red\x1b[31m.txt" in program("link", path, "--format", "{key}").stdout
     assert r"red\x1b[31m.txt" in _on_a_terminal(program, "link", path, "--format", "{key}!", until=b"!\r\n")
 
 

@@ -181,8 +181,6 @@ def link(session: Session, paths: Sequence[str], form: str, *, copied: bool) -> 
         lines.append(filled(entry, chosen))
         if session.json:
             session.facts({"path": shown(path), "url": entry.url, "text": lines[-1]})
-        elif sys.stdout.isatty():
-            print(filled(replace(entry, key=shown(entry.key)), chosen))
         else:
             print(lines[-1])
     if copied and lines:
