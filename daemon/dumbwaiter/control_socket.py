@@ -9,7 +9,6 @@ import os
 import select
 import socket
 import stat
-import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -20,6 +19,7 @@ from dumbwaiter.app import App
 from dumbwaiter.control import TROUBLES, routes
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.events import Feed
+from dumbwaiter.peers import user
 from dumbwaiter.places import Places, private_folder, short
 from dumbwaiter.serving import Caller, answering
 
@@ -85,7 +85,7 @@ class _Owner(Caller):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        uid = _peer(transport.get_extra_info("socket"))
+        uid = user(transport.get_extra_info("socket"))
         if uid not in {os.geteuid(), 0}:
             log.get("control").warning("caller refused", uid=uid)
             transport.abort()
@@ -103,13 +103,6 @@ def _listens(connection: socket.socket) -> bool:
     look = select.poll()
     look.register(connection, 0)  # which asks for nothing but to be told of that
     return not look.poll(0)
-
-
-def _peer(connection: socket.socket) -> int:
-    """Returns the user id of the process that connected."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
 
 
 def _own(folder: str) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Any
 
 from dumbwaiter.client import Connection
-from dumbwaiter.errors import Exit
+from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Entry
 from dumbwaiter_fs.deadline import left
 from dumbwaiter_fs.errnos import Refused
@@ -32,8 +32,9 @@ _Answer = tuple[float, "str | Refused"]  # good until, and what it was
 class Links:
     """The addresses that were asked for. Any thread may call; it waits no longer than its `deadline.until` lets it."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, state: str) -> None:
         self._socket = socket
+        self._state = state
         self._lock = threading.Lock()
         self._answers: OrderedDict[_Which, _Answer] = OrderedDict()
         self._asking: dict[_Which, threading.Lock] = {}
@@ -67,7 +68,7 @@ class Links:
     def _ask(self, entry: Entry, refused: str | None) -> _Answer:
         now = time.monotonic()
         wait = max(0.01, left(TIMEOUT))
-        connection = Connection(self._socket, wait)
+        connection = Connection(self._socket, self._state, wait)
         try:
             connection.request("POST", "/link", json.dumps({"id": entry.id, "refused": refused}))
             response = connection.getresponse()
@@ -76,6 +77,8 @@ class Links:
                 return now + AGAIN, Refused(_MEANING.get(answer["code"], errno.ENXIO), answer["error"])
             life = answer["expires_in"]
             return now + (life - MARGIN if life is not None else 3600.0), str(answer["url"])
+        except Failure as failure:  # somebody else listens
+            return now + AGAIN, Refused(errno.EACCES, str(failure))
         except (FileNotFoundError, ConnectionRefusedError):
             why = "the link has to come from the daemon, which is not running: start it with `dumbwaiter run`"
             return now + AGAIN, Refused(errno.ENXIO, why)

@@ -215,7 +215,7 @@ class _Life:
         remote = Remote(
             float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE),
             cache,
-            Links(self._where.socket),
+            Links(self._where.socket, self._where.state),
             Hits(self._where.cache) if cache else None,
         )
         contents = Contents(self._settings.folder_of, remote)

@@ -948,7 +948,9 @@ def test_who_waits_knows_of_what_was_written_the_moment_before(program: Program)
     for count in range(1, 9):
         (program.drop / f"{count}/b/c").mkdir(parents=True)
         (program.drop / f"{count}/b/c/film.mov").write_bytes(b"film")
-        with contextlib.closing(Connection(str(program.state / "run/control.sock"), 30.0)) as connection:
+        with contextlib.closing(
+            Connection(str(program.state / "run/control.sock"), str(program.state), 30.0)
+        ) as connection:
             connection.request("GET", "/status?jobs=0&follow=1")
             facts = json.loads(connection.getresponse().readline())
         left = facts["settling"] + facts["totals"]["pending"] + facts["totals"]["stored"]

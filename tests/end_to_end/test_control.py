@@ -13,6 +13,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from socketserver import UnixStreamServer
 
 import httpx
@@ -24,6 +25,7 @@ from starlette.routing import Route
 
 from dumbwaiter.control import TROUBLES
 from program import Program
+from stranger import needs_root, stranger
 
 MIB = 1 << 20
 
@@ -145,6 +147,23 @@ def test_somebody_else_who_gets_at_it_is_turned_away(program: Program) -> None:
     os.close(opened)
     assert done.stdout == "0\n", done.stderr
     assert "caller refused" in program.log.read_text()
+
+
+@needs_root
+@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("put", "FILE"), ("pause",), ("doctor",)])
+def test_what_a_stranger_at_the_socket_says_is_not_believed(
+    program: Program, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """A folder of somebody else's, named by mistake, or by a variable that `su` keeps."""
+    path = program.write("film.mov", b"abc")
+    lie = {"running": True, "jobs": [1], "path": str(path), "url": "https://evil/film.mov", "state": "done"}
+    program.environment["DUMBWAITER_RUNTIME"] = str(tmp_path / "theirs")
+    (tmp_path / "theirs").mkdir()
+    with stranger(f"{tmp_path}/theirs/control.sock", lie):
+        done = program(*(str(path) if word == "FILE" else word for word in words))
+    assert done.returncode == (1 if words == ("doctor",) else 2)
+    assert "somebody else listens at" in (done.stdout if words == ("doctor",) else done.stderr)
+    assert "evil" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,10 @@ def test_t14_a_daemon_whose_folder_hangs_ends_but_for_threads_that_the_kernel_ho
 def order(program: Program, path: Path) -> None:
     """Is `put` of one who does not wait for the answer."""
     wish = {"paths": [str(path)], "provider": "netease", "watch": None}
-    with closing(Connection(str(program.state / "run/control.sock"), 1.0)) as connection, suppress(TimeoutError):
+    with (
+        closing(Connection(str(program.state / "run/control.sock"), str(program.state), 1.0)) as connection,
+        suppress(TimeoutError),
+    ):
         connection.request("POST", "/put", json.dumps(wish))
         connection.getresponse()
 

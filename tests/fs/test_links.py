@@ -20,6 +20,7 @@ from dumbwaiter.model import Entry, Stamp
 from dumbwaiter_fs import deadline, links
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.links import Links
+from stranger import needs_root, stranger
 
 
 def entry(number: int = 1) -> Entry:
@@ -72,14 +73,14 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_many_readers_of_one_file_ask_once(daemon: Daemon) -> None:
-    kept = Links(daemon.path)
+    kept = Links(daemon.path, "/none")
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(lambda _: kept.get(entry()), range(64))) == {"https://h/1"}
     assert daemon.asked == [{"id": 1, "refused": None}]
 
 
 def test_a_refused_address_is_asked_for_anew_once_for_all(daemon: Daemon) -> None:
-    kept = Links(daemon.path)
+    kept = Links(daemon.path, "/none")
     first = kept.get(entry())
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: kept.get(entry(), first), range(16))) == {"https://h/2"}
@@ -88,7 +89,7 @@ def test_a_refused_address_is_asked_for_anew_once_for_all(daemon: Daemon) -> Non
 
 
 def test_an_address_near_its_end_is_asked_for_anew(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Links(daemon.path)
+    kept = Links(daemon.path, "/none")
     kept.get(entry())
     later = links.time.monotonic() + 600 - links.MARGIN
     monkeypatch.setattr(links.time, "monotonic", lambda: later)
@@ -110,7 +111,7 @@ def test_an_address_near_its_end_is_asked_for_anew(daemon: Daemon, monkeypatch: 
 def test_a_failure_has_its_errno_and_is_not_asked_about_at_once_again(
     daemon: Daemon, answer: tuple[int, Any], code: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, daemon.answer = Links(daemon.path), answer
+    kept, daemon.answer = Links(daemon.path, "/none"), answer
     for _ in range(3):
         with pytest.raises(Refused) as raised:
             kept.get(entry())
@@ -124,7 +125,7 @@ def test_a_failure_has_its_errno_and_is_not_asked_about_at_once_again(
 
 def test_a_socket_far_down_costs_no_descriptor_a_question(tmp_path: Path) -> None:
     os.mkdir(folder := tmp_path / ("x" * 120))
-    kept = Links(f"{folder}/control.sock")
+    kept = Links(f"{folder}/control.sock", "/none")
 
     def ask(number: int) -> None:
         with pytest.raises(Refused):
@@ -141,7 +142,7 @@ def test_a_daemon_that_stands_still_holds_a_read_no_longer_than_its_deadline(tmp
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/control.sock")
         silent.listen()
-        kept = Links(f"{tmp_path}/control.sock")
+        kept = Links(f"{tmp_path}/control.sock", "/none")
 
         def ask(_: int) -> str:
             with deadline.until(time.monotonic() + 0.5), pytest.raises(Refused) as raised:
@@ -161,6 +162,17 @@ def test_without_a_daemon_that_is_said(tmp_path: Path, what: str) -> None:
         Daemon(path).close()
         assert os.path.exists(path)
     with pytest.raises(Refused) as raised:
-        Links(path).get(entry())
+        Links(path, "/none").get(entry())
     assert raised.value.errno == errno.ENXIO
     assert "is not running" in raised.value.why
+
+
+@needs_root
+def test_a_stranger_at_the_socket_is_not_asked(tmp_path: Path) -> None:
+    with (
+        stranger(path := f"{tmp_path}/control.sock", {"url": "https://evil/", "expires_in": None}),
+        pytest.raises(Refused) as raised,
+    ):
+        Links(path, str(tmp_path)).get(entry())
+    assert raised.value.errno == errno.EACCES
+    assert "somebody else listens" in raised.value.why

@@ -340,7 +340,10 @@ def _daemon(session: Session, config: Config) -> Findings:
         facts = session.ask("GET", "/status?jobs=0")
     except Failure as failure:
         level: Literal["warn", "fail"] = "warn" if failure.code is Exit.NO_DAEMON else "fail"
-        yield Finding("daemon", level, str(failure).partition(":")[0], "dumbwaiter run, or dumbwaiter service install")
+        says, _, remedy = str(failure).partition(": ")
+        if level == "warn" or not remedy:
+            remedy = "dumbwaiter run, or dumbwaiter service install"
+        yield Finding("daemon", level, says, remedy)
         return
     yield Finding("daemon", "ok", f"running as process {facts['pid']}")
     if facts["trouble"]:

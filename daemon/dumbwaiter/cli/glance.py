@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from dumbwaiter.cli.words import counted, hour, in_need, place, rests, size, when
+from dumbwaiter.peers import believed
 from dumbwaiter.places import places, short
 
 TYPE_CHECKING = False  # `typing` would take a tenth of the whole time
@@ -43,8 +44,11 @@ def _asked() -> dict[str, Any] | None:
     try:
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answer:
             connection.settimeout(PATIENCE)
-            with short(places().socket) as path:
+            where = places()
+            with short(where.socket) as path:
                 connection.connect(path)
+            if not believed(connection, where.state):
+                return None
             connection.sendall(b"GET /status HTTP/1.0\r\n\r\n")  # the answer ends with the connection
             head, _, body = answer.read().partition(b"\r\n\r\n")
         facts: dict[str, Any] = json.loads(body)

@@ -164,7 +164,9 @@ class Session:
 
         patience = ANSWER if method == "GET" else LONG
         connection = Connection(
-            self.places.socket, min(patience, max(0.01, end - time.monotonic())) if end else patience
+            self.places.socket,
+            self.places.state,
+            min(patience, max(0.01, end - time.monotonic())) if end else patience,
         )
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # who takes no more may have said why
