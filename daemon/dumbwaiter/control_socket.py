@@ -106,12 +106,18 @@ def _listens(connection: socket.socket) -> bool:
 
 
 def _own(folder: str) -> None:
-    """Makes the socket's folder the owner's only. Raises `Failure` when it is somebody else's."""
+    """Makes the socket's folder the owner's only. Raises `Failure` when it, or a link in its place, is somebody else's."""
     private_folder(folder)
-    status = os.stat(folder)
-    if status.st_uid != os.geteuid():
-        raise Failure(
-            f"the runtime folder {folder} belongs to somebody else: name another one with --runtime", Exit.USAGE
-        )
-    if stat.S_IMODE(status.st_mode) != 0o700:
-        os.chmod(folder, 0o700)
+    own = os.geteuid()
+    place = folder if os.lstat(folder).st_uid not in {own, 0} else os.path.realpath(folder)
+    fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # what was judged is what is changed
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != own or not stat.S_ISDIR(status.st_mode):
+            raise Failure(
+                f"the runtime folder {folder} belongs to somebody else: name another one with --runtime", Exit.USAGE
+            )
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
