@@ -1,5 +1,6 @@
 """Cache hits: counted by mounts, read by the daemon."""
 
+import os
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from dumbwaiter import cache_hits
 from dumbwaiter.cache_hits import Hits
 from fs.world import until
+from stranger import UID
 
 
 def test_several_mounts_count_into_one_file(tmp_path: Path) -> None:
@@ -62,3 +64,28 @@ def test_a_folder_that_cannot_be_had_is_no_trouble(tmp_path: Path) -> None:
     one.add(hits=1)
     one.close()
     assert cache_hits.read(str(tmp_path / "file/folder")) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "theirs"])
+def test_what_somebody_else_put_there_is_neither_written_nor_read(tmp_path: Path, kind: str) -> None:
+    victim, hits = tmp_path / "victim", tmp_path / "hits"
+    content = bytes(range(16))
+    victim.write_bytes(content)
+    match kind:
+        case "link":
+            hits.symlink_to(victim)
+        case "second name":
+            hits.hardlink_to(victim)
+        case "pipe":
+            os.mkfifo(hits)
+        case _:
+            if os.geteuid() != 0:
+                pytest.skip("only root can give a file away")
+            victim.rename(hits)
+            os.chown(hits, UID, UID)
+            victim = hits
+    assert cache_hits.read(str(tmp_path)) == (0, 0)
+    one = Hits(str(tmp_path))
+    one.add(hits=1)
+    one.close()
+    assert victim.read_bytes() == content

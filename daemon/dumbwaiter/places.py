@@ -87,6 +87,15 @@ def private_folder(path: str) -> str:
     return path
 
 
+def foreign(path: str) -> bool:
+    """Says whether a path is somebody else's, neither ours nor root's: what it leads to, or a link that stands there."""
+    ours = {os.geteuid(), 0}
+    try:
+        return os.lstat(path).st_uid not in ours or os.stat(path).st_uid not in ours
+    except OSError:
+        return False
+
+
 @contextmanager
 def short(path: str) -> Iterator[str]:
     """Gives a name for a socket that fits the 107 bytes which the kernel has for one, to bind or connect it by.

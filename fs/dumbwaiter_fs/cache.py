@@ -9,8 +9,10 @@ nor free space.
 """
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import struct
 import threading
 import time
@@ -21,8 +23,10 @@ from typing import NamedTuple
 from xxhash import xxh3_128
 
 from dumbwaiter import log
+from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter.places import private_folder
+from dumbwaiter.naming import shown
+from dumbwaiter.places import foreign, private_folder
 from dumbwaiter_fs.openat2 import without_waiting
 
 BLOCK = 256 * KIB
@@ -39,6 +43,20 @@ MARK_MAX = 1024
 LONGEST = _HEAD.size + MARK_MAX + BLOCK  # bytes of a file
 _MAGIC = b"DWB1"
 _log = log.get(__name__)
+
+
+def check_owner(cache: str) -> None:
+    """Raises `Failure` when the cache folder, or that of the blocks in it, is somebody else's, who could forge blocks."""
+    for folder in (cache, blocks_of(cache)):
+        if foreign(folder):
+            raise Failure(
+                f"the cache folder {shown(folder)} belongs to somebody else: name another one with --cache", Exit.USAGE
+            )
+
+
+def blocks_of(cache: str) -> str:
+    """Returns where the blocks of a cache folder are."""
+    return os.path.join(cache, "blocks")
 
 
 class Block(NamedTuple):
@@ -58,7 +76,7 @@ class View(NamedTuple):
 class Cache:
     """A folder of blocks, at most `limit` bytes; with a second mount on it, a tenth more. Any thread may call.
 
-    Never raises: a cache that cannot be used holds nothing.
+    Never raises: a cache that cannot be used holds nothing, and a folder in it that is somebody else's neither.
     """
 
     def __init__(self, folder: str, limit: int, *, spare: int = SPARE) -> None:
@@ -71,10 +89,13 @@ class Cache:
         self._places = 0  # files likewise
         self._rest_until = 0.0
         self._told = False
+        self._ours: set[str] = set()  # folders in it
 
     def get(self, name: str, index: int) -> Block | None:
         """Returns block `index` of the version called `name`, None when it is not here whole."""
         path = self._path(name, index)
+        if not self._own(os.path.dirname(path)):
+            return None
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -100,8 +121,11 @@ class Cache:
 
         Notes no use, and leaves a damaged block to `get`.
         """
+        path = self._path(name, index)
+        if not self._own(os.path.dirname(path)):
+            return None
         try:
-            descriptor = without_waiting(self._path(name, index))
+            descriptor = without_waiting(path)
         except OSError:
             return None
         try:
@@ -117,6 +141,8 @@ class Cache:
         """Notes that blocks have been used; each is a version's name and an index."""
         for name, index in blocks:
             path = self._path(name, index)
+            if not self._own(os.path.dirname(path)):
+                continue
             with contextlib.suppress(OSError):
                 if abs(time.time() - os.stat(path).st_mtime) > USED:
                     os.utime(path)
@@ -128,9 +154,13 @@ class Cache:
         if len(mark) > MARK_MAX or not self._admit(size):
             return
         path = self._path(name, index)
-        aside = f"{os.path.dirname(path)}/.{os.getpid()}-{threading.get_ident()}"
+        folder = os.path.dirname(path)
+        aside = f"{folder}/.{os.getpid()}-{threading.get_ident()}"
         try:
-            private_folder(os.path.dirname(path))
+            private_folder(folder)
+            if not self._own(folder):
+                self._refused(PermissionError(errno.EPERM, f"{folder} belongs to somebody else"))
+                return
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 head = _HEAD.pack(_MAGIC, _digest(name, index, mark, block.data), len(mark))
@@ -146,9 +176,22 @@ class Cache:
     def drop(self, name: str) -> None:
         """Forgets a version."""
         folder = os.path.dirname(self._path(name, 0))
-        for one in _listed(folder):
+        for one in _listed(folder) if self._own(folder) else ():
             if one.name.startswith(f"{name}-"):
                 _remove(one.path)
+
+    def _own(self, folder: str) -> bool:
+        """Says whether a folder of blocks is one of ours; what is not there is nobody's yet."""
+        if folder in self._ours:
+            return True
+        try:
+            status = os.lstat(folder)
+        except OSError:
+            return True
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {os.geteuid(), 0}:
+            return False
+        self._ours.add(folder)
+        return True
 
     def _path(self, name: str, index: int) -> str:
         return f"{self._folder}/{name[:2]}/{name}-{index:x}"
@@ -215,7 +258,7 @@ class Cache:
         """Yields the second of its last use, size and path of each block; removes what nobody will use."""
         now = time.time()
         for folder in _listed(self._folder):
-            for one in _listed(folder.path):
+            for one in _listed(folder.path) if self._own(folder.path) else ():
                 try:
                     status = one.stat(follow_symlinks=False)
                 except FileNotFoundError:

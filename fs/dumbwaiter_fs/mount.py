@@ -106,6 +106,10 @@ def _mount(wishes: argparse.Namespace) -> int:
         {name: watch.path for name, watch in settings.watch.items()},
         {"state": where.state, "cache": where.cache, "runtime": where.runtime},
     )
+    if settings.mount.cache_size:
+        from dumbwaiter_fs.cache import check_owner
+
+        check_owner(where.cache)
     _check_fuse(settings)
     mount_point.prepare(folder, look_only=wishes.check)
     if wishes.check:
@@ -197,7 +201,7 @@ class _Life:
         from sdnotify import SystemdNotifier
 
         from dumbwaiter.store.database import journal_url
-        from dumbwaiter_fs.cache import Cache
+        from dumbwaiter_fs.cache import Cache, blocks_of
         from dumbwaiter_fs.content import Contents
         from dumbwaiter_fs.links import Links
         from dumbwaiter_fs.operations import Operations
@@ -211,7 +215,7 @@ class _Life:
         url = journal_url(self._where.state, self._settings.journal)
         trees = Trees(url)
         limit = self._settings.mount.cache_size
-        cache = Cache(os.path.join(self._where.cache, "blocks"), limit) if limit else None
+        cache = Cache(blocks_of(self._where.cache), limit) if limit else None
         remote = Remote(
             float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE),
             cache,

@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 
 from dumbwaiter import cache_hits
 from dumbwaiter.cache_hits import Hits
+from dumbwaiter.errors import Failure
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, MARK_MAX, Block, Cache
+from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, LONGEST, MARK_MAX, Block, Cache, check_owner
 from dumbwaiter_fs.hot_blocks import SLOTS, HotBlocks
+from stranger import UID, needs_root
 
 NAME, OTHER = "aa" * 20, "ab" * 20
 WHOLE = Block('"etag"', random.Random(4).randbytes(BLOCK))
 WRITER = """import sys
-from dumbwaiter_fs.cache import BLOCK, Block, Cache
+from dumbwaiter_fs.cache import BLOCK, Block, Cache, check_owner
 cache, number = Cache(sys.argv[1], 4 << 20, spare=0), int(sys.argv[2])
 for turn in range(60):
     index = turn % 30
@@ -315,3 +317,48 @@ def test_a_block_that_comes_while_room_is_made_is_kept_too(tmp_path: Path, monke
     cache.put(NAME, 1, Block("e", b"two"))
     other.join()
     assert [cache.get(NAME, index) for index in (0, 1)] == [Block("e", b"one"), Block("e", b"two")]
+
+
+def given_away(path: Path) -> None:
+    for one in (path, *path.rglob("*")):
+        os.chown(one, UID, UID, follow_symlinks=False)
+
+
+@needs_root
+def test_blocks_that_somebody_else_prepared_are_not_read(cache: Cache, folder: Path) -> None:
+    cache.put(NAME, 0, WHOLE)
+    cache.put(OTHER, 0, WHOLE)
+    given_away(folder / NAME[:2])
+    again = Cache(str(folder), 64 * MIB, spare=0)
+    assert again.get(NAME, 0) is None
+    assert again.glance(NAME, 0, bytearray(LONGEST)) is None
+    again.used([(NAME, 0)])
+    again.drop(NAME)
+    again.put(NAME, 1, WHOLE)
+    assert len(files(folder / NAME[:2])) == 1
+    assert again.get(OTHER, 0) == WHOLE
+
+
+def test_no_file_behind_a_link_is_touched(cache: Cache, folder: Path, tmp_path: Path) -> None:
+    (victim := tmp_path / "photos").mkdir()
+    (victim / "a.jpg").write_bytes(b"a")
+    os.utime(victim / "a.jpg", (0, 0))
+    folder.mkdir()
+    (folder / NAME[:2]).symlink_to(victim)
+    cache.put(NAME, 0, WHOLE)  # which sweeps first
+    assert files(victim) == [victim / "a.jpg"]
+
+
+@needs_root
+@pytest.mark.parametrize("place", [".", "blocks"])
+def test_a_cache_folder_of_somebody_else_is_refused(tmp_path: Path, place: str) -> None:
+    check_owner(str(tmp_path / "none"))
+    (tmp_path / "blocks").mkdir()
+    check_owner(str(tmp_path))
+    given_away(tmp_path / place)
+    with pytest.raises(Failure, match=r"the cache folder .* belongs to somebody else: name another one with --cache"):
+        check_owner(str(tmp_path))
+    (tmp_path / "link").symlink_to("/root")
+    os.chown(tmp_path / "link", UID, UID, follow_symlinks=False)
+    with pytest.raises(Failure, match="belongs to somebody else"):
+        check_owner(str(tmp_path / "link"))

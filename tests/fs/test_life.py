@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dumbwaiter.errors import Failure
 from dumbwaiter_fs import mount as program
 from dumbwaiter_fs import mount_point
 from fs.world import Mounted, Shelf, command, until
+from stranger import UID, needs_root
 
 pytestmark = pytest.mark.fuse
 
@@ -96,6 +98,14 @@ def test_a_mount_over_the_state_folder_is_refused(shelf: Shelf) -> None:
     code, said = run(shelf, shelf.state)
     assert code == 2
     assert "would hide it" in one_sentence(said)
+
+
+@needs_root
+def test_a_cache_folder_of_somebody_else_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    os.chown(tmp_path, UID, UID)
+    code, said = run(shelf, "--cache", str(tmp_path))
+    assert code == 2
+    assert "belongs to somebody else: name another one with --cache" in one_sentence(said)
 
 
 def test_a_library_that_is_missing_or_too_new_is_named(shelf: Shelf) -> None:
