@@ -8,6 +8,7 @@ import gzip
 import os
 import re
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -27,9 +28,10 @@ from hypothesis import strategies as st
 import peer
 from dumbwaiter import http as edge
 from dumbwaiter.bulk import REPLY_MAX, Abort, Unreadable
-from dumbwaiter.errors import Retry, Stopped
+from dumbwaiter.errors import Blocked, Failure, Retry, Stopped
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB
+from dumbwaiter.reach import Reach
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 from peer import OK, Connection, Peer
 
@@ -42,17 +44,24 @@ SLICES = ["own", "httpx"]
 class Client:
     """The edge, for one test: requests run one after another in a loop of their own."""
 
-    def __init__(self, way: str, content: bytes, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        way: str,
+        content: bytes,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        reach: Reach | None = None,
+    ) -> None:
         self.way = way
         path = folder / "content"
         path.write_bytes(content)
         self.fd = os.open(path, os.O_RDWR)
         self.size = len(content)
         self.runner = asyncio.Runner()
-        self.http = self.runner.run(self._make(clock))
+        self.http = self.runner.run(self._make(clock, reach))
 
-    async def _make(self, clock: Callable[[], float]) -> Http:
-        return Http(clock)
+    async def _make(self, clock: Callable[[], float], reach: Reach | None) -> Http:
+        return Http(clock, reach)
 
     def body(self, **changes: Any) -> bytes | FileSlice:
         if self.way == "call":
@@ -500,6 +509,51 @@ def test_only_a_proxy_for_the_web_makes_it_stock_httpxs_business(
 ) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:1" if name != "no_proxy" else "localhost")
     assert isinstance(make("own").http._bulk, httpx.Client) is stock
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"https_proxy": "http://127.0.0.1:1"}, {"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"}],
+    ids=["none", "the other scheme", "no_proxy"],
+)
+def test_what_goes_past_a_proxy_is_judged(
+    make: Make, monkeypatch: pytest.MonkeyPatch, way: str, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with Peer(never) as server, pytest.raises(Blocked, match="leads into your own network"):
+        make(way, reach=Reach(["vendor.example"]))(server.url)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_proxy_connects_to_is_the_proxys_to_judge(make: Make, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    with Peer(peer.echo(seen)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert make(way, reach=Reach(["vendor.example"]))("http://10.0.0.1/a").status == 200
+    assert seen[0][0].startswith(b"POST http://10.0.0.1/a HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("socks5://127.0.0.1:1", "all_proxy names a SOCKS proxy, and the package for one is not installed: pipx"),
+        ("socks://u:s3cret@127.0.0.1:1", 'all_proxy cannot be used: write the proxy like "http://'),
+        ("http://127.0.0.1:port", 'all_proxy cannot be used: write the proxy like "http://'),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(Failure, match=re.escape(said)) as raised:
+        Http()
+    assert "s3cret" not in str(raised.value)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    make("own")
 
 
 def test_stock_httpx_keeps_to_the_bandwidth_and_to_an_end(make: Make) -> None:

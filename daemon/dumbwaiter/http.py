@@ -10,20 +10,21 @@ import os
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeVar
 
 import httpcore
 import httpx
+from httpx._utils import get_environment_proxies  # there is no public name for it
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
-from dumbwaiter.errors import Blocked, Offline, Stopped
+from dumbwaiter.errors import Blocked, Exit, Failure, Offline, Stopped
 from dumbwaiter.model import MIB
 from dumbwaiter.pace import Bandwidth
 from dumbwaiter.reach import Inside, Reach
@@ -35,8 +36,9 @@ SHUN = 300.0  # an origin that could not be reached goes last for so long
 ANSWER_MAX = REPLY_MAX + MIB  # bytes of an answer with all its heads; who sends only heads would never end
 SKEW = 5.0  # a clock difference below this may be the network's doing
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
-PROXIES = {"http", "https", "all"}  # what httpx takes from the environment
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
+
+T = TypeVar("T")
 
 
 class Http:
@@ -48,17 +50,10 @@ class Http:
         self._log = log.get("http")
         self._reach = reach or Reach()
         self._left: set[asyncio.Task[None]] = set()  # clients of a network that was left, until they have ended
-        # A proxy from the environment is stock httpx's business; so is a fallback, should one be needed.
-        self._stock = (
-            not PROXIES.isdisjoint(urllib.request.getproxies()) or os.environ.get("DUMBWAITER_TRANSPORT") == "httpx"
-        )
         self._context = httpx.create_ssl_context()  # once: it reads all certificates
         self._calls = self._client()
-        self._bulk = (
-            httpx.Client(verify=self._context, timeout=LIMITS, follow_redirects=False, cookies=_no_cookies())
-            if self._stock
-            else BulkTransport(self._context, self._reach)
-        )
+        self._direct = BulkTransport(self._context, self._reach)
+        self._bulk = self._bulk_client() or self._direct
         self._skews: dict[str, float] = {}
         self._shunned: dict[str, float] = {}
 
@@ -119,8 +114,7 @@ class Http:
         leaving = asyncio.create_task(_leave(old))
         self._left.add(leaving)
         leaving.add_done_callback(self._left.discard)
-        if isinstance(self._bulk, BulkTransport):
-            self._bulk.renew()
+        self._direct.renew()
         self._shunned.clear()
 
     async def close(self) -> None:
@@ -128,21 +122,39 @@ class Http:
             leaving.cancel()
         await asyncio.gather(*self._left, return_exceptions=True)
         self._bulk.close()
+        self._direct.close()
         await self._calls.aclose()
 
     def _client(self) -> httpx.AsyncClient:
-        transport = None
-        if not self._stock:
-            transport = httpx.AsyncHTTPTransport(verify=self._context)
-            # httpcore takes a backend of one's own, httpx has no way to hand it through.
-            transport._pool._network_backend = _Backend(self._reach)  # noqa: SLF001
+        transport = httpx.AsyncHTTPTransport(verify=self._context)
+        # httpcore takes a backend of one's own, httpx has no way to hand it through.
+        transport._pool._network_backend = _Backend(self._reach)  # noqa: SLF001
         return httpx.AsyncClient(
-            verify=self._context,
             timeout=LIMITS,
             headers=HEADERS,
             follow_redirects=False,
             cookies=_no_cookies(),
             transport=transport,
+            mounts=proxies(partial(httpx.AsyncHTTPTransport, verify=self._context)),
+            trust_env=False,  # which says the proxies alone
+        )
+
+    def _bulk_client(self) -> httpx.Client | None:
+        """Returns what sends bulk bytes where our own transport does not: through a proxy, or as a fallback by stock httpx."""
+        mounts = proxies(partial(httpx.HTTPTransport, verify=self._context))
+        transport: httpx.BaseTransport = self._direct
+        if os.environ.get("DUMBWAITER_TRANSPORT") == "httpx":
+            transport = httpx.HTTPTransport(verify=self._context)
+            transport._pool._network_backend = _Blocking(self._reach)  # noqa: SLF001
+        elif not any(mounts.values()):
+            return None
+        return httpx.Client(
+            timeout=LIMITS,
+            follow_redirects=False,
+            cookies=_no_cookies(),
+            transport=transport,
+            mounts=mounts,
+            trust_env=False,
         )
 
     async def _send(self, request: Request, body: bytes) -> Reply:
@@ -238,6 +250,36 @@ class _Backend(httpcore.AsyncNetworkBackend):
         return await connect(last)
 
 
+class _Blocking(httpcore.NetworkBackend):
+    """The same for threads."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        def connect(address: str) -> httpcore.NetworkStream:
+            return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+
+        if self._reach.trusts(host):
+            return connect(host)
+        try:
+            *others, last = self._reach.addresses(host, port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for address in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return connect(address)
+        return connect(last)
+
+
 class _Stream(httpcore.AsyncNetworkStream):
     """A connection whose answers have an end."""
 
@@ -266,6 +308,31 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
+
+
+def proxies(make: Callable[..., T]) -> dict[str, T | None]:
+    """Returns the transports of the proxies that the environment names, by the addresses they are for; None is for none.
+
+    Raises `Failure` for a proxy that cannot be used: without it, requests would leave as nobody wants.
+    """
+    named = get_environment_proxies()
+    if {"http://", "https://"} <= named.keys():
+        named.pop("all://", None)  # desktops name one of SOCKS there, for others
+    found: dict[str, T | None] = {}
+    for pattern, proxy in named.items():
+        variable = f"{pattern.removesuffix('://')}_proxy"
+        try:
+            found[pattern] = None if proxy is None else make(proxy=proxy)
+        except ImportError:
+            raise Failure(
+                f"{variable} names a SOCKS proxy, and the package for one is not installed: pipx inject dumbwaiter socksio",
+                Exit.USAGE,
+            ) from None
+        except (ValueError, httpx.InvalidURL):
+            raise Failure(
+                f'{variable} cannot be used: write the proxy like "http://proxy.example:8080"', Exit.USAGE
+            ) from None
+    return found
 
 
 def _no_cookies() -> CookieJar:

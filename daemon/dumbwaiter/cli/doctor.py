@@ -399,7 +399,11 @@ async def _providers(config: Config) -> list[Finding]:
     """Asks every provider's addresses for nothing, and compares clocks."""
     from dumbwaiter.http import Http
 
-    http = Http()
+    try:
+        http = Http()
+    except Failure as failure:
+        says, _, remedy = str(failure).partition(": ")
+        return [Finding("proxy", "fail", says, remedy)]
     try:
         wanted = [(name, url) for name, options in config.provider.items() for url in addresses(options)]
         return list(await asyncio.gather(*(_reach(http, name, url) for name, url in wanted)))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 import httpx
@@ -11,7 +12,7 @@ from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Exit, Failure, Verdict
-from dumbwaiter.http import HEADERS, sentence
+from dumbwaiter.http import HEADERS, proxies, sentence
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
 from dumbwaiter.upload import check, open_version
@@ -88,6 +89,12 @@ def _write(out: BinaryIO, piece: bytes) -> None:
         raise Failure(f"the output cannot be written: {error.strerror}") from None
 
 
+def _client() -> httpx.Client:
+    context = httpx.create_ssl_context()
+    mounts = proxies(partial(httpx.HTTPTransport, verify=context))
+    return httpx.Client(verify=context, timeout=LIMITS, headers=HEADERS, mounts=mounts, trust_env=False)
+
+
 def _answers(place: str, status: int) -> Failure:
     return Failure(f"{place}the provider answers {status}", Exit.TEMPORARY if status in LATER else Exit.FAILED)
 
@@ -102,7 +109,7 @@ def _broken(place: str, error: Exception, url: str) -> Failure:
 def _download(entry: Entry, url: str, out: BinaryIO) -> None:
     place, count = shown(entry.place), 0
     try:
-        with httpx.stream("GET", url, timeout=LIMITS, headers=HEADERS) as response:
+        with _client() as client, client.stream("GET", url) as response:
             if response.status_code in REFUSED:
                 raise Refused
             if response.status_code != httpx.codes.OK:
@@ -128,7 +135,7 @@ class Reader:
     """Looks at links; any thread may. Raises `Refused`, and `Failure` when a provider cannot be asked now."""
 
     def __init__(self) -> None:
-        self._client = httpx.Client(timeout=LIMITS, headers=HEADERS)
+        self._client = _client()
 
     def close(self) -> None:
         self._client.close()
