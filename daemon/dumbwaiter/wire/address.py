@@ -11,6 +11,11 @@ _FOUR_IN_SIX = [
     ipaddress.IPv6Network(one)
     for one in ("::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48")
 ]
+# Of IANA's registries of special addresses, what some versions of Python take for public.
+_SPECIAL = [
+    ipaddress.ip_network(one)
+    for one in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")  # protocols, 6to4, examples, routes
+]
 FOR_GOOD = frozenset({301, 308})
 FOR_NOW = frozenset({302, 303, 307})
 
@@ -90,4 +95,4 @@ def public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             return False
         if ip.sixtofour is not None or any(ip in network for network in _FOUR_IN_SIX):
             ip = ip.sixtofour or ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
