@@ -92,7 +92,7 @@ class _Owner(Caller):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Goes on answering one who has asked all and still listens."""
-        answers = not self.silent and not self.cycle.more_body and _listens(self.transport.get_extra_info("socket"))
+        answers = not self.silent and not self.unfinished and _listens(self.transport.get_extra_info("socket"))
         if answers:
             self.cycle.keep_alive = False
         return answers

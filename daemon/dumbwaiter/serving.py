@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WAITING = 512  # connections not taken yet
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
-CALLERS = 64  # connections at once; a further one takes the place of the one that has been silent longest
+CALLERS = 64  # connections at once; a further one takes the place of one that owes a request
 
 
 class Server(uvicorn.Server):
@@ -41,24 +41,34 @@ class Server(uvicorn.Server):
 
 
 class Caller(H11Protocol):
-    """One connection among others: when there are too many, the one that has been silent longest goes."""
+    """One connection among others: when there are too many, the one goes that owes a request, and said nothing for longest."""
 
-    since = 0.0
+    heard = 0.0  # when something last came
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.since = time.monotonic()
+        self.heard = time.monotonic()
         super().connection_made(transport)
         others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
         if len(others) >= CROWD:
             transport.abort()
-        elif len(others) >= CALLERS and (silent := [one for one in others if one.silent]):
-            min(silent, key=lambda one: one.since).transport.abort()
+        elif len(others) >= CALLERS and (owing := [one for one in others if one.silent or one.unfinished]):
+            min(owing, key=lambda one: one.heard).transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        super().data_received(data)
 
     @property
     def silent(self) -> bool:
         """Whether it waits for nothing: no request came, or its last one is answered."""
         cycle: Any = self.cycle
         return cycle is None or bool(cycle.response_complete)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a request has begun to come and its body did not end."""
+        cycle: Any = self.cycle
+        return cycle is not None and bool(cycle.more_body)
 
 
 @asynccontextmanager
