@@ -394,6 +394,33 @@ def test_directories_are_walked_one_after_the_other_page_by_page() -> None:
     assert all(page.whole for page in pages)
 
 
+def _full(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"items": list(rows), "total_result": len(rows)}
+
+
+def test_a_list_whose_directories_lie_in_one_another_for_ever_is_ended() -> None:
+    def inner(depth: int) -> dict[str, Any]:
+        """A directory of the depth of its number: an empty one and the next one are in it."""
+        return _full(_folder(1001 + depth, depth), _folder(depth + 1, depth))
+
+    deep = [inner(0), *(answer for depth in range(1, 64) for answer in (None, inner(depth)))]
+    pages, _ = _listed(*deep, None)
+    assert len(pages) == 129
+    with pytest.raises(Blocked, match="or some 64 deep in one another"):
+        _listed(*deep, None, inner(64), None)
+    circle = [_full(_folder(1)), *(_full(_folder(2 - turn % 2, 1 + turn % 2)) for turn in range(100))]
+    with pytest.raises(Blocked, match="or some 64 deep in one another"):
+        _listed(*circle, None)
+
+
+def test_a_list_with_ever_more_directories_is_ended() -> None:
+    answers = [_full(*(_folder(25_000 * turn + one) for one in range(1, 25_001))) for turn in range(5)]
+    for answer in answers[:4]:
+        answer["total_result"] = 10**9
+    with pytest.raises(Blocked, match="the shop's list has more than 100000 directories"):
+        _listed(*answers, *[None] * 5)
+
+
 @pytest.mark.parametrize("nothing", [None, {}, [], {"total_result": 0}, {"total_result": 0, "items": []}])
 def test_an_empty_shop_answers_in_several_ways(nothing: Any) -> None:
     assert _listed(nothing)[0] == [Page((), None)]

@@ -39,6 +39,7 @@ FOLDER = "uploads/files/"
 SUFFIX_MAX = 10  # letters and digits
 PAGE = 50
 LIST_PAGE = 200
+DIRECTORIES, DEPTH = 100_000, 64  # a list with more, or deeper ones, has no end
 AGAIN = 3  # times that a directory is listed anew because something was deleted from it meanwhile
 SIZE_MAX = 2**63 - 1
 GET_MAX = 1023  # characters of an address that every server takes
@@ -117,7 +118,18 @@ class _Place(Struct, frozen=True, omit_defaults=True):
     seen: int = 0  # rows on this directory's earlier pages
     total: int = 0  # rows that it has, as the page before said
     again: int = 0  # times that this directory was begun anew
+    depth: int = 0  # directories above this one
+    met: int = 0  # directories so far
+    deeper: int = 0  # of those to come, the last ones, which lie in others of this one's depth
     left: tuple[int, ...] = ()  # directories to come
+
+    def next(self) -> "_Place | None":
+        """Returns the first page of the next directory."""
+        if not self.left:
+            return None
+        down = self.deeper == len(self.left)
+        depth, deeper = (self.depth + 1, 0) if down else (self.depth, self.deeper)
+        return _Place(self.left[0], depth=depth, met=self.met, deeper=deeper, left=self.left[1:])
 
 
 class CareyShop(Broker):
@@ -233,16 +245,23 @@ class CareyShop(Broker):
         wanted |= {"page_no": str(at.page), "page_size": str(LIST_PAGE)}
         found = await self._call(desk, "storage", "get.storage.list", wanted, LISTING) or _Rows()
         seen, total = at.seen + len(found.items), found.total_result
-        inner = [one.storage_id for one in found.items if one.folder and one.parent_id in {None, at.folder}]
-        left = tuple(dict.fromkeys([*at.left, *(id_ for id_ in inner if id_ not in {None, at.folder})]))
+        rows = (one.storage_id for one in found.items if one.folder and one.parent_id in {None, at.folder})
+        inner = (id_ for id_ in rows if id_ is not None and id_ != at.folder and abs(id_) <= SIZE_MAX)
+        left = tuple(dict.fromkeys([*at.left, *inner]))
+        fresh = len(left) - len(at.left)
+        here = replace(at, met=at.met + fresh, deeper=at.deeper + fresh, left=left)
+        if here.met > DIRECTORIES or (fresh and at.depth >= DEPTH):
+            raise Blocked(
+                f"the shop's list has more than {DIRECTORIES} directories, or some {DEPTH} deep in one another: no shop's has"
+            )
         shrunk = total < at.total or (not found.items and seen < total)  # what follows has moved to earlier pages
         after: _Place | None
         if shrunk and at.again < AGAIN:
-            after = _Place(at.folder, again=at.again + 1, left=left)
+            after = replace(here, page=1, seen=0, total=0, again=at.again + 1)
         elif found.items and seen < total:
-            after = replace(at, page=at.page + 1, seen=seen, total=total, left=left)
+            after = replace(here, page=at.page + 1, seen=seen, total=total)
         else:
-            after = _Place(left[0], left=left[1:]) if left else None
+            after = here.next()
         items = tuple(self._listed(one, desk) for one in found.items if one.key)
         return Page(items, msgspec.json.encode(after).decode() if after else None, not shrunk or at.again < AGAIN)
 

@@ -84,6 +84,7 @@ const CHINESE = [
   ["the shop names an upload address that dumbwaiter does not send files to", "商城给的上传地址，dumbwaiter 不会向那里发送文件"],
   ["the shop's answer holds no upload address", "商城返回的内容里没有上传地址"],
   ["the shop's upload policy is for another folder than the shop names", "商城的上传策略与它所给的文件夹不符"],
+  ["the shop's list has more than … directories, or some … deep in one another: no shop's has", "商城的列表里有超过 … 个文件夹，或者嵌套超过 … 层：没有商城会这样"],
   ["the shop's answer names no file", "商城返回的内容里没有文件"],
   ["the shop answers …", "商城返回了 …"],
   ["the shop answers … with …", "商城对 … 返回了 …"],
