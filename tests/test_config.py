@@ -1,6 +1,8 @@
 """The configuration: what is taken, and the one sentence for whatever is wrong with it."""
 
+import grp
 import os
+import pwd
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +17,14 @@ from hypothesis import strategies as st
 from keyring.errors import KeyringError
 
 from dead_disk import dead_disk
-from dumbwaiter import config
+from dumbwaiter import config, config_file
 from dumbwaiter.config import Config, Hook, Watch, nested
-from dumbwaiter.config_file import BROKERS, load, parse
+from dumbwaiter.config_file import BROKERS, exposed, load, parse
 from dumbwaiter.config_values import Address, Duration, Source, Target, duration
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
 from dumbwaiter.options import CareyShop, NetEase, Provider, RecipeRequest, Xinhua
+from stranger import UID, needs_root
 
 FILE = "/etc/dumbwaiter/config.toml"
 SECRET = "s3cret-of-the-account"
@@ -1034,3 +1037,61 @@ def test_a_folder_below_a_dead_mount_is_compared_by_its_name(tmp_path: Path, mon
     with dead_disk(tmp_path / "nas"):
         assert nested(f"{tmp_path}/nas/photos", f"{tmp_path}/nas")
         assert not nested(f"{tmp_path}/nas/photos", f"{tmp_path}/other")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    folder = tmp_path / "dumbwaiter"
+    folder.mkdir(0o700)
+    made = folder / "config.toml"
+    made.write_text("")
+    made.chmod(0o600)
+    return made
+
+
+@pytest.mark.parametrize(("mode", "folder"), [(0o600, 0o700), (0o644, 0o755), (0o600, 0o1777)])
+def test_a_configuration_that_others_only_read_is_no_matter(file: Path, mode: int, folder: int) -> None:
+    file.chmod(mode)
+    file.parent.chmod(folder)
+    assert list(exposed(str(file))) == []
+
+
+@pytest.mark.parametrize(("mode", "folder"), [(0o666, 0o700), (0o660, 0o700), (0o600, 0o777), (0o600, 0o775)])
+def test_a_configuration_that_others_can_write_is_said_to_be(
+    file: Path, mode: int, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "_private_group", lambda _gid: False)
+    if os.geteuid() == 0:
+        for one in (file, file.parent):
+            os.chown(one, -1, 4242)
+    file.chmod(mode)
+    file.parent.chmod(folder)
+    open_one = file if mode != 0o600 else file.parent
+    said = f"others can write {open_one}, and so have commands run as you: chmod go-w {open_one}"
+    assert list(exposed(str(file))) == [said]
+    link = file.parent.parent / "config.toml"
+    link.symlink_to(file)
+    assert list(exposed(str(link))) == [said]
+    monkeypatch.setattr(config_file, "_private_group", lambda _gid: True)
+    assert list(exposed(str(file))) == ([said] if (mode | folder) & 0o002 else [])
+
+
+def test_a_group_is_private_that_has_the_users_name_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = pwd.struct_passwd(("ann", "x", os.geteuid(), 1000, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: user)
+    for name, gid, members, private in (
+        ("ann", 1000, [], True),
+        ("ann", 1000, ["ann"], True),
+        ("ann", 1000, ["bob"], False),
+        ("users", 1000, [], False),
+        ("ann", 1001, [], False),
+    ):
+        monkeypatch.setattr(grp, "getgrgid", lambda _gid, one=(name, "x", gid, members): grp.struct_group(one))
+        assert config_file._private_group(gid) is private
+
+
+@needs_root
+def test_a_configuration_of_somebody_else_is_said_to_be(file: Path) -> None:
+    os.chown(file, UID, UID)
+    (said,) = exposed(str(file))
+    assert said.startswith(f"{file} belongs to somebody else, who could have commands run as you: ")

@@ -4,11 +4,13 @@ Everything is checked before anything starts. A problem names file, line and key
 allowed, and the nearest known key.
 """
 
+import grp
 import os
+import pwd
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -79,6 +81,34 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
     if config.journal is not None:
         _check_journal(config.journal, text_of, private)
     return _checked(config, text_of)
+
+
+def exposed(path: str) -> Iterator[str]:
+    """Yields a sentence for whatever lets somebody else write a file that can have commands run: it, and its folder."""
+    real = os.path.realpath(path)
+    for one in dict.fromkeys((real, os.path.dirname(real), os.path.dirname(os.path.abspath(path)))):
+        status = os.stat(one)
+        if status.st_uid not in {0, os.geteuid()}:
+            yield f"{one} belongs to somebody else, who could have commands run as you: name another one with --config"
+        elif _written_by_others(status):
+            yield f"others can write {one}, and so have commands run as you: chmod go-w {one}"
+
+
+def _written_by_others(status: os.stat_result) -> bool:
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        return False  # as in /tmp: what is there can be replaced by its owner alone
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and status.st_gid != 0 and not _private_group(status.st_gid)
+
+
+def _private_group(gid: int) -> bool:
+    """Says whether a group is the one that many systems make for each user."""
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def place(path: str, *keys: str) -> str:

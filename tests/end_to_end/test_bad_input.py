@@ -1,6 +1,7 @@
 """Every mistake gets one clear sentence on stderr and the exit code that scripts can rely on."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -167,6 +168,18 @@ def test_a_blank_that_a_recipe_does_not_know_is_refused_by_name(program: Program
     done = program("check")
     assert done.returncode == 2
     assert "unknown blank {secret.apikey}; known: {key} {name}" in sentence(done)
+
+
+def test_a_configuration_that_others_can_write_is_warned_of_and_works(program: Program) -> None:
+    folder = program.config.parent
+    folder.chmod(0o757)
+    said = f"others can write {folder}, and so have commands run as you: chmod go-w {folder}"
+    done = program("check")
+    assert (done.returncode, said in done.stderr, "is usable" in done.stdout) == (0, True, True)
+    found = json.loads(program("doctor", "--json").stdout)["checks"]
+    (warned,) = [one for one in found if one["check"] == "configuration" and one["level"] == "warn"]
+    assert f"{warned['says']}: {warned['remedy']}" == said
+    program.start()
 
 
 def test_what_run_would_refuse_check_refuses_too(program: Program) -> None:

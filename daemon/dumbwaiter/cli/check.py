@@ -15,7 +15,7 @@ from dumbwaiter.cli.paths import out_of_reach, placed
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
-from dumbwaiter.config_file import place
+from dumbwaiter.config_file import exposed, place
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
@@ -125,6 +125,7 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
             yield f"watch.{name}: {watch.path}/{why}"
     if config.mount.path is not None and (wrong := no_mount_point(session.places.config, config.mount.path)):
         yield f"no mount as it is: {wrong}"
+    yield from exposed(session.places.config)
     for name, why in config.last_copies():
         yield f"{place(session.places.config, 'watch', name, 'after')} {why}"
 

@@ -22,6 +22,7 @@ from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import counted, in_need, last_line
 from dumbwaiter.config import Config
+from dumbwaiter.config_file import exposed
 from dumbwaiter.config_values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
@@ -99,6 +100,9 @@ def examine(session: Session) -> Findings:
             "configuration", "ok",
             f"{session.places.config}: {counted(len(config.provider), 'provider')}, {counted(len(config.watch), 'watch', 'watches')}",
         )  # fmt: skip
+        for sentence in exposed(session.places.config):
+            says, _, remedy = sentence.rpartition(": ")
+            yield Finding("configuration", "warn", says, remedy)
     yield from _secrets(config)
     yield from _folders(session, config)
     yield from _inotify(config)
