@@ -27,6 +27,12 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
         ("abc\u202egpj.exe", "abc\\u202egpj.exe"),
         (b"raw\xff".decode("utf-8", "surrogateescape"), "raw\\xff"),
         ("half \ud83d pair", "half \\ud83d pair"),
+        ("bill\u200b.pdf", "bill\\u200b.pdf"),
+        ("\ufeffa\u200e\u200f\u061cb", "\\ufeffa\\u200e\\u200f\\u061cb"),
+        ("a\u2060b\u2064c", "a\\u2060b\\u2064c"),
+        ("hi\U000e0068\U000e0069", "hi\\U000e0068\\U000e0069"),
+        ("👩\u200d👧 ❤\ufe0f.jpg", "👩\u200d👧 ❤\ufe0f.jpg"),  # one sign of several, and one in colour
+        ("نامه\u200cها.txt", "نامه\u200cها.txt"),  # as Persian is written
         ("", ""),
     ],
 )
@@ -52,6 +58,7 @@ def test_a_sentence_is_one_line_in_which_nothing_acts_and_a_name_shown_in_it_sta
 
 def test_json_that_is_quoted_stays_json() -> None:
     assert json.loads(legible('{"name": "a\x7fb"}')) == {"name": "a\x7fb"}
+    assert json.loads(legible('{"name": "a\U000e0041b\u200b"}')) == {"name": "a\U000e0041b\u200b"}
 
 
 @given(names, names)
@@ -64,7 +71,7 @@ def test_two_names_never_look_the_same(one: str, other: str) -> None:
     assert shown(one) != shown(other)
 
 
-alike = st.text(st.sampled_from("\\xu0a8\n\x80\udc80\u2028"), max_size=8)
+alike = st.text(st.sampled_from("\\xuU0ae8\n\x80\udc80\u2028\U000e0008"), max_size=8)
 
 
 @given(alike, alike)

@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_CONTROL = (
+    r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
+    r"\U000e0000-\U000e007f"  # what shows nothing; but letters and emoji need joiners and variants
+)
 _UNSAFE = rf"[{_CONTROL}\\]"
 _UNREADABLE = rf"[{_CONTROL}]"
 _AWKWARD = r"[%\x00-\x1f\x7f]"
-_ESCAPED = r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|\\)"
+_ESCAPED = r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(000e00[0-7][0-9a-f])|\\)"
 TREES = ("keys", "files", "outbox")  # what the catalog is shown as
 NAME_MAX = 255  # bytes in one name, on every file system that matters
 
@@ -22,8 +25,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 def shown(name: str) -> str:
     """Returns `name` fit for a terminal, a log and strict JSON, and unlike any other name's.
 
-    Control characters (those that turn the direction of writing too) and bytes that are no UTF-8 become backslash
-    escapes, a backslash is doubled.
+    Control characters (those that turn the direction of writing too), characters that show nothing and bytes that are no
+    UTF-8 become backslash escapes, a backslash is doubled. The joiners of letters and emoji, and their variants, stay.
     """
     return _pattern(_UNSAFE).sub(_backslashed, name)
 
@@ -35,13 +38,22 @@ def _backslashed(match: re.Match[str]) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python carries an undecodable byte
         return f"\\x{code - 0xDC00:02x}"
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def _quoted(match: re.Match[str]) -> str:
+    """Does the same as far as JSON has words for it: what is quoted stays JSON."""
+    code = ord(match.group())
+    if code > 0xFFFF:
+        return f"\\u{0xD7C0 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return "\\u007f" if code == 0x7F else _backslashed(match)
 
 
 def legible(text: str) -> str:
     """Returns a sentence, with others' words in it, on one line and fit for a terminal and for any database."""
-    text = " ".join(text.splitlines()).replace("\x7f", "\\u007f")  # JSON that is quoted stays JSON
-    return _pattern(_UNREADABLE).sub(_backslashed, text)
+    return _pattern(_UNREADABLE).sub(_quoted, " ".join(text.splitlines()))
 
 
 def in_json(text: str) -> str:
@@ -56,7 +68,7 @@ def unshown(text: str) -> str:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    code = match.group(1) or match.group(2)
+    code = match.group(1) or match.group(2) or match.group(3)
     if code is None:
         return "\\"
     number = int(code, 16)
