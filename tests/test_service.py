@@ -1,11 +1,15 @@
 """What `service install` finds before anything is enabled: secrets that the service would not get."""
 
+import os
+import pwd
 import sys
 from pathlib import Path
 
 import pytest
 
 from dumbwaiter.cli import service, systemd
+from dumbwaiter.cli.bundle import _log
+from dumbwaiter.cli.systemd import own_target, target
 from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Exit, Failure
 
@@ -124,3 +128,19 @@ def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -
     own = systemd.own_target()
     places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
     assert places == [Path("/etc/dumbwaiter/credentials/ann/vod"), Path("/etc/dumbwaiter/credentials/bob/vod")]
+
+
+def test_an_account_without_a_name_goes_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container may run a program: there is a user, and no line in /etc/passwd."""
+
+    def nobody(_number: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(os, "getuid", lambda: 4_242_424)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert own_target().unit("dumbwaiter") == "dumbwaiter.service"
+    assert own_target()._replace(system=True).unit("dumbwaiter") == "dumbwaiter@4242424.service"
+    assert isinstance(_log(), str)
+    with pytest.raises(Failure, match='there is no account "4242424" here: --for NAME'):
+        target(True, None)

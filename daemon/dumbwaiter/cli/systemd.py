@@ -95,7 +95,7 @@ def target(system: bool, account: str | None) -> Target:
         if account is not None:
             raise Failure("--for goes with --system; without it the service is your own", Exit.USAGE)
         return own_target()
-    account = account or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    account = account or os.environ.get("SUDO_USER") or _own_account()
     try:
         pwd.getpwnam(account)
     except KeyError:
@@ -109,4 +109,12 @@ def target(system: bool, account: str | None) -> Target:
 
 def own_target() -> Target:
     """Returns the target for the account that asks."""
-    return Target(False, pwd.getpwuid(os.getuid()).pw_name)
+    return Target(False, _own_account())
+
+
+def _own_account() -> str:
+    """Returns the name of the account that asks; in a container it may have none but its number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
