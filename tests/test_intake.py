@@ -232,6 +232,19 @@ async def test_a_file_that_has_another_number_and_the_same_content_is_known(tmp_
             assert len(all_jobs(intake)) == jobs
 
 
+@on_loop
+async def test_whether_a_versions_close_was_heard_is_known_where_files_are_taken_away(tmp_path: Path) -> None:
+    make(tmp_path / "w", "closed", "open")
+    async with taking(tmp_path) as intake:
+        intake._sources["w"] = intake._sources["w"]._replace(after="delete")
+        intake.sight([Sighting("w", "closed", closed=True), Sighting("w", "open")])
+        await drained(intake)
+        stamps = {name: Stamp.of(os.stat(tmp_path / "w" / name)) for name in ("closed", "open")}
+        assert intake.heard_closed("w", "closed", stamps["closed"])
+        assert not intake.heard_closed("w", "open", stamps["open"])
+        assert not intake.heard_closed("w", "closed", stamps["open"])
+
+
 @pytest.mark.parametrize(("after", "jobs"), [("keep", 1), ("trash", 2)])
 @on_loop
 async def test_the_same_content_under_another_time_is_known_where_files_are_kept(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.settle import LONGEST, MOMENT, RECHECK, Ready, Settle
+from dumbwaiter.settle import CALM, LONGEST, MOMENT, RECHECK, Ready, Settle
 
 OPEN = Sighting("w", "a")
 CLOSED = Sighting("w", "a", closed=True)
@@ -41,7 +41,7 @@ def test_a_closed_file_is_ready_after_two_looks(settle: Settle) -> None:
     assert settle.due(10.0) == []
     assert settle.next_wake() == 10.0 + RECHECK
     assert settle.due(10.0 + RECHECK) == [("w", "a")]
-    assert settle.observe("w", "a", stamp(1), 10.0 + RECHECK) == Ready("w", "a", stamp(1))
+    assert settle.observe("w", "a", stamp(1), 10.0 + RECHECK) == Ready("w", "a", stamp(1), closed=True)
     assert len(settle) == 0
     assert settle.next_wake() is None
 
@@ -51,6 +51,24 @@ def test_without_a_close_the_whole_settle_time_must_be_quiet(settle: Settle) -> 
     when, ready = quiet(settle, 1, 0.0)
     assert ready.stamp == stamp(1)
     assert when == pytest.approx(2.0 + RECHECK)
+
+
+def test_an_empty_file_waits_for_what_is_to_be_in_it_which_then_does_not_wait(settle: Settle) -> None:
+    empty = Stamp(1, 0, 1, 1)
+    settle.sight(CLOSED, 0.0)
+    for now in (0.0, CALM * 2.0 - 0.1):
+        settle.due(now)
+        assert settle.observe("w", "a", empty, now, writing=False) is None
+    settle.sight(CLOSED, 9.95)
+    when, ready = quiet(settle, 1, 9.95)
+    assert when == pytest.approx(9.95 + RECHECK)
+    assert ready.closed
+    settle.sight(CLOSED, 20.0)
+    settle.due(20.0)
+    assert settle.observe("w", "a", empty, 20.0, writing=False) is None
+    assert settle.next_wake() == 20.0 + CALM * 2.0
+    settle.due(20.0 + CALM * 2.0)
+    assert settle.observe("w", "a", empty, 20.0 + CALM * 2.0, writing=False) == Ready("w", "a", empty, closed=True)
 
 
 def test_what_is_put_off_is_not_looked_at_before(settle: Settle) -> None:

@@ -82,6 +82,7 @@ class App:
             wake_at=lambda when: self.schedule.at("errands", when),
             sighted=lambda watch, path: self.intake.sight([Sighting(watch, path)]),
             away=lambda watch: self.watching.away(watch),
+            closed=lambda watch, path, stamp: self.intake.heard_closed(watch, path, stamp),
             moved=self.pulse.beat,
         )
         means = Means(

@@ -25,6 +25,9 @@ from dumbwaiter.scan import FILE, Branch, lease
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 QUIET = 60.0  # seconds that a file must not have changed in where its writers cannot be seen
+UNHEARD = 900.0  # the same where its close was not heard either: a server waits for minutes for the rest of a file
+UNSEEN = "nobody can see whether it is still written to: it stays until it was quiet for a minute"
+UNSEEN_LONG = "nobody can see whether it is still written to: it stays until it was quiet for a quarter of an hour"
 TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
@@ -40,13 +43,21 @@ class Undone(Exception):
 
 
 def dispose(
-    root: str, path: str, stamp: Stamp, same: Same, action: str, mark: str, *, known_since: float = 0.0
+    root: str,
+    path: str,
+    stamp: Stamp,
+    same: Same,
+    action: str,
+    mark: str,
+    *,
+    known_since: float = 0.0,
+    closed: bool = True,
 ) -> bool:
     """Does `action` ("trash", "delete", "move:DIR", "keep") to the stamped version of a file; done is done already.
 
     Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it.
     `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content
-    that was uploaded; `known_since` when the version was first known. Raises `Changed` when the file is another version
+    that was uploaded; `known_since` when the version was first known, and `closed` whether its writer closed it. Raises `Changed` when the file is another version
     (it is in its place), and `Undone`.
     """
     folder, name = split(path)
@@ -59,7 +70,7 @@ def dispose(
                     with suppress(FileNotFoundError):
                         _give_back(place, private, name)
                     return True
-                with _taken(place, name, private, stamp, same, known_since) as fd:
+                with _taken(place, name, private, stamp, same, known_since, closed) as fd:
                     if fd is not None:
                         _act(place, private, fd, action, root, path, same)
                     return fd is not None
@@ -78,7 +89,9 @@ def dispose(
 
 
 @contextmanager
-def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same, known_since: float) -> Iterator[int | None]:
+def _taken(
+    place: int, name: str, private: str, stamp: Stamp, same: Same, known_since: float, closed: bool
+) -> Iterator[int | None]:
     """Holds the file under its private name, whole as it was uploaded; None when there is nothing left to do."""
     found = _open(place, private)
     left = found is not None  # by an attempt that was cut off
@@ -91,11 +104,9 @@ def _taken(place: int, name: str, private: str, stamp: Stamp, same: Same, known_
         if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
             raise Changed("the file is another version now")
         leased = _lease(fd)
-        wait = QUIET - (time.time() - known_since)  # by our clock: a file server's may be another one
+        wait = known_since - time.time() + (QUIET if closed else UNHEARD)  # a file server's clock may be another one
         if wait > 0 and not (leased or left):
-            raise Undone(
-                "nobody can see whether it is still written to: it stays until it was quiet for a minute", after=wait
-            )
+            raise Undone(UNSEEN if closed else UNSEEN_LONG, after=wait)
         if not left:
             os.rename(name, private, src_dir_fd=place, dst_dir_fd=place)
         if not (_is_it(place, private, fd, stamp, leased=leased) and (not left or same(fd))):

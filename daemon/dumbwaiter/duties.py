@@ -21,11 +21,12 @@ from dumbwaiter.errors import Changed, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
-from dumbwaiter.model import Job, Receipt
+from dumbwaiter.model import Job, Receipt, Stamp
 from dumbwaiter.naming import shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
 from dumbwaiter.roots import mounted_at
+from dumbwaiter.settle import CALM
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 PLACES = 4  # hooks at once, and files of one watch
@@ -52,13 +53,16 @@ class Duties:
         sighted: Callable[[str, str], None],
         moved: Callable[[], None],
         away: Callable[[str], str] = lambda _watch: "",
+        closed: Callable[[str, str, Stamp], bool] = lambda _watch, _path, _stamp: False,
     ) -> None:
+        """`closed` says whether the writer of a version was heard to close it."""
         self._config = config
         self._journal = journal
         self._wake_at = wake_at
         self._sighted = sighted
         self._moved = moved
         self._away = away
+        self._closed = closed
         places = [source.place for _, source in config.secrets()]
         self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -78,7 +82,9 @@ class Duties:
         if receipt.lacks:
             orders.append(Order(FOLLOW_UP, {}, receipt.lacks))
         elif watch is not None and watch.after != "keep" and receipt.verified:
-            orders.append(Order(AFTER, {"action": watch.after}))
+            # Who closed it may go on with it: a download that broke off, a program that adds line by line.
+            calm_at = 0.0 if job.by_hand else job.created_at + CALM * watch.settle
+            orders.append(Order(AFTER, {"action": watch.after}, waits=max(0.0, calm_at - time.time())))
         return orders
 
     def told(self, job: Job, receipt: Receipt) -> Receipt:
@@ -250,7 +256,8 @@ class Duties:
                         f"nothing is mounted at {shown(disk)}; mount it, or say that the folder is right as it is with "
                         f"`dumbwaiter rescan {errand.watch}`"
                     )
-            there = dispose(root, job.path, job.stamp, same, action, mark, known_since=job.created_at)
+            closed = job.by_hand or self._closed(job.watch, job.path, job.stamp)
+            there = dispose(root, job.path, job.stamp, same, action, mark, known_since=job.created_at, closed=closed)
             if not there and (away := self._away(errand.watch)):  # it went meanwhile
                 raise _Away(away)
             disk = mounted_at(target) if target else "/"

@@ -23,12 +23,13 @@ ORIGINAL = "original"  # the fact of an entry whose file AFTER deleted
 class Order(NamedTuple):
     """An errand that is wanted: "after", or the key of a hook, and what it needs to know.
 
-    With an `error` it is given up from the beginning: only a person can do something.
+    With an `error` it is given up from the beginning: only a person can do something. It `waits` so many seconds.
     """
 
     what: str
     facts: Mapping[str, Any]
     error: str | None = None
+    waits: float = 0.0
 
 
 class Errand(Struct, frozen=True):
@@ -76,7 +77,7 @@ class Errands:
     def _insert(self, connection: Connection, place: dict[str, Any], orders: Sequence[Order], now: float) -> None:
         for one in orders:
             values = {"host": self._host, **place, "what": one.what, "facts": dict(one.facts), "attempts": 0}
-            values |= {"due_at": now if one.error is None else None, "error": one.error}
+            values |= {"due_at": now + one.waits if one.error is None else None, "error": one.error}
             connection.execute(insert(errands).values(**values, created_at=now))
 
     async def due(self, now: float, limit: int, busy: Collection[int], full: Collection[str]) -> list[Errand]:

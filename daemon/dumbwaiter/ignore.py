@@ -41,6 +41,11 @@ JUNK: tuple[str, ...] = (
     "!4913/",  # a folder of that name is somebody's
     ".goutputstream-*",  # GLib: written, then renamed
     ".*." + "[0-9A-Za-z]" * 6,  # rsync: the same
+    ".rsync-partial/",
+    ".in.*.",  # proftpd: uploads
+    ".DAV/",  # Apache: properties
+    ".davfs.tmp*",
+    "*.lftp-pget-status",
     ".fuse_hidden*",
     ".nfs*",
     ".DS_Store",

@@ -6,7 +6,7 @@ one harmless. Looking, scanning and digesting happen in threads.
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -30,6 +30,7 @@ BATCH = 512  # files looked at in one trip to a thread
 AGAIN = 5.0  # seconds until a journal in trouble is tried again
 HANGS = 5.0  # seconds that the looks at one watch may hold up those at the others
 BACKLOG = 20_000  # files that settle, from which on a scan waits
+CLOSED = 10_000  # versions of which it is known that their writer closed them
 EASE = 5.0  # seconds that it waits at most for each few thousand more
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Intake:
         # By watch and path: whose content is to be compared.
         self._touched: dict[str, dict[str, tuple[Ready, Known]]] = {}
         self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
+        self._closed: OrderedDict[tuple[str, str], Stamp] = OrderedDict()  # the versions whose close was heard lately
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("intake")
@@ -99,6 +101,10 @@ class Intake:
         """How much of what was seen is not in the journal yet."""
         scans = len(self._expected) + sum([*self._scans.values()])
         return len(self._settle) + scans + self._enqueueing + self._to_compare
+
+    def heard_closed(self, watch: str, path: str, stamp: Stamp) -> bool:
+        """Says whether the writer of a version was heard to close it. Of ten thousand versions that is known."""
+        return self._closed.get((watch, path)) == stamp
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""
@@ -274,6 +280,8 @@ class Intake:
         ]
         # By the rules as they are now.
         ready = [file for file in ready if self._sources[file.watch].rules.takes(file.path)]
+        for file in ready:
+            self._note_close(file)
         if ready:
             self._enqueueing += 1
             try:
@@ -287,6 +295,14 @@ class Intake:
             self._moved()
         if len(self._settle) <= BACKLOG:
             self._eased.set()
+
+    def _note_close(self, file: Ready) -> None:
+        name = (file.watch, file.path)
+        self._closed.pop(name, None)
+        if file.closed and self._sources[file.watch].after != "keep":
+            self._closed[name] = file.stamp
+            if len(self._closed) > CLOSED:
+                self._closed.popitem(last=False)
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
         return [self._look_at(watch, path) for watch, path in names]

@@ -176,10 +176,18 @@ def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
     except PermissionError:
         return stamp, False  # nor can it be sent half-written, and that it cannot be read is told soon
     try:
-        writing = _writing(descriptor)
-        return stamp_of_regular(os.fstat(descriptor)), writing
+        stamp, writing = stamp_of_regular(os.fstat(descriptor)), _writing(descriptor)
+        if stamp is not None and not stamp.size and not writing and _is_loaded(folder, name):
+            writing = True
+        return stamp, writing
     finally:
         os.close(descriptor)
+
+
+def _is_loaded(folder: int, name: str) -> bool:
+    """True where a browser's unfinished download stands beside the empty file whose name it will have."""
+    stem = name.rpartition(".")[0] or name
+    return any(one.startswith(stem) and one.endswith(".part") for one in os.listdir(folder))
 
 
 def _writing(descriptor: int) -> bool | None:

@@ -6,6 +6,7 @@ file has to be quiet:
 - closed: a short wait, since its writer has said that it is done;
 - not closed: twice the longest pause that it made so far, so that a slow copy is not taken half-way;
 - not closed where no writer can be seen: a minute at least;
+- empty, and closed: five times the settle time, since many programs make a name before they have anything to write;
 - old when it is first seen: two equal stamps are enough. From then on only the stamps tell, because the clock of a file
   server may be another one.
 
@@ -24,6 +25,7 @@ from dumbwaiter.model import Sighting, Stamp
 SETTLE = 2.0  # seconds, for a watch that says nothing
 RECHECK = 0.2  # seconds between the two stamps after a close
 MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
+CALM = 5  # times the settle time: for an empty file to stay empty, and for a closed one to be taken away
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
 
 Name = tuple[str, str]  # watch, path
@@ -35,6 +37,7 @@ class Ready(NamedTuple):
     watch: str
     path: str
     stamp: Stamp
+    closed: bool = False  # its writer has said that it is done
 
 
 class _Wait:
@@ -87,7 +90,7 @@ class Settle:
     @staticmethod
     def _close(wait: _Wait, now: float) -> None:
         # A first close ends whatever pauses there were; one after another is a writer that opens again and again.
-        wait.pause = max(wait.pause, now - wait.closed_at) if wait.closed else 0.0
+        wait.pause = max(wait.pause, now - wait.closed_at) if wait.closed and not _is_empty(wait) else 0.0
         wait.closed = True
         wait.closed_at = now
         wait.stamp = None
@@ -135,13 +138,13 @@ class Settle:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
             self._drop(name)
-            return Ready(watch, path, stamp)
+            return Ready(watch, path, stamp, wait.closed)
         self._plan(name, wait, quiet_at)
         return None
 
     def _change(self, wait: _Wait, stamp: Stamp, now: float) -> None:
         if wait.stamp is not None:
-            wait.pause = max(wait.pause, now - wait.since)
+            wait.pause = 0.0 if _is_empty(wait) else max(wait.pause, now - wait.since)
             wait.closed = False  # somebody else goes on with it, whose close is still to come
         wait.stamp = stamp
         wait.since = now
@@ -156,7 +159,8 @@ class Settle:
     def _quiet(self, watch: str, wait: _Wait, *, seen: bool) -> float:
         """Returns how long the path has to show the same stamp; `seen` tells whether writers would be."""
         if wait.closed:
-            return max(self._step(watch), min(LONGEST, 2 * wait.pause))
+            short = CALM * self._settle(watch) if _is_empty(wait) else self._step(watch)
+            return max(short, min(LONGEST, 2 * wait.pause))
         return max(MOMENT, self._settle(watch), min(LONGEST, 2 * wait.pause) if seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
@@ -182,3 +186,7 @@ class Settle:
                 wait.queued = inf
                 self._plan(name, wait, wait.due)
         return inf
+
+
+def _is_empty(wait: _Wait) -> bool:
+    return wait.stamp is not None and not wait.stamp.size

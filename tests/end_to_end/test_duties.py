@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
@@ -88,6 +89,24 @@ def test_what_is_not_verified_stays_and_says_why() -> None:
     assert "kept" in duties.told(job, plain).facts["after"]
     assert [order.what for order in duties.of_done(job, sure)] == ["after"]
     assert duties.told(job, sure) == sure
+    fresh = replace(job, created_at=time.time())
+    assert [order.waits for order in duties.of_done(fresh, sure)] == [pytest.approx(10, abs=1)]
+    assert [order.waits for one in (job, replace(fresh, by_hand=True)) for order in duties.of_done(one, sure)] == [0, 0]
+
+
+def test_a_download_that_breaks_off_and_goes_on_is_whole_in_the_end(program: Program) -> None:
+    """As `wget` does it, which closes the file and opens it again seconds later."""
+    folder = rules(program, 'after = "delete"')
+    program.start()
+    path = folder / "film.mov"
+    for number in range(3):
+        with path.open("ab") as file:
+            file.write(bytes([number]) * 1000)
+        program.until(lambda number=number: program.totals()["done"] == number + 1)
+    program.until(lambda: not path.exists())
+    whole = b"".join(bytes([number]) * 1000 for number in range(3))
+    (entry,) = program.facts("ls", "recipe")
+    assert program.vendors.http.get(entry["url"]).content == whole
 
 
 def test_a_stop_between_upload_and_disposal_changes_nothing(program: Program) -> None:

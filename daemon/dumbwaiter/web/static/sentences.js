@@ -243,6 +243,7 @@ const CHINESE = [
   ["… is at the provider as … and not kept here: choose another key", "… 在服务商处的名字就是 …，本机没有保留：请换一个 key"],
   ["another program is writing to the file", "另一个程序正在写这个文件"],
   ["nobody can see whether it is still written to: it stays until it was quiet for a minute", "看不到是否还有程序在写这个文件：它留在原处，直到一分钟没有动静"],
+  ["nobody can see whether it is still written to: it stays until it was quiet for a quarter of an hour", "看不到是否还有程序在写这个文件：它留在原处，直到一刻钟没有动静"],
   ["the folder … is away", "文件夹 … 不在"],
   ["the folder … is not there", "文件夹 … 不存在"],
   ["no watch named \"…\" is configured", "没有配置名为“…”的监视项"],
