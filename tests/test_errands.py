@@ -1,11 +1,13 @@
 """Errands in each database: ordered with the end of a job, kept until they are done, in an order that loses nothing."""
 
 import pytest
+from sqlalchemy import insert
 
 import journals
 from dumbwaiter import report
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Errand, Order
 from dumbwaiter.model import Receipt
+from dumbwaiter.store.tables import errands
 from journals import WORKER, Book
 
 postgres, database, book = journals.postgres, journals.database, journals.book
@@ -87,6 +89,36 @@ def test_what_was_given_up_waits_for_a_person(book: Book) -> None:
     assert again.attempts == 0
     assert book.forget([id_], NOW) == 1
     assert due(book, NOW + 1e9) == []
+
+
+def test_what_was_given_up_is_told_however_much_is_tried_again_after_it(book: Book) -> None:
+    lost = ended(book, "a/lost.mov", (GO,))
+    (errand,) = due(book)
+    run(book, "failed", errand, due_at=None, error="no")
+    later = ended(book, "b/later.mov", (GO,))
+    facts = {"host": book.host, "job": later, "watch": "w", "parent": "w/b", "name": "later.mov", "what": AFTER}
+    facts |= {"facts": {}, "due_at": NOW, "error": "the disk is full", "created_at": NOW}
+    book.run(lambda connection: connection.execute(insert(errands), [facts] * (report.LISTED + 1)))
+    assert [(one["id"], one["error"]) for one in report.needy(book.reader)] == [(lost, "after: no")]
+    assert report.count_needy(book.reader) == report.totals(book.reader)["in_need"] == 1
+    listed = report.errands_listed(book.reader)
+    assert (len(listed), listed[-1]["job"], {one["job"] for one in listed[:-1]}) == (report.LISTED, lost, {later})
+    (told,) = report.errands_of(book.reader, "w", "a/lost.mov")
+    assert (told["path"], told["error"], told["due_at"]) == ("a/lost.mov", "no", None)
+
+
+def test_of_more_that_was_given_up_than_is_listed_all_is_counted(book: Book) -> None:
+    first = ended(book, "a/0.mov", ())
+    made = range(first, first + report.LISTED + 1)
+    for number in range(1, len(made)):
+        assert ended(book, f"a/{number}.mov", ()) == made[number]
+    facts = {"host": book.host, "watch": "w", "parent": "w/a", "facts": {}, "error": "no", "created_at": NOW}
+    rows = [
+        facts | {"job": id_, "name": f"{id_ - first}.mov", "what": what} for id_ in made for what in ("on_done", AFTER)
+    ]
+    book.run(lambda connection: connection.execute(insert(errands), rows))
+    assert [one["id"] for one in report.needy(book.reader)] == [*made[:0:-1]]
+    assert report.totals(book.reader)["in_need"] == len(made)
 
 
 def test_what_was_given_up_goes_with_a_version_that_nobody_asks_about_any_more(book: Book) -> None:

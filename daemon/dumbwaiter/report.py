@@ -8,13 +8,14 @@ from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and
 
 from dumbwaiter import catalog
 from dumbwaiter.config import Watch
-from dumbwaiter.errands import errand
+from dumbwaiter.errands import Errand, errand
 from dumbwaiter.model import Entry, Job, Stamp, State
 from dumbwaiter.naming import join, shown, split
 from dumbwaiter.store.database import HOST
 from dumbwaiter.store.rows import among, job, path_of, place_of
 from dumbwaiter.store.tables import (
     IS_CURRENT,
+    IS_FAILED,
     IS_OPEN,
     IS_SHOWN,
     IS_SUPERSEDED,
@@ -27,10 +28,12 @@ from dumbwaiter.store.tables import (
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
+IN_NEED = "in_need"  # of the totals: jobs that need a person
+_GIVEN_UP = (IS_FAILED, errands.c.due_at.is_(None))
 
 
 def totals(engine: Engine) -> dict[str, int]:
-    """Returns the number of jobs in each state, and the counters."""
+    """Returns the number of jobs in each state and of those that need a person, and the counters."""
     # Most jobs are done, and those that are not have indexes; all of them are counted faster than read.
     counts = union_all(
         select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state),
@@ -44,7 +47,7 @@ def totals(engine: Engine) -> dict[str, int]:
     )
     found = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0) | _pairs(engine, counts)
     found[State.DONE] -= sum(found[state] for state in State if state is not State.DONE)
-    return found | _pairs(engine, amounts)
+    return found | {IN_NEED: count_needy(engine)} | _pairs(engine, amounts)
 
 
 def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
@@ -161,45 +164,61 @@ def needy(engine: Engine) -> list[dict[str, Any]]:
 
     Of each at most `LISTED`, the latest.
     """
+    others = _jobs(engine, _undone(engine), jobs.c.id.desc())
+    given_up = _errands(engine, *_GIVEN_UP, among(errands.c.job, [one.id for one in others]), limit=None)
+    why = {one.job: f"{one.what}: {one.error}" for one in given_up}
     found = [job_facts(one) for one in rejected(engine)]
-    given_up = {one["job"]: one for one in errand_facts(engine) if one["due_at"] is None and one["job"] is not None}
-    told = {one["id"] for one in found}
-    for one in _jobs(engine, jobs.c.id.in_(given_up.keys() - told), jobs.c.id.desc()):
-        errand_ = given_up[one.id]
-        found.append(job_facts(one) | {"error": f"{errand_['what']}: {errand_['error']}"})
-    return found
+    return found + [job_facts(one) | {"error": why[one.id]} for one in others if one.id in why]
+
+
+def _undone(engine: Engine) -> ColumnElement[bool]:
+    given_up = select(errands.c.job).where(*_GIVEN_UP, *_mine(engine, errands))
+    return and_(jobs.c.state != State.REJECTED, jobs.c.id.in_(given_up))
 
 
 def count_needy(engine: Engine) -> int:
     """Returns how many jobs need a person, also where they are more than `needy` returns."""
-    given_up = select(errands.c.job).where(
-        errands.c.error.is_not(None), errands.c.due_at.is_(None), *_mine(engine, errands)
-    )
-    refused = select(jobs.c.id).where(IS_SHOWN, jobs.c.state == State.REJECTED, *_mine(engine, jobs))
-    undone = select(jobs.c.id).where(jobs.c.id.in_(given_up), *_mine(engine, jobs))
+    kinds = (and_(IS_SHOWN, jobs.c.state == State.REJECTED), _undone(engine))
+    count = select(func.count()).select_from(jobs)
     with engine.connect() as connection:
-        return int(connection.execute(select(func.count()).select_from(refused.union(undone).subquery())).scalar_one())
+        return sum(connection.execute(count.where(kind, *_mine(engine, jobs))).scalar_one() for kind in kinds)
 
 
-def errand_facts(engine: Engine) -> list[dict[str, Any]]:
-    """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it."""
-    failed = select(errands).where(errands.c.error.is_not(None), *_mine(engine, errands))
+def errands_listed(engine: Engine) -> list[dict[str, Any]]:
+    """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it.
+
+    Of more than `LISTED` rather those that were given up: the others are tried again without a person.
+    """
+    given_up = _errands(engine, *_GIVEN_UP)
+    waiting = _errands(engine, IS_FAILED, errands.c.due_at.is_not(None), limit=LISTED - len(given_up))
+    return [errand_facts(one) for one in sorted((*given_up, *waiting), key=lambda one: -one.id)]
+
+
+def errands_of(engine: Engine, watch: str, path: str) -> list[dict[str, Any]]:
+    """Returns likewise all that failed of one file."""
+    place = [errands.c[column] == value for column, value in place_of(watch, path).items()]
+    return [errand_facts(one) for one in _errands(engine, IS_FAILED, *place, limit=None)]
+
+
+def _errands(engine: Engine, *where: ColumnElement[bool], limit: int | None = LISTED) -> list[Errand]:
+    """Returns errands, the latest first."""
+    query = select(errands).where(*where, *_mine(engine, errands)).order_by(errands.c.id.desc()).limit(limit)
     with engine.connect() as connection:
-        rows = connection.execute(failed.order_by(errands.c.id.desc()).limit(LISTED))
-        found = [errand(row) for row in rows]
-    return [
-        {
-            "id": one.id,
-            "job": one.job,
-            "watch": one.watch,
-            "path": shown(one.path),
-            "what": one.what,
-            "attempts": one.attempts,
-            "due_at": one.due_at,
-            "error": one.error,
-        }
-        for one in found
-    ]
+        return [errand(row) for row in connection.execute(query)]
+
+
+def errand_facts(one: Errand) -> dict[str, Any]:
+    """Returns an errand as JSON shows it."""
+    return {
+        "id": one.id,
+        "job": one.job,
+        "watch": one.watch,
+        "path": shown(one.path),
+        "what": one.what,
+        "attempts": one.attempts,
+        "due_at": one.due_at,
+        "error": one.error,
+    }
 
 
 def job_facts(one: Job) -> dict[str, Any]:
@@ -272,7 +291,9 @@ def counts(engine: Engine) -> Counts:
     return Counts(left(engine), files_by_watch(engine), totals(engine))
 
 
-NOTHING = Counts(Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), *COUNTERS), 0))
+NOTHING = Counts(
+    Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), IN_NEED, *COUNTERS), 0)
+)
 
 
 def watch_facts(
@@ -329,4 +350,4 @@ def provider_facts(
 def listed(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:
     """Returns the jobs and errands that `status --json` names one by one."""
     shown_jobs = (*open_jobs(engine), *rejected(engine)) if jobs else ()
-    return {"jobs": [job_facts(one) for one in shown_jobs], "errands": errand_facts(engine)}
+    return {"jobs": [job_facts(one) for one in shown_jobs], "errands": errands_listed(engine)}

@@ -17,7 +17,7 @@ from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
 from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, in_need, place, rests, unusable
+from dumbwaiter.cli.words import counted, place, rests, unusable
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import shown
 from dumbwaiter.threads import ASIDE, run_loop
@@ -331,7 +331,7 @@ def _wait(session: Session, end: float | None) -> None:
             if not left and not state["trouble"]:
                 if session.json:
                     session.facts(totals)
-                if count := in_need(state):
+                if count := totals["in_need"]:
                     told = f"{counted(count, 'file needs', 'files need')} a person: dumbwaiter failed"
                     if totals["rejected"]:
                         raise Failure(told, Exit.ATTENTION)

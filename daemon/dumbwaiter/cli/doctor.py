@@ -20,7 +20,7 @@ import click
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, in_need, last_line
+from dumbwaiter.cli.words import counted, last_line
 from dumbwaiter.config import Config
 from dumbwaiter.config_file import exposed
 from dumbwaiter.config_values import Listen
@@ -312,13 +312,12 @@ def _journal(session: Session) -> Findings:
             yield Finding("journal", "ok", f"none yet in {session.places.state}")
             return
         totals = report.totals(session.reader)
-        left_to_person = in_need({"totals": totals, "errands": report.errand_facts(session.reader)})
     except (JournalTrouble, Failure) as trouble:
         yield _trouble(str(trouble), on_server=bool(session.config.journal))
         return
     left = totals["pending"] + totals["stored"]
-    says = f"{totals['done']} done, {left} to go, {left_to_person} need a person"
-    if left_to_person:
+    says = f"{totals['done']} done, {left} to go, {totals['in_need']} need a person"
+    if totals["in_need"]:
         yield Finding("journal", "warn", says, "dumbwaiter failed says which, and why")
     else:
         yield Finding("journal", "ok", says)

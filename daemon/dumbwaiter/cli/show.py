@@ -202,11 +202,11 @@ def history(session: Session, limit: int, since: str | None) -> None:
     dumbwaiter history --since 7d --limit 1000
     dumbwaiter history --json | jq -r '.[].url'
     """
-    from dumbwaiter.report import entry_facts, errand_facts
+    from dumbwaiter.report import entry_facts, errands_listed
 
     wanted = 0.0 if since is None else moment(since, time.time())
     entries = session.catalog.history(limit, wanted) if session.begun else []
-    failed = [one for one in errand_facts(session.reader) if one["path"]] if session.begun else []
+    failed = [one for one in errands_listed(session.reader) if one["path"]] if session.begun else []
     if session.json:
         errors = {(one["watch"], one["path"]): one for one in failed}
         facts = [entry_facts(entry) for entry in entries]

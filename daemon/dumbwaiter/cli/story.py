@@ -68,9 +68,8 @@ def _print(session: Session, watch: str, inner: str, jobs: list[Job]) -> None:
     for job in jobs:
         print(f"job {job.id}: {job.state.value}, {size(job.size)}, to {job.provider}")
         _print_lines(_of_job(session, job))
-    for one in report.errand_facts(session.reader):
-        if (one["watch"], one["path"]) == (watch, shown(inner)):
-            print(f"  {one['what']}: {one['error']} ({then(one)})")
+    for one in report.errands_of(session.reader, watch, inner):
+        print(f"  {one['what']}: {one['error']} ({then(one)})")
 
 
 def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:

@@ -19,12 +19,6 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
-def in_need(facts: dict[str, Any]) -> int:
-    """Returns how many files of a status need a person: rejected ones, and those whose errand was given up."""
-    given_up = {one["job"] for one in facts["errands"] if one["due_at"] is None and one["what"] != "on_failed"}
-    return int(facts["totals"]["rejected"]) + len(given_up - {None})
-
-
 def place(job: dict[str, Any]) -> str:
     """Returns what commands call a job's file: "WATCH/path"."""
     return join(job["watch"], job["path"])

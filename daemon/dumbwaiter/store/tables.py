@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0011"  # the newest revision in migrations/versions
+SCHEMA = "0012"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -110,6 +110,7 @@ IS_CURRENT: ColumnElement[bool] = literal_column("current")
 IS_BY_HAND: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND by_hand")
 IS_BEGUN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND \"grant\" IS NOT NULL")
 IS_SUPERSEDED: ColumnElement[bool] = literal_column("state = 'superseded'")
+IS_FAILED: ColumnElement[bool] = literal_column("error IS NOT NULL")
 
 entries = Table(
     "entries",
@@ -234,6 +235,7 @@ _indexes = [
     _index("jobs_superseded", jobs.c.state, where=IS_SUPERSEDED),
     _index("entries_watch", entries.c.watch, entries.c.current, where=IS_CURRENT),
     _index("errands_job", errands.c.job),
+    _index("errands_failed", errands.c.due_at, where=IS_FAILED),
 ]
 
 
