@@ -706,7 +706,8 @@ async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
             await ear.until(lambda: bool(ear.doubts))
             assert ear.state() == RootState(
                 "watching", 1, 0, 0,
-                f"{tmp_path}/w/disk is another file system and left out: give it a watch of its own.",
+                f"{tmp_path}/w/disk is another file system and left out: mount or bind it outside of this folder, "
+                "and give that place a watch.",
             )  # fmt: skip
         finally:
             call("umount", tmp_path / "w/disk")

@@ -520,7 +520,7 @@ class Watcher:
             )
         if not total and tree.foreign:
             one = shown(os.path.join(path, tree.foreign))
-            return f"{one} is another file system and left out: give it a watch of its own."
+            return f"{one} is another file system and left out: mount or bind it outside of this folder, and give that place a watch."
         if not total:
             return ""
         one = shown(os.path.join(path, tree.unread) if tree.unread else path)

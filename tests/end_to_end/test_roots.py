@@ -132,8 +132,20 @@ def test_what_lies_on_another_file_system_below_is_said(program: Program, tmp_pa
         assert says in program("check", below / "a.txt").stdout
         assert says in program("status", below / "a.txt").stderr
         program.kill()
+        _is_watched_elsewhere(program, below)
     finally:
         subprocess.run(["umount", "--lazy", below], check=True)
+
+
+def _is_watched_elsewhere(program: Program, below: Path) -> None:
+    """Does what the sentence says."""
+    there = program.folder / "there"
+    there.mkdir()
+    with lying(below, there):
+        program.config.write_text(
+            program.config.read_text() + f'[watch.there]\npath = "{there}"\nprovider = "netease"\n'
+        )
+        assert "watch there would upload it" in program("check", there / "a.txt").stdout
 
 
 def test_t14_a_folder_that_is_meant_to_be_unmounted_is_taken_at_a_word(program: Program, tmp_path: Path) -> None:

@@ -169,7 +169,10 @@ def out_of_reach(root: str, inner: str) -> str:
         if stat.S_ISLNK(status.st_mode):
             return f"{shown(folder)} is a link, and links are not followed"
         if status.st_dev != device:
-            return f"{shown(folder)} is another file system, which needs a watch of its own"
+            return (
+                f"{shown(folder)} is another file system and left out: mount or bind it outside of the watched folder, and "
+                "give that place a watch"
+            )
     return ""
 
 

@@ -259,7 +259,7 @@ const CHINESE = [
   ["… folders are not heard, only scanned: … watches are needed, the limit for all programs is …; raise ….", "有 … 个文件夹不能实时监视，只能定时扫描：需要 … 个 inotify watch，而所有程序合计的上限是 …；请调高 …。"],
   ["… folders cannot be read, such as …: give this user the right to.", "有 … 个文件夹无法读取，例如 …：请给当前用户读取权限。"],
   ["… cannot be read: give this user the right to.", "… 无法读取：请给当前用户读取权限。"],
-  ["… is another file system and left out: give it a watch of its own.", "… 是另一个文件系统，未包括在内：请为它单独设置一个监视项。"],
+  ["… is another file system and left out: mount or bind it outside of this folder, and give that place a watch.", "… 是另一个文件系统，未包括在内：请把它挂载或绑定（mount --bind）到此文件夹之外，再为那个位置设置一个监视项。"],
   ["Scans also: … does not tell what other machines write.", "还会定时扫描：… 不会通知其他机器写入的内容。"],
   ["Scans only, as configured.", "按配置只定时扫描。"],
   ["Scans only: ….", "只定时扫描：{…?}。"],
