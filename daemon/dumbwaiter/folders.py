@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, and_, delete, func, or_, select
 
+from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
@@ -21,6 +22,18 @@ class Known(NamedTuple):
     stamp: Stamp
     state: State
     digest: str | None
+
+    def may_be(self, stamp: Stamp, after: str) -> bool:
+        """True when only a look at the content of a file with that stamp can tell whether the journal has it.
+
+        Under another mtime only where files are kept: whatever takes one away may be about to, and knows it by its mtime.
+        One of the content of a file that was taken away is another file: it may be the last copy, and is sent.
+        """
+        if self.state is not State.DONE or self.digest is None:
+            return False
+        if after != "keep" and self.stamp.inode == TAKEN_AWAY:
+            return False
+        return self.stamp.same_but_touched(stamp) or (after == "keep" and self.stamp.size == stamp.size)
 
 
 class Surveyed(NamedTuple):

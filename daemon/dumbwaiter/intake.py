@@ -14,12 +14,11 @@ from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
 from dumbwaiter.arrivals import Candidate
-from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
 from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
 from dumbwaiter.journal import Journal
-from dumbwaiter.model import Sighting, Stamp, State
+from dumbwaiter.model import Sighting, Stamp
 from dumbwaiter.naming import split
 from dumbwaiter.rescan import Rescan
 from dumbwaiter.scan import look
@@ -327,7 +326,7 @@ class Intake:
             known = await self._insist(partial(asyncio.to_thread, ask))
             for file in files:
                 there = known.get(split(file.path)[1])
-                if there is not None and _may_be_same(file, there, self._sources[watch].after):
+                if there is not None and there.may_be(file.stamp, self._sources[watch].after):
                     self._touched.setdefault(watch, {})[file.path] = (file, there)
                 else:
                     candidates.append(self._candidate(file))
@@ -379,27 +378,14 @@ class Intake:
 
     async def _same(self, file: Ready, known: Known) -> bool:
         """True when the journal has this content already. A file that was only touched gets its new stamp there."""
-        source = self._sources[file.watch]
-        if source.after != "keep" and known.stamp.inode == TAKEN_AWAY:
-            return False  # this is another file of that content: it may be the last copy, and is taken away once sent
         try:
-            digest = await asyncio.to_thread(digest_of, source.root, file.path, file.stamp)
+            digest = await asyncio.to_thread(digest_of, self._sources[file.watch].root, file.path, file.stamp)
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:
             return False
         await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
         return True
-
-
-def _may_be_same(file: Ready, known: Known, after: str) -> bool:
-    """True when only a look at the content can tell whether the journal has it already.
-
-    Under another mtime only where files are kept: whatever takes one away may be about to, and knows it by its mtime.
-    """
-    if known.state is not State.DONE or known.digest is None:
-        return False
-    return known.stamp.same_but_touched(file.stamp) or (after == "keep" and known.stamp.size == file.stamp.size)
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:

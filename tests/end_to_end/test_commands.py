@@ -700,6 +700,25 @@ def test_check_says_what_became_of_this_very_version_already(program: Program) -
     assert "state" not in program.facts("check", path)["files"][0]
 
 
+def test_check_says_of_a_file_that_was_only_touched_that_its_content_is_compared(program: Program) -> None:
+    path = program.write("inner/a.txt", b"abc")
+    assert program("put", path).returncode == 0
+    os.utime(path, (1000, 1000))
+    (fate,) = program.facts("check", path)["files"]
+    assert (fate["taken"], fate["compared"], fate.get("state")) == (True, True, None)
+    says = (
+        "watch netease would compare its content with what was uploaded, and if that differs upload it and the provider"
+    )
+    assert says in program("check", path).stdout
+    sent = program.totals()["bytes_sent"]
+    program.start()
+    assert program("wait").returncode == 0
+    assert program.totals()["bytes_sent"] == sent  # as it was said
+    assert program.facts("check", path)["files"][0]["state"] == "done"
+    path.write_bytes(b"longer")
+    assert "watch netease would upload it" in program("check", path).stdout
+
+
 def test_check_says_what_the_rules_say_when_the_journal_cannot(program: Program) -> None:
     path = program.write("a.txt", b"abc")
     assert program("put", path).returncode == 0

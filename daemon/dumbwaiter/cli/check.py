@@ -20,7 +20,7 @@ from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
-from dumbwaiter.naming import legible, propose, shown
+from dumbwaiter.naming import legible, propose, shown, split
 from dumbwaiter.options import names_objects, secrets
 
 NO_KEY = "no key is configured"
@@ -84,7 +84,8 @@ def _print_fates(fates: list[dict[str, Any]]) -> None:
         if one["taken"]:
             name = f"as {shown(one['key'])}" if one["key"] else "and the provider would name it"
             name = {NO_KEY: "under a random name", UNTOLD: "under a name that cannot be told"}.get(one["rule"], name)
-            print(f"  watch {one['watch']} would upload it {name}: {one['rule']}")
+            first = "compare its content with what was uploaded, and if that differs " if one.get("compared") else ""
+            print(f"  watch {one['watch']} would {first}upload it {name}: {one['rule']}")
         for name in ("watch", "provider", "key", "size", "state"):
             if one.get(name) is not None:
                 print(f"  {name}: {shown(one[name]) if name == 'key' else one[name]}")
@@ -211,22 +212,34 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
 
 
 def _known(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) -> dict[str, Any]:
-    """Returns what became of this very version of a file already."""
+    """Returns what became of this very version of a file already, or whether its content tells if it is another."""
     from dumbwaiter.lifecycle import REPLACED, UNSENT
     from dumbwaiter.report import jobs_of
 
-    jobs = []
+    jobs, compared = [], False
     with suppress(Failure, JournalTrouble):  # what the rules say is true without it
-        jobs = jobs_of(session.reader, name, inner) if session.begun else []
+        if session.begun:
+            jobs = jobs_of(session.reader, name, inner)
+            compared = _is_compared(session, watch, name, inner, stamp)
     job = next((one for one in jobs if one.provider == watch.provider and one.stamp == stamp), None)
     if job is None or (job.state is State.SUPERSEDED and job.error in {*UNSENT, REPLACED}):
-        return {}
+        return {"compared": True} if compared else {}
     if job.state is State.REJECTED:
         return {"taken": False, "reason": f"refused as it is: {job.error}; dumbwaiter retry {job.id} tries it again"}
     if job.state is State.SUPERSEDED:
         return {"taken": False, "reason": f"left alone as it is: {job.error}; dumbwaiter put --again sends it"}
     key = job.key or job.proposed
     return {"state": job.state.value} | ({"key": key} if key else {})
+
+
+def _is_compared(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) -> bool:
+    from dumbwaiter.folders import Folders
+    from dumbwaiter.store.database import host_of
+
+    folder, file = split(inner)
+    host = host_of(session.places.state) or ""
+    known = Folders(session.reader, host).known(name, folder, watch.provider, [file]).get(file)
+    return known is not None and known.stamp != stamp and known.may_be(stamp, watch.after)
 
 
 async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
