@@ -91,6 +91,22 @@ def test_what_was_given_up_waits_for_a_person(book: Book) -> None:
     assert due(book, NOW + 1e9) == []
 
 
+def test_what_is_still_to_be_put_away_is_counted(book: Book) -> None:
+    assert report.totals(book.reader)["after"] == 0
+    for name in "abc":
+        ended(book, name)
+    assert report.totals(book.reader)["after"] == 3
+    for hook in due(book):
+        run(book, "done", hook)
+    first, second, _ = due(book)
+    run(book, "done", first)
+    run(book, "failed", second, due_at=NOW + 9, error="later")
+    assert report.totals(book.reader)["after"] == 2
+    run(book, "failed", second, due_at=None, error="no")
+    totals = report.totals(book.reader)
+    assert (totals["after"], totals["in_need"]) == (1, 1)
+
+
 def test_what_was_given_up_is_told_however_much_is_tried_again_after_it(book: Book) -> None:
     lost = ended(book, "a/lost.mov", (GO,))
     (errand,) = due(book)

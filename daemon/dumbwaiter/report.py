@@ -14,6 +14,7 @@ from dumbwaiter.naming import join, shown, split
 from dumbwaiter.store.database import HOST
 from dumbwaiter.store.rows import among, job, path_of, place_of
 from dumbwaiter.store.tables import (
+    IS_AFTER,
     IS_CURRENT,
     IS_FAILED,
     IS_OPEN,
@@ -28,12 +29,12 @@ from dumbwaiter.store.tables import (
 
 LISTED = 1000  # jobs in one answer
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
-IN_NEED = "in_need"  # of the totals: jobs that need a person
+IN_NEED, AFTER = "in_need", "after"  # of the totals: jobs that need a person, and files still to be put away
 _GIVEN_UP = (IS_FAILED, errands.c.due_at.is_(None))
 
 
 def totals(engine: Engine) -> dict[str, int]:
-    """Returns the number of jobs in each state and of those that need a person, and the counters."""
+    """Returns the number of jobs in each state, of those that need a person, of files to put away, and the counters."""
     # Most jobs are done, and those that are not have indexes; all of them are counted faster than read.
     counts = union_all(
         select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state),
@@ -47,7 +48,7 @@ def totals(engine: Engine) -> dict[str, int]:
     )
     found = dict.fromkeys((*(state.value for state in State), *COUNTERS), 0) | _pairs(engine, counts)
     found[State.DONE] -= sum(found[state] for state in State if state is not State.DONE)
-    return found | {IN_NEED: count_needy(engine)} | _pairs(engine, amounts)
+    return found | {IN_NEED: count_needy(engine), AFTER: _to_put_away(engine)} | _pairs(engine, amounts)
 
 
 def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
@@ -184,6 +185,12 @@ def count_needy(engine: Engine) -> int:
         return sum(connection.execute(count.where(kind, *_mine(engine, jobs))).scalar_one() for kind in kinds)
 
 
+def _to_put_away(engine: Engine) -> int:
+    query = select(func.count()).select_from(errands).where(IS_AFTER, *_mine(engine, errands))
+    with engine.connect() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 def errands_listed(engine: Engine) -> list[dict[str, Any]]:
     """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it.
 
@@ -292,7 +299,7 @@ def counts(engine: Engine) -> Counts:
 
 
 NOTHING = Counts(
-    Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), IN_NEED, *COUNTERS), 0)
+    Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), IN_NEED, AFTER, *COUNTERS), 0)
 )
 
 

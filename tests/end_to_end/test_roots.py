@@ -206,10 +206,12 @@ def test_t14_files_go_to_a_disk_and_never_to_the_folder_below_it(program: Progra
     with lying(None, archive):
         program.write("one.mov", b"one")
         goes("one.mov")
+    assert "1 done, 0 to go, 0 need a person; " in program("status").stdout
     program.write("two.mov", b"two")
     program.until(lambda: any(one["attempts"] for one in program.status()["errands"]))
     (errand,) = program.status()["errands"]
     assert errand["error"].startswith(f"nothing is mounted at {archive}; mount it, or say")
+    assert "2 done, 0 to go, 1 to put away, 0 need a person; " in program("status").stdout
     assert list(archive.iterdir()) == []
     assert (program.drop / "two.mov").read_bytes() == b"two"
     with lying(None, archive):

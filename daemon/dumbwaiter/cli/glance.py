@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 
-from dumbwaiter.cli.words import counted, hour, place, rests, size, when
+from dumbwaiter.cli.words import counted, hour, place, rests, size, to_put_away, when
 from dumbwaiter.peers import believed
 from dumbwaiter.places import places, short
 
@@ -87,7 +87,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     if more > 0 and len(facts["jobs"]) >= LISTED:
         yield f"        and {counted(more, 'more file')}"
     yield (
-        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {totals['in_need']} need a person; "
+        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {to_put_away(totals)}"
+        f"{totals['in_need']} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"
     )
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.words import counted, place, rests, size
+from dumbwaiter.cli.words import counted, place, rests, size, to_put_away
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ def _left(state: dict[str, Any]) -> int:
 def _sentences(state: dict[str, Any]) -> Iterator[str]:
     totals = state["totals"]
     left = totals["pending"] + totals["stored"] + state["settling"]
-    yield f"{counted(totals['done'], 'file')} done, {left} to go, {totals['in_need']} need a person; {size(_left(state))} left"
+    yield f"{counted(totals['done'], 'file')} done, {left} to go, {to_put_away(totals)}{totals['in_need']} need a person; {size(_left(state))} left"
     yield from (rests(pause["name"], pause["until"]) for pause in state["paused"])
     yield from (f"! {one['name']}: {one['error']}" for one in state["providers"] if one["error"])
     if state["trouble"]:

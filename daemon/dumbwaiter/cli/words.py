@@ -19,6 +19,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
+def to_put_away(totals: dict[str, int]) -> str:
+    """Returns how many uploaded files `after` is still to move or delete, as a part of the line of totals."""
+    return f"{totals['after']} to put away, " if totals["after"] else ""
+
+
 def place(job: dict[str, Any]) -> str:
     """Returns what commands call a job's file: "WATCH/path"."""
     return join(job["watch"], job["path"])

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 CHANNEL = "dumbwaiter"  # a server's NOTIFY with each change of the catalog
-SCHEMA = "0012"  # the newest revision in migrations/versions
+SCHEMA = "0013"  # the newest revision in migrations/versions
 
 
 class PathBytes(TypeDecorator[str]):
@@ -111,6 +111,7 @@ IS_BY_HAND: ColumnElement[bool] = literal_column("state IN ('pending', 'stored')
 IS_BEGUN: ColumnElement[bool] = literal_column("state IN ('pending', 'stored') AND \"grant\" IS NOT NULL")
 IS_SUPERSEDED: ColumnElement[bool] = literal_column("state = 'superseded'")
 IS_FAILED: ColumnElement[bool] = literal_column("error IS NOT NULL")
+IS_AFTER: ColumnElement[bool] = literal_column("what = 'after' AND due_at IS NOT NULL")
 
 entries = Table(
     "entries",
@@ -236,6 +237,7 @@ _indexes = [
     _index("entries_watch", entries.c.watch, entries.c.current, where=IS_CURRENT),
     _index("errands_job", errands.c.job),
     _index("errands_failed", errands.c.due_at, where=IS_FAILED),
+    _index("errands_after", errands.c.host, where=IS_AFTER),
 ]
 
 
