@@ -779,3 +779,18 @@ def test_many_at_once_do_not_disturb_each_other(make: Make, way: str) -> None:
             assert {reply.status for reply in threads.map(one, range(40))} == {200}
         assert len(server.connections) <= 2
     assert sorted(body for _, body in seen) == sorted(content[n * 1000 : n * 1000 + 5000] for n in range(40))
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("name", ["fd00::/8", "[::1]", "::1/128", "ü.example", "10.0.0.0/8"])
+def test_what_httpx_cannot_read_in_no_proxy_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, proxy: str
+) -> None:
+    monkeypatch.setenv("no_proxy", f"localhost,{name}")
+    if proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+
+    async def test() -> None:
+        await Http().close()
+
+    asyncio.run(test())

@@ -217,9 +217,9 @@ def test_an_ignore_file_that_others_may_write_leaves_out_more_and_takes_nothing_
 def test_another_users_ignore_file_is_foreign_and_a_link_of_his_is_not_followed(tmp_path: Path) -> None:
     place = tmp_path / ".dumbwaiterignore"
     place.write_text("!*.key\n")
-    os.chown(place, 65534, 65534)
+    os.chown(place, 4242, 4242)
     assert not rules(str(tmp_path), (), ("*.key",)).takes("a.key")
-    os.chown(tmp_path, 65534, 65534)
+    os.chown(tmp_path, 4242, 4242)
     assert rules(str(tmp_path), (), ("*.key",)).takes("a.key")
     os.chown(tmp_path, 0, 0)
     place.unlink()

@@ -245,6 +245,33 @@ async def test_whether_a_versions_close_was_heard_is_known_where_files_are_taken
         assert not intake.heard_closed("w", "closed", stamps["open"])
 
 
+@on_loop
+async def test_an_old_file_is_none_whose_close_was_heard(tmp_path: Path) -> None:
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        intake._sources["w"] = intake._sources["w"]._replace(after="delete")
+        intake.sight([Sighting("w", "a", old=True)])
+        await drained(intake)
+        assert len(all_jobs(intake)) == 1
+        assert not intake.heard_closed("w", "a", Stamp.of(os.stat(tmp_path / "w/a")))
+
+
+@on_loop
+async def test_the_empty_file_of_a_download_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    """Firefox makes the name at once, and writes beside it; what it left years ago holds up nobody."""
+    folder = tmp_path / "w"
+    make(folder, "film.Xy12aB.mov.part", "archive.zip.part", "old.Xy12aB.mov.part")
+    os.utime(folder / "old.Xy12aB.mov.part", (1, 1))
+    names = ("film.mov", "a.txt", "old.mov")
+    for name in names:
+        (folder / name).touch()
+    async with taking(tmp_path) as intake:
+        seen = intake._look_all([("w", name) for name in names])
+        assert [writing for _, writing in seen] == [True, False, False]
+        (folder / "film.Xy12aB.mov.part").rename(folder / "film.mov")
+        assert intake._look_all([("w", "film.mov")])[0][1] is False
+
+
 @pytest.mark.parametrize(("after", "jobs"), [("keep", 1), ("trash", 2)])
 @on_loop
 async def test_the_same_content_under_another_time_is_known_where_files_are_kept(

@@ -254,18 +254,6 @@ def test_who_writes_behind_another_programs_file_system_is_unknown(tmp_path: Pat
         assert look(str(here), "a") == (Stamp.of(os.lstat(here / "a")), None)
 
 
-def test_the_empty_file_of_a_download_that_goes_on_is_being_written(tmp_path: Path) -> None:
-    """Firefox makes the name at once, and writes beside it."""
-    make(tmp_path, "film.mov", "other.mov")
-    (tmp_path / "film.Xy12aB.mov.part").write_bytes(b"half")
-    (tmp_path / "film.mov").write_bytes(b"")
-    (tmp_path / "other.mov").write_bytes(b"")
-    assert look(str(tmp_path), "film.mov")[1] is True
-    assert look(str(tmp_path), "other.mov")[1] is False
-    (tmp_path / "film.Xy12aB.mov.part").rename(tmp_path / "film.mov")
-    assert look(str(tmp_path), "film.mov")[1] is False
-
-
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mkfs.btrfs"), reason="mounts a btrfs")
 def test_what_comes_between_the_opening_of_a_folder_and_its_listing_is_listed(tmp_path: Path) -> None:
     """btrfs lists what there was when the folder was opened, and so no event would tell of it either."""

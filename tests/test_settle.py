@@ -71,6 +71,14 @@ def test_an_empty_file_waits_for_what_is_to_be_in_it_which_then_does_not_wait(se
     assert settle.observe("w", "a", empty, 20.0 + CALM * 2.0, writing=False) == Ready("w", "a", empty, closed=True)
 
 
+def test_an_empty_file_whose_close_was_not_seen_waits_as_long(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    empty, now = Stamp(1, 0, 1, 1), 0.0
+    while (now := settle.next_wake() or 0.0) < CALM * 2.0:
+        settle.due(now)
+        assert settle.observe("w", "a", empty, now, writing=False) is None
+
+
 def test_what_is_put_off_is_not_looked_at_before(settle: Settle) -> None:
     settle.sight(CLOSED, 0.0)
     settle.put_off(("w", "a"), 5.0)

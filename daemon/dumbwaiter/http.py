@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import httpcore
 import httpx
-from httpx._utils import get_environment_proxies  # there is no public name for it
+from httpx._utils import URLPattern, get_environment_proxies  # there are no public names for them
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
@@ -318,9 +318,15 @@ def proxies(make: Callable[..., T]) -> dict[str, T | None]:
     named = get_environment_proxies()
     if {"http://", "https://"} <= named.keys():
         named.pop("all://", None)  # desktops name one of SOCKS there, for others
+    if not any(named.values()):
+        return {}
     found: dict[str, T | None] = {}
     for pattern, proxy in named.items():
         variable = f"{pattern.removesuffix('://')}_proxy"
+        try:
+            URLPattern(pattern)
+        except (ValueError, httpx.InvalidURL):
+            continue  # a network or the like in `no_proxy`, which httpx does not know
         try:
             found[pattern] = None if proxy is None else make(proxy=proxy)
         except ImportError:

@@ -297,12 +297,21 @@ def rules(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Rules:
         return unknown(include, exclude, (error.strerror or "").lower())
 
 
+def _nobody() -> set[int]:
+    """Returns the number that all users have who are none in this namespace: of two, nobody knows whether they are one."""
+    try:
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            return {int(file.read())} - {os.geteuid()}
+    except (OSError, ValueError):
+        return set()
+
+
 def _read(folder: str) -> tuple[bytes, bool]:
     """Reads a folder's ignore file; returns also whether others than root, this user and the folder's owner may write it.
 
     Raises OSError, also for somebody else's link: it may lead to what only this user may read.
     """
-    path, trusted = os.path.join(folder, IGNORE_FILE), {0, os.geteuid(), os.stat(folder).st_uid}
+    path, trusted = os.path.join(folder, IGNORE_FILE), {0, os.geteuid(), os.stat(folder).st_uid} - _nobody()
     there = os.lstat(path)
     is_link = stat.S_ISLNK(there.st_mode)
     if is_link and there.st_uid not in trusted:

@@ -21,7 +21,7 @@ from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
 from dumbwaiter.naming import split
 from dumbwaiter.rescan import Rescan
-from dumbwaiter.scan import look
+from dumbwaiter.scan import downloads, look
 from dumbwaiter.settle import LONGEST, Ready, Settle
 from dumbwaiter.upload import digest_of
 
@@ -304,7 +304,18 @@ class Intake:
                 self._closed.popitem(last=False)
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
-        return [self._look_at(watch, path) for watch, path in names]
+        seen = [self._look_at(watch, path) for watch, path in names]
+        loading: dict[tuple[str, str], list[str]] = {}
+        for number, ((watch, path), (stamp, writing)) in enumerate(zip(names, seen, strict=True)):
+            if stamp is None or stamp.size or writing:
+                continue
+            folder, name = split(path)
+            if (watch, folder) not in loading:
+                loading[watch, folder] = downloads(self._sources[watch].root, folder)
+            stem = name.rpartition(".")[0] or name
+            if any(one.startswith(f"{stem}.") for one in loading[watch, folder]):
+                seen[number] = stamp, True
+        return seen
 
     def _look_at(self, watch: str, path: str) -> tuple[Stamp | None, bool | None]:
         try:

@@ -89,7 +89,7 @@ def open_root(path: str, flags: int = os.O_RDONLY) -> int:
     os.close(folder)
     here = os.open("/", os.O_PATH | os.O_CLOEXEC)
     try:
-        ahead, links = path.split("/")[::-1], 0
+        ahead, links, at_root = path.split("/")[::-1], 0, True
         while ahead:
             name = ahead.pop()
             if name in {"", "."}:
@@ -98,10 +98,10 @@ def open_root(path: str, flags: int = os.O_RDONLY) -> int:
             status = os.fstat(below)
             if not stat.S_ISLNK(status.st_mode):
                 os.close(here)
-                here = below
+                here, at_root = below, False
                 continue
             try:
-                if status.st_uid not in {0, os.geteuid()}:
+                if not at_root and status.st_uid not in {0, os.geteuid()}:  # who may write there is root, mapped or not
                     raise Astray(f"{os.readlink(f'/proc/self/fd/{here}')}/{name}")
                 target = os.readlink("", dir_fd=below)
             finally:
@@ -112,7 +112,7 @@ def open_root(path: str, flags: int = os.O_RDONLY) -> int:
             ahead += target.split("/")[::-1]
             if target.startswith("/"):
                 os.close(here)
-                here = os.open("/", os.O_PATH | os.O_CLOEXEC)
+                here, at_root = os.open("/", os.O_PATH | os.O_CLOEXEC), True
         return os.open(".", flags, dir_fd=here)
     finally:
         os.close(here)

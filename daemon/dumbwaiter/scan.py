@@ -10,6 +10,7 @@ import marshal
 import os
 import signal
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -25,6 +26,7 @@ from dumbwaiter.roots import is_remote, open_root
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # the last two: something else stands there now
+LOADING = 900.0  # seconds without a byte after which a download has been given up
 _HELD = 16  # descriptors; a tree may be deeper than a process may have files open
 
 Skipped = Callable[[str, OSError], None]
@@ -165,6 +167,15 @@ def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:
         raise
 
 
+def downloads(root: str, folder: str) -> list[str]:
+    """Returns the names of a browser's downloads in a folder that go on; the real names may stand there, still empty."""
+    with suppress(OSError), closing(Branch(root)) as branch:
+        place = branch.open(folder)
+        names = [name for name in os.listdir(place) if name.endswith(".part")]
+        return [name for name in names if time.time() - os.stat(name, dir_fd=place).st_mtime < LOADING]
+    return []
+
+
 def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
     stamp = stamp_of_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
     if stamp is None:  # opening a device can have effects
@@ -176,18 +187,10 @@ def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:
     except PermissionError:
         return stamp, False  # nor can it be sent half-written, and that it cannot be read is told soon
     try:
-        stamp, writing = stamp_of_regular(os.fstat(descriptor)), _writing(descriptor)
-        if stamp is not None and not stamp.size and not writing and _is_loaded(folder, name):
-            writing = True
-        return stamp, writing
+        writing = _writing(descriptor)
+        return stamp_of_regular(os.fstat(descriptor)), writing
     finally:
         os.close(descriptor)
-
-
-def _is_loaded(folder: int, name: str) -> bool:
-    """True where a browser's unfinished download stands beside the empty file whose name it will have."""
-    stem = name.rpartition(".")[0] or name
-    return any(one.startswith(stem) and one.endswith(".part") for one in os.listdir(folder))
 
 
 def _writing(descriptor: int) -> bool | None:

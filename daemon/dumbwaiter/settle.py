@@ -6,7 +6,7 @@ file has to be quiet:
 - closed: a short wait, since its writer has said that it is done;
 - not closed: twice the longest pause that it made so far, so that a slow copy is not taken half-way;
 - not closed where no writer can be seen: a minute at least;
-- empty, and closed: five times the settle time, since many programs make a name before they have anything to write;
+- empty: five times the settle time, since many programs make a name before they have anything to write;
 - old when it is first seen: two equal stamps are enough. From then on only the stamps tell, because the clock of a file
   server may be another one.
 
@@ -37,16 +37,17 @@ class Ready(NamedTuple):
     watch: str
     path: str
     stamp: Stamp
-    closed: bool = False  # its writer has said that it is done
+    closed: bool = False  # its writer was heard to say that it is done
 
 
 class _Wait:
     """What is known of one path that is not finished."""
 
-    __slots__ = ("closed", "closed_at", "due", "pause", "queued", "since", "stamp")
+    __slots__ = ("closed", "closed_at", "due", "heard", "pause", "queued", "since", "stamp")
 
     def __init__(self) -> None:
         self.closed = False
+        self.heard = False  # that it was closed, which an old file only looks like
         self.closed_at = 0.0
         self.stamp: Stamp | None = None
         self.since = 0.0  # when that stamp was first seen
@@ -81,6 +82,7 @@ class Settle:
             self._counts[sighting.watch] += 1
         if sighting.closed or (sighting.old and is_new):
             self._close(wait, now)
+            wait.heard = sighting.closed
             self._plan(name, wait, now)
         else:
             wait.closed = False
@@ -138,7 +140,7 @@ class Settle:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
             self._drop(name)
-            return Ready(watch, path, stamp, wait.closed)
+            return Ready(watch, path, stamp, wait.closed and wait.heard)
         self._plan(name, wait, quiet_at)
         return None
 
@@ -161,7 +163,8 @@ class Settle:
         if wait.closed:
             short = CALM * self._settle(watch) if _is_empty(wait) else self._step(watch)
             return max(short, min(LONGEST, 2 * wait.pause))
-        return max(MOMENT, self._settle(watch), min(LONGEST, 2 * wait.pause) if seen else LONGEST)
+        settle = self._settle(watch) * (CALM if _is_empty(wait) else 1)
+        return max(MOMENT, settle, min(LONGEST, 2 * wait.pause) if seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
         del self._waits[name]  # its lines in the queue find nothing, and fall out
