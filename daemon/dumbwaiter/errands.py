@@ -154,9 +154,9 @@ class Errands:
         return set(connection.execute(hastened.returning(errands.c.job)).scalars())
 
     def hasten(self, connection: Connection, watch: str | None, now: float) -> None:
-        """Makes the errands that failed and wait due, of a watch or all, and those that a clock set back has put far off."""
-        far = errands.c.due_at > now + 3600.0
-        which = [errands.c.host == self._host, errands.c.due_at > now, or_(errands.c.error.is_not(None), far)]
+        """Makes the errands that failed and wait due, of a watch or all, and those ordered by a clock that was ahead."""
+        ahead = errands.c.created_at > now
+        which = [errands.c.host == self._host, errands.c.due_at > now, or_(errands.c.error.is_not(None), ahead)]
         which += [] if watch is None else [errands.c.watch == watch]
         connection.execute(update(errands).where(*which).values(due_at=now))
 

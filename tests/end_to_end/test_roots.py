@@ -244,8 +244,9 @@ def test_another_users_link_in_a_watched_folders_place_is_not_followed(program: 
     program.drop.rename(tmp_path / "aside")
     program.drop.symlink_to(private)
     os.lchown(program.drop, 65534, 65534)
-    program.until(lambda: watch(program)["state"] == "away")
-    assert str(watch(program)["message"]).endswith("is another user's, and is not followed; its files wait.")
+    told = "is another user's, and is not followed; its files wait."
+    program.until(lambda: str(watch(program)["message"]).endswith(told))
+    assert watch(program)["state"] == "away"
     assert program("rescan").returncode == 0
     (private / "later").write_bytes(b"secret")
     program.drop.unlink()
