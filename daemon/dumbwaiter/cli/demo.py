@@ -188,7 +188,7 @@ class _Demo:
                     daemon.wait()
                     _say("kill -9", f"the daemon, {size(job['sent'])} of {size(job['size'])} in")
                     return int(job["sent"])
-            if state["totals"]["done"] and not state["totals"]["pending"]:
+            if state["totals"]["done"] and not state["totals"]["pending"] and not state["settling"]:
                 break
         raise Failure("the large file was through before the daemon could be killed")
 
