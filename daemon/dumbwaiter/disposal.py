@@ -57,8 +57,8 @@ def dispose(
 
     Returns False where no such file was found. "keep" gives it back the name that an attempt cut off took from it.
     `mark` names the private name, the same at every attempt; `same` tells whether an open file has the very content
-    that was uploaded; `known_since` when the version was first known, and `closed` whether its writer closed it. Raises `Changed` when the file is another version
-    (it is in its place), and `Undone`.
+    that was uploaded; `known_since` when the version was first known, and `closed` whether its writer closed it. Raises
+    `Changed` when the file is another version (it is in its place), and `Undone`.
     """
     folder, name = split(path)
     private = PRIVATE + mark

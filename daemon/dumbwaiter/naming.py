@@ -120,3 +120,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, 1)
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(known)}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Returns "1 file" or "2 files"; `many` where an "s" is not all that changes."""
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

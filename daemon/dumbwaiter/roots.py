@@ -28,7 +28,7 @@ _REMOTE = {
     "virtiofs",
 }
 OURS = "fuse.dumbwaiter"
-KNOWN = 5.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
+KNOWN = 1.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
 _kinds: dict[int, tuple[float, bool]] = {}
 _LINKS = 40  # that one path may lead through, as for the kernel
 

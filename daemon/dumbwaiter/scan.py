@@ -169,11 +169,15 @@ def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:
 
 def downloads(root: str, folder: str) -> list[str]:
     """Returns the names of a browser's downloads in a folder that go on; the real names may stand there, still empty."""
+    found = []
     with suppress(OSError), closing(Branch(root)) as branch:
         place = branch.open(folder)
-        names = [name for name in os.listdir(place) if name.endswith(".part")]
-        return [name for name in names if time.time() - os.stat(name, dir_fd=place).st_mtime < LOADING]
-    return []
+        for name in os.listdir(place):
+            if name.endswith(".part"):
+                with suppress(OSError):  # it has ended since
+                    if time.time() - os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime < LOADING:
+                        found.append(name)
+    return found
 
 
 def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:

@@ -160,11 +160,10 @@ class Settle:
 
     def _quiet(self, watch: str, wait: _Wait, *, seen: bool) -> float:
         """Returns how long the path has to show the same stamp; `seen` tells whether writers would be."""
-        if wait.closed:
-            short = CALM * self._settle(watch) if _is_empty(wait) else self._step(watch)
-            return max(short, min(LONGEST, 2 * wait.pause))
-        settle = self._settle(watch) * (CALM if _is_empty(wait) else 1)
-        return max(MOMENT, settle, min(LONGEST, 2 * wait.pause) if seen else LONGEST)
+        least = self._step(watch) if wait.closed else self._settle(watch)
+        if _is_empty(wait):
+            least = CALM * self._settle(watch)
+        return max(MOMENT, least, min(LONGEST, 2 * wait.pause) if wait.closed or seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
         del self._waits[name]  # its lines in the queue find nothing, and fall out

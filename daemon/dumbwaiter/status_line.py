@@ -12,6 +12,7 @@ from dumbwaiter import report
 from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import State
+from dumbwaiter.naming import counted
 
 PACE = 2.0  # seconds between two looks
 
@@ -36,17 +37,13 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
     parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
     parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
     if left[State.REJECTED]:
-        needy = _counted(left[State.REJECTED], "file needs", "files need")
+        needy = counted(left[State.REJECTED], "file needs", "files need")
         parts.append(f"{needy} a person (dumbwaiter failed)")
     to_go = left[State.PENDING] + left[State.STORED]
     if to_go:
-        parts.append(f"uploading {_counted(app.engine.busy, 'file', 'files')}, {to_go} to go")
+        parts.append(f"uploading {counted(app.engine.busy, 'file')}, {to_go} to go")
     elif app.intake.waiting:
         parts.append("looking through folders")
     else:
-        parts.append(f"nothing to do, watching {_counted(len(app.config.watch), 'folder', 'folders')}")
+        parts.append(f"nothing to do, watching {counted(len(app.config.watch), 'folder')}")
     return "; ".join(parts).replace("\n", " ")
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

@@ -647,17 +647,22 @@ def test_a_database_server_that_is_away_is_temporary(program: Program, command: 
 def test_odd_streams_and_words_never_end_in_a_traceback(program: Program, line: str, code: int, said: str) -> None:
     program.write("large", b"x" * MIB)
     assert program("put", program.drop / "large").returncode == 0
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m dumbwaiter {line}; exit ${{PIPESTATUS[0]}}"],
+    done = typed(program, f"{sys.executable} -m dumbwaiter {line}; exit ${{PIPESTATUS[0]}}", program.data / "drop")
+    assert done.stderr == said
+    assert done.returncode == code
+
+
+def typed(program: Program, line: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Has a shell that stands in a folder run a line."""
+    return subprocess.run(
+        ["bash", "-c", line],
         env=program.environment | {"LC_ALL": "C"},
-        cwd=program.data / "drop",
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stderr == said
-    assert done.returncode == code
 
 
 @pytest.mark.parametrize("words", ["doctor --bundle FILE", "--config FILE init --force --app-key k --secret-env S"])
@@ -665,13 +670,7 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_the_one_there_stays(pr
     file = program.folder / "file"
     file.write_text("as it was")
     line = words.replace("FILE", str(file)) + (f" --watch {program.drop}" if "init" in words else "")
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 0; {sys.executable} -m dumbwaiter {line}"],
-        env=program.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = typed(program, f"ulimit -f 0; {sys.executable} -m dumbwaiter {line}", program.folder)
     assert done.returncode == 1
     assert done.stderr == f"dumbwaiter: {file} cannot be written: File too large\n"
     assert [one.name for one in program.folder.iterdir() if "file" in one.name] == ["file"]
@@ -686,14 +685,7 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_the_one_there_stays(pr
 def test_a_folder_that_was_deleted_under_the_shell_is_said(program: Program, words: str) -> None:
     here = program.folder / "here"
     here.mkdir()
-    done = subprocess.run(
-        ["bash", "-c", f"rmdir {here}; {sys.executable} -m dumbwaiter {words}"],
-        env=program.environment,
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = typed(program, f"rmdir {here}; {sys.executable} -m dumbwaiter {words}", here)
     assert done.returncode == 2
     assert done.stderr == ("dumbwaiter: the folder that this was started in is not there any more: cd to another one\n")
 

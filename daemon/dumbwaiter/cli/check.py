@@ -13,14 +13,14 @@ import click
 from dumbwaiter.cli.completion import Named
 from dumbwaiter.cli.paths import out_of_reach, placed
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, no_mount_point, size, unusable, when
+from dumbwaiter.cli.words import no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import exposed, place
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
-from dumbwaiter.naming import legible, propose, shown, split
+from dumbwaiter.naming import counted, legible, propose, shown, split
 from dumbwaiter.options import names_objects, secrets
 
 NO_KEY = "no key is configured"

@@ -17,9 +17,9 @@ from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
 from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, place, rests, unusable
+from dumbwaiter.cli.words import place, rests, unusable
 from dumbwaiter.errors import Exit, Failure, NoDaemon
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import counted, shown
 from dumbwaiter.threads import ASIDE, run_loop
 
 if TYPE_CHECKING:

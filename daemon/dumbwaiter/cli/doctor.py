@@ -20,14 +20,14 @@ import click
 
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, last_line
+from dumbwaiter.cli.words import last_line
 from dumbwaiter.config import Config
 from dumbwaiter.config_file import exposed
 from dumbwaiter.config_values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
-from dumbwaiter.naming import legible, shown, unshown
+from dumbwaiter.naming import counted, legible, shown, unshown
 from dumbwaiter.roots import Astray, open_root
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
@@ -113,10 +113,15 @@ def examine(session: Session) -> Findings:
     try:
         yield from _daemon(session, config)
     except Failure as failure:
-        says, _, remedy = str(failure).partition(": ")
-        yield Finding("daemon", "fail", says, remedy)
+        yield _failing("daemon", failure)
     yield from _services(session)
     yield from asyncio.run(_providers(config))
+
+
+def _failing(check: str, failure: Failure) -> Finding:
+    """Takes a sentence apart that ends with its remedy."""
+    says, _, remedy = str(failure).partition(": ")
+    return Finding(check, "fail", says, remedy)
 
 
 def _secrets(config: Config) -> Findings:
@@ -342,11 +347,9 @@ def _daemon(session: Session, config: Config) -> Findings:
     try:
         facts = session.ask("GET", "/status?jobs=0")
     except Failure as failure:
-        level: Literal["warn", "fail"] = "warn" if failure.code is Exit.NO_DAEMON else "fail"
-        says, _, remedy = str(failure).partition(": ")
-        if level == "warn" or not remedy:
-            remedy = "dumbwaiter run, or dumbwaiter service install"
-        yield Finding("daemon", level, says, remedy)
+        found, start = _failing("daemon", failure), "dumbwaiter run, or dumbwaiter service install"
+        absent = failure.code is Exit.NO_DAEMON
+        yield found._replace(level="warn", remedy=start) if absent else found._replace(remedy=found.remedy or start)
         return
     yield Finding("daemon", "ok", f"running as process {facts['pid']}")
     if facts["trouble"]:
@@ -354,7 +357,7 @@ def _daemon(session: Session, config: Config) -> Findings:
     for watch in facts["watches"]:
         said = watch["message"].startswith(IGNORE_FILE) or not os.path.isdir(unshown(watch["path"]))
         if watch["message"] and not said:
-            level = "fail" if watch["state"] == "away" else "warn"
+            level: Literal["warn", "fail"] = "fail" if watch["state"] == "away" else "warn"
             yield Finding(f"watch {watch['name']}", level, watch["message"], f"dumbwaiter rescan {watch['name']}")
     for provider in facts["providers"]:
         if provider["state"] == "blocked":
@@ -405,8 +408,7 @@ async def _providers(config: Config) -> list[Finding]:
     try:
         http = Http()
     except Failure as failure:
-        says, _, remedy = str(failure).partition(": ")
-        return [Finding("proxy", "fail", says, remedy)]
+        return [_failing("proxy", failure)]
     try:
         wanted = [(name, url) for name, options in config.provider.items() for url in addresses(options)]
         return list(await asyncio.gather(*(_reach(http, name, url) for name, url in wanted)))

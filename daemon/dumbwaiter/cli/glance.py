@@ -10,7 +10,8 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 
-from dumbwaiter.cli.words import counted, hour, place, rests, size, to_put_away, when
+from dumbwaiter.cli.words import hour, place, rests, size, to_put_away, when
+from dumbwaiter.naming import counted
 from dumbwaiter.peers import believed
 from dumbwaiter.places import places, short
 

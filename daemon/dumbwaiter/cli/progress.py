@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.words import counted, place, rests, size, to_put_away
+from dumbwaiter.cli.words import place, rests, size, to_put_away
+from dumbwaiter.naming import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

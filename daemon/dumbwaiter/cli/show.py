@@ -13,10 +13,10 @@ from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.glance import errand_lines, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import counted, moment, place, size, when
+from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.model import Entry
-from dumbwaiter.naming import shown
+from dumbwaiter.naming import counted, shown
 from dumbwaiter.places import listens
 
 

@@ -11,11 +11,11 @@ from dumbwaiter import report
 from dumbwaiter.cli.glance import then
 from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, placed, spellings, tree_path, watch_of
 from dumbwaiter.cli.session import Session
-from dumbwaiter.cli.words import counted, hour, rests, size, when
+from dumbwaiter.cli.words import hour, rests, size, when
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
-from dumbwaiter.naming import join, legible, shown
+from dumbwaiter.naming import counted, join, legible, shown
 
 
 def tell(session: Session, path: str) -> None:

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    """Returns "1 file" or "2 files"; `many` where an "s" is not all that changes."""
-    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
-
-
 def to_put_away(totals: dict[str, int]) -> str:
     """Returns how many uploaded files `after` is still to move or delete, as a part of the line of totals."""
     return f"{totals['after']} to put away, " if totals["after"] else ""
