@@ -241,13 +241,21 @@ class Program:
         return [digest(path.read_bytes()) for path in (self.data / "objects").rglob("*") if path.is_file()]
 
     def multiply_jobs(self, count: int) -> None:
-        """Gives each job so many copies, of other files; no daemon may run."""
+        """Gives each job so many copies, of other files, with what is still to be done for it; no daemon may run."""
         with closing(sqlite3.connect(self.state / "journal.db")) as journal, journal:
-            columns = [row[1] for row in journal.execute("PRAGMA table_info(jobs)") if row[1] != "id"]
-            chosen = [{"name": "CAST('f' || n AS BLOB)", "key": "key || n"}.get(one, one) for one in columns]
+
+            def columns(table: str) -> list[str]:
+                return [row[1] for row in journal.execute(f"PRAGMA table_info({table})") if row[1] != "id"]
+
+            chosen = [{"name": "CAST('f' || n AS BLOB)", "key": "key || n"}.get(one, one) for one in columns("jobs")]
             journal.execute(
                 f"WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < {count}) "
-                f"INSERT INTO jobs ({','.join(columns)}) SELECT {','.join(chosen)} FROM jobs, count"
+                f"INSERT INTO jobs ({','.join(columns('jobs'))}) SELECT {','.join(chosen)} FROM jobs, count"
+            )
+            chosen = [{"name": "copy.name", "job": "copy.id"}.get(one, f"old.{one}") for one in columns("errands")]
+            journal.execute(
+                f"INSERT INTO errands ({','.join(columns('errands'))}) SELECT {','.join(chosen)} FROM errands AS old "
+                "JOIN jobs AS first ON first.id = old.job JOIN jobs AS copy ON copy.inode = first.inode AND copy.id > first.id"
             )
 
     def status(self) -> Any:

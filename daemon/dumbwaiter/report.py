@@ -100,9 +100,10 @@ def shared_watches(engine: Engine, watches: Iterable[str]) -> list[str]:
 
 
 def standing(engine: Engine) -> dict[str, int]:
-    """Returns how many jobs are pending, stored and rejected: what is left to do, by an index."""
+    """Returns what is left to do, of the totals: all of it found by indexes."""
     query = select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state)
-    return dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
+    found = dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
+    return found | {IN_NEED: found[State.REJECTED] + _count(engine, _undone(engine)), AFTER: _to_put_away(engine)}
 
 
 def _pairs(engine: Engine, query: Select[Any] | CompoundSelect[Any]) -> dict[str, int]:
@@ -179,14 +180,15 @@ def _undone(engine: Engine) -> ColumnElement[bool]:
 
 def count_needy(engine: Engine) -> int:
     """Returns how many jobs need a person, also where they are more than `needy` returns."""
-    kinds = (and_(IS_SHOWN, jobs.c.state == State.REJECTED), _undone(engine))
-    count = select(func.count()).select_from(jobs)
-    with engine.connect() as connection:
-        return sum(connection.execute(count.where(kind, *_mine(engine, jobs))).scalar_one() for kind in kinds)
+    return _count(engine, and_(IS_SHOWN, jobs.c.state == State.REJECTED)) + _count(engine, _undone(engine))
 
 
 def _to_put_away(engine: Engine) -> int:
-    query = select(func.count()).select_from(errands).where(IS_AFTER, *_mine(engine, errands))
+    return _count(engine, IS_AFTER, errands)
+
+
+def _count(engine: Engine, where: ColumnElement[bool], table: Table = jobs) -> int:
+    query = select(func.count()).select_from(table).where(where, *_mine(engine, table))
     with engine.connect() as connection:
         return int(connection.execute(query).scalar_one())
 
@@ -205,6 +207,14 @@ def errands_of(engine: Engine, watch: str, path: str) -> list[dict[str, Any]]:
     """Returns likewise all that failed of one file."""
     place = [errands.c[column] == value for column, value in place_of(watch, path).items()]
     return [errand_facts(one) for one in _errands(engine, IS_FAILED, *place, limit=None)]
+
+
+def latest_errands(engine: Engine, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], Errand]:
+    """Returns the latest errand that failed of each of these files, by watch and path."""
+    query = select(errands).where(IS_FAILED, *_mine(engine, errands)).order_by(errands.c.id)
+    with engine.connect() as connection:
+        failed = map(errand, connection.execute(query))
+        return {place: one for one in failed if (place := (one.watch, one.path)) in places}
 
 
 def _errands(engine: Engine, *where: ColumnElement[bool], limit: int | None = LISTED) -> list[Errand]:

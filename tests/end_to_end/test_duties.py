@@ -194,6 +194,17 @@ def test_a_program_gets_no_variable_that_holds_a_secret(program: Program) -> Non
     assert {"ACCOUNT_SECRET", "HOOK_SECRET", "PGPASSWORD"}.isdisjoint(environment)
 
 
+def test_history_knows_what_failed_of_a_file_however_much_failed_after_it(program: Program) -> None:
+    folder = rules(program, 'on_done = ["false"]')
+    drop(program, folder, "film.mov", b"film")
+    program.start()
+    program.until(lambda: [one["due_at"] for one in program.status()["errands"]] == [None])
+    program.kill()
+    program.multiply_jobs(1100)
+    (entry,) = program.facts("history")
+    assert entry["errand"] == "on_done: false ended with code 1"
+
+
 def test_a_failing_program_is_told_in_status_and_history_and_tried_at_a_persons_word(program: Program) -> None:
     mark = program.folder / "mark"
     script = f"import os, sys; sys.exit(0 if os.path.exists({str(mark)!r}) else 'no sink for this')"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dumbwaiter.model import State
+from dumbwaiter.report import AFTER, IN_NEED
 from dumbwaiter.status_line import _sentence
 from program import Program
 
@@ -199,6 +200,8 @@ def test_the_status_text_counts_one_as_one() -> None:
         intake=SimpleNamespace(waiting=0),
         config=SimpleNamespace(watch={"a": None}),
     )
-    assert _sentence(app, dict.fromkeys(State, 0)) == "nothing to do, watching 1 folder"
-    one = dict.fromkeys(State, 1) | {State.STORED: 0}
+    none = dict.fromkeys((*State, IN_NEED, AFTER), 0)
+    assert _sentence(app, none) == "nothing to do, watching 1 folder"
+    assert _sentence(app, none | {AFTER: 1}) == "all is uploaded, 1 file to put away"
+    one = none | {State.PENDING: 1, IN_NEED: 1, AFTER: 1}
     assert _sentence(app, one) == "1 file needs a person (dumbwaiter failed); uploading 1 file, 1 to go"

@@ -100,6 +100,38 @@ def test_all_that_needs_a_person_is_counted_and_tried_again(site: Site, visit: V
     assert (totals["done"], totals["rejected"]) == (1, 0)
 
 
+def test_given_up_errands_beyond_those_listed_are_counted_too(site: Site, visit: Visit) -> None:
+    program = site.program
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]\n", '[watch.netease]\non_done = ["false"]\n'))
+    program.start()
+    program.write("a.bin", b"a")
+    program.until(lambda: [one["due_at"] for one in program.status()["errands"]] == [None])
+    program.stop()
+    program.multiply_jobs(1100)
+    program.start()
+    page = visit().page
+    page.goto(site.url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("1,101 things need you.")
+    expect(page.locator("#attention .more")).to_have_text("and 101 more files")
+
+
+def test_it_says_when_files_are_still_to_be_put_away(site: Site, visit: Visit) -> None:
+    program, shelf = site.program, site.program.folder / "shelf"
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]\n", f'[watch.netease]\nafter = "move:{shelf}/sent"\n'))
+    program.start()
+    shelf.write_bytes(b"in the way")
+    program.write("a.bin", b"a")
+    page = visit().page
+    page.goto(site.url)
+    expect(page.locator("#detail")).to_have_text("1 file is still to be moved or deleted here, as `after` says.")
+    program.until(lambda: any(one["error"] for one in program.status()["errands"]))
+    shelf.unlink()
+    assert program("retry", "--all").returncode == 0
+    expect(page.locator("#detail")).to_contain_text("you may switch off.")
+
+
 def test_each_failed_notice_of_a_refused_account_has_one_row(site: Site, visit: Visit) -> None:
     program, second = site.program, site.program.folder / "second"
     second.mkdir()

@@ -202,20 +202,20 @@ def history(session: Session, limit: int, since: str | None) -> None:
     dumbwaiter history --since 7d --limit 1000
     dumbwaiter history --json | jq -r '.[].url'
     """
-    from dumbwaiter.report import entry_facts, errands_listed
+    from dumbwaiter.report import entry_facts, errands_listed, latest_errands
 
     wanted = 0.0 if since is None else moment(since, time.time())
     entries = session.catalog.history(limit, wanted) if session.begun else []
-    failed = [one for one in errands_listed(session.reader) if one["path"]] if session.begun else []
     if session.json:
-        errors = {(one["watch"], one["path"]): one for one in failed}
+        failed = latest_errands(session.reader, {(one.watch, one.path) for one in entries}) if entries else {}
         facts = [entry_facts(entry) for entry in entries]
-        for fact in facts:
-            one = errors.get((fact["watch"], fact["path"]))
-            fact["errand"] = one and f"{one['what']}: {one['error']}"
+        for entry, fact in zip(entries, facts, strict=True):
+            one = failed.get((entry.watch, entry.path))
+            fact["errand"] = one and f"{one.what}: {one.error}"
         session.facts(facts)
         return
-    for line in errand_lines(failed):
+    listed = errands_listed(session.reader) if session.begun else []
+    for line in errand_lines([one for one in listed if one["path"]]):
         print(line)
     for entry in entries:
         print(f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(entry.place)}  {entry.url or shown(entry.key)}")

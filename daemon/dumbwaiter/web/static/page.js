@@ -85,8 +85,8 @@ const HEARD = {
     state.providers = new Map(facts.providers.map((one) => [one.name, dated(one)]));
     state.watches = new Map(facts.watches.map((one) => [one.name, one]));
     state.errands = facts.errands;
-    state.cut = facts.totals.rejected > rejected().length;
     HEARD.state(facts);
+    state.cut = state.totals.in_need > needy().size;
     renew();
   },
   job(job) {
@@ -149,8 +149,10 @@ function draw() {
 
 const open = () => [...state.jobs.values()].filter((job) => job.state !== "rejected");
 const rejected = () => [...state.jobs.values()].filter((job) => job.state === "rejected");
-// How many rejected files the daemon counts and did not name.
-const unnamed = () => (state.cut ? Math.max(0, state.totals.rejected - rejected().length) : 0);
+const givenUp = () => state.errands.filter((one) => one.due_at == null);
+const needy = () => new Set([...rejected().map((job) => job.id), ...givenUp().map((one) => one.job).filter(Boolean)]);
+// How many files that need a person the daemon counts and did not name.
+const unnamed = () => (state.cut ? Math.max(0, state.totals.in_need - needy().size) : 0);
 
 function troubles() {
   const found = [];
@@ -163,8 +165,8 @@ function troubles() {
     if (one.state === "away") found.push({ key: `w-${one.name}`, title: one.name, text: one.message, look: one.name });
   }
   for (const job of rejected()) found.push({ key: `j-${job.id}`, file: job, text: job.error, again: [job.id], forget: job });
-  for (const one of state.errands) {
-    if (one.due_at == null) found.push({ key: `e-${one.id}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
+  for (const one of givenUp()) {
+    found.push({ key: `e-${one.id}`, file: one.path ? one : null, title: one.watch, about: `${one.what}: `, text: one.error, again: one.job ? [one.job] : null, forget: one.job ? { ...one, id: one.job } : null });
   }
   return found;
 }
@@ -188,7 +190,10 @@ function drawHead() {
   else if (need) head = word("needsYou", count(need));
   else {
     const files = [...state.watches.values()].reduce((sum, one) => sum + one.files, 0);
-    [head, detail] = files ? [word("idle"), word("idleDetail", count(files), count(state.watches.size))] : [word("fresh"), word("freshDetail", count(state.watches.size))];
+    const away = state.totals.after; // to be put away
+    if (away) [head, detail] = [word("idle"), word("toPutAway", count(away))];
+    else if (files) [head, detail] = [word("idle"), word("idleDetail", count(files), count(state.watches.size))];
+    else [head, detail] = [word("fresh"), word("freshDetail", count(state.watches.size))];
   }
   say($("#headline"), head);
   say($("#detail"), detail || (need && left ? word("needsYou", count(need)) : ""));

@@ -8,6 +8,7 @@ export const WORDS = {
   en: {
     skip: "Skip to what is on its way", language: "Language", connecting: "One moment…", overall: "All uploads",
     idle: "Everything is uploaded.", idleDetail: (files, folders) => `${s(files, "file is", "files are")} at their providers. ${s(folders, "folder is", "folders are")} watched; you may switch off.`,
+    toPutAway: (n) => `${s(n, "file is", "files are")} still to be moved or deleted here, as \`after\` says.`,
     fresh: "Ready for the first file.", freshDetail: (n) => `${s(n, "folder is", "folders are")} watched.`,
     working: (n) => `Uploading ${s(n, "file", "files")}.`, waiting: (n) => `${s(n, "file waits", "files wait")}.`,
     settling: "Looking at new files…", restingHead: "Uploads rest.", toGo: (size) => `${size} to go`, left: (time) => `${time} left`,
@@ -38,6 +39,7 @@ export const WORDS = {
   zh: {
     skip: "跳到正在上传的文件", language: "语言", connecting: "请稍候…", overall: "全部上传",
     idle: "全部上传完毕。", idleDetail: (files, folders) => `${files} 个文件已在服务商处，正在监视 ${folders} 个文件夹；现在可以关机。`,
+    toPutAway: (n) => `本机上还有 ${n} 个文件要按 after 的设置移走或删除。`,
     fresh: "准备就绪，等待第一个文件。", freshDetail: (n) => `正在监视 ${n} 个文件夹。`,
     working: (n) => `正在上传 ${n} 个文件。`, waiting: (n) => `${n} 个文件在等待。`,
     settling: "正在查看新文件…", restingHead: "上传已暂停。", toGo: (size) => `还剩 ${size}`, left: (time) => `约需 ${time}`,
