@@ -21,7 +21,7 @@ import pytest
 from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
-from dumbwaiter import canary, roots, watch
+from dumbwaiter import canary, roots, watch, watched_root
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
 from dumbwaiter.kernel import limit as limit_of
@@ -265,17 +265,17 @@ async def test_a_folder_that_is_renamed_while_it_is_looked_at_is_heard_under_its
     async with listening(root(tmp_path)) as ear:
         listen = ear.watcher._listen
 
-        def late(tree: Any, path: str, descriptor: int) -> bool:
+        def late(root: Any, path: str, descriptor: int) -> bool:
             if path == "a/deep" and (tmp_path / "a").exists():
                 (tmp_path / "a").rename(tmp_path / "c")
                 deadline = time.monotonic() + BOUND
-                while ("c", False) not in tree.entered:
+                while ("c", False) not in root.changed_folders:
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
-            return listen(tree, path, descriptor)
+            return listen(root, path, descriptor)
 
         monkeypatch.setattr(ear.watcher, "_listen", late)
-        ear.watcher._suspect("an overflow")
+        ear.watcher._walk_all("an overflow")
         await ear.until(lambda: bool(ear.doubts))
         await ear.hears(tmp_path, "c/deep/file")
 
@@ -307,7 +307,7 @@ async def test_folders_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> 
             shutil.rmtree(tmp_path / "b")
         async with asyncio.timeout(BOUND):
             fences = itertools.count()
-            while ear.state().folders > 1 or ear.watcher._trees[0].top.below:  # what came may be looked at still
+            while ear.state().folders > 1 or ear.watcher._roots[0].top.below:  # what came may be looked at still
                 await ear.hears(tmp_path, f"fence {next(fences)}")
         assert len(ear.watcher._hearing) == 1
 
@@ -321,14 +321,14 @@ async def test_a_folder_that_leaves_while_it_is_looked_at_is_not_heard(
         listen = ear.watcher._listen
         listened: list[str] = []
 
-        def late(tree: Any, path: str, descriptor: int) -> bool:
+        def late(root: Any, path: str, descriptor: int) -> bool:
             if path == "a" and (tmp_path / "in/a").exists():
                 (tmp_path / "in/a").rename(tmp_path / "out")
                 deadline = time.monotonic() + BOUND
-                while not tree.entered:
+                while not root.changed_folders:
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
-            heard = listen(tree, path, descriptor)
+            heard = listen(root, path, descriptor)
             listened.append(path)
             return heard
 
@@ -373,7 +373,7 @@ async def test_rules_can_be_changed(tmp_path: Path) -> None:
 @on_loop
 async def test_a_root_that_does_not_answer_is_away(tmp_path: Path) -> None:
     async with listening(root(tmp_path)) as ear:
-        ear.watcher._trees[0].asked_at = time.monotonic() - watch.PATIENCE - 1
+        ear.watcher._roots[0].asked_at = time.monotonic() - watched_root.PATIENCE - 1
         assert ear.state().state == "away"
         assert "does not answer" in ear.state().sentence
         await ear.until_state("watching")
@@ -702,7 +702,7 @@ async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
         assert ear.state().sentence == ""
         mount(tmp_path / "w/disk")
         try:
-            ear.watcher._suspect("an overflow")
+            ear.watcher._walk_all("an overflow")
             await ear.until(lambda: bool(ear.doubts))
             assert ear.state() == RootState(
                 "watching", 1, 0, 0,
@@ -808,7 +808,7 @@ async def test_a_disk_that_dies_while_a_folder_begins_to_be_heard_stops_nobody_w
         return real(self, path, mask, callback, id_)
 
     monkeypatch.setattr(InotifyFD, "add_callback", add)
-    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(watched_root, "PATIENCE", 0.2)
     monkeypatch.setattr(watch, "BOUND", 0.2)
     async with listening(root(tmp_path)) as ear:
         await ear.hears(tmp_path)
@@ -964,7 +964,7 @@ async def test_closing_ends_both_threads_and_says_nothing_more(tmp_path: Path) -
         ear.watcher.close()
         assert ear.watcher._hearing.reader is not None
         assert not ear.watcher._hearing.reader.is_alive()
-        assert not any(tender.is_alive() for tender in ear.watcher._tenders)
+        assert not any(thread.is_alive() for thread in ear.watcher._threads)
         assert len(os.listdir("/proc/self/fd")) == before
         ear.sightings.clear()
         for _ in range(5):

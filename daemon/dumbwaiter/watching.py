@@ -81,7 +81,7 @@ class Watching:
             asyncio.get_running_loop(),
             changed=self._hears_otherwise,
             ruled=lambda watch: self._do(self._rules_changed(watch)),
-            bird=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
+            canary=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
         )
         await asyncio.to_thread(self._watcher.start)
         self._states = {name: state.state for name, state in self.states().items()}
