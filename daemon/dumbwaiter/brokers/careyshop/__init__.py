@@ -3,7 +3,7 @@
 Signed in once, with a platform name of our own: a second sign-in under one name ends the first. A token is good for
 any number of files until `expires`; the name of each object is ours, below the directory that the token gives. What
 the storage's callback was answered with tells the address of the file. The wire format is in CareyShop's API manual,
-"get upload token", "get upload address", "administrator sign-in".
+"get upload token" and "get upload address". `shop` makes the calls, `directories` walks through the shop's list.
 """
 
 import os
@@ -11,7 +11,7 @@ import platform
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b, sha256
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -19,6 +19,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dumbwaiter.broker import Broker
+from dumbwaiter.brokers.careyshop.directories import ANSWER, SIZE_MAX, Place, Rows
+from dumbwaiter.brokers.careyshop.shop import Shop
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Listed, Page, Receipt, Secret
@@ -26,44 +28,17 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
-from dumbwaiter.wire.address import allowed, ends, moved
-from dumbwaiter.wire.message import Request, query
+from dumbwaiter.wire.address import allowed, ends
 from dumbwaiter.wire.times import BEIJING, moment
 
-SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
 WINDOW = 600.0  # seconds by which the time of a call may be off, either way
 AHEAD = 480.0  # of them, by which a form is dated ahead: its time is looked at when all of it has come
 LEFT = 120.0  # seconds of life with which the shop's own form is used no more
 FOLDER = "uploads/files/"
 SUFFIX_MAX = 10  # letters and digits
-PAGE = 50
-LIST_PAGE = 200
-DIRECTORIES, DEPTH = 100_000, 64  # a list with more, or deeper ones, has no end
-AGAIN = 3  # times that a directory is listed anew because something was deleted from it meanwhile
-SIZE_MAX = 2**63 - 1
-GET_MAX = 1023  # characters of an address that every server takes
+PAGE = 50  # rows in which a file is looked for
 UNSIGNED = "@"  # a value that begins with it is in no signature, of older shops
-NO_METHOD = "method成员方法不存在"  # what every address of a shop says that is none of its API's
-ACCOUNT = {
-    "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
-    "sign错误": "refuses the signature: check app_secret",
-    "sign不存在": "finds no signature",
-    "账号不存在": "knows no such username",
-    "账号已禁用": "has switched this account off",
-    "账号或密码错误": "refuses username or password",
-}
-T = TypeVar("T")
-
-
-class _Token(Struct):
-    token: str
-    refresh: str = ""
-    token_expires: float = 0.0
-
-
-class _SignedIn(Struct):
-    token: _Token
 
 
 class _Field(Struct):
@@ -96,42 +71,6 @@ class _Granted(Struct):
     file_size: str = ""
 
 
-class _Module(Struct):
-    name: str = ""
-    module: str = ""
-
-
-class _Rows(Struct):
-    items: tuple[careyshop.Row, ...] = ()
-    total_result: int = 0
-
-
-# A directory with nothing in it is answered with nothing, and PHP has several.
-LISTING: Any = _Rows | tuple[()] | None
-
-
-class _Place(Struct, frozen=True, omit_defaults=True):
-    """Where in the shop's directories a walk is. The list shows one directory at a time."""
-
-    folder: int = 0
-    page: int = 1
-    seen: int = 0  # rows on this directory's earlier pages
-    total: int = 0  # rows that it has, as the page before said
-    again: int = 0  # times that this directory was begun anew
-    depth: int = 0  # directories above this one
-    met: int = 0  # directories so far
-    deeper: int = 0  # of those to come, the last ones, which lie in others of this one's depth
-    left: tuple[int, ...] = ()  # directories to come
-
-    def next(self) -> "_Place | None":
-        """Returns the first page of the next directory."""
-        if not self.left:
-            return None
-        down = self.deeper == len(self.left)
-        depth, deeper = (self.depth + 1, 0) if down else (self.depth, self.deeper)
-        return _Place(self.left[0], depth=depth, met=self.met, deeper=deeper, left=self.left[1:])
-
-
 class CareyShop(Broker):
     """One administrator's account in one shop."""
 
@@ -143,9 +82,7 @@ class CareyShop(Broker):
         self._options = options
         self._api = options.api.rstrip("/")
         self._secret = options.app_secret.read()
-        self._password = options.password.read()
-        self._session: _Token | None = None
-        self._life = SESSION
+        self._shop = Shop(options, self._secret, options.password.read(), self._platform)
         self._form: tuple[_Granted, float | None] | None = None  # the shop's own form, and until when
 
     async def grants(self, asks: Sequence[Ask], desk: Desk) -> Sequence[Grant]:
@@ -156,7 +93,7 @@ class CareyShop(Broker):
                 return [await self._own(granted, ask, desk)]
             self._form = None
         wanted: dict[str, str] = {"module": self._options.module, "type": self._options.terminal}
-        granted = await self._call(desk, "upload", "get.upload.token", wanted, _Granted)
+        granted = await self._shop.call(desk, "upload", "get.upload.token", wanted, _Granted)
         if granted.credentials is not None:
             return [await self._sts(granted, granted.credentials, desk)]
         address = _address(granted)
@@ -213,7 +150,7 @@ class CareyShop(Broker):
                 return None
         wanted = {"name": name.lstrip(UNSIGNED), "order_field": "storage_id", "order_type": "desc"}
         wanted |= {"page_no": "1", "page_size": str(PAGE)}
-        found = await self._call(desk, "storage", "get.storage.list", wanted, LISTING) or _Rows()
+        found = await self._shop.call(desk, "storage", "get.storage.list", wanted, ANSWER) or Rows()
         for one in found.items:
             named = one.name == name and one.protocol in {None, "", "careyshop"}
             if one.key and one.size == size and (one.key == grant.key if grant.key else named):
@@ -239,31 +176,12 @@ class CareyShop(Broker):
         return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
 
     async def listing(self, cursor: str | None, desk: Desk) -> Page:
-        """Reads one page of one directory. Rows come by their number: what is added meanwhile comes at the end."""
-        at = msgspec.json.decode(cursor, type=_Place) if cursor else _Place()
-        wanted = {"storage_id": str(at.folder), "order_field": "storage_id", "order_type": "asc"}
-        wanted |= {"page_no": str(at.page), "page_size": str(LIST_PAGE)}
-        found = await self._call(desk, "storage", "get.storage.list", wanted, LISTING) or _Rows()
-        seen, total = at.seen + len(found.items), found.total_result
-        rows = (one.storage_id for one in found.items if one.folder and one.parent_id in {None, at.folder})
-        inner = (id_ for id_ in rows if id_ is not None and id_ != at.folder and abs(id_) <= SIZE_MAX)
-        left = tuple(dict.fromkeys([*at.left, *inner]))
-        fresh = len(left) - len(at.left)
-        here = replace(at, met=at.met + fresh, deeper=at.deeper + fresh, left=left)
-        if here.met > DIRECTORIES or (fresh and at.depth >= DEPTH):
-            raise Blocked(
-                f"the shop's list has more than {DIRECTORIES} directories, or some {DEPTH} deep in one another: no shop's has"
-            )
-        shrunk = total < at.total or (not found.items and seen < total)  # what follows has moved to earlier pages
-        after: _Place | None
-        if shrunk and at.again < AGAIN:
-            after = replace(here, page=1, seen=0, total=0, again=at.again + 1)
-        elif found.items and seen < total:
-            after = replace(here, page=at.page + 1, seen=seen, total=total)
-        else:
-            after = here.next()
+        """Reads one page of one directory."""
+        at = msgspec.json.decode(cursor, type=Place) if cursor else Place()
+        found = await self._shop.call(desk, "storage", "get.storage.list", at.wanted, ANSWER) or Rows()
+        after, whole = at.after(found)
         items = tuple(self._listed(one, desk) for one in found.items if one.key)
-        return Page(items, msgspec.json.encode(after).decode() if after else None, not shrunk or at.again < AGAIN)
+        return Page(items, msgspec.json.encode(after).decode() if after else None, whole)
 
     def _listed(self, item: careyshop.Row, desk: Desk) -> Listed:
         stored = moment(item.create_time, BEIJING)
@@ -289,7 +207,7 @@ class CareyShop(Broker):
         if "storage_id" not in entry.facts:
             return None
         wanted = {"storage_id": entry.facts["storage_id"]}
-        item = await self._call(desk, "storage", "get.storage.item", wanted, careyshop.Row | tuple[()] | None)
+        item = await self._shop.call(desk, "storage", "get.storage.item", wanted, careyshop.Row | tuple[()] | None)
         url = self._link(item.url or "") if item else ""
         if not url:
             return None
@@ -311,15 +229,14 @@ class CareyShop(Broker):
     async def _own(self, granted: _Granted, ask: Ask, desk: Desk) -> Grant:
         """Signs a form for the shop itself, for as long a time as the shop lets it be on its way."""
         address = _address(granted)
-        session = await self._sign_in(desk)
+        session = await self._shop.sign_in(desk)
+        fields, file = _filled(granted, address)
         own = {
+            **dict(fields),
             "x:filename": "" if ask.name.startswith(UNSIGNED) else ask.name,  # empty: the name that the file's part has
             "x:parent_id": str(self._options.parent),
-            **self._public("add.upload.list", desk, session.token, AHEAD),
         }
-        fields, file = _filled(granted, address)
-        filled = {**dict(fields), **own}
-        filled["sign"] = careyshop.sign(self._secret.reveal(), filled)
+        filled = self._shop.signed(desk, "add.upload.list", own, session.token, ahead=AHEAD)
         facts = {"bucket": "shop"}  # it has no other name
         until = desk.now(self._api) + AHEAD + WINDOW - desk.skew(self._api)
         ticket = CareyShopTicket(self._checked(address.upload_url), tuple(filled.items()), file, facts, ask.name)
@@ -375,7 +292,7 @@ class CareyShop(Broker):
         return Grant(ticket, None, end, limits, many=True)
 
     async def _where(self, desk: Desk) -> _Address:
-        address: _Address = await self._call(desk, "upload", "get.upload.url", {"module": "aliyun"}, _Address)
+        address: _Address = await self._shop.call(desk, "upload", "get.upload.url", {"module": "aliyun"}, _Address)
         return address
 
     def _end(self, desk: Desk, *ends: float | None) -> float | None:
@@ -389,6 +306,14 @@ class CareyShop(Broker):
         secret = self._secret.reveal().encode()[:64]
         return f"{folder}{blake2b(ask.seed.encode(), key=secret, digest_size=16).hexdigest()}{ending}"
 
+    def _platform(self) -> str:
+        """Returns the name of the sign-in, of 50 characters at most."""
+        options = self._options
+        if options.platform and not self.aside:
+            return options.platform
+        own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{self.own}/{self.aside}"
+        return f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
+
     def _checked(self, url: str) -> str:
         """Returns an address that the shop gave. Raises `Blocked` for one that no file is to be sent to."""
         if not allowed(url, base=self._api, path=True) or "?" in url or "#" in url:
@@ -399,110 +324,6 @@ class CareyShop(Broker):
             # A shop behind a server that does TLS for it does not know; the session must not leave in the open.
             return given._replace(scheme="https", netloc=own.netloc).geturl()
         return url
-
-    # The shop's API
-
-    async def _call(self, desk: Desk, controller: str, method: str, wanted: dict[str, str], shape: Any) -> Any:
-        """Calls an operation that needs a sign-in. A session that the shop ended is made anew, once."""
-        session = await self._sign_in(desk)
-        found = await self._signed(desk, controller, method, wanted, session.token)
-        if found.status == 401 or found.message in careyshop.SIGN_IN:
-            desk.forget("session", session)
-            self._session = None
-            session = await self._sign_in(desk)
-            found = await self._signed(desk, controller, method, wanted, session.token)
-        if found.status == 200:
-            return careyshop.decoded(found.data, shape)
-        if found.message.startswith("上传模块名"):
-            raise Blocked(await self._no_module(desk, session, found.message))
-        raise _refusal(found, method)
-
-    async def _no_module(self, desk: Desk, session: _Token, said: str) -> str:
-        try:
-            found = await self._signed(desk, "upload", "get.upload.module", {}, session.token)
-            known = careyshop.decoded(found.data, tuple[_Module, ...] | None) if found.status == 200 else ()
-        except Retry:
-            return f'the shop has no upload module "{self._options.module}": {shown(said[:200])}'
-        names = ", ".join(shown(one.module) for one in known or ()) or "none"
-        return f'the shop has no upload module "{self._options.module}"; it has: {names}'
-
-    async def _sign_in(self, desk: Desk) -> _Token:
-        return await desk.kept("session", self._life, lambda: self._session_anew(desk))
-
-    async def _session_anew(self, desk: Desk) -> _Token:
-        """Refreshes a session that still is good, or signs in."""
-        now = desk.now(self._api)
-        found = None
-        if self._session is not None and self._session.refresh and self._session.token_expires > now:
-            refresh = {"refresh": self._session.refresh}
-            found = await self._signed(desk, "admin", "refresh.admin.token", refresh, self._session.token)
-        if found is None or found.status != 200:
-            wanted = {
-                "username": self._options.username,
-                "password": self._password.reveal(),
-                "platform": self._platform(),
-            }
-            found = await self._signed(desk, "admin", "login.admin.user", wanted, "")
-        if found.status != 200:
-            raise _refusal(found, "sign-in")
-        self._session = careyshop.decoded(found.data, _SignedIn).token
-        if self._session.token_expires:
-            self._life = max(60.0, self._session.token_expires - desk.now(self._api))
-        return self._session
-
-    def _platform(self) -> str:
-        """Returns the name of the sign-in, of 50 characters at most."""
-        options = self._options
-        if options.platform and not self.aside:
-            return options.platform
-        own = f"{platform.node()}/{os.getuid()}/{options.api}/{options.username}/{self.own}/{self.aside}"
-        return f"dumbwaiter-{sha256(own.encode()).hexdigest()[:16]}"
-
-    def _public(self, method: str, desk: Desk, token: str, ahead: float = 0.0) -> dict[str, str]:
-        values = {
-            "appkey": self._options.app_key,
-            "timestamp": str(int(desk.now(self._api) + ahead)),
-            "format": "json",
-            "method": method,
-        }
-        return {**values, "token": token} if token else values
-
-    async def _signed(
-        self, desk: Desk, controller: str, method: str, wanted: dict[str, str], token: str
-    ) -> careyshop.Envelope:
-        """Sends a signed call; a second time when only our clock was wrong, which the answer has set right."""
-        found = await self._send(desk, controller, method, wanted, token)
-        return await self._send(desk, controller, method, wanted, token) if found.message == careyshop.LATE else found
-
-    async def _send(
-        self, desk: Desk, controller: str, method: str, wanted: dict[str, str], token: str
-    ) -> careyshop.Envelope:
-        values = {**wanted, **self._public(method, desk, token)}
-        values["sign"] = careyshop.sign(self._secret.reveal(), values)
-        del values["method"]  # it stands in the path
-        url = f"{self._api}/{controller}/method/{method}.html"
-        text = query(values.items())
-        if self._options.request == "get" and method != "login.admin.user" and len(url) + len(text) < GET_MAX:
-            request = Request(method, "GET", f"{url}?{text}")
-        else:
-            headers = {"content-type": "application/x-www-form-urlencoded"}
-            request = Request(method, "POST", url, headers, text.encode())
-        reply = await desk.call(request)
-        moved(reply, request.url, base=self._api, key="api")
-        if reply.status in {404, 405} and not reply.text.lstrip().startswith(b"{"):
-            raise Blocked(f"no CareyShop API answers at this address (status {reply.status}): check api")
-        return careyshop.envelope(reply)
-
-
-def _refusal(found: careyshop.Envelope, what: str) -> Exception:
-    if found.message in ACCOUNT:
-        return Blocked(f"the shop {ACCOUNT[found.message]} ({found.message})")
-    words = f"{found.status} {shown(found.message[:200])}".strip()
-    if found.message == NO_METHOD:
-        return Blocked(f"the shop knows no {what} at this address ({words}): check api, which ends with its version")
-    if found.status == 403 or found.message in careyshop.SIGN_IN:
-        return Blocked(f"the shop does not let this account do {what}: {words}")
-    return Retry(f"the shop answers {what} with {words}")
 
 
 def _address(granted: _Granted) -> _Address:
