@@ -26,7 +26,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -40,16 +40,14 @@ from dumbwaiter import log, metrics, report
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config_values import LONGEST
-from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Verdict
-from dumbwaiter.events import Event, Feed, changed
-from dumbwaiter.lifecycle import OPEN
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.events import Event, Feed
+from dumbwaiter.following import follow_jobs, follow_status, follow_walks
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
 from dumbwaiter.pictures import Pictures, promising
 
 T = TypeVar("T")
-PACE = 0.2  # seconds between two lines of an answer that goes on
-SILENT = 10.0  # seconds without a change until one is written all the same: a client that is gone is noticed by writing to it
 BODY_MAX = 4 << 20
 PUT_MAX = 64 << 20  # a command line has 2 MiB; each name in it may get a folder in front and grow threefold
 PAGE_MAX = 500
@@ -119,7 +117,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         if request.query_params.get("follow") != "1":
             return _json(await asyncio.to_thread(app.status, listed=listed))
         scan = request.query_params.get("scan") == "1"
-        return _lines(_follow(app, lambda: app.status(listed=listed), scan=scan))
+        return _lines(follow_status(app, listed=listed, scan=scan))
 
     async def put(request: Request) -> Response:
         wish = await _body(request, _Put, PUT_MAX)
@@ -236,14 +234,14 @@ async def _server_sent(events: AsyncIterator[Event | None]) -> AsyncIterator[byt
             yield f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + msgspec.json.encode(event.facts) + b"\n\n"
 
 
-async def failed(_request: Request, error: Exception) -> Response:
+async def _failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Failure | JournalTrouble)
     answer = _json({"error": str(error), "code": int(error.code)}, 400)
     answer.headers["connection"] = "close"  # the rest of a request that is too large is not waited for
     return answer
 
 
-async def _lacking(request: Request, error: Exception) -> Response:
+async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {shown(request.scope['path'])}"
     facts = {"error": f"{asked} is nothing that the daemon does: see docs/api.md", "code": int(Exit.USAGE)}
@@ -257,66 +255,12 @@ async def _defect(_request: Request, error: Exception) -> Response:
     return _json({"error": sentence, "code": int(Exit.FAILED)}, 500)
 
 
-TROUBLES: dict[Any, Any] = {Failure: failed, JournalTrouble: failed, HTTPException: _lacking, Exception: _defect}
-
-
-async def _follow(app: App, look: Callable[[], Any], *, scan: bool) -> AsyncIterator[Any]:
-    await app.watching.catch_up()  # whoever waits for all files has just written one, often
-    if scan:
-        app.watching.scan_unheard()
-    while not app.pulse.ended:
-        beat = app.pulse.next()
-        yield await asyncio.to_thread(look)
-        await asyncio.gather(changed(beat, SILENT), asyncio.sleep(PACE))
-
-
-async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
-    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached.
-
-    Ends when none has work left, or with the daemon.
-    """
-    while not app.pulse.ended:
-        beat = app.pulse.next()
-        jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
-        now, resting = time.time(), app.resting()
-        yield {
-            "jobs": [report.job_facts(job) for job in jobs],
-            "blocked": {  # where it rests, no other try is made
-                name: one.trouble
-                for name, one in app.providers.items()
-                if one.state(now) == "blocked" or (one.blocked and name in resting)
-            },
-            "resting": resting,
-            "lost": app.lost(),
-        }
-        if all(job.state not in OPEN for job in jobs):
-            return
-        # Many jobs change often; telling of each change would cost more than the work itself.
-        await asyncio.gather(changed(beat, SILENT), asyncio.sleep(min(PACE, len(ids) * PACE / 100)))
-
-
-async def follow_walks(app: App, providers: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
-    """Yields how far the reading of each list is, one after the other; with `done`, or `error` and `code`, at its end."""
-    for name in providers:
-        tally, task = app.walks.begin(name)
-        while not task.done():
-            yield msgspec.structs.asdict(tally)
-            await asyncio.wait({task}, timeout=1.0)
-        yield msgspec.structs.asdict(tally) | _end_of(task)
-
-
-def _end_of(task: "asyncio.Task[None]") -> dict[str, Any]:
-    error = asyncio.CancelledError() if task.cancelled() else task.exception()
-    match error:
-        case None:
-            return {"done": True}
-        case Blocked():
-            return {"error": str(error), "code": Exit.ACCOUNT}
-        case Verdict() | JournalTrouble():
-            return {"error": f"{error}; the same command goes on where this one came to", "code": Exit.TEMPORARY}
-        case asyncio.CancelledError():
-            return {"error": "the daemon stops; the same command goes on there", "code": Exit.TEMPORARY}
-    raise error
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    Failure: _failure,
+    JournalTrouble: _failure,
+    HTTPException: _unknown,
+    Exception: _defect,
+}
 
 
 async def _body(request: Request, shape: type[T], most: int = BODY_MAX) -> T:

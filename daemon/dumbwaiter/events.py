@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dumbwaiter import log, report
 from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.pulse import Pulse
+from dumbwaiter.pulse import Pulse, wait_for_beat
 from dumbwaiter.queue import MANY
 
 PACE = 0.2  # seconds between two looks, at least
@@ -152,7 +152,7 @@ class Feed:
             before = status
             self._news.beat()
             await asyncio.sleep(max(PACE, SHARE * (time.monotonic() - started)))
-            await changed(beat, _by_the_clock(status))
+            await wait_for_beat(beat, _by_the_clock(status))
 
     def _look(self, moved: set[int]) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
         """Returns the status, and the jobs that moved; with too many of them the whole status and None."""
@@ -205,10 +205,3 @@ def _by_the_clock(status: Mapping[str, Any]) -> float | None:
     ends += [one["opens_at"] for one in status["watches"]]
     left = [until - time.time() for until in ends if until is not None]
     return max(0.0, min(left)) if left else None
-
-
-async def changed(beat: asyncio.Event, seconds: float | None) -> None:
-    """Waits for a beat, or for so many seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await beat.wait()

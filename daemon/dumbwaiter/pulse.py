@@ -1,6 +1,7 @@
 """News without content: whoever waits looks for himself what has changed."""
 
 import asyncio
+from contextlib import suppress
 
 
 class Pulse:
@@ -22,3 +23,10 @@ class Pulse:
     def next(self) -> asyncio.Event:
         """Returns the event that the next beat sets."""
         return self._event
+
+
+async def wait_for_beat(beat: asyncio.Event, seconds: float | None) -> None:
+    """Returns at a beat, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await beat.wait()

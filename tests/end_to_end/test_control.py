@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dumbwaiter.control import TROUBLES
+from dumbwaiter.control import EXCEPTION_HANDLERS
 from program import Program
 from stranger import needs_root, stranger
 
@@ -115,7 +115,7 @@ def test_a_defect_is_said_in_json_too() -> None:
         raise ZeroDivisionError("by \udcff")
 
     async def asked() -> httpx.Response:
-        app = Starlette(routes=[Route("/", fails)], exception_handlers=TROUBLES)
+        app = Starlette(routes=[Route("/", fails)], exception_handlers=EXCEPTION_HANDLERS)
         way = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=way, base_url="http://localhost") as client:
             return await client.get("/")

@@ -213,7 +213,7 @@ async def _put_alone(
 ) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
-    from dumbwaiter.control import follow_jobs
+    from dumbwaiter.following import follow_jobs
     from dumbwaiter.installation import LOOK, lock
 
     final: dict[str, Any] = {}

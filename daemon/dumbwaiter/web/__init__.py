@@ -110,7 +110,7 @@ def application(app: App, feed: Feed, web: Web) -> Starlette:
             Mount("/", StaticFiles(directory=os.path.join(os.path.dirname(__file__), "static"), html=True)),
         ],
         middleware=[Middleware(_Door, token)],
-        exception_handlers=control.TROUBLES,
+        exception_handlers=control.EXCEPTION_HANDLERS,
     )
 
 
