@@ -33,7 +33,7 @@ async def put(app: App, provider: str, path: Path, content: bytes) -> int:
 
 
 async def status(app: App) -> dict[str, Any]:
-    return await asyncio.to_thread(app.status)
+    return await asyncio.to_thread(app.status.facts)
 
 
 async def until(true: Callable[[dict[str, Any]], bool], app: App) -> dict[str, Any]:

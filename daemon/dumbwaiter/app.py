@@ -5,9 +5,7 @@ Two programs run on it: `run`, with folders to watch, and `put` without a daemon
 
 import asyncio
 import contextlib
-import os
 import secrets
-import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,6 +40,7 @@ from dumbwaiter.presence import TAKEN
 from dumbwaiter.pulse import Pulse
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
+from dumbwaiter.status import Status
 from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
@@ -52,7 +51,6 @@ from dumbwaiter.wire.address import ends
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
-LOST = 3  # failures of the network in a row after which nobody waits for a provider
 SHARED = "another installation on this journal has one of this name, and their files of one path stand for each other"
 
 
@@ -130,7 +128,16 @@ class App:
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
         self.walks = Walks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
-        self._counted: tuple[int, report.Counts] | None = None  # and by which commit
+        self.status = Status(
+            config,
+            journal,
+            providers,
+            watching=self.watching,
+            intake=self.intake,
+            steering=self.steering,
+            walks=self.walks,
+            trouble=lambda: self.trouble,
+        )
         self._uncopied = ""  # why there is no copy of the journal
         self._log = log.get("app")
 
@@ -303,20 +310,7 @@ class App:
 
     def _steered(self) -> dict[str, Any]:
         self._queued()
-        return {"paused": self._paused(), "bytes_per_second": self.steering.rate}
-
-    def _paused(self) -> list[dict[str, Any]]:
-        now = time.time()
-        return [{"name": name, "until": _finite(until, now)} for name, until in self.steering.paused(now).items()]
-
-    def resting(self) -> dict[str, float | None]:
-        """Returns which providers a person has paused, and until when; None stands for until they say otherwise."""
-        now = time.time()
-        return {name: _finite(until, now) for name, until in self.steering.providers(now).items()}
-
-    def lost(self) -> dict[str, str]:
-        """Returns which providers the network does not reach, time and again, and why."""
-        return {name: one.trouble or "" for name, one in self.providers.items() if one.losses >= LOST}
+        return {"paused": self.status.paused(), "bytes_per_second": self.steering.rate}
 
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()
@@ -327,68 +321,6 @@ class App:
     def trouble(self) -> str | None:
         """What keeps the journal from working."""
         return self.engine.trouble or self.intake.trouble
-
-    def status(self, *, listed: bool = True) -> dict[str, Any]:
-        """Returns what `status --json` shows. Reads the journal: not for the loop's thread."""
-        now = time.time()
-        states = self.watching.states()
-        trouble = self.trouble
-        # Before the journal: what goes from here to there meanwhile may be counted twice, and is never left out.
-        settling = self.intake.waiting
-        seen = {name: self.intake.pending(name) for name in self.config.watch}
-        try:
-            counts = self._counts()
-            named = report.listed(self.reader, jobs=listed)
-        except JournalTrouble as error:  # what the daemon itself knows is told all the same
-            counts, named, trouble = report.NOTHING, {"jobs": [], "errands": []}, str(error)
-        # And after it: a file that changes while it is sent goes back from there to here.
-        settling = max(settling, self.intake.waiting)
-        closed = self.config.closed(now)
-        resting = self.steering.providers(now)
-        return {
-            "running": True,
-            "pid": os.getpid(),
-            "watches": [
-                report.watch_facts(
-                    name,
-                    watch,
-                    counts,
-                    state=states[name].state if name in states else "off",
-                    opens_at=closed.get(name),
-                    seen=seen[name],
-                    overflows=states[name].overflows if name in states else 0,
-                    message=(states[name].sentence if name in states else "") or self.intake.unread(name),
-                )
-                for name, watch in self.config.watch.items()
-            ],
-            "providers": [
-                report.provider_facts(
-                    name,
-                    counts,
-                    state="paused" if name in resting else provider.state(now),
-                    paused_until=_finite(max(resting.get(name, 0.0), provider.paused_until), now),
-                    grants=provider.spare,
-                    expires_at=provider.expires_at,
-                    now=now,
-                    error=provider.trouble,
-                    listing_error=self.walks.missed(name),
-                )
-                for name, provider in self.providers.items()
-            ],
-            "paused": self._paused(),
-            "bytes_per_second": self.steering.rate,
-            "settling": settling,
-            "trouble": trouble,
-            "totals": counts.totals,
-            **named,
-        }
-
-    def _counts(self) -> report.Counts:
-        """Counts anew only if there was a commit since: who asks again and again must not cost more and more."""
-        commits = self.journal.writer.commits  # before the count: one that comes meanwhile is counted the next time
-        if self._counted is None or self._counted[0] != commits:
-            self._counted = commits, report.counts(self.reader)
-        return self._counted[1]
 
     def _queued(self) -> None:
         self.pulse.beat()
@@ -451,10 +383,6 @@ class App:
             self._uncopied = str(trouble)
 
 
-def _finite(until: float, now: float) -> float | None:
-    return until if now < until < inf else None
-
-
 @asynccontextmanager
 async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
     """Makes an app whose parts are ready and not started. The caller holds the lock of the state folder."""
@@ -485,30 +413,3 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
         app = App(config, places, journal, http, providers)
         stack.push_async_callback(app.stop)
         yield app
-
-
-async def stopped() -> None:
-    """Returns at SIGTERM, SIGINT, or when the terminal goes, unless who started us wants that ignored (nohup).
-
-    Without a terminal SIGHUP is no wish to end: a service that ended well stays down.
-    """
-    loop = asyncio.get_running_loop()
-    event = asyncio.Event()
-    heard = {signal.SIGTERM: event.set, signal.SIGINT: event.set}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        heard[signal.SIGHUP] = event.set if _at_terminal() else lambda: None
-    for number, act in heard.items():
-        loop.add_signal_handler(number, act)
-    try:
-        await event.wait()
-    finally:
-        for number in heard:
-            loop.remove_signal_handler(number)
-
-
-def _at_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True

@@ -115,7 +115,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
     async def status(request: Request) -> Response:
         listed = request.query_params.get("jobs") != "0"
         if request.query_params.get("follow") != "1":
-            return _json(await asyncio.to_thread(app.status, listed=listed))
+            return _json(await asyncio.to_thread(app.status.facts, listed=listed))
         scan = request.query_params.get("scan") == "1"
         return _lines(follow_status(app, listed=listed, scan=scan))
 

@@ -72,7 +72,7 @@ class Feed:
                 news = self._news.next()
                 if at is None or at < self._count - len(self._events):
                     at = self._count
-                    yield Event(self._id(at), "snapshot", await asyncio.to_thread(self._app.status))
+                    yield Event(self._id(at), "snapshot", await asyncio.to_thread(self._app.status.facts))
                 missed = self._count - at
                 for event in list(self._events)[-missed:] if missed else ():
                     yield event
@@ -157,12 +157,12 @@ class Feed:
     def _look(self, moved: set[int]) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
         """Returns the status, and the jobs that moved; with too many of them the whole status and None."""
         if MANY in moved or len(moved) > report.LISTED:
-            return self._app.status(), None
+            return self._app.status.facts(), None
         try:
             jobs = report.jobs_by_id(self._app.reader, sorted(moved)[: report.LISTED]) if moved else []
         except JournalTrouble:
-            return self._app.status(), None
-        return self._app.status(listed=False), [report.job_facts(job) for job in jobs]
+            return self._app.status.facts(), None
+        return self._app.status.facts(listed=False), [report.job_facts(job) for job in jobs]
 
     def _compare(self, before: Mapping[str, Any], status: Mapping[str, Any], jobs: Iterable[dict[str, Any]]) -> None:
         for plural, kind in (("watches", "watch"), ("providers", "provider")):

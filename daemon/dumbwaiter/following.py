@@ -29,7 +29,7 @@ async def follow_status(app: App, *, listed: bool, scan: bool) -> AsyncIterator[
         app.watching.scan_unheard()
     while not app.pulse.ended:
         beat = app.pulse.next()
-        yield await asyncio.to_thread(app.status, listed=listed)
+        yield await asyncio.to_thread(app.status.facts, listed=listed)
         await asyncio.gather(wait_for_beat(beat, SILENT), asyncio.sleep(PACE))
 
 
@@ -41,7 +41,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
     while not app.pulse.ended:
         beat = app.pulse.next()
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
-        now, resting = time.time(), app.resting()
+        now, resting = time.time(), app.status.resting()
         yield {
             "jobs": [report.job_facts(job) for job in jobs],
             "blocked": {  # where it rests, no other try is made
@@ -50,7 +50,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
                 if one.state(now) == "blocked" or (one.blocked and name in resting)
             },
             "resting": resting,
-            "lost": app.lost(),
+            "lost": app.status.lost(),
         }
         if all(job.state not in OPEN for job in jobs):
             return

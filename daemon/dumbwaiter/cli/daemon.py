@@ -58,10 +58,11 @@ async def _run(session: Session) -> None:
     import sdnotify
 
     from dumbwaiter import control_socket, log, status_line, web
-    from dumbwaiter.app import open_app, stopped
+    from dumbwaiter.app import open_app
     from dumbwaiter.events import Feed
     from dumbwaiter.installation import lock
     from dumbwaiter.kernel import raise_files
+    from dumbwaiter.signals import wait_for_stop
 
     config, places = session.config, session.places
     if not config.watch:
@@ -74,7 +75,7 @@ async def _run(session: Session) -> None:
     if notifier.socket is not None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
     logger = log.get("daemon")
-    end = asyncio.create_task(stopped())
+    end = asyncio.create_task(wait_for_stop())
     last = threading.Timer(ENDED, _end_anyway, (logger,))
     last.daemon = True
     end.add_done_callback(lambda wish: None if wish.cancelled() else last.start())
