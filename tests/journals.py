@@ -27,8 +27,9 @@ from dumbwaiter.arrivals import Candidate
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Stamp
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.store.writer import Writer
 
 MIGRATIONS = Path(str(dumbwaiter.store.migrations.__file__)).parent
 HOST = "f00d"

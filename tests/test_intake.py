@@ -20,9 +20,10 @@ from dumbwaiter.intake import Intake, Watched, _old
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Sighting, Stamp
 from dumbwaiter.scan import look
-from dumbwaiter.store.database import Writer, reading, writing
+from dumbwaiter.store.database import reading, writing
 from dumbwaiter.store.rows import job
 from dumbwaiter.store.tables import jobs
+from dumbwaiter.store.writer import Writer
 from dumbwaiter.upload import digest_of
 from journals import HOST, in_file
 from test_scan import make

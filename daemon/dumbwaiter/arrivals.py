@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, delete, select, update
 from dumbwaiter.errands import Errands
 from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import place_of
 from dumbwaiter.store.statements import DROP_OUTLIVED, ENQUEUE, OLDER, SUPERSEDE_OLDER
 from dumbwaiter.store.tables import entries, jobs
+from dumbwaiter.store.writer import Writer
 
 
 class Candidate(NamedTuple):

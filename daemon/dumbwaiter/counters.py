@@ -4,8 +4,8 @@ from collections import Counter
 
 from sqlalchemy import Connection
 
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.statements import COUNT
+from dumbwaiter.store.writer import Writer
 
 
 class Counters:
@@ -16,7 +16,7 @@ class Counters:
         self._host = host
         self._amounts: Counter[str] = Counter()
         self._of: object = None  # the transaction that these are counted in
-        writer.closing = self._write
+        writer.before_commit = self._write
 
     def add(self, connection: Connection, **amounts: int) -> None:
         """Counts in the transaction at hand."""

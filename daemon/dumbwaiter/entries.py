@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, Text, func, select, type_coerc
 
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import join, key_path, split
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OF_KEY_AT, OWN_AT, PASS_ON, STEP_ASIDE
 from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
+from dumbwaiter.store.writer import Writer
 
 
 class Entries:

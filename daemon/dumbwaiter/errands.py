@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
 
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import among, path_of, place_of
 from dumbwaiter.store.tables import entries, errands, jobs
+from dumbwaiter.store.writer import Writer
 
 AFTER = "after"
 TAKEN_AWAY = 0  # the inode of a version that AFTER took away

@@ -9,10 +9,10 @@ from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import jobs, mounted, surveyed
+from dumbwaiter.store.writer import Writer
 
 
 class Known(NamedTuple):

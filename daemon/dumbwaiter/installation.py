@@ -17,9 +17,10 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
 from dumbwaiter.places import DAEMON, Places, private_folder
-from dumbwaiter.store.database import Writer, begun, gone, host_of, journal_url, reading, sound, unusable, writing
+from dumbwaiter.store.database import begun, gone, host_of, journal_url, reading, sound, unusable, writing
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
+from dumbwaiter.store.writer import Writer
 
 LOOK = 0.5  # seconds in which somebody may just be looking who has the lock
 MOVED = (

@@ -23,7 +23,6 @@ from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
 from dumbwaiter.presence import Presence
 from dumbwaiter.queue import Queue
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
@@ -39,6 +38,7 @@ from dumbwaiter.store.statements import (
 )
 from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, jobs, surveyed
 from dumbwaiter.store.turns import LARGEST, NEXT_DUE, TURNS
+from dumbwaiter.store.writer import Writer
 
 LEASE = 60.0  # seconds; renewed by every transition
 DAY = 86400.0
@@ -88,7 +88,7 @@ class Journal:
         Called in the journal's thread. What was rolled back may be named too. With None nobody is told.
         """
         self._heard = heard
-        self.writer.committed = None if heard is None else self._committed
+        self.writer.after_commit = None if heard is None else self._committed
 
     def _tell(self, ids: Iterable[int]) -> None:
         if self._heard is not None:
@@ -154,7 +154,7 @@ class Journal:
             ).rowcount
 
         count = await self.writer.call(work)
-        self.writer.stained = self.writer.stained or count > 0
+        self.writer.needs_scrub = self.writer.needs_scrub or count > 0
         return count
 
     async def release(self, worker: str, *ids: int, again: int = 0) -> None:
@@ -206,7 +206,7 @@ class Journal:
 
         Under another key than before, the upload begins anew: the checkpoint was the other object's.
         """
-        self.writer.stained = self.writer.stained or grant is not None
+        self.writer.needs_scrub = self.writer.needs_scrub or grant is not None
         values = {"key": key, "grant": grant, "grant_until": grant_until, "lease_until": now + LEASE}
         await self.writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
 

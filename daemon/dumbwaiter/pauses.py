@@ -2,9 +2,9 @@
 
 from sqlalchemy import Connection, delete, select, true
 
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import pauses
+from dumbwaiter.store.writer import Writer
 
 
 class Pauses:

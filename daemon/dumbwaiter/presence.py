@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Float, cast, delete, extract, func, select
 
 from dumbwaiter import log
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import machines
+from dumbwaiter.store.writer import Writer
 
 SILENT = 75.0  # seconds after which another machine may go on: two signs of life; systemd waits 90 for a start
 LOOK = 3.0  # seconds between two looks whether another one is alive

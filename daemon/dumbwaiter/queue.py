@@ -9,9 +9,9 @@ from dumbwaiter.counters import Counters
 from dumbwaiter.errands import Errands
 from dumbwaiter.lifecycle import FORGOTTEN, TRANSITIONS, UNASKED, Event, sources
 from dumbwaiter.model import State
-from dumbwaiter.store.database import Writer
 from dumbwaiter.store.rows import among
 from dumbwaiter.store.tables import IS_OPEN, IS_SHOWN, errands, jobs, surveyed
+from dumbwaiter.store.writer import Writer
 
 MANY = 0  # no job's id: stands for jobs that nobody counted
 

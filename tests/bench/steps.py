@@ -20,9 +20,10 @@ from tests.bench import machine, turns
 from dumbwaiter.arrivals import Candidate
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Stamp
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.statements import ADVANCE
 from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.store.writer import Writer
 
 TASKS = 8
 POINT = "p" * 120  # as long as a checkpoint is

@@ -17,7 +17,7 @@ from program import Program, digest
 # A daemon that is killed, as by kill -9, right after its Nth commit, or right before it.
 MORTAL = """
 import os, signal, sys
-from dumbwaiter.store.database import Writer
+from dumbwaiter.store.writer import Writer
 commit, when, left = Writer._transaction, os.environ["KILL_WHEN"], int(os.environ["KILL_AT"])
 def mortal(self, group):
     global left

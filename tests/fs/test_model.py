@@ -19,7 +19,8 @@ from dumbwaiter.errors import Failure
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import key_path
-from dumbwaiter.store.database import Writer, journal_url, reading, writing
+from dumbwaiter.store.database import journal_url, reading, writing
+from dumbwaiter.store.writer import Writer
 from dumbwaiter_fs import mount_point
 from fs.world import Mounted, Shelf, until
 

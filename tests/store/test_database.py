@@ -20,7 +20,8 @@ from sqlalchemy import URL, Connection, Engine, event, text
 
 import journals
 from dumbwaiter.errors import JournalTrouble
-from dumbwaiter.store.database import BUSY, GROUP, Writer, journal_url, reading, writing
+from dumbwaiter.store.database import BUSY, journal_url, reading, writing
+from dumbwaiter.store.writer import GROUP, Writer
 from journals import Book, in_file
 
 database = journals.database
@@ -395,7 +396,7 @@ def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(
         def execute(self, statement: str) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("dumbwaiter.store.database.driver_of", lambda connection: Stuck())
+    monkeypatch.setattr("dumbwaiter.store.writer.driver_of", lambda connection: Stuck())
     with pytest.raises(JournalTrouble, match=r"^the journal cannot be written: disk I/O error$"):
         asyncio.run(sqlite_book.writer.checkpoint())
     monkeypatch.undo()
@@ -408,7 +409,7 @@ def test_closing_ends_the_thread_even_when_the_disk_is_full(tmp_path: Path, monk
             raise sqlite3.OperationalError("database or disk is full")
 
     writer = Writer(writing(in_file(tmp_path)))
-    monkeypatch.setattr("dumbwaiter.store.database.driver_of", lambda connection: Stuck())
+    monkeypatch.setattr("dumbwaiter.store.writer.driver_of", lambda connection: Stuck())
     writer.close()
     assert not writer._thread.is_alive()
 

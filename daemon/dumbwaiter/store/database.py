@@ -1,21 +1,16 @@
-"""Connections to the journal's database: one that writes, on a thread of its own, and short read-only ones.
+"""Connections to the journal's database: one that writes (`writer` has it), and short read-only ones.
 
 SQLite runs in WAL mode. Its one writer begins each transaction as a writer (`BEGIN IMMEDIATE`), because a reader
 that turns writer half way is refused without waiting; readers cannot write and never checkpoint.
 """
 
-import asyncio
 import errno
 import os
 import sqlite3
 import stat
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from functools import partial
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url
@@ -23,21 +18,14 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Unstorable
 from dumbwaiter.naming import shown
 
-T = TypeVar("T")
-
-GROUP = 256  # jobs in one commit: bounds what a crash takes back and how long a waiter waits
+LATE = 1  # second more than a server was given, for its answer to be here
+BUSY = 30  # seconds that SQLite waits for whoever has the database
+HOST = "dumbwaiter_host"  # the option of a reading engine
 
 
 def journal_url(state: str, configured: str | None = None) -> URL:
     """Returns where the journal is: as configured, else a file in the state folder."""
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
-
-
-LAST = 10.0  # seconds for the last commits, each
-LATE = 1  # second more than a server was given, for its answer to be here
-BUSY = 30  # seconds that SQLite waits for whoever has the database
-SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
-HOST = "dumbwaiter_host"  # the option of a reading engine
 
 
 def begun(state: str, url: URL) -> bool:
@@ -249,186 +237,6 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
     if getattr(error, "sqlstate", None) and error.sqlstate[:2] in {"22", "54"}:  # type: ignore[attr-defined]
         return Unstorable(f"the journal cannot hold that: {reason}")
     return JournalTrouble(f"the journal cannot be {what}: {reason}")
-
-
-class _Wish(NamedTuple):
-    work: Callable[[Connection], Any]
-    durable: bool
-    done: "Future[Any] | asyncio.Future[Any]"
-
-
-class _Order(NamedTuple):
-    """Something to do between transactions."""
-
-    close: bool
-    done: Future[None]
-
-
-def _scrub(driver: Any) -> None:
-    """Writes a small database anew: a row that moved may have left a copy in the unused part of its page."""
-    (pages,) = driver.execute("PRAGMA page_count").fetchone()
-    if pages > SCRUBBED:
-        return
-    with suppress(sqlite3.Error):  # somebody else writes, or there is no room
-        for order in ("PRAGMA temp_store=MEMORY", "PRAGMA busy_timeout=1000", "VACUUM"):
-            driver.execute(order)
-
-
-class Writer:
-    """The journal's own thread. What is queued while a commit runs shares the next one.
-
-    `submit` is for other threads, `call` for coroutines. A function that raises takes nothing with it: the group is
-    rolled back and each member runs alone, so a function must not have effects outside the database.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.committed: Callable[[], None] | None = None  # called in the journal's thread, after each commit
-        self.closing: Callable[[Connection], None] | None = None  # called likewise, as a transaction's last part
-        self.commits = 0
-        self._engine = engine
-        self._sqlite = engine.dialect.name == "sqlite"
-        self._queue: SimpleQueue[_Wish | _Order] = SimpleQueue()
-        self._level = "NORMAL"
-        self._reached = True  # the database, by the last transaction
-        self.stained = False  # a secret was in it that its last transaction may have to clean up after
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
-        """Queues `work`. With `durable` its commit survives a power cut, otherwise a crash of the process only."""
-        done: Future[T] = Future()
-        self._queue.put(_Wish(work, durable, done))
-        return done
-
-    async def call(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
-        """Runs `work` in a committed transaction and returns its result, or raises what it raised.
-
-        Trouble with the database itself is raised as `JournalTrouble`. A waiter that is cancelled stops no commit.
-        """
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Wish(work, durable, done))
-        return await done
-
-    async def checkpoint(self) -> None:
-        """Empties SQLite's write-ahead log into the database: what was cleared is in no file any more.
-
-        Trouble with the database is raised as `JournalTrouble`.
-        """
-        # Shielded as in `call`: the thread must not find its order cancelled.
-        try:
-            await asyncio.shield(asyncio.wrap_future(self._order(close=False)))
-        except sqlite3.Error as error:
-            raise trouble(error, "written") from error
-
-    def close(self) -> None:
-        """Commits what is queued, then ends the thread and its connections; cleans up if the database was `stained`."""
-        with suppress(TimeoutError):  # a server that does not answer must not keep the daemon from its end
-            self._order(close=True).exception(LAST)  # a log that could not be emptied is emptied by the next one
-            self._thread.join(LAST)
-        self._engine.dispose()
-
-    def _order(self, *, close: bool) -> "Future[None]":
-        order = _Order(close, Future())
-        self._queue.put(order)
-        return order.done
-
-    def _run(self) -> None:
-        while True:
-            group, order = self._gather()
-            if group:
-                self._commit(group)
-            if order is not None:
-                self._obey(order)
-                if order.close:
-                    return
-
-    def _gather(self) -> tuple[list[_Wish], _Order | None]:
-        group: list[_Wish] = []
-        item = self._queue.get()
-        while isinstance(item, _Wish):
-            group.append(item)
-            if len(group) == GROUP:
-                return group, None
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return group, None
-        return group, item
-
-    def _obey(self, order: _Order) -> None:
-        try:
-            if self._sqlite:
-                with self._engine.connect() as connection:
-                    driver = driver_of(connection)
-                    if order.close and self.stained:
-                        _scrub(driver)
-                    driver.execute("PRAGMA busy_timeout=0")  # a reader that stands still must not stop all others
-                    try:
-                        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                    finally:
-                        driver.execute(f"PRAGMA busy_timeout={BUSY * 1000}")
-        except Exception as error:  # noqa: BLE001 - the waiter is told, whatever it is
-            order.done.set_exception(error)
-        else:
-            order.done.set_result(None)
-
-    def _commit(self, group: list[_Wish]) -> bool:
-        """Tells all of the group what came of it; returns False where the database was not reached."""
-        try:
-            results = self._transaction(group)
-        except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
-            if len(group) == 1 or not self._reached:  # each would wait for the server anew
-                _answer(group, [error] * len(group), failed=True)
-                return self._reached
-            for number, wish in enumerate(group, 1):
-                if not self._commit([wish]):
-                    _answer(group[number:], [error] * (len(group) - number), failed=True)
-                    return False
-            return True
-        self.commits += 1
-        _answer(group, results, failed=False)
-        if (tell := self.committed) is not None:  # it may be let go of just now
-            tell()
-        return True
-
-    def _transaction(self, group: list[_Wish]) -> list[Any]:
-        self._reached = False
-        with self._engine.connect() as connection:
-            self._reached = True
-            self._set_level(connection, "FULL" if any(wish.durable for wish in group) else "NORMAL")
-            with connection.begin():
-                results = [wish.work(connection) for wish in group]
-                if self.closing is not None:
-                    self.closing(connection)
-                return results
-
-    def _set_level(self, connection: Connection, level: str) -> None:
-        if self._sqlite and level != self._level:
-            driver_of(connection).execute(f"PRAGMA synchronous={level}")
-            self._level = level
-
-
-def _answer(group: Sequence[_Wish], results: Sequence[Any], *, failed: bool) -> None:
-    """Tells all who wait; those of one loop in one go, because waking it costs more than telling."""
-    waiting: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for wish, result in zip(group, results, strict=True):
-        if isinstance(wish.done, Future):
-            _settle([(wish.done, result)], failed=failed)
-        else:
-            waiting.setdefault(wish.done.get_loop(), []).append((wish.done, result))
-    for loop, told in waiting.items():
-        with suppress(RuntimeError):  # it has ended, and nobody waits
-            loop.call_soon_threadsafe(partial(_settle, told, failed=failed))
-
-
-def _settle(told: "Sequence[tuple[Future[Any] | asyncio.Future[Any], Any]]", *, failed: bool) -> None:
-    for done, result in told:
-        if done.cancelled():
-            continue
-        if failed:
-            done.set_exception(result)
-        else:
-            done.set_result(result)
 
 
 def driver_of(connection: Connection) -> Any:
