@@ -19,7 +19,8 @@ from keyring.errors import KeyringError
 from dead_disk import dead_disk
 from dumbwaiter import config, config_file
 from dumbwaiter.config import Config, Hook, Watch, nested
-from dumbwaiter.config_file import BROKERS, exposed, load, parse
+from dumbwaiter.config_file import exposed, load, parse
+from dumbwaiter.config_reader import PROVIDERS
 from dumbwaiter.config_values import Address, Duration, Source, Target, duration
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
@@ -242,7 +243,7 @@ SENTENCES = {
         ', line 2: [provider.vod.broker] unknown broker "netese"; did you mean "netease"?'
     ),
     changed('"netease"', '"xyz"'): ', line 2: [provider.vod.broker] unknown broker "xyz"; known: '
-    + ", ".join(sorted(BROKERS)),
+    + ", ".join(sorted(PROVIDERS)),
     changed('"vod"\n', '"vid"\n'): ', line 8: [watch.films.provider] there is no provider "vid"; known: vod',
     WATCH: ', line 3: [watch.films.provider] there is no provider "vod"; known: none is configured',
     BOTH + '[web]\nlisten = "0.0.0.0:8384"\n': ", line 10: [web.listen] 0.0.0.0:8384 can be reached from other machines: "

@@ -13,7 +13,8 @@ import pytest
 
 from dumbwaiter.cli.program import cli
 from dumbwaiter.config import Config
-from dumbwaiter.config_file import BROKERS, parse
+from dumbwaiter.config_file import parse
+from dumbwaiter.config_reader import PROVIDERS
 from dumbwaiter_sandbox.faults import GENERAL
 from dumbwaiter_sandbox.vendors import VENDORS, catalogue
 
@@ -173,7 +174,7 @@ def test_every_broker_has_its_place_in_the_pages() -> None:
         if "[provider.NAME]" not in block
         for provider in parse(block, page).provider.values()
     }
-    assert shown == set(BROKERS)
+    assert shown == set(PROVIDERS)
 
 
 def test_the_reference_names_every_call_and_every_fault_of_the_sandbox() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.config_file import BROKERS, load
+from dumbwaiter.config_file import load
+from dumbwaiter.config_reader import PROVIDERS
 from program import Program
 from terminal import until
 
@@ -30,7 +31,7 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize("broker", PROVIDERS)
 def test_what_is_written_for_each_broker_is_taken_by_check(program: Program, broker: str) -> None:
     config = program.folder / "new/config.toml"
     flags = [word for setting in GIVEN[broker] for word in ("--set", setting)]

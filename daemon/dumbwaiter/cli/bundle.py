@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
-from dumbwaiter.config_file import JOURNAL_SECRETS, journal_secrets
+from dumbwaiter.config_checks import JOURNAL_SECRETS, journal_secrets
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown

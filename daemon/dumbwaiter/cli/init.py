@@ -5,24 +5,23 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Any
 
 import click
 import msgspec
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.config_file import BROKERS, parse
+from dumbwaiter.config_file import parse
+from dumbwaiter.config_reader import PROVIDERS
 from dumbwaiter.config_values import Source
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import legible, shown
-from dumbwaiter.options import Provider
 
-KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(Provider)}
 NEEDED = {"recipe": ("transport", "request.url", "reply.url")}  # of the others: whatever has no default
 
 
 @click.command()
-@click.option("--broker", type=click.Choice(BROKERS), help="Whose service it is; netease if nothing is said.")
+@click.option("--broker", type=click.Choice(PROVIDERS), help="Whose service it is; netease if nothing is said.")
 @click.option(
     "--provider",
     metavar="NAME",
@@ -82,7 +81,7 @@ def init(
             "one --watch to begin with: add a [watch.NAME] table to the file for each other folder", Exit.USAGE
         )
     if broker is None:
-        broker = click.prompt("Broker", "netease", type=click.Choice(BROKERS), err=True) if _terminal() else "netease"
+        broker = click.prompt("Broker", "netease", type=click.Choice(PROVIDERS), err=True) if _terminal() else "netease"
     name = provider or ("vod" if broker == "netease" else broker)
     secrets = _secrets(broker)
     given: dict[str, str] = {}
@@ -167,7 +166,7 @@ def _value(broker: str, key: str, value: str) -> str:
             kind, where = found
             return f"{{ {kind} = {_toml(_folder(where) if kind == 'file' else where)} }}"
         raise Failure(f"{key} is a secret: say --set {key}=env:NAME, or file:, credential:, keyring:", Exit.USAGE)
-    wanted: Any = {one.name: one.type for one in msgspec.structs.fields(KINDS[broker])}.get(key)
+    wanted: Any = {one.name: one.type for one in msgspec.structs.fields(PROVIDERS[broker])}.get(key)
     if wanted == list[str] | None and not value.startswith("["):
         return f"[{', '.join(_toml(one.strip()) for one in value.split(','))}]"
     return value if wanted in (bool, int, float, list[str] | None) else _toml(value)
@@ -181,11 +180,11 @@ def _inline(value: str | dict[str, Any]) -> str:
 
 def _needed(broker: str) -> Iterator[str]:
     """Yields the keys without which no such provider works."""
-    yield from NEEDED.get(broker, [one.name for one in msgspec.structs.fields(KINDS[broker]) if one.required])
+    yield from NEEDED.get(broker, [one.name for one in msgspec.structs.fields(PROVIDERS[broker]) if one.required])
 
 
 def _secrets(broker: str) -> list[str]:
-    return [one.name for one in msgspec.structs.fields(KINDS[broker]) if one.type is Source]
+    return [one.name for one in msgspec.structs.fields(PROVIDERS[broker]) if one.type is Source]
 
 
 def _setting(text: str) -> tuple[str, str]:
