@@ -47,7 +47,7 @@ from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
 from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
-from dumbwaiter.wire.address import ends
+from dumbwaiter.wire.address import expires_at
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
@@ -266,8 +266,8 @@ class App:
     async def link(self, number: int, refused: str | None) -> Link:
         """Returns where the entry with this id can be read now. Raises `Failure`."""
         entry = await self.entry(number)
-        if refused is None and entry.url is not None and (ends(entry.url) or inf) > time.time():
-            return Link(entry.url, ends(entry.url))
+        if refused is None and entry.url is not None and (expires_at(entry.url) or inf) > time.time():
+            return Link(entry.url, expires_at(entry.url))
         return await self.addresses.link(entry, refused)
 
     async def entry(self, number: int) -> Entry:

@@ -18,7 +18,7 @@ import httpx
 
 from dumbwaiter.cache_hits import Hits
 from dumbwaiter.model import MIB, Entry
-from dumbwaiter.wire.address import ends
+from dumbwaiter.wire.address import expires_at
 from dumbwaiter_fs.cache import BLOCK, Block, Cache, View
 from dumbwaiter_fs.deadline import Transport, until
 from dumbwaiter_fs.errnos import Refused
@@ -244,7 +244,7 @@ class Version:
     def address(self) -> str:
         """Returns the url that is good as far as known: the catalog's, else the daemon's. Raises an errno."""
         url, links, now = self._url, self._remote.links, time.time()
-        if links is not None and (url is None or (ends(url) or now) < now):
+        if links is not None and (url is None or (expires_at(url) or now) < now):
             url = links.get(self._entry, url)
         if url is None:
             raise Refused(errno.ENXIO, "the original is gone, and the provider gives no link")

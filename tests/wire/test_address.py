@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.errors import Blocked
-from dumbwaiter.wire.address import allowed, ends, inside, moved
+from dumbwaiter.wire.address import allowed, check_redirect, expires_at, inside
 from dumbwaiter.wire.message import Reply
 
 PUBLIC = "http://wanproxy.127.net"
@@ -143,7 +143,7 @@ def test_no_text_makes_it_raise(text: str, base: str) -> None:
     ],
 )
 def test_a_signed_address_says_when_it_ends(url: str, end: float | None) -> None:
-    assert ends(url) == end
+    assert expires_at(url) == end
 
 
 BASE = "http://shop.example/api/v1"
@@ -163,7 +163,7 @@ ASKED = f"{BASE}/upload/method/token.html?sign=secret"
 )
 def test_a_service_that_has_moved_is_a_persons_business(status: int, location: str, place: str) -> None:
     with pytest.raises(Blocked) as raised:
-        moved(Reply(status, {"location": location}), ASKED, base=BASE, key="api")
+        check_redirect(Reply(status, {"location": location}), ASKED, base=BASE, key="api")
     assert str(raised.value) == f"the service has moved to {place} (status {status}): set api accordingly"
 
 
@@ -184,14 +184,16 @@ def test_a_service_that_has_moved_is_a_persons_business(status: int, location: s
     ],
 )
 def test_what_may_be_a_portals_redirect_passes(status: int, location: str) -> None:
-    moved(Reply(status, {"location": location} if location else {}), ASKED, base=BASE, key="api")
+    check_redirect(Reply(status, {"location": location} if location else {}), ASKED, base=BASE, key="api")
 
 
 def test_where_a_path_may_hold_a_secret_none_is_shown() -> None:
     """A recipe's address may have one in a blank."""
     url = "http://api.example/secret/grant"
     with pytest.raises(Blocked) as raised:
-        moved(Reply(301, {"location": "https://api.example/v2/secret"}), url, base=url, key="request.url", path=False)
+        check_redirect(
+            Reply(301, {"location": "https://api.example/v2/secret"}), url, base=url, key="request.url", path=False
+        )
     assert str(raised.value) == (
         "the service has moved to https://api.example (status 301): set request.url accordingly"
     )
@@ -200,4 +202,4 @@ def test_where_a_path_may_hold_a_secret_none_is_shown() -> None:
 @given(st.text())
 def test_no_location_breaks_the_reader(location: str) -> None:
     with contextlib.suppress(Blocked):
-        moved(Reply(301, {"location": location}), ASKED, base=BASE, key="api")
+        check_redirect(Reply(301, {"location": location}), ASKED, base=BASE, key="api")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire.hmac_token import life, request_token
+from dumbwaiter.wire.hmac_token import lifetime, request_token
 
 # RFC 7515, appendix A.1 (the same as RFC 7519, section 3.1); its payload has no "iat".
 RFC_7519 = (
@@ -38,19 +38,19 @@ def test_the_signature_stands_first_and_covers_all_behind_it(seconds: int, model
 
 
 def test_a_jwt_lives_from_its_issue_to_its_end() -> None:
-    assert life(JWT) == 72000
+    assert lifetime(JWT) == 72000
 
 
 def test_a_jwt_without_its_times_says_nothing() -> None:
-    assert life(RFC_7519) is None
+    assert lifetime(RFC_7519) is None
 
 
 @pytest.mark.parametrize("claims", [{"iat": 5, "exp": 5}, {"iat": 9, "exp": 5}, {"iat": "x", "exp": 5}, [], "text"])
 def test_times_that_make_no_sense_say_nothing(claims: object) -> None:
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-    assert life(f"e30.{payload}.c2ln") is None
+    assert lifetime(f"e30.{payload}.c2ln") is None
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{0,8}\.[A-Za-z0-9_=-]{0,60}\.[A-Za-z0-9_-]{0,8}"))
 def test_a_malformed_jwt_is_no_failure(text: str) -> None:
-    assert life(text) is None or life(text) > 0  # type: ignore[operator]
+    assert lifetime(text) is None or lifetime(text) > 0  # type: ignore[operator]

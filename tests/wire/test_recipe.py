@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dumbwaiter.errors import Retry
 from dumbwaiter.wire.message import Reply
-from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in, judge, passes
+from dumbwaiter.wire.recipe import Expression, asks_again, blanks, fill, fill_in, raise_for_status
 
 VALUES = {"name": 'a "b".jpg', "size": "12", "secret.api_key": "s3cret"}
 
@@ -60,6 +60,6 @@ def test_a_place_gives_a_text_or_nothing(text: str, found: str | None) -> None:
 )
 def test_a_store_that_wants_the_same_again_refuses_no_file(status: int, code: str) -> None:
     reply = Reply(status, body=f"<Error><Code>{code}</Code></Error>".encode())
-    assert passes(reply)
+    assert asks_again(reply)
     with pytest.raises(Retry, match=code):
-        judge(reply)
+        raise_for_status(reply)

@@ -24,7 +24,7 @@ from dumbwaiter.naming import split
 from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
-from dumbwaiter.wire.address import allowed, ends, moved
+from dumbwaiter.wire.address import allowed, check_redirect, expires_at
 from dumbwaiter.wire.message import Reply, Request
 
 HOUR = 3600.0  # of a transaction, from its first token on
@@ -316,7 +316,7 @@ class Jiandaoyun(Broker):
             found = found or ([] if others else same)
         if not found or found[0].url is None:
             return None
-        end = ends(found[0].url)
+        end = expires_at(found[0].url)
         return Link(found[0].url, None if end is None else end - desk.skew(self._options.api))
 
     # Calls
@@ -333,7 +333,7 @@ class Jiandaoyun(Broker):
                 msgspec.json.encode(body),
             )
         )
-        moved(reply, url, base=api, key="api")
+        check_redirect(reply, url, base=api, key="api")
         if reply.status == 200 and not _trouble(reply).code:
             return reply.json(shape)
         raise _verdict(reply, what)
@@ -363,7 +363,7 @@ def _verdict(reply: Reply, what: str) -> Exception:
         return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
     if code == UNKNOWN:
         return Restart(f"Jiandaoyun does not know the transaction of the file any more{said}")
-    if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500) and not reply.passing:
+    if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500) and not reply.is_temporary:
         return Reject(f"Jiandaoyun refuses {what}{said}")
     if not code and reply.status in {401, 403}:
         return Blocked(f"Jiandaoyun refuses the key (status {reply.status}): check api_key")

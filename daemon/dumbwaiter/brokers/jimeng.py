@@ -21,7 +21,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import Jimeng as Options
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire import imagex, jimeng, sigv4
-from dumbwaiter.wire.address import allowed, moved
+from dumbwaiter.wire.address import allowed, check_redirect
 from dumbwaiter.wire.message import Reply, Request, query
 
 LIFE = 3600.0  # of the keys, when the answer does not say
@@ -244,10 +244,10 @@ class Jimeng(Broker):
     async def _sign_in(self, desk: Desk) -> Access:
         url = f"{self._api}/mweb/v1/get_upload_token{'?' if self._site.query else ''}{query(self._parameters())}"
         reply = await desk.call(Request("upload token", "POST", url, self._sign_in_headers(desk), b'{"scene":2}'))
-        moved(reply, url, base=self._api, key="api")
+        check_redirect(reply, url, base=self._api, key="api")
         if reply.status in {401, 403}:
             raise Blocked(f"Jimeng refuses the session (status {reply.status}): put a new one into refresh_token")
-        if reply.passing:
+        if reply.is_temporary:
             raise Retry(f"Jimeng answers {reply.status}", after=reply.after)
         reply = jimeng.unpacked(reply)
         envelope = reply.json(_Envelope)
@@ -380,7 +380,7 @@ def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -
         return _WrongTime(time)
     if trouble.code_n in KEYS or (reply.status in {400, 401, 403} and about_keys):
         return _Refused(name)
-    if reply.passing or reply.status // 100 == 3 or trouble.code_n in TRANSIENT:
+    if reply.is_temporary or reply.status // 100 == 3 or trouble.code_n in TRANSIENT:
         return Retry(words, after=reply.after)
     if action == COMMIT:
         return Reauth(words)  # another permission may do; if none is to be had, that is said next

@@ -22,7 +22,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import NetEase as Options
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire import nos
-from dumbwaiter.wire.address import allowed, ends, moved
+from dumbwaiter.wire.address import allowed, check_redirect, expires_at
 from dumbwaiter.wire.message import Reply, Request, query
 
 NODES_LIFE = 900.0  # vendor clients keep nodes for two hours, and ask anew when all of them fail
@@ -165,7 +165,7 @@ class NetEase(Broker):
         url = video.download or video.url
         if not url:
             return None
-        end = ends(url)
+        end = expires_at(url)
         return Link(url, None if end is None else end - desk.skew(self._options.api))
 
     async def _listed(self, key: str, desk: Desk) -> _Listed | None:
@@ -232,7 +232,7 @@ class NetEase(Broker):
                 msgspec.json.encode(arguments),
             )
         )
-        moved(reply, url, base=self._options.api, key="api")
+        check_redirect(reply, url, base=self._options.api, key="api")
         if reply.status in {401, 403}:
             raise Blocked(f"NetEase refuses the account (status {reply.status})")
         if reply.status != 200:

@@ -18,7 +18,7 @@ from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
 from dumbwaiter.options import Recipe as Options
 from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
 from dumbwaiter.wire import qiniu
-from dumbwaiter.wire.address import allowed, moved
+from dumbwaiter.wire.address import allowed, check_redirect
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
 from dumbwaiter.wire.times import moment
@@ -43,7 +43,7 @@ class Recipe(Broker):
         reply = await desk.call(request)
         # What fills a blank may be a secret, and a redirect repeats it.
         written = not blanks(self._options.request.url)
-        moved(reply, request.url, base=request.url, key="request.url", path=written)
+        check_redirect(reply, request.url, base=request.url, key="request.url", path=written)
         answer = _answer(reply)
         found = self._options.reply.grants.find(answer)
         now = desk.now(self._options.request.url)

@@ -22,8 +22,8 @@ from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
 from dumbwaiter.options import Xinhua as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
-from dumbwaiter.wire.address import allowed, moved
-from dumbwaiter.wire.hmac_token import life, request_token
+from dumbwaiter.wire.address import allowed, check_redirect
+from dumbwaiter.wire.hmac_token import lifetime, request_token
 from dumbwaiter.wire.message import Reply, Request, query
 
 UC = ("https://uc.qiniuapi.com", "https://kodo-config.qiniuapi.com", "https://uc.qbox.me")  # Qiniu's, best first
@@ -317,7 +317,7 @@ class Xinhua(Broker):
         if 400 <= answer.status < 500:
             raise Blocked(_sentence("a sign-in", answer))
         jwt = _shaped(answer, "sign-in", _Jwt).token
-        self._life = life(jwt) or self._options.token_life
+        self._life = lifetime(jwt) or self._options.token_life
         return jwt
 
     async def _ask_jwt(self, desk: Desk) -> _Answer:
@@ -361,10 +361,10 @@ class Xinhua(Broker):
         body = msgspec.json.encode(members) if members else b""
         url = f"{self._options.api.rstrip('/')}{path}"
         reply = await desk.call(Request(what, method, url, headers, body))
-        moved(reply, url, base=self._options.api, key="api")
+        check_redirect(reply, url, base=self._options.api, key="api")
         if reply.status == 429:
             raise Retry("Xinhua asks for a slower pace", after=reply.after or SLOWER, void=True)
-        if reply.passing or not (200 <= reply.status < 300 or 400 <= reply.status < 500):
+        if reply.is_temporary or not (200 <= reply.status < 300 or 400 <= reply.status < 500):
             # Who is overloaded has begun nothing.
             raise Retry(f"Xinhua answers {what} with {reply.status}", after=reply.after, void=reply.status == 503)
         return reply

@@ -215,10 +215,10 @@ class Session:
 
         Raises `Failure`; with `NO_DAEMON` when none runs.
         """
-        from dumbwaiter.wire.address import ends
+        from dumbwaiter.wire.address import expires_at
 
         url, now = entry.url, time.time()
-        if url is not None and refused is None and (ends(url) or now) >= now:
+        if url is not None and refused is None and (expires_at(url) or now) >= now:
             return url
         try:
             return str(self.ask("POST", "/link", {"id": entry.id, "refused": refused or url})["url"])

@@ -10,7 +10,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import FormTicket
 from dumbwaiter.wire.message import Request, form
-from dumbwaiter.wire.recipe import EXISTS, compared, judge, receipt
+from dumbwaiter.wire.recipe import EXISTS, compared, raise_for_status, receipt
 
 
 async def send(upload: Upload[FormTicket, None]) -> Receipt:
@@ -25,7 +25,7 @@ async def send(upload: Upload[FormTicket, None]) -> Receipt:
         digest = md5(usedforsecurity=False)
         await upload.digested(0, upload.size, digest)
         return compared(await upload.confirm(), digest.hexdigest(), upload.key or "the name")
-    judge(reply)
+    raise_for_status(reply)
     return receipt(
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link
     )

@@ -336,7 +336,7 @@ def _read(reply: Reply, named: bool) -> _Payload:
         raise Reauth("the upload host refuses the permission to upload")
     if reply.status == 404 and named:
         raise Restart("the upload host no longer knows this upload")
-    if reply.passing or reply.status == 404:
+    if reply.is_temporary or reply.status == 404:
         raise Retry(f"the upload host answers {reply.status}", after=reply.after)
     answer = reply.json(_Answer)
     if reply.status < 300 and (answer.code == 2000 or answer.success == 0):

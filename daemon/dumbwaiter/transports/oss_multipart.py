@@ -19,7 +19,7 @@ from dumbwaiter.model import KIB, MIB, Receipt
 from dumbwaiter.tickets import OssStsTicket
 from dumbwaiter.wire import oss
 from dumbwaiter.wire.message import FileSlice, Reply, Request, query
-from dumbwaiter.wire.oss_replies import answer, compared, fits, genuine, tag, verdict
+from dumbwaiter.wire.oss_replies import answer, check_genuine, check_key, compared, tag, verdict
 
 SMALL = 4 * MIB  # up to here one request holds the file
 PART = 4 * MIB  # at least; a kill costs those under way
@@ -49,7 +49,7 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
 
 async def send(upload: _Upload) -> Receipt:
     """Sends the file, going on with the parts that the journal does not have."""
-    fits(upload.key or "")
+    check_key(upload.key or "")
     if upload.size <= SMALL:
         return await _put(upload)
     point = upload.checkpoint
@@ -208,4 +208,4 @@ async def _call(
     place = (account, method, ticket.bucket, upload.key or "", parameters, headers, upload.now(url))
     signed = oss.signed_v4(*place, region=ticket.region) if ticket.version == 4 else oss.signed_v1(*place)
     reply = await upload.call(Request(what, method, url, signed, body))
-    return genuine(reply) if reply.status < 300 else reply
+    return check_genuine(reply) if reply.status < 300 else reply

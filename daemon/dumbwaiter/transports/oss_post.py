@@ -15,14 +15,14 @@ from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.wire import recipe
 from dumbwaiter.wire.message import Request, form
 from dumbwaiter.wire.oss import Crc, trouble
-from dumbwaiter.wire.oss_replies import answer, compared, fits, genuine, tag, verdict
+from dumbwaiter.wire.oss_replies import answer, check_genuine, check_key, compared, tag, verdict
 
 
 async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     """Sends the form and reads OSS's answer, or the callback's."""
     ticket = upload.ticket
     key = upload.key or dict(ticket.fields).get("key", "")
-    fits(key)
+    check_key(key)
     crc = Crc()
     piece = (await upload.read(0, upload.size)).observed_by(crc.observe)
     kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
@@ -38,7 +38,7 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     if not (
         called and reply.status == 200 and reply.members is not None
     ):  # the shop's own word shows where it comes from
-        genuine(reply)
+        check_genuine(reply)
     return Receipt(
         key,
         etag=tag(reply),

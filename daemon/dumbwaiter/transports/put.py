@@ -14,7 +14,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.message import Request
-from dumbwaiter.wire.recipe import EXISTS, compared, judge, passes, receipt
+from dumbwaiter.wire.recipe import EXISTS, asks_again, compared, raise_for_status, receipt
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -28,11 +28,11 @@ async def send(upload: Upload[PutTicket, None]) -> Receipt:
     if upload.fresh:
         headers["if-none-match"] = "*"
     reply = await upload.call(Request("file", "PUT", ticket.url, headers, piece))
-    if upload.fresh and reply.status in EXISTS and not passes(reply):
+    if upload.fresh and reply.status in EXISTS and not asks_again(reply):
         whole = md5(usedforsecurity=False)
         await upload.digested(0, upload.size, whole)
         return compared(await upload.confirm(), whole.hexdigest(), upload.key or "the name")
-    judge(reply)
+    raise_for_status(reply)
     made = receipt(
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link
     )

@@ -41,7 +41,7 @@ def allowed(url: str, *, base: str, path: bool = False) -> bool:
     return not inside(parts.hostname) or inside(urlsplit(base).hostname or "")
 
 
-def moved(reply: Reply, url: str, *, base: str, key: str, path: bool = True) -> None:
+def check_redirect(reply: Reply, url: str, *, base: str, key: str, path: bool = True) -> None:
     """Raises `Blocked` for a redirect that a person has to follow: the service at `base`, which stands in `key`, has moved.
 
     That is one for good, or to another place of the same host. Any other may be a portal's, which passes; so may one that
@@ -64,7 +64,7 @@ def moved(reply: Reply, url: str, *, base: str, key: str, path: bool = True) -> 
     raise Blocked(f"the service has moved to {place[:200]} (status {reply.status}): set {key} accordingly")
 
 
-def ends(url: str) -> float | None:
+def expires_at(url: str) -> float | None:
     """Returns when a signed address says that it ends, on the server's clock: Qiniu's `e`, `Expires` of NOS and OSS."""
     try:
         values = parse_qs(urlsplit(url).query)

@@ -26,7 +26,7 @@ def request_token(access_key: str, secret: str, now: float, life: float, models:
     return f"{hmac.digest(secret.encode(), info.encode(), 'sha256').hex()}:{info}"
 
 
-def life(jwt: str) -> float | None:
+def lifetime(jwt: str) -> float | None:
     """Returns how many seconds a JWT lives by its own word, None when that cannot be read.
 
     Counted from when it was issued, so that nobody's clock matters.

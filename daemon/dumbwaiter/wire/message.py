@@ -64,7 +64,7 @@ class Reply(Struct, frozen=True):
     after: float | None = None  # seconds the server asks to wait
 
     @property
-    def passing(self) -> bool:
+    def is_temporary(self) -> bool:
         """True for a status that says "not now", whatever else the answer holds."""
         return self.status >= 500 or self.status in {408, 425, 429}
 

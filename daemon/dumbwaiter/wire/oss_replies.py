@@ -31,7 +31,7 @@ AGAIN = frozenset({"RequestTimeout", "BadRequest", "InvalidDigest", "RequestTime
 ANEW = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "MalformedXML", "EntityTooSmall"})
 
 
-def fits(key: str) -> None:
+def check_key(key: str) -> None:
     """Raises `Reject` for a key that OSS does not take."""
     length = len(key.encode())
     if not 0 < length <= KEY_MAX:
@@ -42,7 +42,7 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
     """Returns what follows an answer that is no success. `form`: of a form, which has a policy and no parts."""
     found = trouble(reply.body)
     words = _words(found, reply.status)
-    if reply.passing or found.code in AGAIN or not found.code:
+    if reply.is_temporary or found.code in AGAIN or not found.code:
         return Retry(f"OSS answers {words}", after=reply.after)
     if found.code in EXPIRED or "expired" in found.message.lower():
         return Reauth(f"OSS refuses the credentials: {words}")
@@ -57,7 +57,7 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
     return Reject(f"OSS refuses the file: {words}")
 
 
-def genuine(reply: Reply) -> Reply:
+def check_genuine(reply: Reply) -> Reply:
     """Returns an answer that shows it is OSS's own. Raises what `Reply.foreign` returns: a portal's page has status 200 too."""
     names = reply.headers.keys()
     if "etag" not in names and not any(name.startswith("x-oss-") for name in names):

@@ -297,7 +297,7 @@ def trouble(reply: Reply) -> Verdict:
         return Retry(f"Qiniu asks for a slower pace (status {status})", after=reply.after or THROTTLED)
     if status == 413:
         return Reject(f"Qiniu refuses the file as too large{said}")
-    if (400 <= status < 500 and not reply.passing) or status in NEVER:
+    if (400 <= status < 500 and not reply.is_temporary) or status in NEVER:
         return Reject(f"Qiniu refuses the file (status {status}{said})")
     return Retry(f"Qiniu answers {status}", after=reply.after)
 

@@ -121,14 +121,14 @@ def compared(there: Receipt | None, md5: str, key: str) -> Receipt:
     return replace(there, verified="md5")
 
 
-def passes(reply: Reply) -> bool:
+def asks_again(reply: Reply) -> bool:
     """Says whether a store that is S3's kind asks for the same again with a status that otherwise refuses the file."""
     return 400 <= reply.status < 500 and trouble(reply.body).code in AGAIN
 
 
-def judge(reply: Reply) -> None:
+def raise_for_status(reply: Reply) -> None:
     """Raises what an answer other than success means."""
-    if passes(reply):
+    if asks_again(reply):
         raise Retry(f"the provider asks to try again ({trouble(reply.body).code})", after=reply.after)
     match reply.status:
         case status if 200 <= status < 300:

@@ -28,7 +28,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
-from dumbwaiter.wire.address import allowed, ends
+from dumbwaiter.wire.address import allowed, expires_at
 from dumbwaiter.wire.times import BEIJING, moment
 
 ADDRESS_LIFE = 7200.0  # the shop itself keeps it for two hours
@@ -211,7 +211,7 @@ class CareyShop(Broker):
         url = self._link(item.url or "") if item else ""
         if not url:
             return None
-        end = ends(url)
+        end = expires_at(url)
         return Link(url, None if end is None else end - desk.skew(self._api))
 
     def _link(self, url: str) -> str:

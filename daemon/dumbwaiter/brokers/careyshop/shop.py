@@ -14,7 +14,7 @@ from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.wire import careyshop
-from dumbwaiter.wire.address import moved
+from dumbwaiter.wire.address import check_redirect
 from dumbwaiter.wire.message import Request, query
 
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
@@ -144,7 +144,7 @@ class Shop:
             headers = {"content-type": "application/x-www-form-urlencoded"}
             request = Request(method, "POST", url, headers, text.encode())
         reply = await desk.call(request)
-        moved(reply, request.url, base=self.api, key="api")
+        check_redirect(reply, request.url, base=self.api, key="api")
         if reply.status in {404, 405} and not reply.text.lstrip().startswith(b"{"):
             raise Blocked(f"no CareyShop API answers at this address (status {reply.status}): check api")
         return careyshop.envelope(reply)
