@@ -231,7 +231,7 @@ class Program:
             return listed
         engine = reading(journal_url(str(self.state)))
         try:
-            session: Any = SimpleNamespace(begun=True, catalog=Catalog(engine))
+            session: Any = SimpleNamespace(has_journal=True, catalog=Catalog(engine))
             return [entry_facts(file) for _, file in files_below(session, None) if isinstance(file, Entry)]
         finally:
             engine.dispose()

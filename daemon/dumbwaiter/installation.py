@@ -17,7 +17,16 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import MIB
 from dumbwaiter.places import DAEMON, Places, private_folder
-from dumbwaiter.store.database import begun, gone, host_of, journal_url, reading, sound, unusable, writing
+from dumbwaiter.store.database import (
+    check_sound,
+    host_of,
+    journal_exists,
+    journal_url,
+    missing_journal,
+    reading,
+    unusable_state,
+    writing,
+)
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.upgrade import revision, upgrade
 from dumbwaiter.store.writer import Writer
@@ -81,10 +90,10 @@ def lock(places: Places) -> Lock:
             )
         if not os.access(places.state, os.W_OK):
             read_only = os.statvfs(places.state).f_flag & os.ST_RDONLY
-            raise unusable(places.state, OSError(errno.EROFS if read_only else errno.EACCES, ""))
+            raise unusable_state(places.state, OSError(errno.EROFS if read_only else errno.EACCES, ""))
         return Lock(places.state)
     except OSError as error:
-        raise unusable(places.state, error) from None
+        raise unusable_state(places.state, error) from None
 
 
 @asynccontextmanager
@@ -92,7 +101,7 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
     """Opens the journal to write, at today's schema. The caller holds the lock of the state folder."""
     url = journal_url(places.state, config.journal)
     host = host_of(places.state)
-    if url.get_backend_name() == "sqlite" and begun(places.state, url) and host is not None:
+    if url.get_backend_name() == "sqlite" and journal_exists(places.state, url) and host is not None:
         await asyncio.to_thread(_look, url)
     engine = writing(url)
     await asyncio.to_thread(upgrade, engine)
@@ -163,8 +172,8 @@ def _look(url: URL) -> None:
         with reader.connect() as connection:
             found = revision(connection)
             if found is not None and os.path.getsize(database) < LOOKED_OVER:
-                sound(connection)
+                check_sound(connection)
     finally:
         reader.dispose()
     if found is None:
-        raise gone(database)
+        raise missing_journal(database)

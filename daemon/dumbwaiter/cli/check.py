@@ -139,7 +139,7 @@ def _is_handed_over(source: Source) -> bool:
 def _seen(session: Session) -> set[str]:
     from dumbwaiter.report import seen_watches
 
-    return seen_watches(session.reader, session.config.watch) if session.begun else set()
+    return seen_watches(session.reader, session.config.watch) if session.has_journal else set()
 
 
 def _problems(config: Config, file: str) -> Iterator[str]:
@@ -218,7 +218,7 @@ def _known(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) 
 
     jobs, compared = [], False
     with suppress(Failure, JournalTrouble):  # what the rules say is true without it
-        if session.begun:
+        if session.has_journal:
             jobs = jobs_of(session.reader, name, inner)
             compared = _is_compared(session, watch, name, inner, stamp)
     job = next((one for one in jobs if one.provider == watch.provider and one.stamp == stamp), None)

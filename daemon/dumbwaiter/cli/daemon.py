@@ -418,7 +418,7 @@ async def _change_journal(session: Session, change: "Callable[[Journal, float], 
     from dumbwaiter.installation import open_journal
 
     async with session.held():
-        if not session.begun:
+        if not session.has_journal:
             return 0
         async with open_journal(session.config, session.places) as journal:
             return await change(journal, time.time())

@@ -313,7 +313,7 @@ def _journal(session: Session) -> Findings:
     from dumbwaiter import report
 
     try:
-        if not session.begun:
+        if not session.has_journal:
             yield Finding("journal", "ok", f"none yet in {session.places.state}")
             return
         totals = report.totals(session.reader)

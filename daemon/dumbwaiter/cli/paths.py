@@ -71,7 +71,7 @@ def entry_of(session: Session, path: str) -> Entry:
 
 def folder_at(session: Session, path: str) -> Failure | None:
     """Returns what to say where a person names a folder of the catalog instead of a file."""
-    if not session.begun:
+    if not session.has_journal:
         return None
     known = (session.catalog.find(tree_path(session, text)) for text in spellings(path))
     if not any(node is not None and node.file is None for node in known):
@@ -97,7 +97,7 @@ def files_below(session: Session, path: str | None) -> "Iterator[tuple[str, Entr
     """
     tree = "files" if path is None else path.rstrip("/")
     if path is None or (tree in TREES and not os.path.lexists(path)):
-        if session.begun:
+        if session.has_journal:
             yield from _below(session.catalog, tree)
         return
     for text in spellings(path):

@@ -120,16 +120,16 @@ class Session:
         """The journal, to read. Raises `Failure` when there is none yet."""
         from dumbwaiter.store.database import host_of, journal_url, reading
 
-        if not self.begun:
+        if not self.has_journal:
             raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
         return reading(journal_url(self.places.state, self.config.journal), host_of(self.places.state) or "")
 
     @cached_property
-    def begun(self) -> bool:
+    def has_journal(self) -> bool:
         """Whether there is a journal; without one nothing was uploaded yet. Raises `Failure` when there was one."""
-        from dumbwaiter.store.database import begun, journal_url
+        from dumbwaiter.store.database import journal_exists, journal_url
 
-        return begun(self.places.state, journal_url(self.places.state, self.config.journal))
+        return journal_exists(self.places.state, journal_url(self.places.state, self.config.journal))
 
     @cached_property
     def catalog(self) -> "Catalog":

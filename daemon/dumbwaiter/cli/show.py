@@ -63,8 +63,8 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
 
     config = session.config
     closed = config.closed(time.time())
-    counts = report.counts(session.reader) if session.begun else report.NOTHING
-    named = report.listed(session.reader) if session.begun else {"jobs": [], "errands": []}
+    counts = report.counts(session.reader) if session.has_journal else report.NOTHING
+    named = report.listed(session.reader) if session.has_journal else {"jobs": [], "errands": []}
     return {
         "running": False,
         "pid": None,
@@ -205,7 +205,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
     from dumbwaiter.report import entry_facts, errands_listed, latest_errands
 
     wanted = 0.0 if since is None else moment(since, time.time())
-    entries = session.catalog.history(limit, wanted) if session.begun else []
+    entries = session.catalog.history(limit, wanted) if session.has_journal else []
     if session.json:
         failed = latest_errands(session.reader, {(one.watch, one.path) for one in entries}) if entries else {}
         facts = [entry_facts(entry) for entry in entries]
@@ -214,7 +214,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
             fact["errand"] = one and f"{one.what}: {one.error}"
         session.facts(facts)
         return
-    listed = errands_listed(session.reader) if session.begun else []
+    listed = errands_listed(session.reader) if session.has_journal else []
     for line in errand_lines([one for one in listed if one["path"]]):
         print(line)
     for entry in entries:
@@ -235,7 +235,7 @@ def failed(session: Session) -> None:
     """
     from dumbwaiter.report import LISTED, count_needy, needy
 
-    facts = needy(session.reader) if session.begun else []
+    facts = needy(session.reader) if session.has_journal else []
     if not session.json:
         for job in facts:
             print(f"{job['id']:>6}  {place(job)}: {job['error']}", flush=True)

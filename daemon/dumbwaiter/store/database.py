@@ -28,7 +28,7 @@ def journal_url(state: str, configured: str | None = None) -> URL:
     return make_url(configured) if configured else URL.create("sqlite", database=os.path.join(state, "journal.db"))
 
 
-def begun(state: str, url: URL) -> bool:
+def journal_exists(state: str, url: URL) -> bool:
     """Returns whether there is a journal.
 
     Raises `Failure` when there was one and it is gone, which is never taken for a beginning, and for a state folder or a
@@ -47,13 +47,13 @@ def begun(state: str, url: URL) -> bool:
     except FileNotFoundError:
         size = 0
     except OSError as error:
-        raise unusable(state, error) from None
+        raise unusable_state(state, error) from None
     else:
         size = status.st_size
         if stat.S_ISDIR(status.st_mode):
             raise Failure(f"{shown(database)} is a folder, where the journal has to be: move it away", Exit.USAGE)
     if not size and os.path.exists(os.path.join(state, "host")):  # the name of an installation that has worked
-        raise gone(database)
+        raise missing_journal(database)
     return size > 0
 
 
@@ -66,7 +66,7 @@ def host_of(state: str) -> str | None:
         return None
 
 
-def gone(database: str) -> Failure:
+def missing_journal(database: str) -> Failure:
     """Returns the sentence for a journal that was there."""
     return Failure(
         f"the journal {shown(database)} is missing or empty, but there was one: dumbwaiter recover puts its last copy back",
@@ -74,7 +74,7 @@ def gone(database: str) -> Failure:
     )
 
 
-def unusable(state: str, error: OSError) -> Failure:
+def unusable_state(state: str, error: OSError) -> Failure:
     """Returns why a folder cannot be the state folder, and what to do."""
     folder = f"the state folder {shown(state)}"
     match error.errno:
@@ -209,7 +209,7 @@ def _telling(engine: Engine, what: str) -> Engine:
     return engine
 
 
-def sound(connection: Connection) -> None:
+def check_sound(connection: Connection) -> None:
     """Raises `JournalTrouble` when a SQLite database is damaged anywhere."""
     verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
     if verdict != "ok":
