@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.installation import Lock
-from dumbwaiter.places import SYSTEM_CONFIG, listens, places, private_folder, short
+from dumbwaiter.places import SYSTEM_CONFIG, daemon_runtime, places, private_folder, short
 
 
 @pytest.fixture(autouse=True)
@@ -63,34 +63,34 @@ def test_whoever_knows_the_state_folder_finds_the_daemons_socket(bare: Path, mon
     made = bare / ".local/state/dumbwaiter"
     made.mkdir(parents=True)
     held = Lock(str(made))
-    assert held.take(listens="/run/a folder")
+    assert held.try_acquire(runtime="/run/a folder")
     assert places().runtime == "/run/a folder"
     assert places(runtime="/other").runtime == "/other"
     assert places(state=str(made)).runtime == "/run/a folder"
     held.close()
     assert places().runtime == f"{bare}/dumbwaiter", "it runs no more"
     other = Lock(str(made))
-    assert other.take()
+    assert other.try_acquire()
     assert places().runtime == f"{bare}/dumbwaiter", "no daemon has it"
     other.close()
 
 
 def test_whoever_looks_who_has_the_lock_keeps_nobody_from_it(bare: Path) -> None:
     ended = Lock(str(bare))
-    assert ended.take(listens="/run/x")
+    assert ended.try_acquire(runtime="/run/x")
     ended.close()
     over = threading.Event()
 
     def look() -> None:
         while not over.is_set():
-            listens(str(bare))
+            daemon_runtime(str(bare))
 
     looker = threading.Thread(target=look)
     looker.start()
     try:
         for _ in range(100):
             held = Lock(str(bare))
-            assert asyncio.run(held.took(30.0, listens="/run/x"))
+            assert asyncio.run(held.acquire(30.0, runtime="/run/x"))
             held.close()
     finally:
         over.set()

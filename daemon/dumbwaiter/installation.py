@@ -46,28 +46,28 @@ class Lock:
     def __init__(self, state: str) -> None:
         self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def take(self, *, listens: str | None = None) -> bool:
-        """Takes the lock if nobody holds it; as a daemon, for good, which `listens` in that runtime folder."""
+    def try_acquire(self, *, runtime: str | None = None) -> bool:
+        """Takes the lock and returns True if nobody holds it. A daemon names its runtime folder, for who looks for it."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         with suppress(OSError):  # on a full disk nobody is told who it is
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, b"" if listens is None else DAEMON + b"\n" + os.fsencode(listens), 0)
+            os.pwrite(self._fd, b"" if runtime is None else DAEMON + b"\n" + os.fsencode(runtime), 0)
         return True
 
-    async def took(self, seconds: float = LOOK, *, listens: str | None = None) -> bool:
-        """`take`, tried again for so many seconds: who only looks whether somebody has the lock has it for a moment."""
+    async def acquire(self, seconds: float = LOOK, *, runtime: str | None = None) -> bool:
+        """`try_acquire`, tried again for so many seconds: who only looks whether somebody has the lock has it for a moment."""
         end = time.monotonic() + seconds
-        while not self.take(listens=listens):
+        while not self.try_acquire(runtime=runtime):
             if time.monotonic() > end:
                 return False
             await asyncio.sleep(0.1)
         return True
 
     @property
-    def of_daemon(self) -> bool:
+    def held_by_daemon(self) -> bool:
         """Whether whoever holds the lock, or did last, is a daemon."""
         return os.pread(self._fd, len(DAEMON), 0) == DAEMON
 
@@ -79,7 +79,7 @@ class Lock:
         os.close(self._fd)
 
 
-def lock(places: Places) -> Lock:
+def open_lock(places: Places) -> Lock:
     """Prepares the state folder and returns its lock, not yet taken. Raises `Failure` for one that cannot be had."""
     try:
         private_folder(places.state)

@@ -47,14 +47,14 @@ def places(
         state=state,
         cache=chosen(cache, "CACHE") or _folder("CACHE", "~/.cache"),
         runtime=chosen(runtime, "RUNTIME")
-        or listens(state)
+        or daemon_runtime(state)
         # A daemon with a state folder of its own has a socket of its own.
         or (chosen_state and os.path.join(chosen_state, "run"))
         or _runtime(),
     )
 
 
-def listens(state: str) -> str | None:
+def daemon_runtime(state: str) -> str | None:
     """Returns the runtime folder of the daemon that has a state folder, None when none has: any variables may have named it.
 
     For a moment nobody can take the lock.

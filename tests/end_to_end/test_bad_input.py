@@ -23,7 +23,7 @@ import pytest
 
 from dumbwaiter.cli.program import cli
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.installation import lock
+from dumbwaiter.installation import open_lock
 from dumbwaiter.model import MIB
 from dumbwaiter.places import places
 from program import Program, digest
@@ -707,7 +707,7 @@ def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch:
         os.chown(tmp_path, 4712, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     with pytest.raises(Failure, match=r"the state folder .* belongs to somebody else"):
-        lock(places(None, str(tmp_path), None, None))
+        open_lock(places(None, str(tmp_path), None, None))
 
 
 def test_no_core_of_a_command_is_written(program: Program) -> None:

@@ -60,16 +60,16 @@ async def _run(session: Session) -> None:
     from dumbwaiter import control_socket, log, status_line, web
     from dumbwaiter.app import open_app
     from dumbwaiter.events import Feed
-    from dumbwaiter.installation import lock
+    from dumbwaiter.installation import open_lock
     from dumbwaiter.kernel import raise_files
     from dumbwaiter.signals import wait_for_stop
 
     config, places = session.config, session.places
     if not config.watch:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
-    held = lock(places)
-    if not await held.took(listens=places.runtime):
-        held.close()
+    lock = open_lock(places)
+    if not await lock.acquire(runtime=places.runtime):
+        lock.close()
         raise Failure(f"a daemon is already running on {places.state}: `dumbwaiter status` asks it")
     notifier = sdnotify.SystemdNotifier()
     if notifier.socket is not None:
@@ -104,7 +104,7 @@ async def _run(session: Session) -> None:
             for beat in (*beats, end):
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
-    held.close()
+    lock.close()
     last.cancel()
     if app.ousted.done():
         raise app.ousted.result()
@@ -215,16 +215,16 @@ async def _put_alone(
     """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
     from dumbwaiter.following import follow_jobs
-    from dumbwaiter.installation import LOOK, lock
+    from dumbwaiter.installation import LOOK, open_lock
 
     final: dict[str, Any] = {}
-    held = lock(session.places)
+    lock = open_lock(session.places)
     try:
-        if not await held.took(STOPPING if held.of_daemon else LOOK):
-            if held.of_daemon:
+        if not await lock.acquire(STOPPING if lock.held_by_daemon else LOOK):
+            if lock.held_by_daemon:
                 raise Failure(session.in_use(by_daemon=True), Exit.TEMPORARY)
             session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
-            await asyncio.to_thread(held.wait)
+            await asyncio.to_thread(lock.wait)
         async with open_app(session.config, session.places) as app:
             ids = await app.put(paths, provider, watch, again=again, alone=True)
             try:
@@ -242,7 +242,7 @@ async def _put_alone(
                 ) from None
             return final
     finally:
-        held.close()
+        lock.close()
 
 
 def _hopeless(answer: dict[str, Any]) -> bool:
@@ -417,7 +417,7 @@ def _change(
 async def _change_journal(session: Session, change: "Callable[[Journal, float], Awaitable[int]]") -> int:
     from dumbwaiter.installation import open_journal
 
-    async with session.held():
+    async with session.locked():
         if not session.has_journal:
             return 0
         async with open_journal(session.config, session.places) as journal:

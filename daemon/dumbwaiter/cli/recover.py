@@ -22,7 +22,7 @@ def recover(session: Session, *, anew: bool) -> None:
     dumbwaiter recover                 the last copy
     dumbwaiter recover --anew          a new journal, where there is no copy
     """
-    from dumbwaiter.installation import lock
+    from dumbwaiter.installation import open_lock
     from dumbwaiter.store.backup import recover as put_back
     from dumbwaiter.store.database import journal_url, writing
     from dumbwaiter.store.upgrade import upgrade
@@ -30,16 +30,16 @@ def recover(session: Session, *, anew: bool) -> None:
     url = journal_url(session.places.state, session.config.journal)
     if url.get_backend_name() != "sqlite" or not url.database:
         raise Failure("the journal is on a server: its own tools bring it back", Exit.USAGE)
-    held = lock(session.places)
+    lock = open_lock(session.places)
     try:
-        if not asyncio.run(held.took()):
+        if not asyncio.run(lock.acquire()):
             raise Failure(f"a daemon is running on {session.places.state}: stop it first")
         aside = put_back(url.database, anew=anew)
         engine = writing(url)
         upgrade(engine)
         engine.dispose()
     finally:
-        held.close()
+        lock.close()
     kept = f"; what was there is {aside} now" if os.path.exists(aside) else ""
     session.say(f"the journal is {'a new one' if anew else 'its last copy again'}{kept}")
     session.say("now: dumbwaiter run, then dumbwaiter verify")

@@ -12,7 +12,7 @@ import click
 
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import in_json, legible, shown
-from dumbwaiter.places import chosen, listens, places
+from dumbwaiter.places import chosen, daemon_runtime, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -184,7 +184,7 @@ class Session:
             if not said and not (end and time.monotonic() >= end):
                 raise ConnectionError("it ended without an answer")
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            if listens(self.places.state) is not None:
+            if daemon_runtime(self.places.state) is not None:
                 raise NoDaemon(self.in_use(by_daemon=True)) from None
             raise NoDaemon("the daemon is not running: start it with `dumbwaiter run`") from None
         except PermissionError:
@@ -244,24 +244,24 @@ class Session:
         )
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def locked(self) -> AsyncIterator[None]:
         """Has the state folder meanwhile. Raises `Failure` while somebody else has it."""
-        from dumbwaiter.installation import lock
+        from dumbwaiter.installation import open_lock
 
-        held = lock(self.places)
+        lock = open_lock(self.places)
         try:
-            if not await held.took():
-                raise Failure(self.in_use(by_daemon=held.of_daemon), Exit.TEMPORARY)
+            if not await lock.acquire():
+                raise Failure(self.in_use(by_daemon=lock.held_by_daemon), Exit.TEMPORARY)
             yield
         finally:
-            held.close()
+            lock.close()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator["App"]:
         """Takes the daemon's place meanwhile. Raises `Failure` while somebody else has the state folder."""
         from dumbwaiter.app import open_app
 
-        async with self.held(), open_app(self.config, self.places) as app:
+        async with self.locked(), open_app(self.config, self.places) as app:
             yield app
 
     @property

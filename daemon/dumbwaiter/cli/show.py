@@ -17,7 +17,7 @@ from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import counted, shown
-from dumbwaiter.places import listens
+from dumbwaiter.places import daemon_runtime
 
 
 @click.command()
@@ -75,7 +75,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,
-        "trouble": session.in_use(by_daemon=True) if listens(session.places.state) is not None else None,
+        "trouble": session.in_use(by_daemon=True) if daemon_runtime(session.places.state) is not None else None,
         "totals": counts.totals,
         **named,
     }
