@@ -26,7 +26,7 @@ from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
 from dumbwaiter.kernel import limit as limit_of
 from dumbwaiter.model import Sighting
-from dumbwaiter.roots import Root, RootState, stand
+from dumbwaiter.roots import Root, RootState, inspect_folder
 from dumbwaiter.watch import Watcher
 
 BOUND = 30.0  # seconds until a wait has failed
@@ -684,7 +684,7 @@ async def test_a_folder_mounted_over_another_of_its_file_system_is_told_apart(tm
         (tmp_path / name).mkdir()
     mount(tmp_path / "w", "--bind", tmp_path / "other")
     try:
-        assert stand(str(tmp_path / "w")).mounted
+        assert inspect_folder(str(tmp_path / "w")).mounted
         async with listening(root(tmp_path / "w")) as ear:
             call("umount", tmp_path / "w")
             await ear.until_state("away")
@@ -934,7 +934,7 @@ async def test_a_remote_file_system_is_heard_and_polled(tmp_path: Path, monkeypa
 
 
 def test_this_disk_is_not_remote(tmp_path: Path) -> None:
-    here = stand(str(tmp_path))
+    here = inspect_folder(str(tmp_path))
     assert here.kind
     assert not here.remote
     assert not here.trouble

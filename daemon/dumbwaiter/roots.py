@@ -1,4 +1,4 @@
-"""The watched folders themselves: which folder stands at a path, what is mounted there, and who may write to it."""
+"""The watched folders themselves: which folder is at a path, what is mounted there, and who may write to it."""
 
 import errno
 import os
@@ -53,8 +53,8 @@ class RootState(NamedTuple):
     sentence: str  # what a person should know; empty when all is well
 
 
-class Stand(NamedTuple):
-    """What stands at a path. `identity` is device and inode."""
+class FolderFacts(NamedTuple):
+    """What is known of a folder. `identity` is device and inode."""
 
     identity: tuple[int, int]
     mounted: bool  # a file system is mounted at that very folder
@@ -71,7 +71,7 @@ class Stand(NamedTuple):
         return "that is dumbwaiter's own mount" if self.kind == OURS else ""
 
 
-class Astray(OSError):
+class ForeignLink(OSError):
     """A link of somebody else's is on the way to a watched folder: it could lead to what nobody wants uploaded."""
 
     def __init__(self, link: str) -> None:
@@ -80,7 +80,7 @@ class Astray(OSError):
 
 
 def open_root(path: str, flags: int = os.O_RDONLY) -> int:
-    """Opens a watched folder by its absolute path. Raises OSError; `Astray` for a link that is neither ours nor root's."""
+    """Opens a watched folder by its absolute path. Raises OSError; `ForeignLink` for a link that is neither ours nor root's."""
     flags |= os.O_DIRECTORY | os.O_CLOEXEC
     folder = os.open(path, flags)
     with suppress(OSError):
@@ -102,7 +102,7 @@ def open_root(path: str, flags: int = os.O_RDONLY) -> int:
                 continue
             try:
                 if not at_root and status.st_uid not in {0, os.geteuid()}:  # who may write there is root, mapped or not
-                    raise Astray(f"{os.readlink(f'/proc/self/fd/{here}')}/{name}")
+                    raise ForeignLink(f"{os.readlink(f'/proc/self/fd/{here}')}/{name}")
                 target = os.readlink("", dir_fd=below)
             finally:
                 os.close(below)
@@ -118,7 +118,7 @@ def open_root(path: str, flags: int = os.O_RDONLY) -> int:
         os.close(here)
 
 
-def stand(path: str) -> Stand:
+def inspect_folder(path: str) -> FolderFacts:
     """Looks at a folder. Raises OSError if there is none, as `open_root` does."""
     folder = open_root(path, os.O_PATH)
     try:
@@ -131,7 +131,7 @@ def stand(path: str) -> Stand:
         status = os.fstat(folder)
     finally:
         os.close(folder)
-    return Stand((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
+    return FolderFacts((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
 
 
 def mounts() -> Iterator[tuple[str, str]]:

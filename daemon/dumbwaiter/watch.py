@@ -25,7 +25,7 @@ from dumbwaiter.hearing import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED
 from dumbwaiter.ignore import IGNORE_FILE, Rules
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
-from dumbwaiter.roots import Astray, Root, RootState, Stand, stand
+from dumbwaiter.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
 from dumbwaiter.scan import Branch, names, walk
 from dumbwaiter.watched_root import WatchedRoot
 
@@ -149,7 +149,7 @@ class Watcher:
         if (root := self._named.get(name)) is None:
             return ""
         with suppress(OSError):
-            if stand(root.path).identity == root.identity:
+            if inspect_folder(root.path).identity == root.identity:
                 return ""
         root.request_check()
         return f"the folder {root.path} is away"
@@ -351,12 +351,12 @@ class Watcher:
                 reason = "folders are heard that were not"
         return reason
 
-    def _identify(self, root: WatchedRoot) -> Stand | None:
+    def _identify(self, root: WatchedRoot) -> FolderFacts | None:
         """Returns what stands at the root, and is the root's from now on; None if that is not what was watched."""
         root.asked_at = time.monotonic()
         try:
-            here = stand(root.path)
-        except Astray as error:
+            here = inspect_folder(root.path)
+        except ForeignLink as error:
             root.away = error.sentence
             return None
         except OSError as error:

@@ -16,7 +16,7 @@ from dumbwaiter.ignore import IGNORE_FILE, rules, unknown
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
 from dumbwaiter.network import CHANGED
-from dumbwaiter.roots import Root, RootState, stand
+from dumbwaiter.roots import Root, RootState, inspect_folder
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.threads import apart
@@ -113,7 +113,7 @@ class Watching:
             return ""
         path = self._config.watch[watch].path
         with contextlib.suppress(OSError):
-            if stand(path).mounted or path not in self._journal.folders.mounted():
+            if inspect_folder(path).mounted or path not in self._journal.folders.mounted():
                 return ""
         return f"the folder {path} is away"
 
@@ -164,7 +164,7 @@ class Watching:
         One that is being written is left for its close, but for the first time.
         """
         one = self._config.watch[watch]
-        if self._watcher is not None and (await asyncio.to_thread(_stands, one.path))[1]:
+        if self._watcher is not None and (await asyncio.to_thread(_ignore_file, one.path))[1]:
             return
         found = await asyncio.to_thread(rules, one.path, one.include, one.exclude)
         if found.fingerprint != self._intake.rules(watch).fingerprint:
@@ -173,7 +173,7 @@ class Watching:
                 self._watcher.adopt(watch, found)
 
     async def _rules_changed(self, watch: str) -> None:
-        if not (await asyncio.to_thread(_stands, self._config.watch[watch].path))[0]:
+        if not (await asyncio.to_thread(_ignore_file, self._config.watch[watch].path))[0]:
             await asyncio.sleep(ANEW)
         await self._read_rules(watch)
 
@@ -252,7 +252,7 @@ class Watching:
                 self._intake.give_up(name)
 
 
-def _stands(folder: str) -> tuple[bool, bool]:
+def _ignore_file(folder: str) -> tuple[bool, bool]:
     """Returns whether there is an ignore file, and whether somebody writes it now."""
     try:
         stamp, writing = look(folder, IGNORE_FILE)

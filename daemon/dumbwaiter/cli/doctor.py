@@ -28,7 +28,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import counted, legible, shown, unshown
-from dumbwaiter.roots import Astray, open_root
+from dumbwaiter.roots import ForeignLink, open_root
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
@@ -194,7 +194,7 @@ def _way(check: str, path: str) -> Findings:
     """Whether others can have another folder watched in the place of this one."""
     try:
         os.close(open_root(path))
-    except Astray as error:
+    except ForeignLink as error:
         yield Finding(check, "fail", error.sentence, "take that link away, or name the folder that it leads to")
     above = os.path.dirname(path)
     while above != os.path.dirname(above):
