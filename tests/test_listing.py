@@ -56,9 +56,9 @@ def walked(book: Book, broker: Broker, now: float = NOW) -> Outcome:
         raise AssertionError("a list needs no grant")
 
     provider = Provider("vod", broker, None, requested=requested)  # type: ignore[arg-type]
-    tally = Outcome("vod")
-    book.runner.run(listing.walk(book.journal, provider, tally, clock=lambda: now))
-    return tally
+    outcome = Outcome("vod")
+    book.runner.run(listing.walk(book.journal, provider, outcome, clock=lambda: now))
+    return outcome
 
 
 def entry(book: Book, key: str) -> Entry | None:
@@ -91,8 +91,8 @@ def test_what_others_put_there_is_shown_under_its_key_alone(book: Book) -> None:
 def test_what_is_ours_and_listed_is_one_entry_and_keeps_our_receipt(book: Book) -> None:
     book.done("a/film.mov", NOW - 10, Receipt("up/a", "md5-of-it", "http://ours/a", "md5", {"vid": "7"}))
     book.done("b.mov", NOW - 10, Receipt("up/b"))
-    tally = walked(book, Shelf([there("up/a", 3, etag="x", url="http://list/a"), there("up/b", url="http://list/b")]))
-    assert tally == Outcome("vod", listed=2)
+    outcome = walked(book, Shelf([there("up/a", 3, etag="x", url="http://list/a"), there("up/b", url="http://list/b")]))
+    assert outcome == Outcome("vod", listed=2)
     by_key, by_path = entry(book, "up/a"), book.catalog.find("files/w/a/film.mov")
     assert by_key is not None
     assert by_path is not None
@@ -177,9 +177,9 @@ def test_a_walk_that_ends_late_leaves_the_place_of_the_next_one(book: Book) -> N
 
     async def walk(broker: Broker, now: float) -> Outcome:
         provider: Any = SimpleNamespace(name="vod", broker=broker)
-        tally = Outcome("vod")
-        await listing.walk(book.journal, provider, tally, clock=lambda: now)
-        return tally
+        outcome = Outcome("vod")
+        await listing.walk(book.journal, provider, outcome, clock=lambda: now)
+        return outcome
 
     book.runner.run(walk(Slow(*pages), NOW))
     shelf = Shelf(*pages)

@@ -61,11 +61,11 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
 async def follow_walks(app: App, providers: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     """Yields how far the reading of each list is, one after the other; with `done`, or `error` and `code`, at its end."""
     for name in providers:
-        tally, task = app.walks.begin(name)
+        outcome, task = app.walks.begin(name)
         while not task.done():
-            yield msgspec.structs.asdict(tally)
+            yield msgspec.structs.asdict(outcome)
             await asyncio.wait({task}, timeout=1.0)
-        yield msgspec.structs.asdict(tally) | _end_of(task)
+        yield msgspec.structs.asdict(outcome) | _end_of(task)
 
 
 def _end_of(task: "asyncio.Task[None]") -> dict[str, Any]:

@@ -41,8 +41,10 @@ class _Walk(Struct):
     whole: bool = True
 
 
-async def walk(journal: Journal, provider: Provider, tally: Outcome, *, clock: Callable[[], float] = time.time) -> None:
-    """Reads a provider's whole list into the catalog and counts in `tally`. Raises the broker's verdicts.
+async def walk(
+    journal: Journal, provider: Provider, outcome: Outcome, *, clock: Callable[[], float] = time.time
+) -> None:
+    """Reads a provider's whole list into the catalog and counts in `outcome`. Raises the broker's verdicts.
 
     After a verdict, or a crash, the next call goes on where this one came to.
     """
@@ -52,18 +54,18 @@ async def walk(journal: Journal, provider: Provider, tally: Outcome, *, clock: C
         page = await provider.broker.listing(under_way.cursor, provider)
         rows = {one.key: _row(journal.host, provider.name, one, under_way.started_at) for one in page.items}
         under_way.cursor, under_way.whole = page.cursor, under_way.whole and page.whole
-        tally.new += await write(lambda connection: _keep(connection, provider.name, rows, under_way))  # noqa: B023
-        tally.listed += len(rows)
+        outcome.new += await write(lambda connection: _keep(connection, provider.name, rows, under_way))  # noqa: B023
+        outcome.listed += len(rows)
         if page.cursor is None:
             break
-    tally.whole = under_way.whole
+    outcome.whole = under_way.whole
     after: int | None = 0 if under_way.whole else None
     while after is not None:
         after, gone, unlisted = await write(
             lambda connection: _sweep(connection, provider.name, under_way.started_at, after or 0, clock())  # noqa: B023
         )
-        tally.gone += gone
-        tally.unlisted += unlisted
+        outcome.gone += gone
+        outcome.unlisted += unlisted
     await write(lambda connection: _end(connection, provider.name, under_way.started_at, clock()), durable=True)
 
 

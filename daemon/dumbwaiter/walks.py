@@ -39,22 +39,22 @@ class Walks:
         return names
 
     def begin(self, provider: str) -> tuple[Outcome, asyncio.Task[None]]:
-        """Starts reading a provider's own list, unless that is under way, and returns its tally and its task."""
+        """Starts reading a provider's own list, unless that is under way, and returns its outcome and its task."""
         if provider not in self._under_way:
-            tally = Outcome(provider)
-            task = asyncio.create_task(listing.walk(self._journal, self._providers[provider], tally), name="list")
+            outcome = Outcome(provider)
+            task = asyncio.create_task(listing.walk(self._journal, self._providers[provider], outcome), name="list")
 
             def ended(task: asyncio.Task[None]) -> None:
                 del self._under_way[provider]
                 _ = task.cancelled() or task.exception()  # nobody may be left to be told
 
             task.add_done_callback(ended)
-            self._under_way[provider] = tally, task
+            self._under_way[provider] = outcome, task
         return self._under_way[provider]
 
     async def due(self, provider: str) -> None:
         """Reads the list because it is time; what fails goes on later, where it was."""
-        tally, task = self.begin(provider)
+        outcome, task = self.begin(provider)
         attempts, _ = self._missed.pop(provider, (0, ""))
         try:
             await asyncio.shield(task)
@@ -67,7 +67,7 @@ class Walks:
                 case Delay(due_at=when) | Pause(until=when):
                     self._later(provider, when)
         else:
-            self._log.info("list read", **msgspec.structs.asdict(tally))
+            self._log.info("list read", **msgspec.structs.asdict(outcome))
 
     def missed(self, provider: str) -> str | None:
         """Returns why the latest walk of its own time failed, None when it did not."""
