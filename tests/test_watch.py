@@ -696,6 +696,25 @@ async def test_a_folder_mounted_over_another_of_its_file_system_is_told_apart(tm
 
 
 @on_loop
+async def test_a_folder_mounted_over_itself_is_no_disk_that_could_go_away(tmp_path: Path) -> None:
+    folder = tmp_path / "a w"  # as systemd mounts what a service may write to
+    folder.mkdir()
+    mount(folder, "--bind", folder)
+    try:
+        assert not inspect_folder(str(folder)).mounted
+        async with listening(root(folder)) as ear:
+            assert ear.watcher.mounted() == {"w": False}
+        async with listening(root(folder)._replace(mounted=True)) as ear:
+            assert ear.state().state == "away"  # its disk is not there
+            mount(folder)
+            await ear.until_state("watching")
+            call("umount", folder)
+            await ear.until_state("away")
+    finally:
+        call("umount", folder)
+
+
+@on_loop
 async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
     (tmp_path / "w/disk").mkdir(parents=True)
     async with listening(root(tmp_path / "w")) as ear:

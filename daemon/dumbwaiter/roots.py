@@ -131,7 +131,19 @@ def inspect_folder(path: str) -> FolderFacts:
         status = os.fstat(folder)
     finally:
         os.close(folder)
-    return FolderFacts((status.st_dev, status.st_ino), mount != mount_above, _kind(mount))
+    mounted = mount != mount_above and not _over_itself(mount, mount_above)
+    return FolderFacts((status.st_dev, status.st_ino), mounted, _kind(mount))
+
+
+def _over_itself(mount: str, above: str) -> bool:
+    """Says whether a folder is mounted over itself, as systemd does for what a service may write to: no disk came with it."""
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        found = {number: rest for number, _, *rest in (line.split(" ")[:5] for line in lines)}
+        if mount in found and above in found:
+            (device, folder, place), (device_above, folder_above, place_above) = found[mount], found[above]
+            own = os.path.normpath(os.path.join(folder_above, os.path.relpath(place, place_above)))
+            return (device, folder) == (device_above, own)
+    return False
 
 
 def mounts() -> Iterator[tuple[str, str]]:
