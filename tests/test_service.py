@@ -9,6 +9,7 @@ import pytest
 
 from dumbwaiter.cli import service, systemd
 from dumbwaiter.cli.bundle import _log
+from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
 from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Exit, Failure
@@ -95,6 +96,33 @@ def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch:
     moved = f'{text}path = "/srv/drop"\nafter = "move:/tmp/sent"\n'
     with pytest.raises(Failure, match="does not see /tmp/sent: move it"):
         service._check(to, parse(moved, file), file)
+
+
+def test_the_systems_service_keeps_no_disk_mounted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that only the service has mounted over itself keeps the disk below it."""
+    monkeypatch.setattr(systemd.Target, "home", home / "people/ann")
+    disks = {"/", str(home / "disk"), str(home / "people")}
+    monkeypatch.setattr(os.path, "ismount", lambda path: path in disks)
+    to = systemd.own_target()._replace(system=True)
+    (home / "disk/in").mkdir(parents=True)
+    (home / "in").symlink_to("disk/in")
+    assert service._writable(to, f"{home}/disk/in") == f"{home}/disk"
+    assert service._writable(to, f"{home}/in") == f"{home}/disk"
+    assert service._writable(to, f"{home}/people/ann/Drop") == f"{home}/people/ann/Drop"  # its home stays, and closed
+    assert service._writable(to, "/srv/drop") == "/srv/drop"
+
+
+def test_a_unit_lacks_nothing_while_a_disk_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to = systemd.own_target()
+    asked = {"ReadWritePaths=-/mnt/disk/in", 'ReadWritePaths="-/mnt/a disk/in"', 'ReadWritePaths="-/mnt/disk/a b"'}
+    monkeypatch.setattr(service, "_drop_in", lambda *_: asked)
+    session = Session(f"{home}/config.toml", None, None, None, as_json=False, verbose=False, quiet=False)
+    (home / "config.toml").write_text(CONFIG)
+    to.drop_in("dumbwaiter").parent.mkdir(parents=True)
+    to.drop_in("dumbwaiter").write_text('ReadWritePaths=-/mnt/disk\nReadWritePaths="-/mnt/a disk"\n')
+    assert not service._lacks(session, to, "dumbwaiter")
+    asked.add("ReadWritePaths=-/mnt/disk2/in")
+    assert service._lacks(session, to, "dumbwaiter")
 
 
 def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:

@@ -188,6 +188,31 @@ def test_the_systems_service_takes_credentials_and_is_found_by_its_user(world: W
     assert left_behind(machine) == ""
 
 
+def test_a_disk_whose_files_go_after_the_upload_can_be_unmounted_and_comes_back(world: World) -> None:
+    machine, disk = world.machine, "/mnt/a disk"
+    text = Path(world.shared / "aside").read_text().replace(f"{GUEST}/vendors/drop/netease", f"{disk}/in")
+    world.write(world.config, text.replace("settle", "after = 'trash'\nsettle"))
+    attach = f"mount -t tmpfs tmpfs '{disk}' && install -d -o {ACCOUNT} '{disk}/in' '{disk}/.Trash-{UID}'"
+    machine("sh", "-c", f"mkdir '{disk}' && {attach}", check=True)
+    machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT, check=True)
+    seen = ["nsenter", f"--target={machine.show(UPLOADER, 'MainPID')}", "--mount", "grep", "-c", "/mnt/a.*disk"]
+    for drop in (b"first", b"second"):
+        machine(
+            "setpriv", f"--reuid={UID}", "sh", "-c", f"echo {drop.decode()} > '{disk}/in/{drop.decode()}'", check=True
+        )
+        machine.until(lambda: machine("ls", f"{disk}/in").stdout == "")  # uploaded and in the trash
+        machine("umount", disk, check=True)
+        assert machine(*seen, "/proc/self/mounts").stdout == "0\n"
+        machine.until(lambda: "away" in facts(world, "status")["watches"][0]["state"])
+        assert facts(world, "service", "status", "--system", "--for", ACCOUNT)["units"][0]["remedies"] == []
+        machine("sh", "-c", attach, check=True)
+    machine("umount", disk, check=True)
+    machine("systemctl", "restart", UPLOADER, check=True)  # as a machine starts without its disk
+    machine("sh", "-c", attach, check=True)
+    machine("setpriv", f"--reuid={UID}", "sh", "-c", f"echo third > '{disk}/in/third'", check=True)
+    machine.until(lambda: machine("ls", f"{disk}/in").stdout == "")
+
+
 def test_from_ones_own_service_to_the_systems_the_journal_goes_along(world: World) -> None:
     machine = world.machine
     machine("loginctl", "enable-linger", ACCOUNT, check=True)

@@ -167,7 +167,8 @@ def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Itera
         yield f"LoadCredential={name}:{unquoted(str(credential(to, name)))}"
     if to.system:
         written = [path for place, path in session.chosen.items() if place != "CONFIG"]
-        written += [f"-{path}" for watch in config.watch.values() for path in _changed(to, watch.path, watch.after)]
+        changed = [path for watch in config.watch.values() for path in _changed(to, watch.path, watch.after)]
+        written += dict.fromkeys(f"-{_writable(to, path)}" for path in changed)
         for path in written:
             yield f"ReadWritePaths={_assigned('', path)}"
 
@@ -190,8 +191,24 @@ def _changed(to: Target, folder: str, after: str) -> list[str]:
     if after == "trash":
         from dumbwaiter.disposal import trash_for
 
-        return [folder, trash_for(folder, str(to.home / ".local/share/Trash"), pwd.getpwnam(to.account).pw_uid)]
+        return [folder, trash_for(folder, _home_trash(to), pwd.getpwnam(to.account).pw_uid)]
     return [folder]
+
+
+def _home_trash(to: Target) -> str:
+    return str(to.home / ".local/share/Trash")
+
+
+def _writable(to: Target, folder: str) -> str:
+    """Returns what the service has to have for writing in a folder: all of a disk that could be unmounted.
+
+    A folder of it would be mounted anew for the service, and would keep the disk there when everybody else sees it go.
+    """
+    from dumbwaiter.roots import mounted_at
+
+    disk = mounted_at(os.path.realpath(folder))
+    stays = (str(to.home), *SYSTEM_FOLDERS.values())
+    return folder if any(f"{path}/".startswith(f"{disk.rstrip('/')}/") for path in stays) else disk
 
 
 def _assigned(name: str, path: str) -> str:
@@ -481,14 +498,19 @@ def _lacks(session: Session, to: Target, kind: str) -> bool:
 
     try:
         with _at_home(to):
-            asked = {*_drop_in(session, to, load(_config_file(session, to)), kind)}
+            config = load(_config_file(session, to))
+            asked = {*_drop_in(session, to, config, kind)}
         there = to.drop_in(kind).read_text().splitlines() if to.drop_in(kind).exists() else []
         if any("DUMBWAITER_CONFIG=" in line for line in asked.symmetric_difference(there)):
             return False  # it has another configuration
     except (Failure, OSError):  # another user's, say
         return False
-    # Places are as they were when it was installed.
-    return any(line.startswith(("LoadCredential=", "ReadWritePaths=-")) for line in asked.difference(there))
+    # Places are as they were when it was installed, and a disk that is away now was there, with its trash.
+    wide = tuple(line.replace('"', "") + "/" for line in there if line.startswith("ReadWritePaths="))
+    if all(f"ReadWritePaths=-{one.path}".startswith(wide) for one in config.watch.values() if one.after == "trash"):
+        asked.discard(f"ReadWritePaths={_assigned('', f'-{_home_trash(to)}')}")
+    lacks = [line for line in asked.difference(there) if not line.replace('"', "").startswith(wide)]
+    return any(line.startswith(("LoadCredential=", "ReadWritePaths=-")) for line in lacks)
 
 
 def _state(to: Target, kind: str, session: Session | None) -> dict[str, Any]:
