@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,27 @@ def test_a_unit_lacks_nothing_while_a_disk_is_away(home: Path, monkeypatch: pyte
     assert not service._lacks(session, to, "dumbwaiter")
     asked.add("ReadWritePaths=-/mnt/disk2/in")
     assert service._lacks(session, to, "dumbwaiter")
+
+
+def test_a_service_that_is_tried_again_and_again_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"ActiveState": "activating", "SubState": "auto-restart", "UnitFileState": "enabled", "ExecMainPID": "4711"}
+    monkeypatch.setattr(systemd.Target, "show", lambda *_: facts)
+    monkeypatch.setattr(systemd, "LINGERING", home)
+    (home / systemd.own_target().account).touch()
+    said = {"_PID=4711": "dumbwaiter: there is no /dev/fuse here\n", "_PID=4712": "dumbwaiter is not mounted on /x\n"}
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        texts = [text for which, text in said.items() if which in words] or list(said.values())
+        return subprocess.CompletedProcess(words, 0, texts[-1], "")
+
+    monkeypatch.setattr(service, "run", run)
+    to = systemd.own_target()
+    to.folder.mkdir(parents=True)
+    unit = (service.units_folder() / to.file("dumbwaiter-mount")).read_text()
+    (to.folder / to.file("dumbwaiter-mount")).write_text(unit.replace(service.PROGRAM, service._program()))
+    unit = "dumbwaiter-mount.service"
+    why = f"{unit} does not run (dumbwaiter: there is no /dev/fuse here): journalctl --user -u {unit}"
+    assert service._state(to, "dumbwaiter-mount", None)["remedies"] == [why]
 
 
 def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:

@@ -256,6 +256,23 @@ def test_what_is_killed_or_hangs_comes_back_and_a_dead_mount_is_cleared(world: W
     machine("sh", "-c", "rm /etc/systemd/system/dumbwaiter*@.service.d/test.conf", check=True)
 
 
+def test_what_a_mount_cannot_have_is_said(world: World) -> None:
+    machine = world.machine
+    text = Path(world.shared / "aside").read_text()
+    world.write(world.config, f"{text}allow_other = true\n")
+    machine("sh", "-c", "mv /etc/fuse.conf /etc/fuse.conf.away")
+    refused = machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT)
+    assert (refused.returncode, "user_allow_other in /etc/fuse.conf" in refused.stderr) == (1, True), refused.stderr
+    machine.until(lambda: machine.show(MOUNT, "SubState") == "auto-restart")
+    assert (
+        "user_allow_other"
+        in facts(world, "service", "status", "--system", "--for", ACCOUNT, account="root")["units"][1]["remedies"][0]
+    )
+    world.write("/etc/fuse.conf", "user_allow_other\n", "root")
+    machine("chmod", "644", "/etc/fuse.conf", check=True)
+    machine.until(lambda: machine.show(MOUNT, "ActiveState") == "active")
+
+
 def test_a_wrong_configuration_is_said_and_not_tried_again(world: World) -> None:
     machine = world.machine
     machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT, check=True)

@@ -401,10 +401,14 @@ def _verified(to: Target, files: Mapping[Path, str]) -> Iterator[str]:
 def _why(to: Target, unit: str) -> str:
     """Returns why a unit does not run, and what to do, in one sentence."""
     scope = [] if to.system else ["--user"]
-    log = " ".join(["journalctl", *scope, "-u", unit])
-    if to.show(unit).get("ExecMainStatus") == str(int(Exit.USAGE)):
+    sudo = ["sudo"] if to.system and os.geteuid() != 0 else []
+    log = " ".join([*sudo, "journalctl", *scope, "-u", unit])
+    facts = to.show(unit)
+    if facts.get("ExecMainStatus") == str(int(Exit.USAGE)):
         log = "dumbwaiter check says what is wrong with the configuration, or " + log
-    said = last_line(run("journalctl", *scope, f"--unit={unit}", "_TRANSPORT=stdout", "-o", "cat", "-n", "1").stdout)
+    # Of the program itself: what clears away after it has a word of its own.
+    of = [f"--unit={unit}", f"_PID={facts.get('ExecMainPID', 0)}"]
+    said = last_line(run("journalctl", *scope, *of, "-o", "cat", "-n", "1").stdout)
     return f"{unit} does not run ({said}): {log}"
 
 
@@ -530,7 +534,7 @@ def _state(to: Target, kind: str, session: Session | None) -> dict[str, Any]:
         remedies.append(f"it does not start by itself: {again}")
     if not to.system and not to.lingers:
         remedies.append(f"it stops when you log out: sudo loginctl enable-linger {to.account}")
-    if facts.get("ActiveState") == "failed":
+    if facts.get("ActiveState") == "failed" or facts.get("SubState") == "auto-restart":
         remedies.append(_why(to, unit))
     return {
         "unit": unit,

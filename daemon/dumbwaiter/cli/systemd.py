@@ -48,7 +48,7 @@ class Target(NamedTuple):
 
     def show(self, unit: str) -> dict[str, str]:
         """Returns what the manager says of a unit; nothing when it does not answer."""
-        names = "LoadState,ActiveState,SubState,UnitFileState,StatusText,Result,ExecMainStatus,MainPID"
+        names = "LoadState,ActiveState,SubState,UnitFileState,StatusText,Result,ExecMainStatus,ExecMainPID,MainPID"
         lines = self.systemctl("show", unit, f"--property={names}").stdout.splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
