@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.cli import service, systemd
+from dumbwaiter.cli import doctor, service, systemd
 from dumbwaiter.cli.bundle import _log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
@@ -178,6 +178,22 @@ def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -
     own = systemd.own_target()
     places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
     assert places == [Path("/etc/dumbwaiter/credentials/ann/vod"), Path("/etc/dumbwaiter/credentials/bob/vod")]
+
+
+def test_a_credential_that_only_root_sees_is_not_missed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Path("/etc/dumbwaiter/credentials")
+    looks = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.is_relative_to(closed):
+            raise PermissionError
+        return looks(path, **options)
+
+    (home / ".config/dumbwaiter/credentials/vod").unlink()
+    config = parse(CONFIG, f"{home}/config.toml")
+    assert [finding.check for finding in doctor._secrets(config)] == ["secret of vod"]
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [*doctor._secrets(config)] == []
 
 
 def test_an_account_without_a_name_goes_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

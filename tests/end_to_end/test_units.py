@@ -173,6 +173,8 @@ def test_the_systems_service_takes_credentials_and_is_found_by_its_user(world: W
     status = facts(world, "status")
     assert status["running"]
     assert status["totals"]["done"] == 1
+    found = json.loads(machine.dumbwaiter("--json", "doctor", account=ACCOUNT).stdout)["checks"]
+    assert [one for one in found if one["level"] != "ok" and one["check"].startswith("secret")] == []
     main = int(machine.show(UPLOADER, "MainPID"))
     assert machine.show(UPLOADER, "User") == ACCOUNT
     # In its own view of the disk nothing of the home can be written; the mount is in everybody's view.
