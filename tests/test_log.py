@@ -1,6 +1,7 @@
 """The log: readable, complete, and without a secret in it."""
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter import log
+from dumbwaiter import log, streams
 
 SECRET = "s3cretvalue+/=="
 
@@ -214,6 +215,39 @@ def test_a_log_call_never_fails() -> None:
     log.configure("debug", "json", Broken())
     log.get("test").error("lost", number=1)
     logging.getLogger("other").error("lost %d", 1)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_systemds_journal_is_told_how_grave_a_line_is(monkeypatch: pytest.MonkeyPatch, *, patient: bool) -> None:
+    inlet, outlet = os.pipe()
+    with open(inlet, encoding="utf-8") as read, open(outlet, "w", encoding="utf-8") as stream:
+        status = os.fstat(outlet)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        monkeypatch.setattr(sys, "stderr", stream)
+        log.configure("debug", "json", stream, patient=patient)
+        log.get("a").debug("said")
+        log.get("a").info("said")
+        logging.getLogger("b").warning("said")
+        try:
+            raise ValueError
+        except ValueError:
+            log.get("a").exception("said")
+        logging.getLogger("b").critical("said")
+        log.flush()
+        streams.failed("at an end")
+        stream.flush()
+        marks = [line[:4] for line in itertools.islice(read, 6)]
+    assert marks == ["<7>{", "<6>{", "<4>{", "<3>{", "<2>{", "<3>d"]
+
+
+def test_other_streams_get_no_mark_of_the_journals(
+    monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[dict[str, object]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "9:1")
+    log.get("a").error("said")
+    streams.failed("at an end")
+    assert [line["event"] for line in lines()] == ["said"]
+    assert capsys.readouterr().err == "dumbwaiter: at an end\n"
 
 
 def test_nobody_waits_for_a_reader_that_stands_still() -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from dumbwaiter.naming import shown
+from dumbwaiter.streams import in_journal
 
 if "rich" in sys.modules:
     import structlog
@@ -112,6 +113,8 @@ def configure(
     """
     stream = stream or sys.stderr
     lines = _Lines(stream) if patient or _is_file(stream) else _LinesAside(stream.fileno())
+    if in_journal(stream):
+        lines = _LinesOfJournal(lines)
     console = form == "console" or (form == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -223,6 +226,34 @@ class _LinesAside(_Lines):
             self._written.wait_for(lambda: not self._waiting, LAST)
 
 
+class _LinesOfJournal(_Lines):
+    """Says before each line how grave it is, as systemd's journal understands it."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    def msg(self, line: str) -> None:
+        self._lines.msg(line)
+
+    def flush(self) -> None:
+        self._lines.flush()
+
+    def debug(self, line: str) -> None:
+        self.msg(f"<7>{line}")
+
+    def info(self, line: str) -> None:
+        self.msg(f"<6>{line}")
+
+    def warning(self, line: str) -> None:
+        self.msg(f"<4>{line}")
+
+    def error(self, line: str) -> None:
+        self.msg(f"<3>{line}")
+
+    def critical(self, line: str) -> None:
+        self.msg(f"<2>{line}")
+
+
 def _is_file(stream: TextIO) -> bool:
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
@@ -242,7 +273,8 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # a line of theirs that cannot be rendered is no reason either
-            self._lines.msg(self.format(record))
+            write = getattr(self._lines, record.levelname.lower(), self._lines.msg)  # a level may be anybody's
+            write(self.format(record))
 
 
 def get(name: str) -> Any:

@@ -1,8 +1,14 @@
 """What a program is given to read and to print to."""
 
+from __future__ import annotations
+
 import io
 import os
 import sys
+
+TYPE_CHECKING = False  # see `cli.glance`
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 def have_streams() -> None:
@@ -14,3 +20,17 @@ def have_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a C locale cannot print every name; that is nothing to fail over
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def in_journal(stream: TextIO) -> bool:
+    """Says whether a stream leads into systemd's journal, which takes a "<3>" before a line for how grave it is."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it has no descriptor
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def failed(sentence: str) -> None:
+    """Prints what the program ends with."""
+    print(f"{'<3>' if in_journal(sys.stderr) else ''}dumbwaiter: {sentence}", file=sys.stderr)  # noqa: T201

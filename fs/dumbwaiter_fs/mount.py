@@ -26,7 +26,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.kernel import raise_files
 from dumbwaiter.naming import shown
 from dumbwaiter.places import Places, places
-from dumbwaiter.streams import have_streams
+from dumbwaiter.streams import failed, have_streams
 from dumbwaiter_fs import mount_point
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> int:
             return Exit.DONE
         return _mount(wishes)
     except Failure as failure:
-        print(f"dumbwaiter: {failure}", file=sys.stderr)  # noqa: T201 - the sentence a person reads
+        failed(str(failure))
         return failure.code
     except OSError as error:  # the folder that a person stands in is gone, say
         name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        print(f"dumbwaiter: {name}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        failed(f"{name}{error.strerror or error}")
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED

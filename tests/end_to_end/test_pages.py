@@ -83,6 +83,7 @@ TYPED = {
     "systemctl --user status dumbwaiter": "systemctl --user status dumbwaiter",
     "systemctl --user restart dumbwaiter": "systemctl --user restart dumbwaiter",
     "journalctl --user -u dumbwaiter": "journalctl --user -u dumbwaiter",
+    "journalctl --user -u dumbwaiter -p warning": "journalctl --user -u dumbwaiter -p warning",
     "fuser -vm DIR": "cd ~/Uploads && fuser -vm ~/Uploads; code=$?; cd ~/dumbwaiter; (exit $code)",
     "chmod 600 ~/.config/dumbwaiter/config.toml": "chmod 600 ~/.config/dumbwaiter/config.toml",
     "systemctl --user stop dumbwaiter": "systemctl --user stop dumbwaiter",

@@ -283,6 +283,8 @@ def test_a_wrong_configuration_is_said_and_not_tried_again(world: World) -> None
     machine.until(lambda: machine.show(UPLOADER, "ActiveState") == "failed", PATIENCE)
     assert machine.show(UPLOADER, "ExecMainStatus") == "2"
     assert machine.show(UPLOADER, "NRestarts") == "0"
+    grave = machine("journalctl", "-u", UPLOADER, "-p", "err", "-o", "cat").stdout.splitlines()
+    assert [line for line in grave if line.startswith("dumbwaiter: ")]
     done = machine.dumbwaiter("service", "status", "--system", "--for", ACCOUNT)
     assert done.returncode == 1
     assert "dumbwaiter check" in done.stdout

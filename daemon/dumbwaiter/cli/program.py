@@ -16,6 +16,7 @@ from dumbwaiter.cli.streams import cannot_print, drop_output, seen_enough
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.kernel import write_no_core
 from dumbwaiter.naming import shown
+from dumbwaiter.streams import failed
 
 STOPPED = 3.0  # seconds until a process that has closed everything is gone
 COMMANDS = {
@@ -181,7 +182,7 @@ def _usage(wrong: click.ClickException) -> str:
 
 
 def _end(sentence: str, code: Exit) -> NoReturn:
-    print(f"dumbwaiter: {sentence}", file=sys.stderr)
+    failed(sentence)
     try:
         sys.stdout.flush()
     except OSError:  # else the interpreter fails over it once more, with a code of its own
