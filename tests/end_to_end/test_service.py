@@ -135,7 +135,11 @@ def test_the_home_of_the_systems_service_is_its_accounts(program: Program) -> No
     shown = program(*words, environment={"HOME": str(program.folder)})
     assert "this would not be installed" in shown.stderr  # the folder is not there
     assert shown.returncode == 0, shown.stderr
-    assert f"ReadWritePaths=-{pwd.getpwnam('nobody').pw_dir}/Drop" in shown.stdout.splitlines()
+    lines, home = shown.stdout.splitlines(), pwd.getpwnam("nobody").pw_dir
+    assert f"ReadWritePaths=-{home}/Drop" in lines
+    assert lines.count(f"RequiresMountsFor={home}") == 2  # the uploader's and the mount's: it may come late
+    assert f"RequiresMountsFor={program.mount.parent}" in lines
+    assert lines.index(f"RequiresMountsFor={home}") - 1 == lines.index("[Unit]", lines.index("[Install]"))
 
 
 def test_every_secret_that_is_a_credential_is_handed_to_the_service(program: Program) -> None:

@@ -215,6 +215,22 @@ def test_a_disk_whose_files_go_after_the_upload_can_be_unmounted_and_comes_back(
     machine.until(lambda: machine("ls", f"{disk}/in").stdout == "")
 
 
+def test_a_home_that_is_mounted_late_is_waited_for(world: World) -> None:
+    machine, home = world.machine, f"/home/{ACCOUNT}"
+    machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT, check=True)
+    machine("systemctl", "stop", MOUNT, UPLOADER, check=True)
+    machine("sh", "-c", f"mv {home} /home/disk && install -d -o {ACCOUNT} {home}", check=True)
+    slow = f"[Unit]\nDescription=A disk\n[Mount]\nWhat=/home/disk\nWhere={home}\nType=none\nOptions=bind\n"
+    world.write(f"/etc/systemd/system/home-{ACCOUNT}.mount", slow, "root")
+    machine("systemctl", "daemon-reload", check=True)
+    machine("systemctl", "start", MOUNT, UPLOADER, check=True)
+    assert machine.show(f"home-{ACCOUNT}.mount", "ActiveState") == "active"
+    world.upload("late.bin", b"after its home")
+    machine("systemctl", "stop", MOUNT, UPLOADER, f"home-{ACCOUNT}.mount", check=True)
+    machine("sh", "-c", f"rm /etc/systemd/system/home-{ACCOUNT}.mount; rmdir {home}; mv /home/disk {home}", check=True)
+    machine("systemctl", "daemon-reload", check=True)
+
+
 def test_from_ones_own_service_to_the_systems_the_journal_goes_along(world: World) -> None:
     machine = world.machine
     machine("loginctl", "enable-linger", ACCOUNT, check=True)

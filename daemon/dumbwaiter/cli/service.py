@@ -121,9 +121,10 @@ def _files(session: Session, to: Target, config: "Config") -> Iterator[tuple[Pat
     for kind in _kinds(config):
         text = (units_folder() / to.file(kind)).read_text()
         yield to.folder / to.file(kind), text.replace(PROGRAM, _program())
-        lines = list(_drop_in(session, to, config, kind))
+        parts = {"[Unit]": [*_disks(session, to, config, kind)], "[Service]": [*_drop_in(session, to, config, kind)]}
+        lines = [line for part, lines in parts.items() if lines for line in (part, *lines)]
         if lines:
-            yield to.drop_in(kind), "\n".join(["[Service]", *lines, ""])
+            yield to.drop_in(kind), "\n".join([*lines, ""])
 
 
 def _kinds(config: "Config") -> tuple[str, ...]:
@@ -157,8 +158,19 @@ def quoted(word: str) -> str:
     return f'"{word}"' if any(one in word for one in " \t;'\"") else word
 
 
+def _disks(session: Session, to: Target, config: "Config", kind: str) -> Iterator[str]:
+    """Yields on which disks a unit waits for: the account's home may be mounted late, and what is below is another one."""
+    if not to.system:
+        return
+    needed = [str(to.home), *(os.path.dirname(path) for place, path in session.chosen.items() if place == "CONFIG")]
+    if kind != KINDS[0] and config.mount.path:
+        needed.append(os.path.dirname(config.mount.path))  # the folder itself is a mount of systemd's once it is ours
+    for path in dict.fromkeys(needed):
+        yield f"RequiresMountsFor={_assigned('', path)}"
+
+
 def _drop_in(session: Session, to: Target, config: "Config", kind: str) -> Iterator[str]:
-    """Yields what this installation adds to a unit."""
+    """Yields what this installation adds to how a unit is run."""
     for place, path in _places(session, to).items():
         yield f"Environment={_assigned(f'DUMBWAITER_{place}', path)}"
     if kind != "dumbwaiter":
@@ -497,13 +509,13 @@ def states(to: Target, session: Session | None = None) -> list[dict[str, Any]]:
 
 
 def _lacks(session: Session, to: Target, kind: str) -> bool:
-    """Says whether the configuration asks for a credential, or a folder to write to, that a unit was not installed with."""
+    """Says whether the configuration asks for a credential, a folder or a disk that a unit was not installed with."""
     from dumbwaiter.config_file import load
 
     try:
         with _at_home(to):
             config = load(_config_file(session, to))
-            asked = {*_drop_in(session, to, config, kind)}
+            asked = {*_disks(session, to, config, kind), *_drop_in(session, to, config, kind)}
         there = to.drop_in(kind).read_text().splitlines() if to.drop_in(kind).exists() else []
         if any("DUMBWAITER_CONFIG=" in line for line in asked.symmetric_difference(there)):
             return False  # it has another configuration
@@ -514,7 +526,7 @@ def _lacks(session: Session, to: Target, kind: str) -> bool:
     if all(f"ReadWritePaths=-{one.path}".startswith(wide) for one in config.watch.values() if one.after == "trash"):
         asked.discard(f"ReadWritePaths={_assigned('', f'-{_home_trash(to)}')}")
     lacks = [line for line in asked.difference(there) if not line.replace('"', "").startswith(wide)]
-    return any(line.startswith(("LoadCredential=", "ReadWritePaths=-")) for line in lacks)
+    return any(line.startswith(("LoadCredential=", "ReadWritePaths=-", "RequiresMountsFor=")) for line in lacks)
 
 
 def _state(to: Target, kind: str, session: Session | None) -> dict[str, Any]:
