@@ -201,6 +201,18 @@ def test_without_a_process_to_be_had_it_is_done_here(tree: Path, monkeypatch: py
     assert surveyed(tree, large=True) == alone
 
 
+def test_helpers_that_may_not_be_nice_find_the_same(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a service, whose system calls are filtered."""
+    alone = surveyed(tree, large=False)
+    (tmp_path / "own").mkdir()
+    refusal = "import os\n\ndef refuse(_more):\n    raise PermissionError\n\nos.nice = refuse\n"
+    (tmp_path / "own/sitecustomize.py").write_text(refusal)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/own:{os.environ.get('PYTHONPATH', '')}")
+    assert surveyed(tree, large=True) == alone
+
+
 @pytest.fixture
 def begun(tree: Path) -> Iterator[Survey]:
     passage = Survey(str(tree), Rules(), large=True)

@@ -213,7 +213,8 @@ def _exactly(pipe: IO[bytes], size: int) -> bytes:
 
 def help_out() -> None:
     """Is a helper, until its input ends."""
-    os.nice(NICE)
+    with suppress(OSError):  # a service may not ask for it
+        os.nice(NICE)
     gc.disable()  # it makes no cycles, and a million rows
     with suppress(OSError), open(0, "rb", buffering=0) as orders, open(1, "wb", buffering=0) as news:
         root, texts = _get(orders)
