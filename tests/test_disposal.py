@@ -336,6 +336,24 @@ def test_another_users_program_is_no_program_of_ours_once_it_is_moved(root: Path
     assert contents(root, elsewhere) == [CONTENT]
 
 
+def test_a_service_that_may_make_nothing_set_uid_moves_such_a_file_without(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(root)
+    (root / "a/film.mov").chmod(0o6755)
+    stamp, change = Stamp.of(os.stat(root / "a/film.mov")), os.fchmod
+
+    def refuse(fd: int, mode: int) -> None:
+        if mode & 0o6000:
+            raise PermissionError
+        change(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    act(root, stamp, f"move:{elsewhere}")
+    assert contents(root, elsewhere) == [CONTENT]
+    assert stat.S_IMODE(os.stat(elsewhere / "a/film.mov").st_mode) == 0o755
+
+
 def test_a_trash_on_a_full_disk_keeps_no_note_of_what_did_not_get_there(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,7 +261,10 @@ def _copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
         if os.fstat(copy).st_uid == before.st_uid:
             with suppress(OSError):
                 shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
-            os.fchmod(copy, stat.S_IMODE(before.st_mode))
+            try:
+                os.fchmod(copy, stat.S_IMODE(before.st_mode))
+            except PermissionError:  # a service may make nothing set-uid
+                os.fchmod(copy, before.st_mode & 0o777)
         else:  # what another user's program may do must not be done in this one's name
             os.fchmod(copy, before.st_mode & 0o777)
             with suppress(OSError):
