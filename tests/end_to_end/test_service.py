@@ -58,6 +58,7 @@ def notices(tmp_path: Path) -> Iterator[Notices]:
 
 def test_systemd_is_told_of_start_life_and_end(program: Program, notices: Notices) -> None:
     program.start(environment={"NOTIFY_SOCKET": str(notices.path), "WATCHDOG_USEC": "2000000"})
+    notices.hear("EXTEND_TIMEOUT_USEC=90000000")
     notices.hear("READY=1")
     notices.hear("WATCHDOG=1")
     notices.hear("WATCHDOG=1")

@@ -36,6 +36,7 @@ STOPPING = 10.0  # seconds in which a daemon that is not heard any more may be g
 TRIES = 3  # failures in a row after which `put` no longer waits
 NUMBER = click.IntRange(1, (1 << 63) - 1)  # of a job
 NUMBER.name = "number"  # what click says that a word is none of
+MORE = 90.0  # seconds for a start, as systemd gives it, from each time on that it is asked
 SOON = 60.0  # seconds; nor does it for a try that is further away
 
 
@@ -80,7 +81,11 @@ async def _run(session: Session) -> None:
     last.daemon = True
     end.add_done_callback(lambda wish: None if wish.cancelled() else last.start())
     raise_files()
-    async with open_app(config, places) as app:
+    opening = asyncio.create_task(_ask_for_time(notifier))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(opening.cancel)
+        app = await stack.enter_async_context(open_app(config, places))
+        opening.cancel()
         await _look_at_folders(session, app)
         await app.keep_to_config()
         await app.start()
@@ -117,6 +122,13 @@ def _end_anyway(logger: Any) -> None:
     logger.error("ended before all was noted; the next start goes on from what the journal has")
     log.flush()
     os._exit(Exit.DONE)
+
+
+async def _ask_for_time(notifier: Any) -> None:
+    """Has systemd wait on while the journal is opened: a new version copies it first, and a large one takes minutes."""
+    while True:
+        notifier.notify(f"EXTEND_TIMEOUT_USEC={round(MORE * 1e6)}")
+        await asyncio.sleep(MORE / 3)
 
 
 async def _look_at_folders(session: Session, app: Any) -> None:
