@@ -274,6 +274,21 @@ def test_what_is_killed_or_hangs_comes_back_and_a_dead_mount_is_cleared(world: W
     machine("sh", "-c", "rm /etc/systemd/system/dumbwaiter*@.service.d/test.conf", check=True)
 
 
+def test_the_systems_service_mounts_in_a_home_that_is_closed_to_others(world: World) -> None:
+    machine, folder = world.machine, f"/home/{ACCOUNT}/Uploads"
+    assert machine("stat", "-c", "%a", f"/home/{ACCOUNT}").stdout == "700\n"
+    machine("install", "-d", "-m", "700", folder, account=ACCOUNT, check=True)
+    text = Path(world.shared / "aside").read_text()
+    world.write(world.config, text.replace(world.mount, folder))
+    machine.dumbwaiter("service", "install", "--system", "--for", ACCOUNT, check=True)
+    assert machine("findmnt", "-n", "-o", "FSTYPE", folder, account=ACCOUNT).stdout == "fuse.dumbwaiter\n"
+    machine("systemctl", "kill", "--signal=KILL", MOUNT, check=True)
+    machine.until(lambda: machine.show(MOUNT, "NRestarts") == "1" and machine.show(MOUNT, "ActiveState") == "active")
+    assert machine("ls", folder, account=ACCOUNT).stdout == "files\nkeys\noutbox\n"
+    machine.dumbwaiter("service", "uninstall", "--system", "--for", ACCOUNT, check=True)
+    assert machine("findmnt", folder).stdout == ""
+
+
 def test_what_a_mount_cannot_have_is_said(world: World) -> None:
     machine = world.machine
     text = Path(world.shared / "aside").read_text()
