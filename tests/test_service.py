@@ -126,6 +126,21 @@ def test_a_unit_lacks_nothing_while_a_disk_is_away(home: Path, monkeypatch: pyte
     assert service._lacks(session, to, "dumbwaiter")
 
 
+def test_the_service_of_another_account_is_none_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd.Target, "folder", home)
+    monkeypatch.setattr(service, "booted", lambda: False)
+    ann, bob = (systemd.Target(True, account) for account in ("ann", "bob"))
+    (home / ann.file("dumbwaiter")).touch()
+    link = home / "multi-user.target.wants" / bob.unit("dumbwaiter")
+    link.parent.mkdir()
+    link.symlink_to(home / bob.file("dumbwaiter"))
+    assert [one["unit"] for one in service.states(bob)] == ["dumbwaiter@bob.service"]
+    assert service.states(ann) == []
+    ann.drop_in("dumbwaiter").parent.mkdir()
+    ann.drop_in("dumbwaiter").touch()
+    assert [one["unit"] for one in service.states(ann)] == ["dumbwaiter@ann.service"]
+
+
 def test_a_service_that_is_tried_again_and_again_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"ActiveState": "activating", "SubState": "auto-restart", "UnitFileState": "enabled", "ExecMainPID": "4711"}
     monkeypatch.setattr(systemd.Target, "show", lambda *_: facts)

@@ -505,7 +505,13 @@ def status(session: Session, account: str | None, *, system: bool) -> None:
 
 def states(to: Target, session: Session | None = None) -> list[dict[str, Any]]:
     """Returns how the installed units are, in a `session` also whether they do for its configuration."""
-    return [_state(to, kind, session) for kind in KINDS if (to.folder / to.file(kind)).exists()]
+    return [_state(to, kind, session) for kind in KINDS if _is_installed(to, kind)]
+
+
+def _is_installed(to: Target, kind: str) -> bool:
+    """Says whether a unit is installed. All accounts share the system's file; what is an account's own lies beside it."""
+    own = [to.drop_in(kind), *to.folder.glob(f"*.wants/{to.unit(kind)}")] if to.system else [to.folder / to.file(kind)]
+    return (to.folder / to.file(kind)).exists() and any(map(os.path.lexists, own))
 
 
 def _lacks(session: Session, to: Target, kind: str) -> bool:
