@@ -17,7 +17,7 @@ import pytest
 
 import peer
 from dumbwaiter.bulk import Abort, BulkTransport, SliceStream
-from dumbwaiter.model import MIB
+from dumbwaiter.model import KIB, MIB
 from dumbwaiter.wire.message import FileSlice
 from peer import OK, Connection, Peer
 
@@ -236,6 +236,13 @@ def test_a_small_file_waits_for_its_share_too(transport: BulkTransport, content:
     assert [body for _, body in seen] == [data]
 
 
+def test_who_takes_the_pieces_of_a_slice_gets_small_ones(content: int) -> None:
+    """Another client has a limit of time for each, which a slow line would pass."""
+    pieces = list(SliceStream(FileSlice(content, 0, 3 * MIB + 1)))
+    assert b"".join(pieces) == os.pread(content, 3 * MIB + 1, 0)
+    assert max(map(len, pieces)) <= 64 * KIB
+
+
 # TLS
 
 
@@ -307,6 +314,43 @@ def test_a_silent_peer_is_given_up_through_tls_too(certificate: Path, content: i
         with pytest.raises(httpx.ReadTimeout if length == 10 else httpx.WriteTimeout):
             transport.handle_request(asked)
         over.set()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_slow_line_is_not_a_silent_one(
+    certificate: Path, content: int, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One piece takes longer than the limit of silence, and so does what the kernel holds at the end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+    connect = socket.create_connection
+
+    def narrow(*arguments: Any, **named: Any) -> socket.socket:
+        made = connect(*arguments, **named)
+        if scheme == "https":  # else the kernel takes all of it, and the line has it still before it
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * KIB)
+        return made
+
+    def slowly(connection: Connection) -> None:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * KIB)
+        if scheme == "https":
+            connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        with connection.sock:
+            left = peer.length_of(connection.head())
+            while left > 0:
+                left -= len(connection.body(min(left, 32 * KIB)))
+                threading.Event().wait(0.03)
+            connection.send(OK)
+            connection.wait_for_the_end()
+
+    monkeypatch.setattr(socket, "create_connection", narrow)
+    transport = BulkTransport(ssl.create_default_context(cafile=f"{certificate}.crt"))
+    asked = request("https://peer", content, 2 * MIB)
+    with Peer(slowly) as server:
+        asked.url = httpx.URL(server.url.replace("http", scheme))
+        asked.extensions["timeout"] = httpx.Timeout(0.9, connect=peer.PATIENCE).as_dict()
+        assert transport.handle_request(asked).status_code == 200
+        transport.close()
 
 
 def test_a_peer_that_never_finishes_the_handshake_is_given_up(content: int) -> None:

@@ -403,6 +403,21 @@ def test_a_slow_peer_that_moves_is_not_broken(make: Make, way: str, monkeypatch:
         assert time.monotonic() - started > 3
 
 
+@pytest.mark.parametrize("way", SLICES)
+def test_a_tunnel_that_takes_a_large_piece_at_once_may_be_silent_for_longer(make: Make, way: str) -> None:
+    over = threading.Event()
+
+    def late(connection: Connection) -> None:
+        for _ in range(2):
+            connection.request()
+            over.wait(SHORT * 2)
+            connection.send(OK)
+
+    with Peer(late) as server:
+        assert make(way, bytes(MIB))(server.url).status == 200
+        assert "stopped answering" in str(make(way, bytes(MIB - 1)).trouble(server.url))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_nobody_there_is_told_and_counts_as_never_sent(make: Make, way: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

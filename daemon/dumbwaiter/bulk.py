@@ -2,8 +2,9 @@
 
 A slice goes through one reused buffer per thread, and is digested there: what was digested is what was sent.
 (`sendfile` saves a copy, and costs it again for the digest.) Connections are kept in a stack per origin: the last used
-is the first taken, in one step. Sending has a limit on silence, none on the whole: a slow peer that moves is not broken.
-The answer, which is small, has a limit on the whole.
+is the first taken, in one step. Sending has a limit on silence, none on the whole: a slow peer that moves is not broken,
+and what it acknowledges is what moves, for the kernel holds more than a slow line takes in a minute. The answer, which is
+small, has a limit on the whole, from the last byte that was acknowledged.
 """
 
 import os
@@ -28,7 +29,9 @@ from dumbwaiter.wire.message import FileSlice
 
 BUFFER = MIB  # what one thread reads at a time: smaller, the threads take turns too often; larger, it leaves the cache
 REPLY_MAX = MIB  # an answer larger than this is none of a vendor's
-ANSWER = 180.0  # seconds from the last byte sent to a complete answer
+ANSWER = 180.0  # seconds from the last byte acknowledged to a complete answer
+LOOKS = 6  # times in the limit of silence that a call which gets nowhere returns, to see what was acknowledged
+LONG = 3600.0  # seconds, for a limit where there is none
 INTERIM_MAX = 16  # "100 Continue" and the like before an answer
 
 GATHER = 64 * KIB  # a body up to this is one write with its head
@@ -36,6 +39,7 @@ GATHER = 64 * KIB  # a body up to this is one write with its head
 Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
 T = TypeVar("T")
 _Origin = tuple[str, str, int]
+_ACKNOWLEDGED = struct.Struct("@120xQ")  # tcpi_bytes_acked of the kernel's struct tcp_info
 
 
 class SliceStream(httpx.SyncByteStream):
@@ -54,7 +58,8 @@ class SliceStream(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         if self.piece.before:
             yield self.piece.before
-        buffer = memoryview(bytearray(min(BUFFER, self.piece.length)))
+        # Stock httpx has a limit for each piece, and a slow line takes long for a large one.
+        buffer = memoryview(bytearray(min(GATHER, self.piece.length)))
         for view in _paced(self.piece, buffer, self.pace):
             yield bytes(view)
         if self.piece.after:
@@ -140,6 +145,29 @@ class _Link(NamedTuple):
     age: int  # how often the transport had been renewed
 
 
+class _Silence:
+    """Since when the other side has taken nothing and said nothing, in one exchange."""
+
+    def __init__(self, sock: socket.socket, limits: dict[str, float | None]) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._taken = _acknowledged(sock)
+        self.broken()
+
+    def broken(self) -> None:
+        """Begins anew: bytes left."""
+        self.since = self.taken_at = time.monotonic()
+
+    def lasts(self, what: str) -> bool:
+        """Returns whether it lasts too long to write, or to read; what was acknowledged meanwhile broke it."""
+        taken = _acknowledged(self._sock)
+        if taken != self._taken:
+            self._taken = taken
+            self.broken()
+        limit = self._limits.get(what)
+        return limit is not None and time.monotonic() - self.since >= limit
+
+
 class BulkTransport(httpx.BaseTransport):
     """Sends requests whose body may be a `SliceStream`; any thread may call, one connection an exchange.
 
@@ -223,12 +251,13 @@ class BulkTransport(httpx.BaseTransport):
             raise httpx.ConnectTimeout("no answer to the connection") from error
         except OSError as error:
             raise httpx.ConnectError(error.strerror or str(error)) from error
+        step = min(limits.get("write") or LONG, limits.get("read") or LONG) / LOOKS
         if scheme == "https":  # the TLS layer waits for ever on a socket that has no limit of its own
-            sock.settimeout(limits.get("read"))
+            sock.settimeout(step)
         else:  # the kernel keeps the time: a blocking call is one call, however much it moves
             sock.settimeout(None)
-            _limit(sock, socket.SO_SNDTIMEO, limits.get("write"))
-            _limit(sock, socket.SO_RCVTIMEO, limits.get("read"))
+            _limit(sock, socket.SO_SNDTIMEO, step)
+            _limit(sock, socket.SO_RCVTIMEO, step)
         return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB), age)
 
     def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
@@ -240,8 +269,9 @@ class BulkTransport(httpx.BaseTransport):
 
     def _exchange(self, link: _Link, request: httpx.Request) -> tuple[httpx.Response, bool]:
         sent = True
+        silence = _Silence(link.sock, request.extensions.get("timeout", {}))
         try:
-            self._send(link, request)
+            self._send(link, request, silence)
         except (BlockingIOError, TimeoutError) as error:
             raise httpx.WriteTimeout("the server takes no more bytes") from error
         except h11.LocalProtocolError as error:
@@ -251,13 +281,26 @@ class BulkTransport(httpx.BaseTransport):
             sent = False
             failure = httpx.WriteError(error.strerror or str(error))
         try:
-            return self._receive(link, reusable=sent)
+            return self._receive(link, silence, reusable=sent)
         except httpx.TransportError:
             if not sent:
                 raise failure from None
             raise
 
-    def _send(self, link: _Link, request: httpx.Request) -> None:
+    def _send(self, link: _Link, request: httpx.Request, silence: _Silence) -> None:
+        def push(data: bytes | memoryview, flags: int = 0) -> None:
+            """Sends all of it, however long that takes while some is acknowledged."""
+            left = memoryview(data)
+            silence.broken()  # for a limit of the bandwidth the other side cannot help
+            while left:
+                try:
+                    left = left[link.sock.send(left, flags) :]
+                except (BlockingIOError, TimeoutError):  # TLS has begun with the piece, and goes on inside it
+                    if silence.lasts("write"):
+                        raise
+                else:
+                    silence.broken()
+
         head = link.head.send(
             h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
         )
@@ -267,27 +310,27 @@ class BulkTransport(httpx.BaseTransport):
             if len(request.stream):
                 # h11 counts the bytes; they do not pass through it.
                 link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
-            self._send_slice(link.sock, head, piece, request.stream.pace)
+            plain = not isinstance(link.sock, ssl.SSLSocket)
+            self._send_slice(push, head, piece, request.stream.pace, socket.MSG_MORE if plain else 0)
         else:
             assert isinstance(request.stream, httpx.SyncByteStream)
             body = b"".join(request.stream)
             data = link.head.send(h11.Data(data=body)) if body else b""
-            link.sock.sendall(head + (data or b""))
+            push(head + (data or b""))
         tail = link.head.send(h11.EndOfMessage())
         if tail:
-            link.sock.sendall(tail)
+            push(tail)
 
-    def _send_slice(self, sock: socket.socket, head: bytes, piece: FileSlice, pace: Pace) -> None:
-        plain = not isinstance(sock, ssl.SSLSocket)
+    def _send_slice(self, push: Callable[..., None], head: bytes, piece: FileSlice, pace: Pace, more: int) -> None:
         if piece.data is not None and len(piece.data) <= GATHER:
-            sock.sendall(b"".join((head, piece.before, *_paced(piece, self._buffer(), pace), piece.after)))
+            push(b"".join((head, piece.before, *_paced(piece, self._buffer(), pace), piece.after)))
             return
         # The head waits for the body's first segment, so that they leave as one.
-        sock.sendall(head + piece.before, socket.MSG_MORE if piece.length and plain else 0)
+        push(head + piece.before, more if piece.length else 0)
         for view in _paced(piece, self._buffer(), pace):
-            sock.sendall(view)
+            push(view)
         if piece.after:
-            sock.sendall(piece.after)
+            push(piece.after)
 
     def _buffer(self) -> memoryview:
         """One buffer a thread: large blocks from malloc cost a page fault every 4 KiB, each time."""
@@ -296,13 +339,12 @@ class BulkTransport(httpx.BaseTransport):
             buffer = self._local.buffer = memoryview(bytearray(BUFFER))
         return buffer
 
-    def _receive(self, link: _Link, *, reusable: bool) -> tuple[httpx.Response, bool]:
-        deadline = time.monotonic() + ANSWER
+    def _receive(self, link: _Link, silence: _Silence, *, reusable: bool) -> tuple[httpx.Response, bool]:
         response: h11.Response | None = None
         body = bytearray()
         interim = 0
         while True:
-            event = self._event(link, deadline)
+            event = self._event(link, silence)
             if isinstance(event, h11.InformationalResponse):
                 interim += 1
                 if interim > INTERIM_MAX:
@@ -328,23 +370,32 @@ class BulkTransport(httpx.BaseTransport):
         )
         return answer, reusable
 
-    def _event(self, link: _Link, deadline: float) -> object:
+    def _event(self, link: _Link, silence: _Silence) -> object:
         try:
             while (event := link.head.next_event()) is h11.NEED_DATA:
-                if time.monotonic() > deadline:
+                if time.monotonic() > silence.taken_at + ANSWER:
                     raise httpx.ReadTimeout("the answer takes too long")
-                link.head.receive_data(link.sock.recv(64 * KIB))
+                try:
+                    link.head.receive_data(link.sock.recv(64 * KIB))
+                except (BlockingIOError, TimeoutError) as error:
+                    if silence.lasts("read"):
+                        raise httpx.ReadTimeout("the server does not answer") from error
+                else:
+                    silence.since = time.monotonic()
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
-        except (BlockingIOError, TimeoutError) as error:
-            raise httpx.ReadTimeout("the server does not answer") from error
         except OSError as error:
             raise httpx.ReadError(error.strerror or str(error)) from error
         return event
 
 
-def _limit(sock: socket.socket, option: int, seconds: float | None) -> None:
-    seconds = seconds or 0.0  # zero: none
+def _acknowledged(sock: socket.socket) -> int:
+    """Returns how many bytes of ours the other side has confirmed."""
+    told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+    return int(_ACKNOWLEDGED.unpack(told.ljust(_ACKNOWLEDGED.size, b"\0"))[0])
+
+
+def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
 
 

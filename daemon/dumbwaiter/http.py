@@ -31,6 +31,7 @@ from dumbwaiter.reach import Inside, Reach
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
+BEHIND = 3  # times that for the answer to a large piece: a tunnel takes all of it at once, its line does not
 CALL = 60.0  # for a whole small exchange
 SHUN = 300.0  # an origin that could not be reached goes last for so long
 ANSWER_MAX = REPLY_MAX + MIB  # bytes of an answer with all its heads; who sends only heads would never end
@@ -176,6 +177,9 @@ class Http:
         if url.scheme not in {"http", "https"} or not url.host:
             raise httpx.UnsupportedProtocol("no address of a web server")
         body = request.body
+        limits = LIMITS.as_dict()
+        if isinstance(body, FileSlice) and body.length >= MIB and limits["read"]:
+            limits["read"] *= BEHIND
 
         def pace(count: int) -> int:
             if abort.called:
@@ -192,7 +196,7 @@ class Http:
                 **_length(request.method, body),
             },
             stream=SliceStream(body, pace) if isinstance(body, FileSlice) else httpx.ByteStream(body),
-            extensions={"timeout": LIMITS.as_dict(), "abort": abort},
+            extensions={"timeout": limits, "abort": abort},
         )
         if isinstance(self._bulk, httpx.Client):
             response = self._bulk.send(prepared, stream=True)
