@@ -17,6 +17,7 @@ import pytest
 
 import peer
 from dumbwaiter.bulk import Abort, BulkTransport, SliceStream
+from dumbwaiter.http import LIMITS
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.wire.message import FileSlice
 from peer import OK, Connection, Peer
@@ -88,6 +89,25 @@ def test_after_another_network_connections_are_new_and_then_kept_again(transport
         for _ in range(3):
             assert transport.handle_request(request(server.url, content, 1)).status_code == 200
         assert len(server.connections) == 2
+
+
+def test_the_kernel_keeps_a_connection_at_rest_in_routers_minds(
+    transport: BulkTransport, content: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They forget after half a minute or later; one that was forgotten would cost a file the whole limit of silence."""
+    made = []
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda *one, **two: made.append(connect(*one, **two)) or made[-1])
+    with Peer(peer.echo([])) as server:
+        assert transport.handle_request(request(server.url, content, 1)).status_code == 200
+        (sock,) = made
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, between, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+            for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT")
+        )
+    assert idle < 30
+    assert idle + between * count < (LIMITS.read or 0)
 
 
 def test_each_origin_has_connections_of_its_own(transport: BulkTransport, content: int) -> None:

@@ -34,6 +34,9 @@ LOOKS = 6  # times in the limit of silence that a call which gets nowhere return
 LONG = 3600.0  # seconds, for a limit where there is none
 INTERIM_MAX = 16  # "100 Continue" and the like before an answer
 
+# A connection at rest is asked for a sign of life: routers forget one that is silent, and nobody is told. It is over after 50 seconds.
+KEEP = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+
 GATHER = 64 * KIB  # a body up to this is one write with its head
 
 Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
@@ -242,7 +245,9 @@ class BulkTransport(httpx.BaseTransport):
         age = self._age
         try:
             sock = self._reached(host, port, limits.get("connect"))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in ((socket.TCP_NODELAY, 1), *KEEP):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
             if scheme == "https":
                 if self._context is None:
                     self._context = httpx.create_ssl_context()
