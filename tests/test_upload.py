@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from dumbwaiter.bulk import Abort
+from dumbwaiter.bulk import Abort, SliceStream
 from dumbwaiter.digest import Digest
-from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Reject, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Offline, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
@@ -287,6 +287,7 @@ class Doors:
             now=lambda url: 5.0,
             confirm=lambda: at_once(None),
         )
+        self.breaks = False  # the connection does, after the first bytes
         self.slow: Future[None] | None = None  # a commit that takes its time
 
     def _save(self, *values: Any) -> "Future[None]":
@@ -295,6 +296,10 @@ class Doors:
 
     def _exchange(self, request: Request, _abort: Abort) -> Reply:
         self.called.append(request)
+        if isinstance(request.body, FileSlice):
+            for _ in SliceStream(request.body):
+                if self.breaks:
+                    raise Offline("the connection broke")
         return Reply(200)
 
     def __enter__(self) -> Self:
@@ -626,6 +631,18 @@ def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None
         assert doors.upload.wasted == 0
         drive(doors.send(6, 4))
         assert doors.upload.wasted == 4
+
+
+def test_of_a_piece_that_breaks_off_only_what_left_was_sent(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    path.write_bytes(bytes(4 * MIB))
+    with Doors(path) as doors:
+        doors.breaks = True
+        for _ in range(2):
+            with pytest.raises(Offline):
+                drive(doors.send(0, 4 * MIB))
+        assert 0 < doors.upload.again < MIB
+        assert 0 < doors.upload.wasted < 2 * MIB
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
@@ -238,9 +239,7 @@ class FileUpload:
     async def call(self, request: Request) -> Reply:
         body = request.body
         if isinstance(body, FileSlice):
-            with self._counting:
-                self.again += self._ever.add(body.offset, body.end)
-                self._pieces += body.length - self._here_before.add(body.offset, body.end)
+            request = replace(request, body=body.observed_by(self._count))
         try:
             return self._exchange(request, getattr(_here, "abort", self.abort))
         except Retry:
@@ -331,6 +330,13 @@ class FileUpload:
         self._better(url, other)
 
     # Accounts
+
+    def _count(self, offset: int, data: bytes | memoryview) -> None:
+        """Notes what leaves: of a piece that breaks off, no more than that was sent."""
+        end = offset + len(data)
+        with self._counting:
+            self.again += self._ever.add(offset, end)
+            self._pieces += len(data) - self._here_before.add(offset, end)
 
     @property
     def wasted(self) -> int:
