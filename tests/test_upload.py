@@ -19,6 +19,7 @@ from dumbwaiter.bulk import Abort, SliceStream
 from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Offline, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.pace import Abreast
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -263,7 +264,14 @@ def at_once(value: Any) -> "Future[Any]":
 class Doors:
     """An upload of a file, and what came out of its doors."""
 
-    def __init__(self, path: Path, sent: int = 0, ever: tuple[int, int] | None = None, parts: int = 4) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sent: int = 0,
+        ever: tuple[int, int] | None = None,
+        parts: int = 4,
+        abreast: Abreast | None = None,
+    ) -> None:
         self.fd = os.open(path, os.O_RDONLY)
         self.saved: list[tuple[str, int, int, int]] = []
         self.called: list[Request] = []
@@ -286,6 +294,7 @@ class Doors:
             better=lambda _url, _other: None,
             now=lambda url: 5.0,
             confirm=lambda: at_once(None),
+            abreast=abreast,
         )
         self.breaks = False  # the connection does, after the first bytes
         self.slow: Future[None] | None = None  # a commit that takes its time
@@ -581,6 +590,49 @@ def test_the_first_part_that_fails_ends_the_others(film: Path) -> None:
             drive(doors.upload.parts(range(10), send, done))
         assert sorted(started) == [0, 1, 2]
         assert not doors.upload.abort.called
+
+
+def test_after_a_break_parts_go_alone_until_the_line_proves_quick(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow line each break costs all parts that go side by side: as many as that it cannot bring home one."""
+    abreast = Abreast()
+    counting = threading.Lock()
+    together: list[int] = []
+    now = 0
+
+    async def send(number: int) -> int:
+        nonlocal now
+        with counting:
+            now += 1
+            together.append(now)
+        threading.Event().wait(0.01)
+        return number
+
+    async def done(_number: int, _result: int) -> None:
+        nonlocal now
+        with counting:
+            now -= 1
+
+    def most(count: int = 12) -> int:
+        together.clear()
+        with Doors(film, parts=4, abreast=abreast) as doors:
+            drive(doors.upload.parts(range(count), send, done))
+        assert len(together) == count
+        return max(together)
+
+    assert most() > 1
+    with Doors(film, abreast=abreast) as doors:
+        doors.breaks = True
+        with pytest.raises(Offline):
+            drive(doors.send(0, 4))
+    monkeypatch.setattr("dumbwaiter.pace.QUICK", 0.0)
+    assert most() == 1
+    monkeypatch.setattr("dumbwaiter.pace.QUICK", 10.0)
+    assert most(1) == 1
+    assert most() > 1
+    monkeypatch.setattr("dumbwaiter.pace.QUICK", 0.0)
+    monkeypatch.setattr("dumbwaiter.pace.SLOW", 0.0)
+    assert most() > 1
+    assert most() == 1  # every part took long
 
 
 def test_an_upload_that_is_ended_ends_its_parts(film: Path) -> None:

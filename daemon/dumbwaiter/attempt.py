@@ -254,6 +254,7 @@ class Attempt:
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 provider.broker.confirm(grant, job.size, provider), self._loop
             ),
+            abreast=provider.abreast,
         )
         begun = self._sent if point else 0
         begun_at = self._clock()

@@ -1,8 +1,12 @@
-"""How fast: token buckets for requests and for bytes, for threads and coroutines alike. Nobody waits in here but `Bandwidth`."""
+"""How fast: token buckets for requests and for bytes, for threads and coroutines alike, and how much side by side.
+
+Nobody waits in here but `Bandwidth`.
+"""
 
 import threading
 import time
 from concurrent.futures import Future
+from math import inf
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.model import KIB, MIB
@@ -10,6 +14,7 @@ from dumbwaiter.model import KIB, MIB
 STEP = 4 * MIB  # bytes that may leave at once while there is no limit: how soon a new one is felt
 SHARE = 0.1  # seconds' worth of bytes that one transfer takes in its turn
 SHARE_MIN = 4 * KIB
+QUICK, SLOW = 10.0, 30.0  # seconds of a part: after less, twice as many may go side by side; after more, one less
 
 
 class Bucket:
@@ -60,3 +65,21 @@ class _Limit:
         self.rate = rate
         self.bucket = Bucket(rate or 1.0)
         self.over: Future[None] = Future()
+
+
+class Abreast:
+    """How many parts of a file may go side by side at a provider: few on a line that is slow or breaks, which costs all of them."""
+
+    def __init__(self) -> None:
+        self.most = inf
+
+    def broke(self) -> None:
+        """Notes that the network broke a piece off."""
+        self.most = 1
+
+    def took(self, seconds: float, beside: int) -> None:
+        """Learns from a part that went with others, so many in all."""
+        if seconds < QUICK:
+            self.most *= 2
+        elif seconds > SLOW:
+            self.most = max(1, min(self.most, beside) - 1)

@@ -5,6 +5,7 @@ import mimetypes
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -17,9 +18,10 @@ from msgspec.structs import replace
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
-from dumbwaiter.errors import Changed, Gone, Local, Reject, Retry, Stopped
+from dumbwaiter.errors import Changed, Gone, Local, Offline, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, UNKNOWN, Ask, Receipt, Stamp
 from dumbwaiter.naming import split
+from dumbwaiter.pace import Abreast
 from dumbwaiter.scan import Branch
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -167,6 +169,7 @@ class FileUpload:
         better: Callable[[str, str], None],
         now: Callable[[str], float],
         confirm: Callable[[], "Future[Receipt | None]"],
+        abreast: Abreast | None = None,
     ) -> None:
         self.ticket = ticket
         self.key = key
@@ -187,6 +190,7 @@ class FileUpload:
         self._better = better
         self._now = now
         self._confirm = confirm
+        self._abreast = abreast or Abreast()
         self._digest = Digest()
         self._acknowledged = sent
         self._ever = ever
@@ -242,8 +246,10 @@ class FileUpload:
             request = replace(request, body=body.observed_by(self._count))
         try:
             return self._exchange(request, getattr(_here, "abort", self.abort))
-        except Retry:
+        except Retry as trouble:
             if isinstance(body, FileSlice):
+                if isinstance(trouble, Offline):
+                    self._abreast.broke()
                 check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
             raise
 
@@ -279,36 +285,53 @@ class FileUpload:
         send: Callable[[int], Coroutine[Any, Any, T]],
         done: Callable[[int, T], Coroutine[Any, Any, None]],
     ) -> None:
-        left = iter(numbers)
+        left = deque(numbers)
         abort = self.abort.child()
         picking, noting = threading.Lock(), threading.Lock()
         failures: list[BaseException] = []
+        beside: list[Future[None]] = []  # threads that were begun
+        at_work = 1
 
-        def one_after_another() -> None:
+        def pick(helps: bool) -> int | None:
+            """Returns what a thread is to send next; None where it is one too many, or nothing is left."""
+            nonlocal at_work
+            with picking:
+                if left and not (helps and at_work > self._abreast.most):
+                    return left.popleft()
+                at_work -= 1
+                return None
+
+        def fill() -> None:
+            """Begins as many threads as may be at work."""
+            nonlocal at_work
+            with picking:
+                most = min(self._threads.parts, self._abreast.most)
+                for _ in range(int(min(most - at_work, len(left) - 1))):  # whoever calls takes one of them
+                    beside.append(self._threads.part(partial(one_after_another, helps=True)))
+                    at_work += 1
+
+        def one_after_another(helps: bool) -> None:
             _here.abort = abort
             try:
-                while not abort.called:
-                    with picking:
-                        number = next(left, None)
-                    if number is None:
-                        return
+                while not abort.called and (number := pick(helps)) is not None:
+                    began, together = time.monotonic(), at_work
                     result = drive(send(number))
+                    self._abreast.took(time.monotonic() - began, together)
                     with noting:
                         drive(done(number, result))
+                    fill()
             except BaseException as failure:  # noqa: BLE001 - raised again below
                 failures.append(failure)
                 abort()
             finally:
                 del _here.abort
 
-        beside: list[Future[None]] = []
         try:
-            for _ in range(min(self._threads.parts, len(numbers)) - 1):
-                beside.append(self._threads.part(one_after_another))  # noqa: PERF401 - those begun so far must be ended
+            fill()
         except RuntimeError as failure:  # there are no threads any more
             failures.append(failure)
             abort()
-        one_after_another()
+        one_after_another(helps=False)
         for other in beside:
             if not other.cancel():  # what has not begun by now has nothing left to do
                 other.result()
