@@ -13,7 +13,7 @@ import pytest
 
 import peer
 from dumbwaiter.bulk import Abort
-from dumbwaiter.errors import Changed, Gone, Reauth, Reject, Restart, Retry, Verdict
+from dumbwaiter.errors import Changed, Gone, Offline, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Checkpoint
 from dumbwaiter.wire.message import Reply, Request
@@ -354,6 +354,29 @@ def test_a_context_that_is_lost_at_the_query_is_a_new_start(vendors: Vendors, se
     assert type(verdict) is Restart
     assert str(verdict) == "NetEase no longer knows this upload"
     assert stored(vendors, one.until_done())
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 413, 511])
+def test_a_page_in_the_nodes_place_costs_nothing_of_the_upload(vendors: Vendors, sender: Make, status: int) -> None:
+    """A hotel's portal answers every plain request, as it likes."""
+    page = b"\r\n<!DOCTYPE html><html>Please sign in</html>"
+    portal = b"HTTP/1.1 %d Portal\r\nContent-Length: %d\r\n\r\n%s" % (status, len(page), page)
+    data = content()
+    one = sender("netease", data)
+    grant = one.obtain()
+    for sent in (0, CHUNK):
+        with peer.Peer(peer.echo([], portal)) as node:
+            one.grant = msgspec.structs.replace(grant, ticket=msgspec.structs.replace(grant.ticket, nodes=(node.url,)))
+            assert type(one.verdict()) in {Retry, Offline}
+        if not sent:
+            one.grant = grant
+            vendors.faults("nos.put:cut@2,nos.query:cut")
+            one.verdict()
+            vendors.faults("")
+            assert point(one).offset == CHUNK
+    one.grant = grant
+    assert stored(vendors, one.attempt()) == data
+    assert [request["offset"] for request in puts(vendors) if request["status"] == 200] == [0, CHUNK, 2 * CHUNK]
 
 
 def test_a_context_that_grew_too_old_is_a_new_start(vendors: Vendors, sender: Make) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Reauth, Reject, Restart, Retry
+from dumbwaiter.errors import Offline, Reauth, Reject, Restart, Retry
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.tickets import NosTicket
@@ -147,9 +147,9 @@ class _Nodes:
             headers,
             chunk,
         )
-        reply = await upload.call(request)
+        reply = await self._ask(request)
         if reply.status == 400 and not point.context:  # it did not come whole, says the manual
-            reply = await upload.call(request)
+            reply = await self._ask(request)
         if reply.status == 520 and last:
             raise _Vanished(point)
         if reply.status == 400 and point.context:
@@ -172,7 +172,7 @@ class _Nodes:
         """Asks where the server is, any node that answers."""
         while True:
             try:
-                reply = await self._upload.call(
+                reply = await self._ask(
                     Request(
                         "breakpoint",
                         "GET",
@@ -189,6 +189,13 @@ class _Nodes:
                 if answer.offset is None or answer.offset > self._upload.size:
                     raise Restart("NetEase claims to have more than the file holds")
                 return replace(point, offset=answer.offset)
+
+    async def _ask(self, request: Request) -> Reply:
+        """Returns a node's answer: a portal's page, whatever its status, says nothing of the upload."""
+        reply = await self._upload.call(request)
+        if reply.page and 300 <= reply.status < 500:
+            raise Offline("something other than NetEase answered in its place")
+        return reply
 
     def _url(self, *parameters: tuple[str, object]) -> str:
         ticket = self._upload.ticket

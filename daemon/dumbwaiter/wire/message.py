@@ -91,6 +91,11 @@ class Reply(Struct, frozen=True):
             return None
         return found if isinstance(found, dict) else None
 
+    @property
+    def page(self) -> bool:
+        """True for a web page: as a portal's, or a proxy's."""
+        return self.text.lstrip()[:9].lower().startswith((b"<!doctype", b"<html"))
+
     def foreign(self, sentence: str) -> Retry:
         """Returns what it means that somebody else answered: a page, as of a portal, that the network leads nowhere."""
         page = 200 <= self.status < 300 and self.text.lstrip()[:1] == b"<"

@@ -172,6 +172,7 @@ const CHINESE = [
   ["OSS received other bytes than were sent", "OSS 收到的内容与发出的不同"],
   ["OSS's answer names no upload", "OSS 返回的内容里没有上传编号"],
   ["something other than OSS answered in its place", "应答的不是 OSS，而是别的设备"],
+  ["something other than NetEase answered in its place", "应答的不是网易，而是别的设备"],
   ["the upload policy does not allow this file: …", "上传策略不允许这个文件：…"],
   ["the file has … bytes, which the upload policy does not allow (…)", "文件有 … 字节，上传策略不允许（…）"],
   ["the file has … bytes; OSS takes … in the parts we can journal", "文件有 … 字节；受可记录的分片数所限，OSS 最多收 … 字节"],
