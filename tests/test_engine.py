@@ -317,12 +317,56 @@ def test_a_provider_with_many_due_keeps_no_other_from_its_turn(
         engine = Held(sqlite_book, transfers, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
         await engine.turn()
         assert engine.busy == transfers
-        await sqlite_book.journal.arrivals.enqueue([file("late", size=size, provider="other")], NOW)
+        others = [file(name, size=size, provider="other") for name in ("late", "later")]
+        await sqlite_book.journal.arrivals.enqueue(others, NOW)
         await engine.turn()
-        assert "late" not in engine.at_work
-        await engine.end(next(iter(engine.at_work)))
+        assert "late" in engine.at_work  # one that is slow may have no end
+        assert engine.busy == transfers + 1
+        await engine.end(next(iter(engine.at_work - {"late"})))
         assert "late" in engine.at_work
-        assert size == SMALL or engine.busy == transfers
+        assert size == SMALL or engine.busy == transfers + 1
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_a_provider_whose_turn_comes_while_all_places_are_taken_is_thought_of(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of its own that waits for its time, and one that came a moment after the last look."""
+    monkeypatch.setattr(module, "LOOK", 1000.0)  # seconds
+    pending(sqlite_book, SMALL, *map(str, range(8)))
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 4, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
+        await sqlite_book.journal.arrivals.enqueue([file("later", size=1, provider="other")], NOW + 50)
+        await engine.turn()
+        assert engine.wakes == [NOW + 1000]  # all places were taken after the look
+        await engine.turn()
+        assert engine.wakes == [NOW + 1000, NOW + 50]
+        await sqlite_book.journal.arrivals.enqueue([file("late", size=1, provider="other")], NOW)
+        for _ in range(2):
+            await engine.turn()
+        assert "late" not in engine.at_work
+        assert engine.wakes == [NOW + 1000, NOW + 50, NOW + 1000]
+        engine._look_at = 0.0
+        await engine.turn()
+        assert "late" in engine.at_work
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_who_wants_one_file_at_a_time_gets_that(sqlite_book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.0)
+    pending(sqlite_book, SMALL, "a")
+    pending(sqlite_book, SMALL, "b", provider="other")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 1, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
+        for _ in range(2):
+            await engine.turn()
+        assert engine.at_work == {"a"}
         await engine.close()
 
     run(sqlite_book, test)

@@ -39,6 +39,7 @@ class Engine:
         self._left: set[int] = set()  # jobs whose lease could not be given back
         self._held: Counter[int] = Counter()  # jobs that are to get no further: for how many orders
         self._look_at = 0.0  # when a provider that has nothing on its way is asked about again
+        self._looks_again = False  # that was ordered
         self._doubtful = False  # there may be leases of ours that we do not know of
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
@@ -90,9 +91,10 @@ class Engine:
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
         lost = {name: one.probe_at for name, one in self.means.providers.items() if one.offline and name not in ends}
+        looked = await self._look(now, {*ends, *lost}, closed)
         room = await self._claim(now, {*ends, *lost}, closed)
         self.trouble = None
-        if not room:
+        if not (room or self._shares):
             return  # there may be more; the end of one that runs asks again
         quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
         for name in lost.keys() - quiet.keys() - self._at_work():
@@ -101,6 +103,14 @@ class Engine:
             for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
                 self._start(job)
         ends |= quiet
+        if not room:  # the same; only who waits for no place has to be thought of
+            wakes = [*ends.values(), *closed.values()]
+            if not (looked or self._looks_again) and self.means.providers.keys() - ends.keys() - self._at_work():
+                self._looks_again = True
+                wakes.append(now + LOOK)
+            if (first := min(wakes, default=inf)) < inf:
+                self._wake_at(first)
+            return
         due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed, only=self.only)
         # What is due and was not taken waits for the end of another, which asks again.
         wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]
@@ -118,35 +128,60 @@ class Engine:
         before a place is free: as many as ended within the last second, so that none waits longer.
         """
         ahead = sum(end > time.monotonic() - 1.0 for end in self._ends)
-        if len(self._running) >= self._places + ahead // 2:
+        places = self._room
+        if len(self._running) >= places + ahead // 2:
             return False
-        most = max(1, self._places - 1)
+        most = max(1, places - 1)
 
-        async def start(limit: int, size_max: int | None = None, others: Collection[str] = ()) -> int:
-            """Starts so many of a size at most, none of the `others`; returns how many more there is room for."""
-            room = self._places + ahead - len(self._running)
+        async def start(limit: int, size_max: int | None = None) -> int:
+            """Starts so many of a size at most; returns how many more there is room for."""
+            room = places + ahead - len(self._running)
             if (limit := min(limit, room)) > 0:
                 for job in await self.journal.claim(
-                    self.worker, now, limit, {*paused, *others}, closed, size_max=size_max, only=self.only
+                    self.worker, now, limit, paused, closed, size_max=size_max, only=self.only
                 ):
                     self._start(job)
                     limit -= 1
             return limit
 
         large = sum(job.size > LARGE for job in self._jobs.values())
-        at_work = self._at_work()
-        begun = time.monotonic()
-        if begun > self._look_at and at_work and self.means.providers.keys() - at_work - set(paused):
-            # One that is slow, or fails, has many due before another's first; to pass over these takes a while.
-            await start(1, SMALL if len(self._running) >= self._places else LARGE if large >= most else None, at_work)
-            large = sum(job.size > LARGE for job in self._jobs.values())
-            self._look_at = time.monotonic() + max(LOOK, 20 * (time.monotonic() - begun))
         heavy = sum(job.size > SMALL for job in self._jobs.values())
-        left = await start(min(most - large, (most if heavy < len(self._running) else self._places) - heavy))
+        left = await start(min(most - large, (most if heavy < len(self._running) else places) - heavy))
         if left > 0:
             return True
-        await start(self._places - len(self._running), LARGE)
-        return await start(ahead + self._places, SMALL) > 0
+        await start(places - len(self._running), LARGE)
+        return await start(ahead + places, SMALL) > 0
+
+    @property
+    def _shares(self) -> bool:
+        """True where a provider need not wait for another's files; with one place a person wants one at a time."""
+        return self._places > 1 and len(self.means.providers) > 1
+
+    @property
+    def _room(self) -> int:
+        """How many files may be on their way: for each further provider one more, for one that is slow has no end."""
+        return self._places + (max(0, len(self._at_work()) - 1) if self._shares else 0)
+
+    async def _look(self, now: float, paused: Collection[str], closed: Collection[str]) -> bool:
+        """Starts a file of each provider that has none on its way, where others have some; returns whether it was time to.
+
+        It is so only now and then: to pass over the files of the others takes a while.
+        """
+        begun = time.monotonic()
+        if not self._shares or not self._running or begun <= self._look_at:
+            return False
+        self._looks_again = False
+        while self.means.providers.keys() - (busy := {*paused, *self._at_work()}):
+            found = await self.journal.claim(self.worker, now, 1, busy, closed, only=self.only)
+            for job in found:
+                self._start(job)
+            if not found:
+                due = await self.journal.next_due(busy, closed, only=self.only)
+                if due is not None and due > now:
+                    self._wake_at(due)
+                break
+        self._look_at = time.monotonic() + max(LOOK, 20 * (time.monotonic() - begun))
+        return True
 
     def _start(self, job: Job) -> None:
         if job.id in self._held:
