@@ -91,6 +91,35 @@ def test_after_another_network_connections_are_new_and_then_kept_again(transport
         assert len(server.connections) == 2
 
 
+def test_of_two_addresses_the_dead_one_is_waited_for_once(
+    transport: BulkTransport, content: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a host with an IPv6 address behind a router that has none to offer."""
+    tried: list[str] = []
+
+    def watched(address: tuple[str, int], **_named: Any) -> socket.socket:
+        tried.append(address[0])
+        made = socket.socket()
+        try:
+            made.connect(address)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def two(_host: str, port: int, **_named: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "create_connection", watched)
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    with Peer(peer.echo([], answer)) as server:
+        url = server.url.replace("127.0.0.1", "two.test")
+        for _ in range(3):
+            assert transport.handle_request(request(url, content, 1)).status_code == 200
+    assert tried == ["127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
 def test_the_kernel_keeps_a_connection_at_rest_in_routers_minds(
     transport: BulkTransport, content: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,8 +268,10 @@ class BulkTransport(httpx.BaseTransport):
     def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
         *others, last = self._reach.addresses(host, port)
         for address in others:
-            with suppress(OSError):
+            try:
                 return socket.create_connection((address, port), timeout=timeout)
+            except OSError:
+                self._reach.missed(address)
         return socket.create_connection((last, port), timeout=timeout)
 
     def _exchange(self, link: _Link, request: httpx.Request) -> tuple[httpx.Response, bool]:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -117,6 +117,7 @@ class Http:
         leaving.add_done_callback(self._left.discard)
         self._direct.renew()
         self._shunned.clear()
+        self._reach.renew()
 
     async def close(self) -> None:
         for leaving in self._left:
@@ -249,8 +250,10 @@ class _Backend(httpcore.AsyncNetworkBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         for address in others:
-            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+            try:
                 return await connect(address)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                self._reach.missed(address)
         return await connect(last)
 
 
@@ -279,8 +282,10 @@ class _Blocking(httpcore.NetworkBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         for address in others:
-            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+            try:
                 return connect(address)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                self._reach.missed(address)
         return connect(last)
 
 

@@ -8,8 +8,10 @@ connection goes to the very address that was judged.
 import ipaddress
 import re
 import socket
+import time
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +21,7 @@ from dumbwaiter.config_values import Address
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.address import public
 
+MISSED = 300.0  # seconds for which an address that did not answer goes last
 # Set aside for tests of networks; proxies on many desktops answer for the whole internet from here.
 STAND_INS = ipaddress.ip_network("198.18.0.0/15")
 
@@ -32,6 +35,7 @@ class Reach:
 
     def __init__(self, hosts: Collection[str] = ("*",)) -> None:
         self._hosts = [host.lower().rstrip(".") for host in hosts]
+        self._missed: dict[str, float] = {}  # addresses that did not answer, and since when
 
     def trusts(self, host: str) -> bool:
         """True for a host that may be anywhere."""
@@ -47,7 +51,16 @@ class Reach:
                 f"{shown(host)} leads into your own network, to {', '.join(found)}; if it is meant to, "
                 f'add [network] inside = ["{shown(host)}"] to the configuration'
             )
-        return good
+        since = time.monotonic() - MISSED
+        return sorted(good, key=lambda address: self._missed.get(address, -inf) > since)
+
+    def missed(self, address: str) -> None:
+        """Has an address go last for a while: of two, every new connection would wait for the dead one first."""
+        self._missed[address] = time.monotonic()
+
+    def renew(self) -> None:
+        """Thinks no address dead: the network is another one."""
+        self._missed.clear()
 
 
 def hosts(value: Any) -> Iterator[str]:
