@@ -10,7 +10,7 @@ from dumbwaiter import pace
 from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter.pace import STEP, Bandwidth, Bucket
+from dumbwaiter.pace import PIECE, SLOW, STEP, Abreast, Bandwidth, Bucket
 
 
 class Clock:
@@ -91,3 +91,15 @@ def test_who_waits_can_be_ended() -> None:
     bandwidth.take(MIB, Clock())  # type: ignore[arg-type]
     with pytest.raises(Stopped):
         bandwidth.take(MIB, abort)  # 4 KiB at one byte a second
+
+
+def test_under_a_small_limit_parts_go_one_at_a_time() -> None:
+    """Side by side none of them would be home for hours, and the end of one permission would cost all."""
+    bandwidth = Bandwidth()
+    abreast = Abreast(bandwidth)
+    assert abreast.most > 1000
+    for rate, most in ((1.0, 1), (PIECE / SLOW, 1), (3 * PIECE / SLOW, 3)):
+        bandwidth.set(rate)
+        assert abreast.most == most
+    bandwidth.set(None)
+    assert abreast.most > 1000

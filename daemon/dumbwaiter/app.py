@@ -407,6 +407,7 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
                 beside=journal.entries.beside,
                 holders=journal.entries.holders,
                 requests=config.limits.requests.get(name),
+                bandwidth=http.bandwidth,
             )
             for name, one in brokers.items()
         }

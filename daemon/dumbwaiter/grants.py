@@ -23,7 +23,7 @@ from dumbwaiter.errors import Blocked, JournalTrouble, Reject, Retry, Verdict
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, UNKNOWN, Ask, Grant, Receipt
 from dumbwaiter.naming import shown
-from dumbwaiter.pace import Abreast, Bucket
+from dumbwaiter.pace import Abreast, Bandwidth, Bucket
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.transports import TRANSPORTS, Transport
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -77,6 +77,7 @@ class Provider:
         clock: Callable[[], float] = time.time,
         requested: Callable[[int], Awaitable[None]],
         requests: float | None = None,
+        bandwidth: Bandwidth | None = None,
         beside: Callable[[str, str, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
         holders: Callable[[str, int, str, str], Awaitable[Mapping[str, Receipt]]] = _nothing,
     ) -> None:
@@ -93,7 +94,7 @@ class Provider:
         self.refused_at = -inf
         self.refreshes = 0  # of what the broker keeps between its calls
         self.expires_at: float | None = None  # of the latest grant
-        self.abreast = Abreast()
+        self.abreast = Abreast(bandwidth)
         self._http = http
         self._clock = clock
         self._requested = requested

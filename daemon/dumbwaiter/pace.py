@@ -14,6 +14,7 @@ from dumbwaiter.model import KIB, MIB
 STEP = 4 * MIB  # bytes that may leave at once while there is no limit: how soon a new one is felt
 SHARE = 0.1  # seconds' worth of bytes that one transfer takes in its turn
 SHARE_MIN = 4 * KIB
+PIECE = 4 * MIB  # what most vendors' parts have
 QUICK, SLOW = 10.0, 30.0  # seconds of a part: after less, twice as many may go side by side; after more, one less
 
 
@@ -70,16 +71,23 @@ class _Limit:
 class Abreast:
     """How many parts of a file may go side by side at a provider: few on a line that is slow or breaks, which costs all of them."""
 
-    def __init__(self) -> None:
-        self.most = inf
+    def __init__(self, bandwidth: Bandwidth | None = None) -> None:
+        self._most = inf
+        self._bandwidth = bandwidth
+
+    @property
+    def most(self) -> float:
+        """How many; where a person limits the bandwidth, no more than that brings home in time."""
+        rate = self._bandwidth and self._bandwidth.rate
+        return min(self._most, max(1, rate * SLOW // PIECE)) if rate else self._most
 
     def broke(self) -> None:
         """Notes that the network broke a piece off."""
-        self.most = 1
+        self._most = 1
 
     def took(self, seconds: float, beside: int) -> None:
         """Learns from a part that went with others, so many in all."""
         if seconds < QUICK:
-            self.most *= 2
+            self._most *= 2
         elif seconds > SLOW:
-            self.most = max(1, min(self.most, beside) - 1)
+            self._most = max(1, min(self._most, beside) - 1)
