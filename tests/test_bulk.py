@@ -402,6 +402,24 @@ def test_a_slow_line_is_not_a_silent_one(
         transport.close()
 
 
+def test_a_connection_that_the_kernel_gave_up_is_silent_and_not_cut_off(
+    transport: BulkTransport, content: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.create_connection
+
+    def brief(*arguments: Any, **named: Any) -> socket.socket:
+        made = connect(*arguments, **named)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 200)  # milliseconds
+        return made
+
+    monkeypatch.setattr(socket, "create_connection", brief)
+    over = threading.Event()
+    with Peer(lambda _connection: over.wait(peer.PATIENCE)) as server:
+        with pytest.raises(httpx.WriteTimeout):
+            transport.handle_request(request(server.url, content, 16 * MIB))
+        over.set()
+
+
 def test_a_peer_that_never_finishes_the_handshake_is_given_up(content: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         transport = BulkTransport()

@@ -7,6 +7,7 @@ and what it acknowledges is what moves, for the kernel holds more than a slow li
 small, has a limit on the whole, from the last byte that was acknowledged.
 """
 
+import errno
 import os
 import select
 import socket
@@ -302,8 +303,8 @@ class BulkTransport(httpx.BaseTransport):
             while left:
                 try:
                     left = left[link.sock.send(left, flags) :]
-                except (BlockingIOError, TimeoutError):  # TLS has begun with the piece, and goes on inside it
-                    if silence.lasts("write"):
+                except (BlockingIOError, TimeoutError) as error:  # TLS has begun with the piece, and goes on inside it
+                    if error.errno == errno.ETIMEDOUT or silence.lasts("write"):
                         raise
                 else:
                     silence.broken()
@@ -385,7 +386,7 @@ class BulkTransport(httpx.BaseTransport):
                 try:
                     link.head.receive_data(link.sock.recv(64 * KIB))
                 except (BlockingIOError, TimeoutError) as error:
-                    if silence.lasts("read"):
+                    if error.errno == errno.ETIMEDOUT or silence.lasts("read"):  # the first: the kernel gave it up
                         raise httpx.ReadTimeout("the server does not answer") from error
                 else:
                     silence.since = time.monotonic()
