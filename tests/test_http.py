@@ -8,6 +8,7 @@ import gzip
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -425,6 +426,20 @@ def test_nobody_there_is_told_and_counts_as_never_sent(make: Make, way: str) -> 
     trouble = make(way).trouble(f"http://127.0.0.1:{port}/x")
     assert str(trouble) == f"chunk: 127.0.0.1:{port} cannot be reached (connection refused)"
     assert trouble.void
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_answers_without_tls_in_a_servers_place_is_told_as_that(make: Make, way: str) -> None:
+    with Peer(lambda connection: connection.send(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")) as portal:
+        trouble = make(way).trouble(portal.url.replace("http", "https"))
+    assert str(trouble) == f"chunk: 127.0.0.1:{portal.port} cannot be reached (it does not answer in TLS)"
+
+
+def test_a_certificate_that_is_not_trusted_is_told_as_that() -> None:
+    untrusted = httpx.ConnectError("[SSL] x")
+    untrusted.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    said = edge.sentence(untrusted, "https://vendor.test/path?token=s3cret")
+    assert said == "vendor.test cannot be reached (its certificate is not trusted)"
 
 
 def unknown(*_arguments: object, **_named: object) -> Any:

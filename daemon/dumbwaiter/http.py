@@ -438,6 +438,10 @@ def _reason(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, socket.gaierror):
             return "its name is not known"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "its certificate is not trusted"
+        if isinstance(cause, ssl.SSLError):  # an OSError whose number is none of the system's
+            return "it does not answer in TLS"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno).lower()
         cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__

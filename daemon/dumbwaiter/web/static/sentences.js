@@ -313,6 +313,8 @@ const CHINESE = [
   ["… no list of what is there: only CareyShop does", "… 不提供文件列表：只有 CareyShop 提供"],
   // What the system says
   ["its name is not known", "域名解析不到"],
+  ["its certificate is not trusted", "它的证书不受信任"],
+  ["it does not answer in TLS", "它没有用 TLS 应答"],
   ["no reason given", "没有给出原因"],
   ["no such file or directory", "没有那个文件或文件夹"],
   ["permission denied", "没有权限"],
