@@ -1,36 +1,30 @@
-"""Qiniu Kodo: upload hosts (form, parts, blocks), the query for hosts, and downloads; other vendors' tokens point here.
+"""Qiniu Kodo's upload hosts: form, parts and blocks; other vendors' tokens point here.
 
-Qiniu's developer manual, 'form upload', 'chunked upload v2' and 'v1', 'error response'. The rule: an object comes into
-being in one place, `_create`, under the policy of the token that came last; a callback that fails leaves the object and
-answers 579.
+Qiniu's developer manual, 'form upload', 'chunked upload v2' and 'v1', 'error response'.
 """
 
 import asyncio
 import base64
 import hashlib
-import hmac
 import json
-import mimetypes
-import os
 import re
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from dataclasses import replace
+from typing import BinaryIO, cast
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import cdn, kodo_accounts, kodo_policy, multipart
-from dumbwaiter_sandbox.callback import caller
+from dumbwaiter_sandbox import kodo_accounts, kodo_downloads, kodo_policy, kodo_uc, multipart
+from dumbwaiter_sandbox.kodo_create import Arrived, create
 from dumbwaiter_sandbox.kodo_options import KodoOptions
 from dumbwaiter_sandbox.kodo_policy import Policy
+from dumbwaiter_sandbox.kodo_reply import json_answer, json_error
 from dumbwaiter_sandbox.kodo_sessions import (
     BLOCK,
     Block,
@@ -42,82 +36,27 @@ from dumbwaiter_sandbox.kodo_sessions import (
     join,
     remove,
 )
-from dumbwaiter_sandbox.nos_callback import CallbackFailedError
-from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
+from dumbwaiter_sandbox.kodo_uc import HOSTS
+from dumbwaiter_sandbox.storage import UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
 
 UP_CALLS = ("form", "init", "part", "parts", "complete", "abort", "mkblk", "bput", "mkfile")
 CREATING = ("form", "complete", "mkfile")
 PART_CALLS = ("part", "parts", "complete")
-HOSTS = ("up1", "up2")
 OWN_FAULTS = frozenset(
     {"579", "exists", "no-upload", "no-context", "expired-token", "bad-token", "region", "region-loop",
      "region-foreign", "no-key", "bad-md5", "bad-crc", "lost-part", "no-bucket"}
 )  # fmt: skip
 NUMBER_LIMIT = 10_000
-_PLAIN_HEADERS = {"cache-control": "no-store"}
 
 
 def _build(world: World) -> Mapping[str, Endpoint]:
     kodo = Kodo(world)
     return {
         **{name: kodo.endpoint(name) for name in HOSTS},
-        "uc": _uc(world),
-        "io": cdn.endpoint(world, lambda request, bucket, key: _may_read(world, request, bucket)),
+        "uc": kodo_uc.endpoint(world),
+        "io": kodo_downloads.endpoint(world),
     }
-
-
-def _may_read(world: World, request: Request, bucket: str) -> bool:
-    """Whether a download is allowed: a private bucket wants `e` and, last in the address, `token`."""
-    if "authorization" in request.headers:
-        return False  # another service's key has no business here
-    account = kodo_accounts.of_bucket(bucket)
-    options = cast("KodoOptions", world.options["kodo"])
-    given = request.query_params.get("token")
-    if account is None or given is None:
-        return account is None or bucket not in account.private or not options.signed_downloads
-    expires = request.query_params.get("e", "")
-    # As it was written: the signature covers the address and not what it means.
-    target = f"{request.scope['raw_path'].decode()}?{request.scope['query_string'].decode()}"
-    signed = f"http://{request.headers['host']}{target}".rpartition("token=")[0][:-1]
-    right = f"{account.access_key}:{kodo_accounts.sign(account, signed)}"
-    timely = expires.isascii() and expires.isdigit() and world.clock.now() < int(expires)
-    return timely and hmac.compare_digest(given.encode(), right.encode())
-
-
-def _uc(world: World) -> Endpoint:
-    """Which hosts take the uploads for a bucket."""
-
-    def domains(*names: str) -> list[str]:
-        return [world.urls[name].removeprefix("http://") for name in names]
-
-    async def query(request: Request) -> Response:
-        account = kodo_accounts.by_key(request.query_params.get("ak", ""))
-        bucket = request.query_params.get("bucket", "")
-        if account is None or bucket not in account.buckets:
-            return _error(631, "no such bucket")
-        up, io, uc = domains(*HOSTS), domains("io"), domains("uc")
-        if request.url.path.startswith("/v2/"):
-            near, far = {"main": up[:1], "backup": up[1:]}, {"main": up}
-            return _answer({"ttl": 86400, "up": {"acc": near, "src": far}, "io": {"src": {"main": io}}})
-        services = {"up": up, "io": io, "io_src": io, "rs": uc, "rsf": uc, "api": uc, "uc": uc}
-        host = {name: {"domains": found, "old": []} for name, found in services.items()}
-        return _answer({"hosts": [{"region": "z0", "ttl": 86400, **host}]})
-
-    routes = [Route(f"/{version}/query", query) for version in ("v2", "v4")]
-    return Endpoint(Starlette(routes=routes), lambda scope: ("query",), lambda _, status: _error(status, "error"))
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A file that is here whole, and what its sender says of it."""
-
-    path: str
-    size: int
-    etag: str
-    name: str | None = None  # of the file
-    mime: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)  # x:variables and x-qn-meta-*
 
 
 class Kodo:
@@ -151,7 +90,7 @@ class Kodo:
             routes=routes,
             exception_handlers={404: _lacking, 405: _lacking},
         )
-        return Endpoint(app, _calls, lambda _, status: _error(status, f"injected {status}"), OWN_FAULTS)
+        return Endpoint(app, _calls, lambda _, status: json_error(status, f"injected {status}"), OWN_FAULTS)
 
     def _guarded(
         self, host: str, call: Callable[[Request], Awaitable[Response]]
@@ -163,9 +102,9 @@ class Kodo:
                 self._perform(request, host)
                 return await call(request)
             except RefusedError as error:
-                return _error(error.status, str(error))
+                return json_error(error.status, str(error))
             except UnstorableError as error:
-                return _error(400, str(error))
+                return json_error(400, str(error))
 
         return guarded
 
@@ -212,7 +151,7 @@ class Kodo:
             fields = {name: value for name, value in form.fields.items() if name.startswith(("x:", "x-qn-meta-"))}
             etag = await asyncio.to_thread(content_hash, path)
             arrived = Arrived(path, form.size, etag, form.filename, form.mime, fields)
-            return await self._create(request, policy, form.fields.get("key"), arrived)
+            return await create(self._world, request, policy, form.fields.get("key"), arrived)
         finally:
             remove([path])
 
@@ -237,7 +176,7 @@ class Kodo:
             request.path_params["object"],
             self._world.clock.now() + self._options.upload_life,
         )
-        return _answer({"uploadId": session.id, "expireAt": int(session.expires)})
+        return json_answer({"uploadId": session.id, "expireAt": int(session.expires)})
 
     def _admitted(self, request: Request) -> Policy:
         """The policy of the token in the header, which must be for the bucket of the path."""
@@ -288,8 +227,8 @@ class Kodo:
             remove([path])
         fault = fault_of(request)
         if fault and fault.name == "bad-md5":  # as if other bytes had arrived
-            return _answer({"etag": "F" + "0" * 27, "md5": "0" * 32})
-        return _answer({"etag": part.etag, "md5": md5})
+            return json_answer({"etag": "F" + "0" * 27, "md5": "0" * 32})
+        return json_answer({"etag": part.etag, "md5": md5})
 
     async def _save(self, request: Request, path: str) -> tuple[int, str]:
         """Write a body to a file; its size and MD5. Raises RefusedError when it is shorter than announced."""
@@ -318,7 +257,7 @@ class Kodo:
             self._sessions.drop_part(session, stored[0].number)
             stored = stored[1:]
         rest = [part for part in stored if part.number > marker]
-        return _answer(
+        return json_answer(
             {
                 "uploadId": session.id,
                 "expireAt": int(session.expires),
@@ -353,7 +292,7 @@ class Kodo:
                 members.get("mimeType") or "",
                 fields,
             )
-            answer = await self._create(request, policy, _key(session.object), arrived)
+            answer = await create(self._world, request, policy, _key(session.object), arrived)
         finally:
             remove([path])
         self._sessions.forget(session)
@@ -372,7 +311,7 @@ class Kodo:
 
     async def abort(self, request: Request) -> Response:
         self._sessions.forget(self._session(request, self._admitted(request)))
-        return _answer({})
+        return json_answer({})
 
     # Blocks
 
@@ -409,7 +348,7 @@ class Kodo:
         block = replace(block, context=uuid.uuid4().hex, offset=block.offset + size, expires=expires)
         self._sessions.advance(block, before)
         fault = fault_of(request)
-        return _answer(
+        return json_answer(
             {
                 "ctx": block.context,
                 "checksum": base64.urlsafe_b64encode(hashlib.sha1(data).digest()).decode(),
@@ -438,126 +377,11 @@ class Kodo:
             fields = {name: value for name, value in named.items() if name.startswith("x")}
             size, etag = request.path_params["size"], await asyncio.to_thread(content_hash, path)
             arrived = Arrived(path, size, etag, named.get("fname"), named.get("mimeType", ""), fields)
-            answer = await self._create(request, policy, named.get("key"), arrived, replaces=True)
+            answer = await create(self._world, request, policy, named.get("key"), arrived, replaces=True)
         finally:
             remove([path])
         self._sessions.forget_blocks(blocks)
         return answer
-
-    # The object
-
-    async def _create(
-        self, request: Request, policy: Policy, key: str | None, arrived: Arrived, *, replaces: bool = False
-    ) -> Response:
-        """Make the object and answer as the policy says. `replaces`: a scope without a key protects nothing."""
-        now = self._world.clock.now()
-        policy.check_time(now)
-        policy.check_key(key)
-        policy.check_size(arrived.size)
-        policy.check_mime(_head(arrived.path))
-        variables: dict[str, object] = {
-            **kodo_policy.moment(now),
-            **arrived.fields,
-            "bucket": policy.bucket,
-            "etag": arrived.etag,
-            "fname": arrived.name,
-            "fsize": arrived.size,
-            "mimeType": self._mime(policy, arrived, key),
-            "endUser": policy.members.get("endUser"),
-            "ext": os.path.splitext(arrived.name or "")[1] or None,
-        }
-        name = policy.name(key, variables)
-        variables["key"] = name
-        entry_of(request).facts.update(bucket=policy.bucket, key=name, size=arrived.size, hash=arrived.etag)
-        stored = StoredObject(
-            policy.bucket,
-            name,
-            arrived.size,
-            arrived.etag,
-            str(variables["mimeType"]),
-            now,
-            {one: value for one, value in arrived.fields.items() if one.startswith("x-qn-meta-")},
-        )
-        if not self._is_there(policy, stored, replaces=replaces):
-            self._world.objects.publish(arrived.path, stored)
-        return await self._respond(request, policy, variables)
-
-    def _is_there(self, policy: Policy, stored: StoredObject, *, replaces: bool) -> bool:
-        """Whether the same content is there already. Raises RefusedError when another one is and must stay."""
-        there = self._world.objects.find(stored.bucket, stored.key)
-        creates_only = policy.flag("insertOnly") if replaces else policy.creates_only
-        if there is None or not creates_only:
-            return False
-        same = there.etag == stored.etag and not policy.flag("isPrefixalScope")
-        if not same or (policy.flag("insertOnly") and self._options.same_content == "exists"):
-            raise RefusedError(614, "file exists")
-        return True
-
-    @staticmethod
-    def _mime(policy: Policy, arrived: Arrived, key: str | None) -> str:
-        if arrived.mime and not policy.number("detectMime"):
-            return arrived.mime
-        guessed = mimetypes.guess_type(arrived.name or "")[0] or mimetypes.guess_type(key or "")[0]
-        if guessed:
-            return guessed
-        return kodo_policy.sniffed(_head(arrived.path))
-
-    async def _respond(self, request: Request, policy: Policy, variables: Mapping[str, object]) -> Response:
-        fault = fault_of(request)
-        name = fault.name if fault else ""
-        if policy.text("callbackUrl"):
-            if name == "579":
-                return _callback_failed(policy, "injected")
-            try:
-                text = await self._call_back(policy, variables)
-                members = json.loads(text)
-            except (CallbackFailedError, ValueError) as error:
-                return _callback_failed(policy, str(error))
-        elif name == "579":
-            return _callback_failed(policy, "injected")
-        elif policy.text("returnUrl"):
-            body = kodo_policy.filled_json(policy.text("returnBody") or "{}", variables)
-            given = base64.urlsafe_b64encode(body.encode()).decode()
-            return _answer({}, 303, {"location": f"{policy.text('returnUrl')}?upload_ret={given}"})
-        elif policy.text("returnBody"):
-            members = json.loads(kodo_policy.filled_json(policy.text("returnBody"), variables))
-        else:
-            members = {"hash": variables["etag"], "key": variables["key"]}
-        if name == "no-key":
-            members = {"status": "taken"}
-        return _answer(members)
-
-    async def _call_back(self, policy: Policy, variables: Mapping[str, object]) -> str:
-        """The answer of the first callback address that gives one. Raises CallbackFailedError."""
-        form = policy.text("callbackBodyType") != "application/json"
-        fill = kodo_policy.filled_form if form else kodo_policy.filled_json
-        body = fill(policy.text("callbackBody"), variables)
-        trouble = CallbackFailedError("there is no address")
-        for url in policy.text("callbackUrl").split(";"):
-            inside = self._world.inside.get(url)
-            try:
-                return await inside(body) if inside else await self._post(policy, url, body, form=form)
-            except CallbackFailedError as error:
-                trouble = error
-        raise trouble
-
-    async def _post(self, policy: Policy, url: str, body: str, *, form: bool) -> str:
-        parts = urlsplit(url)
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        headers = {
-            "content-type": "application/x-www-form-urlencoded" if form else "application/json",
-            "authorization": kodo_accounts.callback_authorization(policy.account, path, body, form=form),
-        }
-        if policy.text("callbackHost"):
-            headers["host"] = policy.text("callbackHost")
-        try:
-            async with caller(self._options.callback_patience) as client:
-                reply = await client.post(url, content=body.encode(), headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CallbackFailedError(f"the callback failed: {type(error).__name__}") from error
-        if reply.status_code != 200:
-            raise CallbackFailedError(f"the callback was answered with {reply.status_code}")
-        return reply.text
 
 
 def _opened(path: str) -> BinaryIO:
@@ -571,16 +395,6 @@ def _append(path: str, whole: str, offset: int) -> bytes:
         data = piece.read()
         block.write(data)
     return data
-
-
-def _head(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(512)
-
-
-def _callback_failed(policy: Policy, why: str) -> Response:
-    told = {"callback_url": policy.text("callbackUrl"), "token": "", "err_code": 579, "error": why}
-    return _error(579, json.dumps(told))
 
 
 def _key(segment: str) -> str | None:
@@ -599,17 +413,8 @@ def _named(rest: str) -> dict[str, str]:
     return {name: _key(value) or "" for name, value in zip(segments[::2], segments[1::2], strict=False)}
 
 
-def _answer(members: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    marks = {**_PLAIN_HEADERS, "x-reqid": uuid.uuid4().hex[:16], "x-log": "sandbox", **(headers or {})}
-    return JSONResponse(members, status, marks)
-
-
-def _error(status: int, message: str) -> Response:
-    return _answer({"error": message, "code": status}, status)
-
-
 async def _lacking(_request: Request, error: Exception) -> Response:
-    return _error(getattr(error, "status_code", 404), "not found")
+    return json_error(getattr(error, "status_code", 404), "not found")
 
 
 _PATTERNS = tuple(
