@@ -145,7 +145,7 @@ def _is_it(place: int, private: str, fd: int, stamp: Stamp, *, leased: bool) -> 
     by_name, opened = os.stat(private, dir_fd=place, follow_symlinks=False), Stamp.of(os.fstat(fd))
     if leased and fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return False  # a writer waits for us
-    return Stamp.of(by_name) == opened and opened[1:3] == stamp[1:3]
+    return Stamp.of(by_name) == opened and opened.same_size_and_mtime(stamp)
 
 
 def _give_back(place: int, private: str, name: str) -> None:
@@ -293,7 +293,7 @@ def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None
         if other is None:
             continue
         try:
-            if Stamp.of(os.fstat(other))[1:3] == Stamp.of(os.fstat(copy))[1:3] and same(other):
+            if Stamp.of(os.fstat(other)).same_size_and_mtime(Stamp.of(os.fstat(copy))) and same(other):
                 os.unlink(aside, dir_fd=there)
                 return
         finally:

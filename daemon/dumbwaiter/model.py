@@ -62,12 +62,20 @@ class Stamp(NamedTuple):
         # Some file systems number, and date (before 1678, from 2262 on), beyond what a database's integer holds.
         return cls(inode & _MOST, size, *(max(-_MOST, min(time, _MOST)) for time in (mtime_ns, ctime_ns)))
 
+    def same_bytes(self, other: "Stamp") -> bool:
+        """True when all but ctime is the same: a ctime that moved alone is a matter of names and rights, not of bytes."""
+        return self[:3] == other[:3]
+
+    def same_size_and_mtime(self, other: "Stamp") -> bool:
+        """True when both are the same: a copy with the times of its original, or a file that was renamed."""
+        return self[1:3] == other[1:3]
+
     def same_but_touched(self, other: "Stamp") -> bool:
         """True when size and mtime are the same, and not all is: chmod, a rename, a file system that numbers anew.
 
         The digest decides what that was.
         """
-        return self[1:3] == other[1:3] and self != other
+        return self.same_size_and_mtime(other) and self != other
 
 
 def stamp_of_regular(status: os.stat_result) -> Stamp | None:

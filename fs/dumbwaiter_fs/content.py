@@ -77,7 +77,7 @@ class Original(Source):
     def unchanged(self) -> bool:
         """Returns whether it still is that version, also where its name is gone; False where nobody can say."""
         try:
-            return same_bytes(os.fstat(self._descriptor), self._stamp)
+            return Stamp.of(os.fstat(self._descriptor)).same_bytes(self._stamp)
         except OSError:
             return False
 
@@ -361,7 +361,7 @@ class Contents:
             if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
                 raise Refused(error.errno, "the local file") from None  # it may be there
             return None
-        if stat.S_ISREG(status.st_mode) and same_bytes(status, entry.stamp):
+        if stat.S_ISREG(status.st_mode) and Stamp.of(status).same_bytes(entry.stamp):
             return Original(descriptor, entry.stamp, self._room, self._disks[entry.watch])
         os.close(descriptor)
         return None
@@ -374,7 +374,7 @@ class Contents:
             known = {errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT}
             raise Refused(error.errno if error.errno in known else errno.ENXIO, "the local file") from None
         # Links lead to what was named on the command line, and by now they may lead to something else.
-        if stat.S_ISREG(status.st_mode) and (waiting.watch != RESERVED or same_bytes(status, waiting.stamp)):
+        if stat.S_ISREG(status.st_mode) and (waiting.watch != RESERVED or Stamp.of(status).same_bytes(waiting.stamp)):
             return Live(descriptor, self._disks[waiting.watch])
         os.close(descriptor)
         raise Refused(errno.ENXIO, "the local file is none")
@@ -397,11 +397,6 @@ class Contents:
         except BaseException:
             os.close(descriptor)
             raise
-
-
-def same_bytes(status: os.stat_result, stamp: Stamp) -> bool:
-    """A ctime that moved alone is a matter of names and rights, not of bytes."""
-    return Stamp.of(status)[:3] == stamp[:3]
 
 
 def _read(descriptor: int, offset: int, size: int) -> bytes:

@@ -103,7 +103,7 @@ def _local(root: str, inner: str, job: Job) -> str:
         return "gone"
     if stamp is None:
         return "no regular file any more"
-    return "as it was" if stamp[:3] == job.stamp[:3] else "changed since"
+    return "as it was" if stamp.same_bytes(job.stamp) else "changed since"
 
 
 def _of_job(session: Session, job: Job) -> Iterator[tuple[str, str | None]]:
