@@ -38,7 +38,7 @@ def complete(spot: Spot) -> Attributes:
         "st_size": spot.size,
         "st_blocks": -(-spot.size // 512),
         "st_mtime": spot.mtime_ns,
-        "st_ctime": spot.mtime_ns,
+        "st_ctime": spot.came_ms * 1_000_000,
         "st_atime": spot.mtime_ns,
     }
 

@@ -15,9 +15,9 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import driver, reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
-from dumbwaiter_fs.inodes import TREES, Tree, Version, number_sql, row_of
+from dumbwaiter_fs.inodes import TREES, Tree, Version, came_sql, number_sql, row_of
 
-Line = tuple[bytes, int, int, int]  # name, number, size, mtime_ns
+Line = tuple[bytes, int, int, int, int]  # name, number, size, mtime_ns, came_ms
 
 
 OVERLAP = 5.0  # seconds: commits need not come in the order of their times
@@ -125,6 +125,10 @@ class Index:
         rows = self._rows(self._sql[tree]["newest"], (folder,))
         return float(rows[0][0]) if rows else 0.0
 
+    def latest(self, tree: Tree) -> float:
+        """Returns when the newest of all files came, 0.0 where there is none."""
+        return float(self._rows(self._sql[tree]["latest"], ())[0][0] or 0.0)
+
     def whole(self, tree: Tree, number: int) -> Entry | Waiting | None:
         """Returns all that is known of a file, None for one that the tree does not show any more."""
         table = jobs if tree.table == "jobs" else entries
@@ -181,13 +185,17 @@ class Index:
 def _statements(tree: Tree, server: bool) -> dict[str, str]:
     """Returns the questions about a tree; every name in them is one of ours."""
     _, _, table, parent, leaf, shown, since = tree
-    number = number_sql(tree)
-    one = f"SELECT {number}, size, mtime_ns FROM {table} WHERE "  # noqa: S608
+    facts = f"{number_sql(tree)}, size, mtime_ns, {came_sql(tree, server)}"
+    one = f"SELECT {facts} FROM {table} WHERE "  # noqa: S608
+    latest = "SELECT max(stored_at) AS at FROM entries"
+    if table == "jobs":  # one that is done goes as an entry comes
+        job = "SELECT created_at AS at FROM jobs WHERE id = (SELECT max(id) FROM jobs)"
+        latest = f"SELECT max(at) FROM ({latest} UNION ALL {job}) AS last"  # noqa: S608 - the two above
     page = f"{shown}{parent} = ? AND {leaf} > ?"
     if table == "jobs":  # several jobs may stand for one path: the newest counts
         page = f"id IN (SELECT max(id) FROM jobs WHERE {page} GROUP BY {leaf} ORDER BY {leaf} LIMIT ?)"  # noqa: S608
     texts = {
-        "page": f"SELECT {leaf}, {number}, size, mtime_ns FROM {table} WHERE {page} ORDER BY {leaf}, id"  # noqa: S608
+        "page": f"SELECT {leaf}, {facts} FROM {table} WHERE {page} ORDER BY {leaf}, id"  # noqa: S608
         + ("" if table == "jobs" else " LIMIT ?"),
         "leap": f"SELECT {parent} FROM {table} WHERE {shown}{parent} >= ? AND {parent} < ? ORDER BY {parent} LIMIT 1",  # noqa: S608
         "leap anywhere": f"SELECT {parent} FROM {table} WHERE {shown}{parent} >= ? ORDER BY {parent} LIMIT 1",  # noqa: S608
@@ -198,5 +206,6 @@ def _statements(tree: Tree, server: bool) -> dict[str, str]:
         "row": f"{one}{shown}id = ?",
         "newest": f"SELECT {since} FROM {table} WHERE id ="  # noqa: S608
         f" (SELECT max(id) FROM {table} WHERE {shown}{parent} = ?)",
+        "latest": latest,
     }
     return {what: text.replace("?", "%s") if server else text for what, text in texts.items()}

@@ -46,6 +46,7 @@ class Version(NamedTuple):
     number: int
     size: int
     mtime_ns: int
+    came_ms: int
 
 
 class Spot(NamedTuple):
@@ -55,6 +56,7 @@ class Spot(NamedTuple):
     folder: bool
     size: int = 0
     mtime_ns: int = 0
+    came_ms: int = 0  # the change time: since when it is what it is, whatever its own time
     tree: Tree | None = None  # of a file
     text: bytes | None = None  # of a file that is made up as it is read
 
@@ -78,6 +80,16 @@ def number_sql(tree: Tree) -> str:
     """Returns the expression for a file's number: milliseconds, row, tree."""
     moment = f"(CAST({tree.since} * 1000 AS BIGINT) & {(1 << _MOMENT) - 1}) << {_ROW + 2}"
     return f"(({moment}) | (id << 2) | {tree.code})"
+
+
+def came_sql(tree: Tree, server: bool) -> str:
+    """Returns the expression for when a file came, in milliseconds, as `came_ms` has it."""
+    moment = f"{tree.since} * 1000"
+    return f"CAST({f'floor({moment})' if server else moment} AS BIGINT)"  # a server's would round
+
+
+def came_ms(at: float) -> int:
+    return int(at * 1000)
 
 
 def row_of(number: int) -> int:

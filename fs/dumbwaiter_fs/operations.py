@@ -28,7 +28,7 @@ from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import BY_CODE, Spot, place_of
+from dumbwaiter_fs.inodes import BY_CODE, Spot, came_ms, place_of
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
@@ -105,7 +105,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
         """Returns the file with a number. Raises ESTALE for one that is gone: the kernel looks again by name."""
         spot = self._trees.numbered(number)
         if spot is None and (entry := self._contents.held(name_of(number))) is not None:
-            spot = Spot(number, False, entry.size, entry.stamp.mtime_ns, BY_CODE[number & 3])
+            came = came_ms(entry.stored_at)
+            spot = Spot(number, False, entry.size, entry.stamp.mtime_ns, came, BY_CODE[number & 3])
         if spot is None:
             raise Refused(errno.ESTALE)
         return self.as_it_is(spot)
@@ -121,7 +122,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
             file = self._trees.whole(spot)
             now = self._contents.now(file) if isinstance(file, Waiting) else None
             if now is not None:
-                return spot._replace(size=now.st_size, mtime_ns=now.st_mtime_ns)
+                changed = now.st_ctime_ns // 1_000_000
+                return spot._replace(size=now.st_size, mtime_ns=now.st_mtime_ns, came_ms=changed)
         return spot
 
     def begin(self, spot: Spot, held: str = "") -> Opened:

@@ -186,16 +186,16 @@ class Packing:
     def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[Page]:
         """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
         where = (b".", path), (b"..", path.rpartition(b"/")[0])
-        dots = self._owner.listed([(name, number_of(at), 0, 0) for name, at in where], 0, 0, folder=True)
+        dots = self._owner.listed([(name, number_of(at), 0, 0, 0) for name, at in where], 0, 0, folder=True)
         entries, numbers = [wire.unknown(entry) for entry in dots], [0, 0]
         offset = 0
         if path.startswith(b"outbox"):  # they go with the last file in them, of which nobody tells
             good = 0
         for begin in range(0, max(len(names), 1), _FOLDERS):
-            lines = []
+            lines, latest = [], self._trees.latest(path)
             for name in names[begin : begin + _FOLDERS]:
                 below = path + b"/" + name if path else name
-                lines.append((name, number_of(below), 0, self._trees.changed_ns(below)))
+                lines.append((name, number_of(below), 0, *self._trees.times(below, latest)))
             entries += self._owner.listed(lines, offset + len(entries), good, folder=True)
             numbers += [line[1] for line in lines]
             yield _page(None, offset, entries, numbers, change)

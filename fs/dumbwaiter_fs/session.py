@@ -123,8 +123,8 @@ class Session:
             if above not in known:
                 return
             below = number_of(b"/".join(parts[:depth]))
+            self._notify(wire.forget_attributes(above))  # its times tell that something came here, or below
             if depth == len(parts):
-                self._notify(wire.forget_attributes(above))
                 for shown in shown_as(name):
                     self._notify(wire.forget_name(above, shown))
             elif below not in known:
@@ -353,7 +353,7 @@ class Session:
         spot = self._operations.find(path)
         if spot.number & NAMED:
             self._know(spot.number, path)
-        return self._owner.entry(spot.number, spot.folder, spot.size, spot.mtime_ns, self._good_for(spot, path, change))
+        return self._owner.entry(*spot[:5], self._good_for(spot, path, change))
 
     def _below(self, number: int, name: bytes) -> bytes:
         above = self._folder(number).path
@@ -369,7 +369,7 @@ class Session:
         spot = self._spot(call.number)
         named = self._folders.get(call.number)
         good = self._good_for(spot, named.path if named else b"", change)
-        return self._owner.attributes(spot.number, spot.folder, spot.size, spot.mtime_ns, good)
+        return self._owner.attributes(*spot[:5], good)
 
     def _readlink(self, call: _Call) -> bytes:
         raise Refused(errno.EINVAL)

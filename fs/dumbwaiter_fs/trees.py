@@ -21,7 +21,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import virtual
 from dumbwaiter_fs.index import Change, Index, Line, Mark
-from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, Spot, Tree, Version, number_of
+from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, Spot, Tree, Version, came_ms, number_of
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Trees:
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._started_ns = time.time_ns()
+        self._started = time.time()
         self._lock = threading.Lock()
         self._index: Index | None = None
         self._file: tuple[int, int] | None = None
@@ -68,7 +68,7 @@ class Trees:
         if tree is None or number & NAMED:
             return None
         found = self._ask(lambda index: index.version(tree, number), None)
-        return Spot(number, False, found.size, found.mtime_ns, tree) if found else None
+        return Spot(number, False, found.size, found.mtime_ns, found.came_ms, tree) if found else None
 
     def whole(self, spot: Spot) -> Entry | Waiting | None:
         """Returns all that is known of a file; None for a made-up one, and for one that is gone since."""
@@ -116,12 +116,16 @@ class Trees:
             for line in page:
                 yield line[0], line[1], False
 
-    def changed_ns(self, path: bytes) -> int:
-        """Returns when the newest of a folder's own files came, or when the mount was made."""
+    def latest(self, path: bytes) -> float:
+        """Returns when the newest of all files came to a path's tree, or when the mount was made."""
+        tree = _tree(path)[0] or TREES["files"]
+        return self._ask(lambda index: index.latest(tree), 0.0) or self._started
+
+    def times(self, path: bytes, latest: float) -> tuple[int, int]:
+        """Returns a folder's mtime_ns and came_ms: of the newest of its own files, and of what may be anywhere below."""
         tree, inner = _tree(path)
-        if tree is None:
-            return self._started_ns
-        return round(self._ask(lambda index: index.changed_at(tree, inner), 0.0) * 1e9) or self._started_ns
+        own = self._ask(lambda index: index.changed_at(tree, inner), 0.0) if tree else 0.0
+        return round((own or latest) * 1e9), came_ms(max(own, latest))
 
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files, some seconds old at most."""
@@ -159,7 +163,7 @@ class Trees:
                 self._index = None
 
     def _folder(self, path: bytes) -> Spot:
-        return Spot(number_of(path), True, 0, self.changed_ns(path))
+        return Spot(number_of(path), True, 0, *self.times(path, self.latest(path)))
 
     def _find(self, index: Index, tree: Tree, path: bytes, inner: bytes) -> Spot | None:
         parent, _, name = inner.rpartition(b"/")
@@ -169,7 +173,7 @@ class Trees:
         if version is None and name.endswith(_HIDDEN):
             version = _hidden(index, tree, parent, name)
         if version is not None:
-            return Spot(version.number, False, version.size, version.mtime_ns, tree)
+            return Spot(version.number, False, *version[1:], tree)
         if name.startswith(_MARK):
             return self._marked(tree, path, name)
         if tree.name == "files" and virtual.may_be(name):
@@ -180,9 +184,9 @@ class Trees:
         """Finds a file under the name that stands for one which no folder can hold."""
         folder = path.rpartition(b"/")[0]
         for page in self.files(folder, set(self.folders(folder))):
-            for shown, number, size, mtime_ns in page:
-                if shown == name:
-                    return Spot(number, False, size, mtime_ns, tree)
+            for line in page:
+                if line[0] == name:
+                    return Spot(line[1], False, *line[2:], tree)
         return None
 
     def _virtual(self, index: Index, path: bytes, parent: bytes, name: bytes) -> Spot | None:
@@ -191,11 +195,14 @@ class Trees:
             if parent and not index.has_below(tree, parent):
                 return None
             text = virtual.links(name, [file for _, file in index.all_in(parent)])
-            return Spot(number_of(path), False, len(text), self.changed_ns(path.rpartition(b"/")[0]), text=text)
+            above = self._folder(path.rpartition(b"/")[0])
+            return above._replace(number=number_of(path), folder=False, size=len(text), text=text)
         version = index.file(tree, parent, virtual.subject(name))
         entry = index.whole(tree, version.number) if version else None
         text = virtual.shortcut(entry) if isinstance(entry, Entry) else b""
-        return Spot(number_of(path), False, len(text), version.mtime_ns, text=text) if text and version else None
+        if not text or version is None:
+            return None
+        return Spot(number_of(path), False, len(text), version.mtime_ns, version.came_ms, text=text)
 
     def _shown(self, tree: Tree, folder: bytes, page: list[Line], folders: set[bytes]) -> list[Line]:
         """Gives a name that can stand in the folder to each file whose own cannot."""

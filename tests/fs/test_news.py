@@ -68,7 +68,7 @@ def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> 
         assert trees.numbered(number) == spot
         assert [name for name, _, _ in trees.names(b"files/w")] == [b"a"]
         assert trees.totals() == (1, 10)
-        assert trees.changed_ns(b"files/w/a") > 0
+        assert trees.times(b"files/w/a", 0.0) > (0, 0)
     trees.close()
 
 

@@ -101,7 +101,7 @@ def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
     assert (status.st_uid, status.st_gid, status.st_blocks) == (os.getuid(), os.getgid(), 2)
     folder = os.stat(mounted.at("files/w/d"))
     assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40555)
-    assert abs(os.stat(mounted.at("files")).st_mtime - time.time()) < 60, "when the mount was made"
+    assert os.stat(mounted.at("files")).st_mtime == STORED, "when the newest of all came"
     assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {"a": status.st_ino}
     with pytest.raises(OSError, check=lambda error: error.errno == errno.ENAMETOOLONG):
         os.stat(mounted.at("files/w", "n" * (os.pathconf(mounted.path, "PC_NAME_MAX") + 1)))
@@ -296,6 +296,40 @@ def test_a_reader_keeps_its_version_when_the_catalog_gets_a_newer_one(
     assert got == old
     until(lambda: os.stat(path).st_size == len(new))
     assert cat(path) == (0, new)
+
+
+def test_a_change_time_says_when_a_file_came_whatever_its_own_time(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("d/old photo", 1, stored_at=STORED + 0.25)
+    shelf.job("d/waits", shelf.write("d/waits", b"x"))
+    os.utime(shelf.local("d/waits"), (1, 1))
+    mounted = mount()
+    for folder, name in (("files/w/d", "old photo"), ("keys/p/k/d", "old photo")):
+        status = os.stat(mounted.at(folder, name))
+        assert (status.st_ctime, status.st_mtime) == (STORED + 0.25, 1_600_000_000)
+        assert [file.stat().st_ctime for file in os.scandir(mounted.at(folder))] == [STORED + 0.25]
+    local, status = os.stat(shelf.local("d/waits")), os.stat(mounted.at("outbox/w/d/waits"))
+    assert (status.st_mtime, status.st_ctime_ns) == (1, local.st_ctime_ns // 1_000_000 * 1_000_000)
+
+
+@also_libfuse3
+def test_the_times_of_a_folder_say_that_something_came_below_it(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("d/a", 1)
+    mounted = mount()
+
+    def times(kind: str) -> list[float]:
+        return [getattr(os.stat(mounted.at(folder)), kind) for folder in ("files", "files/w", "files/w/d")]
+
+    assert times("st_mtime") == times("st_ctime") == [STORED] * 3
+    shelf.entry("d/new/er/b", 1, stored_at=STORED + 5)
+    until(lambda: times("st_ctime") == [STORED + 5] * 3, 3.0)
+    assert times("st_mtime") == [STORED + 5, STORED + 5, STORED]
+    shelf.job("d/c", shelf.write("d/c", b"x"), created_at=STORED + 7)
+    assert os.stat(mounted.at("outbox/w")).st_mtime == STORED + 7
+    shelf.settle("d/c")
+    shelf.entry("d/c", 1, stored_at=STORED + 9)
+    mounted.stop()
+    mounted = mount()
+    assert times("st_mtime") == times("st_ctime") == [STORED + 9] * 3, "the same in every mount"
 
 
 def test_what_the_catalog_gets_is_seen_soon(shelf: Shelf, mount: Mount) -> None:

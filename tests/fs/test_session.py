@@ -274,7 +274,7 @@ def test_a_look_up_that_was_given_up_leaves_nothing_behind(
 
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
 def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
-    (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns)], 2, 5, folder=folder)
+    (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns, time_ns // 1_000_000)], 2, 5, folder=folder)
     assert (wire.name_of(entry), *wire.LONG.unpack_from(entry)) == (name, number)
     assert len(entry) % 8 == 0
     assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
