@@ -28,7 +28,7 @@ from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import BY_CODE, Spot, came_ms, place_of
+from dumbwaiter_fs.inodes import BY_CODE, Spot, came_ms, place_of, row_of
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
@@ -73,9 +73,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
         self._mounted = mounted
         self._lock = threading.Lock()
         self._texts: dict[int, bytes] = {}
-        self._told: OrderedDict[str, tuple[int, int]] = (
-            OrderedDict()
-        )  # number and size, by path, that libfuse's kernel knows
+        self._told: OrderedDict[str, Spot] = OrderedDict()  # what libfuse's kernel knows of a path
         self._numbers = itertools.count(_MADE_UP)
 
     def __call__(self, op: str, *args: Any) -> Any:
@@ -117,6 +115,9 @@ class Operations(FuseOperations):  # type: ignore[misc]
             return spot
         entry = self._contents.held(held or name_of(spot.number))
         if entry is not None:
+            told = self._told.get(held)
+            if told is not None and (row_of(told.number), told.came_ms) == (entry.id, came_ms(entry.stored_at)):
+                spot = told  # and not what the path stands for as soon as nobody has it open
             return spot._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
         if spot.waiting:
             file = self._trees.whole(spot)
@@ -197,9 +198,10 @@ class Operations(FuseOperations):  # type: ignore[misc]
             if entry is None:
                 raise
             # Who has it open reads on though its name is gone; the kernel asks about the file before it reads.
-            spot = Spot(self._told.get(path, (0, 0))[0], False, entry.size, entry.stamp.mtime_ns)
+            known = self._told.get(path, Spot(0, False, came_ms=came_ms(entry.stored_at)))
+            spot = known._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
         with self._lock:
-            self._told[path] = spot.number, spot.size
+            self._told[path] = spot
             self._told.move_to_end(path)
             if len(self._told) > TOLD:
                 self._told.popitem(last=False)
@@ -245,12 +247,12 @@ class Operations(FuseOperations):  # type: ignore[misc]
         spot = self.find(_raw(path), path)
         opened = self.begin(spot, path)
         # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
-        number, size = self._told.get(path, (-1, -1))
-        if not spot.waiting and (number != spot.number or size not in {opened.size, spot.size}):
+        told = self._told.get(path, Spot(-1, False, -1))
+        if not spot.waiting and (told.number != spot.number or told.size not in {opened.size, spot.size}):
             # Read past its cache it gives more to `read` alone, not to splice or mmap. So it looks again, and comes back.
             self.end(opened.handle)
             raise Refused(errno.ESTALE)
-        cut = (number, size) != (spot.number, opened.size)
+        cut = (told.number, told.size) != (spot.number, opened.size)
         fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
         fi.keep_cache = int(opened.keeps_cache)
         return 0

@@ -366,6 +366,24 @@ def test_a_file_that_cannot_be_fetched_says_so_at_open(shelf: Shelf, mount: Moun
 
 
 @also_libfuse3
+def test_a_path_that_is_open_is_one_version_in_all_that_stat_tells(shelf: Shelf, mount: Mount) -> None:
+    shelf.entry("a", shelf.write("a", b"first"))
+    mounted = mount()
+    path = mounted.at("files/w/a")
+
+    def facts() -> tuple[int, ...]:
+        status = os.stat(path)
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    with open(path, "rb"):
+        before = facts()
+        shelf.entry("a", shelf.write("a", b"second"), key="2", stored_at=STORED + 1)
+        time.sleep(1.2)  # for that long the kernel knows by itself
+        assert [new == old for new, old in zip(facts(), before, strict=True)] == [mounted.session != "fast"] * 4
+    until(lambda: not set(facts()) & set(before), 3.0)
+
+
+@also_libfuse3
 @pytest.mark.parametrize("sizes", [(10, 300_000), (300_000, 10), (5000, 4999)])
 def test_a_copy_right_after_another_version_came_is_whole(
     shelf: Shelf, mount: Mount, origin: Origin, tmp_path: Path, sizes: tuple[int, int]
