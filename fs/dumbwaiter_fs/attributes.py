@@ -4,7 +4,6 @@ No value here needs a request or a look at the disk.
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -12,6 +11,7 @@ from dumbwaiter.catalog import Waiting
 from dumbwaiter.links import FORMS, filled
 from dumbwaiter.model import Entry, State
 from dumbwaiter_fs.inodes import Spot
+from dumbwaiter_fs.wire import FILE, FOLDER
 
 PREFIX = "user.dumbwaiter."
 # What every file has.
@@ -24,7 +24,7 @@ Attributes = dict[str, int]
 
 def brief(number: int, *, folder: bool) -> Attributes:
     """Returns what a listing needs of a name: its kind and number."""
-    return {"st_mode": stat.S_IFDIR | 0o555 if folder else stat.S_IFREG | 0o444, "st_ino": number}
+    return {"st_mode": FOLDER if folder else FILE, "st_ino": number}
 
 
 def complete(spot: Spot) -> Attributes:

@@ -108,7 +108,8 @@ _ENTRY_OUT = struct.Struct(f"={_ENTRY}{_ATTRIBUTES}")
 _NAMED = struct.Struct(f"={_ENTRY}{_ATTRIBUTES}QQII")  # and number, next offset, length of the name, kind
 HEAD = _ENTRY_OUT.size  # of a listing's entry with attributes, what comes before the entry without
 
-FILE, FOLDER = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
+# A copy takes its mode from here, and its owner has to be able to change it. Here the mount, being read-only, lets nobody.
+FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 _SECOND = 1_000_000_000
 
 

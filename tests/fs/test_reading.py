@@ -97,10 +97,12 @@ def test_attributes_are_those_of_the_file(shelf: Shelf, mount: Mount) -> None:
     shelf.entry("d/a", shelf.write("d/a", b"x" * 1000))
     mounted = mount()
     status, local = os.stat(mounted.at("files/w/d/a")), os.stat(shelf.local("d/a"))
-    assert (status.st_size, status.st_mtime_ns, status.st_mode) == (1000, local.st_mtime_ns, 0o100444)
+    assert (status.st_size, status.st_mtime_ns, status.st_mode) == (1000, local.st_mtime_ns, 0o100644)
     assert (status.st_uid, status.st_gid, status.st_blocks) == (os.getuid(), os.getgid(), 2)
     folder = os.stat(mounted.at("files/w/d"))
-    assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40555)
+    assert (folder.st_mtime, folder.st_mode) == (STORED, 0o40755)
+    for name in ("files/w/d", "files/w/d/a"):
+        assert not os.access(mounted.at(name), os.W_OK), "the mount itself is read-only"
     assert os.stat(mounted.at("files")).st_mtime == STORED, "when the newest of all came"
     assert {entry.name: entry.inode() for entry in os.scandir(mounted.at("files/w/d"))} == {"a": status.st_ino}
     with pytest.raises(OSError, check=lambda error: error.errno == errno.ENAMETOOLONG):
