@@ -100,6 +100,10 @@ class Live(Source):
         with self._disk:
             return _read(self._descriptor, offset, size)
 
+    def status(self) -> os.stat_result:
+        with self._disk:
+            return os.fstat(self._descriptor)
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -156,6 +160,16 @@ class Contents:
         """Returns the versions that somebody has open, by the paths that stand for them."""
         with self._lock:
             return {path: shared.entry for path, shared in self._shared.items()}
+
+    def live(self, path: str) -> os.stat_result | None:
+        """Returns what a file is like that somebody opened when it was not done yet, whatever became of its name."""
+        with self._lock:
+            handles = [handle for handle in self._handles.values() if handle.path == path]
+        for source in (handle.source for handle in handles):
+            if isinstance(source, Live):
+                with suppress(OSError):
+                    return source.status()
+        return None
 
     def now(self, waiting: Waiting) -> os.stat_result | None:
         """Returns what the local file is like, None when it cannot be found."""

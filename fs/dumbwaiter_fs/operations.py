@@ -105,6 +105,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
         if spot is None and (entry := self._contents.held(name_of(number))) is not None:
             came = came_ms(entry.stored_at)
             spot = Spot(number, False, entry.size, entry.stamp.mtime_ns, came, BY_CODE[number & 3])
+        if spot is None and (now := self._contents.live(name_of(number))) is not None:
+            spot = _like(Spot(number, False, tree=BY_CODE[number & 3]), now)
         if spot is None:
             raise Refused(errno.ESTALE)
         return self.as_it_is(spot)
@@ -123,8 +125,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
             file = self._trees.whole(spot)
             now = self._contents.now(file) if isinstance(file, Waiting) else None
             if now is not None:
-                changed = now.st_ctime_ns // 1_000_000
-                return spot._replace(size=now.st_size, mtime_ns=now.st_mtime_ns, came_ms=changed)
+                return _like(spot, now)
         return spot
 
     def begin(self, spot: Spot, held: str = "") -> Opened:
@@ -292,6 +293,10 @@ def refuse_foreign(name: str) -> None:
 def refuse_writing(flags: int) -> None:
     if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_APPEND) != os.O_RDONLY:
         raise Refused(errno.EROFS)
+
+
+def _like(spot: Spot, local: os.stat_result) -> Spot:
+    return spot._replace(size=local.st_size, mtime_ns=local.st_mtime_ns, came_ms=local.st_ctime_ns // 1_000_000)
 
 
 def _raw(path: str) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dumbwaiter import cache_hits
+from dumbwaiter.model import Stamp
 from dumbwaiter.naming import key_path, split
 from dumbwaiter_fs.cache import BLOCK
 from fs.world import STORED, Mounted, Origin, Shelf, also_libfuse3, until
@@ -432,6 +433,28 @@ def test_an_open_file_is_read_on_when_its_name_goes(shelf: Shelf, mount: Mount) 
         after = os.fstat(file.fileno())
         assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+@pytest.mark.parametrize("became", ["done", "another version"])
+def test_who_reads_a_waiting_file_is_told_of_it_also_when_it_waits_no_more(
+    shelf: Shelf, mount: Mount, became: str
+) -> None:
+    shelf.job("a", shelf.write("a", BODY))
+    path = mount().at("outbox/w/a")
+    with open(path, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        assert file.read(4096) == BODY[:4096]
+        with open(shelf.local("a"), "ab") as local:
+            local.write(b"more")
+        shelf.settle("a")
+        shelf.entry("b", 1)
+        if became == "another version":
+            shelf.job("a", Stamp.of(os.stat(shelf.local("a"))), created_at=STORED + 1)
+        until(lambda: os.path.exists(path) is (became != "done"))
+        after = os.fstat(file.fileno())
+        assert (after.st_ino, after.st_size) == (before.st_ino, len(BODY) + 4)
+        assert os.pread(file.fileno(), 100, len(BODY)) == b"more"
 
 
 @also_libfuse3
