@@ -5,6 +5,7 @@ import fcntl
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -433,6 +434,15 @@ def test_an_open_file_is_read_on_when_its_name_goes(shelf: Shelf, mount: Mount) 
         after = os.fstat(file.fileno())
         assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
     assert not os.path.exists(path)
+
+
+def test_a_mapped_page_that_cannot_be_had_ends_its_reader_alone(shelf: Shelf, mount: Mount, origin: Origin) -> None:
+    shelf.entry("a", len(BODY), url=origin.put("a", BODY, status=500))
+    path = mount().at("files/w/a")
+    assert subprocess.run([sys.executable, "-c", MAPPED, path], check=False).returncode == -signal.SIGBUS
+    assert code_of(lambda: Path(path).read_bytes()) == "EIO"
+    origin.of("a").status = None
+    assert subprocess.run([sys.executable, "-c", MAPPED, path], stdout=subprocess.PIPE, check=True).stdout == BODY
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
