@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.links import FORMS, filled
 from dumbwaiter.model import Entry, State
-from dumbwaiter_fs.inodes import Spot
+from dumbwaiter_fs.inodes import Inode
 from dumbwaiter_fs.wire import FILE, FOLDER
 
 PREFIX = "user.dumbwaiter."
@@ -27,19 +27,19 @@ def brief(number: int, *, folder: bool) -> Attributes:
     return {"st_mode": FOLDER if folder else FILE, "st_ino": number}
 
 
-def complete(spot: Spot) -> Attributes:
+def complete(inode: Inode) -> Attributes:
     """Returns all that stat tells."""
     return {
-        **brief(spot.number, folder=spot.folder),
+        **brief(inode.number, folder=inode.folder),
         # One link means "not counted": 2 would tell `find` that there are no folders inside.
         "st_nlink": 1,
         "st_uid": os.getuid(),
         "st_gid": os.getgid(),
-        "st_size": spot.size,
-        "st_blocks": -(-spot.size // 512),
-        "st_mtime": spot.mtime_ns,
-        "st_ctime": spot.came_ms * 1_000_000,
-        "st_atime": spot.mtime_ns,
+        "st_size": inode.size,
+        "st_blocks": -(-inode.size // 512),
+        "st_mtime": inode.mtime_ns,
+        "st_ctime": inode.came_ms * 1_000_000,
+        "st_atime": inode.mtime_ns,
     }
 
 

@@ -15,7 +15,7 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import driver, reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
-from dumbwaiter_fs.inodes import TREES, Tree, Version, came_sql, number_sql, row_of
+from dumbwaiter_fs.inodes import TREES, FileRow, Tree, came_sql, number_sql, row_of
 
 Line = tuple[bytes, int, int, int, int]  # name, number, size, mtime_ns, came_ms
 
@@ -30,7 +30,7 @@ _SINCE = (
 )
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """How far the catalog had come."""
 
     row: int
@@ -110,15 +110,15 @@ class Index:
         """True when something lies in a folder, however deep."""
         return bool(self._rows(self._sql[tree]["below"], (folder, folder + b"/", folder + b"0")))
 
-    def file(self, tree: Tree, folder: bytes, name: bytes) -> Version | None:
+    def file(self, tree: Tree, folder: bytes, name: bytes) -> FileRow | None:
         """Returns the newest file of that very name."""
         rows = self._rows(self._sql[tree]["file"], (folder, name))
-        return Version(*rows[0]) if rows else None
+        return FileRow(*rows[0]) if rows else None
 
-    def version(self, tree: Tree, number: int) -> Version | None:
+    def by_number(self, tree: Tree, number: int) -> FileRow | None:
         """Returns what is known of a number, None for one that the tree does not show any more."""
         rows = self._rows(self._sql[tree]["row"], (row_of(number),))
-        return Version(*rows[0]) if rows and rows[0][0] == number else None
+        return FileRow(*rows[0]) if rows and rows[0][0] == number else None
 
     def changed_at(self, tree: Tree, folder: bytes) -> float:
         """Returns when a folder's newest file came, 0.0 for a folder that holds none itself."""
@@ -148,17 +148,17 @@ class Index:
             )
             return [(row.name.encode("utf-8", "surrogateescape"), entry(row)) for row in rows]
 
-    def newest(self) -> Mark:
-        """Returns the place from which on `since` tells what came."""
+    def newest(self) -> Position:
+        """Returns the position from which on `since` tells what came."""
         row, at = self._rows("SELECT max(id), max(stored_at) FROM entries", ())[0]
-        return Mark(row or 0, at or 0.0)
+        return Position(row or 0, at or 0.0)
 
-    def since(self, mark: Mark) -> list[Change]:
+    def since(self, position: Position) -> list[Change]:
         """Returns the entries that came or were replaced since, those of the last seconds before once more.
 
         From `MANY` on there may be others.
         """
-        return [Change(*row) for row in self._rows(self._since, (mark.at - OVERLAP, mark.row))]
+        return [Change(*row) for row in self._rows(self._since, (position.at - OVERLAP, position.row))]
 
     def walks(self) -> list[Any]:
         """Returns how far the walks over the providers' own lists have come: these write entries of any time."""

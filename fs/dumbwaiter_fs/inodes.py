@@ -1,4 +1,4 @@
-"""Places in the three trees, and the numbers by which the kernel knows them. Pure.
+"""What stands in the three trees, and the numbers by which the kernel knows them. Pure.
 
 A file's number is made of its row, so it needs no table here to be found again, and of the time when that came to hold
 this version: another version is another number. What has no row, folders and made-up files, has a number made from
@@ -40,7 +40,7 @@ TREES = {
 BY_CODE = {tree.code: tree for tree in TREES.values()}
 
 
-class Version(NamedTuple):
+class FileRow(NamedTuple):
     """What a row says of a file."""
 
     number: int
@@ -49,8 +49,8 @@ class Version(NamedTuple):
     came_ms: int
 
 
-class Spot(NamedTuple):
-    """What stands somewhere. `number` is its inode number: of the row for a file, of the path for all else."""
+class Inode(NamedTuple):
+    """A file or folder. `number` is what the kernel knows it by: of the row for a file, of the path for all else."""
 
     number: int
     folder: bool
@@ -65,7 +65,7 @@ class Spot(NamedTuple):
         return self.tree is not None and self.tree.table == "jobs"
 
 
-def place_of(tree: Tree, entry: Entry) -> bytes:
+def path_of(tree: Tree, entry: Entry) -> bytes:
     """Returns the path of an entry in one of its trees."""
     parts = (entry.provider, key_path(entry.key)) if tree.name == "keys" else (entry.watch, entry.path)
     return join(tree.name, *parts).encode("utf-8", "surrogateescape")

@@ -16,7 +16,7 @@ from dumbwaiter import log
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import PATIENT
 from dumbwaiter.store.tables import CHANNEL
-from dumbwaiter_fs.index import MANY, OVERLAP, Change, Mark
+from dumbwaiter_fs.index import MANY, OVERLAP, Change, Position
 from dumbwaiter_fs.trees import CatalogState, Trees
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class News:
         self._url = url
         self._trees = trees
         self._told = told
-        self._mark = Mark(0, 0.0)
+        self._position = Position(0, 0.0)
         self._seen: set[tuple[int, float]] = set()
         self._walks: list[object] = []
         self._state: CatalogState | None = None
@@ -82,7 +82,7 @@ class News:
 
     def _begin(self) -> None:
         """From here on everything is told."""
-        self._mark, self._walks = self._trees.newest(), self._trees.walks()
+        self._position, self._walks = self._trees.newest(), self._trees.walks()
         self._seen.clear()
         self._deaf = False
         self._told.trust(told=True)
@@ -94,7 +94,7 @@ class News:
                 self._walks = walks
                 self._told.changing()
                 self._told.everything()
-            found = self._trees.since(self._mark)
+            found = self._trees.since(self._position)
         except JournalTrouble as trouble:
             _log.warning("the catalog cannot be asked for changes", why=str(trouble))
             return
@@ -108,11 +108,11 @@ class News:
             for change in changes:
                 self._tell(change)
             self._told.outdated()
-        self._mark = Mark(
-            max(self._mark.row, *(one.row for one in found)), max(self._mark.at, *(one.at for one in found))
+        self._position = Position(
+            max(self._position.row, *(one.row for one in found)), max(self._position.at, *(one.at for one in found))
         )
         # What the next question will return once more.
-        self._seen = {(one.row, one.at) for one in found if one.at >= self._mark.at - OVERLAP}
+        self._seen = {(one.row, one.at) for one in found if one.at >= self._position.at - OVERLAP}
 
     def _tell(self, change: Change) -> None:
         for tree, parent, name in (
@@ -159,7 +159,7 @@ class News:
             if (state := self._trees.state()) != self._state:
                 if self._state is not None and state.journal != self._state.journal:  # it is another database now
                     self._seen.clear()
-                    self._mark = self._trees.newest()
+                    self._position = self._trees.newest()
                     self._told.changing()
                     self._told.everything()
                 self._state = state

@@ -28,7 +28,7 @@ from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import BY_CODE, Spot, came_ms, place_of, row_of
+from dumbwaiter_fs.inodes import BY_CODE, Inode, came_ms, path_of, row_of
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
@@ -73,7 +73,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
         self._mounted = mounted
         self._lock = threading.Lock()
         self._texts: dict[int, bytes] = {}
-        self._told: OrderedDict[str, Spot] = OrderedDict()  # what libfuse's kernel knows of a path
+        self._told: OrderedDict[str, Inode] = OrderedDict()  # what libfuse's kernel knows of a path
         self._numbers = itertools.count(_MADE_UP)
 
     def __call__(self, op: str, *args: Any) -> Any:
@@ -92,61 +92,61 @@ class Operations(FuseOperations):  # type: ignore[misc]
 
     # Places
 
-    def find(self, path: bytes, held: str = "") -> Spot:
+    def find(self, path: bytes, held: str = "") -> Inode:
         """Returns what stands at a path, as `held` by who has it open. Raises ENOENT or ENAMETOOLONG."""
-        spot = self._trees.spot(path)
-        if spot is None:
+        inode = self._trees.inode(path)
+        if inode is None:
             raise Refused(errno.ENOENT if len(path.rpartition(b"/")[2]) <= NAME_MAX else errno.ENAMETOOLONG)
-        return self.as_it_is(spot, held)
+        return self.as_it_is(inode, held)
 
-    def numbered(self, number: int) -> Spot:
+    def by_number(self, number: int) -> Inode:
         """Returns the file with a number. Raises ESTALE for one that is gone: the kernel looks again by name."""
-        spot = self._trees.numbered(number)
-        if spot is None and (entry := self._contents.held(name_of(number))) is not None:
+        inode = self._trees.by_number(number)
+        if inode is None and (entry := self._contents.held(name_of(number))) is not None:
             came = came_ms(entry.stored_at)
-            spot = Spot(number, False, entry.size, entry.stamp.mtime_ns, came, BY_CODE[number & 3])
-        if spot is None and (now := self._contents.live(name_of(number))) is not None:
-            spot = _like(Spot(number, False, tree=BY_CODE[number & 3]), now)
-        if spot is None:
+            inode = Inode(number, False, entry.size, entry.stamp.mtime_ns, came, BY_CODE[number & 3])
+        if inode is None and (now := self._contents.live(name_of(number))) is not None:
+            inode = _like(Inode(number, False, tree=BY_CODE[number & 3]), now)
+        if inode is None:
             raise Refused(errno.ESTALE)
-        return self.as_it_is(spot)
+        return self.as_it_is(inode)
 
-    def as_it_is(self, spot: Spot, held: str = "") -> Spot:
+    def as_it_is(self, inode: Inode, held: str = "") -> Inode:
         """Returns a place with the size and time that a reader would find."""
-        if spot.tree is None:
-            return spot
-        entry = self._contents.held(held or name_of(spot.number))
+        if inode.tree is None:
+            return inode
+        entry = self._contents.held(held or name_of(inode.number))
         if entry is not None:
             told = self._told.get(held)
             if told is not None and (row_of(told.number), told.came_ms) == (entry.id, came_ms(entry.stored_at)):
-                spot = told  # and not what the path stands for as soon as nobody has it open
-            return spot._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
-        if spot.waiting:
-            file = self._trees.whole(spot)
+                inode = told  # and not what the path stands for as soon as nobody has it open
+            return inode._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
+        if inode.waiting:
+            file = self._trees.whole(inode)
             now = self._contents.now(file) if isinstance(file, Waiting) else None
             if now is not None:
-                return _like(spot, now)
-        return spot
+                return _like(inode, now)
+        return inode
 
-    def begin(self, spot: Spot, held: str = "") -> Opened:
+    def begin(self, inode: Inode, held: str = "") -> Opened:
         """Opens a file, as the version that `held` stands for. Raises an errno."""
-        if spot.folder:
+        if inode.folder:
             raise Refused(errno.EISDIR)
-        if spot.text is not None:
+        if inode.text is not None:
             with self._lock:
                 handle = next(self._numbers)
-                self._texts[handle] = spot.text
+                self._texts[handle] = inode.text
             return Opened(handle, past_cache=True, keeps_cache=False)
-        name = held or name_of(spot.number)
-        handle, past = self._contents.open(name, self._contents.held(name) or self._whole(spot))
+        name = held or name_of(inode.number)
+        handle, past = self._contents.open(name, self._contents.held(name) or self._whole(inode))
         return Opened(handle, past, self._contents.keeps(handle), self._contents.size(handle))
 
     def outdated(self) -> list[bytes]:
         """Returns where files stood that somebody has open by number, those that the catalog shows no more."""
         opened = {int(name[1:]): entry for name, entry in self._contents.opened().items() if name.startswith("#")}
         with suppress(Exception):  # a catalog that cannot be asked may show none of them
-            opened = {number: entry for number, entry in opened.items() if self._trees.numbered(number) is None}
-        return [place_of(BY_CODE[number & 3], entry) for number, entry in opened.items()]
+            opened = {number: entry for number, entry in opened.items() if self._trees.by_number(number) is None}
+        return [path_of(BY_CODE[number & 3], entry) for number, entry in opened.items()]
 
     def bytes_of(self, handle: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
@@ -168,23 +168,23 @@ class Operations(FuseOperations):  # type: ignore[misc]
         else:
             self._contents.release(handle)
 
-    def facts(self, spot: Spot, held: str = "") -> dict[str, bytes]:
+    def facts(self, inode: Inode, held: str = "") -> dict[str, bytes]:
         """Returns the extended attributes of a place."""
-        if spot.tree is None:
+        if inode.tree is None:
             return {}
-        name = held or name_of(spot.number)
-        file = self._contents.held(name) or self._whole(spot)
+        name = held or name_of(inode.number)
+        file = self._contents.held(name) or self._whole(inode)
         return attributes.extended(file, self._contents.trouble(name, file) if isinstance(file, Entry) else None)
 
-    def fact(self, spot: Spot, name: str, held: str = "") -> bytes:
+    def fact(self, inode: Inode, name: str, held: str = "") -> bytes:
         """Returns one extended attribute. Raises ENODATA."""
-        value = self.facts(spot, held).get(name) if name.startswith(attributes.PREFIX) else None
+        value = self.facts(inode, held).get(name) if name.startswith(attributes.PREFIX) else None
         if value is None:
             raise Refused(errno.ENODATA)
         return value
 
-    def _whole(self, spot: Spot) -> Entry | Waiting:
-        file = self._trees.whole(spot)
+    def _whole(self, inode: Inode) -> Entry | Waiting:
+        file = self._trees.whole(inode)
         if file is None:
             raise Refused(errno.ENOENT)
         return file
@@ -193,20 +193,20 @@ class Operations(FuseOperations):  # type: ignore[misc]
 
     def getattr(self, path: str, fi: Any = None) -> Attributes:
         try:
-            spot = self.find(_raw(path), path)
+            inode = self.find(_raw(path), path)
         except Refused:
             entry = self._contents.held(path) if fi else None
             if entry is None:
                 raise
             # Who has it open reads on though its name is gone; the kernel asks about the file before it reads.
-            known = self._told.get(path, Spot(0, False, came_ms=came_ms(entry.stored_at)))
-            spot = known._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
+            known = self._told.get(path, Inode(0, False, came_ms=came_ms(entry.stored_at)))
+            inode = known._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
         with self._lock:
-            self._told[path] = spot
+            self._told[path] = inode
             self._told.move_to_end(path)
             if len(self._told) > TOLD:
                 self._told.popitem(last=False)
-        return attributes.complete(spot)
+        return attributes.complete(inode)
 
     def access(self, path: str, mode: int) -> int:
         if mode & os.W_OK:
@@ -245,15 +245,15 @@ class Operations(FuseOperations):  # type: ignore[misc]
 
     def open(self, path: str, fi: Any) -> int:
         refuse_writing(fi.flags)
-        spot = self.find(_raw(path), path)
-        opened = self.begin(spot, path)
+        inode = self.find(_raw(path), path)
+        opened = self.begin(inode, path)
         # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
-        told = self._told.get(path, Spot(-1, False, -1))
-        if not spot.waiting and (told.number != spot.number or told.size not in {opened.size, spot.size}):
+        told = self._told.get(path, Inode(-1, False, -1))
+        if not inode.waiting and (told.number != inode.number or told.size not in {opened.size, inode.size}):
             # Read past its cache it gives more to `read` alone, not to splice or mmap. So it looks again, and comes back.
             self.end(opened.handle)
             raise Refused(errno.ESTALE)
-        cut = (told.number, told.size) != (spot.number, opened.size)
+        cut = (told.number, told.size) != (inode.number, opened.size)
         fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
         fi.keep_cache = int(opened.keeps_cache)
         return 0
@@ -295,8 +295,8 @@ def refuse_writing(flags: int) -> None:
         raise Refused(errno.EROFS)
 
 
-def _like(spot: Spot, local: os.stat_result) -> Spot:
-    return spot._replace(size=local.st_size, mtime_ns=local.st_mtime_ns, came_ms=local.st_ctime_ns // 1_000_000)
+def _like(inode: Inode, local: os.stat_result) -> Inode:
+    return inode._replace(size=local.st_size, mtime_ns=local.st_mtime_ns, came_ms=local.st_ctime_ns // 1_000_000)
 
 
 def _raw(path: str) -> bytes:

@@ -21,7 +21,7 @@ from dumbwaiter import log
 from dumbwaiter_fs import virtual, wire
 from dumbwaiter_fs.attributes import PREFIX
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import NAMED, ROOT, TREES, Spot, number_of
+from dumbwaiter_fs.inodes import NAMED, ROOT, TREES, Inode, number_of
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.packing import Freshness, Listing, Packing
 from dumbwaiter_fs.trees import Trees, shown_as
@@ -315,11 +315,11 @@ class Session:
             raise Refused(errno.ESTALE if number & NAMED else errno.ENOTDIR)
         return folder
 
-    def _spot(self, number: int) -> Spot:
+    def _inode(self, number: int) -> Inode:
         """Returns what has a number. Raises ESTALE: the kernel looks again by name."""
         if (named := self._folders.get(number)) is not None:
             return self._operations.find(named.path)
-        return self._operations.numbered(number)
+        return self._operations.by_number(number)
 
     def _know(self, number: int, path: bytes) -> None:
         """Notes that the kernel was told of a folder or a made-up file once more."""
@@ -350,26 +350,26 @@ class Session:
     def _lookup(self, call: _Call) -> bytes:
         change = self._freshness.changes
         path = self._below(call.number, call.body[: call.body.index(b"\0")])
-        spot = self._operations.find(path)
-        if spot.number & NAMED:
-            self._know(spot.number, path)
-        return self._owner.entry(*spot[:5], self._good_for(spot, path, change))
+        inode = self._operations.find(path)
+        if inode.number & NAMED:
+            self._know(inode.number, path)
+        return self._owner.entry(*inode[:5], self._good_for(inode, path, change))
 
     def _below(self, number: int, name: bytes) -> bytes:
         above = self._folder(number).path
         return above + b"/" + name if above else name
 
-    def _good_for(self, spot: Spot, path: bytes, change: int) -> int:
+    def _good_for(self, inode: Inode, path: bytes, change: int) -> int:
         """Returns how long the kernel may keep an answer: not at all if it may be old already, or soon will be."""
-        passing = spot.waiting or path.startswith(b"outbox/") or spot.text is not None
+        passing = inode.waiting or path.startswith(b"outbox/") or inode.text is not None
         return 0 if passing or change != self._freshness.changes else self._freshness.good
 
     def _getattr(self, call: _Call) -> bytes:
         change = self._freshness.changes
-        spot = self._spot(call.number)
+        inode = self._inode(call.number)
         named = self._folders.get(call.number)
-        good = self._good_for(spot, named.path if named else b"", change)
-        return self._owner.attributes(*spot[:5], good)
+        good = self._good_for(inode, named.path if named else b"", change)
+        return self._owner.attributes(*inode[:5], good)
 
     def _readlink(self, call: _Call) -> bytes:
         raise Refused(errno.EINVAL)
@@ -386,16 +386,16 @@ class Session:
         size = wire.SIZE_IN.unpack_from(call.body)[0]
         name = call.body[wire.SIZE_IN.size : -1].decode("utf-8", "surrogateescape")
         refuse_foreign(name)
-        return _sized(self._operations.fact(self._spot(call.number), name), size)
+        return _sized(self._operations.fact(self._inode(call.number), name), size)
 
     def _listxattr(self, call: _Call) -> bytes:
         size = wire.SIZE_IN.unpack_from(call.body)[0]
-        names = self._operations.facts(self._spot(call.number))
+        names = self._operations.facts(self._inode(call.number))
         return _sized(b"".join(name.encode() + b"\0" for name in names), size)
 
     def _begin(self, call: _Call) -> bytes:
         refuse_writing(wire.OPEN_IN.unpack_from(call.body)[0])
-        opened = self._operations.begin(self._spot(call.number))
+        opened = self._operations.begin(self._inode(call.number))
         flags = wire.DIRECT_IO if opened.past_cache else wire.KEEP_CACHE if opened.keeps_cache else 0
         return wire.OPEN_OUT.pack(opened.handle, flags, 0)
 

@@ -20,8 +20,8 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import virtual
-from dumbwaiter_fs.index import Change, Index, Line, Mark
-from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, Spot, Tree, Version, came_ms, number_of
+from dumbwaiter_fs.index import Change, Index, Line, Position
+from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, FileRow, Inode, Tree, came_ms, number_of
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Trees:
         self._answered = False
         self._totals = (-TOTALS_FRESH, (0, 0))
 
-    def spot(self, path: bytes) -> Spot | None:
+    def inode(self, path: bytes) -> Inode | None:
         """Returns what stands at a path, None when nothing does."""
         tree, inner = _tree(path)
         if tree is None:
@@ -62,19 +62,19 @@ class Trees:
             return self._folder(path)
         return self._ask(lambda index: self._find(index, tree, path, inner), None)
 
-    def numbered(self, number: int) -> Spot | None:
+    def by_number(self, number: int) -> Inode | None:
         """Returns the file with a number, as its tree shows it now; None for one that is not there any more."""
         tree = BY_CODE.get(number & 3)
         if tree is None or number & NAMED:
             return None
-        found = self._ask(lambda index: index.version(tree, number), None)
-        return Spot(number, False, found.size, found.mtime_ns, found.came_ms, tree) if found else None
+        found = self._ask(lambda index: index.by_number(tree, number), None)
+        return Inode(number, False, found.size, found.mtime_ns, found.came_ms, tree) if found else None
 
-    def whole(self, spot: Spot) -> Entry | Waiting | None:
+    def whole(self, inode: Inode) -> Entry | Waiting | None:
         """Returns all that is known of a file; None for a made-up one, and for one that is gone since."""
-        if (tree := spot.tree) is None:
+        if (tree := inode.tree) is None:
             return None
-        return self._ask(lambda index: index.whole(tree, spot.number), None)
+        return self._ask(lambda index: index.whole(tree, inode.number), None)
 
     def folders(self, path: bytes) -> list[bytes]:
         """Returns the names of the folders in a folder."""
@@ -135,14 +135,14 @@ class Trees:
             self._totals = (time.monotonic(), totals)
         return totals
 
-    def newest(self) -> Mark:
+    def newest(self) -> Position:
         """Returns how far the catalog has come."""
-        return self._ask(lambda index: index.newest(), Mark(0, 0.0))
+        return self._ask(lambda index: index.newest(), Position(0, 0.0))
 
-    def since(self, mark: Mark) -> list[Change]:
+    def since(self, position: Position) -> list[Change]:
         """Returns what came since, some of what came shortly before too."""
         none: list[Change] = []
-        return self._ask(lambda index: index.since(mark), none)
+        return self._ask(lambda index: index.since(position), none)
 
     def walks(self) -> list[object]:
         """Returns what changes while a provider's own list is read into the catalog."""
@@ -162,34 +162,34 @@ class Trees:
                 self._index.close()
                 self._index = None
 
-    def _folder(self, path: bytes) -> Spot:
-        return Spot(number_of(path), True, 0, *self.times(path, self.latest(path)))
+    def _folder(self, path: bytes) -> Inode:
+        return Inode(number_of(path), True, 0, *self.times(path, self.latest(path)))
 
-    def _find(self, index: Index, tree: Tree, path: bytes, inner: bytes) -> Spot | None:
+    def _find(self, index: Index, tree: Tree, path: bytes, inner: bytes) -> Inode | None:
         parent, _, name = inner.rpartition(b"/")
         if index.has_below(tree, inner):
             return self._folder(path)
-        version = index.file(tree, parent, name)
-        if version is None and name.endswith(_HIDDEN):
-            version = _hidden(index, tree, parent, name)
-        if version is not None:
-            return Spot(version.number, False, *version[1:], tree)
+        row = index.file(tree, parent, name)
+        if row is None and name.endswith(_HIDDEN):
+            row = _hidden(index, tree, parent, name)
+        if row is not None:
+            return Inode(row.number, False, *row[1:], tree)
         if name.startswith(_MARK):
             return self._marked(tree, path, name)
         if tree.name == "files" and virtual.may_be(name):
             return self._virtual(index, path, parent, name)
         return None
 
-    def _marked(self, tree: Tree, path: bytes, name: bytes) -> Spot | None:
+    def _marked(self, tree: Tree, path: bytes, name: bytes) -> Inode | None:
         """Finds a file under the name that stands for one which no folder can hold."""
         folder = path.rpartition(b"/")[0]
         for page in self.files(folder, set(self.folders(folder))):
             for line in page:
                 if line[0] == name:
-                    return Spot(line[1], False, *line[2:], tree)
+                    return Inode(line[1], False, *line[2:], tree)
         return None
 
-    def _virtual(self, index: Index, path: bytes, parent: bytes, name: bytes) -> Spot | None:
+    def _virtual(self, index: Index, path: bytes, parent: bytes, name: bytes) -> Inode | None:
         tree = TREES["files"]
         if name in virtual.LINKS:
             if parent and not index.has_below(tree, parent):
@@ -197,12 +197,12 @@ class Trees:
             text = virtual.links(name, [file for _, file in index.all_in(parent)])
             above = self._folder(path.rpartition(b"/")[0])
             return above._replace(number=number_of(path), folder=False, size=len(text), text=text)
-        version = index.file(tree, parent, virtual.subject(name))
-        entry = index.whole(tree, version.number) if version else None
+        row = index.file(tree, parent, virtual.subject(name))
+        entry = index.whole(tree, row.number) if row else None
         text = virtual.shortcut(entry) if isinstance(entry, Entry) else b""
-        if not text or version is None:
+        if not text or row is None:
             return None
-        return Spot(number_of(path), False, len(text), version.mtime_ns, version.came_ms, text=text)
+        return Inode(number_of(path), False, len(text), row.mtime_ns, row.came_ms, text=text)
 
     def _shown(self, tree: Tree, folder: bytes, page: list[Line], folders: set[bytes]) -> list[Line]:
         """Gives a name that can stand in the folder to each file whose own cannot."""
@@ -266,16 +266,16 @@ def _after(index: Index, tree: Tree, folder: bytes) -> tuple[bytes | None, bool]
     return tree.name.encode() + b"/" + found, not index.has_folders(tree, found)
 
 
-def _hidden(index: Index, tree: Tree, parent: bytes, shown: bytes) -> Version | None:
+def _hidden(index: Index, tree: Tree, parent: bytes, shown: bytes) -> FileRow | None:
     """Finds the file that a folder of the same name has pushed aside, to where the first free name was."""
     name = shown
     while name.endswith(_HIDDEN):
         name = name[: -len(_HIDDEN)]
         folder = index.has_below(tree, parent + b"/" + name if parent else name)
-        version = index.file(tree, parent, name)
-        if folder and version:
-            return version
-        if not folder and not version:
+        row = index.file(tree, parent, name)
+        if folder and row:
+            return row
+        if not folder and not row:
             return None
     return None
 

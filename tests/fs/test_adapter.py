@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from dumbwaiter_fs.errnos import ALLOWED, Refused, code_of
-from dumbwaiter_fs.inodes import Spot
+from dumbwaiter_fs.inodes import Inode
 
 pytestmark = pytest.mark.fuse  # importing the binding loads libfuse
 
@@ -178,8 +178,8 @@ def test_opening_for_writing_is_refused_as_read_only(flags: int) -> None:
 
 def test_access_answers_by_kind() -> None:
     class Trees:
-        def spot(self, path: bytes) -> Spot | None:
-            return Spot(5, folder=True) if path == b"folder" else None
+        def inode(self, path: bytes) -> Inode | None:
+            return Inode(5, folder=True) if path == b"folder" else None
 
     ops = operations(trees=Trees())
     assert ops("access", "/folder", os.X_OK) == 0

@@ -61,11 +61,11 @@ def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> 
         finally:
             news.close()
         ((name, number, folder),) = trees.names(b"files/w/a")
-        spot = trees.spot(b"files/w/a/film.mov")
+        inode = trees.inode(b"files/w/a/film.mov")
         assert (name, folder) == (b"film.mov", False)
-        assert spot is not None
-        assert (spot.number, spot.size) == (number, 10)
-        assert trees.numbered(number) == spot
+        assert inode is not None
+        assert (inode.number, inode.size) == (number, 10)
+        assert trees.by_number(number) == inode
         assert [name for name, _, _ in trees.names(b"files/w")] == [b"a"]
         assert trees.totals() == (1, 10)
         assert trees.times(b"files/w/a", 0.0) > (0, 0)

@@ -19,7 +19,7 @@ from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import wire
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.index import MANY
-from dumbwaiter_fs.inodes import NAMED, Spot, number_of
+from dumbwaiter_fs.inodes import NAMED, Inode, number_of
 from dumbwaiter_fs.packing import AHEAD
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
@@ -253,14 +253,14 @@ def test_a_look_up_that_was_given_up_leaves_nothing_behind(
     shelf: Shelf, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.entry("a", 1, url="https://h/a")
-    folder, there, find = kernel.look_up(b"files/w"), threading.Event(), Trees.spot
+    folder, there, find = kernel.look_up(b"files/w"), threading.Event(), Trees.inode
 
-    def slowly(trees: Trees, path: bytes) -> Spot | None:
+    def slowly(trees: Trees, path: bytes) -> Inode | None:
         if path.endswith(b".url"):
             there.wait(10)
         return find(trees, path)
 
-    monkeypatch.setattr(Trees, "spot", slowly)
+    monkeypatch.setattr(Trees, "inode", slowly)
     known = kernel.session._folders
     before, slow = dict(known), kernel.session._slow
     asked = kernel.send(Op.LOOKUP, folder, b"a.url\0")

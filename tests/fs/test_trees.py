@@ -47,7 +47,7 @@ def test_one_impossible_name_does_not_hide_the_others(shelf: Any) -> None:
         shelf.entry(f"d/{len(name)}", 1, key=name, parent="w/d", name=name)
     trees = Trees(journal_url(shelf.state))
     names = trees.names(b"files/w/d")
-    assert {(spot := trees.spot(b"files/w/d/" + name)) and spot.number for name, _, _ in names} == {
+    assert {(inode := trees.inode(b"files/w/d/" + name)) and inode.number for name, _, _ in names} == {
         number for _, number, _ in trees.names(b"files/w/d")
     }
     assert len(shown(trees, b"files/w/d")) == 5
@@ -59,14 +59,14 @@ def test_a_file_that_a_folder_pushes_aside_takes_the_first_free_name(shelf: Any)
         shelf.entry(path, size)
     trees = Trees(journal_url(shelf.state))
     assert shown(trees, b"files/w") == [b"a", b"a%%", b"b", b"a%%%", b"a%", b"b%"]
-    sizes = {name: trees.spot(b"files/w/" + name) for name in shown(trees, b"files/w")}
-    assert {name: spot.size for name, spot in sizes.items() if spot and not spot.folder} == {
+    sizes = {name: trees.inode(b"files/w/" + name) for name in shown(trees, b"files/w")}
+    assert {name: inode.size for name, inode in sizes.items() if inode and not inode.folder} == {
         b"a%%%": 1,
         b"a%": 3,
         b"b%": 5,
     }
-    assert trees.spot(b"files/w/a%%%%") is None
-    assert trees.spot(b"files/w/b%%") is None
+    assert trees.inode(b"files/w/a%%%%") is None
+    assert trees.inode(b"files/w/b%%") is None
     trees.close()
 
 
@@ -79,14 +79,14 @@ def test_a_page_of_files_ends_where_the_next_begins(shelf: Any, monkeypatch: pyt
     trees = Trees(journal_url(shelf.state))
     assert sorted(shown(trees, b"files/w/d")) == sorted(str(index).encode() for index in range(30))
     assert sorted(shown(trees, b"outbox/w/d")) == sorted(str(index).encode() for index in range(30))
-    assert {(spot := trees.spot(b"outbox/w/d/" + name)) and spot.size for name in shown(trees, b"outbox/w/d")} == {2}
+    assert {(inode := trees.inode(b"outbox/w/d/" + name)) and inode.size for name in shown(trees, b"outbox/w/d")} == {2}
     trees.close()
 
 
 def test_a_journal_that_is_not_there_yet_is_an_empty_catalog(tmp_path: Any) -> None:
     shelf = Shelf(str(tmp_path), journal=False)
     trees = Trees(journal_url(shelf.state))
-    assert trees.spot(b"files/w/a") is None
+    assert trees.inode(b"files/w/a") is None
     assert shown(trees, b"files") == []
     assert shown(trees, b"") == [b"keys", b"files", b"outbox"]
     assert trees.totals() == (0, 0)
@@ -94,7 +94,7 @@ def test_a_journal_that_is_not_there_yet_is_an_empty_catalog(tmp_path: Any) -> N
     assert shown(trees, b"files") == [], "made, but without its schema"
     shelf.create()
     shelf.entry("a", 3)
-    assert trees.spot(b"files/w/a") is not None
+    assert trees.inode(b"files/w/a") is not None
     trees.close()
     shelf.close()
 
@@ -102,7 +102,7 @@ def test_a_journal_that_is_not_there_yet_is_an_empty_catalog(tmp_path: Any) -> N
 def test_a_journal_that_was_there_and_is_not_is_no_empty_catalog(shelf: Any, tmp_path: Any) -> None:
     shelf.entry("a", 3)
     trees = Trees(journal_url(shelf.state))
-    assert trees.spot(b"files/w/a") is not None
+    assert trees.inode(b"files/w/a") is not None
     os.rename(f"{shelf.state}/journal.db", f"{shelf.state}/aside")
     with pytest.raises(JournalTrouble, match="is gone"):
         shown(trees, b"files")
@@ -113,7 +113,7 @@ def test_a_journal_that_was_there_and_is_not_is_no_empty_catalog(shelf: Any, tmp
 
 def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path: Any) -> None:
     trees = Trees(journal_url(shelf.state))
-    assert trees.spot(b"files/w/a") is None
+    assert trees.inode(b"files/w/a") is None
     os.mkdir(tmp_path / "other")
     other = Shelf(str(tmp_path / "other"))
     other.entry("a", 3)
@@ -122,17 +122,17 @@ def test_a_restored_journal_is_read_and_not_the_one_before(shelf: Any, tmp_path:
     for beside in ("wal", "shm"):  # they belong to the journal that was
         os.unlink(f"{shelf.state}/journal.db-{beside}")
     os.replace(f"{other.state}/journal.db", f"{shelf.state}/journal.db")
-    assert trees.spot(b"files/w/a") is not None
+    assert trees.inode(b"files/w/a") is not None
     trees.close()
 
 
 def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> None:
     trees = Trees(journal_url(shelf.state))
-    assert trees.spot(b"files/w/a") is None
+    assert trees.inode(b"files/w/a") is None
     with shelf._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE entries")
     with pytest.raises(JournalTrouble):
-        trees.spot(b"files/w/b")
+        trees.inode(b"files/w/b")
     trees.close()
 
 
@@ -153,9 +153,9 @@ def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     numbers = [number for path in (b"keys/p/k", b"files/w") for _, number, _ in trees.names(path)]
     moment = int(STORED * 1000) % (1 << 24) << 38
     assert numbers == [moment | 5, moment | 6], "of the row and its time, and one for each tree"
-    assert [spot and spot.size for spot in map(trees.numbered, numbers)] == [3, 3]
+    assert [inode and inode.size for inode in map(trees.by_number, numbers)] == [3, 3]
     shelf.replace("a", 4, STORED + 1)
-    assert list(map(trees.numbered, numbers)) == [None, None], "another version is another number"
+    assert list(map(trees.by_number, numbers)) == [None, None], "another version is another number"
     trees.close()
 
 
