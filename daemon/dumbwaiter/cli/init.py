@@ -83,22 +83,55 @@ def init(
     if broker is None:
         broker = click.prompt("Broker", "netease", type=click.Choice(PROVIDERS), err=True) if _terminal() else "netease"
     name = provider or ("vod" if broker == "netease" else broker)
-    secrets = _secrets(broker)
+    given = _given(broker, settings, app_key, secret_env, secret_file)
+    typed = _ask_missing(broker, given, os.path.join(os.path.dirname(path), name))
+    folders = _folders(watches, mount)
+    text = _text(broker, name, given, folders)
+    _check(text, path)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    for file, secret in typed.items():
+        _write_private(file, f"{secret}\n")
+    for folder in folders:
+        os.makedirs(os.path.expanduser(folder), exist_ok=True)
+    _write_private(path, text)
+    if session.json:
+        session.facts({"config": path})
+    session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
+
+
+def _given(
+    broker: str, settings: Sequence[str], app_key: str | None, secret_env: str | None, secret_file: str | None
+) -> dict[str, str]:
+    """Returns the keys of the provider that options say. Raises `Failure` for one that is said twice."""
     given: dict[str, str] = {}
     for key, value in _options(broker, settings, app_key, secret_env, secret_file):
         if key in given:
             raise Failure(f"{key} is said more than once: say it with one option alone", Exit.USAGE)
         given[key] = value
-    missing = [key for key in _needed(broker) if key not in given]
+    return given
+
+
+def _ask_missing(broker: str, given: dict[str, str], beside: str) -> dict[str, str]:
+    """Asks for the needed keys that are not given, and adds them.
+
+    Returns the secrets that were typed in themselves, by the files that they are to be written to: `beside` and the key.
+    """
+    secrets = _secrets(broker)
     typed = {}
-    for key in missing:
+    for key in [one for one in _needed(broker) if one not in given]:
         if key in secrets:
             given[key] = _ask_secret(key)
             if _whereabouts(given[key]) is None:
-                typed[key] = given[key]
-                given[key] = f"file:{os.path.join(os.path.dirname(path), f'{name}.{key}')}"
+                file = f"{beside}.{key}"
+                typed[file] = given[key]
+                given[key] = f"file:{file}"
         else:
             given[key] = _ask(key, "--app-key" if key == "app_key" else f"--set {key}=…")
+    return typed
+
+
+def _folders(watches: Sequence[str], mount: str | None) -> list[str]:
+    """Returns the folder to watch and, if one is wanted, that of the mount. Raises `Failure` for what is no folder."""
     folders = [
         _folder(*watches or [_ask("Folder to watch", "--watch", "~/Drop")]),
         *([_folder(mount)] if mount else []),
@@ -106,7 +139,11 @@ def init(
     for folder in folders:
         if os.path.exists(os.path.expanduser(folder)) and not os.path.isdir(os.path.expanduser(folder)):
             raise Failure(f"{shown(folder)} is no folder: name one, or a place where it is to be made", Exit.USAGE)
-    text = _text(broker, name, given, folders)
+    return folders
+
+
+def _check(text: str, path: str) -> None:
+    """Raises `Failure` for what is no configuration."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -117,15 +154,6 @@ def init(
     except Failure as failure:
         said = str(failure).replace(legible(path), "what these options make is no configuration", 1)
         raise Failure(said, failure.code) from None
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    for key, secret in typed.items():
-        _write_private(given[key].removeprefix("file:"), f"{secret}\n")
-    for folder in folders:
-        os.makedirs(os.path.expanduser(folder), exist_ok=True)
-    _write_private(path, text)
-    if session.json:
-        session.facts({"config": path})
-    session.say(f"wrote {path}: dumbwaiter check says whether it is usable")
 
 
 def _options(
