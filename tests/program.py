@@ -25,8 +25,8 @@ import httpx
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.cli.paths import files_below
 from dumbwaiter.client import Connection
+from dumbwaiter.facts import entry_facts
 from dumbwaiter.model import Entry
-from dumbwaiter.report import entry_facts
 from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter_sandbox import Sandbox
 from starter import Started, Starter

@@ -55,9 +55,9 @@ def test_a_file_that_changes_hands_while_it_is_counted_is_never_nothing_left(
             assert left(await status(app)) == 0
             if way == "into the journal":
                 await sight(app)
-                follow("listed", settled)
+                follow("work_to_list", settled)
             else:
-                follow("listed", sight)
+                follow("work_to_list", sight)
             assert left(await status(app)) == 1
             await until(lambda facts: facts["totals"]["pending"] == 1, app)
 
@@ -68,8 +68,8 @@ def test_jobs_are_counted_anew_only_when_one_of_them_moved(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[Any] = []
-    count = report.counts
-    monkeypatch.setattr(report, "counts", lambda engine: counted.append(engine) or count(engine))
+    count = report.count_all
+    monkeypatch.setattr(report, "count_all", lambda engine: counted.append(engine) or count(engine))
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:

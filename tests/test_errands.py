@@ -117,7 +117,7 @@ def test_what_was_given_up_is_told_however_much_is_tried_again_after_it(book: Bo
     book.run(lambda connection: connection.execute(insert(errands), [facts] * (report.LISTED + 1)))
     assert [(one["id"], one["error"]) for one in report.needy(book.reader)] == [(lost, "after: no")]
     assert report.count_needy(book.reader) == report.totals(book.reader)["in_need"] == 1
-    listed = report.errands_listed(book.reader)
+    listed = report.failed_errands(book.reader)
     assert (len(listed), listed[-1]["job"], {one["job"] for one in listed[:-1]}) == (report.LISTED, lost, {later})
     (told,) = report.errands_of(book.reader, "w", "a/lost.mov")
     assert (told["path"], told["error"], told["due_at"]) == ("a/lost.mov", "no", None)

@@ -975,7 +975,7 @@ def test_what_waits_is_changed_by_the_index_of_what_is_due(sqlite_book: Book) ->
 
 
 def test_status_reads_what_is_left_and_counts_the_rest(sqlite_book: Book) -> None:
-    for ask in (report.totals, report.files_by_watch, report.left, report.open_jobs, report.rejected):
+    for ask in (report.totals, report.files_by_watch, report.count_open, report.open_jobs, report.rejected):
         for step in plan(sqlite_book, lambda ask=ask: ask(sqlite_book.reader)).splitlines():
             assert "SCAN" not in step or "USING" in step or "counters" in step, step  # else it reads a whole table
 

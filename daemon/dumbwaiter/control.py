@@ -36,12 +36,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dumbwaiter import log, metrics, report
+from dumbwaiter import log, metrics
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config_values import LONGEST
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.events import Event, Feed
+from dumbwaiter.facts import entry_facts
 from dumbwaiter.following import follow_jobs, follow_status, follow_walks
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
@@ -155,7 +156,7 @@ def routes(app: App, feed: Feed) -> list[Route]:
         found = await asyncio.to_thread(Catalog(app.reader).history, limit, before=before)
         return _json(
             {
-                "entries": [{"id": one.id, **report.entry_facts(one), "picture": promising(one)} for one in found],
+                "entries": [{"id": one.id, **entry_facts(one), "picture": promising(one)} for one in found],
                 "before": f"{found[-1].stored_at!r},{found[-1].id}" if len(found) == limit else None,
             }
         )

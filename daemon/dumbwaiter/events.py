@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from dumbwaiter import log, report
 from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.facts import job_facts
 from dumbwaiter.pulse import Pulse, wait_for_beat
 from dumbwaiter.queue import MANY
 
@@ -162,7 +163,7 @@ class Feed:
             jobs = report.jobs_by_id(self._app.reader, sorted(moved)[: report.LISTED]) if moved else []
         except JournalTrouble:
             return self._app.status.facts(), None
-        return self._app.status.facts(listed=False), [report.job_facts(job) for job in jobs]
+        return self._app.status.facts(listed=False), [job_facts(job) for job in jobs]
 
     def _compare(self, before: Mapping[str, Any], status: Mapping[str, Any], jobs: Iterable[dict[str, Any]]) -> None:
         for plural, kind in (("watches", "watch"), ("providers", "provider")):

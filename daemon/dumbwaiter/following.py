@@ -13,6 +13,7 @@ import msgspec
 from dumbwaiter import report
 from dumbwaiter.app import App
 from dumbwaiter.errors import Blocked, Exit, JournalTrouble, Verdict
+from dumbwaiter.facts import job_facts
 from dumbwaiter.lifecycle import OPEN
 from dumbwaiter.pulse import wait_for_beat
 
@@ -43,7 +44,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
         jobs = await asyncio.to_thread(report.jobs_by_id, app.reader, ids)
         now, resting = time.time(), app.status.resting()
         yield {
-            "jobs": [report.job_facts(job) for job in jobs],
+            "jobs": [job_facts(job) for job in jobs],
             "blocked": {  # where it rests, no other try is made
                 name: one.trouble
                 for name, one in app.providers.items()

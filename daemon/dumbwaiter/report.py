@@ -1,16 +1,15 @@
-"""What the journal says of the work: counts, totals, and jobs as people and programs are told of them."""
+"""What the journal says of the work: counts, totals, and lists of jobs and errands."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
 
-from dumbwaiter import catalog
-from dumbwaiter.config import Watch
 from dumbwaiter.errands import Errand, errand
-from dumbwaiter.model import Entry, Job, Stamp, State
-from dumbwaiter.naming import join, shown, split
+from dumbwaiter.facts import AFTER, COUNTERS, IN_NEED, Counts, OpenCounts, errand_facts, job_facts
+from dumbwaiter.model import Job, Stamp, State
+from dumbwaiter.naming import join, split
 from dumbwaiter.store.database import HOST
 from dumbwaiter.store.rows import among, job, path_of, place_of
 from dumbwaiter.store.tables import (
@@ -28,8 +27,6 @@ from dumbwaiter.store.tables import (
 )
 
 LISTED = 1000  # jobs in one answer
-COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
-IN_NEED, AFTER = "in_need", "after"  # of the totals: jobs that need a person, and files still to be put away
 _GIVEN_UP = (IS_FAILED, errands.c.due_at.is_(None))
 
 
@@ -56,14 +53,7 @@ def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
     return [] if host is None else [table.c.host == host]
 
 
-class Left(NamedTuple):
-    """Jobs that have work left, counted."""
-
-    by_watch: Counter[str]
-    by_provider: Counter[str]
-
-
-def left(engine: Engine) -> Left:
+def count_open(engine: Engine) -> OpenCounts:
     """Returns how many jobs have work left."""
     with engine.connect() as connection:
         rows = connection.execute(
@@ -71,7 +61,7 @@ def left(engine: Engine) -> Left:
             .where(IS_OPEN, *_mine(engine, jobs))
             .group_by(jobs.c.watch, jobs.c.provider)
         ).all()
-    counted = Left(Counter(), Counter())
+    counted = OpenCounts(Counter(), Counter())
     for watch, provider, count in rows:
         counted.by_watch[watch] += count
         counted.by_provider[provider] += count
@@ -99,7 +89,7 @@ def shared_watches(engine: Engine, watches: Iterable[str]) -> list[str]:
         ]
 
 
-def standing(engine: Engine) -> dict[str, int]:
+def count_unfinished(engine: Engine) -> dict[str, int]:
     """Returns what is left to do, of the totals: all of it found by indexes."""
     query = select(jobs.c.state, func.count()).where(IS_SHOWN, *_mine(engine, jobs)).group_by(jobs.c.state)
     found = dict.fromkeys((State.PENDING, State.STORED, State.REJECTED), 0) | _pairs(engine, query)
@@ -193,7 +183,7 @@ def _count(engine: Engine, where: ColumnElement[bool], table: Table = jobs) -> i
         return int(connection.execute(query).scalar_one())
 
 
-def errands_listed(engine: Engine) -> list[dict[str, Any]]:
+def failed_errands(engine: Engine) -> list[dict[str, Any]]:
     """Returns what was to be done once a job ended and failed, the latest first, as JSON shows it.
 
     Of more than `LISTED` rather those that were given up: the others are tried again without a person.
@@ -224,147 +214,12 @@ def _errands(engine: Engine, *where: ColumnElement[bool], limit: int | None = LI
         return [errand(row) for row in connection.execute(query)]
 
 
-def errand_facts(one: Errand) -> dict[str, Any]:
-    """Returns an errand as JSON shows it."""
-    return {
-        "id": one.id,
-        "job": one.job,
-        "watch": one.watch,
-        "path": shown(one.path),
-        "what": one.what,
-        "attempts": one.attempts,
-        "due_at": one.due_at,
-        "error": one.error,
-    }
-
-
-def job_facts(one: Job) -> dict[str, Any]:
-    """Returns a job as JSON shows it."""
-    return {
-        "id": one.id,
-        "watch": one.watch,
-        "path": shown(one.path),
-        "provider": one.provider,
-        "key": one.key,
-        "state": one.state.value,
-        "size": one.size,
-        "sent": one.sent,
-        "resent": one.resent,
-        "attempts": one.attempts,
-        "due_at": one.due_at,
-        "active": one.leased,
-        "error": one.error,
-        "url": one.receipt.url if one.receipt else None,
-        "lacks": one.receipt.lacks or None if one.receipt else None,
-    }
-
-
-def entry_facts(one: Entry) -> dict[str, Any]:
-    """Returns an entry as JSON shows it."""
-    return {
-        "provider": one.provider,
-        "key": one.key,
-        "watch": one.watch or None,
-        "path": shown(one.path) or None,
-        "size": one.size,
-        "stored_at": one.stored_at,
-        "unlisted_at": one.unlisted_at,
-        "url": one.url,
-        "etag": one.etag,
-        "verified": one.verified,
-        "facts": dict(one.facts),
-    }
-
-
-def waiting_facts(one: catalog.Waiting) -> dict[str, Any]:
-    """Returns a file of the outbox as JSON shows it: as an entry, of which most is still to come."""
-    return {
-        "provider": one.provider,
-        "key": one.key,
-        "watch": one.watch,
-        "path": shown(one.path),
-        "size": one.size,
-        "stored_at": None,
-        "unlisted_at": None,
-        "url": None,
-        "etag": "",
-        "verified": "",
-        "facts": {},
-        "state": one.state.value,
-        "error": one.error,
-    }
-
-
-class Counts(NamedTuple):
-    """What is known by counting job by job, which takes a while where there are a million."""
-
-    left: Left
-    files: dict[str, int]
-    totals: dict[str, int]
-
-
-def counts(engine: Engine) -> Counts:
+def count_all(engine: Engine) -> Counts:
     """Counts all."""
-    return Counts(left(engine), files_by_watch(engine), totals(engine))
+    return Counts(count_open(engine), files_by_watch(engine), totals(engine))
 
 
-NOTHING = Counts(
-    Left(Counter(), Counter()), {}, dict.fromkeys((*(state.value for state in State), IN_NEED, AFTER, *COUNTERS), 0)
-)
-
-
-def watch_facts(
-    name: str,
-    watch: Watch,
-    counts: Counts,
-    *,
-    state: str = "off",
-    opens_at: float | None = None,
-    seen: int = 0,
-    overflows: int = 0,
-    message: str = "",
-) -> dict[str, Any]:
-    """Returns a watch as `status --json` shows it; `seen` files are not in the journal yet."""
-    return {
-        "name": name,
-        "path": shown(watch.path),
-        "provider": watch.provider,
-        "state": state,
-        "opens_at": opens_at,
-        "files": counts.files.get(name, 0),
-        "pending": counts.left.by_watch[name] + seen,
-        "overflows": overflows,
-        "message": message,
-    }
-
-
-def provider_facts(
-    name: str,
-    counts: Counts,
-    *,
-    state: str = "off",
-    paused_until: float | None = None,
-    grants: int = 0,
-    expires_at: float | None = None,
-    now: float = 0.0,
-    error: str | None = None,
-    listing_error: str | None = None,
-) -> dict[str, Any]:
-    """Returns a provider likewise."""
-    return {
-        "name": name,
-        "state": state,
-        "paused_until": paused_until,
-        "pending": counts.left.by_provider[name],
-        "grants": grants,
-        "expires_in": None if expires_at is None else round(expires_at - now),
-        "expires_at": expires_at,
-        "error": error,
-        "listing_error": listing_error,
-    }
-
-
-def listed(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:
+def work_to_list(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:
     """Returns the jobs and errands that `status --json` names one by one."""
     shown_jobs = (*open_jobs(engine), *rejected(engine)) if jobs else ()
-    return {"jobs": [job_facts(one) for one in shown_jobs], "errands": errands_listed(engine)}
+    return {"jobs": [job_facts(one) for one in shown_jobs], "errands": failed_errands(engine)}

@@ -9,6 +9,7 @@ from typing import Any
 from dumbwaiter import report
 from dumbwaiter.config import Config
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.facts import NO_COUNTS, Counts, provider_facts, watch_facts
 from dumbwaiter.grants import Provider
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
@@ -42,7 +43,7 @@ class Status:
         self._steering = steering
         self._walks = walks
         self._trouble = trouble
-        self._counted: tuple[int, report.Counts] | None = None  # and by which commit
+        self._counted: tuple[int, Counts] | None = None  # and by which commit
 
     def facts(self, *, listed: bool = True) -> dict[str, Any]:
         """Returns the status, with each job where they are to be `listed`. Reads the journal: not for the loop's thread."""
@@ -52,9 +53,9 @@ class Status:
         seen = {name: self._intake.pending(name) for name in self._config.watch}
         try:
             counts = self._counts()
-            named = report.listed(self._journal.reader, jobs=listed)
+            named = report.work_to_list(self._journal.reader, jobs=listed)
         except JournalTrouble as error:  # what the daemon itself knows is told all the same
-            counts, named, trouble = report.NOTHING, {"jobs": [], "errands": []}, str(error)
+            counts, named, trouble = NO_COUNTS, {"jobs": [], "errands": []}, str(error)
         # And after it: a file that changes while it is sent goes back from there to here.
         settling = max(settling, self._intake.waiting)
         return {
@@ -70,10 +71,10 @@ class Status:
             **named,
         }
 
-    def _watch_list(self, counts: report.Counts, seen: Mapping[str, int]) -> list[dict[str, Any]]:
+    def _watch_list(self, counts: Counts, seen: Mapping[str, int]) -> list[dict[str, Any]]:
         states, closed = self._watching.states(), self._config.closed(time.time())
         return [
-            report.watch_facts(
+            watch_facts(
                 name,
                 watch,
                 counts,
@@ -86,11 +87,11 @@ class Status:
             for name, watch in self._config.watch.items()
         ]
 
-    def _provider_list(self, counts: report.Counts) -> list[dict[str, Any]]:
+    def _provider_list(self, counts: Counts) -> list[dict[str, Any]]:
         now = time.time()
         resting = self._steering.providers(now)
         return [
-            report.provider_facts(
+            provider_facts(
                 name,
                 counts,
                 state="paused" if name in resting else provider.state(now),
@@ -104,11 +105,11 @@ class Status:
             for name, provider in self._providers.items()
         ]
 
-    def _counts(self) -> report.Counts:
+    def _counts(self) -> Counts:
         """Counts anew only if there was a commit since: who asks again and again must not cost more and more."""
         commits = self._journal.writer.commits  # before the count: one that comes meanwhile is counted the next time
         if self._counted is None or self._counted[0] != commits:
-            self._counted = commits, report.counts(self._journal.reader)
+            self._counted = commits, report.count_all(self._journal.reader)
         return self._counted[1]
 
     def paused(self) -> list[dict[str, Any]]:

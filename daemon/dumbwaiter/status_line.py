@@ -23,7 +23,7 @@ async def tell(app: App, notify: Callable[[str], None]) -> None:
     while os.environ.get("NOTIFY_SOCKET"):
         beat = app.pulse.next()
         with suppress(JournalTrouble):  # the engine says it, too
-            left = await asyncio.to_thread(report.standing, app.reader)
+            left = await asyncio.to_thread(report.count_unfinished, app.reader)
             if (sentence := _sentence(app, left)) != said:
                 said = sentence
                 notify(f"STATUS={sentence}")

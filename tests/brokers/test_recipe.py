@@ -14,10 +14,10 @@ import peer
 from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reject
+from dumbwaiter.facts import NO_COUNTS, provider_facts
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask
-from dumbwaiter.report import NOTHING, provider_facts
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors
@@ -115,7 +115,7 @@ def test_a_life_without_end_has_none(service: Service, said: object) -> None:
     service.told = {"life": said}
     one = service.sender(more=', expires_in = "life"', scope=BUCKET)
     assert one.obtain().expires_at is None
-    assert provider_facts("one", NOTHING, expires_at=one.provider.expires_at, now=time.time())["expires_in"] is None
+    assert provider_facts("one", NO_COUNTS, expires_at=one.provider.expires_at, now=time.time())["expires_in"] is None
 
 
 def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> None:

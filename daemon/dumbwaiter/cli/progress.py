@@ -64,7 +64,7 @@ def _sentences(state: dict[str, Any]) -> Iterator[str]:
 
 @contextmanager
 def bars(session: Session) -> Iterator[Show]:
-    """Yields a function that takes jobs as `report.job_facts` gives them. Draws nothing without a terminal."""
+    """Yields a function that takes jobs as `facts.job_facts` gives them. Draws nothing without a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

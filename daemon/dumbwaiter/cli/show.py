@@ -60,18 +60,19 @@ def _status(session: Session) -> dict[str, Any]:
 
 def _status_without_daemon(session: Session) -> dict[str, Any]:
     from dumbwaiter import report
+    from dumbwaiter.facts import NO_COUNTS, provider_facts, watch_facts
 
     config = session.config
     closed = config.closed(time.time())
-    counts = report.counts(session.reader) if session.has_journal else report.NOTHING
-    named = report.listed(session.reader) if session.has_journal else {"jobs": [], "errands": []}
+    counts = report.count_all(session.reader) if session.has_journal else NO_COUNTS
+    named = report.work_to_list(session.reader) if session.has_journal else {"jobs": [], "errands": []}
     return {
         "running": False,
         "pid": None,
         "watches": [
-            report.watch_facts(name, watch, counts, opens_at=closed.get(name)) for name, watch in config.watch.items()
+            watch_facts(name, watch, counts, opens_at=closed.get(name)) for name, watch in config.watch.items()
         ],
-        "providers": [report.provider_facts(name, counts) for name in config.provider],
+        "providers": [provider_facts(name, counts) for name in config.provider],
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,
@@ -109,7 +110,7 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
 
     PATH is WATCH/PATH, as in the mount's files/; or begins with keys/, files/ or outbox/; or is a local path.
     """
-    from dumbwaiter.report import entry_facts, waiting_facts
+    from dumbwaiter.facts import entry_facts, waiting_facts
 
     found = list(files_below(session, path or None))
     if session.json:
@@ -202,7 +203,8 @@ def history(session: Session, limit: int, since: str | None) -> None:
     dumbwaiter history --since 7d --limit 1000
     dumbwaiter history --json | jq -r '.[].url'
     """
-    from dumbwaiter.report import entry_facts, errands_listed, latest_errands
+    from dumbwaiter.facts import entry_facts
+    from dumbwaiter.report import failed_errands, latest_errands
 
     wanted = 0.0 if since is None else moment(since, time.time())
     entries = session.catalog.history(limit, wanted) if session.has_journal else []
@@ -214,7 +216,7 @@ def history(session: Session, limit: int, since: str | None) -> None:
             fact["errand"] = one and f"{one.what}: {one.error}"
         session.facts(facts)
         return
-    listed = errands_listed(session.reader) if session.has_journal else []
+    listed = failed_errands(session.reader) if session.has_journal else []
     for line in errand_lines([one for one in listed if one["path"]]):
         print(line)
     for entry in entries:

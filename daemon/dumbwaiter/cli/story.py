@@ -14,6 +14,7 @@ from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import hour, rests, size, when
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
+from dumbwaiter.facts import job_facts
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import counted, join, legible, shown
 
@@ -33,7 +34,7 @@ def tell(session: Session, path: str) -> None:
     if not jobs and entry is None:
         raise folder_at(session, path) or Failure(f"{shown(path)} was never seen: {_why_not(session, path)}")
     if session.json:
-        session.facts([report.job_facts(job) | _outlook(session, job) for job in jobs])
+        session.facts([job_facts(job) | _outlook(session, job) for job in jobs])
     elif jobs:
         _print(session, watch, inner, jobs)
     elif entry is not None:
