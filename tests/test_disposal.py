@@ -17,9 +17,12 @@ from urllib.parse import unquote
 import pytest
 
 from dumbwaiter import disposal
-from dumbwaiter.disposal import PRIVATE, Undone, dispose, trash_for
+from dumbwaiter.disposal import dispose
 from dumbwaiter.errors import Changed
+from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
+from dumbwaiter.moving import Undone
+from dumbwaiter.trash import trash_for
 
 CONTENT = b"the version that was uploaded"
 

@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dumbwaiter import log
 from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
-from dumbwaiter.disposal import Undone, dispose
+from dumbwaiter.disposal import dispose
 from dumbwaiter.errands import AFTER, FOLLOW_UP, Errand, Order
 from dumbwaiter.errors import Changed, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Stamp
+from dumbwaiter.moving import Undone
 from dumbwaiter.naming import shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling

@@ -28,11 +28,11 @@ from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
 from dumbwaiter.config_values import Duration, Seal, Target
-from dumbwaiter.disposal import PRIVATE
 from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
+from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.upload import digest_of
 from journals import HOST, WORKER, Book, in_file

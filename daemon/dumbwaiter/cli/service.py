@@ -201,7 +201,7 @@ def _changed(to: Target, folder: str, after: str) -> list[str]:
     if after.startswith("move:"):
         return [folder, after.removeprefix("move:")]
     if after == "trash":
-        from dumbwaiter.disposal import trash_for
+        from dumbwaiter.trash import trash_for
 
         return [folder, trash_for(folder, _home_trash(to), pwd.getpwnam(to.account).pw_uid)]
     return [folder]

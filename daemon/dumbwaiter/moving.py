@@ -1,0 +1,186 @@
+"""A file that goes to another folder, here or on another disk: nothing is ever replaced, and no link is followed.
+
+Everything happens on descriptors of the folders. A kill in between leaves the file under either name, and the next
+attempt goes on from there.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.naming import split
+from dumbwaiter.scan import FILE
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+TAKEN = "every name is taken there"
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+Same = Callable[[int], bool]
+
+
+class Undone(Exception):
+    """It could not be done now; the file is where it was. A sentence, and the seconds until it can be, where known."""
+
+    def __init__(self, sentence: str, *, after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.after = after
+
+
+def move(here: int, private: str, fd: int, target: str, path: str, same: Same) -> None:
+    """Brings an open file that is `private` in the folder `here` below `target`, to its own path. Raises OSError.
+
+    `same` tells whether an open file has the very content.
+    """
+    folder, name = split(path)
+    os.makedirs(target, exist_ok=True)
+    there = os.open(target, FOLDER)
+    for below in folder.split("/") if folder else ():
+        there = open_below(there, below)
+    try:
+        if os.fstat(there).st_dev == os.fstat(fd).st_dev:
+            with suppress(OSError):
+                if any(rename_new(here, private, there, one) for one in names_like(name)):
+                    return
+        _move_by_copy(here, private, fd, there, name, same)
+    finally:
+        os.close(there)
+
+
+def open_below(folder: int, name: str, mode: int = 0o777) -> int:
+    """Opens what lies in an open folder, which is closed, and makes it if need be. Raises OSError, for a link too."""
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+        return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _move_by_copy(here: int, private: str, fd: int, there: int, name: str, same: Same) -> None:
+    """Brings a file to another file system: copied, on the disk, read back, and only then taken away here."""
+    with copied(private, fd, there, same) as copy:
+        _name_copy(there, private, copy, name, same)
+        os.fsync(there)
+    os.unlink(private, dir_fd=here)
+
+
+@contextmanager
+def copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
+    """Holds a copy of an open file under the name `aside` until it has another; it is on the disk, and was read back."""
+    with suppress(FileNotFoundError):
+        os.unlink(aside, dir_fd=there)
+    copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
+    try:
+        offset = 0
+        while data := os.pread(fd, MIB, offset):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(copy, view) :]
+            offset += len(data)
+        before = os.fstat(fd)
+        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if os.fstat(copy).st_uid == before.st_uid:
+            with suppress(OSError):
+                shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
+            try:
+                os.fchmod(copy, stat.S_IMODE(before.st_mode))
+            except PermissionError:  # a service may make nothing set-uid
+                os.fchmod(copy, before.st_mode & 0o777)
+        else:  # what another user's program may do must not be done in this one's name
+            os.fchmod(copy, before.st_mode & 0o777)
+            with suppress(OSError):
+                for name in os.listxattr(fd):
+                    if name.startswith("user."):
+                        os.setxattr(copy, name, os.getxattr(fd, name))
+        os.fsync(copy)
+        os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
+        if os.fstat(copy).st_size != before.st_size or not same(copy):
+            raise OSError(errno.EIO, "the copy differs")
+        yield copy
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside, dir_fd=there)
+        raise
+    finally:
+        os.close(copy)
+
+
+def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None:
+    """Gives the copy its name, unless an attempt that was cut off has brought the file there already."""
+    for candidate in names_like(name):
+        if rename_new(there, aside, there, candidate):
+            return
+        other = open_regular(there, candidate)
+        if other is None:
+            continue
+        try:
+            if Stamp.of(os.fstat(other)).same_size_and_mtime(Stamp.of(os.fstat(copy))) and same(other):
+                os.unlink(aside, dir_fd=there)
+                return
+        finally:
+            os.close(other)
+    raise OSError(errno.EEXIST, TAKEN)
+
+
+def open_regular(here: int, name: str) -> int | None:
+    """Opens a regular file; None when there is none. Raises `Undone` when another program has it, and OSError."""
+    try:
+        fd = os.open(name, FILE, dir_fd=here)
+    except BlockingIOError:
+        raise Undone("another program has the file") from None
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return fd
+
+
+def names_like(name: str, longest: int = 255) -> Iterator[str]:
+    """Yields a name, and others like it, of so many bytes at most."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or len(os.fsencode(suffix)) > longest // 2:
+        stem, dot, suffix = name, "", ""
+    for number in range(10_000):
+        end = f"{f'-{number}' if number else ''}{dot}{suffix}"
+        yield _cut(stem, longest - len(os.fsencode(end))) + end
+
+
+def _cut(text: str, longest: int) -> str:
+    """Returns what fits into so many bytes, without half a character."""
+    data = os.fsencode(text)
+    end = min(longest, len(data))
+    while 0 < end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return os.fsdecode(data[:end])
+
+
+def rename_new(source: int, old: str, target: int, new: str) -> bool:
+    """Renames without replacing anything; False when the new name is taken. Raises OSError."""
+    try:
+        os.link(old, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except FileExistsError:
+        if not is_same_file(source, old, target, new):
+            return False  # else an earlier attempt was cut off between the two
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileNotFoundError):  # no hard links here: as good as it gets
+            os.stat(new, dir_fd=target, follow_symlinks=False)
+            return False
+        os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+        return True
+    os.unlink(old, dir_fd=source)
+    return True
+
+
+def is_same_file(source: int, old: str, target: int, new: str) -> bool:
+    """Says whether two names are of one file. Raises OSError."""
+    one, other = (os.stat(name, dir_fd=here, follow_symlinks=False) for here, name in ((source, old), (target, new)))
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
