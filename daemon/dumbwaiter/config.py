@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from dumbwaiter.config_values import Duration, Hosts, Listen, Seal, Size, Source, Target, Token
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import nearest
-from dumbwaiter.options import Provider, secrets, shows_nothing
+from dumbwaiter.options import Provider, secrets, why_no_reading_back
 from dumbwaiter.timetable import Timetable
 from dumbwaiter.window import Window
 from dumbwaiter.wire.recipe import BLANK
@@ -171,7 +171,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def last_copies(self) -> Iterator[tuple[str, str]]:
         """Yields every watch that takes away what cannot be read back afterwards, and as a sentence why."""
         for name, watch in self.watch.items():
-            if watch.after != "keep" and (why := shows_nothing(self.provider[watch.provider])):
+            if watch.after != "keep" and (why := why_no_reading_back(self.provider[watch.provider])):
                 yield name, f'after = "{watch.after}" takes away the only copy that can be read: {why}'
 
     def folder_of(self, watch: str) -> str | None:

@@ -10,7 +10,7 @@ from dumbwaiter.config_text import ConfigText
 from dumbwaiter.errors import Failure
 from dumbwaiter.ignore import Rules
 from dumbwaiter.naming import NAME_MAX, nearest, shown
-from dumbwaiter.options import Jiandaoyun, is_rate, names_objects, replaces_nothing, shows_nothing
+from dumbwaiter.options import Jiandaoyun, is_rate, why_no_keys, why_no_reading_back, why_no_replacing
 from dumbwaiter.places import trash
 
 JOURNAL_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")  # libpq's
@@ -60,11 +60,11 @@ def _check_watch(name: str, watch: Watch, config: Config, text: ConfigText) -> N
     if watch.rescan < 1:
         raise text.failure(["watch", name, "rescan"], f'{watch.rescan:g} seconds are too few: "1s" at least')
     provider = config.provider[watch.provider]
-    if watch.key is not None and (why := names_objects(provider)):
+    if watch.key is not None and (why := why_no_keys(provider)):
         raise text.failure(
             ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
         )
-    if watch.on_conflict == "replace" and (why := replaces_nothing(provider)):
+    if watch.on_conflict == "replace" and (why := why_no_replacing(provider)):
         raise text.failure(
             ["watch", name, "on_conflict"],
             f'found "replace", and {why}; allowed for provider.{watch.provider}: "rename", "skip", "refuse"',
@@ -86,7 +86,7 @@ def _placed(name: str, watch: Watch, others: Mapping[str, Watch], text: ConfigTe
 
 def _check_after(name: str, watch: Watch, config: Config, text: ConfigText) -> None:
     provider = config.provider[watch.provider]
-    if isinstance(provider, Jiandaoyun) and watch.after != "keep" and (why := shows_nothing(provider)):
+    if isinstance(provider, Jiandaoyun) and watch.after != "keep" and (why := why_no_reading_back(provider)):
         raise text.failure(
             ["watch", name, "after"],
             f'found "{watch.after}", and {why}; allowed for provider.{watch.provider}: "keep"',

@@ -16,7 +16,7 @@ from dumbwaiter.wire.recipe import Expression, Stored, blanks
 class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):
     """NetEase VOD: the application's key and secret mint tokens for NOS."""
 
-    NAMES: ClassVar = "NetEase VOD names every object itself"
+    WHY_NO_KEYS: ClassVar = "NetEase VOD names every object itself"
 
     app_key: str
     app_secret: Source
@@ -90,7 +90,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jimeng"):
     """Jimeng or Dreamina: a session cookie gives temporary keys for ImageX. A token "us-…" is the international one's."""
 
-    NAMES: ClassVar = "ImageX names every object itself"
+    WHY_NO_KEYS: ClassVar = "ImageX names every object itself"
 
     refresh_token: Source
     api: Address | None = None  # signs in; by default the vendor's own of the token's region
@@ -104,7 +104,7 @@ class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="careyshop"):
     """CareyShop: an administrator's sign-in gives tokens for the shop's own disk, Qiniu or Aliyun OSS."""
 
-    NAMES: ClassVar = "the shop says in which folder an object lies, and its name there is random"
+    WHY_NO_KEYS: ClassVar = "the shop says in which folder an object lies, and its name there is random"
 
     api: Address  # with its version: "https://shop.example/api/v1"
     app_key: str
@@ -139,7 +139,7 @@ BLANKS = ("path", "name", "folder", "watch", "size", "mime", "hash", "key", "tra
 class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="jiandaoyun"):
     """Jiandaoyun: files as attachments in the records of one form."""
 
-    NAMES: ClassVar = "Jiandaoyun's upload tokens name the object"
+    WHY_NO_KEYS: ClassVar = "Jiandaoyun's upload tokens name the object"
 
     api_key: Source
     app_id: str
@@ -159,9 +159,9 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
         for name in ("app_id", "entry_id", "attachment"):
             if FORBIDDEN.search(getattr(self, name) or ""):
                 raise _at(name, "must not hold text like ${…} or $(…): Jiandaoyun refuses it")
-        if self.records != "none" and not self.attachment:
+        if self.record_kind != "none" and not self.attachment:
             raise _at("record", 'a record needs the form\'s field for files: attachment = "_widget_…"')
-        if self.records == "per-folder" and self.transaction == "per-file":
+        if self.record_kind == "per-folder" and self.transaction == "per-file":
             raise _at("transaction", 'files share a record within one transaction only: transaction = "shared"')
         for name in ("values", "start_workflow", "start_trigger"):
             if getattr(self, name) and not self.attachment:
@@ -179,14 +179,14 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
                 ) from None
 
     @property
-    def records(self) -> str:
-        """Which records are written."""
+    def record_kind(self) -> str:
+        """Which records are written: per-file, per-folder or none."""
         return self.record or ("per-file" if self.attachment else "none")
 
     @property
-    def telling(self) -> dict[str, str]:
+    def identifying_values(self) -> dict[str, str]:
         """The values by which a record is found again, none when they cannot tell it from others."""
-        if self.records == "per-file":
+        if self.record_kind == "per-file":
             return {name: template for name, template in self.values.items() if "{path}" in template}
         shared = {name: one for name, one in self.values.items() if _blanks(one) <= {"folder", "watch", "transaction"}}
         return shared if any("{folder}" in template for template in shared.values()) else {}
@@ -195,7 +195,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
 class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="xinhua"):
     """Xinhua image processing (camera360): a key pair buys a JWT, and that gives upload tokens for JPEG pictures."""
 
-    KEEPS: ClassVar = "Xinhua's upload tokens only ever make new objects"
+    WHY_NO_REPLACING: ClassVar = "Xinhua's upload tokens only ever make new objects"
 
     access_key: str
     secret_key: Source
@@ -243,21 +243,21 @@ def _filled(options: Struct, *keys: str) -> None:
 Provider = NetEase | Jimeng | Recipe | CareyShop | Jiandaoyun | Xinhua  # tagged by broker
 
 
-def names_objects(provider: Provider) -> str | None:
+def why_no_keys(provider: Provider) -> str | None:
     """Returns, as a clause, why a watch cannot say what this provider calls a file; None where it can."""
     if isinstance(provider, Recipe) and not provider.asks_for_key:
         return "the recipe's request does not tell the service a {key}, or many = true lets one permission serve many"
-    return getattr(provider, "NAMES", None)
+    return getattr(provider, "WHY_NO_KEYS", None)
 
 
-def replaces_nothing(provider: Provider) -> str | None:
+def why_no_replacing(provider: Provider) -> str | None:
     """Returns, as a sentence, why nothing at this provider can be replaced; None where it can, or names say nothing."""
-    return getattr(provider, "KEEPS", None)
+    return getattr(provider, "WHY_NO_REPLACING", None)
 
 
-def shows_nothing(provider: Provider) -> str | None:
+def why_no_reading_back(provider: Provider) -> str | None:
     """Returns, as a sentence, why nothing that this provider took can be read back; None where it can."""
-    if isinstance(provider, Jiandaoyun) and provider.records == "none":
+    if isinstance(provider, Jiandaoyun) and provider.record_kind == "none":
         return "without a record Jiandaoyun gives no way to read a file back"
     if isinstance(provider, Jimeng):
         return "Jimeng gives no way to read a file back"

@@ -460,9 +460,9 @@ def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> settings.Jia
 
 
 def test_a_configuration_with_no_word_about_records_writes_none() -> None:
-    assert parse().records == "none"
-    assert parse(more='attachment = "_widget_1"').records == "per-file"
-    assert parse(more='attachment = "_widget_1"\nrecord = "none"').records == "none"
+    assert parse().record_kind == "none"
+    assert parse(more='attachment = "_widget_1"').record_kind == "per-file"
+    assert parse(more='attachment = "_widget_1"\nrecord = "none"').record_kind == "none"
 
 
 @pytest.mark.parametrize("text", ["${x}", "$(x)", "$(x}", "${x)", "pre$(x)post", "$$(x)", "${}"])

@@ -112,8 +112,8 @@ class Jiandaoyun(Broker):
         self._key = options.api_key.read()
         if options.transaction == "per-file":
             self.batch = 1
-        if options.records != "none" and not options.telling:
-            blank = "{path}" if options.records == "per-file" else "{folder}"
+        if options.record_kind != "none" and not options.identifying_values:
+            blank = "{path}" if options.record_kind == "per-file" else "{folder}"
             self.warnings = [
                 f"a lost answer can leave two records: let one of `values` be {blank}, so that one is found"
             ]
@@ -158,17 +158,17 @@ class Jiandaoyun(Broker):
     # The record
 
     def together(self, ask: Ask) -> str | None:
-        return split(ask.place)[0] if self._options.records == "per-folder" else ask.path
+        return split(ask.place)[0] if self._options.record_kind == "per-folder" else ask.path
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""
-        if self._options.records == "none":
+        if self._options.record_kind == "none":
             return FollowUp(receipt)
         if "callback" in receipt.facts:
             raise Restart("Jiandaoyun was not told of the file, so it has to be sent again", after=PAUSE)
         if "answer" in receipt.facts:
             raise Reject("Jiandaoyun was not told of the file, so no record can show it")
-        bring = self._join if self._options.records == "per-folder" else self._replace
+        bring = self._join if self._options.record_kind == "per-folder" else self._replace
         record = await bring(ask, receipt, await self._find(ask, receipt, desk), desk)
         name = _text(record, "_id")
         attached = self._attached(record, ask, receipt)
@@ -209,7 +209,7 @@ class Jiandaoyun(Broker):
                 keys.setdefault(record, []).append(other.key)
             else:
                 waiting[qiniu.plain(split(place)[1])] = other.key
-        certain = any("{transaction}" in template for template in self._options.telling.values())
+        certain = any("{transaction}" in template for template in self._options.identifying_values.values())
         for one in found:
             stray = certain and _text(one, "_id") not in keys
             attached = self._attached(one, ask, receipt)
@@ -229,7 +229,9 @@ class Jiandaoyun(Broker):
 
     async def _find(self, ask: Ask, receipt: Receipt, desk: Desk) -> Sequence[_Fields]:
         """Returns the records that may be the file's, oldest first, where their values tell."""
-        wanted = {field: str(_value(template, ask, receipt)) for field, template in self._options.telling.items()}
+        wanted = {
+            field: str(_value(template, ask, receipt)) for field, template in self._options.identifying_values.items()
+        }
         conditions = [
             {"field": field, "type": "text", "method": "eq", "value": [value]}
             for field, value in wanted.items()

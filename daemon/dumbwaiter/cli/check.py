@@ -21,7 +21,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, ex
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import counted, legible, propose, shown, split
-from dumbwaiter.options import names_objects, secrets
+from dumbwaiter.options import secrets, why_no_keys
 
 NO_KEY = "no key is configured"
 UNTOLD = "its provider's secret is handed over by systemd only"
@@ -207,7 +207,7 @@ def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
         return {"key": None, "rule": UNTOLD}
     key = broker(options).key(wanted, named=watch.key is not None)
     if key is None:
-        return {"key": None, "rule": names_objects(options) or NO_KEY}
+        return {"key": None, "rule": why_no_keys(options) or NO_KEY}
     return {"key": key, "rule": rule}
 
 
