@@ -165,9 +165,9 @@ def test_any_number_of_jobs_can_be_named_at_once(book: Book) -> None:
 
 def test_what_only_waits_for_its_time_is_not_hastened(book: Book) -> None:
     ended(book, orders=(Order(AFTER, {"action": "delete"}, waits=50.0),))
-    book.hasten(None, NOW)
+    book.make_due(None, NOW)
     assert due(book) == []
-    book.hasten(None, NOW - 1000)  # the clock was set back since
+    book.make_due(None, NOW - 1000)  # the clock was set back since
     assert len(due(book, NOW - 1000)) == 1
 
 

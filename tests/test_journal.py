@@ -161,7 +161,7 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
     book.survey("w", [Surveyed("", 4, b"digest")])
     book.survey("kept", [Surveyed("", 1, b"digest")])
     book.release_all()
-    assert book.keep_to({"w": "art", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 1) == 3
+    assert book.end_unwanted({"w": "art", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 1) == 3
     assert states(book) == {
         **dict.fromkeys((away, refused, elsewhere), "superseded"),
         **dict.fromkeys(kept, "pending"),
@@ -178,7 +178,7 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
         ("sent by half", 0),
         ("refused", 0),
     ]
-    assert book.keep_to({"w": "vod", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 3) == 0
+    assert book.end_unwanted({"w": "vod", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 3) == 0
 
 
 def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:
@@ -405,8 +405,8 @@ def test_what_waited_for_the_network_is_due_at_once(book: Book) -> None:
     away, art, fresh = book.named("a"), book.named("b", provider="art"), book.pending("c", NOW + 60)
     for id_ in (away, art):
         book.delay(WORKER, id_, NOW, due_at=NOW + 300, error="the network is down", attempts=8)
-    assert book.hasten_failed([], NOW) == 0
-    assert book.hasten_failed(["vod"], NOW) == 1
+    assert book.make_failed_due([], NOW) == 0
+    assert book.make_failed_due(["vod"], NOW) == 1
     assert [book.row(id_).due_at for id_ in (away, art, fresh)] == [NOW, NOW + 300, NOW + 60]
     assert (book.row(away).attempts, book.row(away).checkpoint) == (0, '{"offset":4}')
 
@@ -415,7 +415,7 @@ def test_by_another_clock_whatever_waits_is_due_at_once(book: Book) -> None:
     failed, fresh = book.named("a"), book.pending("b", NOW + 60)
     book.delay(WORKER, failed, NOW, due_at=NOW + 300, error="it was busy", attempts=8)
     book.runner.run(book.journal.errands.order("w", [Order("hook", {})], NOW + 300))
-    book.hasten(None, NOW)
+    book.make_due(None, NOW)
     assert [book.row(id_).due_at for id_ in (failed, fresh)] == [NOW, NOW]
     assert book.row(failed).attempts == 8
     assert [row.due_at for row in book.rows("SELECT due_at FROM errands")] == [NOW]
@@ -810,7 +810,7 @@ def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
     near, far = book.leased("a", NOW), book.leased("b", NOW)
     for id_, due_at in ((near, NOW + 300), (far, NOW + 1e7)):
         book.delay(WORKER, id_, NOW, due_at=due_at, error="x", attempts=1)
-    book.set_right(NOW, NOW + 3600)
+    book.bring_forward(NOW, NOW + 3600)
     assert [book.row(id_).due_at for id_ in (near, far)] == [NOW + 300, NOW]
 
 
@@ -966,8 +966,8 @@ def test_the_next_due_time_walks_the_index_of_what_is_due(sqlite_book: Book) -> 
 
 def test_what_waits_is_changed_by_the_index_of_what_is_due(sqlite_book: Book) -> None:
     changes: list[Callable[[], Any]] = [
-        lambda: sqlite_book.hasten_failed(["vod"], NOW),
-        lambda: sqlite_book.set_right(NOW, NOW + 3600),
+        lambda: sqlite_book.make_failed_due(["vod"], NOW),
+        lambda: sqlite_book.bring_forward(NOW, NOW + 3600),
         sqlite_book.release_all,
     ]
     for change in changes:

@@ -144,7 +144,7 @@ class App:
     async def keep_to_config(self) -> None:
         """Ends what is not asked for any more. Only before the start, and for one who watches."""
         asked = {name: watch.provider for name, watch in self.config.watch.items()}
-        if ended := await self.journal.queue.keep_to(asked, self.providers.keys(), time.time()):
+        if ended := await self.journal.queue.end_unwanted(asked, self.providers.keys(), time.time()):
             self._log.info("not asked for any more", jobs=ended)
 
     async def start(self) -> None:
@@ -157,7 +157,7 @@ class App:
         for name, sentence in self.config.last_copies():
             self._log.warning("watch needs care", watch=name, reason=sentence)
         await self.steering.load()
-        await self.journal.queue.set_right(time.time(), time.time() + AFTER_MAX + PAUSE)
+        await self.journal.queue.bring_forward(time.time(), time.time() + AFTER_MAX + PAUSE)
         self.schedule.every("dispatch", 60.0, self.engine.wake)
         self.schedule.every("errands", 60.0, self.duties.wake)
         self.schedule.every("bandwidth", 3600.0, self._keep_time)
@@ -350,9 +350,9 @@ class App:
         for name in self.providers if dated else offline:
             self.providers[name].again()
         with contextlib.suppress(JournalTrouble):  # they are due some minutes later
-            await self.journal.queue.hasten_failed(offline, time.time())
+            await self.journal.queue.make_failed_due(offline, time.time())
             if dated:
-                await self.journal.queue.hasten(None, time.time())
+                await self.journal.queue.make_due(None, time.time())
         self._queued()
         self.duties.kick()
 

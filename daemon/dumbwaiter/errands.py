@@ -139,7 +139,7 @@ class Errands:
 
         await self._writer.call(work)
 
-    def again(
+    def retry(
         self, connection: Connection, job_ids: Sequence[int] | None, now: float, *, waiting: bool = True
     ) -> set[int | None]:
         """Makes errands that failed due at once: those of some jobs, or all; returns whose.
@@ -150,10 +150,10 @@ class Errands:
         failed = [errands.c.host == self._host, errands.c.error.is_not(None), errands.c.what != FOLLOW_UP]
         chosen = [] if job_ids is None else [among(errands.c.job, job_ids)]
         chosen += [] if waiting else [errands.c.due_at.is_(None)]
-        hastened = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
-        return set(connection.execute(hastened.returning(errands.c.job)).scalars())
+        made_due = update(errands).where(*failed, *chosen).values(due_at=now, attempts=0)
+        return set(connection.execute(made_due.returning(errands.c.job)).scalars())
 
-    def hasten(self, connection: Connection, watch: str | None, now: float) -> None:
+    def make_due(self, connection: Connection, watch: str | None, now: float) -> None:
         """Makes the errands that failed and wait due, of a watch or all, and those ordered by a clock that was ahead."""
         ahead = errands.c.created_at > now
         which = [errands.c.host == self._host, errands.c.due_at > now, or_(errands.c.error.is_not(None), ahead)]

@@ -18,7 +18,7 @@ from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.facts import job_facts
 from dumbwaiter.pulse import Pulse, wait_for_beat
-from dumbwaiter.queue import MANY
+from dumbwaiter.queue import UNNAMED
 
 PACE = 0.2  # seconds between two looks, at least
 SHARE = 10  # a look takes one part in so many of the time
@@ -141,11 +141,11 @@ class Feed:
                 status, jobs = await asyncio.to_thread(self._look, moved)
             except Exception:  # noqa: BLE001 - a fault of ours must not leave all who follow without news
                 log.get("events").exception("nothing could be told")
-                self._moved.add(MANY)
+                self._moved.add(UNNAMED)
                 await asyncio.sleep(AGAIN)
                 continue
             if status["trouble"]:
-                self._moved.add(MANY)  # what cannot be read now is told when it can
+                self._moved.add(UNNAMED)  # what cannot be read now is told when it can
             if jobs is None:
                 self._tell("snapshot", status)
             else:
@@ -157,7 +157,7 @@ class Feed:
 
     def _look(self, moved: set[int]) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
         """Returns the status, and the jobs that moved; with too many of them the whole status and None."""
-        if MANY in moved or len(moved) > report.LISTED:
+        if UNNAMED in moved or len(moved) > report.LISTED:
             return self._app.status.facts(), None
         try:
             jobs = report.jobs_by_id(self._app.reader, sorted(moved)[: report.LISTED]) if moved else []

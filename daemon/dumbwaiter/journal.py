@@ -83,7 +83,7 @@ class Journal:
         self._swept_at = -inf
 
     def listen(self, heard: Callable[[set[int]], None] | None) -> None:
-        """Tells `heard`, after each commit, which jobs it moved; `queue.MANY` stands for more than are named.
+        """Tells `heard`, after each commit, which jobs it moved; `queue.UNNAMED` stands for more than are named.
 
         Called in the journal's thread. What was rolled back may be named too. With None nobody is told.
         """

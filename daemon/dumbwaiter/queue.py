@@ -13,7 +13,7 @@ from dumbwaiter.store.rows import among
 from dumbwaiter.store.tables import IS_OPEN, IS_SHOWN, errands, jobs, surveyed
 from dumbwaiter.store.writer import Writer
 
-MANY = 0  # no job's id: stands for jobs that nobody counted
+UNNAMED = 0  # no job's id: stands for jobs that were moved and are not named
 
 
 class Queue:
@@ -37,8 +37,8 @@ class Queue:
         """
 
         def work(connection: Connection) -> int:
-            self._tell([MANY] if ids is None else ids)
-            found = self._errands.again(connection, ids, now, waiting=waiting)
+            self._tell([UNNAMED] if ids is None else ids)
+            found = self._errands.retry(connection, ids, now, waiting=waiting)
             chosen = among(jobs.c.id, ids) if ids is not None else true()
             for state in sources(Event.RETRY) if waiting else [State.REJECTED]:
                 which = (jobs.c.host == self._host, jobs.c.state == state, chosen, jobs.c.lease.is_(None))
@@ -66,11 +66,11 @@ class Queue:
 
         return await self._writer.call(work, durable=True)
 
-    async def hasten_failed(self, providers: Collection[str], now: float) -> int:
+    async def make_failed_due(self, providers: Collection[str], now: float) -> int:
         """Makes the waiting jobs of these providers due at once, as if nothing had gone wrong; returns how many."""
 
         def work(connection: Connection) -> int:
-            self._tell([MANY])
+            self._tell([UNNAMED])
             return connection.execute(
                 update(jobs)
                 .where(
@@ -115,7 +115,7 @@ class Queue:
 
         return await self._writer.call(work, durable=True)
 
-    async def keep_to(self, watches: Mapping[str, str], providers: Collection[str], now: float) -> int:
+    async def end_unwanted(self, watches: Mapping[str, str], providers: Collection[str], now: float) -> int:
         """Ends the jobs of watches that are none of these any more, or have another provider; returns how many.
 
         `watches`: the provider of each. What is at a provider already is seen to its end, and so is what a person named;
@@ -139,7 +139,7 @@ class Queue:
 
         return await self._writer.call(work)
 
-    async def hasten(self, watch: str | None, now: float) -> None:
+    async def make_due(self, watch: str | None, now: float) -> None:
         """Makes the waiting jobs and errands of a watch due, or all: what they waited for has come."""
 
         def work(connection: Connection) -> None:
@@ -150,12 +150,12 @@ class Queue:
                 .where(jobs.c.due_at > now)
                 .values(due_at=now)
             )
-            self._errands.hasten(connection, watch, now)
-            self._tell([MANY])
+            self._errands.make_due(connection, watch, now)
+            self._tell([UNNAMED])
 
         await self._writer.call(work)
 
-    async def set_right(self, now: float, latest: float) -> None:
+    async def bring_forward(self, now: float, latest: float) -> None:
         """Makes due what waits for a time after `latest`, which nobody sets: the clock was another one then."""
 
         def work(connection: Connection) -> None:

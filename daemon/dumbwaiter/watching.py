@@ -239,7 +239,7 @@ class Watching:
     async def _go_on(self, watch: str) -> None:
         """The folder is back: what waited for it need not wait longer."""
         with contextlib.suppress(JournalTrouble):
-            await self._journal.queue.hasten(watch, time.time())
+            await self._journal.queue.make_due(watch, time.time())
         self._back()
 
     async def _check(self) -> None:

@@ -503,7 +503,7 @@ def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeyp
         (errand,) = book.rows("SELECT * FROM errands")
         assert (errand.error, errand.due_at is None) == ("the folder is away", False)
         (tmp_path / "disk").rename(tmp_path / "w")
-        book.hasten(errand.watch, time.time())
+        book.make_due(errand.watch, time.time())
         drained(book, tmp_path / "w")
         assert not path.exists()
         assert book.rows("SELECT * FROM errands") == []
