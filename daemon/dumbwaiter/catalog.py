@@ -12,7 +12,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, Te
 
 from dumbwaiter.errands import AFTER
 from dumbwaiter.model import Entry, Stamp, State
-from dumbwaiter.naming import TREES, join, split
+from dumbwaiter.naming import TREES, inside, join, split
 from dumbwaiter.store.rows import path_of, stamp_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, errands, jobs
 
@@ -182,10 +182,11 @@ class Catalog:
 
 
 def _below(tree: _Tree, folder: str) -> ColumnElement[bool]:
-    """Everything under a folder, however deep. "0" is the character after "/"."""
+    """Everything under a folder, however deep."""
     if not folder:
         return tree.shown
-    return tree.shown & (tree.parent >= f"{folder}/") & (tree.parent < f"{folder}0")
+    first, end = inside(folder)
+    return tree.shown & (tree.parent >= first) & (tree.parent < end)
 
 
 def _has_below(connection: Connection, tree: _Tree, folder: str) -> bool:
@@ -209,12 +210,13 @@ def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
     "a b" sorts between "a" and "a/x", so a leap goes over what is inside a folder only, and a name can come twice.
     """
     skip = len(folder) + 1 if folder else 0
-    inside = tree.shown & (tree.parent < f"{folder}0") if folder else tree.shown
+    first, end = inside(folder) if folder else ("", None)
+    which = tree.shown if end is None else tree.shown & (tree.parent < end)
     # One lower bound alone: with two, SQLite starts each leap at the folder's first row.
-    beyond = tree.parent >= (f"{folder}/" if folder else "")
+    beyond = tree.parent >= first
     known = set()
     while True:
-        found = connection.execute(select(tree.parent).where(inside, beyond).order_by(tree.parent).limit(1)).scalar()
+        found = connection.execute(select(tree.parent).where(which, beyond).order_by(tree.parent).limit(1)).scalar()
         if found is None:
             return
         name, deeper, _ = found[skip:].partition("/")
@@ -222,7 +224,7 @@ def _folders(connection: Connection, tree: _Tree, folder: str) -> Iterator[str]:
             known.add(name)
             yield name
         # A name that is empty leads nowhere but back.
-        beyond = tree.parent >= f"{join(folder, name)}0" if deeper and name else tree.parent > found
+        beyond = tree.parent >= inside(join(folder, name))[1] if deeper and name else tree.parent > found
 
 
 def _beside(node: Node, taken: Collection[str]) -> Node:

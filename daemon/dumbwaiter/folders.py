@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, or_, select
 from dumbwaiter.errands import TAKEN_AWAY
 from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
-from dumbwaiter.naming import join
+from dumbwaiter.naming import inside, join
 from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import jobs, mounted, surveyed
@@ -102,9 +102,9 @@ class Folders:
             return set(connection.execute(select(mounted.c.path).where(mounted.c.host == self._host)).scalars())
 
     def _below(self, watch: str) -> Any:
-        # "0" is the character after "/"
-        inside = and_(surveyed.c.parent > f"{watch}/", surveyed.c.parent < f"{watch}0")
-        return and_(surveyed.c.host == self._host, or_(surveyed.c.parent == watch, inside))
+        first, end = inside(watch)
+        deeper = and_(surveyed.c.parent >= first, surveyed.c.parent < end)
+        return and_(surveyed.c.host == self._host, or_(surveyed.c.parent == watch, deeper))
 
 
 class Notes:

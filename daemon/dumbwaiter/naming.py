@@ -86,6 +86,11 @@ def join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
+def inside(folder: str) -> tuple[str, str]:
+    """Returns the bounds of all paths inside a folder, however deep: from the first on, before the second."""
+    return f"{folder}/", f"{folder}0"  # "0" is the character after "/"
+
+
 def key_path(key: str) -> str:
     """Returns a remote key as a path that a file system can hold.
 

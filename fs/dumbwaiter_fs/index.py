@@ -81,7 +81,7 @@ class Index:
         """Returns the folders in a folder, leaping along the index from one to the next."""
         found: dict[bytes, None] = {}
         skip = len(folder) + 1 if folder else 0
-        beyond, end = (folder + b"/", folder + b"0") if folder else (b"", None)
+        beyond, end = _inside(folder) if folder else (b"", None)
         leap = self._sql[tree]["leap" if end else "leap anywhere"]
         while rows := self._rows(leap, (beyond, end) if end else (beyond,)):
             parent = bytes(rows[0][0])
@@ -98,7 +98,7 @@ class Index:
 
     def has_folders(self, tree: Tree, folder: bytes) -> bool:
         """True when there are folders in a folder."""
-        return bool(self._rows(self._sql[tree]["leap"], (folder + b"/", folder + b"0")))
+        return bool(self._rows(self._sql[tree]["leap"], _inside(folder)))
 
     def files(self, tree: Tree, folder: bytes, after: bytes, limit: int) -> tuple[list[Line], bool]:
         """Returns the next files of a folder by name, those behind the name `after`, and whether there may be more."""
@@ -108,7 +108,7 @@ class Index:
 
     def has_below(self, tree: Tree, folder: bytes) -> bool:
         """True when something lies in a folder, however deep."""
-        return bool(self._rows(self._sql[tree]["below"], (folder, folder + b"/", folder + b"0")))
+        return bool(self._rows(self._sql[tree]["below"], (folder, *_inside(folder))))
 
     def file(self, tree: Tree, folder: bytes, name: bytes) -> FileRow | None:
         """Returns the newest file of that very name."""
@@ -180,6 +180,11 @@ class Index:
                 self._in_lane.release()
         with driver(self._engine) as connection:
             return list(connection.cursor().execute(sql, values))
+
+
+def _inside(folder: bytes) -> tuple[bytes, bytes]:
+    """Returns the bounds of all paths inside a folder, as `naming.inside` does."""
+    return folder + b"/", folder + b"0"
 
 
 def _statements(tree: Tree, server: bool) -> dict[str, str]:
