@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Text, func, select, type_coerce, update
 
 from dumbwaiter.model import Receipt, Stamp
-from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.naming import join, key_path, split, split_suffix
 from dumbwaiter.store.rows import stamp_of
 from dumbwaiter.store.statements import CATALOGUE, DROP_OTHERS, OF_KEY_AT, OWN_AT, PASS_ON, STEP_ASIDE
 from dumbwaiter.store.tables import CHANNEL, IS_CURRENT, IS_SHOWN, entries, jobs
@@ -28,8 +28,8 @@ class Entries:
         """
         name, stamp = file.name, stamp_of(file)
         if receipt.label:
-            stem, _, suffix = name.rpartition(".")
-            name = f"{stem}.{receipt.label}.{suffix}" if stem else f"{name}.{receipt.label}"
+            stem, suffix = split_suffix(name)
+            name = f"{stem}.{receipt.label}{suffix}"
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
             if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
                 name = _aside(name)
@@ -132,7 +132,7 @@ class Entries:
 
 def _pass_on_results(connection: Connection, parent: str, name: str, key: str) -> None:
     """Takes what was made of the object `key` from beside the file that is another one now."""
-    stem = name.rpartition(".")[0] or name
+    stem = split_suffix(name)[0]
     made = _having(entries.c.facts, "of", key)
     beside = (entries.c.parent == parent) & (entries.c.name > f"{stem}.") & (entries.c.name < f"{stem}/")
     connection.execute(update(entries).where(IS_CURRENT, beside, entries.c.inode == 0, made).values(current=False))
@@ -150,5 +150,5 @@ def _by_place(rows: Iterable[Any]) -> dict[str, Receipt]:
 
 def _aside(name: str) -> str:
     """Returns what a result is called where a file of the owner's has its name."""
-    stem, _, suffix = name.rpartition(".")
-    return f"{stem}-2.{suffix}"
+    stem, suffix = split_suffix(name)
+    return f"{stem}-2{suffix}"

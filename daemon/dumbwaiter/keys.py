@@ -14,9 +14,10 @@ from datetime import datetime
 from functools import cached_property
 
 from dumbwaiter import exif
-from dumbwaiter.naming import NAME_MAX, join, propose, split
+from dumbwaiter.naming import NAME_MAX, join, propose, split, split_suffix
 
 KEY_MAX = 750  # bytes: Qiniu's limit, the lowest of those known
+SUFFIX_MAX = 17  # bytes with the dot: what is longer tells no type, and may be cut
 PIECE = 1 << 20
 LEVELS = 9
 NUMBERED = 8  # further names that only count; the next one has the job's own digits
@@ -46,16 +47,14 @@ class Subject:
     def text(self, field: str) -> str:
         """Returns the text for a field of `TEXTS`."""
         folder, name = split(self.path)
-        stem, dot, suffix = name.rpartition(".")
-        if not stem:
-            stem, dot, suffix = name, "", ""  # ".profile" has no suffix
+        stem, suffix = split_suffix(name)
         if field == "dir":
             return folder
         if field.startswith("dir"):
             levels = folder.split("/")
             level = int(field[3:])
             return levels[level - 1] if level <= len(levels) else ""
-        return {"stem": stem, "suffix": dot + suffix, "name": name, "watch": self.watch}[field]
+        return {"stem": stem, "suffix": suffix, "name": name, "watch": self.watch}[field]
 
     def digits(self, field: str) -> str:
         """Returns SHA-256 of the content, or a UUID that is the job's own."""
@@ -168,8 +167,8 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return dot + suffix if stem and len(suffix.encode()) <= 16 else ""
+    suffix = split_suffix(name)[1]
+    return suffix if len(suffix.encode()) <= SUFFIX_MAX else ""
 
 
 def further(key: str, number: int, seed: str) -> str | None:

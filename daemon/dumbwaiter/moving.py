@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dumbwaiter.model import MIB, Stamp
-from dumbwaiter.naming import split
+from dumbwaiter.naming import split, split_suffix
 from dumbwaiter.scan import FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -144,11 +144,11 @@ def open_regular(here: int, name: str) -> int | None:
 
 def names_like(name: str, longest: int = 255) -> Iterator[str]:
     """Yields a name, and others like it, of so many bytes at most."""
-    stem, dot, suffix = name.rpartition(".")
-    if not stem or len(os.fsencode(suffix)) > longest // 2:
-        stem, dot, suffix = name, "", ""
+    stem, suffix = split_suffix(name)
+    if len(os.fsencode(suffix)) > longest // 2 + 1:
+        stem, suffix = name, ""
     for number in range(10_000):
-        end = f"{f'-{number}' if number else ''}{dot}{suffix}"
+        end = f"{f'-{number}' if number else ''}{suffix}"
         yield _cut(stem, longest - len(os.fsencode(end))) + end
 
 

@@ -81,6 +81,12 @@ def split(path: str) -> tuple[str, str]:
     return parent, name
 
 
+def split_suffix(name: str) -> tuple[str, str]:
+    """Splits a name into stem and suffix, which has its dot; ".profile" has no suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if stem else (name, "")
+
+
 def join(*parts: str) -> str:
     """Joins path parts with "/", leaving out the empty ones."""
     return "/".join(part for part in parts if part)
