@@ -1,11 +1,10 @@
 """From sighting to job, on a real folder and a real journal."""
 
 import asyncio
-import functools
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from asynchronous import on_loop
 from dumbwaiter import intake as module
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.ignore import Rules
@@ -29,14 +29,6 @@ from journals import HOST, in_file
 from test_scan import make
 
 BOUND = 30.0
-
-
-def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **named: Any) -> None:
-        asyncio.run(test(*args, **named))  # type: ignore[arg-type]
-
-    return run
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from asynchronous import at_once
 from dumbwaiter.bulk import Abort, SliceStream
 from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Offline, Reject, Retry, Stopped
@@ -253,12 +254,6 @@ def test_what_was_sent_twice_is_counted_to_the_byte(ranges: list[list[int]]) -> 
 
 class Checkpoint(Struct):
     offset: int
-
-
-def at_once(value: Any) -> "Future[Any]":
-    done: Future[Any] = Future()
-    done.set_result(value)
-    return done
 
 
 class Doors:

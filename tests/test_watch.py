@@ -3,7 +3,6 @@
 import asyncio
 import ctypes
 import errno
-import functools
 import inspect
 import itertools
 import os
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
+from asynchronous import on_loop
 from dumbwaiter import canary, roots, watch, watched_root
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
@@ -31,14 +31,6 @@ from dumbwaiter.watch import Watcher
 
 BOUND = 30.0  # seconds until a wait has failed
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-
-
-def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **named: Any) -> None:
-        asyncio.run(test(*args, **named))  # type: ignore[arg-type]
-
-    return run
 
 
 class Ear:

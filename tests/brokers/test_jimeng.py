@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from answers import Answers
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jimeng import Jimeng
 from dumbwaiter.config_values import Source
@@ -26,23 +27,12 @@ TICKET = ImageXTicket(("https://tos.example.com",), URI, "SpaceKey/x", "session=
 GRANT = Grant(TICKET, URI.partition("/")[2])
 
 
-class Desk:
-    """Answers calls from a list, and remembers them."""
+class Desk(Answers):
+    """A desk whose calls are answered from a list."""
 
     def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
-        self.asked: list[Request] = []
+        super().__init__(*answers)
         self.held: dict[str, Any] = {}
-
-    async def call(self, request: Request) -> Reply:
-        self.asked.append(request)
-        match self.answers.pop(0):
-            case Verdict() as verdict:
-                raise verdict
-            case Reply() as reply:
-                return reply
-            case answer:
-                return Reply(200, {}, json.dumps(answer).encode())
 
     def now(self, url: str) -> float:
         return NOW

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import pytest
 
+from answers import Answers
 from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.transports.imagex import PART, Checkpoint, send
-from dumbwaiter.wire.message import FileSlice, Reply, Request
+from dumbwaiter.wire.message import FileSlice, Reply
 
 T = TypeVar("T")
 URI = "bucket/00112233445566778899aabbccddeeff"
@@ -22,17 +23,16 @@ CRCS = {0: f"{zlib.crc32(bytes(PART)):08x}", 1: f"{zlib.crc32(bytes(PART)):08x}"
 HOSTS = ("https://one.example", "https://two.example")
 
 
-class Upload:
+class Upload(Answers):
     """A file of zeros and a host that answers from a list."""
 
     def __init__(
         self, size: int, *answers: object, point: Checkpoint | None = None, multipart: str = "gateway"
     ) -> None:
+        super().__init__(*answers)
         self.ticket = ImageXTicket(HOSTS, URI, "SpaceKey/secret", "session", "id", {"x-route": "1"}, multipart)
         self.size, self.key, self.name, self.mime, self.seed = size, "key", "a.bin", "text/plain", "seed"
         self.checkpoint = point
-        self.answers = list(answers)
-        self.asked: list[Request] = []
         self.saved: list[tuple[Checkpoint, int]] = []
         self.commits: list[Receipt | None] = [Receipt("key", facts={"width": "3"})]
 
@@ -42,16 +42,6 @@ class Upload:
 
     async def digested(self, offset: int, length: int, into: Hash) -> None:
         into.update(bytes(length))
-
-    async def call(self, request: Request) -> Reply:
-        self.asked.append(request)
-        match self.answers.pop(0):
-            case Verdict() as verdict:
-                raise verdict
-            case Reply() as reply:
-                return reply
-            case answer:
-                return Reply(200, {}, json.dumps(answer).encode())
 
     async def whole(self) -> None:
         await self.read(self.size, 0)

@@ -16,6 +16,7 @@ import qiniu as sdk
 from msgspec.structs import replace
 
 import peer
+from asynchronous import at_once
 from dumbwaiter import bulk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
@@ -31,12 +32,6 @@ from program import Vendors
 ACCOUNT = ACCOUNTS["kodo"]
 BUCKET = ACCOUNT.buckets[0]
 PART = 4 * MIB
-
-
-def at_once(value: Any) -> "Future[Any]":
-    done: Future[Any] = Future()
-    done.set_result(value)
-    return done
 
 
 class Bench:
