@@ -572,7 +572,7 @@ async def test_a_watcher_that_does_not_hear_is_caught_up_with_by_nobody_and_for_
 
 
 def test_nobody_else_reads_what_the_canary_writes(tmp_path: Path) -> None:
-    Canary(str(tmp_path / "bird")).sing()
+    Canary(str(tmp_path / "bird")).sound()
     assert [one.stat().st_mode & 0o777 for one in (tmp_path / "bird", tmp_path / "bird/song")] == [0o700, 0o600]
 
 

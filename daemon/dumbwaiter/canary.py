@@ -11,29 +11,29 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-PATIENCE = 15.0  # seconds from the song until nobody seems to hear; a full queue is read in less than one
+PATIENCE = 15.0  # seconds from a sound until nobody seems to hear; a full queue is read in less than one
 
 
 class Canary:
-    """Sings and listens. `on_...` are for watchdog's thread, all others may be called in any."""
+    """Makes sounds, by writing files, and hears them. `on_...` are for watchdog's thread, all others may be called in any."""
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
-        self._sung_at: float | None = None  # and not heard yet
+        self._sounded_at: float | None = None  # and not heard yet
         self._numbers = count()
         self._awaited: dict[bytes, threading.Event] = {}  # by name, the calls that are not heard yet
 
-    def sing(self) -> None:
+    def sound(self) -> None:
         """Makes a sound, unless the last one is still on its way. Raises OSError."""
         with self._lock:
-            if self._sung_at is not None:
+            if self._sounded_at is not None:
                 return
-            self._sung_at = time.monotonic()
+            self._sounded_at = time.monotonic()
         self._write("song")
 
-    def call(self, seconds: float) -> None:
+    def wait_until_heard(self, seconds: float) -> None:
         """Returns once a sound of now is heard, and with it all that there was to hear before; or after so many seconds.
 
         Raises OSError.
@@ -54,20 +54,20 @@ class Canary:
 
     def silent_for(self) -> float:
         """Returns for how many seconds a sound has not been heard."""
-        sung_at = self._sung_at
-        return 0.0 if sung_at is None else time.monotonic() - sung_at
+        sounded_at = self._sounded_at
+        return 0.0 if sounded_at is None else time.monotonic() - sounded_at
 
-    def rest(self) -> None:
-        """Forgets what was sung: another will listen."""
-        self._sung_at = None
+    def reset(self) -> None:
+        """Forgets the sound on its way: another will listen."""
+        self._sounded_at = None
 
     def on_event(self, event: Any) -> None:
-        self._sung_at = None
+        self._sounded_at = None
         if heard := self._awaited.get(event.name):
             heard.set()
 
     def on_watch_deleted(self, _wd: int) -> None:
-        """Somebody removed the folder; the next song fails to be written, or is not heard."""
+        """Somebody removed the folder; the next sound fails to be written, or is not heard."""
 
     def on_queue_overflow(self) -> None:
         """The watcher is told too."""

@@ -95,7 +95,7 @@ class Watcher:
         """Has the roots and the reader looked at. May block for a moment, on the disk of the canary."""
         if self._heard_canary is not None:
             with suppress(OSError):
-                self._heard_canary.sing()
+                self._heard_canary.sound()
         self._check_all()
 
     async def catch_up(self, seconds: float) -> None:
@@ -110,7 +110,7 @@ class Watcher:
         end = time.monotonic() + seconds
         if self._heard_canary is not None:
             with suppress(OSError):
-                self._heard_canary.call(seconds)
+                self._heard_canary.wait_until_heard(seconds)
         passes: list[tuple[WatchedRoot, threading.Event]] = []
         for root in self._roots:
             if root.is_free:
@@ -317,7 +317,7 @@ class Watcher:
     def _listen_to_canary(self, reader: InotifyFD) -> None:
         if self._canary is None:
             return
-        self._canary.rest()
+        self._canary.reset()
         with suppress(OSError):  # no watch is left even for it: nothing can be proved then
             place = os.fsencode(self._canary.folder)
             added = reader.add_callback(place, Mask(CLOSE_WRITE), self._canary, CallbackId(0)) != -1
