@@ -154,7 +154,7 @@ def test_what_was_given_up_goes_with_a_version_that_nobody_asks_about_any_more(b
 def test_any_number_of_jobs_can_be_named_at_once(book: Book) -> None:
     id_ = ended(book)
     many = range(id_, id_ + 70_000)  # more than a statement takes parameters
-    assert [job.id for job in book.settled(many)] == [id_]
+    assert [job.id for job in book.ended(many)] == [id_]
     assert [job.id for job in report.jobs_by_id(book.reader, many)] == [id_]
     other = book.pending("a/other.mov")
     assert book.next_due(only=many) == NOW

@@ -896,8 +896,8 @@ def test_jobs_that_need_no_more_work_are_settled(book: Book) -> None:
     rejected = book.leased("d")
     book.reject(WORKER, rejected, NOW, error="no")
     ids = [pending, stored, done, rejected]
-    assert {job.id for job in book.settled(ids)} == {done, rejected}
-    assert book.settled([pending]) == book.settled([]) == []
+    assert {job.id for job in book.ended(ids)} == {done, rejected}
+    assert book.ended([pending]) == book.ended([]) == []
 
 
 def test_many_workers_at_once_never_hold_one_job(database: URL) -> None:

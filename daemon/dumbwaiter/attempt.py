@@ -163,7 +163,7 @@ class Attempt:
         try:
             if await self._link(provider, file):
                 return
-            self._ask = await self._keys.settle(provider, job, self._ask, file)
+            self._ask = await self._keys.choose(provider, job, self._ask, file)
             if self._ask.named:
                 self._job = replace(self._job, proposed=self._ask.key)
             upload, receipt, digest = await self._send(provider, file, held)

@@ -230,7 +230,7 @@ class Duties:
     async def _after(self, errand: Errand) -> str:
         """Disposes of an uploaded file. Returns the action, also where the file was gone already; empty where it stays."""
         root = self._config.folder_of(errand.watch)
-        jobs = await self._journal.settled([errand.job or 0])
+        jobs = await self._journal.ended([errand.job or 0])
         if not jobs:
             return ""
         if root is None:  # a kill may have left the file under its private name

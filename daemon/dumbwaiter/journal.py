@@ -428,7 +428,7 @@ class Journal:
         if await self.writer.call(work):
             await self.writer.checkpoint()
 
-    async def settled(self, ids: Sequence[int]) -> list[Job]:
+    async def ended(self, ids: Sequence[int]) -> list[Job]:
         """Returns those of the jobs that need no more work."""
 
         def work(connection: Connection) -> list[Job]:

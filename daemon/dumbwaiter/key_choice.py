@@ -34,7 +34,7 @@ class KeyChoice:
         self._on_conflict = watch.on_conflict if watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
 
-    async def settle(self, provider: Provider, job: Job, ask: Ask, file: OpenFile) -> Ask:
+    async def choose(self, provider: Provider, job: Job, ask: Ask, file: OpenFile) -> Ask:
         """Returns the ask with the key to ask for, by then the job's in the journal; unchanged where it may have none.
 
         Raises what `on_conflict` makes of a key that another file has.
@@ -52,7 +52,7 @@ class KeyChoice:
         return replace(ask, key=key, named=True, fresh=self._on_conflict != "replace")
 
     def conflict(self, ask: Ask, conflict: Conflict) -> Verdict | None:
-        """Returns what comes of other content at the provider under the key that was asked for; None: settle anew."""
+        """Returns what comes of other content at the provider under the key that was asked for; None: choose anew."""
         if not ask.named:
             return conflict
         if self._on_conflict == "rename":

@@ -215,7 +215,7 @@ class FileUpload:
                 self._point = None  # the receipt says more
             return receipt, self._finish()
         except BaseException:
-            self._settle(lambda commit: commit.result())
+            self._flush(lambda commit: commit.result())
             raise
 
     # The doors
@@ -260,7 +260,7 @@ class FileUpload:
             commit, since = self._commit, time.monotonic() - self._committed_at
         self._rest()
         if sure:
-            self._settle(self.abort.result)
+            self._flush(self.abort.result)
         elif commit is not None and since > LAG:
             self.abort.result(commit)
 
@@ -394,7 +394,7 @@ class FileUpload:
             with self._noting:
                 self._push()
 
-    def _settle(self, wait: "Callable[[Future[None]], None]") -> None:
+    def _flush(self, wait: "Callable[[Future[None]], None]") -> None:
         """Waits until all that is known is in the journal."""
         while True:
             with self._noting:

@@ -632,14 +632,14 @@ def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkey
     path = tmp_path / "w/film.mov"
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")
-        settled, locked = book.journal.settled, [JournalTrouble("database is locked")]
+        ended, locked = book.journal.ended, [JournalTrouble("database is locked")]
 
         async def once(ids: Any) -> Any:
             if locked:
                 raise locked.pop()
-            return await settled(ids)
+            return await ended(ids)
 
-        monkeypatch.setattr(book.journal, "settled", once)
+        monkeypatch.setattr(book.journal, "ended", once)
         drained(book, path.parent)
         assert not locked
         assert not path.exists()
