@@ -21,7 +21,7 @@ from dumbwaiter import config, config_file
 from dumbwaiter.config import Config, Hook, Watch, nested
 from dumbwaiter.config_file import exposed, load, parse
 from dumbwaiter.config_reader import PROVIDERS
-from dumbwaiter.config_values import Address, Duration, Source, Target, duration
+from dumbwaiter.config_values import BaseUrl, Duration, RequestUrl, SecretSource, duration
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import Secret
 from dumbwaiter.options import CareyShop, NetEase, Provider, RecipeRequest, Xinhua
@@ -419,14 +419,14 @@ def test_every_vendors_addresses_are_looked_at() -> None:
     for kind in get_args(Provider):
         for one in msgspec.structs.fields(kind):
             if one.name in {"api", "lbs", "cdn", "imagex", "upload", "uc", "endpoint"}:
-                assert Address in {one.type, *get_args(one.type)}, (kind, one.name)
-    assert get_type_hints(RecipeRequest)["url"] is Target
+                assert BaseUrl in {one.type, *get_args(one.type)}, (kind, one.name)
+    assert get_type_hints(RecipeRequest)["url"] is RequestUrl
 
 
 @pytest.mark.parametrize("good", ["http://[::1]:65535/", "https://{bucket}.example/{key}", "https://bücher.example/a"])
 def test_what_a_server_can_have_is_taken(good: str) -> None:
-    assert Address.of(good) == good
-    assert Target.of(f"{good}?size={{size}}") == f"{good}?size={{size}}"
+    assert BaseUrl.of(good) == good
+    assert RequestUrl.of(f"{good}?size={{size}}") == f"{good}?size={{size}}"
 
 
 SHOP = """\
@@ -497,7 +497,7 @@ def test_a_secret_of_another_shape_is_refused_without_showing_it(value: str) -> 
     assert refused(changed(f'"{SECRET}"', value)) == SECRET_SHAPE
 
 
-@pytest.mark.parametrize("kind", Source.KINDS)
+@pytest.mark.parametrize("kind", SecretSource.KINDS)
 def test_a_secret_that_is_nowhere_is_refused(kind: str) -> None:
     assert refused(changed(f'"{SECRET}"', f'{{ {kind} = " " }}')) == (
         f'{FILE}, line 4: [provider.vod.app_secret] {kind} = "" does not say where the secret is'
@@ -681,7 +681,7 @@ def test_the_mark_that_editors_on_windows_begin_a_file_with_is_no_part_of_it(tmp
 # Where a secret is
 
 
-def unread(source: Source) -> str:
+def unread(source: SecretSource) -> str:
     with pytest.raises(Failure) as raised:
         source.read()
     assert raised.value.code is Exit.USAGE
@@ -697,7 +697,7 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 def test_a_secret_never_shows_itself() -> None:
-    source = Source("literal", SECRET)
+    source = SecretSource("literal", SECRET)
     assert repr(source) == repr(source.read()) == str(source.read()) == f"{source.read()}" == "***"
     assert source.read().reveal() == SECRET
     assert SECRET not in repr(parse(BOTH, FILE))
@@ -705,53 +705,53 @@ def test_a_secret_never_shows_itself() -> None:
 
 def test_a_secret_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOD", SECRET)
-    assert Source("env", "VOD").read() == Secret(SECRET)
+    assert SecretSource("env", "VOD").read() == Secret(SECRET)
     monkeypatch.setenv("VOD", "")
     words = "the environment variable VOD, which should hold a secret, is not set"
-    assert unread(Source("env", "VOD")) == words
+    assert unread(SecretSource("env", "VOD")) == words
     monkeypatch.delenv("VOD")
-    assert unread(Source("env", "VOD")) == words
+    assert unread(SecretSource("env", "VOD")) == words
 
 
 def test_a_secret_is_read_from_a_file_without_its_last_newline(
     secret_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Source("file", str(secret_file)).read() == Secret(SECRET)
+    assert SecretSource("file", str(secret_file)).read() == Secret(SECRET)
     monkeypatch.setenv("HOME", str(secret_file.parent))
-    assert Source("file", "~/secret").read() == Secret(SECRET)
+    assert SecretSource("file", "~/secret").read() == Secret(SECRET)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o602, 0o660])
 def test_a_secret_file_that_others_can_open_is_refused(secret_file: Path, mode: int) -> None:
     secret_file.chmod(mode)
-    assert unread(Source("file", str(secret_file))) == (
+    assert unread(SecretSource("file", str(secret_file))) == (
         f"the secret file {secret_file} can be read by others: chmod 600 {secret_file}"
     )
 
 
 def test_a_secret_file_that_holds_none_is_refused(secret_file: Path) -> None:
     secret_file.write_text(" \n")
-    assert unread(Source("file", str(secret_file))) == f"the secret file {secret_file} is empty"
+    assert unread(SecretSource("file", str(secret_file))) == f"the secret file {secret_file} is empty"
     secret_file.write_bytes(b"\xff\xfe")
-    assert unread(Source("file", str(secret_file))) == (
+    assert unread(SecretSource("file", str(secret_file))) == (
         f"the secret file {secret_file} cannot be read: it is no UTF-8 text"
     )
     secret_file.unlink()
-    assert unread(Source("file", str(secret_file))) == f"the secret file {secret_file} does not exist"
-    assert unread(Source("file", str(secret_file.parent))) == (
+    assert unread(SecretSource("file", str(secret_file))) == f"the secret file {secret_file} does not exist"
+    assert unread(SecretSource("file", str(secret_file.parent))) == (
         f"the secret file {secret_file.parent} cannot be read: Is a directory"
     )
-    assert "cannot be read" in unread(Source("file", "a\0b"))
+    assert "cannot be read" in unread(SecretSource("file", "a\0b"))
 
 
 def test_a_credential_is_read_from_systemds_folder(secret_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Systemd guards that folder; its files may be readable within it."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret_file.parent))
     secret_file.chmod(0o444)
-    assert Source("credential", "secret").read() == Secret(SECRET)
-    assert unread(Source("credential", "other")) == (f"the secret file {secret_file.parent}/other does not exist")
+    assert SecretSource("credential", "secret").read() == Secret(SECRET)
+    assert unread(SecretSource("credential", "other")) == (f"the secret file {secret_file.parent}/other does not exist")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
-    assert unread(Source("credential", "secret")) == (
+    assert unread(SecretSource("credential", "secret")) == (
         'the credential "secret" is handed over by systemd only: start the service, or use { file = "…" } or '
         '{ env = "…" } outside of it'
     )
@@ -784,14 +784,16 @@ def ring() -> Iterator[Ring]:
 
 
 def test_a_secret_is_read_from_the_keyring(ring: Ring) -> None:
-    assert Source("keyring", "vod/me/at/work").read() == Secret(SECRET)
-    assert unread(Source("keyring", "vod/you")) == ('the keyring holds nothing for "vod/you": keyring set vod you')
-    assert unread(Source("keyring", "vod")) == 'keyring = "vod" must read "SERVICE/USER"'
+    assert SecretSource("keyring", "vod/me/at/work").read() == Secret(SECRET)
+    assert unread(SecretSource("keyring", "vod/you")) == (
+        'the keyring holds nothing for "vod/you": keyring set vod you'
+    )
+    assert unread(SecretSource("keyring", "vod")) == 'keyring = "vod" must read "SERVICE/USER"'
     ring.locked = True
-    assert unread(Source("keyring", "vod/you")) == 'the keyring cannot be asked for "vod/you": it is locked'
+    assert unread(SecretSource("keyring", "vod/you")) == 'the keyring cannot be asked for "vod/you": it is locked'
 
 
-@pytest.mark.parametrize("kind", Source.KINDS)
+@pytest.mark.parametrize("kind", SecretSource.KINDS)
 def test_every_kind_of_secret_can_be_written(kind: str) -> None:
     place = "a.b" if kind == "credential" else "A/B"
     made = parse(changed(f'"{SECRET}"', f'{{ {kind} = "{place}" }}'), FILE).provider["vod"]

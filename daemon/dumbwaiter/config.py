@@ -1,6 +1,6 @@
 """What a configuration may hold: frozen structs, with what is the same for every one of their users.
 
-`config_file` reads and checks them. A secret stays where it is until `Source.read` is called by the one who needs it.
+`config_file` reads and checks them. A secret stays where it is until `SecretSource.read` is called by the one who needs it.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from dumbwaiter.config_values import Duration, Hosts, Listen, Seal, Size, Source, Target, Token
+from dumbwaiter.config_values import Duration, HostPattern, Listen, RequestUrl, SecretSource, SigningSecret, Size, Token
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import nearest
 from dumbwaiter.options import Provider, secrets, why_no_reading_back
@@ -32,8 +32,8 @@ class Hook(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is told: a program, or whoever answers at an address."""
 
     command: list[str] = []  # a program and its arguments, with blanks
-    url: Target | None = None
-    secret: Seal | None = None  # signs what goes there
+    url: RequestUrl | None = None
+    secret: SigningSecret | None = None  # signs what goes there
     timeout: Duration = Duration(30)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
     """Where connections may lead."""
 
-    inside: tuple[Hosts, ...] = ()  # hosts that may be in our own network though only a vendor's answer names them
+    inside: tuple[
+        HostPattern, ...
+    ] = ()  # hosts that may be in our own network though only a vendor's answer names them
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,7 +159,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         opens = {name: window.opens_at(now) for name, window in windows.items()}
         return {name: when for name, when in opens.items() if when is not None}
 
-    def secrets(self) -> Iterator[tuple[str, Source]]:
+    def secrets(self) -> Iterator[tuple[str, SecretSource]]:
         """Yields where every secret is, and whose it is."""
         for name, options in self.provider.items():
             yield from ((name, source) for source in secrets(options))

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from dumbwaiter.config import A_HOOK, HOOKS
 from dumbwaiter.config_text import ConfigText
-from dumbwaiter.config_values import Address, Duration, Hosts, Listen, Size, Source, duration, size
+from dumbwaiter.config_values import BaseUrl, Duration, HostPattern, Listen, SecretSource, Size, duration, size
 from dumbwaiter.errors import Failure
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import nearest, shown
@@ -24,7 +24,7 @@ _WANTED = {
     Duration: 'a time like "2s"',
     Size: 'a size like "10GiB"',
     Expression: 'a JMESPath expression like "data.token"',
-    Hosts: 'a host like "store.corp.example"',
+    HostPattern: 'a host like "store.corp.example"',
     Listen: 'an address like "127.0.0.1:8384"',
     Template: 'a key like "{dir}/{name}"',
     Timetable: 'a rate like "2M", or a timetable like "08:00,512k 19:00,off"',
@@ -56,8 +56,8 @@ class Reader:
 
     def _place_sources(self, keys: Sequence[str], value: Any) -> None:
         """Tells each secret where it is written."""
-        if isinstance(value, Source):
-            value.stands(self._text.place(keys), self._text.folder)
+        if isinstance(value, SecretSource):
+            value.locate(self._text.place(keys), self._text.folder)
         elif isinstance(value, Struct | dict):
             inner = value.items() if isinstance(value, dict) else msgspec.structs.asdict(value).items()
             for key, one in inner:
@@ -68,11 +68,11 @@ class Reader:
             return Duration(duration(value))
         if kind is Size and (isinstance(value, str) or value == 0):
             return Size(size(str(value)))
-        if issubclass(kind, Address) and isinstance(value, str):
+        if issubclass(kind, BaseUrl) and isinstance(value, str):
             return kind.of(value)
-        if issubclass(kind, Source):
+        if issubclass(kind, SecretSource):
             return kind(*self._source(value))
-        if kind in {Expression, Hosts, Listen, Template, Timetable, Window} and isinstance(value, str):
+        if kind in {Expression, HostPattern, Listen, Template, Timetable, Window} and isinstance(value, str):
             return kind(value)
         wanted = _WANTED.get(kind, "a text")
         raise ValueError(f"Expected {wanted}, got `{value}`")
@@ -89,7 +89,7 @@ class Reader:
                         'out with { file = "…" }, { env = "…" }, { credential = "…" } or { keyring = "…" }'
                     )
                 return "literal", value
-            case dict() if len(value) == 1 and (kind := next(iter(value))) in Source.KINDS:
+            case dict() if len(value) == 1 and (kind := next(iter(value))) in SecretSource.KINDS:
                 if isinstance(value[kind], str):
                     if not value[kind].strip():
                         raise ValueError(f'{kind} = "" does not say where the secret is')
@@ -98,7 +98,7 @@ class Reader:
                             f'"{shown(value[kind])}" is no name of a credential: letters, digits, ".", "-" and "_"'
                         )
                     return kind, value[kind]
-        raise ValueError('a secret is "text" or a table with one of ' + ", ".join(Source.KINDS))
+        raise ValueError('a secret is "text" or a table with one of ' + ", ".join(SecretSource.KINDS))
 
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
         what, _, where = message.partition(" - at ")

@@ -32,7 +32,7 @@ class Duration(float):
     """Seconds, written "2s" in the file."""
 
 
-class Address(str):
+class BaseUrl(str):
     """The base URL of a server. Blanks may stand in it, like {bucket}."""
 
     __slots__ = ()
@@ -53,7 +53,7 @@ class Address(str):
             raise ValueError(f"{said} names no host, or a port that is none: 1 to 65535")
         if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[\s\x00-\x1f\x7f\\]", text):
             raise ValueError(f'{said} is no address: write it like "https://api.example.com"')
-        if cls is Address and ("?" in text or "#" in text):
+        if cls is BaseUrl and ("?" in text or "#" in text):
             raise ValueError(f'{said} goes too far: a base ends before "?" and "#"')
         return cls(text)
 
@@ -64,14 +64,14 @@ class Address(str):
         return text if part is None or part[0] == text else f"{part[0]}…"
 
 
-class Target(Address):
+class RequestUrl(BaseUrl):
     """The whole URL of one request."""
 
     __slots__ = ()
     _OPEN = r"(?:[^/?#]*:)?/*[^/?#]*[/?#]?"  # the path of a webhook is mostly its key
 
 
-class Hosts(str):
+class HostPattern(str):
     """A host: "store.corp.example", "*.corp.example" for all below, or one IP address."""
 
     __slots__ = ()
@@ -122,7 +122,7 @@ class Size(int):
     """Bytes, written "10GiB" in the file."""
 
 
-class Source:
+class SecretSource:
     """Where a secret is: written in the file, or in the environment, a file, a credential of systemd, the keyring."""
 
     __slots__ = ("_folder", "_key", "_kind", "_value")
@@ -134,8 +134,8 @@ class Source:
         self._key = ""
         self._folder = ""
 
-    def stands(self, key: str, folder: str) -> None:
-        """Says at which key of which file it is written, for the errors, and in which folder that file is."""
+    def locate(self, key: str, folder: str) -> None:
+        """Notes at which key it is written, for the errors, and in which folder the file of that key is."""
         self._key, self._folder = f"{key} ", folder
 
     def __repr__(self) -> str:
@@ -176,7 +176,7 @@ class Source:
         return Secret(self._value)
 
 
-class Token(Source):
+class Token(SecretSource):
     """A secret that a browser sends in a header."""
 
     __slots__ = ()
@@ -191,7 +191,7 @@ class Token(Source):
         return secret
 
 
-class Seal(Source):
+class SigningSecret(SecretSource):
     """A secret that signs webhooks."""
 
     __slots__ = ()
@@ -199,7 +199,7 @@ class Seal(Source):
     def _fetched(self) -> Secret:
         secret = super()._fetched()
         try:
-            seal(secret)
+            signing_key(secret)
         except ValueError:
             raise Failure(
                 'what follows "whsec_" is no base64: copy the whole secret, as it is shown to you', Exit.USAGE
@@ -207,7 +207,7 @@ class Seal(Source):
         return secret
 
 
-def seal(secret: Secret) -> bytes:
+def signing_key(secret: Secret) -> bytes:
     """Returns what a webhook is signed with: the text, or what the base64 after "whsec_" means. Raises `ValueError`."""
     text = secret.reveal()
     if not text.startswith("whsec_"):

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from dumbwaiter.config import Hook
-from dumbwaiter.config_values import Source, seal
+from dumbwaiter.config_values import SecretSource, signing_key
 from dumbwaiter.errors import Failure, Retry
 from dumbwaiter.http import Http
 from dumbwaiter.log import redact
@@ -54,7 +54,7 @@ class Teller:
     def __init__(self, http: Http, hidden: Collection[str]) -> None:
         self._http = http
         self._hidden = hidden
-        self._reading: dict[Source, asyncio.Future[Secret]] = {}
+        self._reading: dict[SecretSource, asyncio.Future[Secret]] = {}
 
     async def tell(self, hook: Hook, facts: Mapping[str, str], id_: str, now: float) -> None:
         """Makes one call; `id_` is the same for every try. Raises `Untold`."""
@@ -69,7 +69,7 @@ class Teller:
         except TimeoutError:
             raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds", again=True) from None
 
-    async def _read(self, source: Source, timeout: float) -> Secret:
+    async def _read(self, source: SecretSource, timeout: float) -> Secret:
         """Fetches a secret in a thread: a keyring may ask its owner, and a dead disk keeps that thread and no other."""
         if source not in self._reading:
             self._reading[source] = asyncio.get_running_loop().run_in_executor(None, source.read)
@@ -107,7 +107,7 @@ async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, ht
 
 def signature(secret: Secret, id_: str, seconds: str, body: bytes) -> str:
     """Returns the header that proves who sent a body, and when: HMAC-SHA256 over id, time and body."""
-    digest = hmac.digest(seal(secret), f"{id_}.{seconds}.".encode() + body, "sha256")
+    digest = hmac.digest(signing_key(secret), f"{id_}.{seconds}.".encode() + body, "sha256")
     return f"v1,{base64.b64encode(digest).decode()}"
 
 

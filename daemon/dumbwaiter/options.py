@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
-from dumbwaiter.config_values import Address, Duration, Source, Target
+from dumbwaiter.config_values import BaseUrl, Duration, RequestUrl, SecretSource
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.hmac_token import LIFE_MAX
 from dumbwaiter.wire.recipe import Expression, Stored, blanks
@@ -19,10 +19,10 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
     WHY_NO_KEYS: ClassVar = "NetEase VOD names every object itself"
 
     app_key: str
-    app_secret: Source
-    api: Address = Address("https://vcloud.163.com")
-    lbs: Address = Address("http://wanproxy.127.net")  # documented without TLS
-    cdn: Address = Address("http://{bucket}.nosdn.127.net")  # where public objects are read
+    app_secret: SecretSource
+    api: BaseUrl = BaseUrl("https://vcloud.163.com")
+    lbs: BaseUrl = BaseUrl("http://wanproxy.127.net")  # documented without TLS
+    cdn: BaseUrl = BaseUrl("http://{bucket}.nosdn.127.net")  # where public objects are read
 
     def __post_init__(self) -> None:
         _filled(self, "app_key")
@@ -36,7 +36,7 @@ REQUEST_BLANKS = ("key", "name", "path", "size", "mime", "seed", "uuid")
 class RecipeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """How a grant is asked for. Blanks: {key} {name} {path} {size} {mime} {seed} {uuid} {secret.NAME}."""
 
-    url: Target
+    url: RequestUrl
     method: Literal["GET", "POST", "PUT"] = "POST"
     headers: dict[str, str] = {}
     body: str | dict[str, Any] | None = None  # a table is sent as JSON
@@ -62,7 +62,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     request: RecipeRequest
     reply: RecipeReply
     stored: Stored = Stored()
-    secrets: dict[str, Source] = {}
+    secrets: dict[str, SecretSource] = {}
     token_field: str = "token"  # noqa: S105 - a field's name
     file_field: str = "file"
     many: bool = False  # one grant serves many files
@@ -92,9 +92,9 @@ class Jimeng(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
 
     WHY_NO_KEYS: ClassVar = "ImageX names every object itself"
 
-    refresh_token: Source
-    api: Address | None = None  # signs in; by default the vendor's own of the token's region
-    imagex: Address | None = None  # by default what signing in names
+    refresh_token: SecretSource
+    api: BaseUrl | None = None  # signs in; by default the vendor's own of the token's region
+    imagex: BaseUrl | None = None  # by default what signing in names
     region: str | None = None  # as the keys are used; by default what signing in names
     multipart: Literal["gateway", "plain", "v1"] = "gateway"  # how large files are sent: three ways, one of them known
     web_version: str | None = None  # of the page that we sign in as (international)
@@ -106,17 +106,17 @@ class CareyShop(Struct, frozen=True, forbid_unknown_fields=True, tag_field="brok
 
     WHY_NO_KEYS: ClassVar = "the shop says in which folder an object lies, and its name there is random"
 
-    api: Address  # with its version: "https://shop.example/api/v1"
+    api: BaseUrl  # with its version: "https://shop.example/api/v1"
     app_key: str
-    app_secret: Source
+    app_secret: SecretSource
     username: str
-    password: Source
+    password: SecretSource
     module: Literal["", "careyshop", "qiniu", "aliyun"] = ""  # empty: the shop's default
     terminal: Literal["web", "app"] = "web"  # app: temporary credentials for OSS, and parts for large files
     request: Literal["post", "get"] = "post"  # how the shop is asked
     parent: int = 0  # number of the directory in the shop that files are listed in
     platform: str | None = None  # name of the sign-in; a second one of the same name ends the first
-    endpoint: Address | None = None  # of OSS for app, without the bucket; by default the shop is asked
+    endpoint: BaseUrl | None = None  # of OSS for app, without the bucket; by default the shop is asked
     region: str = ""  # of OSS for signature v4; by default the endpoint's
     signature: Literal["v1", "v4"] = "v1"  # new buckets of OSS take v4 only
     addressing: Literal["virtual", "path"] = "virtual"  # where the bucket stands: in the host name, or in the path
@@ -141,7 +141,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
 
     WHY_NO_KEYS: ClassVar = "Jiandaoyun's upload tokens name the object"
 
-    api_key: Source
+    api_key: SecretSource
     app_id: str
     entry_id: str  # of the form
     record: Literal["per-file", "per-folder", "none"] | None = None  # by default per-file, once `attachment` is set
@@ -150,7 +150,7 @@ class Jiandaoyun(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bro
     transaction: Literal["shared", "per-file"] = "shared"  # per-file: a call for every file's token
     start_workflow: bool = False  # of a new record
     start_trigger: bool = False
-    api: Address = Address("https://api.jiandaoyun.com/api")
+    api: BaseUrl = BaseUrl("https://api.jiandaoyun.com/api")
 
     def __post_init__(self) -> None:
         _filled(self, "app_id", "entry_id")
@@ -198,13 +198,13 @@ class Xinhua(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
     WHY_NO_REPLACING: ClassVar = "Xinhua's upload tokens only ever make new objects"
 
     access_key: str
-    secret_key: Source
+    secret_key: SecretSource
     models: list[str] | None = None  # that the JWT is good for; by default all of this account
     token_life: Duration = Duration(20 * 3600)
     process: bool = False  # have each picture processed, and catalogue the watermarked result
-    api: Address = Address("https://xinhua-api.camera360.com")
-    upload: Address | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
-    uc: Address | None = None  # who is asked; by default Qiniu's own
+    api: BaseUrl = BaseUrl("https://xinhua-api.camera360.com")
+    upload: BaseUrl | None = None  # Qiniu's upload host; by default Qiniu is asked which one the bucket has
+    uc: BaseUrl | None = None  # who is asked; by default Qiniu's own
     prefix: str = ""  # of keys: the bucket is shared with the account's other programs
     request: Literal["get", "post", "query"] = "get"  # how keys are named; the documented one is a GET with a body
     poll: Duration = Duration(2)  # until the first look at a task; later looks are further apart
@@ -271,9 +271,9 @@ def is_rate(requests: float) -> bool:
     return 0 < requests <= 1e6
 
 
-def secrets(provider: Provider) -> list[Source]:
+def secrets(provider: Provider) -> list[SecretSource]:
     """Returns where the secrets of a provider are."""
     values: list[Any] = [getattr(provider, one.name) for one in msgspec.structs.fields(provider)]
     if isinstance(provider, Recipe):
         values += provider.secrets.values()
-    return [value for value in values if isinstance(value, Source)]
+    return [value for value in values if isinstance(value, SecretSource)]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from dumbwaiter.config_values import Address
+from dumbwaiter.config_values import BaseUrl
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.address import public
 
@@ -65,7 +65,7 @@ class Reach:
 
 def hosts(value: Any) -> Iterator[str]:
     """Yields the host of every address that stands in a configuration."""
-    if isinstance(value, Address):
+    if isinstance(value, BaseUrl):
         # A blank stands for one name; a host that is all blank names nothing.
         host = urlsplit(re.sub(r"\{[^{}]*\}", "x--blank", value)).hostname or ""
         if host != "x--blank":

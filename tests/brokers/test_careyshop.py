@@ -10,7 +10,7 @@ import pytest
 
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Receipt, Stamp
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket
@@ -110,9 +110,9 @@ def _broker(**options: Any) -> CareyShop:
     given = {
         "api": "https://shop.example.com/api/v1",
         "app_key": "12345678",
-        "app_secret": Source("literal", "0123456789abcdef0123456789abcdef"),
+        "app_secret": SecretSource("literal", "0123456789abcdef0123456789abcdef"),
         "username": "somebody",
-        "password": Source("literal", "password"),
+        "password": SecretSource("literal", "password"),
     }
     return CareyShop(settings.CareyShop(**{**given, **options}))
 

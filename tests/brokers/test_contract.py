@@ -22,7 +22,7 @@ import peer
 import recipes
 from dumbwaiter import config_file, options
 from dumbwaiter.brokers import BROKERS
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.model import Grant, Limits, Secret
 from dumbwaiter.transports import choose
@@ -233,7 +233,7 @@ def test_a_wrong_secret_blocks_the_account(name: str, vendors: Vendors, make: Ma
     changed: list[dict[str, Any]] = [
         {one.name: other(getattr(settings, one.name))}
         for one in fields(settings)
-        if isinstance(getattr(settings, one.name), Source)
+        if isinstance(getattr(settings, one.name), SecretSource)
     ]
     if isinstance(settings, options.Recipe):
         changed.append({"secrets": {key: other(source) for key, source in settings.secrets.items()}})
@@ -242,13 +242,13 @@ def test_a_wrong_secret_blocks_the_account(name: str, vendors: Vendors, make: Ma
         verdict = fails(make(name, **change), vendors)
         assert type(verdict) is Blocked
         for source in change.values():
-            if isinstance(source, Source):
+            if isinstance(source, SecretSource):
                 assert source.read().reveal() not in str(verdict)
 
 
-def other(source: Source) -> Source:
+def other(source: SecretSource) -> SecretSource:
     text = source.read().reveal()
-    return Source("literal", text[:-1] + ("0" if text[-1] != "0" else "1"))
+    return SecretSource("literal", text[:-1] + ("0" if text[-1] != "0" else "1"))
 
 
 @every_provider

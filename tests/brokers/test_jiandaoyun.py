@@ -13,7 +13,7 @@ import pytest
 from dumbwaiter import config_file
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import Ask, Entry, FollowUp, Limits, Receipt, Stamp
 from dumbwaiter.wire.message import Reply, Request
@@ -70,7 +70,7 @@ class Desk:
 
 
 def broker(**options: Any) -> Jiandaoyun:
-    source = Source("literal", "secret")
+    source = SecretSource("literal", "secret")
     return Jiandaoyun(settings.Jiandaoyun(source, "59264073a2a60c0c08e20bfb", "59264073a2a60c0c08e20bfd", **options))
 
 

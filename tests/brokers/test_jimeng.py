@@ -11,7 +11,7 @@ import pytest
 from answers import Answers
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jimeng import Jimeng
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Failure, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Receipt
 from dumbwaiter.tickets import ImageXTicket
@@ -55,7 +55,7 @@ class Desk(Answers):
 
 
 def broker(token: str = SESSION, **options: Any) -> Jimeng:
-    return Jimeng(settings.Jimeng(refresh_token=Source("literal", token), **options))
+    return Jimeng(settings.Jimeng(refresh_token=SecretSource("literal", token), **options))
 
 
 def signed_in(**more: object) -> dict[str, object]:

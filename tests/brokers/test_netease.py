@@ -8,7 +8,7 @@ import pytest
 
 import peer
 from dumbwaiter.brokers.netease import DOUBTED, NODES_LIFE, UNTOLD, VISIBLE
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.grants import _Kept
 from dumbwaiter.model import FollowUp, Grant, Receipt
@@ -103,7 +103,7 @@ def test_a_skewed_clock_is_set_right_by_the_first_refusal(vendors: Vendors, send
 
 
 def test_a_wrong_secret_blocks_the_provider(vendors: Vendors, sender: Make) -> None:
-    one = sender("netease", b"x", changes={"app_secret": Source("literal", "wrong secret")})
+    one = sender("netease", b"x", changes={"app_secret": SecretSource("literal", "wrong secret")})
     found = verdict(one)
     assert type(found) is Blocked
     assert str(found) == (

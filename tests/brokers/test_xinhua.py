@@ -15,7 +15,7 @@ from msgspec.structs import replace
 import peer
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
-from dumbwaiter.config_values import Duration, Source
+from dumbwaiter.config_values import Duration, SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
@@ -37,7 +37,7 @@ class Desk:
         self.vendors = vendors
         self.options = settings.Xinhua(
             access_key=ACCOUNT["access_key"],
-            secret_key=Source("literal", changes.pop("secret_key", ACCOUNT["secret_key"])),
+            secret_key=SecretSource("literal", changes.pop("secret_key", ACCOUNT["secret_key"])),
             **{"models": [ACCOUNT["model"]], "api": urls["xinhua"], "uc": urls["uc"], "process": True, **changes},
         )
         self.runner = asyncio.Runner()

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
-from dumbwaiter.config_values import Duration, Seal, Target
+from dumbwaiter.config_values import Duration, RequestUrl, SigningSecret
 from dumbwaiter.duties import PLACES, Duties
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import Failure, JournalTrouble
@@ -387,7 +387,7 @@ def test_a_secret_that_cannot_sign_says_so_where_it_is_read(text: str) -> None:
 def test_a_secret_that_does_not_come_holds_up_nothing_and_keeps_one_thread(tmp_path: Path) -> None:
     pipe = tmp_path / "secret"
     os.mkfifo(pipe, 0o600)  # whoever opens it waits for one who writes
-    hook = Hook(url=Target("http://a.example/"), secret=Seal("file", str(pipe)), timeout=Duration(0.1))
+    hook = Hook(url=RequestUrl("http://a.example/"), secret=SigningSecret("file", str(pipe)), timeout=Duration(0.1))
     last = threading.Timer(10, pipe.write_text, ("late",))
     last.daemon = True
     last.start()
@@ -402,7 +402,7 @@ def test_a_secret_that_does_not_come_holds_up_nothing_and_keeps_one_thread(tmp_p
         assert threading.active_count() == before + 1
         await asyncio.to_thread(pipe.write_text, "whsec_!")
         with pytest.raises(Untold, match="no base64"):
-            await Teller(nothing, ()).tell(Hook(url=hook.url, secret=Seal("literal", "whsec_!")), {}, "1", 0.0)
+            await Teller(nothing, ()).tell(Hook(url=hook.url, secret=SigningSecret("literal", "whsec_!")), {}, "1", 0.0)
 
     asyncio.run(run())
     last.cancel()

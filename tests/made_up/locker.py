@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
-from dumbwaiter.config_values import Address, Source
+from dumbwaiter.config_values import BaseUrl, SecretSource
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Grant, Limits
@@ -21,8 +21,8 @@ from dumbwaiter.wire.recipe import Stored
 class Options(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="locker"):
     """Lockers: one key for all of them."""
 
-    api: Address
-    key: Source
+    api: BaseUrl
+    key: SecretSource
 
 
 class _Locker(Struct):

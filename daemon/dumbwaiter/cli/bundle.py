@@ -25,7 +25,7 @@ from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
 from dumbwaiter.config_checks import JOURNAL_SECRETS, journal_secrets
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.recipe import BLANK
@@ -127,7 +127,7 @@ def _settings(session: Session) -> Any:
 def _plain(value: Any) -> Any:
     """Returns what stands in the file for a value of ours."""
     match value:
-        case Source():
+        case SecretSource():
             return repr(value)  # where it is
         case str():
             return str(value)

@@ -16,7 +16,7 @@ from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
 from dumbwaiter.config_file import exposed, place
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
@@ -131,7 +131,7 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
         yield f"{place(session.places.config, 'watch', name, 'after')} {why}"
 
 
-def _is_handed_over(source: Source) -> bool:
+def _is_handed_over(source: SecretSource) -> bool:
     """True for a secret that only a service gets."""
     return source.place[0] == "credential" and "CREDENTIALS_DIRECTORY" not in os.environ
 

@@ -13,7 +13,7 @@ import msgspec
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.config_file import parse
 from dumbwaiter.config_reader import PROVIDERS
-from dumbwaiter.config_values import Source
+from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import legible, shown
 
@@ -212,7 +212,7 @@ def _needed(broker: str) -> Iterator[str]:
 
 
 def _secrets(broker: str) -> list[str]:
-    return [one.name for one in msgspec.structs.fields(PROVIDERS[broker]) if one.type is Source]
+    return [one.name for one in msgspec.structs.fields(PROVIDERS[broker]) if one.type is SecretSource]
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -241,7 +241,7 @@ def _ask_secret(key: str) -> str:
 def _whereabouts(value: str) -> tuple[str, str] | None:
     """Returns how and where a secret is kept, None for what is one itself."""
     kind, colon, where = value.partition(":")
-    return (kind, where) if kind in Source.KINDS and colon else None
+    return (kind, where) if kind in SecretSource.KINDS and colon else None
 
 
 def _folder(path: str) -> str:

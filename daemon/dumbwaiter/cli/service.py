@@ -298,7 +298,7 @@ def _has_journal(state: Path) -> bool:
 
 
 def _check_secrets(to: Target, config: "Config") -> None:
-    from dumbwaiter.config_values import Source
+    from dumbwaiter.config_values import SecretSource
 
     for _, source in config.secrets():
         kind, name = source.place
@@ -310,7 +310,7 @@ def _check_secrets(to: Target, config: "Config") -> None:
             path = credential(to, name)
             if not path.is_file():
                 raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
-            Source("file", str(path)).read()  # raises what is wrong with it
+            SecretSource("file", str(path)).read()  # raises what is wrong with it
 
 
 def _check_root(to: Target) -> None:
