@@ -105,7 +105,8 @@ def examine(session: Session) -> Findings:
             says, _, remedy = sentence.rpartition(": ")
             yield Finding("configuration", "warn", says, remedy)
     yield from _secrets(config)
-    yield from _folders(session, config)
+    yield from _watched_folders(config)
+    yield from _own_folders(session)
     yield from _inotify(config)
     yield from _fuse(session, config)
     yield from _space(session)
@@ -157,7 +158,7 @@ def _may_be_there(path: Path) -> bool:
     return True
 
 
-def _folders(session: Session, config: Config) -> Findings:
+def _watched_folders(config: Config) -> Findings:
     from dumbwaiter.ignore import IGNORE_FILE, rules
 
     for name, watch in config.watch.items():
@@ -174,13 +175,17 @@ def _folders(session: Session, config: Config) -> Findings:
                 f"watch {name}", "fail", f"{watch.path} cannot be read by this user", f"chmod u+rx {watch.path}"
             )
         else:
-            yield from _way(f"watch {name}", watch.path)
+            yield from _path_to(f"watch {name}", watch.path)
         for sentence in rules(watch.path, watch.include, watch.exclude).unread if readable else ():
             patterns = not sentence.startswith(f"{IGNORE_FILE} cannot be read")
             remedy = "write it as in a .gitignore file" if patterns else "give this user the right to read it"
             yield Finding(f"watch {name}", "warn", sentence, remedy)
     for name, sentence in config.last_copies():
         yield Finding(f"watch {name}", "warn", sentence, 'after = "keep" leaves the originals where they are')
+
+
+def _own_folders(session: Session) -> Findings:
+    """Whether each folder of the program is its user's alone."""
     for name in ("state", "cache", "runtime"):
         path = getattr(session.places, name)
         try:
@@ -202,7 +207,7 @@ def _folders(session: Session, config: Config) -> Findings:
             yield Finding(f"{name} folder", "ok", f"{path} is yours alone")
 
 
-def _way(check: str, path: str) -> Findings:
+def _path_to(check: str, path: str) -> Findings:
     """Whether others can have another folder watched in the place of this one."""
     try:
         os.close(open_root(path))
@@ -220,7 +225,7 @@ def _way(check: str, path: str) -> Findings:
 
 def _inotify(config: Config) -> Findings:
     refused: Counter[str] = Counter()
-    need = sum(_count(name, config, refused) for name in config.watch)
+    need = sum(_count_folders(name, config, refused) for name in config.watch)
     for name, count in refused.items():
         yield Finding(
             f"watch {name}", "warn", f"{counted(count, 'folder')} below it cannot be read: files in there are not seen",
@@ -241,7 +246,7 @@ def _inotify(config: Config) -> Findings:
         yield Finding("inotify", "warn", "no instance may be made", f"sudo sysctl {most.setting}=128")
 
 
-def _count(name: str, config: Config, refused: Counter[str]) -> int:
+def _count_folders(name: str, config: Config, refused: Counter[str]) -> int:
     """Counts the folders of a watch that have to be heard."""
     from dumbwaiter.ignore import rules
     from dumbwaiter.scan import walk
@@ -255,12 +260,12 @@ def _count(name: str, config: Config, refused: Counter[str]) -> int:
 
     try:
         chosen = rules(watch.path, watch.include, watch.exclude)
-        return sum(1 for _ in walk(watch.path, chosen.enters, read=_below, skipped=skipped))
+        return sum(1 for _ in walk(watch.path, chosen.enters, read=_folders_in, skipped=skipped))
     except (OSError, Failure):
         return 0  # said elsewhere
 
 
-def _below(descriptor: int) -> tuple[None, list[str]]:
+def _folders_in(descriptor: int) -> tuple[None, list[str]]:
     with os.scandir(descriptor) as entries:
         return None, [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
@@ -330,7 +335,7 @@ def _journal(session: Session) -> Findings:
             return
         totals = report.totals(session.reader)
     except (JournalTrouble, Failure) as trouble:
-        yield _trouble(str(trouble), on_server=bool(session.config.journal))
+        yield _journal_trouble(str(trouble), on_server=bool(session.config.journal))
         return
     left = totals["pending"] + totals["stored"]
     says = f"{totals['done']} done, {left} to go, {totals['in_need']} need a person"
@@ -340,7 +345,7 @@ def _journal(session: Session) -> Findings:
         yield Finding("journal", "ok", says)
 
 
-def _trouble(sentence: str, *, on_server: bool) -> Finding:
+def _journal_trouble(sentence: str, *, on_server: bool) -> Finding:
     """What a sentence about the journal says, and its remedy: where it ends with what the system said, one of ours."""
     says, _, remedy = sentence.rpartition(": ")
     unread = sentence.startswith("the journal cannot be read: ")
