@@ -87,7 +87,7 @@ class App:
             journal,
             secrets.token_hex(8),
             providers,
-            Threads(config.limits.transfers + max(0, len(providers) - 1), config.limits.parts),  # see Engine._room
+            Threads(config.limits.transfers + max(0, len(providers) - 1), config.limits.parts),  # see Engine._slots_now
             self.duties,
             folder_of=config.folder_of,
             watch_of=config.watch.get,

@@ -30,7 +30,7 @@ from dumbwaiter.roots import mounted_at
 from dumbwaiter.settle import CALM
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
-PLACES = 4  # hooks at once, and files of one watch
+SLOTS = 4  # hooks at once, and files of one watch
 TRIES = 20  # within an hour
 DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
 UNPROVEN = "kept: nothing shows that the provider has these very bytes"
@@ -67,8 +67,8 @@ class Duties:
         places = [source.place for _, source in config.secrets()]
         self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._taken: Counter[str] = Counter()  # places
-        self._hands: dict[str, ThreadPoolExecutor] = {}  # by watch: a disk that hangs keeps them for good
+        self._slots_taken: Counter[str] = Counter()  # by pool
+        self._executors: dict[str, ThreadPoolExecutor] = {}  # by watch: a disk that hangs keeps them for good
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
         self._notices = Notices() if config.notify.desktop else None
@@ -154,10 +154,10 @@ class Duties:
             try:
                 more = True
                 while more:
-                    found = await self._journal.errands.due(now, PLACES, self._running, self._full())
+                    found = await self._journal.errands.due(now, SLOTS, self._running, self._full())
                     for errand in found:
                         self._start(errand)
-                    more = len(found) == PLACES
+                    more = len(found) == SLOTS
                 due = await self._journal.errands.next_due(self._running, self._full())
             except JournalTrouble as trouble:
                 self._log.error("journal in trouble", error=str(trouble))
@@ -166,11 +166,11 @@ class Duties:
                 self._wake_at(due)
 
     def _full(self) -> list[str]:
-        return [place for place, taken in self._taken.items() if taken >= PLACES]
+        return [pool for pool, taken in self._slots_taken.items() if taken >= SLOTS]
 
     def _start(self, errand: Errand) -> None:
-        if self._taken[errand.place] < PLACES:
-            self._taken[errand.place] += 1
+        if self._slots_taken[errand.pool] < SLOTS:
+            self._slots_taken[errand.pool] += 1
             self._running[errand.id] = asyncio.create_task(self._do(errand), name=f"errand {errand.id}")
 
     async def drain(self) -> None:
@@ -186,8 +186,8 @@ class Duties:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for hands in self._hands.values():
-            hands.shutdown(wait=False, cancel_futures=True)
+        for executor in self._executors.values():
+            executor.shutdown(wait=False, cancel_futures=True)
         if self._notices is not None:
             await self._notices.close()
 
@@ -223,7 +223,7 @@ class Duties:
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
         finally:
             del self._running[errand.id]
-            self._taken[errand.place] -= 1
+            self._slots_taken[errand.pool] -= 1
             self._moved()
             self.kick()
 
@@ -264,10 +264,10 @@ class Duties:
             disk = mounted_at(target) if target else "/"
             return "" if disk in {"/", *noted} else disk
 
-        if errand.watch not in self._hands:
-            self._hands[errand.watch] = ThreadPoolExecutor(PLACES, "after")
+        if errand.watch not in self._executors:
+            self._executors[errand.watch] = ThreadPoolExecutor(SLOTS, "after")
         try:
-            if disk := await asyncio.get_running_loop().run_in_executor(self._hands[errand.watch], act):
+            if disk := await asyncio.get_running_loop().run_in_executor(self._executors[errand.watch], act):
                 await self._journal.notes.mount(disk, is_mounted=True)
         except Changed:
             self._sighted(job.watch, job.path)

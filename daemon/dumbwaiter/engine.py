@@ -1,4 +1,4 @@
-"""Which jobs run now: due ones, as many at once as there are places; each that ends makes room for the next."""
+"""Which jobs run now: due ones, as many at once as there are slots; each that ends makes room for the next."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
 
 SMALL = MIB  # bytes up to which a file is over in no time
-AHEAD = 64  # small files that may be under way beyond the places, so that they share requests and commits
+AHEAD = 64  # small files that may be under way beyond the slots, so that they share requests and commits
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
 LOOK = 0.2  # seconds, at least, between two looks for a file of a provider that has none on its way
 
@@ -30,7 +30,7 @@ class Engine:
         self.worker = means.worker
         self.clock = means.clock
         self.trouble: str | None = None  # what keeps the journal from working
-        self._places = transfers
+        self._slots = transfers
         self._wake_at = wake_at
         self.only: Collection[int] | None = None  # jobs to work on, where not on all
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -98,12 +98,12 @@ class Engine:
             return  # there may be more; the end of one that runs asks again
         quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
         for name in lost.keys() - quiet.keys() - self._at_work():
-            # One at a time until something succeeds: whoever does not answer must not hold all places.
+            # One at a time until something succeeds: whoever does not answer must not hold all slots.
             others = self.means.providers.keys() - {name}
             for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
                 self._start(job)
         ends |= quiet
-        if not room:  # the same; only who waits for no place has to be thought of
+        if not room:  # the same; only who waits for no slot has to be thought of
             wakes = [*ends.values(), *closed.values()]
             if not (looked or self._looks_again) and self.means.providers.keys() - ends.keys() - self._at_work():
                 self._looks_again = True
@@ -124,18 +124,18 @@ class Engine:
     async def _claim(self, now: float, paused: Collection[str], closed: Collection[str]) -> bool:
         """Starts due jobs; returns whether there was room for more.
 
-        Large files never take the last place, so that a small one need not wait for them. Small ones may be under way
-        before a place is free: as many as ended within the last second, so that none waits longer.
+        Large files never take the last slot, so that a small one need not wait for them. Small ones may be under way
+        before a slot is free: as many as ended within the last second, so that none waits longer.
         """
         ahead = sum(end > time.monotonic() - 1.0 for end in self._ends)
-        places = self._room
-        if len(self._running) >= places + ahead // 2:
+        slots = self._slots_now
+        if len(self._running) >= slots + ahead // 2:
             return False
-        most = max(1, places - 1)
+        most = max(1, slots - 1)
 
         async def start(limit: int, size_max: int | None = None) -> int:
             """Starts so many of a size at most; returns how many more there is room for."""
-            room = places + ahead - len(self._running)
+            room = slots + ahead - len(self._running)
             if (limit := min(limit, room)) > 0:
                 for job in await self.journal.claim(
                     self.worker, now, limit, paused, closed, size_max=size_max, only=self.only
@@ -146,21 +146,21 @@ class Engine:
 
         large = sum(job.size > LARGE for job in self._jobs.values())
         heavy = sum(job.size > SMALL for job in self._jobs.values())
-        left = await start(min(most - large, (most if heavy < len(self._running) else places) - heavy))
+        left = await start(min(most - large, (most if heavy < len(self._running) else slots) - heavy))
         if left > 0:
             return True
-        await start(places - len(self._running), LARGE)
-        return await start(ahead + places, SMALL) > 0
+        await start(slots - len(self._running), LARGE)
+        return await start(ahead + slots, SMALL) > 0
 
     @property
     def _shares(self) -> bool:
-        """True where a provider need not wait for another's files; with one place a person wants one at a time."""
-        return self._places > 1 and len(self.means.providers) > 1
+        """True where a provider need not wait for another's files; with one slot a person wants one at a time."""
+        return self._slots > 1 and len(self.means.providers) > 1
 
     @property
-    def _room(self) -> int:
+    def _slots_now(self) -> int:
         """How many files may be on their way: for each further provider one more, for one that is slow has no end."""
-        return self._places + (max(0, len(self._at_work()) - 1) if self._shares else 0)
+        return self._slots + (max(0, len(self._at_work()) - 1) if self._shares else 0)
 
     async def _look(self, now: float, paused: Collection[str], closed: Collection[str]) -> bool:
         """Starts a file of each provider that has none on its way, where others have some; returns whether it was time to.
@@ -244,7 +244,7 @@ class Engine:
                 await self._survive(job, f"an error in dumbwaiter itself: {type(error).__name__}")
 
     def _ended(self, job: Job, task: "asyncio.Task[None]") -> None:
-        """Makes room for the next; where the same job is at work again already, it has the place."""
+        """Makes room for the next; where the same job is at work again already, it has the slot."""
         if self._running.get(job.id) is not task:
             return
         del self._running[job.id], self._jobs[job.id]

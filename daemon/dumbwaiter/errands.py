@@ -52,8 +52,8 @@ class Errand(Struct, frozen=True):
         return f"{self.id}-{int(self.created_at * 1e6):x}"
 
     @property
-    def place(self) -> str:
-        """Whose turn it takes: files may hang with the folder of their watch; hooks end, and take turns with each other."""
+    def pool(self) -> str:
+        """Whose slots it takes: files may hang with the folder of their watch; hooks end, and take turns with each other."""
         return self.watch if self.what == AFTER else ""
 
 
@@ -81,7 +81,7 @@ class Errands:
             connection.execute(insert(errands).values(**values, created_at=now))
 
     async def due(self, now: float, limit: int, busy: Collection[int], full: Collection[str]) -> list[Errand]:
-        """Returns what is to be done now where a place is not `full`, longest due first.
+        """Returns what is to be done now where a pool is not `full`, longest due first.
 
         A file is left in its place until its hooks have seen it.
         """
@@ -90,7 +90,7 @@ class Errands:
             rows = connection.execute(
                 select(errands)
                 .where(errands.c.host == self._host, errands.c.due_at <= now, *_READY)
-                .where(errands.c.id.not_in(list(busy)), _PLACE.not_in(list(full)))
+                .where(errands.c.id.not_in(list(busy)), _POOL.not_in(list(full)))
                 .order_by(errands.c.due_at, errands.c.id)
                 .limit(limit)
             )
@@ -99,13 +99,13 @@ class Errands:
         return await self._writer.call(work)
 
     async def next_due(self, busy: Collection[int], full: Collection[str]) -> float | None:
-        """Returns when there is something to do next where a place is not `full`."""
+        """Returns when there is something to do next where a pool is not `full`."""
 
         def work(connection: Connection) -> float | None:
             return connection.execute(
                 select(func.min(errands.c.due_at))
                 .where(errands.c.host == self._host, *_READY)
-                .where(errands.c.id.not_in(list(busy)), _PLACE.not_in(list(full)))
+                .where(errands.c.id.not_in(list(busy)), _POOL.not_in(list(full)))
             ).scalar()
 
         return await self._writer.call(work)
@@ -191,7 +191,7 @@ def _mark(connection: Connection, one: Errand) -> None:
         connection.execute(update(entries).where(*which).values(facts=told))
 
 
-_PLACE = case((errands.c.what == AFTER, errands.c.watch), else_="")
+_POOL = case((errands.c.what == AFTER, errands.c.watch), else_="")
 _hook = errands.alias("hook")
 _job = jobs.alias("job")
 _VERSION = ("host", "parent", "name", "provider", "size", "mtime_ns", "ctime_ns")

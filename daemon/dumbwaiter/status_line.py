@@ -11,6 +11,7 @@ from contextlib import suppress
 from dumbwaiter import report
 from dumbwaiter.app import App
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.facts import AFTER, IN_NEED
 from dumbwaiter.model import State
 from dumbwaiter.naming import counted
 
@@ -36,16 +37,16 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
         return app.trouble
     parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
     parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
-    if left[report.IN_NEED]:
-        needy = counted(left[report.IN_NEED], "file needs", "files need")
+    if left[IN_NEED]:
+        needy = counted(left[IN_NEED], "file needs", "files need")
         parts.append(f"{needy} a person (dumbwaiter failed)")
     to_go = left[State.PENDING] + left[State.STORED]
     if to_go:
         parts.append(f"uploading {counted(app.engine.busy, 'file')}, {to_go} to go")
     elif app.intake.waiting:
         parts.append("looking through folders")
-    elif left[report.AFTER]:
-        parts.append(f"all is uploaded, {counted(left[report.AFTER], 'file')} to put away")
+    elif left[AFTER]:
+        parts.append(f"all is uploaded, {counted(left[AFTER], 'file')} to put away")
     else:
         parts.append(f"nothing to do, watching {counted(len(app.config.watch), 'folder')}")
     return "; ".join(parts).replace("\n", " ")

@@ -28,7 +28,7 @@ from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
 from dumbwaiter.config_file import parse
 from dumbwaiter.config_values import Duration, RequestUrl, SigningSecret
-from dumbwaiter.duties import PLACES, Duties
+from dumbwaiter.duties import SLOTS, Duties
 from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
@@ -602,7 +602,7 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
         return ""
 
     with Book(in_file(tmp_path / "state")) as book:
-        for number in range(2 * PLACES):
+        for number in range(2 * SLOTS):
             done(book, tmp_path / f"w/{number}.mov", b"film %d" % number)
         done(book, tmp_path / "v/film.mov", b"film", [Order("on_done", {}), DELETE])
 
@@ -617,7 +617,7 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
             assert told.exists()
             assert not (tmp_path / "v/film.mov").exists()
             assert hung.is_set()
-            assert len(list((tmp_path / "w").iterdir())) == 2 * PLACES
+            assert len(list((tmp_path / "w").iterdir())) == 2 * SLOTS
             answers.set()
             await duties.drain()
             await duties.close()

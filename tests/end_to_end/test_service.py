@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from dumbwaiter.facts import AFTER, IN_NEED
 from dumbwaiter.model import State
-from dumbwaiter.report import AFTER, IN_NEED
 from dumbwaiter.roots import mounted_at
 from dumbwaiter.status_line import _sentence
 from program import Program
