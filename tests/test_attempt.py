@@ -98,8 +98,8 @@ def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_t
 ) -> None:
     monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
     monkeypatch.setattr(grants, "REFUSALS", 1)
-    monkeypatch.setattr(jiandaoyun, "LIFE", 0.1)
-    vendors.faults("kodo.form:expired-token,latency=200ms")
+    monkeypatch.setattr(jiandaoyun, "LIFE", 0.5)  # seconds; more would be over on a busy machine before it is used
+    vendors.faults("kodo.form:expired-token,latency=700ms")
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:

@@ -297,7 +297,7 @@ def test_another_version_is_seen_at_once_though_the_kernel_keeps_the_first(shelf
             shelf.entry("d/a", size, key=f"d/{size}", stored_at=STORED + size)
             paths[1] = mounted.at(f"keys/p/d/{size}")
             assert os.path.exists(paths[1])
-        until(lambda size=size: [os.stat(path).st_size for path in paths] == [size] * 2, 1.0)  # type: ignore[misc]
+        until(lambda size=size: [os.stat(path).st_size for path in paths] == [size] * 2, 5.0)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["by nobody", "by somebody"])

@@ -275,7 +275,8 @@ def test_a_second_token_goes_on_where_the_first_came_to(bench: Bench, key: str |
     receipt = bench.send(qiniu_resumable, bench.ticket(key, saveKey="second", **names), bench.saved[-1])
     assert receipt.key == (key or "second")
     assert bench.object(receipt.key) == bench.path.read_bytes()
-    assert sum(call["status"] == 200 for call in bench.calls("part")) == 5
+    # One beside the refused one may have been cut off, and come to its end only after the list was asked for.
+    assert sum(call["status"] == 200 for call in bench.calls("part")) in {5, 6}
 
 
 def test_the_list_of_parts_is_read_to_its_end_and_lost_ones_are_sent_again(bench: Bench) -> None:
