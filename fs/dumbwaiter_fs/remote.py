@@ -32,7 +32,7 @@ SILENCE = 10.0  # seconds without a byte
 CONNECT = 5.0
 REST = 5.0  # seconds without a request to an origin that could not be reached
 FIRST = 4  # blocks of a file that is fetched whole at once
-WINDOW_MAX = 8 * MIB // BLOCK  # blocks of one request; doubles while reading goes straight on
+WINDOW_MAX = 64 * MIB // BLOCK  # blocks of one request; doubles while reading goes straight on
 STREAMS = 48  # replies left open between reads; more would use up the descriptors
 STREAMS_OF_ONE = 8  # of one version: as many readers at places of their own
 
