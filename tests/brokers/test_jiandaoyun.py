@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from answers import Answers
 from dumbwaiter import config_file
 from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
@@ -24,26 +25,18 @@ NOW = 1_800_000_000.0
 FILE = "_widget_1"
 
 
-class Desk:
-    """Answers calls from a list, and remembers them."""
-
+class Desk(Answers):
     def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        super().__init__(*answers)
+        self.called: list[tuple[str, Mapping[str, Any]]] = []
         self.catalogued: dict[str, Receipt] = {}
         self.held: dict[str, Receipt] = {}
 
     async def call(self, request: Request) -> Reply:
         assert isinstance(request.body, bytes)
         assert request.headers["authorization"] == "Bearer secret"
-        self.asked.append((request.what, json.loads(request.body)))
-        match self.answers.pop(0):
-            case Verdict() as verdict:
-                raise verdict
-            case Reply() as reply:
-                return reply
-            case answer:
-                return Reply(200, {}, json.dumps(answer).encode())
+        self.called.append((request.what, json.loads(request.body)))
+        return await super().call(request)
 
     def now(self, url: str) -> float:
         return NOW + 7
@@ -104,7 +97,7 @@ def test_all_tokens_of_one_call_are_grants_of_one_transaction() -> None:
     desk = Desk(pairs(*(token(number, fsizeMin=1, fsizeLimit=9) for number in range(100))))
     found = grants(broker(), desk, 3)
     assert len(found) == 100
-    ((what, body),) = desk.asked
+    ((what, body),) = desk.called
     assert what == "file/get_upload_token"
     assert uuid.UUID(body["transaction_id"]).version == 4
     assert {grant.ticket.facts["transaction"] for grant in found} == {body["transaction_id"]}
@@ -134,7 +127,7 @@ def test_a_policy_that_can_be_read_goes_before_one_that_cannot() -> None:
 def test_too_few_tokens_are_asked_for_again_under_the_same_transaction() -> None:
     desk = Desk(pairs(token(1)), pairs(), pairs(token(2), token(3)))
     assert len(grants(broker(), desk, 2)) == 3
-    assert len({body["transaction_id"] for _, body in desk.asked}) == 1
+    assert len({body["transaction_id"] for _, body in desk.called}) == 1
     with pytest.raises(Retry, match="no upload tokens"):
         grants(broker(), Desk(pairs(), pairs(), pairs()))
 
@@ -198,13 +191,13 @@ def record(key: str = "key 1", size: int = 5, **members: object) -> dict[str, ob
 def test_without_a_field_for_files_no_record_is_written() -> None:
     desk = Desk()
     done = follow_up(broker(), desk)
-    assert (done.later, desk.asked) == (None, [])
+    assert (done.later, desk.called) == (None, [])
 
 
 def test_a_new_path_makes_a_record_under_the_uploads_transaction() -> None:
     desk = Desk({"data": []}, {"data": record()})
     done = follow_up(recording(start_workflow=True), desk)
-    (_, search), (what, body) = desk.asked
+    (_, search), (what, body) = desk.called
     assert search["filter"]["cond"][0]["value"] == ["w/dir/a.txt"]
     assert what == "data/create"
     assert body["transaction_id"] == "t"
@@ -228,7 +221,7 @@ def test_the_record_of_an_older_version_is_updated() -> None:
     another = record(_widget_2="another", _id="6" * 24)
     desk = Desk({"data": [record("older", _widget_2="w/dir/a.txt"), another]}, {"data": record()})
     follow_up(recording(), desk)
-    what, body = desk.asked[1]
+    what, body = desk.called[1]
     assert (what, body["data_id"]) == ("data/update", "5" * 24)
 
 
@@ -238,18 +231,18 @@ def test_the_record_of_another_watchs_file_of_that_path_is_left_alone() -> None:
     desk = Desk({"data": [older]}, {"data": record(_id="6" * 24)})
     desk.held = {"other/dir/a.txt": Receipt("older", facts={"record": "5" * 24})}
     assert follow_up(path, desk).receipt.facts["record"] == "6" * 24
-    assert desk.asked[1][0] == "data/create"
+    assert desk.called[1][0] == "data/create"
     desk = Desk({"data": [{**older, "_id": "7" * 24}, older]}, {"data": record(_id="7" * 24)})
     desk.held = {"other/dir/a.txt": Receipt("older", facts={"record": "5" * 24})}
     follow_up(path, desk)
-    what, body = desk.asked[1]
+    what, body = desk.called[1]
     assert (what, body["data_id"]) == ("data/update", "7" * 24)
 
 
 def test_a_record_that_has_the_file_already_is_left_alone() -> None:
     desk = Desk({"data": [record(_widget_2="w/dir/a.txt")]})
     assert follow_up(recording(), desk).receipt.facts["record"] == "5" * 24
-    assert len(desk.asked) == 1
+    assert len(desk.called) == 1
 
 
 @pytest.mark.parametrize(
@@ -270,7 +263,7 @@ def test_an_attachment_of_another_shape_does_not_hide_the_right_one(odd: object)
     for files in ([odd, *right], [*right, odd]):
         desk = Desk({"data": [{**shown, FILE: files}]})
         done = follow_up(recording(), desk)
-        assert (done.receipt.url, len(desk.asked)) == (right[0]["url"], 1)
+        assert (done.receipt.url, len(desk.called)) == (right[0]["url"], 1)
 
 
 def test_what_an_attachment_lacks_does_not_hide_it() -> None:
@@ -287,7 +280,7 @@ def test_an_address_that_is_none_names_no_content() -> None:
 def test_an_answer_without_the_attachment_is_asked_for() -> None:
     desk = Desk({"data": []}, {"data": {"_id": "5" * 24}}, {"data": record()})
     follow_up(recording(), desk)
-    assert desk.asked[2][0] == "data/get"
+    assert desk.called[2][0] == "data/get"
 
 
 def test_a_record_that_does_not_show_the_file_is_told() -> None:
@@ -299,7 +292,7 @@ def test_nothing_is_written_when_the_hour_is_over() -> None:
     desk = Desk({"data": []})
     with pytest.raises(Restart, match="hour"):
         follow_up(recording(), desk, asked=str(int(NOW - 3600)))
-    assert len(desk.asked) == 1
+    assert len(desk.called) == 1
 
 
 @pytest.mark.parametrize("status", [400, 200])
@@ -315,7 +308,7 @@ def test_a_file_that_jiandaoyun_was_not_told_of_is_sent_again_unless_it_was_refu
     for fact, verdict in (("callback", Restart), ("answer", Reject)):
         with pytest.raises(verdict, match="not told"):
             follow_up(recording(), desk, **{fact: "failed"})
-    assert desk.asked == []
+    assert desk.called == []
 
 
 # One record for a folder
@@ -342,14 +335,14 @@ def shared(identity: str, *names: str, size: int = 5) -> dict[str, object]:
 
 
 def written(desk: Desk) -> tuple[str, str | None, list[str]]:
-    what, body = desk.asked[-1]
+    what, body = desk.called[-1]
     return what, body.get("data_id"), body["data"][FILE]["value"]
 
 
 def test_the_first_file_of_a_folder_makes_its_record() -> None:
     desk = Desk({"data": []}, {"data": shared("r", "a.txt")})
     assert follow_up(sharing(), desk).receipt.facts["record"] == "r"
-    (_, search), (what, body) = desk.asked
+    (_, search), (what, body) = desk.called
     assert {one["field"]: one["value"] for one in search["filter"]["cond"]} == {
         "_widget_2": ["w/dir"],
         "_widget_3": ["t"],
@@ -427,7 +420,7 @@ def test_without_a_value_of_the_transaction_only_an_address_proves_a_record() ->
 def test_many_records_that_say_the_same_are_read_page_by_page() -> None:
     desk = Desk({"data": [shared(f"r{number}", "b") for number in range(100)]}, {"data": [shared("r", "a.txt")]})
     assert follow_up(sharing(), desk).receipt.facts["record"] == "r"
-    assert desk.asked[1][1]["data_id"] == "r99"
+    assert desk.called[1][1]["data_id"] == "r99"
 
 
 def test_the_files_of_a_folder_go_one_after_the_other() -> None:
