@@ -103,7 +103,7 @@ def _private_group(gid: int) -> bool:
     return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
-def place(path: str, *keys: str) -> str:
+def location(path: str, *keys: str) -> str:
     """Returns file, line and key of what a configuration says there, for what only this machine can tell of it."""
     with open(path, encoding="utf-8-sig") as file:
-        return ConfigText(file.read(), path).place(keys)
+        return ConfigText(file.read(), path).location(keys)

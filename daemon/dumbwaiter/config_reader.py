@@ -57,7 +57,7 @@ class Reader:
     def _place_sources(self, keys: Sequence[str], value: Any) -> None:
         """Tells each secret where it is written."""
         if isinstance(value, SecretSource):
-            value.locate(self._text.place(keys), self._text.folder)
+            value.locate(self._text.location(keys), self._text.folder)
         elif isinstance(value, Struct | dict):
             inner = value.items() if isinstance(value, dict) else msgspec.structs.asdict(value).items()
             for key, one in inner:

@@ -22,9 +22,9 @@ class ConfigText:
 
     def failure(self, keys: Sequence[str], what: str) -> Failure:
         """Returns the sentence for a problem at `keys`."""
-        return Failure(f"{self.place(keys)} {what}", Exit.USAGE)
+        return Failure(f"{self.location(keys)} {what}", Exit.USAGE)
 
-    def place(self, keys: Sequence[str]) -> str:
+    def location(self, keys: Sequence[str]) -> str:
         """Returns file, line and key."""
         line = self._line(keys)
         return f"{self._path}{f', line {line}' if line else ''}: [{shown('.'.join(keys))}]"

@@ -15,7 +15,7 @@ from dumbwaiter.cli.paths import out_of_reach, placed
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
-from dumbwaiter.config_file import exposed, place
+from dumbwaiter.config_file import exposed, location
 from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
@@ -128,7 +128,7 @@ def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[st
         yield f"no mount as it is: {wrong}"
     yield from exposed(session.places.config)
     for name, why in config.last_copies():
-        yield f"{place(session.places.config, 'watch', name, 'after')} {why}"
+        yield f"{location(session.places.config, 'watch', name, 'after')} {why}"
 
 
 def _is_handed_over(source: SecretSource) -> bool:
@@ -151,7 +151,7 @@ def _problems(config: Config, file: str) -> Iterator[str]:
     for name, watch in config.watch.items():
         kind, _, folder = watch.after.partition(":")
         if kind == "move" and os.path.exists(folder) and not os.path.isdir(folder):
-            yield f"{place(file, 'watch', name, 'after')} {shown(folder)} is no folder"
+            yield f"{location(file, 'watch', name, 'after')} {shown(folder)} is no folder"
     if config.journal is not None:
         reading(journal_url("", config.journal)).dispose()  # without a connection: is there a driver
 

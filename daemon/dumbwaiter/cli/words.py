@@ -59,11 +59,11 @@ def rests(name: str, until: float | None) -> str:
 
 def unusable(config: str, watch: str, path: str) -> str | None:
     """Returns what is wrong with the folder of a watch; `config` is the file that names it."""
-    from dumbwaiter.config_file import place
+    from dumbwaiter.config_file import location
 
     if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         return None
-    where = place(config, "watch", watch, "path")
+    where = location(config, "watch", watch, "path")
     if os.path.isdir(path):
         return f"{where} {path} cannot be read by this user"
     if os.path.lexists(path):
@@ -73,7 +73,7 @@ def unusable(config: str, watch: str, path: str) -> str | None:
 
 def no_mount_point(config: str, path: str) -> str | None:
     """Returns why the mount that a configuration names cannot be, None when it can."""
-    from dumbwaiter.config_file import place
+    from dumbwaiter.config_file import location
 
     try:
         if os.path.ismount(path) or not os.listdir(path):
@@ -88,7 +88,7 @@ def no_mount_point(config: str, path: str) -> str | None:
         if error.errno == errno.ENOTCONN or os.geteuid() == 0:
             return None
         what = f"{path} cannot be read: {error.strerror}"
-    return f"{place(config, 'mount', 'path')} {what}"
+    return f"{location(config, 'mount', 'path')} {what}"
 
 
 def moment(text: str, now: float) -> float:
