@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.cli import doctor, service, systemd
+from dumbwaiter.cli import doctor, service, systemd, units
 from dumbwaiter.cli.bundle import _log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
@@ -107,23 +107,23 @@ def test_the_systems_service_keeps_no_disk_mounted(home: Path, monkeypatch: pyte
     to = systemd.own_target()._replace(system=True)
     (home / "disk/in").mkdir(parents=True)
     (home / "in").symlink_to("disk/in")
-    assert service._writable(to, f"{home}/disk/in") == f"{home}/disk"
-    assert service._writable(to, f"{home}/in") == f"{home}/disk"
-    assert service._writable(to, f"{home}/people/ann/Drop") == f"{home}/people/ann/Drop"  # its home stays, and closed
-    assert service._writable(to, "/srv/drop") == "/srv/drop"
+    assert units._writable(to, f"{home}/disk/in") == f"{home}/disk"
+    assert units._writable(to, f"{home}/in") == f"{home}/disk"
+    assert units._writable(to, f"{home}/people/ann/Drop") == f"{home}/people/ann/Drop"  # its home stays, and closed
+    assert units._writable(to, "/srv/drop") == "/srv/drop"
 
 
 def test_a_unit_lacks_nothing_while_a_disk_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = systemd.own_target()
     asked = {"ReadWritePaths=-/mnt/disk/in", 'ReadWritePaths="-/mnt/a disk/in"', 'ReadWritePaths="-/mnt/disk/a b"'}
-    monkeypatch.setattr(service, "_drop_in", lambda *_: asked)
+    monkeypatch.setattr(units, "_drop_in", lambda *_: asked)
     session = Session(f"{home}/config.toml", None, None, None, as_json=False, verbose=False, quiet=False)
     (home / "config.toml").write_text(CONFIG)
     to.drop_in("dumbwaiter").parent.mkdir(parents=True)
     to.drop_in("dumbwaiter").write_text('ReadWritePaths=-/mnt/disk\nReadWritePaths="-/mnt/a disk"\n')
-    assert not service._lacks(session, to, "dumbwaiter")
+    assert not units.lacks(session, to, "dumbwaiter")
     asked.add("ReadWritePaths=-/mnt/disk2/in")
-    assert service._lacks(session, to, "dumbwaiter")
+    assert units.lacks(session, to, "dumbwaiter")
 
 
 def test_the_service_of_another_account_is_none_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +155,8 @@ def test_a_service_that_is_tried_again_and_again_says_why(home: Path, monkeypatc
     monkeypatch.setattr(service, "run", run)
     to = systemd.own_target()
     to.folder.mkdir(parents=True)
-    unit = (service.units_folder() / to.file("dumbwaiter-mount")).read_text()
-    (to.folder / to.file("dumbwaiter-mount")).write_text(unit.replace(service.PROGRAM, service._program()))
+    unit = (units.units_folder() / to.file("dumbwaiter-mount")).read_text()
+    (to.folder / to.file("dumbwaiter-mount")).write_text(unit.replace(units.PROGRAM, units._program()))
     unit = "dumbwaiter-mount.service"
     why = f"{unit} does not run (dumbwaiter: there is no /dev/fuse here): journalctl --user -u {unit}"
     assert service._state(to, "dumbwaiter-mount", None)["remedies"] == [why]
@@ -164,9 +164,9 @@ def test_a_service_that_is_tried_again_and_again_says_why(home: Path, monkeypatc
 
 def test_no_name_begins_a_line_of_its_own_in_a_unit() -> None:
     """Whoever names a folder would else say what root is to start."""
-    assert service.quoted("/home/ann/a b") == '"/home/ann/a b"'
+    assert units.quoted("/home/ann/a b") == '"/home/ann/a b"'
     with pytest.raises(Failure, match="cannot stand in a unit"):
-        service.quoted("/home/ann/x\nExecStartPre=+/home/ann/e")
+        units.quoted("/home/ann/x\nExecStartPre=+/home/ann/e")
 
 
 @pytest.mark.parametrize(
@@ -180,18 +180,18 @@ def test_a_program_of_any_name_can_be_started(
     program.touch(0o755)
     monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
     escaped = str(tmp_path / folder).replace("%", "%%").replace("$", "$$")
-    assert f"{service._program()} run" == first.format(escaped)
+    assert f"{units._program()} run" == first.format(escaped)
 
 
 def test_a_program_that_no_unit_can_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "x$a=b/python"))
     with pytest.raises(Failure, match="cannot stand in a unit: install it where"):
-        service._program()
+        units._program()
 
 
 def test_each_account_has_the_systems_credentials_that_are_its_own(home: Path) -> None:
     own = systemd.own_target()
-    places = [service.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
+    places = [units.credential(own._replace(system=True, account=name), "vod") for name in ("ann", "bob")]
     assert places == [Path("/etc/dumbwaiter/credentials/ann/vod"), Path("/etc/dumbwaiter/credentials/bob/vod")]
 
 

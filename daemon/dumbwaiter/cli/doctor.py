@@ -127,8 +127,8 @@ def _failing(check: str, failure: Failure) -> Finding:
 
 
 def _secrets(config: Config) -> Findings:
-    from dumbwaiter.cli.service import credential
     from dumbwaiter.cli.systemd import own_target
+    from dumbwaiter.cli.units import credential
 
     for whose, source in config.secrets():
         check = f"secret of {whose}"
