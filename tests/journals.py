@@ -212,7 +212,7 @@ class Book:
     def named(self, path: str = "a/film.mov", now: float = 100.0, **candidate: Any) -> int:
         id_ = self.leased(path, now, **candidate)
         self.name(WORKER, id_, now, key=f"key of {id_}", grant='{"ticket":"secret ticket"}')
-        self.advance(WORKER, id_, now, checkpoint='{"offset":4}', sent=4, more=4, again=0)
+        self.advance(WORKER, id_, now, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
         return id_
 
     def stored(
@@ -220,7 +220,7 @@ class Book:
     ) -> int:
         id_ = self.named(path, now, **candidate)
         receipt = receipt or Receipt(f"key of {id_}")
-        self.store(WORKER, id_, now, receipt=receipt, digest="xxh3:00", more=6, again=0)
+        self.store(WORKER, id_, now, receipt=receipt, digest="xxh3:00", more=6, resent=0)
         return id_
 
     def done(

@@ -61,7 +61,7 @@ def test_a_file_stands_in_all_trees_in_its_time(book: Book) -> None:
     )
     book.claim(WORKER, NOW, 1)
     receipt = Receipt("2026/key.mov", "etag", "http://x/1", "md5", {"vid": "7"})
-    book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=10, again=0)
+    book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=10, resent=0)
     assert names(listing(book.catalog, "outbox")) == {"w": {"a": {"film.mov": "file"}}}
     book.finish(WORKER, id_, NOW, receipt=receipt)
     assert names(listing(book.catalog)) == {
@@ -238,7 +238,7 @@ def test_finding_and_listing_agree_with_a_dictionary(wanted: set[str]) -> None:
         assert names(listing(made.catalog, "outbox")) == ({"w": model(wanted)} if wanted else {})
         made.claim(WORKER, NOW, 100)
         for id_ in ids:
-            made.store(WORKER, id_, NOW, receipt=Receipt(f"{id_}"), digest="d", more=1, again=0)
+            made.store(WORKER, id_, NOW, receipt=Receipt(f"{id_}"), digest="d", more=1, resent=0)
             made.finish(WORKER, id_, NOW, receipt=Receipt(f"{id_}"))
         assert names(listing(made.catalog, "files")) == ({"w": model(wanted)} if wanted else {})
         assert names(listing(made.catalog, "outbox")) == {}

@@ -177,7 +177,7 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         digest = digest_of(str(tmp_path / "w"), "a", job.stamp)
         await journal.name("me", job.id, 0.0, key="k", grant=None)
         await asyncio.wrap_future(
-            journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, again=0)
+            journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, resent=0)
         )
         await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
         (tmp_path / "w/a").chmod(0o600)
@@ -204,7 +204,7 @@ async def uploaded(intake: Intake, folder: Path, name: str, watch: str = "w") ->
     (job,) = await journal.claim("me", time.time(), 1)
     digest = digest_of(str(folder / watch), name, job.stamp)
     await journal.name("me", job.id, 0.0, key=watch, grant=None)
-    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt(watch), digest=digest, more=0, again=0))
+    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt(watch), digest=digest, more=0, resent=0))
     await journal.finish("me", job.id, 0.0, receipt=Receipt(watch))
 
 

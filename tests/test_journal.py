@@ -308,8 +308,8 @@ def test_every_transition_of_the_worker_renews_his_lease(book: Book) -> None:
     for number, transition in enumerate(
         (
             lambda now: book.name(WORKER, id_, now, key="k", grant=None),
-            lambda now: book.advance(WORKER, id_, now, checkpoint="{}", sent=1, more=1, again=0),
-            lambda now: book.store(WORKER, id_, now, receipt=Receipt("k"), digest="d", more=1, again=0),
+            lambda now: book.advance(WORKER, id_, now, checkpoint="{}", sent=1, more=1, resent=0),
+            lambda now: book.store(WORKER, id_, now, receipt=Receipt("k"), digest="d", more=1, resent=0),
         )
     ):
         now = NOW + (number + 1) * LEASE
@@ -384,8 +384,8 @@ def test_an_advance_is_counted(book: Book) -> None:
     id_ = book.leased(now=NOW)
     book.delay(WORKER, id_, NOW, due_at=NOW, error="trouble", attempts=3)
     claimed(book)
-    book.advance(WORKER, id_, NOW, checkpoint="1", sent=4, more=4, again=0)
-    book.advance(WORKER, id_, NOW + 1, checkpoint="2", sent=9, more=5, again=2)
+    book.advance(WORKER, id_, NOW, checkpoint="1", sent=4, more=4, resent=0)
+    book.advance(WORKER, id_, NOW + 1, checkpoint="2", sent=9, more=5, resent=2)
     row = book.row(id_)
     assert (row.checkpoint, row.sent, row.resent, row.attempts, row.error) == ("2", 9, 2, 0, None)
     assert book.counters() == {"bytes_sent": 9, "bytes_resent": 2}
@@ -450,7 +450,7 @@ def test_a_delay_may_drop_the_ticket_or_the_place(book: Book) -> None:
 def test_a_stored_file_has_its_receipt_and_no_secret(book: Book) -> None:
     id_ = book.named(now=NOW)
     receipt = Receipt("final/key", "etag", "http://x/y", "md5", {"vid": "7", "名": "值"})
-    book.store(WORKER, id_, NOW + 1, receipt=receipt, digest="xxh3:ab", more=6, again=1)
+    book.store(WORKER, id_, NOW + 1, receipt=receipt, digest="xxh3:ab", more=6, resent=1)
     row = book.row(id_)
     assert (row.state, row.key, row.digest) == ("stored", "final/key", "xxh3:ab")
     assert (row.sent, row.resent, row.grant, row.checkpoint) == (10, 1, None, None)
@@ -655,7 +655,7 @@ def test_no_ticket_is_left_in_the_file_once_it_is_closed(tmp_path: Path) -> None
                 book.name(WORKER, id_, NOW, key=f"{id_}", grant="ticket " * numbers.choice([20, 50, 70, 100]))
             for id_ in ids:
                 receipt = Receipt(f"key of {id_}", facts={"x": "y" * numbers.randrange(200)})
-                book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=1, again=0)
+                book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=1, resent=0)
                 book.finish(WORKER, id_, NOW, receipt=receipt)
     assert b"ticket " not in (tmp_path / "journal.db").read_bytes()
 
@@ -695,9 +695,9 @@ def test_what_came_to_nothing_is_dropped_after_a_month_unless_it_says_something(
 
 CALLS: dict[Event, Callable[[Book, str, int], Any]] = {
     Event.NAME: lambda book, worker, id_: book.name(worker, id_, NOW, key="stolen", grant="g"),
-    Event.ADVANCE: lambda book, worker, id_: book.advance(worker, id_, NOW, checkpoint="c", sent=9, more=5, again=5),
+    Event.ADVANCE: lambda book, worker, id_: book.advance(worker, id_, NOW, checkpoint="c", sent=9, more=5, resent=5),
     Event.DELAY: lambda book, worker, id_: book.delay(worker, id_, NOW, due_at=1, error="e", attempts=1, from_start=True),
-    Event.STORE: lambda book, worker, id_: book.store(worker, id_, NOW, receipt=Receipt("r"), digest="d", more=1, again=1),
+    Event.STORE: lambda book, worker, id_: book.store(worker, id_, NOW, receipt=Receipt("r"), digest="d", more=1, resent=1),
     Event.NOTE: lambda book, worker, id_: book.note(worker, id_, NOW, receipt=Receipt("n"), due_at=1, error="e"),
     Event.RESEND: lambda book, worker, id_: book.resend(worker, id_, NOW, due_at=NOW, error="e"),
     Event.FINISH: lambda book, worker, id_: book.finish(worker, id_, NOW, receipt=Receipt("r")),
@@ -797,7 +797,7 @@ def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:
     """Its key may be another file's by now."""
     id_ = book.named("a", NOW)
     book.propose(WORKER, id_, NOW, provider="vod", key="mine", digest=None)
-    book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, again=0)
+    book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, resent=0)
     book.reject(WORKER, id_, NOW, error="no")
     before = book.counters().get("bytes_resent", 0)
     assert book.retry([id_], NOW) == 1
@@ -819,7 +819,7 @@ def test_whoever_may_replace_waits_for_who_is_about_to(book: Book) -> None:
     key: Any = {"provider": "vod", "key": "film.mov"}
     first = book.leased("one/film.mov", NOW)
     assert book.propose(WORKER, first, NOW, digest=None, **key) is None
-    book.store(WORKER, first, NOW, receipt=Receipt("film.mov"), digest="X", more=0, again=0)
+    book.store(WORKER, first, NOW, receipt=Receipt("film.mov"), digest="X", more=0, resent=0)
     book.finish(WORKER, first, NOW, receipt=Receipt("film.mov"))
     second, third = book.leased("two/film.mov", NOW), book.leased("three/film.mov", NOW)
     held = book.propose(WORKER, second, NOW, digest="Y", **key)
@@ -870,7 +870,7 @@ def test_a_forgotten_job_is_taken_from_who_works_on_it_for_good(book: Book) -> N
         "superseded", FORGOTTEN, None, None, None,
     )  # fmt: skip
     with pytest.raises(LostLease):
-        book.advance(WORKER, id_, NOW, checkpoint="c", sent=9, more=5, again=0)
+        book.advance(WORKER, id_, NOW, checkpoint="c", sent=9, more=5, resent=0)
     assert book.enqueue([file("a/film.mov")], NOW) == []
     assert book.retry(None, NOW) == 0
 
@@ -1127,13 +1127,13 @@ class Machine(RuleBasedStateMachine):
                 job.checkpoint, job.sent = False, 0
             job.key, job.secret, job.lease_until = key, True, self.now + LEASE
 
-    @rule(id_=jobs, worker=workers, sent=st.integers(0, 10), again=st.integers(0, 3))
-    def advances(self, id_: int, worker: str, sent: int, again: int) -> None:
+    @rule(id_=jobs, worker=workers, sent=st.integers(0, 10), resent=st.integers(0, 3))
+    def advances(self, id_: int, worker: str, sent: int, resent: int) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.advance(worker, id_, self.now, checkpoint="c", sent=sent, more=1, again=again)  # noqa: E731
+        call = lambda: self.book.advance(worker, id_, self.now, checkpoint="c", sent=sent, more=1, resent=resent)  # noqa: E731
         if (job := self._tries(Event.ADVANCE, worker, id_, call)) is not None:
             job.sent, job.checkpoint, job.attempts, job.error = sent, True, 0, None
-            job.resent += again
+            job.resent += resent
             job.lease_until = self.now + LEASE
 
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50), grant=st.booleans(), start=st.booleans())
@@ -1155,7 +1155,7 @@ class Machine(RuleBasedStateMachine):
     def stores(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
         receipt = Receipt(f"stored {id_}")
-        call = lambda: self.book.store(worker, id_, self.now, receipt=receipt, digest="d", more=1, again=1)  # noqa: E731
+        call = lambda: self.book.store(worker, id_, self.now, receipt=receipt, digest="d", more=1, resent=1)  # noqa: E731
         if (job := self._tries(Event.STORE, worker, id_, call)) is not None:
             job.state, job.key, job.sent, job.attempts, job.error = "stored", receipt.key, 10, 0, None
             job.resent += 1
@@ -1338,11 +1338,11 @@ def test_a_pause_is_kept_until_it_is_ended(book: Book) -> None:
 
 def test_what_was_sent_in_vain_is_counted_with_whoever_ends_the_attempt(book: Book) -> None:
     id_ = book.named()
-    book.delay(WORKER, id_, NOW, due_at=NOW, error="away", attempts=1, again=3)
+    book.delay(WORKER, id_, NOW, due_at=NOW, error="away", attempts=1, resent=3)
     assert claimed(book) == [id_]
-    book.release(WORKER, id_, again=2)
+    book.release(WORKER, id_, resent=2)
     assert claimed(book) == [id_]
-    book.delay(WORKER, id_, NOW, due_at=NOW, error="gone", attempts=2, from_start=True, again=1)
+    book.delay(WORKER, id_, NOW, due_at=NOW, error="gone", attempts=2, from_start=True, resent=1)
     assert book.row(id_).resent == 3 + 2 + 4 + 1
     assert book.counters()["bytes_resent"] == 10
 

@@ -519,7 +519,7 @@ def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
             ('{"offset":6}', 6, 2, 0),
             ('{"offset":6}', 6, 0, 2),
         ]
-        assert (doors.upload.again, doors.upload.unsaved) == (4, 4)
+        assert (doors.upload.resent, doors.upload.unsaved) == (4, 4)
 
 
 def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) -> None:
@@ -537,7 +537,7 @@ def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) 
 def test_requests_without_a_piece_of_the_file_are_not_counted(film: Path) -> None:
     with Doors(film) as doors:
         drive(doors.upload.call(Request("breakpoint", "GET", "http://x", body=b"0123456789")))
-        assert doors.upload.again == 0
+        assert doors.upload.resent == 0
         assert len(doors.called) == 1
 
 
@@ -688,7 +688,7 @@ def test_of_a_piece_that_breaks_off_only_what_left_was_sent(tmp_path: Path) -> N
         for _ in range(2):
             with pytest.raises(Offline):
                 drive(doors.send(0, 4 * MIB))
-        assert 0 < doors.upload.again < MIB
+        assert 0 < doors.upload.resent < MIB
         assert 0 < doors.upload.wasted < 2 * MIB
 
 

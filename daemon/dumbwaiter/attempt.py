@@ -72,7 +72,7 @@ class Attempt:
             self._ever.add(0, job.sent)
         self._sends = 0
         self._wasted = 0  # bytes that were sent and that the journal does not know of
-        self._twice = 0  # those of them that were sent a second time by a try that is over
+        self._resent = 0  # those of them that were sent a second time by a try that is over
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -124,7 +124,7 @@ class Attempt:
 
     async def give_back(self) -> None:
         """Ends the lease; another attempt goes on from here."""
-        await self._journal.release(self._means.worker, self._job.id, again=self._wasted)
+        await self._journal.release(self._means.worker, self._job.id, resent=self._wasted)
 
     async def _open(self) -> OpenFile:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
@@ -176,15 +176,15 @@ class Attempt:
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             held.close()
-        await self._store(provider, receipt, digest, upload.unsaved, self._twice)
+        await self._store(provider, receipt, digest, upload.unsaved, self._resent)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
-    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, again: int = 0) -> None:
+    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> None:
         """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
         self._stored = self._journal.store(
-            self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, again=again
+            self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, resent=resent
         )
-        self._wasted = self._twice = 0
+        self._wasted = self._resent = 0
         if provider.broker.follows:
             await asyncio.shield(asyncio.wrap_future(self._stored))
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
@@ -281,8 +281,8 @@ class Attempt:
             self._unfit[transport.name] = str(unfit)
             raise
         finally:
-            self._wasted = self._twice + upload.wasted
-            self._twice += upload.again
+            self._wasted = self._resent + upload.wasted
+            self._resent += upload.resent
 
     def _at_risk(self, transport: Transport) -> int:
         """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
@@ -315,7 +315,7 @@ class Attempt:
         self._job = replace(job, key=grant.key, grant=stored)
         return grant
 
-    def _save(self, checkpoint: str, sent: int, more: int, again: int) -> "Future[None]":
+    def _save(self, checkpoint: str, sent: int, more: int, resent: int) -> "Future[None]":
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
         progress = sent > self._sent
         if progress:
@@ -329,7 +329,7 @@ class Attempt:
             checkpoint=checkpoint,
             sent=sent,
             more=more,
-            again=again,
+            resent=resent,
         )
         commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._means.moved))
         return commit
@@ -482,7 +482,7 @@ class Attempt:
             attempts=self._job.attempts + 1,
             new_grant=decision.new_grant,
             from_start=decision.from_start,
-            again=self._wasted,
+            resent=self._wasted,
         )
 
 

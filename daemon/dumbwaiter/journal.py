@@ -157,19 +157,19 @@ class Journal:
         self.writer.needs_scrub = self.writer.needs_scrub or count > 0
         return count
 
-    async def release(self, worker: str, *ids: int, again: int = 0) -> None:
+    async def release(self, worker: str, *ids: int, resent: int = 0) -> None:
         """Gives jobs back unchanged: the daemon stops, or has something better to do.
 
-        `again`: bytes that were sent in vain and will be sent a second time.
+        `resent`: bytes that were sent in vain and will be sent a second time.
         """
 
         def work(connection: Connection) -> None:
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(ids), jobs.c.lease == worker)
-                .values(lease=None, lease_until=None, resent=jobs.c.resent + again)
+                .values(lease=None, lease_until=None, resent=jobs.c.resent + resent)
             )
-            self.counters.add(connection, bytes_resent=again)
+            self.counters.add(connection, bytes_resent=resent)
             self._tell(ids)
 
         await self.writer.call(work)
@@ -238,18 +238,18 @@ class Journal:
         return None if entry is None else Holder(join(entry.parent, entry.name), entry.digest, done=True)
 
     def advance(
-        self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, again: int
+        self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, resent: int
     ) -> "Future[None]":
-        """Notes what the server acknowledged: `sent` in all, `more` of it new, `again` bytes sent a second time.
+        """Notes what the server acknowledged: `sent` in all, `more` of it new, `resent` bytes sent a second time.
 
         Any thread may call; the future has a result once it is committed.
         """
 
-        values = {"checkpoint": checkpoint, "sent": sent, "again": again, "lease_until": now + LEASE}
+        values = {"checkpoint": checkpoint, "sent": sent, "more_resent": resent, "lease_until": now + LEASE}
 
         def work(connection: Connection) -> None:
             self._step(connection, ADVANCE, worker, id_, now, values)
-            self.counters.add(connection, bytes_sent=more, bytes_resent=again)
+            self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
 
         return self.writer.submit(work)
 
@@ -264,16 +264,16 @@ class Journal:
         attempts: int,
         new_grant: bool = False,
         from_start: bool = False,
-        again: int = 0,
+        resent: int = 0,
     ) -> None:
         """Puts a job off. With `new_grant` its session ticket goes, with `from_start` its checkpoint.
 
-        `again`: bytes that were sent in vain and will be sent a second time.
+        `resent`: bytes that were sent in vain and will be sent a second time.
         """
 
         def work(connection: Connection) -> None:
             values: dict[str, Any] = {"due_at": due_at, "error": error, "attempts": attempts, **_FREE}
-            more = again
+            more = resent
             if new_grant:
                 values["grant"] = None
             if from_start:
@@ -287,18 +287,24 @@ class Journal:
         await self.writer.call(work)
 
     def store(
-        self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, again: int
+        self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, resent: int
     ) -> "Future[None]":
-        """Notes that the remote has the file whole; `more` and `again` as for `advance`.
+        """Notes that the remote has the file whole; `more` and `resent` as for `advance`.
 
         The future has a result once that is on the disk. What is asked for meanwhile comes after it.
         """
 
-        values = {"receipt": receipt, "key": receipt.key, "digest": digest, "again": again, "lease_until": now + LEASE}
+        values = {
+            "receipt": receipt,
+            "key": receipt.key,
+            "digest": digest,
+            "more_resent": resent,
+            "lease_until": now + LEASE,
+        }
 
         def work(connection: Connection) -> None:
             self._step(connection, STORE, worker, id_, now, values)
-            self.counters.add(connection, bytes_sent=more, bytes_resent=again)
+            self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
 
         return self.writer.submit(work, durable=True)
 

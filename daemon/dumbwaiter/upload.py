@@ -195,7 +195,7 @@ class FileUpload:
         self._acknowledged = sent
         self._ever = ever
         self._counting = threading.Lock()
-        self.again = 0  # bytes sent a second time since the last save
+        self.resent = 0  # bytes sent a second time since the last save
         self._pieces = 0  # bytes that this attempt sent, each counted once
         self._here_before = Ranges()
         self._begun = sent
@@ -358,13 +358,13 @@ class FileUpload:
         """Notes what leaves: of a piece that breaks off, no more than that was sent."""
         end = offset + len(data)
         with self._counting:
-            self.again += self._ever.add(offset, end)
+            self.resent += self._ever.add(offset, end)
             self._pieces += len(data) - self._here_before.add(offset, end)
 
     @property
     def wasted(self) -> int:
         """Bytes that were sent and not acknowledged: whoever goes on sends them again."""
-        return max(0, self._pieces - max(0, self._acknowledged - self._begun)) + self.again
+        return max(0, self._pieces - max(0, self._acknowledged - self._begun)) + self.resent
 
     @property
     def unsaved(self) -> int:
@@ -382,10 +382,10 @@ class FileUpload:
             self._commit.result()
         (point, sent), self._point = self._point, None
         with self._counting:
-            again, self.again = self.again, 0
+            resent, self.resent = self.resent, 0
         more, self._acknowledged = max(0, sent - self._acknowledged), sent
         self._committed_at = time.monotonic()
-        self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, again)
+        self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, resent)
         self._commit.add_done_callback(self._pushed)
 
     def _pushed(self, commit: "Future[None]") -> None:

@@ -75,7 +75,7 @@ async def _ours(steps: int, *, durable: bool) -> turns.Figures:
         await journal.claim("worker", 2.0, TASKS)
 
         async def one(id_: int, sent: int) -> None:
-            values = {"checkpoint": POINT, "sent": sent, "again": 0, "lease_until": 63.0}
+            values = {"checkpoint": POINT, "sent": sent, "more_resent": 0, "lease_until": 63.0}
 
             def work(connection: Connection) -> None:
                 journal._step(connection, ADVANCE, "worker", id_, 3.0, values)

@@ -121,7 +121,7 @@ class Machine(RuleBasedStateMachine):
         digest = f"xxh3:{job['stamp'].size}"
         receipt = Receipt(key=key)
         self._do(self.journal.name("me", number, self.now, key=key, grant=None))
-        self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, again=0).result()
+        self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, resent=0).result()
         self._do(self.journal.finish("me", number, self.now, receipt=receipt))
         path = job["path"]
         newest = number > self.done.get(path, 0)

@@ -50,7 +50,7 @@ PROPOSE = _event(Event.NAME, "proposed", "lease_until", key=None, grant=None, ch
 ADVANCE = _event(
     Event.ADVANCE,
     *("checkpoint", "sent", "lease_until"),
-    resent=jobs.c.resent + bindparam("again"),
+    resent=jobs.c.resent + bindparam("more_resent"),
     attempts=case((bindparam("sent") > jobs.c.sent, 0), else_=jobs.c.attempts),
     error=None,
 )
@@ -58,7 +58,7 @@ STORE = _event(
     Event.STORE,
     *("receipt", "key", "digest", "lease_until"),
     sent=jobs.c.size,
-    resent=jobs.c.resent + bindparam("again"),
+    resent=jobs.c.resent + bindparam("more_resent"),
     grant=None,
     checkpoint=None,
     attempts=0,
