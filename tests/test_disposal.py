@@ -18,10 +18,9 @@ import pytest
 
 from dumbwaiter import disposal
 from dumbwaiter.disposal import dispose
-from dumbwaiter.errors import Changed
+from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
-from dumbwaiter.moving import Undone
 from dumbwaiter.trash import trash_for
 
 CONTENT = b"the version that was uploaded"

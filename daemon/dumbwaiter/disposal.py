@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from dumbwaiter.errors import Changed
+from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
-from dumbwaiter.moving import TAKEN, Same, Undone, move, names_like, open_regular, rename_new
+from dumbwaiter.moving import TAKEN, Same, move, names_like, open_regular, rename_new
 from dumbwaiter.naming import split
 from dumbwaiter.scan import Branch, lease
 from dumbwaiter.trash import to_trash

@@ -17,12 +17,11 @@ from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
 from dumbwaiter.disposal import dispose
 from dumbwaiter.errands import AFTER, FOLLOW_UP, Errand, Order
-from dumbwaiter.errors import Changed, JournalTrouble
-from dumbwaiter.hooks import Teller, Untold
+from dumbwaiter.errors import Changed, JournalTrouble, Undone
+from dumbwaiter.hooks import Teller
 from dumbwaiter.http import Http
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Stamp
-from dumbwaiter.moving import Undone
 from dumbwaiter.naming import shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
@@ -200,13 +199,11 @@ class Duties:
                     done = await self._after(errand)
                 else:
                     await self._tell(errand)
-            except (Undone, Untold) as trouble:
+            except Undone as trouble:
                 more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
-                again = getattr(trouble, "again", True) and more
-                known = getattr(trouble, "after", None)
-                wait = random.random() * ceiling(errand.attempts) if known is None else known
-                when = time.time() + wait if again else None
-                tell = self._log.warning if known is None else self._log.info
+                wait = random.random() * ceiling(errand.attempts) if trouble.after is None else trouble.after
+                when = time.time() + wait if more and not trouble.hopeless else None
+                tell = self._log.warning if trouble.after is None else self._log.info
                 tell("errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble))
                 await errands.failed(errand, due_at=when, error=str(trouble))
             except JournalTrouble:

@@ -103,6 +103,18 @@ class Stopped(Exception):
     """The attempt is being ended from outside; what was acknowledged stays, and nothing is anybody's fault."""
 
 
+class Undone(Exception):
+    """What is to be done once a file is uploaded could not be done now. A sentence.
+
+    `after`: the seconds until it can be, where known. `hopeless`: nor will it ever be.
+    """
+
+    def __init__(self, sentence: str, *, after: float | None = None, hopeless: bool = False) -> None:
+        super().__init__(sentence)
+        self.after = after
+        self.hopeless = hopeless
+
+
 class Exit(IntEnum):
     """Exit codes of every command."""
 

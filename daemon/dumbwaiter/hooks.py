@@ -17,7 +17,7 @@ import msgspec
 
 from dumbwaiter.config import Hook
 from dumbwaiter.config_values import SecretSource, signing_key
-from dumbwaiter.errors import Failure, Retry
+from dumbwaiter.errors import Failure, Retry, Undone
 from dumbwaiter.http import Http
 from dumbwaiter.log import redact
 from dumbwaiter.model import Secret
@@ -40,12 +40,8 @@ WITHHELD = (
 )
 
 
-class Untold(Exception):
-    """The call failed. A sentence; `again`: another try may do."""
-
-    def __init__(self, sentence: str, *, again: bool) -> None:
-        super().__init__(sentence)
-        self.again = again
+class Untold(Undone):
+    """The call failed."""
 
 
 class Teller:
@@ -67,7 +63,7 @@ class Teller:
             async with asyncio.timeout(hook.timeout):
                 await _post(hook.url, secret, facts, id_, self._http, now)
         except TimeoutError:
-            raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds", again=True) from None
+            raise Untold(f"the webhook did not answer within {hook.timeout:g} seconds") from None
 
     async def _read(self, source: SecretSource, timeout: float) -> Secret:
         """Fetches a secret in a thread: a keyring may ask its owner, and a dead disk keeps that thread and no other."""
@@ -79,10 +75,10 @@ class Teller:
                 return await asyncio.shield(self._reading[source])
         except TimeoutError:
             raise Untold(
-                f"the secret of the webhook did not come within {timeout:g} seconds: is the keyring locked?", again=True
+                f"the secret of the webhook did not come within {timeout:g} seconds: is the keyring locked?"
             ) from None
         except Failure as failure:
-            raise Untold(str(failure), again=True) from None
+            raise Untold(str(failure)) from None
 
 
 async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, http: Http, now: float) -> None:
@@ -98,11 +94,11 @@ async def _post(url: str, secret: Secret, facts: Mapping[str, str], id_: str, ht
     try:
         reply = await http.call(Request("webhook", "POST", url, headers, body))
     except Retry as trouble:
-        raise Untold(str(trouble), again=True) from None
+        raise Untold(str(trouble)) from None
     if reply.status == 410:
-        raise Untold("the webhook's address is gone (status 410)", again=False)
+        raise Untold("the webhook's address is gone (status 410)", hopeless=True)
     if reply.status // 100 != 2:
-        raise Untold(f"the webhook answers {reply.status}", again=True)
+        raise Untold(f"the webhook answers {reply.status}")
 
 
 def signature(secret: Secret, id_: str, seconds: str, body: bytes) -> str:
@@ -121,13 +117,13 @@ async def _start(
         process, said = await _spawn(words, environment)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise Untold(f"{shown(words[0])} cannot be started: {reason}", again=False) from None
+        raise Untold(f"{shown(words[0])} cannot be started: {reason}", hopeless=True) from None
     code = None
     try:
         async with asyncio.timeout(timeout):
             code = await process.wait()
     except TimeoutError:
-        raise Untold(f"{shown(words[0])} took longer than {timeout:g} seconds", again=False) from None
+        raise Untold(f"{shown(words[0])} took longer than {timeout:g} seconds", hopeless=True) from None
     finally:
         if code is None:
             await _end(process)
@@ -137,7 +133,7 @@ async def _start(
     if code:
         words_said = said.result() if said.done() and not said.cancelled() else ""
         what = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
-        raise Untold(f"{shown(words[0])} {what}{words_said and ': '}{words_said}", again=code == LATER)
+        raise Untold(f"{shown(words[0])} {what}{words_said and ': '}{words_said}", hopeless=code != LATER)
 
 
 async def _spawn(

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from dumbwaiter.errors import Undone
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split, split_suffix
 from dumbwaiter.scan import FILE
@@ -20,14 +21,6 @@ TAKEN = "every name is taken there"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 Same = Callable[[int], bool]
-
-
-class Undone(Exception):
-    """It could not be done now; the file is where it was. A sentence, and the seconds until it can be, where known."""
-
-    def __init__(self, sentence: str, *, after: float | None = None) -> None:
-        super().__init__(sentence)
-        self.after = after
 
 
 def move(here: int, private: str, fd: int, target: str, path: str, same: Same) -> None:
