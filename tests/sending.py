@@ -20,10 +20,11 @@ import recipes
 from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
-from dumbwaiter.grants import Provider, freeze
+from dumbwaiter.grants import freeze
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Grant, Receipt, Stamp
 from dumbwaiter.naming import propose
+from dumbwaiter.provider import Provider
 from dumbwaiter.threads import OpenFile, Threads
 from dumbwaiter.transports import Transport, choose
 from dumbwaiter.upload import FileUpload, Ranges
@@ -101,8 +102,8 @@ class Sender:
     def obtain(self) -> Grant:
         """Asks for a grant unless there is one."""
         if self.grant is None:
-            self.provider.again()  # a service may have asked to wait
-            grant: Grant = self.run(self.provider.grant(self.ask))
+            self.provider.health.again()  # a service may have asked to wait
+            grant: Grant = self.run(self.provider.grants.obtain(self.ask))
             self.grant = grant
         return self.grant
 
@@ -147,7 +148,7 @@ class Sender:
     def restart(self) -> None:
         """Is a new process: the journal's texts are all that is left."""
         if self.grant is not None and self.transport is not None and self.transport.session:
-            self.grant = self.run(self.provider.restore(freeze(self.grant, self.transport), 0.0))
+            self.grant = self.run(self.provider.grants.restore(freeze(self.grant, self.transport), 0.0))
         self._ever = Ranges()
 
     def verdict(self) -> Verdict:
@@ -170,7 +171,7 @@ class Sender:
                 self.checkpoint, self.sent = None, 0
             case Reauth():
                 assert self.grant is not None
-                self.provider.refuse(self.grant, self.ask)
+                self.provider.grants.refuse(self.grant, self.ask)
                 before, self.grant = self.grant, None
                 if self.obtain().key != before.key:
                     self.checkpoint, self.sent = None, 0

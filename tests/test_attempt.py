@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter import attempt, grants, threads, transports
+from dumbwaiter import attempt, health, threads, transports
 from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.brokers import jiandaoyun
-from dumbwaiter.grants import REFUSALS
+from dumbwaiter.health import REFUSALS
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.upload import FileUpload
 from inside import daemon, put, status, until
@@ -40,7 +40,7 @@ async def failed(app: App) -> str:
 def test_an_account_whose_new_permissions_are_all_refused_is_blocked(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
     vendors.faults("kodo.form:bad-token")
 
     async def test() -> None:
@@ -82,7 +82,7 @@ def test_a_file_that_is_always_refused_once_all_of_it_was_sent_is_given_up(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
-    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
     vendors.faults("imagex.commit:uri-failed")
 
     async def test() -> None:
@@ -96,8 +96,8 @@ def test_a_file_that_is_always_refused_once_all_of_it_was_sent_is_given_up(
 def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_the_accounts(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grants, "REFUSED_APART", 0.0)
-    monkeypatch.setattr(grants, "REFUSALS", 1)
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 1)
     monkeypatch.setattr(jiandaoyun, "LIFE", 0.5)  # seconds; more would be over on a busy machine before it is used
     vendors.faults("kodo.form:expired-token,latency=700ms")
 

@@ -12,8 +12,8 @@ from dumbwaiter.broker import Broker
 from dumbwaiter.claims import claim
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Retry, Verdict
-from dumbwaiter.grants import Provider
 from dumbwaiter.model import Entry, Grant, Receipt
+from dumbwaiter.provider import Provider
 from journals import Book
 
 database = journals.database

@@ -15,15 +15,23 @@ from dumbwaiter import log
 from dumbwaiter.attempt import Attempt
 from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
 from dumbwaiter.errors import JournalTrouble, Offline, Unstorable
-from dumbwaiter.grants import Provider
+from dumbwaiter.health import Health
 from dumbwaiter.http import Http
 from dumbwaiter.journal import LostLease
 from dumbwaiter.model import Job
+from dumbwaiter.provider import Provider
 from dumbwaiter.tally import Tally
 from journals import Book, file
 
 sqlite_book = journals.sqlite_book
 NOW = 1000.0
+
+
+def fares(*, offline: bool = False, probe_at: float = 0.0) -> SimpleNamespace:
+    """Returns a provider, as far as an engine looks at it."""
+    health = Health()
+    health.offline, health.probe_at = offline, probe_at
+    return SimpleNamespace(health=health)
 
 
 class Held(Engine):
@@ -37,7 +45,7 @@ class Held(Engine):
             worker="me",
             clock=lambda: NOW,
             log=None,
-            providers={"vod": SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0), **providers},
+            providers={"vod": fares(), **providers},
             resting=lambda _now: {},
             closed=lambda _now: {},
             moved=lambda: None,
@@ -141,7 +149,7 @@ def test_a_provider_that_is_not_reached_has_one_place(sqlite_book: Book, transfe
     pending(sqlite_book, SMALL, "a", "b")
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, lost=SimpleNamespace(rests_until=0.0, offline=True, probe_at=0.0))
+        engine = Held(sqlite_book, transfers, lost=fares(offline=True))
         await engine.turn()
         assert engine.at_work == ({"a"} if transfers == 1 else {"a", "b", "lost 1"})
         await engine.close()
@@ -154,7 +162,7 @@ def test_a_provider_that_is_not_reached_time_and_again_is_left_alone_until_its_t
     pending(sqlite_book, SMALL, "a")
 
     async def test() -> None:
-        engine = Held(sqlite_book, 4, lost=SimpleNamespace(rests_until=0.0, offline=True, probe_at=NOW + 7))
+        engine = Held(sqlite_book, 4, lost=fares(offline=True, probe_at=NOW + 7))
         await engine.turn()
         assert (engine.at_work, engine.wakes) == ({"a"}, [NOW + 7])
         await engine.close()
@@ -190,9 +198,9 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
         )
         (job,) = await sqlite_book.journal.claim("me", NOW, 1)
         attempt = Lost(means, replace(job, provider="vod"))
-        attempt.meanwhile = provider.again if changed else lambda: None
+        attempt.meanwhile = provider.health.again if changed else lambda: None
         await attempt.run()
-        assert provider.offline is not changed
+        assert provider.health.offline is not changed
 
     run(sqlite_book, test)
     assert (sqlite_book.row(id_).due_at == NOW) is changed
@@ -314,7 +322,7 @@ def test_a_provider_with_many_due_keeps_no_other_from_its_turn(
     pending(sqlite_book, size, *map(str, range(8)))
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
+        engine = Held(sqlite_book, transfers, other=fares())
         await engine.turn()
         assert engine.busy == transfers
         others = [file(name, size=size, provider="other") for name in ("late", "later")]
@@ -338,7 +346,7 @@ def test_a_provider_whose_turn_comes_while_all_places_are_taken_is_thought_of(
     pending(sqlite_book, SMALL, *map(str, range(8)))
 
     async def test() -> None:
-        engine = Held(sqlite_book, 4, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
+        engine = Held(sqlite_book, 4, other=fares())
         await sqlite_book.journal.arrivals.enqueue([file("later", size=1, provider="other")], NOW + 50)
         await engine.turn()
         assert engine.wakes == [NOW + 1000]  # all places were taken after the look
@@ -363,7 +371,7 @@ def test_who_wants_one_file_at_a_time_gets_that(sqlite_book: Book, monkeypatch: 
     pending(sqlite_book, SMALL, "b", provider="other")
 
     async def test() -> None:
-        engine = Held(sqlite_book, 1, other=SimpleNamespace(rests_until=0.0, offline=False, probe_at=0.0))
+        engine = Held(sqlite_book, 1, other=fares())
         for _ in range(2):
             await engine.turn()
         assert engine.at_work == {"a"}

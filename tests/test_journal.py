@@ -497,15 +497,15 @@ def test_the_files_of_a_folder_are_told_by_what_was_noted_of_them(book: Book) ->
     catalogued("a/z", "xy1")
     catalogued("a/b/x", "_%1")
     catalogued("b/x", "_%1")
-    assert list(book.beside("vod", "w/a/z", "group", "_%1")) == ["w/a/x", f"w/a/{RAW}"]
+    assert list(book.siblings("vod", "w/a/z", "group", "_%1")) == ["w/a/x", f"w/a/{RAW}"]
     book.stored("a/z", NOW, Receipt("new z", facts={"group": "_%1"}), version=2)
     book.stored("a/y", NOW, Receipt("new y", facts={"group": "_%12"}), version=3)
-    assert {place: one.key for place, one in book.beside("vod", "w/a/z", "group", "_%1").items()} == {
+    assert {place: one.key for place, one in book.siblings("vod", "w/a/z", "group", "_%1").items()} == {
         "w/a/x": "key of 1",
         f"w/a/{RAW}": "key of 3",
         "w/a/z": "new z",
     }
-    assert book.beside("other", "w/a/z", "group", "_%1")["w/a/v"].facts == {"group": "_%1", "n": "1"}
+    assert book.siblings("other", "w/a/z", "group", "_%1")["w/a/v"].facts == {"group": "_%1", "n": "1"}
 
 
 def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
@@ -981,13 +981,13 @@ def test_status_reads_what_is_left_and_counts_the_rest(sqlite_book: Book) -> Non
 
 
 def test_the_files_beside_one_are_found_by_the_index_of_folders(sqlite_book: Book) -> None:
-    way = plan(sqlite_book, lambda: sqlite_book.beside("vod", "w/a/b", "group", "1"))
+    way = plan(sqlite_book, lambda: sqlite_book.siblings("vod", "w/a/b", "group", "1"))
     assert "SEARCH entries USING INDEX entries_files (parent=?)" in way
     assert "SEARCH jobs USING INDEX jobs_outbox (parent=?)" in way
 
 
 def test_who_holds_a_record_is_found_by_the_index_of_contents(sqlite_book: Book) -> None:
-    way = plan(sqlite_book, lambda: sqlite_book.holders("vod", 10, "record", "1"))
+    way = plan(sqlite_book, lambda: sqlite_book.of_size("vod", 10, "record", "1"))
     assert "SEARCH entries USING INDEX entries_content (provider=? AND size=?)" in way
 
 

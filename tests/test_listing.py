@@ -12,9 +12,9 @@ from dumbwaiter import listing
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Reject, Retry
-from dumbwaiter.grants import Provider
 from dumbwaiter.listing import Outcome
 from dumbwaiter.model import Ask, Entry, Grant, Listed, Page, Receipt, Stamp
+from dumbwaiter.provider import Provider
 from journals import WORKER, Book
 
 book = journals.book

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from dumbwaiter.errors import Exit, Failure, Verdict, exit_of
-from dumbwaiter.grants import Provider
 from dumbwaiter.model import Entry, Link, browsable
 from dumbwaiter.naming import shown
+from dumbwaiter.provider import Provider
 
 MARGIN = 60.0  # seconds of life that an address must have left
 KEPT = 10_000  # addresses

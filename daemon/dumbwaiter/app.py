@@ -23,7 +23,6 @@ from dumbwaiter.config import Config
 from dumbwaiter.duties import Duties
 from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
-from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
@@ -37,6 +36,7 @@ from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.presence import TAKEN
+from dumbwaiter.provider import Provider
 from dumbwaiter.pulse import Pulse
 from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
@@ -240,7 +240,7 @@ class App:
     async def retry(self, ids: Sequence[int] | None, *, waiting: bool = True) -> int:
         """Makes jobs due at once, as `Queue.retry` does, and gives paused providers another chance."""
         for provider in self.providers.values():
-            provider.again()
+            provider.health.again()
         count = await self.journal.queue.retry(ids, time.time(), waiting=waiting)
         self._queued()
         self.duties.kick()
@@ -298,7 +298,7 @@ class App:
         await self.steering.resume(name)
         for each, provider in self.providers.items():
             if name in {None, each}:
-                provider.again()
+                provider.health.again()
         return self._steered()
 
     def bandwidth(self, rate: str | None) -> dict[str, Any]:
@@ -346,9 +346,9 @@ class App:
 
     async def _wait_no_longer(self, reason: str) -> None:
         dated = reason in {SLEPT, SET}  # whatever waits does so until a time by a clock that may have been another
-        offline = [name for name, one in self.providers.items() if one.offline]
+        offline = [name for name, one in self.providers.items() if one.health.offline]
         for name in self.providers if dated else offline:
-            self.providers[name].again()
+            self.providers[name].health.again()
         with contextlib.suppress(JournalTrouble):  # they are due some minutes later
             await self.journal.queue.make_failed_due(offline, time.time())
             if dated:
@@ -404,8 +404,8 @@ async def open_app(config: Config, places: Places) -> AsyncIterator[App]:
                 one,
                 http,
                 requested=requested,
-                beside=journal.entries.beside,
-                holders=journal.entries.holders,
+                siblings=journal.entries.siblings,
+                of_size=journal.entries.of_size,
                 requests=config.limits.requests.get(name),
                 bandwidth=http.bandwidth,
             )

@@ -35,7 +35,7 @@ from dumbwaiter.errors import (
     Unfit,
     Verdict,
 )
-from dumbwaiter.grants import Provider, freeze
+from dumbwaiter.grants import freeze
 from dumbwaiter.http import SKEW
 from dumbwaiter.journal import LostLease
 from dumbwaiter.key_choice import KeyChoice
@@ -44,6 +44,7 @@ from dumbwaiter.means import Means
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.provider import Provider
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.threads import OpenFile
 from dumbwaiter.transports import Transport, choose
@@ -105,7 +106,7 @@ class Attempt:
                 await self._finish(FollowUp(job.receipt.with_facts(follow_up=gone)))
             return
         while True:
-            self._chance = provider.chances
+            self._chance = provider.health.chances
             try:
                 if self._job.state is State.PENDING:
                     await self._bring(provider)
@@ -119,7 +120,7 @@ class Attempt:
                 if not await self._obey(verdict, provider):
                     return
             else:
-                provider.well(self._clock())
+                provider.health.well(self._clock())
                 return
 
     async def give_back(self) -> None:
@@ -267,10 +268,10 @@ class Attempt:
         held.pop_all()
         try:
             receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file, last=True)
-            provider.moved(job.size - begun, seconds)
+            provider.learn_rate(job.size - begun, seconds)
             return upload, receipt.plain, digest
         except Reauth as refusal:
-            provider.refuse(grant, replace(ask, held=self._job.key))
+            provider.grants.refuse(grant, replace(ask, held=self._job.key))
             if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
                 self._fresh = False  # it ended in use, which says nothing of the account
                 self._late += not self._sent
@@ -297,11 +298,11 @@ class Attempt:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
         job = self._job
         self._fresh = False
-        needed = provider.takes(job.size - self._sent)
-        if job.grant is not None and (grant := await provider.restore(job.grant, needed)) is not None:
+        needed = provider.seconds_for(job.size - self._sent)
+        if job.grant is not None and (grant := await provider.grants.restore(job.grant, needed)) is not None:
             return grant
         asked_at = self._clock()
-        grant = await provider.grant(replace(ask, held=job.key), needed)
+        grant = await provider.grants.obtain(replace(ask, held=job.key), needed)
         self._fresh, self._asked_at = True, asked_at
         transport = choose(grant.ticket, job.size)
         stored = freeze(grant, transport) if transport.session else None
@@ -319,7 +320,7 @@ class Attempt:
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
         progress = sent > self._sent
         if progress:
-            self._means.providers[self._job.provider].well(self._clock())
+            self._means.providers[self._job.provider].health.well(self._clock())
         self._sent = sent
         self._job = replace(self._job, checkpoint=checkpoint, attempts=0 if progress else self._job.attempts)
         commit = self._journal.advance(
@@ -426,7 +427,7 @@ class Attempt:
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
             self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
         job = self._job
-        if isinstance(verdict, Reauth) and self._fresh and provider.refused(self._asked_at):
+        if isinstance(verdict, Reauth) and self._fresh and provider.health.refused(self._asked_at):
             verdict = Blocked(f"{verdict}, as it did those before: see to the account")
         elif isinstance(verdict, Reauth | Restart):
             in_vain = job.resent + self._wasted
@@ -447,13 +448,13 @@ class Attempt:
                 if decision.from_start:
                     self._sent = 0
                 return True
-            case Delay() if isinstance(verdict, Offline) and provider.chances > self._chance:
+            case Delay() if isinstance(verdict, Offline) and provider.health.chances > self._chance:
                 await self._delay(Delay(self._clock()), sentence)
             case Delay() if isinstance(verdict, Local):
                 await self._delay(decision, sentence)
             case Delay():
-                wait = random.random() * ceiling(max(0, provider.losses - 1))
-                provider.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
+                wait = random.random() * ceiling(max(0, provider.health.losses - 1))
+                provider.health.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
                 await self._delay(decision, sentence)
             case Pause():
                 await self._block(provider, sentence, decision.until)

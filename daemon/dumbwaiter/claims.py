@@ -12,10 +12,10 @@ from typing import Any
 
 from dumbwaiter import log
 from dumbwaiter.errors import Blocked, Exit, Failure, JournalTrouble, Reject, Retry, Verdict, exit_of
-from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Entry
 from dumbwaiter.naming import shown
+from dumbwaiter.provider import Provider
 
 INTENDED, CHARGED = "intended", "charged"
 PAUSES = (0.0, 1.0, 4.0, 15.0)  # seconds before each try to note what was paid for

@@ -35,7 +35,7 @@ class Desk(Protocol):
         """Returns how many seconds that clock is ahead of ours."""
         ...
 
-    async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
+    async def cached(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         """Returns what `fetch` gave, for `life` seconds.
 
         It is fetched again ahead of the end, once for all who ask meanwhile; should that fail, the old value stays.
@@ -43,17 +43,17 @@ class Desk(Protocol):
         ...
 
     def forget(self, name: str, value: object) -> None:
-        """Drops what is kept under this name, if it still is `value`: the provider refused it."""
+        """Drops what is cached under this name, if it still is `value`: the provider refused it."""
         ...
 
-    async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
+    async def siblings(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
         """Returns, by place, what this provider has of a file's folder with this very fact.
 
         That is what the catalog has, an older version of the file itself too, and what is stored and not catalogued.
         """
         ...
 
-    async def holders(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
+    async def of_size(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
         """Returns, by place, the files of this provider in the catalog that have this size and this very fact."""
         ...
 

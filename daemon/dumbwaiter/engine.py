@@ -79,7 +79,7 @@ class Engine:
 
     async def _fill(self) -> None:
         now = self.clock()
-        ends = {name: until for name, one in self.means.providers.items() if (until := one.rests_until) > now}
+        ends = {name: until for name, one in self.means.providers.items() if (until := one.health.rests_until) > now}
         for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
@@ -90,7 +90,8 @@ class Engine:
         if left := list(self._left):
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
-        lost = {name: one.probe_at for name, one in self.means.providers.items() if one.offline and name not in ends}
+        healths = {name: one.health for name, one in self.means.providers.items() if name not in ends}
+        lost = {name: one.probe_at for name, one in healths.items() if one.offline}
         looked = await self._look(now, {*ends, *lost}, closed)
         room = await self._claim(now, {*ends, *lost}, closed)
         self.trouble = None

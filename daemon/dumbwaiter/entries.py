@@ -68,7 +68,7 @@ class Entries:
         if connection.dialect.name == "postgresql":  # mounts hear it when the commit is there
             connection.execute(select(func.pg_notify(CHANNEL, "")))
 
-    async def beside(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
+    async def siblings(self, provider: str, place: str, fact: str, value: str) -> dict[str, Receipt]:
         """Returns, by place, what `provider` has of the folder of `place` ("WATCH/path") with this fact.
 
         A file that is catalogued stands with that version, another one with what is stored of it.
@@ -99,7 +99,7 @@ class Entries:
 
         return await self._writer.call(work)
 
-    async def holders(self, provider: str, size: int, fact: str, value: str) -> dict[str, Receipt]:
+    async def of_size(self, provider: str, size: int, fact: str, value: str) -> dict[str, Receipt]:
         """Returns, by place, the catalogued files of a provider that have this size and this fact."""
         question = select(entries).where(
             IS_CURRENT,

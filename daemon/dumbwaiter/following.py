@@ -46,9 +46,9 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
         yield {
             "jobs": [job_facts(job) for job in jobs],
             "blocked": {  # where it rests, no other try is made
-                name: one.trouble
+                name: one.health.trouble
                 for name, one in app.providers.items()
-                if one.state(now) == "blocked" or (one.blocked and name in resting)
+                if one.health.state(now) == "blocked" or (one.health.blocked and name in resting)
             },
             "resting": resting,
             "lost": app.status.lost(),

@@ -13,11 +13,11 @@ from dumbwaiter.catalog import Catalog
 from dumbwaiter.digest import Digest
 from dumbwaiter.errands import ORIGINAL
 from dumbwaiter.errors import Conflict, Reject, Retry, Skipped, Verdict
-from dumbwaiter.grants import Provider
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.means import Means
 from dumbwaiter.model import Ask, Job
 from dumbwaiter.naming import propose, shown
+from dumbwaiter.provider import Provider
 from dumbwaiter.threads import OpenFile
 
 TURN = 60.0  # seconds, at most, until a job looks again whether another one is done with the key

@@ -12,10 +12,10 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Float, bindparam, case, delete, func, or_, select, update
 
-from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Listed
 from dumbwaiter.naming import join, key_path, split
+from dumbwaiter.provider import Provider
 from dumbwaiter.store.statements import insert
 from dumbwaiter.store.tables import entries, listings
 

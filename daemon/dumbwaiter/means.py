@@ -8,9 +8,9 @@ from typing import Any
 from dumbwaiter import log
 from dumbwaiter.config import Watch
 from dumbwaiter.duties import Duties
-from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job
+from dumbwaiter.provider import Provider
 from dumbwaiter.tally import Tally
 from dumbwaiter.threads import Threads
 

@@ -76,10 +76,10 @@ class _Daemon(Collector):
         )
         ready = GaugeMetricFamily("dumbwaiter_provider_ready", "0 while a provider is paused.", labels=["provider"])
         for name, one in self._app.providers.items():
-            if one.expires_at is not None:
-                life.add_metric([name], max(0.0, one.expires_at - now))
+            if one.grants.expires_at is not None:
+                life.add_metric([name], max(0.0, one.grants.expires_at - now))
             refreshes.add_metric([name], one.refreshes)
-            ready.add_metric([name], float(one.state(now) == "ready"))
+            ready.add_metric([name], float(one.health.state(now) == "ready"))
         yield from (life, refreshes, ready)
 
     def _watches(self) -> Iterator[Metric]:

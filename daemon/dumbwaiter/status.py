@@ -10,9 +10,9 @@ from dumbwaiter import report
 from dumbwaiter.config import Config
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.facts import NO_COUNTS, Counts, provider_facts, watch_facts
-from dumbwaiter.grants import Provider
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
+from dumbwaiter.provider import Provider
 from dumbwaiter.steering import Steering
 from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
@@ -94,12 +94,12 @@ class Status:
             provider_facts(
                 name,
                 counts,
-                state="paused" if name in resting else provider.state(now),
-                paused_until=_finite(max(resting.get(name, 0.0), provider.paused_until), now),
-                grants=provider.spare,
-                expires_at=provider.expires_at,
+                state="paused" if name in resting else provider.health.state(now),
+                paused_until=_finite(max(resting.get(name, 0.0), provider.health.paused_until), now),
+                grants=provider.grants.spare,
+                expires_at=provider.grants.expires_at,
                 now=now,
-                error=provider.trouble,
+                error=provider.health.trouble,
                 listing_error=self._walks.missed(name),
             )
             for name, provider in self._providers.items()
@@ -124,7 +124,8 @@ class Status:
 
     def lost(self) -> dict[str, str]:
         """Returns which providers the network does not reach, time and again, and why."""
-        return {name: one.trouble or "" for name, one in self._providers.items() if one.losses >= LOST}
+        healths = {name: one.health for name, one in self._providers.items()}
+        return {name: health.trouble or "" for name, health in healths.items() if health.losses >= LOST}
 
 
 def _finite(until: float, now: float) -> float | None:

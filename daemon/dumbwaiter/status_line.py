@@ -35,7 +35,7 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
     """Returns what is going on, the worst first."""
     if app.trouble:
         return app.trouble
-    parts = [f"provider {name}: {one.trouble}" for name, one in app.providers.items() if one.blocked]
+    parts = [f"provider {name}: {one.health.trouble}" for name, one in app.providers.items() if one.health.blocked]
     parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
     if left[IN_NEED]:
         needy = counted(left[IN_NEED], "file needs", "files need")

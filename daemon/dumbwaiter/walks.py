@@ -9,10 +9,10 @@ import msgspec
 
 from dumbwaiter import listing, log
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
-from dumbwaiter.grants import Provider
 from dumbwaiter.journal import Journal
 from dumbwaiter.listing import Outcome
 from dumbwaiter.policy import Delay, Pause, decide
+from dumbwaiter.provider import Provider
 
 
 class Walks:

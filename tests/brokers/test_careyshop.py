@@ -100,7 +100,7 @@ class Desk:
         if self._kept.get(name) == value:
             del self._kept[name]
 
-    async def kept(self, name: str, life: float, fetch: Any) -> Any:
+    async def cached(self, name: str, life: float, fetch: Any) -> Any:
         if name not in self._kept:
             self._kept[name] = await fetch()
         return self._kept[name]

@@ -149,7 +149,7 @@ def test_fifty_who_wait_share_what_can_be_shared(name: str, vendors: Vendors, ma
 
     async def ask() -> list[Grant]:
         asks = (replace(one.ask, seed=f"{number:016x}") for number in range(WAITING))
-        return await asyncio.gather(*map(one.provider.grant, asks))
+        return await asyncio.gather(*map(one.provider.grants.obtain, asks))
 
     grants: list[Grant] = one.run(ask())
     assert calls(vendors) == ROWS[name].calls
@@ -167,11 +167,11 @@ def test_what_is_kept_is_renewed_ahead_of_its_end(name: str, vendors: Vendors, m
     vendors.http.delete("/_sandbox/log")
     one.run(one.provider.refresh(nobody))
     assert calls(vendors) == {}
-    for kept in one.provider._kept.values():
-        kept.fetched_at -= 0.9 * kept.life
+    for cached in one.provider._cache._values.values():
+        cached.fetched_at -= 0.9 * cached.life
     one.run(one.provider.refresh(nobody))
     assert calls(vendors) == Counter(ROWS[name].kept)
-    one.run(one.provider.grant(one.ask))
+    one.run(one.provider.grants.obtain(one.ask))
     assert set(calls(vendors)) <= {*ROWS[name].kept, *ROWS[name].calls}
     assert all(calls(vendors)[call] == 1 for call in ROWS[name].kept)
 
@@ -181,7 +181,7 @@ def test_what_the_vendor_let_end_is_made_anew(name: str, vendors: Vendors, make:
     one = make(name)
     first = one.obtain()
     vendors.advance(40 * 86400)
-    one.provider.refuse(first, one.ask)
+    one.provider.grants.refuse(first, one.ask)
     one.grant = None
     one.until_done()
 

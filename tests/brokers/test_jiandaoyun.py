@@ -44,14 +44,14 @@ class Desk(Answers):
     def skew(self, url: str) -> float:
         return 7.0
 
-    async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
+    async def cached(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         return await fetch()
 
-    async def beside(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
+    async def siblings(self, ask: Ask, fact: str, value: str) -> Mapping[str, Receipt]:
         assert (ask.place, fact, value) == ("w/dir/a.txt", "transaction", "t")
         return self.catalogued
 
-    async def holders(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
+    async def of_size(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
         assert (size, fact) == (5, "record")
         return {place: one for place, one in self.held.items() if one.facts["record"] == value}
 

@@ -40,7 +40,7 @@ class Desk(Answers):
     def skew(self, url: str) -> float:
         return 7.0
 
-    async def kept(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
+    async def cached(self, name: str, life: float, fetch: Callable[[], Awaitable[T]]) -> T:
         if name not in self.held:
             self.held[name] = await fetch()
         value: T = self.held[name]

@@ -10,8 +10,8 @@ import peer
 from dumbwaiter.brokers.netease import DOUBTED, NODES_LIFE, UNTOLD, VISIBLE
 from dumbwaiter.config_values import SecretSource
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
-from dumbwaiter.grants import _Kept
 from dumbwaiter.model import FollowUp, Grant, Receipt
+from dumbwaiter.refresh_ahead import Cached
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter_sandbox import nos_token
 from peer import Peer
@@ -233,14 +233,14 @@ def test_limits_in_a_token_are_obeyed_before_a_byte_is_sent(vendors: Vendors, se
 # Upload nodes
 
 
-def kept(one: Sender) -> _Kept:
-    (found,) = one.provider._kept.values()
+def cached(one: Sender) -> Cached:
+    (found,) = one.provider._cache._values.values()
     return found
 
 
 def outlive(one: Sender, seconds: float = NODES_LIFE) -> None:
     """Has the list of nodes grow too old."""
-    found = kept(one)
+    found = cached(one)
     assert found.fetched_at is not None
     found.fetched_at -= seconds + 1
 

@@ -15,9 +15,9 @@ from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
 from dumbwaiter.errors import Reject
 from dumbwaiter.facts import NO_COUNTS, provider_facts
-from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask
+from dumbwaiter.provider import Provider
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors
@@ -115,7 +115,10 @@ def test_a_life_without_end_has_none(service: Service, said: object) -> None:
     service.told = {"life": said}
     one = service.sender(more=', expires_in = "life"', scope=BUCKET)
     assert one.obtain().expires_at is None
-    assert provider_facts("one", NO_COUNTS, expires_at=one.provider.expires_at, now=time.time())["expires_in"] is None
+    assert (
+        provider_facts("one", NO_COUNTS, expires_at=one.provider.grants.expires_at, now=time.time())["expires_in"]
+        is None
+    )
 
 
 def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> None:
@@ -138,7 +141,7 @@ def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> N
                 "tokens", broker(config_file.parse(text, "c.toml").provider["tokens"]), http, requested=nobody
             )
             asks = [Ask("w", name, name, 4, "text/plain", f"seed of {name}") for name in "ab"]
-            return {(await provider.grant(ask)).key for ask in asks}
+            return {(await provider.grants.obtain(ask)).key for ask in asks}
         finally:
             await http.close()
 

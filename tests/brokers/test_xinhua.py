@@ -17,9 +17,9 @@ from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
 from dumbwaiter.config_values import Duration, SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry
-from dumbwaiter.grants import Provider
 from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt, Stamp
+from dumbwaiter.provider import Provider
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox.xinhua import ACCOUNT
 from peer import Peer

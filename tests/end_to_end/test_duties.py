@@ -442,8 +442,8 @@ def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> N
 
 
 HASTY = """
-import dumbwaiter.app, dumbwaiter.grants
-dumbwaiter.app.REFRESH, dumbwaiter.grants.RENEW = 1.0, 1e-9
+import dumbwaiter.app, dumbwaiter.refresh_ahead
+dumbwaiter.app.REFRESH, dumbwaiter.refresh_ahead.RENEW = 1.0, 1e-9
 from dumbwaiter.cli import main
 main()
 """

@@ -189,7 +189,7 @@ class Jiandaoyun(Broker):
                 return one
             record = _text(one, "_id")
             sizes = {file.size for file in self._files(one)}
-            holders = [await desk.holders(size, "record", record) for size in sizes if size is not None]
+            holders = [await desk.of_size(size, "record", record) for size in sizes if size is not None]
             if all(places.keys() <= {ask.place} for places in holders):
                 return await self._write(record, [receipt.key], ask, receipt, desk)
         return await self._write(None, [receipt.key], ask, receipt, desk)
@@ -200,7 +200,7 @@ class Jiandaoyun(Broker):
         What the catalog does not know is looked for among the records `found`: one may have been made, and the file
         put into one, right before a crash.
         """
-        beside = dict(await desk.beside(ask, "transaction", receipt.facts.get("transaction", "")))
+        beside = dict(await desk.siblings(ask, "transaction", receipt.facts.get("transaction", "")))
         older = beside.pop(ask.place, receipt).facts.get("record")
         keys: dict[str, list[str]] = {} if older is None else {older: []}  # of the other files, by record
         waiting: dict[str, str] = {}  # keys by name, of those that no record is known of
@@ -308,7 +308,7 @@ class Jiandaoyun(Broker):
         same = [one for one in self._files(read.data) if one.url and one.size == entry.size]
         found = [one for one in same if _last(one) in {entry.key, entry.etag}]
         if not found:  # the address does not tell: it must not be another one's
-            others = dict(await desk.holders(entry.size, "record", entry.facts["record"]))
+            others = dict(await desk.of_size(entry.size, "record", entry.facts["record"]))
             mine = others.pop(entry.place, None)
             if mine is not None and mine.key != entry.key:  # an older version, and the record shows the newer one
                 return None

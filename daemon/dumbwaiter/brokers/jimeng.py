@@ -235,10 +235,10 @@ class Jimeng(Broker):
     # The token service
 
     async def _access(self, desk: Desk) -> Access:
-        access = await desk.kept("keys", LIFE - SPARE, lambda: self._sign_in(desk))
+        access = await desk.cached("keys", LIFE - SPARE, lambda: self._sign_in(desk))
         if access.expires_at < desk.now(access.base):
             desk.forget("keys", access)
-            access = await desk.kept("keys", LIFE - SPARE, lambda: self._sign_in(desk))
+            access = await desk.cached("keys", LIFE - SPARE, lambda: self._sign_in(desk))
         return access
 
     async def _sign_in(self, desk: Desk) -> Access:

@@ -177,7 +177,7 @@ class NetEase(Broker):
         return f"{base.rstrip('/')}/{quote(receipt.key)}"
 
     async def _nodes(self, bucket: str, desk: Desk, life: float = NODES_LIFE) -> tuple[str, ...]:
-        return await desk.kept(f"nodes of {bucket}", life, lambda: self._ask_lbs(bucket, desk))
+        return await desk.cached(f"nodes of {bucket}", life, lambda: self._ask_lbs(bucket, desk))
 
     async def _ask_lbs(self, bucket: str, desk: Desk) -> tuple[str, ...]:
         trouble: Retry | None = None

@@ -164,7 +164,7 @@ class Xinhua(Broker):
         if bucket is None:
             raise Blocked('Xinhua\'s upload token does not say which bucket it is for: set upload = "https://…"')
         parameters = query([("ak", qiniu.access_key(token)), ("bucket", bucket)])
-        return await desk.kept(f"hosts of {bucket}", HOSTS_LIFE, lambda: self._ask_hosts(parameters, desk))
+        return await desk.cached(f"hosts of {bucket}", HOSTS_LIFE, lambda: self._ask_hosts(parameters, desk))
 
     async def _ask_hosts(self, parameters: str, desk: Desk) -> tuple[str, ...]:
         trouble = Retry("Qiniu names no upload host")
@@ -306,7 +306,7 @@ class Xinhua(Broker):
     # Calls
 
     async def _jwt(self, desk: Desk) -> str:
-        return await desk.kept("jwt", self._life, lambda: self._sign_in(desk))
+        return await desk.cached("jwt", self._life, lambda: self._sign_in(desk))
 
     async def _sign_in(self, desk: Desk) -> str:
         answer = await self._ask_jwt(desk)

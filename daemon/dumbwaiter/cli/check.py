@@ -245,9 +245,9 @@ def _is_compared(session: Session, watch: Watch, name: str, inner: str, stamp: S
 async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
     """Asks for a grant for each file that would be taken, or for a name of our own; notes what each would meet."""
     from dumbwaiter.brokers import broker
-    from dumbwaiter.grants import Provider
     from dumbwaiter.http import Http
     from dumbwaiter.model import Ask
+    from dumbwaiter.provider import Provider
     from dumbwaiter.store.database import host_of
     from dumbwaiter.upload import mime_by_name
 
@@ -268,7 +268,7 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
             named = "rule" in one and one["key"] is not None
             ask = Ask(one.get("watch", "put"), name, name, one["size"], mime, seed="check", named=named)
             try:
-                grant = await provider.grant(ask)
+                grant = await provider.grants.obtain(ask)
             except Verdict as verdict:
                 one |= {"taken": False, "reason": f"provider {one['provider']}: {verdict}"}
                 of_account = isinstance(verdict, Reject) and "path" not in one

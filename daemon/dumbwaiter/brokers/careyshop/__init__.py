@@ -267,7 +267,7 @@ class CareyShop(Broker):
         options = self._options
         endpoint: str = options.endpoint or ""
         if not endpoint:
-            address = await desk.kept("address", ADDRESS_LIFE, lambda: self._where(desk))
+            address = await desk.cached("address", ADDRESS_LIFE, lambda: self._where(desk))
             scheme, _, host = self._checked(address.upload_url).rstrip("/").partition("://")
             endpoint = f"{scheme}://{host.removeprefix(f'{granted.bucket}.')}"
         host = urlsplit(endpoint).hostname or ""

@@ -85,7 +85,7 @@ class Shop:
 
     async def sign_in(self, desk: Desk) -> Session:
         """Returns the session in use, or a new one."""
-        return await desk.kept("session", self._life, lambda: self._new_session(desk))
+        return await desk.cached("session", self._life, lambda: self._new_session(desk))
 
     async def _new_session(self, desk: Desk) -> Session:
         """Refreshes a session that still is good, or signs in."""

@@ -1,0 +1,90 @@
+"""How a provider fares: whether the network reaches it, whether it refuses the account, until when it is to rest."""
+
+import time
+from collections.abc import Callable
+from math import inf
+
+from dumbwaiter.errors import Retry
+from dumbwaiter.policy import AFTER_MAX
+
+PROBE = 60.0  # seconds at most until a provider that the network does not reach is tried again
+REFUSALS = 4  # of new grants, until a person is asked to look
+REFUSED_APART = 10.0  # seconds that these lie apart at least: a vendor's bad moment is over by then
+
+
+class Health:
+    """What the attempts at one provider's files learn of it, so that others need not meet the same."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.trouble: str | None = None  # what its latest failure was, until something succeeds
+        self.paused_until = 0.0
+        self.blocked = False  # a person is needed
+        self.offline = False  # its latest failure was the network's
+        self.losses = 0  # of those, in a row
+        self.probe_at = 0.0  # before this, no other file tries what the network does not let through
+        self.chances = 0  # times that something may have changed: what began before says nothing of now
+        self.refusals = 0  # of grants that were new, since something last succeeded
+        self._refused_at = -inf
+        self._clock = clock
+        self._service_rests: tuple[float, str] = (0.0, "")  # until when, and in which words it asked for that
+        self._node_rests = 0.0  # until when an upload node wants no other file, unless another one takes some
+
+    @property
+    def rests_until(self) -> float:
+        """Before this, no file is tried: the account is refused, or the service asked to wait."""
+        return max(self.paused_until, self._service_rests[0], self._node_rests)
+
+    def state(self, now: float) -> str:
+        if self.blocked and self.paused_until:  # else it has another chance, and may be well by now
+            return "blocked"
+        return "paused" if self.paused_until > now else "ready"
+
+    def well(self, now: float) -> None:
+        """Notes a success; one that was under way when the account was refused says nothing of the account."""
+        self._reached()
+        self.refusals, self._node_rests = 0, 0.0
+        if self.paused_until <= now:
+            self.trouble, self.blocked = None, False
+
+    def failed(self, sentence: str, *, offline: bool, wait: float) -> None:
+        """Notes a failure that passes. Where it is the network's again, the next try of any file is `wait` seconds off."""
+        self.trouble = sentence
+        if not offline:
+            self._reached()
+            return
+        self.offline = True
+        self.losses += 1
+        if self.losses > 1:
+            self.probe_at = self._clock() + min(wait, PROBE)
+
+    def refused(self, asked_at: float) -> bool:
+        """Notes that a grant was refused which was asked for at `asked_at`; True when that can only be the account's fault.
+
+        Those that were asked for at about the same time count as one.
+        """
+        if asked_at > self._refused_at + REFUSED_APART:
+            self.refusals, self._refused_at = self.refusals + 1, self._clock()
+        return self.refusals >= REFUSALS
+
+    def service_rests(self, seconds: float, words: str) -> None:
+        """Notes that the service asked to wait: it said so of one file, and means all."""
+        self._service_rests = self._clock() + min(seconds, AFTER_MAX), words
+
+    def check_rest(self) -> None:
+        """Raises `Retry`, in the service's own words, until its rest is over."""
+        until, words = self._service_rests
+        if (left := until - self._clock()) > 0:
+            raise Retry(words, after=left)
+
+    def node_rests(self, seconds: float) -> None:
+        """Notes that an upload node asked to wait. From any thread."""
+        self._node_rests = max(self._node_rests, self._clock() + min(seconds, AFTER_MAX))
+
+    def again(self) -> None:
+        """Gives it another chance at once: a person, or another network, may have changed something."""
+        self.paused_until = self.probe_at = self._node_rests = 0.0
+        self._service_rests = (0.0, "")
+        self.chances += 1
+
+    def _reached(self) -> None:
+        self.offline, self.losses, self.probe_at = False, 0, 0.0
