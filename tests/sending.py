@@ -126,10 +126,7 @@ class Sender:
             sent=self.sent if self.checkpoint else 0,
             ever=self._ever,
             save=self._save,
-            exchange=self.provider.exchange,
-            order=self.provider.order,
-            better=self.provider.better,
-            now=self.provider.now,
+            line=self.provider,
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 self.provider.broker.confirm(grant, self.stamp.size, self.provider), self.runner.get_loop()
             ),

@@ -24,7 +24,7 @@ from dumbwaiter.store.database import reading, writing
 from dumbwaiter.store.rows import job
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.writer import Writer
-from dumbwaiter.upload import digest_of
+from dumbwaiter.version import digest_of
 from journals import HOST, in_file
 from test_scan import make
 

@@ -1,10 +1,8 @@
-"""One file on its way: opening the stamped version, its doors, and the accounts of what was sent."""
+"""One file on its way: its doors, and the accounts of what was sent."""
 
-import errno
 import os
-import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -18,11 +16,11 @@ from msgspec import Struct
 from asynchronous import at_once
 from dumbwaiter.bulk import Abort, SliceStream
 from dumbwaiter.digest import Digest
-from dumbwaiter.errors import Changed, Gone, JournalTrouble, Local, Offline, Reject, Retry, Stopped
+from dumbwaiter.errors import Changed, JournalTrouble, Offline, Reject, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.pace import Abreast
 from dumbwaiter.threads import Threads, drive
-from dumbwaiter.upload import HELD, FileUpload, Ranges, check, digest_of, mime_by_name, open_version
+from dumbwaiter.upload import HELD, FileUpload, Ranges
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 
@@ -36,204 +34,6 @@ def film(tmp_path: Path) -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"0123456789")
     return path
-
-
-# Opening
-
-
-def opened(film: Path, wanted: Stamp | None = None) -> int:
-    return open_version(str(film.parents[1]), "films/film.mov", wanted or stamp(film))
-
-
-def test_the_stamped_version_is_opened(film: Path) -> None:
-    fd = opened(film)
-    assert os.read(fd, 100) == b"0123456789"
-    assert not os.get_inheritable(fd)
-    os.close(fd)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def missing(film: Path) -> None:
-    film.unlink()
-
-
-def folder_missing(film: Path) -> None:
-    film.unlink()
-    film.parent.rmdir()
-
-
-def folder_became_file(film: Path) -> None:
-    folder_missing(film)
-    film.parent.write_bytes(b"")
-
-
-def root_away(film: Path) -> None:
-    film.parents[1].rename(film.parents[2] / "elsewhere")
-
-
-def root_is_a_file(film: Path) -> None:
-    root_away(film)
-    film.parents[1].write_bytes(b"")
-
-
-def rewritten(film: Path) -> None:
-    film.write_bytes(b"0123456789!")
-
-
-def rewritten_with_its_time_kept(film: Path) -> None:
-    before = film.stat()
-    film.write_bytes(b"9876543210")
-    os.utime(film, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def replaced(film: Path) -> None:
-    other = film.with_name("other")
-    other.write_bytes(b"0123456789")
-    os.utime(other, ns=(film.stat().st_atime_ns, film.stat().st_mtime_ns))
-    other.rename(film)
-
-
-def link_to_the_same(film: Path) -> None:
-    film.rename(film.with_name("real"))
-    film.symlink_to("real")
-
-
-def dangling_link(film: Path) -> None:
-    film.unlink()
-    film.symlink_to("nothing")
-
-
-def link_loop(film: Path) -> None:
-    film.unlink()
-    film.symlink_to(film.name)
-
-
-def folder_in_its_place(film: Path) -> None:
-    film.unlink()
-    film.mkdir()
-
-
-def fifo(film: Path) -> None:
-    film.unlink()
-    os.mkfifo(film)
-
-
-def socket_in_its_place(film: Path) -> None:
-    film.unlink()
-    before = os.getcwd()
-    os.chdir(film.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.bind(film.name)
-    finally:
-        os.chdir(before)
-
-
-@pytest.mark.parametrize(
-    ("change", "verdict", "sentence"),
-    [
-        (missing, Gone, "the file is gone"),
-        (folder_missing, Gone, "the file is gone"),
-        (folder_became_file, Gone, "the file is gone"),
-        (dangling_link, Gone, "a link stands in the file's place"),
-        (link_to_the_same, Gone, "a link stands in the file's place"),
-        (link_loop, Gone, "a link stands in the file's place"),
-        (socket_in_its_place, Gone, "a socket stands in the file's place"),
-        (rewritten, Changed, "the file is another version now"),
-        (rewritten_with_its_time_kept, Changed, "the file is another version now"),
-        (replaced, Changed, "the file is another version now"),
-        (folder_in_its_place, Changed, "the file is another version now"),
-        (fifo, Changed, "the file is another version now"),
-        (root_away, Local, "the folder {root} is not there"),
-        (root_is_a_file, Local, "the folder {root} is not there"),
-    ],
-)
-def test_anything_else_has_its_verdict_and_leaves_nothing_open(
-    film: Path, change: Callable[[Path], None], verdict: type[Exception], sentence: str
-) -> None:
-    wanted = stamp(film)
-    change(film)
-    before = descriptors()
-    with pytest.raises(verdict) as raised:
-        opened(film, wanted)
-    assert type(raised.value) is verdict
-    assert str(raised.value) == sentence.format(root=film.parents[1])
-    assert descriptors() == before
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE, errno.EPERM])
-def test_a_file_that_cannot_be_read_now_is_tried_again(
-    film: Path, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = stamp(film)
-
-    def refuse(*_arguments: object, **_named: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(Local, match=f"^the file cannot be read: {os.strerror(number)}$"):
-        opened(film, wanted)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_rights_is_tried_again(film: Path) -> None:
-    film.chmod(0)
-    with pytest.raises(Retry, match="Permission denied"):
-        opened(film)
-
-
-def test_a_name_that_is_no_utf8_is_opened(tmp_path: Path) -> None:
-    raw = os.fsdecode(b"raw \xff\n")
-    (tmp_path / raw).write_bytes(b"x")
-    os.close(open_version(str(tmp_path), raw, stamp(tmp_path / raw)))
-
-
-def test_a_path_longer_than_the_kernel_takes_is_opened(tmp_path: Path) -> None:
-    path = "/".join(["d" * 200] * 25)
-    folder = os.open(tmp_path, os.O_RDONLY)
-    try:
-        for name in path.split("/"):
-            os.mkdir(name, dir_fd=folder)
-            above, folder = folder, os.open(name, os.O_RDONLY, dir_fd=folder)
-            os.close(above)
-        with open(os.open("a", os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:
-            file.write(b"deep")
-        stamp = Stamp.of(os.stat("a", dir_fd=folder))
-    finally:
-        os.close(folder)
-    fd = open_version(str(tmp_path), f"{path}/a", stamp)
-    assert os.pread(fd, 9, 0) == b"deep"
-    os.close(fd)
-
-
-def test_a_disk_that_fails_while_a_digest_is_taken_is_this_machines_trouble(
-    film: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_values: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(Digest, "finish", fails)
-    with pytest.raises(Local, match="cannot be read: Input/output error"):
-        digest_of(str(film.parent), film.name, Stamp.of(film.stat()))
-
-
-def test_a_digest_is_of_one_version_or_none(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, wanted = str(film.parents[1]), stamp(film)
-    assert digest_of(root, "films/film.mov", wanted) == f"xxh3:{xxhash.xxh3_128(b'0123456789').hexdigest()}"
-    read = os.preadv
-
-    def meanwhile(fd: int, buffers: list[memoryview], offset: int) -> int:
-        film.write_bytes(b"9876543210!")
-        return read(fd, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", meanwhile)
-    before = descriptors()
-    with pytest.raises(Changed):
-        digest_of(root, "films/film.mov", wanted)
-    assert descriptors() == before
 
 
 # Ranges
@@ -268,6 +68,7 @@ class Doors:
         abreast: Abreast | None = None,
     ) -> None:
         self.fd = os.open(path, os.O_RDONLY)
+        self.abreast = abreast or Abreast()
         self.saved: list[tuple[str, int, int, int]] = []
         self.called: list[Request] = []
         ranges = Ranges()
@@ -284,12 +85,8 @@ class Doors:
             sent=sent,
             ever=ranges,
             save=self._save,
-            exchange=self._exchange,
-            order=sorted,
-            better=lambda _url, _other: None,
-            now=lambda url: 5.0,
+            line=self,
             confirm=lambda: at_once(None),
-            abreast=abreast,
         )
         self.breaks = False  # the connection does, after the first bytes
         self.slow: Future[None] | None = None  # a commit that takes its time
@@ -298,13 +95,24 @@ class Doors:
         self.saved.append(values)  # type: ignore[arg-type]
         return self.slow or at_once(None)
 
-    def _exchange(self, request: Request, _abort: Abort) -> Reply:
+    # The line
+
+    def exchange(self, request: Request, _abort: Abort) -> Reply:
         self.called.append(request)
         if isinstance(request.body, FileSlice):
             for _ in SliceStream(request.body):
                 if self.breaks:
                     raise Offline("the connection broke")
         return Reply(200)
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        return sorted(urls)
+
+    def better(self, url: str, other: str) -> None:
+        pass
+
+    def now(self, _url: str) -> float:
+        return 5.0
 
     def __enter__(self) -> Self:
         return self
@@ -569,7 +377,7 @@ def test_the_first_part_that_fails_ends_the_others(film: Path) -> None:
             abort.wait(3600)
             raise AssertionError("nobody ended it")
 
-        doors.upload._exchange = hang
+        doors.exchange = hang  # type: ignore[method-assign]
 
         async def send(number: int) -> Reply:
             started.append(number)
@@ -639,7 +447,7 @@ def test_an_upload_that_is_ended_ends_its_parts(film: Path) -> None:
             abort.wait(3600)
             raise AssertionError("nobody ended it")
 
-        doors.upload._exchange = hang
+        doors.exchange = hang  # type: ignore[method-assign]
 
         async def send(number: int) -> Reply:
             return await doors.send(number, 1)
@@ -656,16 +464,6 @@ def test_an_upload_that_is_ended_ends_its_parts(film: Path) -> None:
         with pytest.raises(Stopped):
             drive(doors.upload.parts(range(10), send, done))
         thread.join()
-
-
-def test_a_check_looks_at_the_open_file_and_not_at_its_name(film: Path) -> None:
-    with Doors(film) as doors:
-        wanted = Stamp.of(os.fstat(doors.fd))
-        film.with_name("other").write_bytes(b"x")
-        check(doors.fd, wanted)
-        film.with_name("other").replace(film)
-        with pytest.raises(Changed):  # its number of links, and so its ctime, is another
-            check(doors.fd, wanted)
 
 
 def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None:
@@ -690,20 +488,3 @@ def test_of_a_piece_that_breaks_off_only_what_left_was_sent(tmp_path: Path) -> N
                 drive(doors.send(0, 4 * MIB))
         assert 0 < doors.upload.resent < MIB
         assert 0 < doors.upload.wasted < 2 * MIB
-
-
-@pytest.mark.parametrize(
-    ("name", "mime"),
-    [
-        ("film.mov", "video/quicktime"),
-        ("IMG.2026.11.JPG", "image/jpeg"),
-        ("a.tar.gz", "application/x-tar"),
-        ("a.tgz", "application/x-tar"),
-        ("data:,a.png", "image/png"),
-        (".png", "application/octet-stream"),
-        ("README", "application/octet-stream"),
-        ("a.b.unheard-of", "application/octet-stream"),
-    ],
-)
-def test_a_type_is_told_by_the_last_suffixes_of_a_name(name: str, mime: str) -> None:
-    assert mime_by_name(name) == mime

@@ -10,16 +10,14 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from dumbwaiter import duplicates
 from dumbwaiter.bulk import Unreadable
-from dumbwaiter.catalog import Catalog
-from dumbwaiter.digest import Digest
 from dumbwaiter.duties import DONE, FAILED
 from dumbwaiter.errors import (
     Blocked,
@@ -41,14 +39,16 @@ from dumbwaiter.journal import LostLease
 from dumbwaiter.key_choice import KeyChoice
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.means import Means
+from dumbwaiter.mime import mime_by_name, mime_of
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import propose, shown
+from dumbwaiter.naming import propose
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
 from dumbwaiter.provider import Provider
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.threads import OpenFile
 from dumbwaiter.transports import Transport, choose
-from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges, check, mime_by_name, mime_of, open_version
+from dumbwaiter.upload import IN_FLIGHT, FileUpload, Ranges
+from dumbwaiter.version import open_version
 
 T = TypeVar("T")
 
@@ -66,11 +66,9 @@ class Attempt:
         self._journal = means.journal
         self._clock = means.clock
         self._loop = asyncio.get_running_loop()
-        self._job = job
-        self._sent = job.sent if job.checkpoint else 0
-        self._ever = Ranges()
-        if job.checkpoint:
-            self._ever.add(0, job.sent)
+        self._job = job if job.checkpoint else replace(job, sent=0)
+        self._ever = Ranges()  # that were sent, by this attempt or an earlier one
+        self._ever.add(0, self._job.sent)
         self._sends = 0
         self._wasted = 0  # bytes that were sent and that the journal does not know of
         self._resent = 0  # those of them that were sent a second time by a try that is over
@@ -162,7 +160,9 @@ class Attempt:
         held = ExitStack()
         held.callback(let_go, file)
         try:
-            if await self._link(provider, file):
+            if self._may_link(provider) and (found := await duplicates.find(job, provider, file, self._means)):
+                await self._store(provider, *found)
+                self._log.info("linked", key=found[0].key, same_as=found[0].facts["same_as"])
                 return
             self._ask = await self._keys.choose(provider, job, self._ask, file)
             if self._ask.named:
@@ -180,6 +180,11 @@ class Attempt:
         await self._store(provider, receipt, digest, upload.unsaved, self._resent)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
+    def _may_link(self, provider: Provider) -> bool:
+        job = self._job
+        wanted = self._watch is not None and self._watch.duplicates == "link"
+        return provider.broker.shares and wanted and job.size > 0 and job.key is None
+
     async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> None:
         """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
         self._stored = self._journal.store(
@@ -190,75 +195,35 @@ class Attempt:
             await asyncio.shield(asyncio.wrap_future(self._stored))
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
 
-    async def _link(self, provider: Provider, file: OpenFile) -> bool:
-        """Takes an object that the provider has already for a file of the same content, if it still is there."""
-        job = self._job
-        wanted = self._watch is not None and self._watch.duplicates == "link"
-        if not (provider.broker.shares and wanted and job.size) or job.key is not None:
-            return False
-        same = partial(Catalog(self._journal.reader).same, provider.name, job.size)
-        digest, entries = await self._means.threads.read(
-            file, lambda stopped: same(partial(Digest().finish, file.fd, job.size, stopped))
-        )
-        # What this very file has been sent as is sent again at somebody's word, or is not known to be whole.
-        own = {entry.key for entry in entries if (entry.watch, entry.path) == (job.watch, job.path)}
-        for entry in entries:
-            if entry.key in own:
-                continue
-            try:
-                receipt = await provider.broker.still(entry, provider)
-            except Reject:  # of the question, which says nothing against this file
-                receipt = None
-            if receipt is None:
-                continue
-            await self._means.threads.read(file, lambda _: check(file.fd, job.stamp))
-            receipt = receipt.with_facts(same_as=shown(entry.place))
-            await self._store(provider, receipt, digest)
-            self._log.info("linked", key=receipt.key, same_as=receipt.facts["same_as"])
-            return True
-        return False
-
     async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
         job = self._job
-        ask = self._ask
-        grant = await self._grant(provider, ask)
+        grant = await self._grant(provider)
         try:
             transport = choose(grant.ticket, job.size, self._unfit)
         except Reject as other:
             raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
-        checkpoint = self._job.checkpoint
-        if job.cut_off and (job.key is not None or checkpoint) and not self._sends:
-            self._ever.add(0, min(job.size, self._sent + self._at_risk(transport)))
+        if job.cut_off and (job.key is not None or self._job.checkpoint) and not self._sends:
+            self._ever.add(0, min(job.size, self._job.sent + self._at_risk(transport)))
         self._sends += 1
-        point: Any = None
-        try:
-            point = msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None
-        except msgspec.DecodeError:  # of another way to send, before the configuration or the program was another one
-            self._sent = 0
-            self._job = replace(self._job, checkpoint=None)
+        point = self._point(transport)
+        begun, begun_at = self._job.sent, self._clock()
         upload = FileUpload(
             file.fd,
             job.stamp,
             threads=self._means.threads,
             ticket=grant.ticket,
             key=grant.key,
-            ask=ask,
+            ask=self._ask,
             checkpoint=point,
-            sent=self._sent,
+            sent=begun,
             ever=self._ever,
             save=self._save,
             rest=self._must_not_rest,
-            exchange=provider.exchange,
-            order=provider.order,
-            better=provider.better,
-            now=provider.now,
+            line=provider,
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 provider.broker.confirm(grant, job.size, provider), self._loop
             ),
-            abreast=provider.abreast,
         )
-        begun = self._sent if point else 0
-        begun_at = self._clock()
 
         def send() -> tuple[Receipt, str, float]:
             self._must_not_rest()  # it may have waited for its thread
@@ -271,19 +236,36 @@ class Attempt:
             provider.learn_rate(job.size - begun, seconds)
             return upload, receipt.plain, digest
         except Reauth as refusal:
-            provider.grants.refuse(grant, replace(ask, held=self._job.key))
-            if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
-                self._fresh = False  # it ended in use, which says nothing of the account
-                self._late += not self._sent
-                if self._late >= LATE_MAX:
-                    raise Reject(f"{refusal}; it takes longer to send than the provider's permission lasts") from None
-            raise
+            raise self._refused(provider, grant, refusal, begun_at) from None
         except Unfit as unfit:
             self._unfit[transport.name] = str(unfit)
             raise
         finally:
             self._wasted = self._resent + upload.wasted
             self._resent += upload.resent
+
+    def _refused(self, provider: Provider, grant: Grant, refusal: Reauth, begun_at: float) -> Verdict:
+        """Forgets a grant that was refused, and returns what that means for the file."""
+        provider.grants.refuse(grant, replace(self._ask, held=self._job.key))
+        if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
+            self._fresh = False  # it ended in use, which says nothing of the account
+            self._late += not self._job.sent
+            if self._late >= LATE_MAX:
+                return Reject(f"{refusal}; it takes longer to send than the provider's permission lasts")
+        return refusal
+
+    def _point(self, transport: Transport) -> Any:
+        """Returns from where the transport goes on; None where it begins."""
+        checkpoint = self._job.checkpoint
+        try:
+            return msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None
+        except msgspec.DecodeError:  # of another way to send, before the configuration or the program was another one
+            self._begin_anew()
+            return None
+
+    def _begin_anew(self, **changes: Any) -> None:
+        """Forgets what was acknowledged: it counts for nothing any more."""
+        self._job = replace(self._job, checkpoint=None, sent=0, **changes)
 
     def _at_risk(self, transport: Transport) -> int:
         """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
@@ -294,35 +276,34 @@ class Attempt:
                 return IN_FLIGHT * self._means.threads.parts
         return self._job.size
 
-    async def _grant(self, provider: Provider, ask: Ask) -> Grant:
+    async def _grant(self, provider: Provider) -> Grant:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
         job = self._job
         self._fresh = False
-        needed = provider.seconds_for(job.size - self._sent)
+        needed = provider.seconds_for(job.size - job.sent)
         if job.grant is not None and (grant := await provider.grants.restore(job.grant, needed)) is not None:
             return grant
         asked_at = self._clock()
-        grant = await provider.grants.obtain(replace(ask, held=job.key), needed)
+        grant = await provider.grants.obtain(replace(self._ask, held=job.key), needed)
         self._fresh, self._asked_at = True, asked_at
         transport = choose(grant.ticket, job.size)
         stored = freeze(grant, transport) if transport.session else None
         if grant.key != job.key:
-            # Another object: what an earlier one received counts for nothing.
-            self._sent, job = 0, replace(job, checkpoint=None)
+            self._begin_anew()  # another object
         if (grant.key, stored) != (job.key, job.grant):
             await self._journal.name(
                 self._means.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
             )
-        self._job = replace(job, key=grant.key, grant=stored)
+        self._job = replace(self._job, key=grant.key, grant=stored)
         return grant
 
     def _save(self, checkpoint: str, sent: int, more: int, resent: int) -> "Future[None]":
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
-        progress = sent > self._sent
+        progress = sent > self._job.sent
         if progress:
             self._means.providers[self._job.provider].health.well(self._clock())
-        self._sent = sent
-        self._job = replace(self._job, checkpoint=checkpoint, attempts=0 if progress else self._job.attempts)
+        attempts = 0 if progress else self._job.attempts
+        self._job = replace(self._job, checkpoint=checkpoint, sent=sent, attempts=attempts)
         commit = self._journal.advance(
             self._means.worker,
             self._job.id,
@@ -420,8 +401,7 @@ class Attempt:
         if isinstance(verdict, Conflict):
             way = self._keys.conflict(self._ask, verdict)
             if way is None:
-                self._sent = 0
-                self._job = replace(self._job, proposed=None, key=None, grant=None, checkpoint=None)
+                self._begin_anew(proposed=None, key=None, grant=None)
                 return True
             verdict = way
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
@@ -440,13 +420,10 @@ class Attempt:
         match decision:
             case Again():
                 self._again += 1
-                self._job = replace(
-                    job,
-                    grant=None if decision.new_grant else job.grant,
-                    checkpoint=None if decision.from_start else job.checkpoint,
-                )
+                if decision.new_grant:
+                    self._job = replace(self._job, grant=None)
                 if decision.from_start:
-                    self._sent = 0
+                    self._begin_anew()
                 return True
             case Delay() if isinstance(verdict, Offline) and provider.health.chances > self._chance:
                 await self._delay(Delay(self._clock()), sentence)

@@ -23,7 +23,7 @@ from dumbwaiter.naming import split
 from dumbwaiter.rescan import Rescan
 from dumbwaiter.scan import downloads, look
 from dumbwaiter.settle import LONGEST, Ready, Settle
-from dumbwaiter.upload import digest_of
+from dumbwaiter.version import digest_of
 
 BATCH = 512  # files looked at in one trip to a thread
 AGAIN = 5.0  # seconds until a journal in trouble is tried again

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from dumbwaiter import exif, log
 from dumbwaiter.app import App
 from dumbwaiter.errors import Failure, Verdict
+from dumbwaiter.mime import mime_by_head
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.roots import hangs_with
-from dumbwaiter.upload import mime_by_head, open_version
+from dumbwaiter.version import open_version
 from dumbwaiter.wire.message import Request
 
 SIZE_MAX = MIB  # of a file that is shown whole

@@ -1,16 +1,13 @@
 """One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal, for threads."""
 
-import errno
-import mimetypes
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from contextlib import closing
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -18,28 +15,41 @@ from msgspec.structs import replace
 from dumbwaiter.bulk import Abort
 from dumbwaiter.digest import Digest
 from dumbwaiter.doors import Hash
-from dumbwaiter.errors import Changed, Gone, Local, Offline, Reject, Retry, Stopped
-from dumbwaiter.model import MIB, UNKNOWN, Ask, Receipt, Stamp
-from dumbwaiter.naming import split
+from dumbwaiter.errors import Changed, Offline, Retry, Stopped
+from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.pace import Abreast
-from dumbwaiter.scan import Branch
 from dumbwaiter.threads import Threads, drive
+from dumbwaiter.version import check, check_end
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
-DEEP = 1000  # characters; the kernel takes no path of more than 4,096 bytes in one piece
 HELD = MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
 LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
-# Vendors look inside; a picture with another's suffix is what it is.
-_MAGIC = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
 _here = threading.local()  # `abort` ends the part that this thread sends
 T = TypeVar("T")
 Save = Callable[[str, int, int, int], "Future[None]"]
+
+
+class Line(Protocol):
+    """What the transports of a provider's files share: the way to its upload nodes. Used from any thread."""
+
+    abreast: Abreast
+
+    def exchange(self, request: Request, abort: Abort) -> Reply:
+        """Sends a request and returns the reply. Raises `Retry` for trouble on the way."""
+        ...
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        """Returns the upload nodes in the order in which they are to be tried."""
+        ...
+
+    def better(self, url: str, other: str) -> None:
+        """Has `other` tried before `url` from now on."""
+        ...
+
+    def now(self, url: str) -> float:
+        """Returns the time as the server at `url` has it."""
+        ...
 
 
 class Ranges:
@@ -55,93 +65,6 @@ class Ranges:
         whole = (min([start, *(low for low, _ in touching)]), max([end, *(high for _, high in touching)]))
         self._known = [*apart, whole]
         return sum(min(high, end) - max(low, start) for low, high in touching)
-
-
-def open_version(root: str, path: str, stamp: Stamp) -> int:
-    """Opens a file and returns its descriptor if it still is the stamped version.
-
-    Raises `Gone`, `Changed`, or `Local` when the folder itself is away or the file cannot be read now.
-    """
-    try:
-        fd = _open(root, path)
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.isdir(root):
-            raise Local(f"the folder {root} is not there") from None
-        raise Gone("the file is gone") from None
-    except OSError as error:
-        if os.path.islink(os.path.join(root, path)):
-            raise Gone("a link stands in the file's place") from None
-        if error.errno == errno.ENXIO:
-            raise Gone("a socket stands in the file's place") from None
-        raise Local(f"the file cannot be read: {error.strerror}") from None
-    try:
-        check(fd, stamp)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _open(root: str, path: str) -> int:
-    # A fifo or device in the file's place must neither block nor be read.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    whole = os.path.join(root, path)
-    if len(whole) < DEEP:
-        return os.open(whole, flags)
-    folder, name = split(path)
-    with closing(Branch(root)) as branch:
-        return os.open(name, flags, dir_fd=branch.open(folder))
-
-
-def check(fd: int, stamp: Stamp) -> None:
-    """Raises `Changed` unless the open file is the stamped version."""
-    if Stamp.of(os.fstat(fd)) != stamp:
-        raise Changed("the file is another version now")
-
-
-def _check_end(fd: int, stamp: Stamp) -> None:
-    """Raises `Changed` as `check` does, and `Reject` where the file goes on behind its end."""
-    more = os.pread(fd, 1, stamp.size)
-    check(fd, stamp)
-    if more:
-        raise Reject(
-            "the file holds more than its file system says (it may be made as it is read): upload a copy of it"
-        )
-
-
-def mime_of(fd: int, name: str) -> str:
-    """Returns the type of an open file: by its first bytes where these leave no doubt, else by its name."""
-    return mime_by_head(os.pread(fd, 16, 0)) or mime_by_name(name)
-
-
-def mime_by_head(head: bytes) -> str | None:
-    """Returns the type of pictures that their first bytes leave no doubt of, whatever their name says."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    return next((mime for magic, mime in _MAGIC if head.startswith(magic)), None)
-
-
-def mime_by_name(name: str) -> str:
-    """Returns the type that the last suffixes of a name, or of a path, stand for."""
-    return _mime_by_suffix(*name.rpartition("/")[2].lstrip(".").rsplit(".", 2)[1:])
-
-
-@lru_cache(maxsize=256)
-def _mime_by_suffix(*suffixes: str) -> str:
-    return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or UNKNOWN
-
-
-def digest_of(root: str, path: str, stamp: Stamp) -> str:
-    """Reads a whole file and returns its digest. Raises what `open_version` raises."""
-    fd = open_version(root, path, stamp)
-    try:
-        digest = Digest().finish(fd, stamp.size)
-        check(fd, stamp)
-    except OSError as error:
-        raise Local(f"the file cannot be read: {error.strerror}") from None
-    finally:
-        os.close(fd)
-    return digest
 
 
 class FileUpload:
@@ -164,12 +87,8 @@ class FileUpload:
         ever: Ranges,
         save: Save,
         rest: Callable[[], None] = lambda: None,
-        exchange: Callable[[Request, Abort], Reply],
-        order: Callable[[Sequence[str]], list[str]],
-        better: Callable[[str, str], None],
-        now: Callable[[str], float],
+        line: Line,
         confirm: Callable[[], "Future[Receipt | None]"],
-        abreast: Abreast | None = None,
     ) -> None:
         self.ticket = ticket
         self.key = key
@@ -185,12 +104,8 @@ class FileUpload:
         self._threads = threads
         self._save = save
         self._rest = rest
-        self._exchange = exchange
-        self._order = order
-        self._better = better
-        self._now = now
+        self._line = line
         self._confirm = confirm
-        self._abreast = abreast or Abreast()
         self._digest = Digest()
         self._acknowledged = sent
         self._ever = ever
@@ -229,7 +144,7 @@ class FileUpload:
             os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
             return FileSlice(self._fd, offset, end - offset, observers=observers)
         if end - offset > HELD:
-            guard = partial(_check_end, self._fd, self._stamp)
+            guard = partial(check_end, self._fd, self._stamp)
             return FileSlice(self._fd, offset, end - offset, observers=observers, guard=guard)
         data = b""
         while len(data) < end - offset:
@@ -237,7 +152,7 @@ class FileUpload:
             if not piece:
                 raise Changed("the file became shorter")
             data += piece
-        _check_end(self._fd, self._stamp)
+        check_end(self._fd, self._stamp)
         return FileSlice(self._fd, offset, len(data), data, observers)
 
     async def call(self, request: Request) -> Reply:
@@ -245,11 +160,11 @@ class FileUpload:
         if isinstance(body, FileSlice):
             request = replace(request, body=body.observed_by(self._count))
         try:
-            return self._exchange(request, getattr(_here, "abort", self.abort))
+            return self._line.exchange(request, getattr(_here, "abort", self.abort))
         except Retry as trouble:
             if isinstance(body, FileSlice):
                 if isinstance(trouble, Offline):
-                    self._abreast.broke()
+                    self._line.abreast.broke()
                 check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
             raise
 
@@ -296,7 +211,7 @@ class FileUpload:
             """Returns what a thread is to send next; None where it is one too many, or nothing is left."""
             nonlocal at_work
             with picking:
-                if left and not (helps and at_work > self._abreast.most):
+                if left and not (helps and at_work > self._line.abreast.most):
                     return left.popleft()
                 at_work -= 1
                 return None
@@ -305,7 +220,7 @@ class FileUpload:
             """Begins as many threads as may be at work."""
             nonlocal at_work
             with picking:
-                most = min(self._threads.parts, self._abreast.most)
+                most = min(self._threads.parts, self._line.abreast.most)
                 for _ in range(int(min(most - at_work, len(left) - 1))):  # whoever calls takes one of them
                     beside.append(self._threads.part(partial(one_after_another, helps=True)))
                     at_work += 1
@@ -316,7 +231,7 @@ class FileUpload:
                 while not abort.called and (number := pick(helps)) is not None:
                     began, together = time.monotonic(), at_work
                     result = drive(send(number))
-                    self._abreast.took(time.monotonic() - began, together)
+                    self._line.abreast.took(time.monotonic() - began, together)
                     with noting:
                         drive(done(number, result))
                     fill()
@@ -344,13 +259,13 @@ class FileUpload:
         return self.abort.result(self._confirm())
 
     def now(self, url: str) -> float:
-        return self._now(url)
+        return self._line.now(url)
 
     def order(self, urls: tuple[str, ...]) -> list[str]:
-        return self._order(urls)
+        return self._line.order(urls)
 
     def better(self, url: str, other: str) -> None:
-        self._better(url, other)
+        self._line.better(url, other)
 
     # Accounts
 

@@ -34,7 +34,7 @@ from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.hooks import Teller, Untold, signature
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
-from dumbwaiter.upload import digest_of
+from dumbwaiter.version import digest_of
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
 from program import PATIENCE, Program, digest

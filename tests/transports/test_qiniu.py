@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from dumbwaiter import bulk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.pace import Abreast
 from dumbwaiter.threads import Threads
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
@@ -64,14 +66,17 @@ class Bench:
             return at_once(None)
 
         http = Http()
+        line = SimpleNamespace(
+            exchange=http.exchange, order=http.order, now=lambda _: time.time(), abreast=Abreast(),
+            better=lambda url, other: self.moved.append((url, other)),
+        )  # fmt: skip
         threads = Threads(1, 2)
         fd = os.open(self.path, os.O_RDONLY)
         stamp = Stamp.of(os.fstat(fd))
         ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
         one = FileUpload(
             fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0,
-            ever=Ranges(), save=save, exchange=http.exchange, order=http.order, confirm=lambda: at_once(there),
-            now=lambda _: time.time(), better=lambda url, other: self.moved.append((url, other)),
+            ever=Ranges(), save=save, line=line, confirm=lambda: at_once(there),
         )  # fmt: skip
         try:
             return one.run(module.send)[0]

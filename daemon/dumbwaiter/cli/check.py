@@ -246,10 +246,10 @@ async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str
     """Asks for a grant for each file that would be taken, or for a name of our own; notes what each would meet."""
     from dumbwaiter.brokers import broker
     from dumbwaiter.http import Http
+    from dumbwaiter.mime import mime_by_name
     from dumbwaiter.model import Ask
     from dumbwaiter.provider import Provider
     from dumbwaiter.store.database import host_of
-    from dumbwaiter.upload import mime_by_name
 
     async def requested(_count: int) -> None:
         pass

@@ -15,7 +15,7 @@ from dumbwaiter.errors import Changed, Exit, Failure, Verdict
 from dumbwaiter.http import HEADERS, proxies, sentence
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
-from dumbwaiter.upload import check, open_version
+from dumbwaiter.version import check, open_version
 
 LIMITS = httpx.Timeout(10.0)  # of silence, in seconds: somebody waits, and the mount has no more patience
 REFUSED = {401, 403}

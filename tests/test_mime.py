@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.upload import mime_of
+from dumbwaiter.mime import mime_by_name, mime_of
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,20 @@ def test_the_content_decides_where_it_leaves_no_doubt(tmp_path: Path, name: str,
         assert mime_of(fd, name) == mime
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("name", "mime"),
+    [
+        ("film.mov", "video/quicktime"),
+        ("IMG.2026.11.JPG", "image/jpeg"),
+        ("a.tar.gz", "application/x-tar"),
+        ("a.tgz", "application/x-tar"),
+        ("data:,a.png", "image/png"),
+        (".png", "application/octet-stream"),
+        ("README", "application/octet-stream"),
+        ("a.b.unheard-of", "application/octet-stream"),
+    ],
+)
+def test_a_type_is_told_by_the_last_suffixes_of_a_name(name: str, mime: str) -> None:
+    assert mime_by_name(name) == mime
