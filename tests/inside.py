@@ -9,6 +9,7 @@ from typing import Any
 
 from dumbwaiter import config_file
 from dumbwaiter.app import App, open_app
+from dumbwaiter.orders import Orders
 from dumbwaiter.places import Places
 from program import PATIENCE, Vendors
 
@@ -28,7 +29,7 @@ async def daemon(vendors: Vendors, folder: Path) -> AsyncIterator[App]:
 async def put(app: App, provider: str, path: Path, content: bytes) -> int:
     """Makes a job of a file."""
     await asyncio.to_thread(path.write_bytes, content)
-    (id_,) = await app.put([str(path)], provider, None)
+    (id_,) = await Orders(app).put([str(path)], provider, None)
     return id_
 
 

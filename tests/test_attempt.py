@@ -15,6 +15,7 @@ from dumbwaiter.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.health import REFUSALS
 from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.orders import Orders
 from dumbwaiter.upload import FileUpload
 from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
@@ -52,7 +53,7 @@ def test_an_account_whose_new_permissions_are_all_refused_is_blocked(
             assert facts["totals"]["pending"] == 1
             assert len(vendors.log("form")) == REFUSALS
             vendors.faults("")
-            await app.retry([id_])
+            await Orders(app).retry([id_])
             await until(lambda facts: state(facts, "jiandaoyun") == ("ready", None), app)
             assert (await status(app))["totals"]["done"] == 1
 
@@ -72,7 +73,7 @@ def test_a_file_that_always_begins_anew_is_given_up(
             assert await failed(app) == words
             assert len(vendors.log("put")) == IN_VAIN
             vendors.faults("")
-            await app.retry([id_])
+            await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
 
     asyncio.run(test())
@@ -155,7 +156,9 @@ def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
                 dead = [disk / f"dead{number}.bin" for number in range(app.config.limits.transfers)]
                 for path in dead:
                     await asyncio.to_thread(path.write_bytes, path.name.encode())
-                await app.put(list(map(str, dead)), "netease", None)  # in one go: once it hangs, nothing there is taken
+                await Orders(app).put(
+                    list(map(str, dead)), "netease", None
+                )  # in one go: once it hangs, nothing there is taken
                 await put(app, "netease", tmp_path / "alive.bin", b"alive")
                 facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
                 assert {one["error"] for one in facts["jobs"]} <= {None, f"the folder {disk} does not answer"}

@@ -7,31 +7,24 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from math import inf
-from typing import Any
 
 from dumbwaiter import listing, log, report
 from dumbwaiter.addresses import Addresses
 from dumbwaiter.brokers import broker
-from dumbwaiter.by_hand import candidate, looked_at
-from dumbwaiter.catalog import Catalog
-from dumbwaiter.claims import claim
 from dumbwaiter.config import Config
 from dumbwaiter.duties import Duties
 from dumbwaiter.engine import Engine
-from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.http import Http
 from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
 from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
-from dumbwaiter.lifecycle import Event, sources
 from dumbwaiter.means import Means
-from dumbwaiter.model import Entry, Job, Link, Sighting
-from dumbwaiter.naming import shown
+from dumbwaiter.model import Job, Sighting
 from dumbwaiter.network import CHANGED, Network
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
@@ -47,7 +40,6 @@ from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
 from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
-from dumbwaiter.wire.address import expires_at
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
@@ -111,7 +103,7 @@ class App:
             name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle, one.after)
             for name, one in config.watch.items()
         }
-        self.intake = Intake(folders, journal, queued=self._queued, moved=self.pulse.beat)
+        self.intake = Intake(folders, journal, queued=self.look_for_work, moved=self.pulse.beat)
         self.watching = Watching(
             config,
             places.runtime,
@@ -213,105 +205,6 @@ class App:
         await self.engine.close()
         await self.duties.close()
 
-    async def put(
-        self,
-        paths: Sequence[str],
-        provider: str | None,
-        watch: str | None,
-        *,
-        again: bool = False,
-        alone: bool = False,
-    ) -> list[int]:
-        """Makes jobs of files right away and returns their ids. Raises `Failure` when one is no file.
-
-        They come before all others; `again`, also those whose upload is done; `alone`, nothing else is worked on.
-        """
-        if alone:
-            await self.steering.load()  # before anything is asked of a provider that rests
-        look = partial(candidate, self.config, provider=provider, watch=watch)
-        candidates = await looked_at(paths, look, self.engine.means.threads)
-        await self.journal.arrivals.enqueue(candidates, time.time(), again=again)
-        ids = await self.journal.arrivals.ids(candidates)
-        if alone:
-            self.engine.only = ids
-        await self.retry(ids)
-        return ids
-
-    async def retry(self, ids: Sequence[int] | None, *, waiting: bool = True) -> int:
-        """Makes jobs due at once, as `Queue.retry` does, and gives paused providers another chance."""
-        for provider in self.providers.values():
-            provider.health.again()
-        count = await self.journal.queue.retry(ids, time.time(), waiting=waiting)
-        self._queued()
-        self.duties.kick()
-        return count
-
-    async def forget(self, ids: Sequence[int]) -> int:
-        """Ends jobs for good, with what is being sent for them; returns how many."""
-        known = await asyncio.to_thread(report.jobs_by_id, self.reader, ids)
-        # What is asked of a vendor about a stored file goes on: it may cost, and has to be heard.
-        async with self.engine.without(one.id for one in known if one.state in sources(Event.SUPERSEDE)):
-            return await self.journal.queue.forget(ids, time.time())
-
-    async def claim(self, path: str) -> dict[str, Any]:
-        """Fetches what the provider sells beside a catalogued file, once; returns what `claims.claim` does."""
-        found = await asyncio.to_thread(Catalog(self.reader).find, path)
-        if found is None or not isinstance(found.file, Entry):
-            raise Failure(f"{shown(path)} is not at any provider")
-        provider = self.providers.get(found.file.provider)
-        if provider is None:
-            raise Failure(f'no provider named "{found.file.provider}" is configured', Exit.USAGE)
-        return await claim(self.journal, provider, found.file)
-
-    async def link(self, number: int, refused: str | None) -> Link:
-        """Returns where the entry with this id can be read now. Raises `Failure`."""
-        entry = await self.entry(number)
-        if refused is None and entry.url is not None and (expires_at(entry.url) or inf) > time.time():
-            return Link(entry.url, expires_at(entry.url))
-        return await self.addresses.link(entry, refused)
-
-    async def entry(self, number: int) -> Entry:
-        """Returns the catalogued file with this id. Raises `Failure` when there is none."""
-        entry = await asyncio.to_thread(Catalog(self.reader).entry, number)
-        if entry is None:
-            raise Failure(f"the catalog has no entry {number}")
-        return entry
-
-    async def still(self, number: int) -> bool | None:
-        """Returns whether the vendor has the entry with this id; None where it does not tell. Raises `Failure`."""
-        entry = await asyncio.to_thread(Catalog(self.reader).entry, number)
-        provider = self.providers.get(entry.provider) if entry else None
-        if entry is None or provider is None or not provider.broker.shares:
-            return None
-        try:
-            return await provider.broker.still(entry, provider) is not None
-        except Verdict as verdict:
-            raise Failure(f"{shown(entry.place)}: {verdict}", Exit.TEMPORARY) from None
-
-    async def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
-        """Lets a provider, a watch or everything rest; returns what rests."""
-        await self.steering.pause(name, seconds)
-        return self._steered()
-
-    async def resume(self, name: str | None) -> dict[str, Any]:
-        """Ends a pause, or all of them, and gives refused providers another chance; returns what rests still."""
-        await self.steering.resume(name)
-        for each, provider in self.providers.items():
-            if name in {None, each}:
-                provider.health.again()
-        return self._steered()
-
-    def bandwidth(self, rate: str | None) -> dict[str, Any]:
-        """Sets the limit of all uploads, "auto" for what is configured, None to ask; returns what holds."""
-        if rate is not None:
-            self.steering.order(None if rate == "auto" else rate)
-            self._log.info("bandwidth", rate=rate)
-        return self._steered()
-
-    def _steered(self) -> dict[str, Any]:
-        self._queued()
-        return {"paused": self.status.paused(), "bytes_per_second": self.steering.rate}
-
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()
         if change is not None:
@@ -322,7 +215,8 @@ class App:
         """What keeps the journal from working."""
         return self.engine.trouble or self.intake.trouble
 
-    def _queued(self) -> None:
+    def look_for_work(self) -> None:
+        """Has the engine look for due jobs at once."""
         self.pulse.beat()
         self.engine.kick()
 
@@ -353,7 +247,7 @@ class App:
             await self.journal.queue.make_failed_due(offline, time.time())
             if dated:
                 await self.journal.queue.make_due(None, time.time())
-        self._queued()
+        self.look_for_work()
         self.duties.kick()
 
     async def _refresh(self) -> None:

@@ -46,6 +46,7 @@ from dumbwaiter.facts import entry_facts
 from dumbwaiter.following import follow_jobs, follow_status, follow_walks
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
+from dumbwaiter.orders import Orders
 from dumbwaiter.pictures import Pictures, promising
 
 T = TypeVar("T")
@@ -111,7 +112,8 @@ class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
 
 def routes(app: App, feed: Feed) -> list[Route]:
     """Returns everything that can be asked of a running app."""
-    pictures = Pictures(app)
+    orders = Orders(app)
+    pictures = Pictures(app, orders)
 
     async def status(request: Request) -> Response:
         listed = request.query_params.get("jobs") != "0"
@@ -123,16 +125,16 @@ def routes(app: App, feed: Feed) -> list[Route]:
     async def put(request: Request) -> Response:
         wish = await _body(request, _Put, PUT_MAX)
         paths = [os.fsdecode(unquote_to_bytes(path)) for path in wish.paths]
-        ids = await app.put(paths, wish.provider, wish.watch, again=wish.again)
+        ids = await orders.put(paths, wish.provider, wish.watch, again=wish.again)
         return _lines(follow_jobs(app, ids))
 
     async def retry(request: Request) -> Response:
         wish = await _body(request, _Retry)
-        return _json({"count": await app.retry(wish.ids, waiting=wish.waiting)})
+        return _json({"count": await orders.retry(wish.ids, waiting=wish.waiting)})
 
     async def forget(request: Request) -> Response:
         ids = (await _body(request, _Ids)).ids or []
-        count = await app.forget(ids)
+        count = await orders.forget(ids)
         app.pulse.beat()
         return _json({"count": count})
 
@@ -142,8 +144,8 @@ def routes(app: App, feed: Feed) -> list[Route]:
     async def link(request: Request) -> Response:
         wish = await _body(request, _Link)
         form = template(wish.form)
-        found = await app.link(wish.id, wish.refused)
-        entry = msgspec.structs.replace(await app.entry(wish.id), url=found.url)
+        found = await orders.link(wish.id, wish.refused)
+        entry = msgspec.structs.replace(await orders.entry(wish.id), url=found.url)
         life = None if found.expires_at is None else found.expires_at - time.time()
         return _json({"url": found.url, "expires_in": life, "text": filled(entry, form)})
 
@@ -165,30 +167,30 @@ def routes(app: App, feed: Feed) -> list[Route]:
         number = request.path_params["id"]
         if not re.fullmatch("[0-9]{1,18}", number):
             raise HTTPException(404)
-        picture = await pictures.of(await app.entry(int(number)))
+        picture = await pictures.of(await orders.entry(int(number)))
         if picture is None:
             return Response(status_code=204)
         return Response(picture.content, media_type=picture.mime, headers={"cache-control": "private, max-age=86400"})
 
     async def still(request: Request) -> Response:
-        return _json({"there": await app.still((await _body(request, _Still)).id)})
+        return _json({"there": await orders.still((await _body(request, _Still)).id)})
 
     async def sync(request: Request) -> Response:
         return _lines(follow_walks(app, app.walks.of((await _body(request, _Sync)).provider)))
 
     async def pause(request: Request) -> Response:
         wish = await _body(request, _Pause)
-        return _json(await app.pause(wish.name, wish.seconds))
+        return _json(await orders.pause(wish.name, wish.seconds))
 
     async def resume(request: Request) -> Response:
-        return _json(await app.resume((await _body(request, _Resume)).name))
+        return _json(await orders.resume((await _body(request, _Resume)).name))
 
     async def bandwidth(request: Request) -> Response:
-        return _json(app.bandwidth((await _body(request, _Rate)).rate))
+        return _json(orders.bandwidth((await _body(request, _Rate)).rate))
 
     async def claim(request: Request) -> Response:
         wish = await _body(request, _Claim)
-        return _json(await app.claim(os.fsdecode(unquote_to_bytes(wish.path))))
+        return _json(await orders.claim(os.fsdecode(unquote_to_bytes(wish.path))))
 
     async def measure(_request: Request) -> Response:
         return Response(await asyncio.to_thread(metrics.text, app), media_type=metrics.TYPE)

@@ -14,6 +14,7 @@ from dumbwaiter.app import App
 from dumbwaiter.errors import Failure, Verdict
 from dumbwaiter.mime import mime_by_head
 from dumbwaiter.model import MIB, Entry
+from dumbwaiter.orders import Orders
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.version import open_version
 from dumbwaiter.wire.message import Request
@@ -39,8 +40,9 @@ def promising(entry: Entry) -> bool:
 class Pictures:
     """The pictures of one app's entries."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, orders: Orders) -> None:
         self._app = app
+        self._orders = orders
         self._room = asyncio.Semaphore(FETCHED)
 
     async def of(self, entry: Entry) -> Picture | None:
@@ -66,7 +68,7 @@ class Pictures:
 
     async def _remote(self, entry: Entry) -> bytes | None:
         try:
-            link = await self._app.link(entry.id, None)
+            link = await self._orders.link(entry.id, None)
             reply = await self._app.http.call(Request("a picture for the page", "GET", link.url))
         except (Failure, Verdict) as error:
             log.get("pictures").debug("no picture", reason=str(error))

@@ -54,5 +54,7 @@ def _ask(path: str) -> None:
 
 
 async def _claim_alone(session: Session, wish: str) -> dict[str, Any]:
+    from dumbwaiter.orders import Orders
+
     async with session.alone() as app:
-        return await app.claim(wish)
+        return await Orders(app).claim(wish)

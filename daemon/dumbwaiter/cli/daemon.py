@@ -228,6 +228,7 @@ async def _put_alone(
     from dumbwaiter.app import open_app
     from dumbwaiter.following import follow_jobs
     from dumbwaiter.installation import LOOK, open_lock
+    from dumbwaiter.orders import Orders
 
     final: dict[str, Any] = {}
     lock = open_lock(session.places)
@@ -238,7 +239,7 @@ async def _put_alone(
             session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
             await asyncio.to_thread(lock.wait)
         async with open_app(session.config, session.places) as app:
-            ids = await app.put(paths, provider, watch, again=again, alone=True)
+            ids = await Orders(app).put(paths, provider, watch, again=again, alone=True)
             try:
                 await app.start()
                 with bars(session) as show:
