@@ -110,52 +110,76 @@ class _Rescan(msgspec.Struct, forbid_unknown_fields=True):
     watch: str | None = None
 
 
-def routes(app: App, feed: Feed) -> list[Route]:
-    """Returns everything that can be asked of a running app."""
-    orders = Orders(app)
-    pictures = Pictures(app, orders)
+class Control:
+    """Everything that can be asked of a running app."""
 
-    async def status(request: Request) -> Response:
+    def __init__(self, app: App, feed: Feed) -> None:
+        self._app = app
+        self._feed = feed
+        self._orders = Orders(app)
+        self._pictures = Pictures(app, self._orders)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/status", self._status),
+            Route("/events", self._events),
+            Route("/history", self._history),
+            Route("/thumbnail/{id}", self._thumbnail),
+            Route("/metrics", self._measure),
+            Route("/put", self._put, methods=["POST"]),
+            Route("/retry", self._retry, methods=["POST"]),
+            Route("/forget", self._forget, methods=["POST"]),
+            Route("/rescan", self._rescan, methods=["POST"]),
+            Route("/link", self._link, methods=["POST"]),
+            Route("/still", self._still, methods=["POST"]),
+            Route("/sync", self._sync, methods=["POST"]),
+            Route("/pause", self._pause, methods=["POST"]),
+            Route("/resume", self._resume, methods=["POST"]),
+            Route("/bandwidth", self._bandwidth, methods=["POST"]),
+            Route("/claim", self._claim, methods=["POST"]),
+        ]
+
+    async def _status(self, request: Request) -> Response:
         listed = request.query_params.get("jobs") != "0"
         if request.query_params.get("follow") != "1":
-            return _json(await asyncio.to_thread(app.status.facts, listed=listed))
+            return _json(await asyncio.to_thread(self._app.status.facts, listed=listed))
         scan = request.query_params.get("scan") == "1"
-        return _lines(follow_status(app, listed=listed, scan=scan))
+        return _lines(follow_status(self._app, listed=listed, scan=scan))
 
-    async def put(request: Request) -> Response:
+    async def _put(self, request: Request) -> Response:
         wish = await _body(request, _Put, PUT_MAX)
         paths = [os.fsdecode(unquote_to_bytes(path)) for path in wish.paths]
-        ids = await orders.put(paths, wish.provider, wish.watch, again=wish.again)
-        return _lines(follow_jobs(app, ids))
+        ids = await self._orders.put(paths, wish.provider, wish.watch, again=wish.again)
+        return _lines(follow_jobs(self._app, ids))
 
-    async def retry(request: Request) -> Response:
+    async def _retry(self, request: Request) -> Response:
         wish = await _body(request, _Retry)
-        return _json({"count": await orders.retry(wish.ids, waiting=wish.waiting)})
+        return _json({"count": await self._orders.retry(wish.ids, waiting=wish.waiting)})
 
-    async def forget(request: Request) -> Response:
+    async def _forget(self, request: Request) -> Response:
         ids = (await _body(request, _Ids)).ids or []
-        count = await orders.forget(ids)
-        app.pulse.beat()
+        count = await self._orders.forget(ids)
+        self._app.pulse.beat()
         return _json({"count": count})
 
-    async def rescan(request: Request) -> Response:
-        return _json({"watches": app.watching.rescan((await _body(request, _Rescan)).watch)})
+    async def _rescan(self, request: Request) -> Response:
+        return _json({"watches": self._app.watching.rescan((await _body(request, _Rescan)).watch)})
 
-    async def link(request: Request) -> Response:
+    async def _link(self, request: Request) -> Response:
         wish = await _body(request, _Link)
         form = template(wish.form)
-        found = await orders.link(wish.id, wish.refused)
-        entry = msgspec.structs.replace(await orders.entry(wish.id), url=found.url)
+        found = await self._orders.link(wish.id, wish.refused)
+        entry = msgspec.structs.replace(await self._orders.entry(wish.id), url=found.url)
         life = None if found.expires_at is None else found.expires_at - time.time()
         return _json({"url": found.url, "expires_in": life, "text": filled(entry, form)})
 
-    async def events(request: Request) -> Response:
-        told = feed.follow(request.headers.get("last-event-id", ""))
+    async def _events(self, request: Request) -> Response:
+        told = self._feed.follow(request.headers.get("last-event-id", ""))
         return StreamingResponse(_server_sent(told), media_type="text/event-stream")
 
-    async def history(request: Request) -> Response:
+    async def _history(self, request: Request) -> Response:
         limit, before = _page(request.query_params)
-        found = await asyncio.to_thread(Catalog(app.reader).history, limit, before=before)
+        found = await asyncio.to_thread(Catalog(self._app.reader).history, limit, before=before)
         return _json(
             {
                 "entries": [{"id": one.id, **entry_facts(one), "picture": promising(one)} for one in found],
@@ -163,56 +187,37 @@ def routes(app: App, feed: Feed) -> list[Route]:
             }
         )
 
-    async def thumbnail(request: Request) -> Response:
+    async def _thumbnail(self, request: Request) -> Response:
         number = request.path_params["id"]
         if not re.fullmatch("[0-9]{1,18}", number):
             raise HTTPException(404)
-        picture = await pictures.of(await orders.entry(int(number)))
+        picture = await self._pictures.of(await self._orders.entry(int(number)))
         if picture is None:
             return Response(status_code=204)
         return Response(picture.content, media_type=picture.mime, headers={"cache-control": "private, max-age=86400"})
 
-    async def still(request: Request) -> Response:
-        return _json({"there": await orders.still((await _body(request, _Still)).id)})
+    async def _still(self, request: Request) -> Response:
+        return _json({"there": await self._orders.still((await _body(request, _Still)).id)})
 
-    async def sync(request: Request) -> Response:
-        return _lines(follow_walks(app, app.walks.of((await _body(request, _Sync)).provider)))
+    async def _sync(self, request: Request) -> Response:
+        return _lines(follow_walks(self._app, self._app.walks.of((await _body(request, _Sync)).provider)))
 
-    async def pause(request: Request) -> Response:
+    async def _pause(self, request: Request) -> Response:
         wish = await _body(request, _Pause)
-        return _json(await orders.pause(wish.name, wish.seconds))
+        return _json(await self._orders.pause(wish.name, wish.seconds))
 
-    async def resume(request: Request) -> Response:
-        return _json(await orders.resume((await _body(request, _Resume)).name))
+    async def _resume(self, request: Request) -> Response:
+        return _json(await self._orders.resume((await _body(request, _Resume)).name))
 
-    async def bandwidth(request: Request) -> Response:
-        return _json(orders.bandwidth((await _body(request, _Rate)).rate))
+    async def _bandwidth(self, request: Request) -> Response:
+        return _json(self._orders.bandwidth((await _body(request, _Rate)).rate))
 
-    async def claim(request: Request) -> Response:
+    async def _claim(self, request: Request) -> Response:
         wish = await _body(request, _Claim)
-        return _json(await orders.claim(os.fsdecode(unquote_to_bytes(wish.path))))
+        return _json(await self._orders.claim(os.fsdecode(unquote_to_bytes(wish.path))))
 
-    async def measure(_request: Request) -> Response:
-        return Response(await asyncio.to_thread(metrics.text, app), media_type=metrics.TYPE)
-
-    return [
-        Route("/status", status),
-        Route("/events", events),
-        Route("/history", history),
-        Route("/thumbnail/{id}", thumbnail),
-        Route("/metrics", measure),
-        Route("/put", put, methods=["POST"]),
-        Route("/retry", retry, methods=["POST"]),
-        Route("/forget", forget, methods=["POST"]),
-        Route("/rescan", rescan, methods=["POST"]),
-        Route("/link", link, methods=["POST"]),
-        Route("/still", still, methods=["POST"]),
-        Route("/sync", sync, methods=["POST"]),
-        Route("/pause", pause, methods=["POST"]),
-        Route("/resume", resume, methods=["POST"]),
-        Route("/bandwidth", bandwidth, methods=["POST"]),
-        Route("/claim", claim, methods=["POST"]),
-    ]
+    async def _measure(self, _request: Request) -> Response:
+        return Response(await asyncio.to_thread(metrics.text, self._app), media_type=metrics.TYPE)
 
 
 def _page(query: Mapping[str, str]) -> tuple[int, tuple[float, int] | None]:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from dumbwaiter import log
 from dumbwaiter.app import App
-from dumbwaiter.control import EXCEPTION_HANDLERS, routes
+from dumbwaiter.control import EXCEPTION_HANDLERS, Control
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.events import Feed
 from dumbwaiter.peers import user
@@ -32,7 +32,7 @@ async def serve(app: App, feed: Feed, places: Places) -> AsyncIterator[None]:
 
     A socket that is removed meanwhile (with the folder of a session, say) is made anew.
     """
-    application = Starlette(routes=routes(app, feed), exception_handlers=EXCEPTION_HANDLERS)
+    application = Starlette(routes=Control(app, feed).routes(), exception_handlers=EXCEPTION_HANDLERS)
     async with AsyncExitStack() as door:
         await door.enter_async_context(_door(application, places))
         keeper = asyncio.create_task(_keep(door, application, places), name="control socket")

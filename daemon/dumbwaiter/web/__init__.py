@@ -22,9 +22,10 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dumbwaiter import control, log
+from dumbwaiter import log
 from dumbwaiter.app import App
 from dumbwaiter.config import Web
+from dumbwaiter.control import EXCEPTION_HANDLERS, Control
 from dumbwaiter.events import Feed
 from dumbwaiter.model import Secret
 from dumbwaiter.serving import WAITING, answering
@@ -106,11 +107,11 @@ def application(app: App, feed: Feed, web: Web) -> Starlette:
     token = None if web.token is None else web.token.read()
     return Starlette(
         routes=[
-            Mount("/api", routes=[route for route in control.routes(app, feed) if route.path in chosen]),
+            Mount("/api", routes=[route for route in Control(app, feed).routes() if route.path in chosen]),
             Mount("/", StaticFiles(directory=os.path.join(os.path.dirname(__file__), "static"), html=True)),
         ],
         middleware=[Middleware(_Door, token)],
-        exception_handlers=control.EXCEPTION_HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
     )
 
 
