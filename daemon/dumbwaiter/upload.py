@@ -67,6 +67,78 @@ class Ranges:
         return sum(min(high, end) - max(low, start) for low, high in touching)
 
 
+class _SideBySide:
+    """Parts of one file on their way at once: the thread that calls takes parts, and others help as far as the line bears it."""
+
+    def __init__(self, threads: Threads, abreast: Abreast, abort: Abort) -> None:
+        self._threads = threads
+        self._abreast = abreast
+        self._abort = abort
+        self._picking, self._noting = threading.Lock(), threading.Lock()
+        self._left: deque[int] = deque()
+        self._at_work = 1
+        self._failures: list[BaseException] = []
+        self._helpers: list[Future[None]] = []
+
+    def run(
+        self,
+        numbers: Sequence[int],
+        send: Callable[[int], Coroutine[Any, Any, T]],
+        done: Callable[[int, T], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Sends all parts; `done` is told of one at a time. Raises the first failure, which ends the others."""
+        self._left.extend(numbers)
+
+        def take_parts(helps: bool) -> None:
+            _here.abort = self._abort
+            try:
+                while not self._abort.called and (number := self._pick(helps)) is not None:
+                    began, together = time.monotonic(), self._at_work
+                    result = drive(send(number))
+                    self._abreast.took(time.monotonic() - began, together)
+                    with self._noting:
+                        drive(done(number, result))
+                    self._call_helpers(help_out)
+            except BaseException as failure:  # noqa: BLE001 - raised again below
+                self._fail(failure)
+            finally:
+                del _here.abort
+
+        help_out = partial(take_parts, helps=True)
+        try:
+            self._call_helpers(help_out)
+        except RuntimeError as failure:  # there are no threads any more
+            self._fail(failure)
+        take_parts(helps=False)
+        for helper in self._helpers:
+            if not helper.cancel():  # what has not begun by now has nothing left to do
+                helper.result()
+        if self._failures:
+            raise self._failures[0]
+        if self._abort.called:
+            raise Stopped
+
+    def _pick(self, helps: bool) -> int | None:
+        """Returns what a thread is to send next; None where it is one too many, or nothing is left."""
+        with self._picking:
+            if self._left and not (helps and self._at_work > self._abreast.most):
+                return self._left.popleft()
+            self._at_work -= 1
+            return None
+
+    def _call_helpers(self, help_out: Callable[[], None]) -> None:
+        """Begins as many threads as may be at work."""
+        with self._picking:
+            most = min(self._threads.parts, self._abreast.most)
+            for _ in range(int(min(most - self._at_work, len(self._left) - 1))):  # whoever calls takes one of them
+                self._helpers.append(self._threads.part(help_out))
+                self._at_work += 1
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failures.append(failure)
+        self._abort()
+
+
 class FileUpload:
     """An open file with a ticket; see `doors.Upload` for what each door promises.
 
@@ -200,60 +272,7 @@ class FileUpload:
         send: Callable[[int], Coroutine[Any, Any, T]],
         done: Callable[[int, T], Coroutine[Any, Any, None]],
     ) -> None:
-        left = deque(numbers)
-        abort = self.abort.child()
-        picking, noting = threading.Lock(), threading.Lock()
-        failures: list[BaseException] = []
-        beside: list[Future[None]] = []  # threads that were begun
-        at_work = 1
-
-        def pick(helps: bool) -> int | None:
-            """Returns what a thread is to send next; None where it is one too many, or nothing is left."""
-            nonlocal at_work
-            with picking:
-                if left and not (helps and at_work > self._line.abreast.most):
-                    return left.popleft()
-                at_work -= 1
-                return None
-
-        def fill() -> None:
-            """Begins as many threads as may be at work."""
-            nonlocal at_work
-            with picking:
-                most = min(self._threads.parts, self._line.abreast.most)
-                for _ in range(int(min(most - at_work, len(left) - 1))):  # whoever calls takes one of them
-                    beside.append(self._threads.part(partial(one_after_another, helps=True)))
-                    at_work += 1
-
-        def one_after_another(helps: bool) -> None:
-            _here.abort = abort
-            try:
-                while not abort.called and (number := pick(helps)) is not None:
-                    began, together = time.monotonic(), at_work
-                    result = drive(send(number))
-                    self._line.abreast.took(time.monotonic() - began, together)
-                    with noting:
-                        drive(done(number, result))
-                    fill()
-            except BaseException as failure:  # noqa: BLE001 - raised again below
-                failures.append(failure)
-                abort()
-            finally:
-                del _here.abort
-
-        try:
-            fill()
-        except RuntimeError as failure:  # there are no threads any more
-            failures.append(failure)
-            abort()
-        one_after_another(helps=False)
-        for other in beside:
-            if not other.cancel():  # what has not begun by now has nothing left to do
-                other.result()
-        if failures:
-            raise failures[0]
-        if abort.called:
-            raise Stopped
+        _SideBySide(self._threads, self._line.abreast, self.abort.child()).run(numbers, send, done)
 
     async def confirm(self) -> Receipt | None:
         return self.abort.result(self._confirm())
