@@ -15,7 +15,7 @@ from dumbwaiter import log
 from dumbwaiter.attempt import Attempt
 from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
 from dumbwaiter.errors import JournalTrouble, Offline, Unstorable
-from dumbwaiter.health import Health
+from dumbwaiter.health import FAILING, Health
 from dumbwaiter.http import Http
 from dumbwaiter.journal import LostLease
 from dumbwaiter.model import Job
@@ -27,10 +27,10 @@ sqlite_book = journals.sqlite_book
 NOW = 1000.0
 
 
-def fares(*, offline: bool = False, probe_at: float = 0.0) -> SimpleNamespace:
+def fares(*, offline: bool = False, failures: int = 0, probe_at: float = 0.0) -> SimpleNamespace:
     """Returns a provider, as far as an engine looks at it."""
     health = Health()
-    health.offline, health.probe_at = offline, probe_at
+    health.offline, health.failures, health.probe_at = offline, failures, probe_at
     return SimpleNamespace(health=health)
 
 
@@ -143,13 +143,16 @@ def test_small_files_without_end_do_not_keep_a_larger_one_waiting(sqlite_book: B
     run(sqlite_book, test)
 
 
+@pytest.mark.parametrize("health", [{"offline": True}, {"failures": FAILING + 1}], ids=str)
 @pytest.mark.parametrize("transfers", [1, 4])
-def test_a_provider_that_is_not_reached_has_one_place(sqlite_book: Book, transfers: int) -> None:
+def test_a_provider_that_lets_nothing_through_has_one_place(
+    sqlite_book: Book, transfers: int, health: dict[str, Any]
+) -> None:
     pending(sqlite_book, SMALL, "lost 1", "lost 2", provider="lost")
     pending(sqlite_book, SMALL, "a", "b")
 
     async def test() -> None:
-        engine = Held(sqlite_book, transfers, lost=fares(offline=True))
+        engine = Held(sqlite_book, transfers, lost=fares(**health))
         await engine.turn()
         assert engine.at_work == ({"a"} if transfers == 1 else {"a", "b", "lost 1"})
         await engine.close()

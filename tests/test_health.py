@@ -1,7 +1,8 @@
 """How a provider fares, with a clock to turn."""
 
 import hand_made
-from dumbwaiter.health import PROBE, REFUSALS, REFUSED_APART, Health
+from dumbwaiter.health import FAILING, PROBE, REFUSALS, REFUSED_APART, Health
+from dumbwaiter.policy import ceiling
 from hand_made import NOW, Turned
 
 clock = hand_made.clock
@@ -60,13 +61,30 @@ def test_a_success_lets_the_refusals_be_counted_anew(clock: Turned) -> None:
 
 def test_a_network_that_fails_again_and_again_is_tried_less_and_less_often(clock: Turned) -> None:
     one = Health(clock.now)
-    one.failed("no route", offline=True, wait=5.0)
-    assert (one.offline, one.probe_at) == (True, 0.0)  # once is nothing
-    one.failed("no route", offline=True, wait=5.0)
-    assert one.probe_at == NOW + 5
-    one.failed("no route", offline=True, wait=500.0)
-    assert one.probe_at == NOW + PROBE
+    one.failed("no route", offline=True, random=0.5)
+    assert (one.offline, one.is_probed, one.probe_at) == (True, True, 0.0)  # once is nothing
+    waits = []
+    for _ in range(12):
+        one.failed("no route", offline=True, random=0.5)
+        waits.append(one.probe_at - NOW)
+    assert waits == [min(0.5 * ceiling(times), PROBE) for times in range(12)]
     one.again()
-    assert (one.offline, one.probe_at, one.losses) == (True, 0.0, 3)
-    one.failed("status 502", offline=False, wait=5.0)
-    assert (one.offline, one.probe_at, one.losses) == (False, 0.0, 0)
+    assert (one.offline, one.probe_at, one.losses) == (True, 0.0, 13)
+    one.well(NOW)
+    assert (one.offline, one.is_probed, one.probe_at, one.losses) == (False, False, 0.0, 0)
+
+
+def test_a_provider_that_fails_file_after_file_is_probed_until_one_gets_through(clock: Turned) -> None:
+    """In an outage each file that is tried is sent in vain: thousands of them would take all of the line."""
+    one = Health(clock.now)
+    for _ in range(FAILING):
+        one.failed("status 502", offline=False, random=1.0)
+        assert (one.is_probed, one.probe_at) == (False, 0.0)
+    one.failed("status 502", offline=False, random=1.0)
+    assert (one.is_probed, one.probe_at) == (True, NOW + ceiling(0))
+    one.failed("no route", offline=True, random=1.0)
+    one.failed("status 502", offline=False, random=1.0)
+    assert (one.offline, one.is_probed, one.probe_at) == (False, True, NOW + ceiling(2))
+    one.well(NOW)
+    one.failed("status 502", offline=False, random=1.0)
+    assert (one.is_probed, one.probe_at) == (False, 0.0)

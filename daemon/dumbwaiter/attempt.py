@@ -42,7 +42,7 @@ from dumbwaiter.means import Means
 from dumbwaiter.mime import mime_by_name, mime_of
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose
-from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, ceiling, decide
+from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.provider import Provider
 from dumbwaiter.roots import hangs_with
 from dumbwaiter.threads import OpenFile
@@ -430,8 +430,7 @@ class Attempt:
             case Delay() if isinstance(verdict, Local):
                 await self._delay(decision, sentence)
             case Delay():
-                wait = random.random() * ceiling(max(0, provider.health.losses - 1))
-                provider.health.failed(sentence, offline=isinstance(verdict, Offline), wait=wait)
+                provider.health.failed(sentence, offline=isinstance(verdict, Offline), random=random.random())
                 await self._delay(decision, sentence)
             case Pause():
                 await self._block(provider, sentence, decision.until)

@@ -91,7 +91,7 @@ class Engine:
             await self.journal.release(self.worker, *left)
             self._left.difference_update(left)
         healths = {name: one.health for name, one in self.means.providers.items() if name not in ends}
-        lost = {name: one.probe_at for name, one in healths.items() if one.offline}
+        lost = {name: one.probe_at for name, one in healths.items() if one.is_probed}
         looked = await self._look(now, {*ends, *lost}, closed)
         room = await self._claim(now, {*ends, *lost}, closed)
         self.trouble = None

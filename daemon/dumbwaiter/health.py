@@ -5,9 +5,10 @@ from collections.abc import Callable
 from math import inf
 
 from dumbwaiter.errors import Retry
-from dumbwaiter.policy import AFTER_MAX
+from dumbwaiter.policy import AFTER_MAX, ceiling
 
-PROBE = 60.0  # seconds at most until a provider that the network does not reach is tried again
+PROBE = 60.0  # seconds at most until a provider that nothing succeeds at is tried again
+FAILING = 5  # failures in a row, of whichever files, that say something of the provider
 REFUSALS = 4  # of new grants, until a person is asked to look
 REFUSED_APART = 10.0  # seconds that these lie apart at least: a vendor's bad moment is over by then
 
@@ -21,7 +22,8 @@ class Health:
         self.blocked = False  # a person is needed
         self.offline = False  # its latest failure was the network's
         self.losses = 0  # of those, in a row
-        self.probe_at = 0.0  # before this, no other file tries what the network does not let through
+        self.failures = 0  # of both kinds, in a row
+        self.probe_at = 0.0  # before this, no other file tries what lets none through
         self.chances = 0  # times that something may have changed: what began before says nothing of now
         self.refusals = 0  # of grants that were new, since something last succeeded
         self._refused_at = -inf
@@ -34,6 +36,11 @@ class Health:
         """Before this, no file is tried: the account is refused, or the service asked to wait."""
         return max(self.paused_until, self._service_rests[0], self._node_rests)
 
+    @property
+    def is_probed(self) -> bool:
+        """True while one file at a time tries whether anything gets through: each other one would be sent in vain."""
+        return self.offline or self.failures > FAILING
+
     def state(self, now: float) -> str:
         if self.blocked and self.paused_until:  # else it has another chance, and may be well by now
             return "blocked"
@@ -41,21 +48,21 @@ class Health:
 
     def well(self, now: float) -> None:
         """Notes a success; one that was under way when the account was refused says nothing of the account."""
-        self._reached()
+        self.offline, self.losses, self.failures, self.probe_at = False, 0, 0, 0.0
         self.refusals, self._node_rests = 0, 0.0
         if self.paused_until <= now:
             self.trouble, self.blocked = None, False
 
-    def failed(self, sentence: str, *, offline: bool, wait: float) -> None:
-        """Notes a failure that passes. Where it is the network's again, the next try of any file is `wait` seconds off."""
-        self.trouble = sentence
-        if not offline:
-            self._reached()
-            return
-        self.offline = True
-        self.losses += 1
-        if self.losses > 1:
-            self.probe_at = self._clock() + min(wait, PROBE)
+    def failed(self, sentence: str, *, offline: bool, random: float) -> None:
+        """Notes a failure that passes, the network's or the provider's own; `random` is from 0 to 1.
+
+        The more of them follow one another, the longer no file is tried at all: once is nothing, of either kind.
+        """
+        self.trouble, self.offline = sentence, offline
+        self.failures += 1
+        self.losses = self.losses + 1 if offline else 0
+        times = max(self.losses - 1, self.failures - FAILING)
+        self.probe_at = self._clock() + min(random * ceiling(times - 1), PROBE) if times > 0 else 0.0
 
     def refused(self, asked_at: float) -> bool:
         """Notes that a grant was refused which was asked for at `asked_at`; True when that can only be the account's fault.
@@ -85,6 +92,3 @@ class Health:
         self.paused_until = self.probe_at = self._node_rests = 0.0
         self._service_rests = (0.0, "")
         self.chances += 1
-
-    def _reached(self) -> None:
-        self.offline, self.losses, self.probe_at = False, 0, 0.0
