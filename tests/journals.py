@@ -236,6 +236,11 @@ def file(path: str, *, version: int = 1, watch: str = "w", provider: str = "vod"
     return Candidate(watch, path, provider, Stamp(7, size, version, version))
 
 
+def states(book: Book) -> dict[int, str]:
+    """Returns the state of each job, by its id."""
+    return {row.id: row.state for row in book.rows("SELECT id, state FROM jobs ORDER BY id")}
+
+
 @pytest.fixture
 def book(database: URL) -> Iterator[Book]:
     """A journal in each database there is."""
