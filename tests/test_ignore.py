@@ -26,6 +26,7 @@ TEMPORARY = [
     ".notes.txt.swp",
     ".notes.txt.swo",
     ".notes.txt.swx",
+    ".notes.txt.kate-swp",
     "4913",
     "notes.txt~",
     "#notes.txt#",
@@ -36,6 +37,7 @@ TEMPORARY = [
     ".DS_Store",
     "Thumbs.db",
     "desktop.ini",
+    ".directory",
     ".dumbwaiterignore",
     ".dumbwaiter-marker",
     ".Trash/1000/files/film.mov",
@@ -60,6 +62,8 @@ WANTED = [
     "two\nlines.jpg",
     "中文.jpg",
     "dumbwaiter.txt",
+    "notes.directory",
+    "notes.kate-swp",
 ]
 ODD_FOLDERS = ["", "a/", "a/b/c/", "two\nlines/", "\udcff/", " /", "-/", "a\tb/"]
 

@@ -37,6 +37,7 @@ JUNK: tuple[str, ...] = (
     r"\#*#",  # Emacs: unsaved changes
     ".*.sw[opx]",  # vim: swap files
     ".sw[opx]",
+    ".*.kate-swp",  # Kate: unsaved changes
     "4913",  # vim: may a file be made here?
     "!4913/",  # a folder of that name is somebody's
     ".goutputstream-*",  # GLib: written, then renamed
@@ -51,6 +52,7 @@ JUNK: tuple[str, ...] = (
     ".DS_Store",
     "Thumbs.db",
     "desktop.ini",
+    ".directory",  # Dolphin: how it shows the folder
     ".Trash/",
     ".Trash-*/",
     "**/.local/share/Trash/",
