@@ -89,6 +89,31 @@ async def test_a_file_from_the_far_future_or_past_is_taken_with_those_beside_it(
 
 
 @on_loop
+async def test_what_programs_keep_open_for_writing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter.settle.LONGEST", 0.0)
+    make(tmp_path / "w", "a", "b\n", "c")
+    async with taking(tmp_path) as intake:
+        with (tmp_path / "w/a").open("r+b"):
+            with (tmp_path / "w/b\n").open("r+b"):
+                await intake.scan("w")
+                async with asyncio.timeout(BOUND):
+                    while intake.waiting > 2 or not intake.held("w").startswith("2 "):
+                        await intake.turn()
+                assert intake.held("w") in {
+                    f"2 files are open for writing in programs, such as {name}: each is taken once it is closed."
+                    for name in ("a", "b\\x0a")
+                }
+            intake.sight([Sighting("w", "b\n", closed=True)])
+            async with asyncio.timeout(BOUND):
+                while intake.waiting > 1:
+                    await intake.turn()
+            assert intake.held("w") == "a is open for writing in a program: it is taken once it is closed."
+        intake.sight([Sighting("w", "a", closed=True)])
+        await drained(intake)
+        assert intake.held("w") == ""
+
+
+@on_loop
 async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKLOG", 3)
     monkeypatch.setattr(module, "EASE", BOUND)

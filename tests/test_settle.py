@@ -53,6 +53,35 @@ def test_without_a_close_the_whole_settle_time_must_be_quiet(settle: Settle) -> 
     assert when == pytest.approx(2.0 + RECHECK)
 
 
+def test_what_a_program_keeps_open_for_writing_is_told_once_it_has_been_quiet_for_long(settle: Settle) -> None:
+    def look(now: float, version: int, *, writing: bool) -> Ready | None:
+        settle.due(now)
+        return settle.observe("w", "a", stamp(version), now, writing)
+
+    settle.sight(OPEN, 0.0)
+    assert look(0.2, 1, writing=True) is None
+    assert look(50.0, 2, writing=True) is None
+    assert look(50.0 + LONGEST, 2, writing=True) is None
+    assert settle.held("w", 50.0 + LONGEST) == []
+    assert settle.held("w", 51.0 + LONGEST) == ["a"]
+    assert settle.held("other", 51.0 + LONGEST) == []
+    assert look(52.0 + LONGEST, 3, writing=True) is None
+    assert settle.held("w", 53.0 + LONGEST) == []  # it goes on
+    settle.sight(CLOSED, 200.0)
+    assert settle.held("w", 200.0) == ["a"]
+    assert look(200.0, 3, writing=False) is None
+    assert settle.held("w", 200.0) == []
+
+
+def test_what_is_gone_is_held_by_nobody(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    settle.due(0.2)
+    settle.observe("w", "a", stamp(1), 0.2, writing=True)
+    settle.due(100.0)
+    settle.observe("w", "a", None, 100.0)
+    assert settle.held("w", 200.0) == []
+
+
 def test_an_empty_file_waits_for_what_is_to_be_in_it_which_then_does_not_wait(settle: Settle) -> None:
     empty = Stamp(1, 0, 1, 1)
     settle.sight(CLOSED, 0.0)

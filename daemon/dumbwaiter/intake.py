@@ -19,7 +19,7 @@ from dumbwaiter.folders import Known
 from dumbwaiter.ignore import Rules
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.naming import split
+from dumbwaiter.naming import shown, split
 from dumbwaiter.rescan import Rescan
 from dumbwaiter.scan import downloads, look
 from dumbwaiter.settle import LONGEST, Ready, Settle
@@ -88,7 +88,7 @@ class Intake:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # Other threads may ask these three.
+    # Other threads may ask these four.
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
@@ -104,6 +104,16 @@ class Intake:
     def heard_closed(self, watch: str, path: str, stamp: Stamp) -> bool:
         """Says whether the writer of a version was heard to close it. Of ten thousand versions that is known."""
         return self._closed.get((watch, path)) == stamp
+
+    def held(self, watch: str) -> str:
+        """Returns the sentence on files that a program keeps open for writing, empty when there are none."""
+        paths = self._settle.held(watch, time.monotonic())
+        if len(paths) > 1:
+            return (
+                f"{len(paths)} files are open for writing in programs, such as {shown(paths[0])}: each is taken once it is "
+                "closed."
+            )
+        return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed." if paths else ""
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""

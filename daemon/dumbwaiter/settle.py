@@ -64,6 +64,7 @@ class Settle:
         self._waits: dict[Name, _Wait] = {}
         self._queue: list[tuple[float, Name]] = []
         self._counts: Counter[str] = Counter()
+        self._open: dict[Name, float] = {}  # what somebody has open for writing, and since when it is as it is
 
     def __len__(self) -> int:
         return len(self._waits)
@@ -71,6 +72,10 @@ class Settle:
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch are waiting."""
         return self._counts[watch]
+
+    def held(self, watch: str, now: float) -> list[str]:
+        """Returns what would be taken but for a program that keeps it open for writing and writes no more. In any thread."""
+        return [path for (one, path), since in [*self._open.items()] if one == watch and now - since > LONGEST]
 
     def sight(self, sighting: Sighting, now: float) -> None:
         """Begins to wait for a path, or notes that more has happened to it."""
@@ -135,6 +140,10 @@ class Settle:
             return None
         if stamp != wait.stamp:
             self._change(wait, stamp, now)
+        if writing and stamp.size:
+            self._open[name] = wait.since
+        else:
+            self._open.pop(name, None)
         quiet_at = wait.since + self._quiet(watch, wait, seen=writing is not None)
         if writing:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
@@ -166,6 +175,7 @@ class Settle:
         return max(MOMENT, least, min(LONGEST, 2 * wait.pause) if wait.closed or seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
+        self._open.pop(name, None)
         del self._waits[name]  # its lines in the queue find nothing, and fall out
         self._counts[name[0]] -= 1
 

@@ -82,7 +82,9 @@ class Status:
                 opens_at=closed.get(name),
                 seen=seen[name],
                 overflows=states[name].overflows if name in states else 0,
-                message=(states[name].sentence if name in states else "") or self._intake.unread(name),
+                message=(states[name].sentence if name in states else "")
+                or self._intake.unread(name)
+                or self._intake.held(name),
             )
             for name, watch in self._config.watch.items()
         ]

@@ -457,6 +457,23 @@ def test_an_empty_tree_is_listed_and_a_folder_that_is_not_there_is_not(program: 
     assert program("ls", "outbox/nothing").returncode == 1
 
 
+def test_status_says_that_a_file_waits_for_the_program_that_has_it_open(program: Program) -> None:
+    program.start()
+    path, aside = program.drop / "a.odt", program.folder / "aside"
+    aside.write_bytes(b"a")
+    with aside.open("r+b"):
+        aside.rename(path)
+        program.until(lambda: program("status").stdout.splitlines()[-1].startswith("0 done, 1 to go, "))
+        assert program("status", path).stderr.endswith(
+            " was never seen: watch netease takes it once the program that has it open for writing closes it\n"
+        )
+    assert program("wait", "--timeout", "60s").returncode == 0
+    with path.open("r+b") as document:
+        document.write(b"more")
+        document.flush()
+        assert "a.odt, changed since, and open for writing in a program\n" in program("status", path).stdout
+
+
 def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program) -> None:
     assert program("put", program.write("real/a.txt", b"a")).returncode == 0
     (program.drop / "link").symlink_to("real/a.txt")

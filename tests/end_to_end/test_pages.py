@@ -85,6 +85,7 @@ TYPED = {
     "journalctl --user -u dumbwaiter": "journalctl --user -u dumbwaiter",
     "journalctl --user -u dumbwaiter -p warning": "journalctl --user -u dumbwaiter -p warning",
     "fuser -vm DIR": "cd ~/Uploads && fuser -vm ~/Uploads; code=$?; cd ~/dumbwaiter; (exit $code)",
+    "fuser -v FILE": "exec 9>>~/held; fuser -v ~/held; code=$?; exec 9>&-; rm ~/held; (exit $code)",
     "chmod 600 ~/.config/dumbwaiter/config.toml": "chmod 600 ~/.config/dumbwaiter/config.toml",
     "systemctl --user stop dumbwaiter": "systemctl --user stop dumbwaiter",
     "rm -r ~/.local/state/dumbwaiter": "rm -r ~/.local/state/dumbwaiter",

@@ -88,7 +88,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     if more > 0 and len(facts["jobs"]) >= LISTED:
         yield f"        and {counted(more, 'more file')}"
     yield (
-        f"{totals['done']} done, {totals['pending'] + totals['stored']} to go, {to_put_away(totals)}"
+        f"{totals['done']} done, {totals['pending'] + totals['stored'] + facts['settling']} to go, {to_put_away(totals)}"
         f"{totals['in_need']} need a person; "
         f"{size(totals['bytes_sent'])} sent, {size(totals['bytes_resent'])} more in vain or again"
     )

@@ -17,6 +17,7 @@ from dumbwaiter.errors import Failure
 from dumbwaiter.facts import job_facts
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import counted, join, legible, shown
+from dumbwaiter.scan import look
 
 
 def tell(session: Session, path: str) -> None:
@@ -104,7 +105,9 @@ def _local(root: str, inner: str, job: Job) -> str:
         return "gone"
     if stamp is None:
         return "no regular file any more"
-    return "as it was" if stamp.same_bytes(job.stamp) else "changed since"
+    if stamp.same_bytes(job.stamp):
+        return "as it was"
+    return "changed since, and open for writing in a program" if look(root, inner)[1] else "changed since"
 
 
 def _of_job(session: Session, job: Job) -> Iterator[tuple[str, str | None]]:
@@ -192,5 +195,7 @@ def _why_not(session: Session, path: str) -> str:
         return why
     if session.daemon_facts is None:
         return "the daemon is not running, dumbwaiter run takes it up"
+    if look(one.path, inner)[1]:
+        return f"watch {watch} takes it once the program that has it open for writing closes it"
     settling = session.daemon_facts["settling"]
     return f"watch {watch} takes it once it is quiet ({counted(settling, 'file')} being looked at)"
