@@ -1,5 +1,6 @@
 """Where a secret is, and who may have it."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,28 @@ def test_a_secret_is_read_from_the_keyring(ring: Ring) -> None:
     assert unread(SecretSource("keyring", "vod")) == 'keyring = "vod" must read "SERVICE/USER"'
     ring.locked = True
     assert unread(SecretSource("keyring", "vod/you")) == 'the keyring cannot be asked for "vod/you": it is locked'
+
+
+def test_a_keyring_that_nobody_unlocks_is_told_and_asked_again_later(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlocked = threading.Event()
+    monkeypatch.setattr(ring, "get_password", lambda _service, _user: SECRET if unlocked.wait(30.0) else None)
+    monkeypatch.setattr("dumbwaiter.config_values.UNLOCKED", 0.01)
+    source = SecretSource("keyring", "vod/me")
+    source.locate("provider.vod.app_secret", "/")
+    try:
+        with pytest.raises(Failure) as refused:
+            source.read()
+    finally:
+        unlocked.set()
+    assert str(refused.value) == (
+        'provider.vod.app_secret the keyring did not answer for "vod/me" within 0.01 seconds: unlock it and try again'
+    )
+    assert refused.value.code == Exit.TEMPORARY
+    monkeypatch.undo()
+    monkeypatch.setattr(ring, "get_password", lambda _service, _user: SECRET)
+    assert source.read() == Secret(SECRET)
 
 
 @pytest.mark.parametrize("kind", SecretSource.KINDS)

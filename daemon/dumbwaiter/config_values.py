@@ -5,7 +5,9 @@ import ipaddress
 import os
 import re
 import stat
+from concurrent.futures import Future
 from contextlib import suppress
+from threading import Thread
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
 
 LONGEST = 366 * 86400.0  # seconds; what is longer, a clock cannot add
+UNLOCKED = 60.0  # seconds for a person to unlock the keyring: less than systemd gives a service to start
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -156,11 +159,11 @@ class SecretSource:
         try:
             return self._fetched()
         except Failure as failure:
-            raise self.failure(str(failure)) from None
+            raise self.failure(str(failure), failure.code) from None
 
-    def failure(self, what: str) -> Failure:
+    def failure(self, what: str, code: Exit = Exit.USAGE) -> Failure:
         """Returns the sentence for what is wrong with the secret, with where it is written."""
-        return Failure(f"{self._key}{what}", Exit.USAGE)
+        return Failure(f"{self._key}{what}", code)
 
     def _fetched(self) -> Secret:
         match self._kind:
@@ -237,11 +240,15 @@ def _secret_from_keyring(name: str) -> Secret:
     service, slash, user = name.partition("/")
     if not slash:
         raise Failure(f'keyring = "{name}" must read "SERVICE/USER"', Exit.USAGE)
-    import keyring  # slow to load, and few need it
     from keyring.errors import KeyringError, NoKeyringError
 
     try:
-        value = keyring.get_password(service, user)
+        value = _asked_of_keyring(service, user).result(UNLOCKED)
+    except TimeoutError:
+        raise Failure(
+            f'the keyring did not answer for "{name}" within {UNLOCKED:g} seconds: unlock it and try again',
+            Exit.TEMPORARY,
+        ) from None
     except NoKeyringError:
         raise Failure(f'the keyring cannot be asked for "{name}": there is none here', Exit.USAGE) from None
     except KeyringError as error:
@@ -249,6 +256,22 @@ def _secret_from_keyring(name: str) -> Secret:
     if not value:
         raise Failure(f'the keyring holds nothing for "{name}": keyring set {service} {user}', Exit.USAGE)
     return Secret(value)
+
+
+def _asked_of_keyring(service: str, user: str) -> Future[str | None]:
+    """Asks in a thread that may stay behind: a locked keyring asks its owner, who may not be there."""
+    import keyring  # slow to load, and few need it
+
+    answer: Future[str | None] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(keyring.get_password(service, user))
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is waited for
+            answer.set_exception(error)
+
+    Thread(target=ask, name="keyring", daemon=True).start()
+    return answer
 
 
 def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
