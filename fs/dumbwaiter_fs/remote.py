@@ -231,13 +231,15 @@ class Version:
         """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
 
     def rest(self) -> None:
-        """Lets go of it. After the last one its replies are closed; a later read asks again."""
+        """Lets go of it. After the last one its replies are closed; a later read asks again for what had not come."""
         if not self._remote.left(self):
             return
         with self._news:
-            streams, self._streams = self._streams, []
-        for stream in streams:
-            stream.let_go()
+            idle = [one for one in self._streams if one.lock.acquire(blocking=False)]
+            self._streams = [*idle]  # who opens it meanwhile waits for these
+        for stream in idle:
+            stream.complete()
+            self._done(stream, well=False)
         if not self.mark:  # the next reader could not tell whether it still is the same
             self._remote.memory.drop(self.name)
 

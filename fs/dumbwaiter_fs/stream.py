@@ -17,6 +17,7 @@ import httpx
 
 from dumbwaiter.model import MIB
 from dumbwaiter_fs.cache import BLOCK
+from dumbwaiter_fs.deadline import until
 from dumbwaiter_fs.errnos import Refused
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SKIP = 4  # blocks: reading over them is cheaper than a new request
 OVER = 8 * MIB // BLOCK  # blocks that are read over (and kept) where a server ignores ranges
 IDLE = 15.0  # seconds after which an open reply is no longer trusted to go on
 ASKED_AGAIN = 3  # requests after replies that broke off, in one read
+MOMENT = 0.1  # seconds for the rest of a block to come whose last reader has gone
 PROGRESS = 65536  # a reply that brought so much before it broke off is not counted
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
@@ -92,6 +94,16 @@ class Stream:
                 if again > ASKED_AGAIN:
                     raise Refused(errno.EIO, "the reply is cut off again and again") from None
 
+    def complete(self) -> None:
+        """Keeps the block that was begun if the rest of it, asked for already, comes in a moment. The caller holds `lock`."""
+        if self._reply is None or not self._held or not self._version.mark or self._version.stale:
+            return  # without a mark the next reader could not use it
+        # A line that is slower than that is no trouble of the origin's, and what is wrong with a reply its next reader is told.
+        with contextlib.suppress(Exception), until(time.monotonic() + MOMENT):
+            while len(self._held) < self._version.length(self.at):
+                self._add(next(self._pieces))
+            self._next()
+
     def let_go(self) -> None:
         """Closes the open reply if nobody is reading."""
         if self.lock.acquire(blocking=False):
@@ -136,6 +148,9 @@ class Stream:
             raise _Broken from error
         if piece is None:
             raise _Broken
+        self._add(piece)
+
+    def _add(self, piece: bytes) -> None:
         if len(piece) > self._left:
             raise Refused(errno.EIO, "the reply is longer than it says")
         self._left -= len(piece)

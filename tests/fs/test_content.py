@@ -212,6 +212,27 @@ def test_what_was_read_once_is_not_fetched_again(shelf: Shelf, origin: Origin) -
     contents.close()
 
 
+def test_who_looks_at_the_head_of_a_file_has_it_fetched_once_for_all(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.stream.MOMENT", 30.0)
+    body = BODY[: BLOCK - 1000]
+    file = entry(origin.put("a", body), len(body))
+    assert read(contents, file, 0, 4096) == body[:4096]
+    assert read(contents, file) == body
+    assert len(origin.requests) == 1
+
+
+def test_the_rest_of_a_block_that_comes_slowly_is_not_waited_for_and_no_fault_of_the_origin(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.stream.MOMENT", 0.0)
+    file = entry(origin.put("a", BODY[:60], drip=True), 60)
+    assert read(contents, file, 0, 5) == BODY[:5]
+    assert read(contents, file, 0, 5) == BODY[:5], "the origin is asked again at once"
+    assert len(origin.requests) == 2
+
+
 def test_reading_straight_on_asks_for_longer_and_longer_ranges(contents: Contents, origin: Origin) -> None:
     number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
     got = b"".join(contents.read(number, 131072, offset) for offset in range(0, len(BODY), 131072))
