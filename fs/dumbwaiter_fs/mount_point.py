@@ -111,7 +111,10 @@ def _check_folder(point: str) -> None:
     except OSError as error:
         raise Failure(f"the mount point {shown(point)} cannot be used: {error.strerror}", Exit.USAGE) from None
     if not empty:
-        raise Failure(f"the mount point {shown(point)} is not empty: choose an empty folder", Exit.USAGE)
+        raise Failure(
+            f"the mount point {shown(point)} is not empty: move what lies in it elsewhere, or choose an empty folder",
+            Exit.USAGE,
+        )
     user, status = os.geteuid(), os.stat(point)
     if user != 0 and (not os.access(point, os.W_OK) or (status.st_mode & stat.S_ISVTX and status.st_uid != user)):
         raise Failure(f"the mount point {shown(point)} is not this user's: choose a folder of your own", Exit.USAGE)

@@ -60,7 +60,7 @@ def test_a_full_mount_point_is_one_sentence(shelf: Shelf) -> None:
         pass
     code, said = run(shelf)
     assert code == 2
-    assert "not empty" in one_sentence(said)
+    assert "not empty: move what lies in it elsewhere, or choose" in one_sentence(said)
 
 
 def test_a_file_as_mount_point_is_one_sentence(shelf: Shelf) -> None:
