@@ -154,8 +154,18 @@ def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors
     assert isinstance(one.verdict(), Retry)
     receipt = one.attempt()
     assert receipt.verified == "crc64"
-    assert receipt.facts["callback"] == "unknown"
+    assert "callback" not in receipt.facts  # the shop's list has it
     assert len(vendors.log("part")) == PARTS
+    assert stored(vendors, one) == 1
+
+
+def test_an_object_that_the_shops_list_lacks_is_told_as_such(vendors: Vendors, sender: Make) -> None:
+    one = sts(sender, LARGE)
+    vendors.faults("oss.complete:cut-after@1,careyshop.callback:500@1")
+    assert isinstance(one.verdict(), Retry)
+    receipt = one.attempt()
+    assert receipt.verified == "crc64"
+    assert receipt.facts["callback"] == "unknown"
     assert stored(vendors, one) == 1
 
 

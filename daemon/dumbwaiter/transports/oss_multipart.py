@@ -149,13 +149,23 @@ async def _look(upload: _Upload, crc: int) -> Receipt:
         if reply.status != 200:
             continue
         if reply.headers.get("content-length") == str(upload.size) and (verified := _same(reply, crc)):
-            facts = {**upload.ticket.facts, **({"callback": "unknown"} if upload.ticket.callback else {})}
-            return Receipt(upload.key or "", tag(reply), _url(upload, ()), verified, facts)
+            return await _told(upload, Receipt(upload.key or "", tag(reply), _url(upload, ()), verified))
         break
     receipt = await upload.confirm()
     if receipt is not None:
         return receipt
     raise Restart("OSS has neither the upload nor the whole object")
+
+
+async def _told(upload: _Upload, there: Receipt) -> Receipt:
+    """Asks the broker whether it knows of an object that is there: what its callback said went with the lost answer."""
+    facts = dict(upload.ticket.facts)
+    if not upload.ticket.callback:
+        return replace(there, facts=facts)
+    known = await upload.confirm()
+    if known is None:
+        return replace(there, facts={**facts, "callback": "unknown"})
+    return replace(known, etag=there.etag or known.etag, verified=there.verified)
 
 
 def _same(reply: Reply, crc: int) -> str:
