@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dumbwaiter import exif
 from dumbwaiter.config_file import parse
 from dumbwaiter.errors import Failure
-from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, Subject, Template, fitted, further
+from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, PATH, Subject, Template, fitted, further
 
 MOMENT = time.mktime((2026, 3, 4, 5, 6, 7, 0, 0, -1))
 PATHS = st.lists(
@@ -237,6 +237,11 @@ def test_a_provider_that_names_objects_takes_no_template() -> None:
     ):
         with pytest.raises(Failure, match=r"\[watch.w.key\] cannot be said"):
             parse(f'[provider.p]\n{broker}\n[watch.w]\npath = "/w"\nprovider = "p"\nkey = "{{stem}}"\n', "config.toml")
+
+
+def test_a_template_that_only_spells_out_the_path_may_stand_anywhere() -> None:
+    text = '[provider.p]\nbroker = "netease"\napp_key = "k"\napp_secret = "s"\n[watch.w]\npath = "/w"\nprovider = "p"\n'
+    assert parse(f'{text}key = "{PATH}"\n', "config.toml").watch == parse(text, "config.toml").watch
 
 
 def test_every_field_is_in_the_reference() -> None:

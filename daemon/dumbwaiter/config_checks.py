@@ -9,6 +9,7 @@ from dumbwaiter.config import RESERVED, Config, Mount, Watch, absolute, nested, 
 from dumbwaiter.config_text import ConfigText
 from dumbwaiter.errors import Failure
 from dumbwaiter.ignore import Rules
+from dumbwaiter.keys import PATH
 from dumbwaiter.naming import NAME_MAX, nearest, shown
 from dumbwaiter.options import Jiandaoyun, is_rate, why_no_keys, why_no_reading_back, why_no_replacing
 from dumbwaiter.places import trash
@@ -24,7 +25,7 @@ def checked(config: Config, text: ConfigText) -> Config:
     watches: dict[str, Watch] = {}
     for name, watch in config.watch.items():
         _check_watch(name, watch, config, text)
-        watches[name] = _placed(name, watch, watches, text)
+        watches[name] = _placed(name, _keyed(name, watch, config, text), watches, text)
         _check_after(name, watch, config, text)
     _check_targets(watches, text)
     _check_limits(config, text)
@@ -60,15 +61,23 @@ def _check_watch(name: str, watch: Watch, config: Config, text: ConfigText) -> N
     if watch.rescan < 1:
         raise text.failure(["watch", name, "rescan"], f'{watch.rescan:g} seconds are too few: "1s" at least')
     provider = config.provider[watch.provider]
-    if watch.key is not None and (why := why_no_keys(provider)):
-        raise text.failure(
-            ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
-        )
     if watch.on_conflict == "replace" and (why := why_no_replacing(provider)):
         raise text.failure(
             ["watch", name, "on_conflict"],
             f'found "replace", and {why}; allowed for provider.{watch.provider}: "rename", "skip", "refuse"',
         )
+
+
+def _keyed(name: str, watch: Watch, config: Config, text: ConfigText) -> Watch:
+    """Returns a watch without a template where the provider names objects. Raises `Failure` where one was to decide something."""
+    why = why_no_keys(config.provider[watch.provider])
+    if watch.key is None or why is None:
+        return watch
+    if watch.key.text != PATH:
+        raise text.failure(
+            ["watch", name, "key"], f"cannot be said for provider.{watch.provider}: {why}; leave the key out"
+        )
+    return msgspec.structs.replace(watch, key=None)
 
 
 def _placed(name: str, watch: Watch, others: Mapping[str, Watch], text: ConfigText) -> Watch:

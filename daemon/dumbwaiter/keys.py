@@ -19,6 +19,7 @@ from dumbwaiter.naming import NAME_MAX, join, propose, split, split_suffix
 KEY_MAX = 750  # bytes: Qiniu's limit, the lowest of those known
 SUFFIX_MAX = 17  # bytes with the dot: what is longer tells no type, and may be cut
 PIECE = 1 << 20
+PATH = "{dir}/{stem}{suffix}"  # what goes without saying
 LEVELS = 9
 NUMBERED = 8  # further names that only count; the next one has the job's own digits
 SINGLE = ("stem", "name", "hash", "uuid")  # each of these tells files of one folder apart

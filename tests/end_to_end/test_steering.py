@@ -73,6 +73,15 @@ def test_a_watch_rests_and_its_files_go_when_a_person_orders_them(program: Progr
     assert set(program.stored()) == {ordered.name, rests.name}
 
 
+def test_a_number_alone_is_seconds(program: Program) -> None:
+    program.start()
+    assert program("wait", "--timeout", "60").returncode == 0
+    before = time.time()
+    program("pause", "--for", "3600")
+    (pause,) = program.status()["paused"]
+    assert before + 3600 <= pause["until"] <= time.time() + 3600
+
+
 @pytest.mark.parametrize(
     "words", [("pause", "nobody"), ("resume", "nobody"), ("bandwidth", "fast"), ("pause", "--for", "x")]
 )

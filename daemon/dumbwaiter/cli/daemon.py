@@ -17,7 +17,7 @@ from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
 from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import place, rests, unusable
+from dumbwaiter.cli.words import place, rests, span, unusable
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import counted, shown
 from dumbwaiter.threads import ASIDE, run_loop
@@ -302,7 +302,9 @@ def _report(session: Session, final: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option("--timeout", metavar="TIME", callback=not_empty, help='Give up after this, like "10m".')
+@click.option(
+    "--timeout", metavar="TIME", callback=not_empty, help='Give up after this, like "10m"; a number alone is seconds.'
+)
 @click.option("--inhibit", is_flag=True, help="Keep the machine from sleeping and shutting down meanwhile.")
 @json_option
 @click.pass_obj
@@ -313,12 +315,7 @@ def wait(session: Session, timeout: str | None, *, inhibit: bool) -> None:
     dumbwaiter wait --inhibit && systemctl poweroff
     dumbwaiter wait --timeout 10m      exit code 5 when that was too short
     """
-    from dumbwaiter.config_values import duration
-
-    try:
-        end = time.monotonic() + duration(timeout) if timeout else None
-    except ValueError as error:
-        raise Failure(str(error), Exit.USAGE) from None
+    end = time.monotonic() + span(timeout) if timeout else None
     with _inhibited(session) if inhibit else contextlib.nullcontext():
         _wait(session, end)
 

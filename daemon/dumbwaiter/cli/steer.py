@@ -6,13 +6,19 @@ import click
 
 from dumbwaiter.cli.completion import names_offered
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import size, when
+from dumbwaiter.cli.words import size, span, when
 from dumbwaiter.errors import Exit, Failure
 
 
 @click.command()
 @click.argument("name", required=False, callback=not_empty, shell_complete=names_offered)
-@click.option("--for", "time", metavar="TIME", callback=not_empty, help='Go on by itself after this, like "2h".')
+@click.option(
+    "--for",
+    "time",
+    metavar="TIME",
+    callback=not_empty,
+    help='Go on by itself after this, like "2h"; a number alone is seconds.',
+)
 @json_option
 @click.pass_obj
 def pause(session: Session, name: str | None, time: str | None) -> None:
@@ -25,14 +31,9 @@ def pause(session: Session, name: str | None, time: str | None) -> None:
     What is being sent stops at its next part and goes on from there later. Files are noticed all the while.
     A restart of the daemon changes nothing.
     """
-    from dumbwaiter.config_values import duration
-
-    try:
-        seconds = duration(time) if time else None
-        if seconds == 0:
-            raise ValueError("a pause lasts longer than no time")
-    except ValueError as error:
-        raise Failure(str(error), Exit.USAGE) from None
+    seconds = span(time) if time else None
+    if seconds == 0:
+        raise Failure("a pause lasts longer than no time", Exit.USAGE)
     _show(session, session.ask("POST", "/pause", {"name": name or "", "seconds": seconds}))
 
 

@@ -91,6 +91,16 @@ def no_mount_point(config: str, path: str) -> str | None:
     return f"{location(config, 'mount', 'path')} {what}"
 
 
+def span(text: str) -> float:
+    """Returns the seconds of "10m", or of a number alone, as `timeout` and `sleep` take it. Raises `Failure`."""
+    from dumbwaiter.config_values import duration
+
+    try:
+        return duration(f"{text}s" if text.strip().isascii() and text.strip().isdigit() else text)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
 def moment(text: str, now: float) -> float:
     """Returns the time that "2h" ago was, or that "2026-03-04" or "2026-03-04 12:00" names here. Raises `Failure`."""
     from datetime import datetime
