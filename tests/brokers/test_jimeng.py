@@ -122,7 +122,15 @@ def test_the_chinese_pages_origin_is_told_wherever_it_is_sent() -> None:
     assert headers["Accept-Encoding"] == "gzip, deflate, br, zstd"
 
 
-def test_the_international_sign_in_has_four_parameters_and_follows_its_address() -> None:
+def test_the_vendors_own_international_address_is_its_own_origin() -> None:
+    desk = Desk(signed_in(), applied())
+    grant(desk, broker(f"us-{SESSION}"))
+    headers = desk.asked[0].headers
+    origin = "https://dreamina-api.us.capcut.com"
+    assert (headers["Origin"], headers["Referer"]) == (origin, f"{origin}/")
+
+
+def test_the_international_sign_in_has_four_parameters() -> None:
     desk = Desk(signed_in(), applied())
     grant(desk, broker(f"US-{SESSION}", api="https://relay.example/dreamina/us/"))
     request = desk.asked[0]
@@ -130,8 +138,8 @@ def test_the_international_sign_in_has_four_parameters_and_follows_its_address()
         "https://relay.example/dreamina/us/mweb/v1/get_upload_token"
         "?aid=513641&web_version=7.5.0&da_version=3.3.2&aigc_features=app_lip_sync"
     )
-    assert request.headers["Origin"] == "https://relay.example"
-    assert request.headers["Referer"] == "https://relay.example/"
+    assert request.headers["Origin"] == "https://api-proxy-1.deno.dev"
+    assert request.headers["Referer"] == "https://api-proxy-1.deno.dev/"
     assert request.headers["Appid"] == "513641"
     assert f"; sessionid={SESSION};" in request.headers["Cookie"]
     assert "store-region=us;" in request.headers["Cookie"]

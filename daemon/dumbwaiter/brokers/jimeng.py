@@ -41,7 +41,7 @@ class Site(Struct, frozen=True):
     service: str
     query: tuple[tuple[str, str], ...] = ()  # goes with the sign-in
     apply: tuple[tuple[str, str], ...] = ()  # goes with ApplyImageUpload
-    origin: str = ""  # of the page, whatever address is asked; empty: that address
+    origin: str = ""  # told where another address is asked than the vendor's own
 
 
 CHINA = Site(
@@ -60,6 +60,7 @@ INTERNATIONAL = Site(
     "wopfjsm1ax",
     (("aid", "513641"), ("web_version", "7.5.0"), ("da_version", "3.3.2"), ("aigc_features", "app_lip_sync")),
     (("device_platform", "web"),),
+    origin="https://api-proxy-1.deno.dev",
 )
 REGIONS = {"cn": "cn-north-1"}  # as the token service says it, and as it is signed
 
@@ -283,8 +284,7 @@ class Jimeng(Broker):
         if not self._user:
             self._user = desk.nonce()
             self._web = str(7 * 10**18 + int(desk.nonce(), 16) % 10**18)
-        parts = urlsplit(self._api)
-        origin = self._site.origin or f"{parts.scheme}://{parts.netloc}"
+        origin = self._api if self._api == self._site.api else self._site.origin
         return {
             **BROWSER,
             "Content-Type": "application/json",
