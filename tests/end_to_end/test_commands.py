@@ -9,6 +9,7 @@ import pty
 import re
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -798,6 +799,15 @@ def test_before_the_first_upload_there_is_nothing_to_tell(program: Program, word
     done = program(*words)
     assert (done.returncode, done.stdout) == (0, "")
     assert program("--json", *words).stdout in {"[]\n", ""}
+
+
+def test_a_journal_that_is_just_being_made_has_nothing_to_tell(program: Program) -> None:
+    program.state.mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(program.state / "journal.db")) as made:  # as the first start does first
+        made.execute("PRAGMA journal_mode = WAL")
+        done = program("--json", "ls")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+        assert not program.status()["running"]
 
 
 def test_a_folder_is_known_by_all_its_names(program: Program) -> None:

@@ -35,12 +35,7 @@ def journal_exists(state: str, url: URL) -> bool:
     journal that cannot be one.
     """
     if url.get_backend_name() != "sqlite":
-        engine = reading(url)
-        try:
-            with engine.connect() as connection:
-                return bool(inspect(connection).has_table("jobs"))
-        finally:
-            engine.dispose()
+        return _has_tables(url)
     database = url.database or ""
     try:
         status = os.stat(database)
@@ -52,9 +47,19 @@ def journal_exists(state: str, url: URL) -> bool:
         size = status.st_size
         if stat.S_ISDIR(status.st_mode):
             raise Failure(f"{shown(database)} is a folder, where the journal has to be: move it away", Exit.USAGE)
-    if not size and os.path.exists(os.path.join(state, "host")):  # the name of an installation that has worked
+    worked = os.path.exists(os.path.join(state, "host"))  # the name of an installation
+    if not size and worked:
         raise missing_journal(database)
-    return size > 0
+    return size > 0 and (worked or _has_tables(url))  # its first start may be making them just now
+
+
+def _has_tables(url: URL) -> bool:
+    engine = reading(url)
+    try:
+        with engine.connect() as connection:
+            return bool(inspect(connection).has_table("jobs"))
+    finally:
+        engine.dispose()
 
 
 def host_of(state: str) -> str | None:
