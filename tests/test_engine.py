@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import URL
 
 import journals
 from dumbwaiter import engine as module
@@ -23,7 +24,7 @@ from dumbwaiter.provider import Provider
 from dumbwaiter.tally import Tally
 from journals import Book, file
 
-sqlite_book = journals.sqlite_book
+postgres, sqlite_book = journals.postgres, journals.sqlite_book
 NOW = 1000.0
 
 
@@ -410,6 +411,29 @@ def test_a_claim_whose_answer_is_lost_leaves_no_job_to_nobody(
         await engine.close()
 
     run(sqlite_book, test)
+
+
+def test_a_standby_server_that_missed_the_latest_commits_leaves_no_job_to_nobody(postgres: URL) -> None:
+    with journals.another(postgres) as url, Book(url) as book:
+        pending(book, SMALL, "a")
+
+        async def test() -> None:
+            engine = Held(book, 2)
+            await engine.turn()
+            await engine.end("a")
+            assert not engine.at_work
+            journals._order(url, f"UPDATE jobs SET lease = 'me', lease_until = {NOW}, due_at = {NOW - 1}")
+            journals._order(
+                url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()",
+            )
+            await engine.turn()  # finds the connection broken, and makes another one
+            await engine.turn()
+            assert engine.at_work == {"a"}
+            await engine.close()
+
+        run(book, test)
 
 
 def test_a_step_whose_answer_is_lost_leaves_no_job_to_nobody(

@@ -41,6 +41,7 @@ class Engine:
         self._look_at = 0.0  # when a provider that has nothing on its way is asked about again
         self._looks_again = False  # that was ordered
         self._doubtful = False  # there may be leases of ours that we do not know of
+        self._connections = self.journal.writer.connections  # when there were none
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
@@ -83,9 +84,11 @@ class Engine:
         for name, until in self.means.resting(now).items():
             ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
-        if self._doubtful:  # a claim may have been committed, and its answer lost
+        connections = self.journal.writer.connections
+        # A claim may have been committed, and its answer lost; a standby server may have missed the end of a job.
+        if self._doubtful or connections != self._connections:
             await self.journal.release_others(self.worker, self._running.keys() | self._held.keys())
-            self._doubtful = False
+            self._doubtful, self._connections = False, connections
         self._left -= self._running.keys()
         if left := list(self._left):
             await self.journal.release(self.worker, *left)

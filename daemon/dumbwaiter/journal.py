@@ -179,7 +179,8 @@ class Journal:
 
         def work(connection: Connection) -> None:
             known = jobs.c.id.not_in(list(ids))
-            connection.execute(update(jobs).where(jobs.c.lease == worker, known).values(lease=None, lease_until=None))
+            mine = (IS_OPEN, jobs.c.lease == worker, known)
+            connection.execute(update(jobs).where(*mine).values(lease=None, lease_until=None))
 
         await self.writer.call(work)
 

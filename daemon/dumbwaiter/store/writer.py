@@ -10,7 +10,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from dumbwaiter.store.database import BUSY, driver_of, trouble
 
@@ -57,7 +57,9 @@ class Writer:
         self.after_commit: Callable[[], None] | None = None  # called in this thread
         self.before_commit: Callable[[Connection], None] | None = None  # likewise, as the last part of each transaction
         self.commits = 0
+        self.connections = 0  # made so far; behind a new one may be another server, which lacks the latest commits
         self._engine = engine
+        event.listen(engine, "connect", self._connected)
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Work | _Command] = SimpleQueue()
         self._level = "NORMAL"
@@ -65,6 +67,9 @@ class Writer:
         self.needs_scrub = False  # a secret was in the database, and may have left a copy in its file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
+
+    def _connected(self, *_: object) -> None:
+        self.connections += 1
 
     def submit(self, work: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
         """Queues `work`. With `durable` its commit survives a power cut, otherwise a crash of the process only."""
