@@ -434,6 +434,19 @@ def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
         other.close()
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_server_that_only_reads_is_left_for_one_that_writes(book: Book, postgres: URL) -> None:
+    def order(ending: str) -> None:
+        journals._order(postgres, f"ALTER DATABASE {book.url.database} {ending}")
+
+    order("SET default_transaction_read_only = on")
+    book.engine.dispose()  # a setting is a new connection's
+    with pytest.raises(JournalTrouble, match="read-only"):
+        book.pending()
+    order("RESET default_transaction_read_only")
+    assert book.pending()
+
+
 def test_a_reader_that_stands_still_does_not_keep_the_writer_from_its_work(sqlite_book: Book, tmp_path: Path) -> None:
     for name in "acde":
         sqlite_book.done(name)

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import BUSY, driver_of, trouble
 
 T = TypeVar("T")
 
 GROUP = 256  # pieces of work in one commit: bounds what a crash takes back and how long a waiter waits
 LAST = 10.0  # seconds for the last commits, each
+READ_ONLY = "25006"  # PostgreSQL's code of a standby: behind another connection may be the server that writes
 SCRUBBED = 8192  # pages of a database that is written anew in a moment: 32 MiB
 
 
@@ -173,11 +175,16 @@ class Writer:
         with self._engine.connect() as connection:
             self._reached = True
             self._set_level(connection, "FULL" if any(item.durable for item in group) else "NORMAL")
-            with connection.begin():
-                results = [item.work(connection) for item in group]
-                if self.before_commit is not None:
-                    self.before_commit(connection)
-                return results
+            try:
+                with connection.begin():
+                    results = [item.work(connection) for item in group]
+                    if self.before_commit is not None:
+                        self.before_commit(connection)
+                    return results
+            except JournalTrouble as trouble:
+                if getattr(trouble.__cause__, "sqlstate", None) == READ_ONLY:
+                    connection.invalidate()
+                raise
 
     def _set_level(self, connection: Connection, level: str) -> None:
         if self._sqlite and level != self._level:
