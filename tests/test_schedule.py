@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from dumbwaiter import schedule as module
-from dumbwaiter.schedule import Schedule
+from dumbwaiter.schedule import Every, Schedule
 
 PATIENCE = 20.0
 
@@ -167,6 +168,15 @@ def test_what_is_long_overdue_runs_all_the_same() -> None:
         assert len(work.runs) == 1
 
     run(test)
+
+
+def test_what_was_missed_in_years_is_passed_over_in_one_step() -> None:
+    """A machine that began in 1970, and has asked what time it is."""
+    began, now = datetime.fromtimestamp(0, UTC), datetime.now(UTC)
+    every = Every(5)
+    following = every.get_next_fire_time(began, now)
+    assert now < following <= now + timedelta(seconds=5)
+    assert every.get_next_fire_time(now, now) == now + timedelta(seconds=5)
 
 
 def test_a_name_that_is_not_known_is_nothing_to_do() -> None:

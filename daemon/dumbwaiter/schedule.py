@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 from dumbwaiter import log
 
@@ -19,6 +20,21 @@ JUMP = 3.0  # seconds between the two clocks that are no drift any more
 
 # What may have left out some time.
 SLEPT, SET, HELD = "the machine slept", "the clock was set", "the program was held"
+
+
+class Every(IntervalTrigger):  # type: ignore[misc]
+    """Runs every so many seconds, and once for all runs that were missed.
+
+    The library's own names each of these: when a machine without a clock learns that it is not 1970, a thousand million.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds=seconds, timezone=UTC)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Returns when it runs after `previous_fire_time`, None for a beginning: later than now."""
+        following: datetime = super().get_next_fire_time(previous_fire_time, now)
+        return following if following > now else now + self.interval
 
 
 class Schedule:
@@ -37,7 +53,7 @@ class Schedule:
 
     def every(self, name: str, seconds: float, work: Callable[..., Awaitable[None]], *args: str) -> None:
         """Runs `work` every so often, the first time after one interval."""
-        self._scheduler.add_job(self._run, "interval", (name, work, *args), seconds=seconds, id=name, name=name)
+        self._scheduler.add_job(self._run, Every(seconds), (name, work, *args), id=name, name=name)
 
     async def _run(self, name: str, work: Callable[..., Awaitable[None]], *args: str) -> None:
         """Works, and once more if that was asked for meanwhile: what began before the asking may have missed its reason."""
@@ -67,7 +83,7 @@ class Schedule:
         job = self._scheduler.get_job(name)
         if job is not None and job.trigger.interval.total_seconds() != seconds:
             asked = job.next_run_time
-            job.reschedule("interval", seconds=seconds)
+            job.reschedule(Every(seconds))
             if asked is not None and asked < job.next_run_time:  # it may just have been told to run now
                 job.modify(next_run_time=asked)
 
