@@ -469,6 +469,44 @@ def test_a_step_whose_answer_is_lost_leaves_no_job_to_nobody(
     run(sqlite_book, test)
 
 
+def test_a_file_whose_end_cannot_be_noted_is_not_sent_again_and_again(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the journal is damaged, say: jobs are taken as ever, and of one nothing can be noted."""
+    pending(sqlite_book, SMALL, "a", "b")
+    tries: list[str] = []
+
+    class Unnoted:
+        def __init__(self, _means: Any, job: Job) -> None:
+            self.path = job.path
+
+        async def run(self) -> None:
+            tries.append(self.path)
+            if self.path == "a":
+                raise JournalTrouble("the journal cannot be written: disk I/O error")
+            await asyncio.Event().wait()
+
+        async def give_back(self) -> None: ...
+
+    monkeypatch.setattr(module, "Attempt", Unnoted)
+    monkeypatch.setattr(module, "ceiling", lambda _failures: 1000.0)
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 2)
+        engine.log = log.get("test")
+        monkeypatch.setattr(engine, "_attempt", partial(Engine._attempt, engine))
+        async with asyncio.timeout(20):
+            for _ in range(10):
+                await engine.turn()
+                await asyncio.sleep(0)
+        assert sorted(tries) == ["a", "a", "b"]
+        assert engine.trouble == "the journal cannot be written: disk I/O error"
+        assert any(NOW + 900 < when < NOW + 1100 for when in engine.wakes)
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
 def test_trouble_that_is_over_is_not_told_any_more_while_all_places_are_taken(sqlite_book: Book) -> None:
     pending(sqlite_book, SMALL, "a", "b", "c")
 

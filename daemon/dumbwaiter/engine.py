@@ -36,7 +36,8 @@ class Engine:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._jobs: dict[int, Job] = {}  # those that run
         self._ends: deque[float] = deque(maxlen=AHEAD)  # when small files ended lately
-        self._left: set[int] = set()  # jobs whose lease could not be given back
+        self._left: dict[int, float] = {}  # jobs whose lease is to be given back, and when, by the monotonic clock
+        self._unnoted: Counter[int] = Counter()  # attempts in a row whose outcome the journal did not take, by job
         self._held: Counter[int] = Counter()  # jobs that are to get no further: for how many orders
         self._look_at = 0.0  # when a provider that has nothing on its way is asked about again
         self._looks_again = False  # that was ordered
@@ -89,15 +90,20 @@ class Engine:
         if self._doubtful or connections != self._connections:
             await self.journal.release_others(self.worker, self._running.keys() | self._held.keys())
             self._doubtful, self._connections = False, connections
-        self._left -= self._running.keys()
-        if left := list(self._left):
+        for id_ in self._left.keys() & self._running.keys():
+            del self._left[id_]
+        if left := [id_ for id_, when in self._left.items() if when <= time.monotonic()]:
             await self.journal.release(self.worker, *left)
-            self._left.difference_update(left)
+            for id_ in left:
+                self._left.pop(id_, None)
+        if self._left:
+            self._wake_at(now + min(self._left.values()) - time.monotonic())
         healths = {name: one.health for name, one in self.means.providers.items() if name not in ends}
         lost = {name: one.probe_at for name, one in healths.items() if one.is_probed}
         looked = await self._look(now, {*ends, *lost}, closed)
         room = await self._claim(now, {*ends, *lost}, closed)
-        self.trouble = None
+        if not self._left:
+            self.trouble = None
         if not (room or self._shares):
             return  # there may be more; the end of one that runs asks again
         quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
@@ -189,7 +195,7 @@ class Engine:
 
     def _start(self, job: Job) -> None:
         if job.id in self._held:
-            self._left.add(job.id)
+            self._left[job.id] = 0.0
             return
         self._jobs[job.id] = job
         task = self._running[job.id] = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
@@ -209,7 +215,7 @@ class Engine:
             yield
         finally:
             self._held -= held
-            self._left |= running
+            self._left |= dict.fromkeys(running, 0.0)
             self.kick()
 
     async def close(self) -> None:
@@ -227,14 +233,14 @@ class Engine:
         attempt = Attempt(self.means, job)
         try:
             await attempt.run()
+            self._unnoted.pop(job.id, None)
         except LostLease:
-            self._left.add(job.id)  # where a commit's answer was lost, it is one's own still
+            self._left[job.id] = 0.0  # where a commit's answer was lost, it is one's own still
             self.log.info("job taken away", job=job.id)
         except Unstorable as error:  # of this job alone; others go on
             await self._survive(job, str(error))
         except JournalTrouble as trouble:
-            self._left.add(job.id)
-            self._stumble(trouble)
+            self._set_aside(job, trouble)
         except asyncio.CancelledError:
             if job.id not in self._held:  # else nobody may take it, and the lease stays
                 await asyncio.shield(attempt.give_back())
@@ -272,8 +278,17 @@ class Engine:
         except LostLease:
             self.log.info("job taken away", job=job.id)
         except JournalTrouble as trouble:
-            self._left.add(job.id)
-            self._stumble(trouble)
+            self._set_aside(job, trouble)
+
+    def _set_aside(self, job: Job, trouble: JournalTrouble) -> None:
+        """Keeps the lease on a job of which the journal takes no outcome, each time for longer: others go on meanwhile.
+
+        Else its file would be sent again and again without a pause.
+        """
+        failures = self._unnoted[job.id]
+        self._unnoted[job.id] += 1
+        self._left[job.id] = time.monotonic() + (ceiling(failures) if failures else 0.0)
+        self._stumble(trouble)
 
     def _stumble(self, trouble: JournalTrouble) -> None:
         self.trouble = str(trouble)
