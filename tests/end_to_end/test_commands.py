@@ -14,11 +14,13 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dumbwaiter.cli.program import COMMANDS
+from dumbwaiter.cli.session import Session
 from dumbwaiter.client import Connection
 from program import Program, digest
 
@@ -74,6 +76,25 @@ def test_many_puts_at_once_take_turns(program: Program) -> None:
         assert out.count("\n") == 1
         assert "locked" not in err
     assert program.totals()["done"] == 6
+
+
+def test_a_long_list_is_written_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUMBWAITER_STATE", str(tmp_path))
+    session = Session(None, None, None, None, as_json=True, verbose=False, quiet=False)
+    before = []
+
+    def values() -> Iterator[dict[str, int]]:
+        yield {"one": 1}
+        before.append(capsys.readouterr().out)
+        yield {"two": 2}
+
+    session.list_facts(values())
+    assert before == ['[{"one": 1}']
+    assert json.loads(before[0] + capsys.readouterr().out) == [{"one": 1}, {"two": 2}]
+    session.list_facts([])
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_status_tells_what_is_promised(program: Program) -> None:

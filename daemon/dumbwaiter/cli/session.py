@@ -148,6 +148,14 @@ class Session:
         """One JSON document on stdout."""
         print(in_json(json.dumps(value, ensure_ascii=False)), flush=True)
 
+    def list_facts(self, values: Iterable[Any]) -> None:
+        """One JSON list on stdout, written as its values come: of very many, few are in memory."""
+        before = "["
+        for value in values:
+            print(before, in_json(json.dumps(value, ensure_ascii=False)), sep="", end="")
+            before = ", "
+        print("[]" if before == "[" else "]", flush=True)
+
     # The daemon
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:

@@ -112,9 +112,9 @@ def ls(session: Session, path: str | None, *, long: bool) -> None:
     """
     from dumbwaiter.facts import entry_facts, waiting_facts
 
-    found = list(files_below(session, path or None))
+    found = files_below(session, path or None)
     if session.json:
-        session.facts([entry_facts(file) if isinstance(file, Entry) else waiting_facts(file) for _, file in found])
+        session.list_facts(entry_facts(file) if isinstance(file, Entry) else waiting_facts(file) for _, file in found)
         return
     for name, file in found:
         name = shown(name.removeprefix("files/"))
