@@ -298,6 +298,7 @@ def test_the_level_is_kept_and_libraries_speak_of_trouble_only() -> None:
     log.get("test").debug("quiet")
     logging.getLogger("httpx").info("HTTP Request: GET http://x/?token=1")
     logging.getLogger("apscheduler.executors").info("Running job")
+    logging.getLogger("apscheduler.scheduler").warning('Execution of job "tidy" skipped')
     assert stream.getvalue() == ""
     log.configure("error", "json", stream)
     log.get("test").warning("quiet")

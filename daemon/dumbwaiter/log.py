@@ -149,8 +149,10 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "apscheduler", "uvicorn", "asyncio", "watchdog", "alembic"):
+    for noisy in ("httpx", "httpcore", "uvicorn", "asyncio", "watchdog", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # It warns of each run that it leaves out because the last one goes on, which is as it should be.
+    logging.getLogger("apscheduler").setLevel(max(logging.ERROR, root.level))
 
 
 def flush() -> None:
