@@ -57,6 +57,10 @@ class Desk(Protocol):
         """Returns, by place, the files of this provider in the catalog that have this size and this very fact."""
         ...
 
+    def drop_grants(self) -> None:
+        """Drops the grants at hand, which are of no use any more; the next file gets a new one."""
+        ...
+
     def nonce(self) -> str:
         """Returns a random text that was never returned before."""
         ...

@@ -87,6 +87,10 @@ class Grants:
             and grant != (self._broker.fit(one, ask) if one.many else one)
         ]
 
+    def drop(self) -> None:
+        """Forgets all that are at hand."""
+        self._spare.clear()
+
     @property
     def spare(self) -> int:
         """How many grants are at hand."""

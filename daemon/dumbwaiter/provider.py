@@ -84,6 +84,9 @@ class Provider:
     async def of_size(self, size: int, fact: str, value: str) -> Mapping[str, Receipt]:
         return await self._of_size(self.name, size, fact, value)
 
+    def drop_grants(self) -> None:
+        self.grants.drop()
+
     def nonce(self) -> str:
         return secrets.token_hex(16)
 

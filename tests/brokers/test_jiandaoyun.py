@@ -163,7 +163,7 @@ def test_a_transaction_for_each_file_if_so_configured() -> None:
         (trouble(17027), Retry, "code 17027"),
         (trouble(4000), Retry, "code 4000"),
         (trouble(1), Reject, "code 1: words"),
-        (trouble(17026), Reject, "per-file"),
+        (trouble(17026), Restart, "per-file"),
         (trouble(0, 429), Retry, "fewer calls"),
         (Reply(502, {}, b"<html>"), Retry, "status 502"),
         (Reply(401, {}, b""), Blocked, "api_key"),

@@ -489,6 +489,21 @@ def test_a_form_that_takes_no_key_twice_gets_a_record_for_each_file(folders: Pro
     assert sorted(content for _, files in attachments(folders) for content in files.values()) == sorted(wanted.values())
 
 
+def test_where_a_transaction_takes_one_record_each_file_gets_its_own(forms: Program) -> None:
+    """What was uploaded with the first one is sent again, once; what comes later is not."""
+    options(forms, one_record=True)
+    wanted = {f"{number}.bin": drop(forms, f"{number}.bin", 100, number) for number in range(6)}
+    forms.start()
+    assert forms("wait").returncode == 0
+    assert {path: read(record) for path, record in records(forms).items()} == wanted
+    assert forms.totals()["bytes_resent"] <= 500
+    spent = forms.totals()["bytes_resent"]
+    wanted |= {f"later {number}.bin": drop(forms, f"later {number}.bin", 100, number) for number in range(3)}
+    pushed(forms, lambda: forms.totals()["done"] == len(wanted))
+    assert {path: read(record) for path, record in records(forms).items()} == wanted
+    assert forms.totals()["bytes_resent"] == spent
+
+
 FAULTS = ",".join(
     ["seed=11"]
     + [f"kodo.{call}:{fault}%4" for call in ("form", "init", "part", "parts", "complete")

@@ -98,6 +98,10 @@ class _Missing(Retry):
     """The record is no more."""
 
 
+class _Taken(Restart):
+    """The transaction has a record, and the vendor takes no second one."""
+
+
 class Jiandaoyun(Broker):
     """One form of one app."""
 
@@ -287,6 +291,11 @@ class Jiandaoyun(Broker):
             raise Restart(LATE)
         try:
             return (await self._call(desk, what, body, _Record)).data
+        except _Taken:
+            # Nothing that was uploaded under it gets a record any more; from now on each file has a transaction of its own.
+            self.batch = 1
+            desk.drop_grants()
+            raise
         except Reject:
             # The answer may have told the time, and what the vendor says of a lapsed transaction nobody has written down.
             if self._age(receipt, desk) >= LIFE:
@@ -362,7 +371,7 @@ def _verdict(reply: Reply, what: str) -> Exception:
     if code in REFUSED:
         return Blocked(f"Jiandaoyun {REFUSED[code]}{said}")
     if code == TAKEN:
-        return Reject(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
+        return _Taken(f'Jiandaoyun takes one record a transaction: set record and transaction = "per-file"{said}')
     if code == UNKNOWN:
         return Restart(f"Jiandaoyun does not know the transaction of the file any more{said}")
     if code in NEVER and (reply.status == 200 or 400 <= reply.status < 500) and not reply.is_temporary:
