@@ -269,6 +269,7 @@ def test_no_program_of_others_is_mentioned_untried() -> None:
 
 
 @booted
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", SHOWN)
 def test_every_command_of_a_page_does_its_work(ann: Ann, page: str) -> None:
     ann.settle()
