@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -81,10 +81,40 @@ class Engine:
 
     async def _fill(self) -> None:
         now = self.clock()
-        ends = {name: until for name, one in self.means.providers.items() if (until := one.health.rests_until) > now}
-        for name, until in self.means.resting(now).items():
-            ends[name] = max(until, ends.get(name, 0.0))
         closed = self.means.closed(now)
+        rests = self._rests(now)
+        await self._give_back(now)
+        healths = {name: one.health for name, one in self.means.providers.items() if name not in rests}
+        probes = {name: one.probe_at for name, one in healths.items() if one.is_probed}
+        looked = await self._look(now, {*rests, *probes}, closed)
+        room = await self._claim(now, {*rests, *probes}, closed)
+        if not self._left:
+            self.trouble = None
+        if not (room or self._shares):
+            return  # there may be more; the end of one that runs asks again
+        rests |= await self._probe(now, probes, closed)
+        wakes = [*rests.values(), *closed.values()]
+        if room:
+            due = await self.journal.next_due({*rests, *(probes.keys() & self._at_work())}, closed, only=self.only)
+            if (
+                due is not None and due > now
+            ):  # what is due and was not taken waits for the end of another, which asks again
+                wakes.append(due)
+        elif not (looked or self._looks_again) and self.means.providers.keys() - rests.keys() - self._at_work():
+            self._looks_again = True  # only who waits for no slot has to be thought of
+            wakes.append(now + LOOK)
+        if (first := min(wakes, default=inf)) < inf:
+            self._wake_at(first)
+
+    def _rests(self, now: float) -> dict[str, float]:
+        """Returns the providers of which no file is tried now, and until when."""
+        rests = {name: until for name, one in self.means.providers.items() if (until := one.health.rests_until) > now}
+        for name, until in self.means.resting(now).items():
+            rests[name] = max(until, rests.get(name, 0.0))
+        return rests
+
+    async def _give_back(self, now: float) -> None:
+        """Ends the leases that nobody works on."""
         connections = self.journal.writer.connections
         # A claim may have been committed, and its answer lost; a standby server may have missed the end of a job.
         if self._doubtful or connections != self._connections:
@@ -98,34 +128,18 @@ class Engine:
                 self._left.pop(id_, None)
         if self._left:
             self._wake_at(now + min(self._left.values()) - time.monotonic())
-        healths = {name: one.health for name, one in self.means.providers.items() if name not in ends}
-        lost = {name: one.probe_at for name, one in healths.items() if one.is_probed}
-        looked = await self._look(now, {*ends, *lost}, closed)
-        room = await self._claim(now, {*ends, *lost}, closed)
-        if not self._left:
-            self.trouble = None
-        if not (room or self._shares):
-            return  # there may be more; the end of one that runs asks again
-        quiet = {name: probe_at for name, probe_at in lost.items() if probe_at > now}
-        for name in lost.keys() - quiet.keys() - self._at_work():
-            # One at a time until something succeeds: whoever does not answer must not hold all slots.
+
+    async def _probe(self, now: float, probes: Mapping[str, float], closed: Collection[str]) -> dict[str, float]:
+        """Starts one file of each provider that may be probed now; returns when the others may.
+
+        One at a time until something succeeds: whoever does not answer must not hold all slots.
+        """
+        later = {name: probe_at for name, probe_at in probes.items() if probe_at > now}
+        for name in probes.keys() - later.keys() - self._at_work():
             others = self.means.providers.keys() - {name}
             for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
                 self._start(job)
-        ends |= quiet
-        if not room:  # the same; only who waits for no slot has to be thought of
-            wakes = [*ends.values(), *closed.values()]
-            if not (looked or self._looks_again) and self.means.providers.keys() - ends.keys() - self._at_work():
-                self._looks_again = True
-                wakes.append(now + LOOK)
-            if (first := min(wakes, default=inf)) < inf:
-                self._wake_at(first)
-            return
-        due = await self.journal.next_due({*ends, *(lost.keys() & self._at_work())}, closed, only=self.only)
-        # What is due and was not taken waits for the end of another, which asks again.
-        wakes = [*ends.values(), *closed.values(), *([due] if due is not None and due > now else [])]
-        if wakes and (first := min(wakes)) < inf:
-            self._wake_at(first)
+        return later
 
     def _at_work(self) -> set[str]:
         """Returns the providers that have a file on its way."""
