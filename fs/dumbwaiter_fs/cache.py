@@ -27,7 +27,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.naming import shown
 from dumbwaiter.places import foreign, private_folder
-from dumbwaiter_fs.openat2 import without_waiting
+from dumbwaiter_fs.openat2 import open_nowait
 
 BLOCK = 256 * KIB
 AGE = 30 * 86400.0  # seconds without use
@@ -116,7 +116,7 @@ class Cache:
         finally:
             os.close(descriptor)
 
-    def glance(self, name: str, index: int, into: bytearray) -> View | None:
+    def get_nowait(self, name: str, index: int, into: bytearray) -> View | None:
         """Returns a block, read into `into`, which takes `LONGEST` bytes, if the kernel has it in memory; else None.
 
         Notes no use, and leaves a damaged block to `get`.
@@ -125,7 +125,7 @@ class Cache:
         if not self._own(os.path.dirname(path)):
             return None
         try:
-            descriptor = without_waiting(path)
+            descriptor = open_nowait(path)
         except OSError:
             return None
         try:
@@ -137,7 +137,7 @@ class Cache:
         finally:
             os.close(descriptor)
 
-    def used(self, blocks: Iterable[tuple[str, int]]) -> None:
+    def touch(self, blocks: Iterable[tuple[str, int]]) -> None:
         """Notes that blocks have been used; each is a version's name and an index."""
         for name, index in blocks:
             path = self._path(name, index)

@@ -34,17 +34,17 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTT
 class Source(Protocol):
     """Where the bytes of an open file come from. `read` gives exactly what was asked, or raises an errno.
 
-    `at_once` gives the same where nothing has to be waited for, else None. It has one caller at a time, and what that
-    got is good until its next call; `ready`, by the same caller, gets in a moment of rest what comes next there.
+    `read_nowait` gives the same if it is in memory, ours or the kernel's, else None. It has one caller at a time, and what
+    that got is good until its next call; `prefetch`, by the same caller, gets the block after it in the same way.
     """
 
     def read(self, offset: int, size: int) -> bytes: ...
     def close(self) -> None: ...
 
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+    def read_nowait(self, offset: int, size: int) -> list[memoryview] | None:
         return None
 
-    def ready(self, offset: int) -> None:
+    def prefetch(self, offset: int) -> None:
         return
 
 
@@ -65,7 +65,7 @@ class Original(Source):
             raise Refused(errno.ESTALE, "the local file has been changed")
         return data
 
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+    def read_nowait(self, offset: int, size: int) -> list[memoryview] | None:
         piece = memoryview(self._room)[:size]
         try:
             if os.preadv(self._descriptor, [piece], offset, os.RWF_NOWAIT) < size:
@@ -232,23 +232,23 @@ class Contents:
             raise Refused(errno.EIO, "the source gave another length")
         return data
 
-    def at_once(self, number: int, size: int, offset: int) -> list[memoryview] | None:
-        """Returns what `read` would, in pieces, if nothing has to be waited for; else, and where it would fail, None.
+    def read_nowait(self, number: int, size: int, offset: int) -> list[memoryview] | None:
+        """Returns what `read` would, in pieces, if all of it is in memory; None if not, and where `read` would fail.
 
         One caller at a time; the pieces are good until its next call.
         """
         handle = self._handles.get(number)
         if handle is None or handle.size is None or offset >= handle.size:
             return None
-        pieces = handle.source.at_once(offset, min(size, handle.size - offset))
+        pieces = handle.source.read_nowait(offset, min(size, handle.size - offset))
         if pieces is not None:
             self._troubles.pop(handle.path, None)
         return pieces
 
-    def ready(self, number: int, offset: int) -> None:
-        """Gets what stands at `offset` if nothing has to be waited for: after `at_once`, by its caller, who has time now."""
+    def prefetch(self, number: int, offset: int) -> None:
+        """Gets the block at `offset` if that is in memory: after `read_nowait`, by its caller, who has time now."""
         if (handle := self._handles.get(number)) is not None:
-            handle.source.ready(offset)
+            handle.source.prefetch(offset)
 
     def trouble(self, path: str, entry: Entry) -> str | None:
         """Returns why the last open or read of `path` failed, or why the next one will; None as far as all is well."""

@@ -37,7 +37,7 @@ class HotBlocks:
                 self._ready.move_to_end(key)
                 return ready[0]
             buffer = self._free.pop() if self._free else self._ready.popitem(last=False)[1][1]
-        view = self._cache.glance(name, index, buffer)
+        view = self._cache.get_nowait(name, index, buffer)
         with self._lock:
             if view is None:
                 self._free.append(buffer)
@@ -70,6 +70,6 @@ class HotBlocks:
         with self._lock:
             used, count, self._noting = self._used, self._count, None
             self._used, self._count = {}, 0
-        self._cache.used(used)
+        self._cache.touch(used)
         if self._hits is not None:
             self._hits.add(hits=count)

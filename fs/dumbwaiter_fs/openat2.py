@@ -32,7 +32,7 @@ def anywhere(path: str, flags: int) -> int:
     return _in_steps(_following, _HERE, os.fsencode(path), flags)
 
 
-def without_waiting(path: str) -> int:
+def open_nowait(path: str) -> int:
     """Opens a file to read if that needs no look at the disk. Raises OSError: EAGAIN where it does."""
     return _opened(_HERE, os.fsencode(path), _READ_CACHED)
 

@@ -154,13 +154,13 @@ class Operations(FuseOperations):  # type: ignore[misc]
             return self._texts[handle][offset : offset + size]
         return self._contents.read(handle, size, offset)
 
-    def at_once(self, handle: int, size: int, offset: int) -> list[memoryview] | None:
-        """Returns the same in pieces where nothing has to be waited for, else None. One caller at a time, see `Contents`."""
-        return None if handle >= _MADE_UP else self._contents.at_once(handle, size, offset)
+    def read_nowait(self, handle: int, size: int, offset: int) -> list[memoryview] | None:
+        """Returns the same in pieces if all of it is in memory, else None. One caller at a time, see `Contents`."""
+        return None if handle >= _MADE_UP else self._contents.read_nowait(handle, size, offset)
 
-    def ready(self, handle: int, offset: int) -> None:
+    def prefetch(self, handle: int, offset: int) -> None:
         """Gets what may be asked for next, see `Contents`."""
-        self._contents.ready(handle, offset)
+        self._contents.prefetch(handle, offset)
 
     def end(self, handle: int) -> None:
         if handle >= _MADE_UP:

@@ -1,7 +1,7 @@
 """Bytes from a provider, block by block: from memory, from the cache on disk, else by a ranged GET.
 
 A version's first reply pins its mark, the ETag or else the date; a reply with another one is never used. A block is
-fetched once, however many wait for it. Nothing is asked for in advance beyond as much as was read straight on before,
+fetched once, however many wait for it. Nothing is asked for in advance beyond as much as was read sequentially before,
 8 MiB at most. Every read ends by a deadline. An origin that could not be reached is left alone for some seconds.
 """
 
@@ -32,7 +32,7 @@ SILENCE = 10.0  # seconds without a byte
 CONNECT = 5.0
 REST = 5.0  # seconds without a request to an origin that could not be reached
 FIRST = 4  # blocks of a file that is fetched whole at once
-WINDOW_MAX = 64 * MIB // BLOCK  # blocks of one request; doubles while reading goes straight on
+WINDOW_MAX = 64 * MIB // BLOCK  # blocks of one request; doubles while reading is sequential
 STREAMS = 48  # replies left open between reads; more would use up the descriptors
 STREAMS_OF_ONE = 8  # of one version: as many readers at places of their own
 
@@ -175,8 +175,8 @@ class Version:
         self._disk = threading.Lock()
         self._news = threading.Condition()
         self._streams: list[Stream] = []
-        self._at_once_to = -1  # where the last `at_once` ended, and whether it went on from the one before
-        self._straight = False
+        self._nowait_end = -1  # where the last `read_nowait` ended, and whether it went on from the one before
+        self._sequential = False
         self._ends: OrderedDict[int, int] = OrderedDict()  # where requests ended, and how many blocks they brought
 
     def read(self, offset: int, size: int) -> bytes:
@@ -192,15 +192,15 @@ class Version:
                 at += stop - start
         return b"".join(pieces)
 
-    def at_once(self, offset: int, size: int) -> list[memoryview] | None:
+    def read_nowait(self, offset: int, size: int) -> list[memoryview] | None:
         """Returns the same in pieces if all of it is in memory, here or in the kernel's; see `content.Source`."""
         pieces = []
         end = offset + size
-        self._straight = offset == self._at_once_to
-        self._at_once_to = end
+        self._sequential = offset == self._nowait_end
+        self._nowait_end = end
         while offset < end:
             index, start = divmod(offset, BLOCK)
-            block = self._without_disk(index)
+            block = self._block_nowait(index)
             if block is None or len(block.data) != self.length(index):
                 return None
             if block.mark != self.mark and not self.same(block.mark):
@@ -210,13 +210,13 @@ class Version:
             offset += len(piece)
         return pieces
 
-    def ready(self, offset: int) -> None:
-        """Lays out the block that begins at `offset`, when reading goes straight on."""
+    def prefetch(self, offset: int) -> None:
+        """Reads the block that begins at `offset`, when reading is sequential, if it is in memory."""
         index, start = divmod(offset, BLOCK)
-        if not start and self._straight and index < self._blocks:
-            self._without_disk(index)
+        if not start and self._sequential and index < self._blocks:
+            self._block_nowait(index)
 
-    def _without_disk(self, index: int) -> Block | View | None:
+    def _block_nowait(self, index: int) -> Block | View | None:
         """Returns a block that is in memory, here or in the kernel's."""
         block = self._remote.memory.get(self.name, index)
         if block is not None or (hot := self._remote.hot) is None:
@@ -368,7 +368,7 @@ class Version:
         return stream
 
     def _read_before(self, index: int) -> int:
-        """Returns how many blocks the request brought, or brings, that ends here: one after the other is straight on."""
+        """Returns how many blocks the request brought, or brings, that ends here: then reading is sequential."""
         ends = [*self._ends.items(), *((one.stop, one.stop - one.start) for one in self._streams)]
         return max((count for end, count in ends if 0 <= index - end <= SKIP), default=0)
 

@@ -185,7 +185,7 @@ class Session:
             if not length:
                 break
             _, op, unique, number, *_ = wire.IN.unpack_from(buffer)
-            if op == Op.READ and self._read_at_once(unique, length):
+            if op == Op.READ and self._read_nowait(unique, length):
                 continue
             call = _Call(op, unique, number, bytes(buffer[wire.IN.size : length]))
             if op in self._late or self._takes_long(call):
@@ -206,20 +206,20 @@ class Session:
         self._over = True
         return None
 
-    def _read_at_once(self, unique: int, length: int) -> bool:
+    def _read_nowait(self, unique: int, length: int) -> bool:
         """Answers a read of what is in memory here or in the kernel: to hand on the descriptor costs more than that."""
         if length < wire.IN.size + wire.READ_IN.size:
             return False
         handle, offset, size = wire.READ_IN.unpack_from(self._buffer, wire.IN.size)
         try:
-            pieces = self._operations.at_once(handle, size, offset)
+            pieces = self._operations.read_nowait(handle, size, offset)
         except Exception:  # noqa: BLE001 - whatever it is, the read that may wait meets it too, and says so
             return False
         if pieces is None:
             return False
         self._write(wire.OUT.pack(wire.OUT.size + sum(map(len, pieces)), 0, unique), *pieces)
         with suppress(Exception):
-            self._operations.ready(handle, offset + size)  # while the reader copies what he got
+            self._operations.prefetch(handle, offset + size)  # while the reader copies what he got
         return True
 
     def _takes_long(self, call: _Call) -> bool:

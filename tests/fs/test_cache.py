@@ -331,8 +331,8 @@ def test_blocks_that_somebody_else_prepared_are_not_read(cache: Cache, folder: P
     given_away(folder / NAME[:2])
     again = Cache(str(folder), 64 * MIB, spare=0)
     assert again.get(NAME, 0) is None
-    assert again.glance(NAME, 0, bytearray(LONGEST)) is None
-    again.used([(NAME, 0)])
+    assert again.get_nowait(NAME, 0, bytearray(LONGEST)) is None
+    again.touch([(NAME, 0)])
     again.drop(NAME)
     again.put(NAME, 1, WHOLE)
     assert len(files(folder / NAME[:2])) == 1

@@ -546,10 +546,10 @@ def test_connections_are_used_again(contents: Contents, origin: Origin) -> None:
 # Without a wait
 
 
-def at_once(contents: Contents, number: int, size: int, offset: int) -> bytes | None:
-    pieces = contents.at_once(number, size, offset)
+def read_nowait(contents: Contents, number: int, size: int, offset: int) -> bytes | None:
+    pieces = contents.read_nowait(number, size, offset)
     data = None if pieces is None else b"".join(pieces)
-    contents.ready(number, offset + size)
+    contents.prefetch(number, offset + size)
     return data
 
 
@@ -581,12 +581,12 @@ def test_what_is_given_without_a_wait_is_what_read_gives(
     number, _ = cached.open("files/w/a", file)
     asked = len(origin.requests)
     for offset, size in [*reads, *((at, 128 << 10) for at in range(0, len(BODY), 128 << 10))]:
-        data = at_once(cached, number, size, offset)
+        data = read_nowait(cached, number, size, offset)
         assert data in {None, BODY[offset : offset + size]}
         assert cached.read(number, size, offset) == BODY[offset : offset + size]
-    assert at_once(cached, number, 1, len(BODY)) is None
+    assert read_nowait(cached, number, 1, len(BODY)) is None
     cached.release(number)
-    assert at_once(cached, number, 1, 0) is None
+    assert read_nowait(cached, number, 1, 0) is None
     assert len(origin.requests) == asked
     with suppress(FileNotFoundError):
         os.unlink(shelf.local("a"))
@@ -596,31 +596,31 @@ def test_an_original_that_changes_is_not_given_without_a_wait(shelf: Shelf, cach
     number, _ = cached.open("files/w/a", entry(None, shelf.write("a", b"before")))
     with open(shelf.local("a"), "ab") as file:
         file.write(b"!")
-    assert at_once(cached, number, 6, 0) is None
+    assert read_nowait(cached, number, 6, 0) is None
     fails(errno.ESTALE, lambda: cached.read(number, 6, 0))
 
 
 def test_what_would_need_a_request_is_not_given_without_a_wait(cached: Contents, origin: Origin) -> None:
     number, _ = cached.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
-    assert at_once(cached, number, 4096, 0) is None
+    assert read_nowait(cached, number, 4096, 0) is None
     assert origin.requests == []
     assert cached.read(number, BLOCK, 0) == BODY[:BLOCK]
-    assert at_once(cached, number, 4096, 4096) == BODY[4096:8192], "of the block that has come"
-    assert at_once(cached, number, 4096, BLOCK - 1) is None
+    assert read_nowait(cached, number, 4096, 4096) == BODY[4096:8192], "of the block that has come"
+    assert read_nowait(cached, number, 4096, BLOCK - 1) is None
 
 
 def test_what_is_laid_out_is_not_mixed_with_a_newer_version(cached: Contents, origin: Origin) -> None:
     file = fetched(cached, origin)
     number, _ = cached.open("files/w/a", file)
-    assert at_once(cached, number, 4096, 0) is not None, "the first reply to come has to be of this version"
+    assert read_nowait(cached, number, 4096, 0) is not None, "the first reply to come has to be of this version"
     cached._remote.cache.drop(remote.named(file))  # type: ignore[union-attr]
     origin.of("a").etag = '"v2"'
     fails(errno.ESTALE, lambda: cached.read(number, 4096, 4 * BLOCK))
-    assert at_once(cached, number, 4096, 0) is None
+    assert read_nowait(cached, number, 4096, 0) is None
     cached.release(number)
     assert read(cached, file) == BODY
     number, _ = cached.open("files/w/a", file)
-    assert at_once(cached, number, 4096, 0) == BODY[:4096]
+    assert read_nowait(cached, number, 4096, 0) == BODY[:4096]
 
 
 @pytest.mark.parametrize("url", [True, False], ids=["a url", "no url"])
