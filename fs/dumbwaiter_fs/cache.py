@@ -1,7 +1,7 @@
 """Blocks of remote files on disk: what was fetched once is not fetched again, after a restart neither.
 
 A block is a file of its own, written aside and renamed. So several mounts may share the folder, and a crash leaves at
-most a file that nobody looks for. Each block carries a digest over its name, its version's mark and its bytes; one that
+most a file that nobody looks for. Each block carries a digest over its name, its version's validator and its bytes; one that
 does not agree is removed, and its bytes are fetched again. A file's modification time is when it was last used.
 
 Why no library: diskcache, the kept one, writes to SQLite at every read, unpickles what it finds, and knows neither digests
@@ -38,9 +38,9 @@ SWEEP = 0.5  # seconds that a block waits for a sweep, at most, to be stored
 USED = 60.0  # seconds within which a block's use is noted once
 LEFT = 3600.0  # seconds after which a file that was never renamed is nobody's any more
 
-_HEAD = struct.Struct("<4s16sH")  # what it is, digest, length of the mark
-MARK_MAX = 1024
-LONGEST = _HEAD.size + MARK_MAX + BLOCK  # bytes of a file
+_HEAD = struct.Struct("<4s16sH")  # what it is, digest, length of the validator
+VALIDATOR_MAX = 1024
+LONGEST = _HEAD.size + VALIDATOR_MAX + BLOCK  # bytes of a file
 _MAGIC = b"DWB1"
 _log = log.get(__name__)
 
@@ -60,16 +60,16 @@ def blocks_of(cache: str) -> str:
 
 
 class Block(NamedTuple):
-    """Bytes, and the mark (ETag or date) of the version that they belong to."""
+    """Bytes, and the validator (ETag or date) of the version that they belong to."""
 
-    mark: str
+    validator: str
     data: bytes
 
 
 class View(NamedTuple):
     """A block whose bytes lie in a buffer that will be used again."""
 
-    mark: str
+    validator: str
     data: memoryview
 
 
@@ -102,9 +102,9 @@ class Cache:
             return None
         try:
             status = os.fstat(descriptor)
-            head = os.pread(descriptor, _HEAD.size + MARK_MAX, 0)
+            head = os.pread(descriptor, _HEAD.size + VALIDATOR_MAX, 0)
             data = os.pread(descriptor, BLOCK, _start(head))
-            block = Block(_mark(name, index, head, data), data)
+            block = Block(_checked_validator(name, index, head, data), data)
             if abs(time.time() - status.st_mtime) > USED:
                 with contextlib.suppress(OSError):  # a cache on a disk that became read-only is good to read from
                     os.utime(descriptor)
@@ -131,7 +131,7 @@ class Cache:
         try:
             whole = memoryview(into)[: os.preadv(descriptor, [into], 0, os.RWF_NOWAIT)]
             data = whole[_start(whole) :]
-            return View(_mark(name, index, whole, data), data)
+            return View(_checked_validator(name, index, whole, data), data)
         except (OSError, ValueError, struct.error):
             return None
         finally:
@@ -149,9 +149,9 @@ class Cache:
 
     def put(self, name: str, index: int, block: Block) -> None:
         """Keeps a block, if there is room and the disk lets us."""
-        mark = block.mark.encode()
-        size = _HEAD.size + len(mark) + len(block.data)
-        if len(mark) > MARK_MAX or not self._admit(size):
+        validator = block.validator.encode()
+        size = _HEAD.size + len(validator) + len(block.data)
+        if len(validator) > VALIDATOR_MAX or not self._admit(size):
             return
         path = self._path(name, index)
         folder = os.path.dirname(path)
@@ -163,8 +163,8 @@ class Cache:
                 return
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                head = _HEAD.pack(_MAGIC, _digest(name, index, mark, block.data), len(mark))
-                if os.writev(descriptor, [head, mark, block.data]) != size:
+                head = _HEAD.pack(_MAGIC, _digest(name, index, validator, block.data), len(validator))
+                if os.writev(descriptor, [head, validator, block.data]) != size:
                     raise OSError("the disk is full")
             finally:
                 os.close(descriptor)
@@ -296,17 +296,17 @@ def _start(head: bytes | memoryview) -> int:
     return _HEAD.size + int(length)
 
 
-def _mark(name: str, index: int, head: bytes | memoryview, data: bytes | memoryview) -> str:
-    """Returns the mark of a block whose digest is right. Raises ValueError."""
+def _checked_validator(name: str, index: int, head: bytes | memoryview, data: bytes | memoryview) -> str:
+    """Returns the validator of a block whose digest is right. Raises ValueError."""
     _, digest, length = _HEAD.unpack_from(head)
-    mark = bytes(head[_HEAD.size : _HEAD.size + length])
-    if _digest(name, index, mark, data) != digest:
+    validator = bytes(head[_HEAD.size : _HEAD.size + length])
+    if _digest(name, index, validator, data) != digest:
         raise ValueError
-    return mark.decode()
+    return validator.decode()
 
 
-def _digest(name: str, index: int, mark: bytes, data: bytes | memoryview) -> bytes:
-    digest = xxh3_128(f"{name}-{index}-{len(mark)}-".encode() + mark)
+def _digest(name: str, index: int, validator: bytes, data: bytes | memoryview) -> bytes:
+    digest = xxh3_128(f"{name}-{index}-{len(validator)}-".encode() + validator)
     digest.update(data)
     return digest.digest()
 

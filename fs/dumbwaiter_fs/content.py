@@ -124,7 +124,7 @@ class _Pages(NamedTuple):
 
     name: str  # of the version
     kind: type[Source] | None
-    mark: str = ""  # once the last reader has closed it
+    validator: str = ""  # once the last reader has closed it
 
 
 class _Handle:
@@ -293,7 +293,7 @@ class Contents:
         same = before is not None and before[:2] == now[:2]
         if same and shared.cached is Version and shared.count == 1:
             # What comes next has to be of the version that the kernel has a part of.
-            same = before is not None and bool(before.mark) and shared.remote.same(before.mark)
+            same = before is not None and bool(before.validator) and shared.remote.matches(before.validator)
         self._kernels[path] = now
         self._kernels.move_to_end(path)
         if len(self._kernels) > KERNELS:
@@ -314,7 +314,7 @@ class Contents:
                 return
             del self._shared[path]
             if (pages := self._kernels.get(path)) is not None and pages.name == shared.remote.name:
-                self._kernels[path] = pages._replace(mark=shared.remote.mark or "")
+                self._kernels[path] = pages._replace(validator=shared.remote.validator or "")
         shared.remote.rest()
         for original in shared.originals:
             original.rest()

@@ -1,8 +1,9 @@
 """Bytes from a provider, block by block: from memory, from the cache on disk, else by a ranged GET.
 
-A version's first reply pins its mark, the ETag or else the date; a reply with another one is never used. A block is
-fetched once, however many wait for it. Nothing is asked for in advance beyond as much as was read sequentially before,
-8 MiB at most. Every read ends by a deadline. An origin that could not be reached is left alone for some seconds.
+A version's first reply pins its validator (RFC 9110: the ETag, else Last-Modified); a reply with another one is never
+used. A block is fetched once, however many wait for it. Nothing is asked for in advance beyond as much as was read
+sequentially before, 64 MiB at most. Every read ends by a deadline. An origin that could not be reached is left alone for
+some seconds.
 """
 
 import contextlib
@@ -170,7 +171,7 @@ class Version:
         self._remote = remote
         self._entry = entry
         self._url = entry.url
-        self.mark: str | None = None  # ETag or date; None: nothing has been read yet
+        self.validator: str | None = None  # ETag or date; None: nothing has been read yet
         self._blocks = -(-entry.size // BLOCK)
         self._disk = threading.Lock()
         self._news = threading.Condition()
@@ -203,7 +204,7 @@ class Version:
             block = self._block_nowait(index)
             if block is None or len(block.data) != self.length(index):
                 return None
-            if block.mark != self.mark and not self.same(block.mark):
+            if block.validator != self.validator and not self.matches(block.validator):
                 return None
             piece = memoryview(block.data)[start : start + end - offset]
             pieces.append(piece)
@@ -240,7 +241,7 @@ class Version:
         for stream in idle:
             stream.complete()
             self._done(stream, well=False)
-        if not self.mark:  # the next reader could not tell whether it still is the same
+        if not self.validator:  # the next reader could not tell whether it still is the same
             self._remote.memory.drop(self.name)
 
     def address(self) -> str:
@@ -266,7 +267,7 @@ class Version:
     def pin(self, headers: httpx.Headers) -> None:
         """Holds a reply against the first one. Raises ESTALE when it is of another version."""
         etag = headers.get("etag", "")
-        if not self.same(etag or headers.get("last-modified", "")):
+        if not self.matches(etag or headers.get("last-modified", "")):
             raise self.changed("the remote has another version now")
         self.etag = etag
 
@@ -280,12 +281,12 @@ class Version:
             self._remote.hot.drop(self.name)
         return Refused(errno.ESTALE, why)
 
-    def same(self, mark: str) -> bool:
-        """Returns whether bytes with this mark are of this version; the first mark decides which one it is."""
+    def matches(self, validator: str) -> bool:
+        """Returns whether bytes with this validator are of this version; the first one decides which one it is."""
         with self._news:
-            if self.mark is None:
-                self.mark = mark
-            return self.mark == mark
+            if self.validator is None:
+                self.validator = validator
+            return self.validator == validator
 
     def _block(self, index: int, length: int, wanted: int, limit: float) -> bytes:
         """Returns a block, or at least `length` bytes of it; the reader wants blocks up to `wanted`."""
@@ -313,7 +314,7 @@ class Version:
 
     def _in_memory(self, index: int) -> bytes | None:
         block = self._remote.memory.get(self.name, index)
-        return block.data if block is not None and self.same(block.mark) else None
+        return block.data if block is not None and self.matches(block.validator) else None
 
     def _at_hand(self, index: int) -> bytes | None:
         cache = self._remote.cache
@@ -324,7 +325,7 @@ class Version:
             if (data := self._in_memory(index)) is not None:
                 return data
             block = cache.get(self.name, index)
-            if block is None or len(block.data) != self.length(index) or not self.same(block.mark):
+            if block is None or len(block.data) != self.length(index) or not self.matches(block.validator):
                 return None
             self._remote.memory.put(self.name, index, block)
             if self._remote.hits is not None:
@@ -337,13 +338,13 @@ class Version:
 
     def keep(self, index: int, data: bytes) -> None:
         """Takes a block that has come."""
-        block = Block(self.mark or "", data)
+        block = Block(self.validator or "", data)
         with self._news:
             self._remote.memory.put(self.name, index, block)
             self._news.notify_all()
         if self._remote.hits is not None:
             self._remote.hits.add(misses=1)
-        if self._remote.cache is not None and block.mark and not self.stale:
+        if self._remote.cache is not None and block.validator and not self.stale:
             self._remote.cache.put(self.name, index, block)
 
     def _turn(self, index: int, wanted: int) -> Stream | None:

@@ -96,8 +96,8 @@ class Stream:
 
     def complete(self) -> None:
         """Keeps the block that was begun if the rest of it, asked for already, comes in a moment. The caller holds `lock`."""
-        if self._reply is None or not self._held or not self._version.mark or self._version.stale:
-            return  # without a mark the next reader could not use it
+        if self._reply is None or not self._held or not self._version.validator or self._version.stale:
+            return  # without a validator the next reader could not use it
         # A line that is slower than that is no trouble of the origin's, and what is wrong with a reply its next reader is told.
         with contextlib.suppress(Exception), until(time.monotonic() + MOMENT):
             while len(self._held) < self._version.length(self.at):

@@ -19,7 +19,7 @@ from dumbwaiter import cache_hits
 from dumbwaiter.cache_hits import Hits
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, LONGEST, MARK_MAX, Block, Cache, check_owner
+from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, LONGEST, VALIDATOR_MAX, Block, Cache, check_owner
 from dumbwaiter_fs.hot_blocks import SLOTS, HotBlocks
 from stranger import UID, needs_root
 
@@ -32,7 +32,7 @@ for turn in range(60):
     index = turn % 30
     block = cache.get("aa" * 20, index)
     assert block is None or block.data == bytes([index]) * BLOCK
-    cache.put("aa" * 20, index, Block("mark", bytes([index]) * BLOCK))
+    cache.put("aa" * 20, index, Block("validator", bytes([index]) * BLOCK))
 """
 
 
@@ -208,7 +208,7 @@ def hot(cache: Cache) -> Iterator[HotBlocks]:
 
 def got(hot: HotBlocks, index: int, name: str = NAME) -> Block | None:
     view = hot.get(name, index)
-    return Block(view.mark, bytes(view.data)) if view else None
+    return Block(view.validator, bytes(view.data)) if view else None
 
 
 def numbered(index: int) -> Block:
@@ -216,7 +216,7 @@ def numbered(index: int) -> Block:
 
 
 def test_a_block_is_got_as_it_was_put(cache: Cache, hot: HotBlocks) -> None:
-    last = Block("m" * MARK_MAX, b"the end")
+    last = Block("m" * VALIDATOR_MAX, b"the end")
     cache.put(NAME, 0, WHOLE)
     cache.put(NAME, 1, last)
     assert [got(hot, index) for index in (0, 1, 0, 2)] == [WHOLE, last, WHOLE, None]
