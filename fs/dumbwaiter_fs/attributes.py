@@ -38,7 +38,7 @@ def complete(inode: Inode) -> Attributes:
         "st_size": inode.size,
         "st_blocks": -(-inode.size // 512),
         "st_mtime": inode.mtime_ns,
-        "st_ctime": inode.came_ms * 1_000_000,
+        "st_ctime": inode.ctime_ms * 1_000_000,
         "st_atime": inode.mtime_ns,
     }
 

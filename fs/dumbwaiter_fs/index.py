@@ -15,9 +15,9 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import driver, reading
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, jobs
-from dumbwaiter_fs.inodes import TREES, FileRow, Tree, came_sql, number_sql, row_of
+from dumbwaiter_fs.inodes import TREES, FileRow, Tree, ctime_sql, number_sql, row_of
 
-Line = tuple[bytes, int, int, int, int]  # name, number, size, mtime_ns, came_ms
+Line = tuple[bytes, int, int, int, int]  # name, number, size, mtime_ns, ctime_ms
 
 
 OVERLAP = 5.0  # seconds: commits need not come in the order of their times
@@ -190,7 +190,7 @@ def _inside(folder: bytes) -> tuple[bytes, bytes]:
 def _statements(tree: Tree, server: bool) -> dict[str, str]:
     """Returns the questions about a tree; every name in them is one of ours."""
     _, _, table, parent, leaf, shown, since = tree
-    facts = f"{number_sql(tree)}, size, mtime_ns, {came_sql(tree, server)}"
+    facts = f"{number_sql(tree)}, size, mtime_ns, {ctime_sql(tree, server)}"
     one = f"SELECT {facts} FROM {table} WHERE "  # noqa: S608
     latest = "SELECT max(stored_at) AS at FROM entries"
     if table == "jobs":  # one that is done goes as an entry comes

@@ -46,7 +46,7 @@ class FileRow(NamedTuple):
     number: int
     size: int
     mtime_ns: int
-    came_ms: int
+    ctime_ms: int
 
 
 class Inode(NamedTuple):
@@ -56,7 +56,7 @@ class Inode(NamedTuple):
     folder: bool
     size: int = 0
     mtime_ns: int = 0
-    came_ms: int = 0  # the change time: since when it is what it is, whatever its own time
+    ctime_ms: int = 0  # when it came to the catalog, or became what it is
     tree: Tree | None = None  # of a file
     text: bytes | None = None  # of a file that is made up as it is read
 
@@ -82,13 +82,13 @@ def number_sql(tree: Tree) -> str:
     return f"(({moment}) | (id << 2) | {tree.code})"
 
 
-def came_sql(tree: Tree, server: bool) -> str:
-    """Returns the expression for when a file came, in milliseconds, as `came_ms` has it."""
+def ctime_sql(tree: Tree, server: bool) -> str:
+    """Returns the expression for when a file came to the catalog, in milliseconds, as `ctime_ms` has it."""
     moment = f"{tree.since} * 1000"
     return f"CAST({f'floor({moment})' if server else moment} AS BIGINT)"  # a server's would round
 
 
-def came_ms(at: float) -> int:
+def ctime_ms(at: float) -> int:
     return int(at * 1000)
 
 

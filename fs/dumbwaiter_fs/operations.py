@@ -28,7 +28,7 @@ from dumbwaiter_fs.binding import FuseOSError
 from dumbwaiter_fs.binding import Operations as FuseOperations
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import BY_CODE, Inode, came_ms, path_of, row_of
+from dumbwaiter_fs.inodes import BY_CODE, Inode, ctime_ms, path_of, row_of
 from dumbwaiter_fs.trees import Trees
 
 ENCODING = "dumbwaiter-names"  # for fusepy: UTF-8 in which any byte can stand
@@ -103,8 +103,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
         """Returns the file with a number. Raises ESTALE for one that is gone: the kernel looks again by name."""
         inode = self._trees.by_number(number)
         if inode is None and (entry := self._contents.held(name_of(number))) is not None:
-            came = came_ms(entry.stored_at)
-            inode = Inode(number, False, entry.size, entry.stamp.mtime_ns, came, BY_CODE[number & 3])
+            ctime = ctime_ms(entry.stored_at)
+            inode = Inode(number, False, entry.size, entry.stamp.mtime_ns, ctime, BY_CODE[number & 3])
         if inode is None and (now := self._contents.live(name_of(number))) is not None:
             inode = _like(Inode(number, False, tree=BY_CODE[number & 3]), now)
         if inode is None:
@@ -118,7 +118,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
         entry = self._contents.held(held or name_of(inode.number))
         if entry is not None:
             told = self._told.get(held)
-            if told is not None and (row_of(told.number), told.came_ms) == (entry.id, came_ms(entry.stored_at)):
+            if told is not None and (row_of(told.number), told.ctime_ms) == (entry.id, ctime_ms(entry.stored_at)):
                 inode = told  # and not what the path stands for as soon as nobody has it open
             return inode._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
         if inode.waiting:
@@ -199,7 +199,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
             if entry is None:
                 raise
             # Who has it open reads on though its name is gone; the kernel asks about the file before it reads.
-            known = self._told.get(path, Inode(0, False, came_ms=came_ms(entry.stored_at)))
+            known = self._told.get(path, Inode(0, False, ctime_ms=ctime_ms(entry.stored_at)))
             inode = known._replace(size=entry.size, mtime_ns=entry.stamp.mtime_ns)
         with self._lock:
             self._told[path] = inode
@@ -296,7 +296,7 @@ def refuse_writing(flags: int) -> None:
 
 
 def _like(inode: Inode, local: os.stat_result) -> Inode:
-    return inode._replace(size=local.st_size, mtime_ns=local.st_mtime_ns, came_ms=local.st_ctime_ns // 1_000_000)
+    return inode._replace(size=local.st_size, mtime_ns=local.st_mtime_ns, ctime_ms=local.st_ctime_ns // 1_000_000)
 
 
 def _raw(path: str) -> bytes:

@@ -21,7 +21,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import virtual
 from dumbwaiter_fs.index import Change, Index, Line, Position
-from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, FileRow, Inode, Tree, came_ms, number_of
+from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, FileRow, Inode, Tree, ctime_ms, number_of
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Trees:
         if tree is None or number & NAMED:
             return None
         found = self._ask(lambda index: index.by_number(tree, number), None)
-        return Inode(number, False, found.size, found.mtime_ns, found.came_ms, tree) if found else None
+        return Inode(number, False, found.size, found.mtime_ns, found.ctime_ms, tree) if found else None
 
     def whole(self, inode: Inode) -> Entry | Waiting | None:
         """Returns all that is known of a file; None for a made-up one, and for one that is gone since."""
@@ -122,10 +122,10 @@ class Trees:
         return self._ask(lambda index: index.latest(tree), 0.0) or self._started
 
     def times(self, path: bytes, latest: float) -> tuple[int, int]:
-        """Returns a folder's mtime_ns and came_ms: of the newest of its own files, and of what may be anywhere below."""
+        """Returns a folder's mtime_ns and ctime_ms: of the newest of its own files, and of what may be anywhere below."""
         tree, inner = _tree(path)
         own = self._ask(lambda index: index.changed_at(tree, inner), 0.0) if tree else 0.0
-        return round((own or latest) * 1e9), came_ms(max(own, latest))
+        return round((own or latest) * 1e9), ctime_ms(max(own, latest))
 
     def totals(self) -> tuple[int, int]:
         """Returns number and bytes of all files, some seconds old at most."""
@@ -202,7 +202,7 @@ class Trees:
         text = virtual.shortcut(entry) if isinstance(entry, Entry) else b""
         if not text or row is None:
             return None
-        return Inode(number_of(path), False, len(text), row.mtime_ns, row.came_ms, text=text)
+        return Inode(number_of(path), False, len(text), row.mtime_ns, row.ctime_ms, text=text)
 
     def _shown(self, tree: Tree, folder: bytes, page: list[Line], folders: set[bytes]) -> list[Line]:
         """Gives a name that can stand in the folder to each file whose own cannot."""

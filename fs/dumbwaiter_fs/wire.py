@@ -139,32 +139,32 @@ class Owner:
         self._uid = uid
         self._gid = gid
 
-    def entry(self, number: int, folder: bool, size: int, time_ns: int, came_ms: int, good: int) -> bytes:
+    def entry(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, good: int) -> bytes:
         """Answers LOOKUP. `good`: seconds that the kernel need not ask again."""
-        return _ENTRY_OUT.pack(number, 0, good, good, 0, 0, *self._fields(number, folder, size, time_ns, came_ms))
+        return _ENTRY_OUT.pack(number, 0, good, good, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
 
-    def attributes(self, number: int, folder: bool, size: int, time_ns: int, came_ms: int, good: int) -> bytes:
+    def attributes(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, good: int) -> bytes:
         """Answers GETATTR."""
-        return _ATTR_OUT.pack(good, 0, 0, *self._fields(number, folder, size, time_ns, came_ms))
+        return _ATTR_OUT.pack(good, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
 
     def listed(
         self, lines: Iterable[tuple[bytes, int, int, int, int]], offset: int, good: int, *, folder: bool = False
     ) -> list[bytes]:
         """Returns entries of a listing with attributes; from `HEAD` on they are entries without.
 
-        A line is name, number, size, time and when it came; `offset` is that of the first.
+        A line is name, number, size, mtime_ns and ctime_ms; `offset` is that of the first.
         """
         pack, uid, gid = _NAMED.pack, self._uid, self._gid
         mode, kind = (FOLDER, 4) if folder else (FILE, 8)
         entries = []
-        for after, (name, number, size, time_ns, came_ms) in enumerate(lines, offset + 1):
+        for after, (name, number, size, mtime_ns, ctime_ms) in enumerate(lines, offset + 1):
             length = len(name)
-            seconds, rest = divmod(time_ns, _SECOND)
-            came, part = divmod(came_ms, 1000)
+            seconds, rest = divmod(mtime_ns, _SECOND)
+            ctime, part = divmod(ctime_ms, 1000)
             entries.append(
                 pack(
                     number, 0, good, good, 0, 0,
-                    number, size, (size + 511) >> 9, seconds, seconds, came, rest, rest, part * 1_000_000,
+                    number, size, (size + 511) >> 9, seconds, seconds, ctime, rest, rest, part * 1_000_000,
                     mode, 1, uid, gid, 0, PAGE, 0,
                     number, after, length, kind,
                 )
@@ -173,12 +173,12 @@ class Owner:
             )  # fmt: skip
         return entries
 
-    def _fields(self, number: int, folder: bool, size: int, time_ns: int, came_ms: int) -> tuple[int, ...]:
-        seconds, rest = divmod(time_ns, _SECOND)
-        came, part = divmod(came_ms, 1000)
+    def _fields(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int) -> tuple[int, ...]:
+        seconds, rest = divmod(mtime_ns, _SECOND)
+        ctime, part = divmod(ctime_ms, 1000)
         blocks, mode = (size + 511) >> 9, FOLDER if folder else FILE
         # One link means "not counted": 2 would tell `find` that there are no folders inside.
-        times = (seconds, seconds, came, rest, rest, part * 1_000_000)
+        times = (seconds, seconds, ctime, rest, rest, part * 1_000_000)
         return (number, size, blocks, *times, mode, 1, self._uid, self._gid, 0, PAGE, 0)
 
 
