@@ -128,7 +128,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
                 return _like(inode, now)
         return inode
 
-    def begin(self, inode: Inode, held: str = "") -> Opened:
+    def open_inode(self, inode: Inode, held: str = "") -> Opened:
         """Opens a file, as the version that `held` stands for. Raises an errno."""
         if inode.folder:
             raise Refused(errno.EISDIR)
@@ -148,7 +148,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
             opened = {number: entry for number, entry in opened.items() if self._trees.by_number(number) is None}
         return [path_of(BY_CODE[number & 3], entry) for number, entry in opened.items()]
 
-    def bytes_of(self, handle: int, size: int, offset: int) -> bytes:
+    def read_handle(self, handle: int, size: int, offset: int) -> bytes:
         """Returns `size` bytes, fewer only at the end of the file. Raises an errno."""
         if handle >= _MADE_UP:
             return self._texts[handle][offset : offset + size]
@@ -162,7 +162,7 @@ class Operations(FuseOperations):  # type: ignore[misc]
         """Gets what may be asked for next, see `Contents`."""
         self._contents.prefetch(handle, offset)
 
-    def end(self, handle: int) -> None:
+    def release_handle(self, handle: int) -> None:
         if handle >= _MADE_UP:
             self._texts.pop(handle, None)
         else:
@@ -246,12 +246,12 @@ class Operations(FuseOperations):  # type: ignore[misc]
     def open(self, path: str, fi: Any) -> int:
         refuse_writing(fi.flags)
         inode = self.find(_raw(path), path)
-        opened = self.begin(inode, path)
+        opened = self.open_inode(inode, path)
         # The kernel gives nothing beyond the size that it was told, and this may be another version by now.
         told = self._told.get(path, Inode(-1, False, -1))
         if not inode.waiting and (told.number != inode.number or told.size not in {opened.size, inode.size}):
             # Read past its cache it gives more to `read` alone, not to splice or mmap. So it looks again, and comes back.
-            self.end(opened.handle)
+            self.release_handle(opened.handle)
             raise Refused(errno.ESTALE)
         cut = (told.number, told.size) != (inode.number, opened.size)
         fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
@@ -259,10 +259,10 @@ class Operations(FuseOperations):  # type: ignore[misc]
         return 0
 
     def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:
-        return self.bytes_of(fi.fh, size, offset)
+        return self.read_handle(fi.fh, size, offset)
 
     def release(self, _path: str, fi: Any) -> int:
-        self.end(fi.fh)
+        self.release_handle(fi.fh)
         return 0
 
     def ioctl(self, _path: str, *_rest: Any) -> int:

@@ -26,10 +26,10 @@ _FOLDERS = 256  # in one page: each costs a question to the catalog
 class Freshness:
     """How far the kernel may trust an answer; the session says so, also while a folder is being packed."""
 
-    __slots__ = ("changes", "good")
+    __slots__ = ("changes", "valid")
 
-    def __init__(self, good: int) -> None:
-        self.good = good  # seconds that names and attributes are good for
+    def __init__(self, valid: int) -> None:
+        self.valid = valid  # seconds for which the kernel may keep names and attributes
         self.changes = 0  # how often something has changed
 
 
@@ -93,7 +93,7 @@ class Listing:
         if page is not None and offset < page.first:
             if back is None or not back.first <= offset < back.end:
                 first, names = self._left[bisect_right(self._left, offset, key=itemgetter(0)) - 1]
-                entries = list(wire.taken_apart(zlib.decompress(names)))
+                entries = list(wire.split_entries(zlib.decompress(names)))
                 self._back = back = _page(None, first, entries, [], change=-1)
             return back
         while page is None or offset >= page.end:
@@ -110,8 +110,8 @@ class Listing:
 class Packing:
     """The folders of one mount. One caller at a time."""
 
-    def __init__(self, owner: wire.Owner, trees: Trees, freshness: Freshness) -> None:
-        self._owner = owner
+    def __init__(self, packer: wire.Packer, trees: Trees, freshness: Freshness) -> None:
+        self._packer = packer
         self._trees = trees
         self._freshness = freshness
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
@@ -153,7 +153,7 @@ class Packing:
 
     def _state(self) -> object:
         """Returns what is equal as long as a listing would be."""
-        return self._trees.state(), self._freshness.good, self._freshness.changes
+        return self._trees.state(), self._freshness.valid, self._freshness.changes
 
     def _keep(self, path: bytes, kept: _Kept) -> None:
         before = self._kept.pop(path, None)
@@ -164,39 +164,39 @@ class Packing:
             self._kept_size -= oldest.size
 
     def _packed(self, path: bytes, at_a_time: int = PAGE, *, leaf: bool = False) -> Iterator[Page]:
-        change, good, trees = self._freshness.changes, self._freshness.good, self._trees
+        change, valid, trees = self._freshness.changes, self._freshness.valid, self._trees
         names = [] if leaf else trees.folders(path)
         before: Page | None = None  # the last one goes out together with the first files
-        for page in self._packed_folders(path, names, change, good):
+        for page in self._packed_folders(path, names, change, valid):
             if before is not None:
                 yield before
             before = page
         offset = len(names) + 2
         outbox = path.startswith(b"outbox")
         for lines in trees.files(path, set(names), at_a_time):
-            entries = self._owner.listed(lines, offset, good)
+            entries = self._packer.listed(lines, offset, valid)
             if outbox:  # sizes are those of local files, which a listing does not look at
-                entries = [wire.unknown(entry) for entry in entries]
+                entries = [wire.without_attributes(entry) for entry in entries]
             yield _page(before, offset, entries, [], change)
             offset += len(lines)
             before, change = None, self._freshness.changes
         if before is not None:
             yield before
 
-    def _packed_folders(self, path: bytes, names: list[bytes], change: int, good: int) -> Iterator[Page]:
+    def _packed_folders(self, path: bytes, names: list[bytes], change: int, valid: int) -> Iterator[Page]:
         """Yields the pages with a folder's folders; the first begins with the folder itself and the one above."""
         where = (b".", path), (b"..", path.rpartition(b"/")[0])
-        dots = self._owner.listed([(name, number_of(at), 0, 0, 0) for name, at in where], 0, 0, folder=True)
-        entries, numbers = [wire.unknown(entry) for entry in dots], [0, 0]
+        dots = self._packer.listed([(name, number_of(at), 0, 0, 0) for name, at in where], 0, 0, folder=True)
+        entries, numbers = [wire.without_attributes(entry) for entry in dots], [0, 0]
         offset = 0
         if path.startswith(b"outbox"):  # they go with the last file in them, of which nobody tells
-            good = 0
+            valid = 0
         for begin in range(0, max(len(names), 1), _FOLDERS):
             lines, latest = [], self._trees.latest(path)
             for name in names[begin : begin + _FOLDERS]:
                 below = path + b"/" + name if path else name
                 lines.append((name, number_of(below), 0, *self._trees.times(below, latest)))
-            entries += self._owner.listed(lines, offset + len(entries), good, folder=True)
+            entries += self._packer.listed(lines, offset + len(entries), valid, folder=True)
             numbers += [line[1] for line in lines]
             yield _page(None, offset, entries, numbers, change)
             offset += len(entries)

@@ -30,7 +30,7 @@ from dumbwaiter_fs.wire import Op
 THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
 SPARE = 3  # threads that stay for the next slow call
 BACKGROUND = 64  # reads ahead that the kernel may have waiting; with fewer they would hold up everybody's
-SHORT = 1  # seconds that names and attributes are good for while nothing tells of changes
+SHORT = 1  # seconds for which the kernel may keep names and attributes while nothing tells of changes
 LONG = 60  # and while something does
 
 _OURS = PREFIX.encode()
@@ -63,9 +63,9 @@ class Session:
     def __init__(self, descriptor: int, operations: Operations, trees: Trees) -> None:
         self._descriptor = descriptor
         self._operations = operations
-        self._owner = wire.Owner(os.getuid(), os.getgid())
+        self._packer = wire.Packer(os.getuid(), os.getgid())
         self._freshness = Freshness(SHORT)
-        self._packing = Packing(self._owner, trees, self._freshness)
+        self._packing = Packing(self._packer, trees, self._freshness)
         self._handles = count(1)
         self._listings: dict[int, Listing] = {}
         self._listed: bytes | None = None  # the folder whose first entries have just gone out
@@ -77,7 +77,7 @@ class Session:
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
         self._backlog: deque[_Call] = deque()
-        self._slow: dict[int, bool] = {}  # calls that may take long, and whether their caller has given up
+        self._in_progress: dict[int, bool] = {}  # calls that may take long, and whether their caller has given up
         self._quick: dict[int, Callable[[_Call], bytes]] = {
             Op.LOOKUP: self._lookup,
             Op.GETATTR: self._getattr,
@@ -91,9 +91,9 @@ class Session:
             Op.INIT: self._init,
             Op.DESTROY: lambda _call: b"",
         }
-        self._late: dict[int, Callable[[_Call], bytes]] = {
+        self._slow: dict[int, Callable[[_Call], bytes]] = {
             Op.READ: self._read,
-            Op.OPEN: self._begin,
+            Op.OPEN: self._open,
             Op.STATFS: self._statfs,
             Op.RELEASE: self._release,  # an original's disk may have to answer to its close
         }
@@ -108,7 +108,7 @@ class Session:
 
     def trust(self, *, told: bool) -> None:
         """Lets the kernel keep what it knows for long, as all changes are `told`, or for a short time."""
-        self._freshness.good = LONG if told else SHORT
+        self._freshness.valid = LONG if told else SHORT
 
     def changing(self) -> None:
         """What has been asked of the catalog until now may be old; the kernel will not keep it."""
@@ -123,18 +123,18 @@ class Session:
             if above not in known:
                 return
             below = number_of(b"/".join(parts[:depth]))
-            self._notify(wire.forget_attributes(above))  # its times tell that something came here, or below
+            self._notify(wire.notify_inval_inode(above))  # its times tell that something came here, or below
             if depth == len(parts):
                 for shown in shown_as(name):
-                    self._notify(wire.forget_name(above, shown))
+                    self._notify(wire.notify_inval_entry(above, shown))
             elif below not in known:
-                self._notify(wire.forget_name(above, name))
+                self._notify(wire.notify_inval_entry(above, name))
             above = below
 
     def everything(self) -> None:
         """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
         for name in TREES:
-            self._notify(wire.forget_name(ROOT, name.encode()))
+            self._notify(wire.notify_inval_entry(ROOT, name.encode()))
         self.outdated()
 
     def outdated(self) -> None:
@@ -167,7 +167,7 @@ class Session:
                     call = self._serve()
             if call is None:
                 return
-            self._answer_late(call)
+            self._answer_slow(call)
 
     def _serve(self) -> _Call | None:
         """Answers quick calls. Returns a slow one, when there is another thread to go on, or None at the end."""
@@ -188,13 +188,13 @@ class Session:
             if op == Op.READ and self._read_nowait(unique, length):
                 continue
             call = _Call(op, unique, number, bytes(buffer[wire.IN.size : length]))
-            if op in self._late or self._takes_long(call):
+            if op in self._slow or self._takes_long(call):
                 if self._hand_on(call):
                     return call
             elif op == Op.FORGET:
                 self._forget(number, wire.LONG.unpack_from(call.body)[0])
             elif op == Op.BATCH_FORGET:
-                for one, times in wire.forgotten(call.body):
+                for one, times in wire.batch_forget(call.body):
                     self._forget(one, times)
             elif op == Op.INTERRUPT:
                 self._interrupt(wire.LONG.unpack_from(call.body)[0])
@@ -238,7 +238,7 @@ class Session:
     def _hand_on(self, call: _Call) -> bool:
         """True when another thread goes on in this one's place; else the call waits for a thread that is done."""
         with self._guard:
-            self._slow[call.unique] = False
+            self._in_progress[call.unique] = False
             if self._waiting:
                 return True
             if len(self._threads) == THREADS:
@@ -255,24 +255,24 @@ class Session:
             return False
         return True
 
-    def _answer_late(self, call: _Call) -> None:
-        error, payload = self._answer(call, self._late if call.op in self._late else self._quick)
+    def _answer_slow(self, call: _Call) -> None:
+        error, payload = self._answer(call, self._slow if call.op in self._slow else self._quick)
         with self._guard:
-            abandoned = self._slow.pop(call.unique, False)
+            abandoned = self._in_progress.pop(call.unique, False)
         if not abandoned:
             self._reply(call.unique, error, payload)
         elif call.op == Op.OPEN and not error:
             handle = wire.OPEN_OUT.unpack_from(payload)[0]
-            self._operations.end(handle)
+            self._operations.release_handle(handle)
         elif call.op == Op.LOOKUP and not error:  # the kernel was not told, and will not forget
             self._forget(wire.LONG.unpack_from(payload)[0], 1)
 
     def _interrupt(self, unique: int) -> None:
         """Lets a caller go that has had a signal; what is under way for it ends by itself."""
         with self._guard:
-            if self._slow.get(unique) is not False:
+            if self._in_progress.get(unique) is not False:
                 return
-            self._slow[unique] = True
+            self._in_progress[unique] = True
         self._reply(unique, errno.EINTR, b"")
 
     def _answer(self, call: _Call, answers: dict[int, Callable[[_Call], bytes]]) -> tuple[int, bytes]:
@@ -353,23 +353,23 @@ class Session:
         inode = self._operations.find(path)
         if inode.number & NAMED:
             self._know(inode.number, path)
-        return self._owner.entry(*inode[:5], self._good_for(inode, path, change))
+        return self._packer.entry(*inode[:5], self._valid_for(inode, path, change))
 
     def _below(self, number: int, name: bytes) -> bytes:
         above = self._folder(number).path
         return above + b"/" + name if above else name
 
-    def _good_for(self, inode: Inode, path: bytes, change: int) -> int:
+    def _valid_for(self, inode: Inode, path: bytes, change: int) -> int:
         """Returns how long the kernel may keep an answer: not at all if it may be old already, or soon will be."""
         passing = inode.waiting or path.startswith(b"outbox/") or inode.text is not None
-        return 0 if passing or change != self._freshness.changes else self._freshness.good
+        return 0 if passing or change != self._freshness.changes else self._freshness.valid
 
     def _getattr(self, call: _Call) -> bytes:
         change = self._freshness.changes
         inode = self._inode(call.number)
         named = self._folders.get(call.number)
-        good = self._good_for(inode, named.path if named else b"", change)
-        return self._owner.attributes(*inode[:5], good)
+        valid = self._valid_for(inode, named.path if named else b"", change)
+        return self._packer.attributes(*inode[:5], valid)
 
     def _readlink(self, call: _Call) -> bytes:
         raise Refused(errno.EINVAL)
@@ -393,18 +393,18 @@ class Session:
         names = self._operations.facts(self._inode(call.number))
         return _sized(b"".join(name.encode() + b"\0" for name in names), size)
 
-    def _begin(self, call: _Call) -> bytes:
+    def _open(self, call: _Call) -> bytes:
         refuse_writing(wire.OPEN_IN.unpack_from(call.body)[0])
-        opened = self._operations.begin(self._inode(call.number))
+        opened = self._operations.open_inode(self._inode(call.number))
         flags = wire.DIRECT_IO if opened.past_cache else wire.KEEP_CACHE if opened.keeps_cache else 0
         return wire.OPEN_OUT.pack(opened.handle, flags, 0)
 
     def _read(self, call: _Call) -> bytes:
         handle, offset, size = wire.READ_IN.unpack_from(call.body)
-        return self._operations.bytes_of(handle, size, offset)
+        return self._operations.read_handle(handle, size, offset)
 
     def _release(self, call: _Call) -> bytes:
-        self._operations.end(wire.LONG.unpack_from(call.body)[0])
+        self._operations.release_handle(wire.LONG.unpack_from(call.body)[0])
         return b""
 
     # Folders
@@ -444,7 +444,7 @@ class Session:
             return b"".join([entry[wire.HEAD :] for entry in page.some(start, stop)])
         stop = bisect_right(page.ends, before + size)
         if page.change != self._freshness.changes:
-            return b"".join([wire.unknown(entry) for entry in page.some(start, stop)])
+            return b"".join([wire.without_attributes(entry) for entry in page.some(start, stop)])
         if page.folders:
             above = self._folder(call.number).path
             for entry, number in zip(page.some(start, stop), page.folders[start:stop], strict=True):

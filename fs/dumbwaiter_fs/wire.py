@@ -101,7 +101,7 @@ NAME_OUT = struct.Struct("=QII")  # folder length -
 
 # ino size blocks atime mtime ctime (negative before 1970), their nanoseconds, mode nlink uid gid rdev blksize -
 _ATTRIBUTES = "QQQqqqIIIIIIIIII"
-# nodeid generation, seconds that entry and attributes are good for, and nanoseconds
+# nodeid generation, entry_valid attr_valid (seconds), and nanoseconds
 _ENTRY = "QQQQII"
 _ATTR_OUT = struct.Struct(f"=QII{_ATTRIBUTES}")
 _ENTRY_OUT = struct.Struct(f"={_ENTRY}{_ATTRIBUTES}")
@@ -132,23 +132,23 @@ def init(kernel_minor: int, readahead: int, flags: int, background: int) -> byte
     )
 
 
-class Owner:
-    """Packs attributes; who owns all files is settled once."""
+class Packer:
+    """Packs entries and attributes for the kernel. All files have one owner, who is given once."""
 
     def __init__(self, uid: int, gid: int) -> None:
         self._uid = uid
         self._gid = gid
 
-    def entry(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, good: int) -> bytes:
-        """Answers LOOKUP. `good`: seconds that the kernel need not ask again."""
-        return _ENTRY_OUT.pack(number, 0, good, good, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
+    def entry(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, valid: int) -> bytes:
+        """Answers LOOKUP. `valid`: seconds that the kernel need not ask again (its `entry_valid` and `attr_valid`)."""
+        return _ENTRY_OUT.pack(number, 0, valid, valid, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
 
-    def attributes(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, good: int) -> bytes:
+    def attributes(self, number: int, folder: bool, size: int, mtime_ns: int, ctime_ms: int, valid: int) -> bytes:
         """Answers GETATTR."""
-        return _ATTR_OUT.pack(good, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
+        return _ATTR_OUT.pack(valid, 0, 0, *self._fields(number, folder, size, mtime_ns, ctime_ms))
 
     def listed(
-        self, lines: Iterable[tuple[bytes, int, int, int, int]], offset: int, good: int, *, folder: bool = False
+        self, lines: Iterable[tuple[bytes, int, int, int, int]], offset: int, valid: int, *, folder: bool = False
     ) -> list[bytes]:
         """Returns entries of a listing with attributes; from `HEAD` on they are entries without.
 
@@ -163,7 +163,7 @@ class Owner:
             ctime, part = divmod(ctime_ms, 1000)
             entries.append(
                 pack(
-                    number, 0, good, good, 0, 0,
+                    number, 0, valid, valid, 0, 0,
                     number, size, (size + 511) >> 9, seconds, seconds, ctime, rest, rest, part * 1_000_000,
                     mode, 1, uid, gid, 0, PAGE, 0,
                     number, after, length, kind,
@@ -192,13 +192,13 @@ def name_of(named: bytes) -> bytes:
     return named[_NAMED.size : _NAMED.size + length]
 
 
-def unknown(named: bytes) -> bytes:
+def without_attributes(named: bytes) -> bytes:
     """Returns a listing's entry of which the kernel gets the name and kind only, and asks when it wants more."""
     return _NOBODY + named[HEAD:]
 
 
-def taken_apart(names: bytes) -> Iterator[bytes]:
-    """Yields the entries, as `unknown` gives them, of what stands in them from `HEAD` on, one after the other."""
+def split_entries(names: bytes) -> Iterator[bytes]:
+    """Splits entries that were cut off before `HEAD` and joined; yields each as `without_attributes` gives it."""
     at = 0
     while at < len(names):
         length = SIZE_IN.unpack_from(names, at + PAIR.size)[0]
@@ -207,18 +207,18 @@ def taken_apart(names: bytes) -> Iterator[bytes]:
         at = end
 
 
-def forgotten(body: bytes) -> Iterator[tuple[int, int]]:
+def batch_forget(body: bytes) -> Iterator[tuple[int, int]]:
     """Yields number and count of each line of BATCH_FORGET."""
     count = SIZE_IN.unpack_from(body)[0]
     yield from PAIR.iter_unpack(body[SIZE_IN.size : SIZE_IN.size + count * PAIR.size])
 
 
-def forget_attributes(number: int) -> bytes:
+def notify_inval_inode(number: int) -> bytes:
     """Tells the kernel that a file's attributes are not what they were; its bytes are."""
     return _notice(NOTIFY_INODE, INODE_OUT.pack(number, -1, 0))
 
 
-def forget_name(folder: int, name: bytes) -> bytes:
+def notify_inval_entry(folder: int, name: bytes) -> bytes:
     """Tells the kernel that another thing stands under a name."""
     return _notice(NOTIFY_ENTRY, NAME_OUT.pack(folder, len(name), 0) + name + b"\0")
 

@@ -208,10 +208,10 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     shelf.entry("a", 1)
     kernel.session.trust(told=True)
     folder = kernel.look_up(b"files/w")
-    good = wire.PAIR.size  # how long the name is good for stands behind number and generation
-    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], good) == (60,)
+    valid = wire.PAIR.size  # entry_valid stands behind number and generation
+    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], valid) == (60,)
     kernel.session.trust(told=False)
-    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], good) == (1,)
+    assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], valid) == (1,)
     handle = wire.LONG.unpack_from(kernel.ask(Op.OPENDIR, folder)[1])[0]
     listed = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 0, 400))[1]
     kernel.session.changing()
@@ -262,23 +262,23 @@ def test_a_look_up_that_was_given_up_leaves_nothing_behind(
 
     monkeypatch.setattr(Trees, "inode", slowly)
     known = kernel.session._folders
-    before, slow = dict(known), kernel.session._slow
+    before, in_progress = dict(known), kernel.session._in_progress
     asked = kernel.send(Op.LOOKUP, folder, b"a.url\0")
     kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked))
     assert kernel.answer() == (asked, errno.EINTR, b"")
     there.set()
-    until(lambda: not slow and known == before)
+    until(lambda: not in_progress and known == before)
     assert kernel.ask(Op.LOOKUP, folder, b"a.url\0")[0] == 0
     assert number_of(b"files/w/a.url") in known
 
 
 @given(st.binary(min_size=1, max_size=255), st.integers(1, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.booleans())
 def test_an_entry_of_a_listing_can_be_taken_apart(name: bytes, number: int, time_ns: int, folder: bool) -> None:
-    (entry,) = wire.Owner(1, 2).listed([(name, number, 4, time_ns, time_ns // 1_000_000)], 2, 5, folder=folder)
+    (entry,) = wire.Packer(1, 2).listed([(name, number, 4, time_ns, time_ns // 1_000_000)], 2, 5, folder=folder)
     assert (wire.name_of(entry), *wire.LONG.unpack_from(entry)) == (name, number)
     assert len(entry) % 8 == 0
-    assert wire.unknown(entry)[wire.HEAD :] == entry[wire.HEAD :]
-    assert list(wire.taken_apart(2 * entry[wire.HEAD :])) == [wire.unknown(entry)] * 2
+    assert wire.without_attributes(entry)[wire.HEAD :] == entry[wire.HEAD :]
+    assert list(wire.split_entries(2 * entry[wire.HEAD :])) == [wire.without_attributes(entry)] * 2
 
 
 # On a real mount
