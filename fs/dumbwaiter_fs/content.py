@@ -26,7 +26,7 @@ from dumbwaiter_fs.remote import Remote, Version, origin
 
 ROOM = MIB  # the kernel asks for no more at a time
 MOUNTED = 10.0  # seconds for which what is mounted is not looked up again
-KERNELS = 10_000  # paths of which we know what the kernel has
+PATHS = 10_000  # whose page cache we know, or whose last trouble
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -82,9 +82,9 @@ class Original(Source):
             return False
 
     def close(self) -> None:
-        """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
+        """Does nothing: others may have it open. Who has it last calls `release`."""
 
-    def rest(self) -> None:
+    def release(self) -> None:
         with suppress(OSError):
             os.close(self._descriptor)
 
@@ -116,11 +116,11 @@ class _Shared:
         self.remote = remote
         self.originals: list[Original] = []  # one, or more where several began at the same moment
         self.count = 0
-        self.cached: type[Source] | None = None  # whose bytes the kernel's cache holds
+        self.cached: type[Source] | None = None  # whose bytes the kernel's page cache holds
 
 
 class _Pages(NamedTuple):
-    """What the kernel keeps of a path."""
+    """What the kernel's page cache holds of a path."""
 
     name: str  # of the version
     kind: type[Source] | None
@@ -149,7 +149,7 @@ class Contents:
         self._room = bytearray(ROOM)  # for what is given without a wait
         self._disks: defaultdict[str, Disk] = defaultdict(Disk)  # by watch
         self._hanging: dict[str, tuple[float, bool]] = {}  # by watch: until when it is known, and whether its disk may
-        self._kernels: OrderedDict[str, _Pages] = OrderedDict()  # what the kernel keeps of a path
+        self._page_cache: OrderedDict[str, _Pages] = OrderedDict()  # the kernel's, by path
 
     def held(self, path: str) -> Entry | None:
         """Returns the version that `path` stands for because somebody has it open."""
@@ -182,7 +182,7 @@ class Contents:
         return status if stat.S_ISREG(status.st_mode) else None
 
     def open(self, path: str, file: Entry | Waiting) -> tuple[int, bool]:
-        """Returns a handle, and whether its reads must go past the kernel's cache. Raises an errno."""
+        """Returns a handle, and whether its reads must go past the page cache (direct_io). Raises an errno."""
         if isinstance(file, Waiting):
             return self._number(_Handle(self._live(file), path, None)), True
         with self._lock:
@@ -198,9 +198,9 @@ class Contents:
             raise
         with self._lock:
             shared.cached = shared.cached or type(source)
-            past = shared.cached is not type(source)
-            keeps = not past and self._same_again(path, shared)
-        return self._number(_Handle(source, path, shared.entry.size, keeps=keeps)), past
+            direct_io = shared.cached is not type(source)
+            keeps = not direct_io and self._keeps_pages(path, shared)
+        return self._number(_Handle(source, path, shared.entry.size, keeps=keeps)), direct_io
 
     def keeps(self, number: int) -> bool:
         """True when what the kernel still has of this path is of the version that was opened."""
@@ -223,7 +223,7 @@ class Contents:
         try:
             data = handle.source.read(offset, wanted)
         except OSError as error:
-            self._kernels.pop(handle.path, None)  # what it has may be of a version that is no more
+            self._page_cache.pop(handle.path, None)  # what it has may be of a version that is no more
             self._note(handle.path, error)
             raise
         self._troubles.pop(handle.path, None)
@@ -263,13 +263,13 @@ class Contents:
             return error.why
         if original is None:
             return "the original is gone, and the catalog has no link"
-        original.rest()
+        original.release()
         return None
 
     def _note(self, path: str, error: BaseException) -> None:
         if isinstance(error, Refused) and error.why:
             self._troubles[path] = error.why
-            if len(self._troubles) > KERNELS:
+            if len(self._troubles) > PATHS:
                 del self._troubles[next(iter(self._troubles))]
 
     def release(self, number: int) -> None:
@@ -287,17 +287,17 @@ class Contents:
             self.release(number)
         self._remote.close()
 
-    def _same_again(self, path: str, shared: _Shared) -> bool:
-        """Notes what the kernel will have of a path from now on; returns whether it was that before."""
-        now, before = _Pages(shared.remote.name, shared.cached), self._kernels.get(path)
+    def _keeps_pages(self, path: str, shared: _Shared) -> bool:
+        """Notes what the page cache will hold of a path from now on; returns whether what it holds is of that already."""
+        now, before = _Pages(shared.remote.name, shared.cached), self._page_cache.get(path)
         same = before is not None and before[:2] == now[:2]
         if same and shared.cached is Version and shared.count == 1:
             # What comes next has to be of the version that the kernel has a part of.
             same = before is not None and bool(before.validator) and shared.remote.matches(before.validator)
-        self._kernels[path] = now
-        self._kernels.move_to_end(path)
-        if len(self._kernels) > KERNELS:
-            self._kernels.popitem(last=False)
+        self._page_cache[path] = now
+        self._page_cache.move_to_end(path)
+        if len(self._page_cache) > PATHS:
+            self._page_cache.popitem(last=False)
         return same
 
     def _number(self, handle: _Handle) -> int:
@@ -313,11 +313,11 @@ class Contents:
             if shared.count:
                 return
             del self._shared[path]
-            if (pages := self._kernels.get(path)) is not None and pages.name == shared.remote.name:
-                self._kernels[path] = pages._replace(validator=shared.remote.validator or "")
-        shared.remote.rest()
+            if (pages := self._page_cache.get(path)) is not None and pages.name == shared.remote.name:
+                self._page_cache[path] = pages._replace(validator=shared.remote.validator or "")
+        shared.remote.release()
         for original in shared.originals:
-            original.rest()
+            original.release()
 
     def _source(self, shared: _Shared) -> Source:
         if (original := self._here(shared)) is not None:
@@ -344,7 +344,7 @@ class Contents:
 
         def drop(original: Original | None) -> None:
             if original is not None and original not in shared.originals:
-                original.rest()
+                original.release()
 
         try:
             if entry.url is not None and self._may_hang(entry.watch, folder):

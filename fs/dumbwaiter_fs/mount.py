@@ -194,7 +194,7 @@ class _Life:
         self._mount: mount_point.Identity | None = None
         self._ready = ready
         # Put from signal handlers and other threads alike, which no lock but this queue's allows.
-        self._news: SimpleQueue[str] = SimpleQueue()
+        self._events: SimpleQueue[str] = SimpleQueue()
         self._error: BaseException | None = None
 
     def run(self) -> int:
@@ -210,7 +210,7 @@ class _Life:
 
         # First of all: libfuse sets handlers of its own for what has none, and then a signal is not heard in Python.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _frame: self._news.put(signal.Signals(number).name))
+            signal.signal(number, lambda number, _frame: self._events.put(signal.Signals(number).name))
         systemd = SystemdNotifier()
         url = journal_url(self._where.state, self._settings.journal)
         trees = Trees(url)
@@ -223,26 +223,26 @@ class _Life:
             Hits(self._where.cache) if cache else None,
         )
         contents = Contents(self._settings.folder_of, remote)
-        operations = Operations(trees, contents, lambda: self._news.put("mounted"))
+        operations = Operations(trees, contents, lambda: self._events.put("mounted"))
         thread = threading.Thread(target=self._serve, args=(operations, trees, url), name="fuse", daemon=True)
         thread.start()
         try:
-            news = self._next(START)
-            if news == "mounted":
+            event = self._next(START)
+            if event == "mounted":
                 self._mount = mount_point.identity(self._folder)
                 _log.info("mounted", path=self._folder)
                 systemd.notify("READY=1")
                 if self._ready is not None:
                     _detach(self._ready)
-                news = self._next(None)
+                event = self._next(None)
         finally:
             systemd.notify("STOPPING=1")
             self._leave(thread)
         if self._error is not None:
             raise Failure(f"{shown(self._folder)} cannot be mounted: libfuse refused ({self._error})")
-        if news == "silence":
+        if event == "silence":
             raise Failure(f"{shown(self._folder)} cannot be mounted: the kernel did not answer")
-        _log.info("unmounted", path=self._folder, why=news)
+        _log.info("unmounted", path=self._folder, why=event)
         if thread.is_alive():
             # A reader is still waiting inside. libfuse's threads would meet an interpreter that is being taken down.
             log.flush()
@@ -253,7 +253,7 @@ class _Life:
 
     def _next(self, timeout: float | None) -> str:
         try:
-            return self._news.get(timeout=timeout)
+            return self._events.get(timeout=timeout)
         except Empty:
             return "silence"
 
@@ -269,7 +269,7 @@ class _Life:
                 self._serve_fast(descriptor, operations, trees, url)
         except BaseException as error:  # noqa: BLE001 - told by the main thread
             self._error = error
-        self._news.put("ended")
+        self._events.put("ended")
 
     def _descriptor(self) -> int | None:
         """Mounts for the fast session. Returns None where libfuse's own is wanted, or is all that can be had."""

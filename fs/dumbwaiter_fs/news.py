@@ -30,23 +30,32 @@ RETRY = 5.0  # seconds until hearing is tried again
 _log = log.get(__name__)
 
 
-class Told(Protocol):
-    """Who wants to know."""
+class Listener(Protocol):
+    """Who is told, in this module's thread."""
 
-    def trust(self, *, told: bool) -> None: ...
-    def changing(self) -> None: ...
-    def everything(self) -> None: ...
-    def replaced(self, path: bytes) -> None: ...
-    def outdated(self) -> None: ...
+    def trust(self, *, told: bool) -> None:
+        """Whether all changes are told from now on."""
+
+    def changing(self) -> None:
+        """The catalog has changed; which paths follows."""
+
+    def invalidate(self, path: bytes) -> None:
+        """Another file stands at a path, or none."""
+
+    def invalidate_all(self) -> None:
+        """Any path may have changed."""
+
+    def invalidate_open(self) -> None:
+        """A file that somebody has open may have lost its name; called after the paths of one look."""
 
 
 class News:
     """A thread that waits for changes, from `start` to `close`."""
 
-    def __init__(self, url: URL, trees: Trees, told: Told) -> None:
+    def __init__(self, url: URL, trees: Trees, listener: Listener) -> None:
         self._url = url
         self._trees = trees
-        self._told = told
+        self._listener = listener
         self._position = Position(0, 0.0)
         self._seen: set[tuple[int, float]] = set()
         self._walks: list[object] = []
@@ -73,9 +82,9 @@ class News:
             except Exception as error:  # noqa: BLE001 - without news the mount still answers rightly, a second later
                 if not self._deaf:
                     _log.warning("changes are not heard", kind=type(error).__name__)
-                    self._told.trust(told=False)
-                    self._told.changing()
-                    self._told.everything()
+                    self._listener.trust(told=False)
+                    self._listener.changing()
+                    self._listener.invalidate_all()
                 self._deaf = True
             if _ready(self._end, milliseconds=RETRY * 1000):
                 return None
@@ -85,15 +94,15 @@ class News:
         self._position, self._walks = self._trees.newest(), self._trees.walks()
         self._seen.clear()
         self._deaf = False
-        self._told.trust(told=True)
+        self._listener.trust(told=True)
 
     def _look(self) -> None:
         """Tells of what came since the last look."""
         try:
             if (walks := self._trees.walks()) != self._walks:
                 self._walks = walks
-                self._told.changing()
-                self._told.everything()
+                self._listener.changing()
+                self._listener.invalidate_all()
             found = self._trees.since(self._position)
         except JournalTrouble as trouble:
             _log.warning("the catalog cannot be asked for changes", why=str(trouble))
@@ -101,13 +110,13 @@ class News:
         changes = [change for change in found if (change.row, change.at) not in self._seen]
         if not changes:
             return
-        self._told.changing()
+        self._listener.changing()
         if len(found) >= MANY:
-            self._told.everything()
+            self._listener.invalidate_all()
         else:
             for change in changes:
                 self._tell(change)
-            self._told.outdated()
+            self._listener.invalidate_open()
         self._position = Position(
             max(self._position.row, *(one.row for one in found)), max(self._position.at, *(one.at for one in found))
         )
@@ -119,7 +128,7 @@ class News:
             (b"keys", change.key_parent, change.key_name),
             (b"files", change.parent, change.name),
         ):
-            self._told.replaced(b"/".join(part for part in (tree, bytes(parent), bytes(name)) if part))
+            self._listener.invalidate(b"/".join(part for part in (tree, bytes(parent), bytes(name)) if part))
 
     # SQLite
 
@@ -160,8 +169,8 @@ class News:
                 if self._state is not None and state.journal != self._state.journal:  # it is another database now
                     self._seen.clear()
                     self._position = self._trees.newest()
-                    self._told.changing()
-                    self._told.everything()
+                    self._listener.changing()
+                    self._listener.invalidate_all()
                 self._state = state
                 self._look()
 

@@ -56,8 +56,8 @@ class Opened(NamedTuple):
     """An open file, and how the kernel is to treat it."""
 
     handle: int
-    past_cache: bool  # its reads must go past the kernel's cache
-    keeps_cache: bool  # what the kernel still has of it is of this version
+    direct_io: bool  # its reads must go past the page cache
+    keep_cache: bool  # what the page cache still holds of it is of this version
     size: int | None = None  # of this version; None where it may grow
 
 
@@ -136,10 +136,10 @@ class Operations(FuseOperations):  # type: ignore[misc]
             with self._lock:
                 handle = next(self._numbers)
                 self._texts[handle] = inode.text
-            return Opened(handle, past_cache=True, keeps_cache=False)
+            return Opened(handle, direct_io=True, keep_cache=False)
         name = held or name_of(inode.number)
-        handle, past = self._contents.open(name, self._contents.held(name) or self._whole(inode))
-        return Opened(handle, past, self._contents.keeps(handle), self._contents.size(handle))
+        handle, direct_io = self._contents.open(name, self._contents.held(name) or self._whole(inode))
+        return Opened(handle, direct_io, self._contents.keeps(handle), self._contents.size(handle))
 
     def outdated(self) -> list[bytes]:
         """Returns where files stood that somebody has open by number, those that the catalog shows no more."""
@@ -254,8 +254,8 @@ class Operations(FuseOperations):  # type: ignore[misc]
             self.release_handle(opened.handle)
             raise Refused(errno.ESTALE)
         cut = (told.number, told.size) != (inode.number, opened.size)
-        fi.fh, fi.direct_io = opened.handle, int(opened.past_cache or cut)
-        fi.keep_cache = int(opened.keeps_cache)
+        fi.fh, fi.direct_io = opened.handle, int(opened.direct_io or cut)
+        fi.keep_cache = int(opened.keep_cache)
         return 0
 
     def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:

@@ -25,7 +25,7 @@ from dumbwaiter_fs.deadline import Transport, until
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.hot_blocks import HotBlocks
 from dumbwaiter_fs.links import Links
-from dumbwaiter_fs.memory import Memory
+from dumbwaiter_fs.memory_cache import MemoryCache
 from dumbwaiter_fs.stream import SKIP, Stream
 
 DEADLINE = 30.0  # seconds for one read
@@ -52,7 +52,7 @@ class Remote:
         self.cache = cache
         self.hits = hits
         self.links = links
-        self.memory = Memory()
+        self.memory = MemoryCache()
         self.hot = HotBlocks(cache, hits) if cache else None
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
@@ -61,7 +61,7 @@ class Remote:
         self._versions: WeakValueDictionary[str, Version] = WeakValueDictionary()
 
     def version(self, entry: Entry) -> "Version":
-        """Returns the one version that all who have this entry open share. Each calls its `rest` in the end."""
+        """Returns the one version that all who have this entry open share. Each calls its `release` in the end."""
         name = named(entry)
         with self._lock:
             version = self._versions.get(name)
@@ -70,8 +70,8 @@ class Remote:
             version.holders += 1
             return version
 
-    def left(self, version: "Version") -> bool:
-        """Returns True when nobody has this version any more."""
+    def release(self, version: "Version") -> bool:
+        """Returns True when that was the last holder of this version."""
         with self._lock:
             version.holders -= 1
             return not version.holders
@@ -174,7 +174,7 @@ class Version:
         self.validator: str | None = None  # ETag or date; None: nothing has been read yet
         self._blocks = -(-entry.size // BLOCK)
         self._disk = threading.Lock()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._streams: list[Stream] = []
         self._nowait_end = -1  # where the last `read_nowait` ended, and whether it went on from the one before
         self._sequential = False
@@ -229,13 +229,13 @@ class Version:
         return view
 
     def close(self) -> None:
-        """Leaves it to the others who have it open; what is to be done after the last one is `rest`."""
+        """Does nothing: others may have it open. The last one's `release` closes it."""
 
-    def rest(self) -> None:
-        """Lets go of it. After the last one its replies are closed; a later read asks again for what had not come."""
-        if not self._remote.left(self):
+    def release(self) -> None:
+        """Closes its replies after the last holder; a later read asks again for what had not come."""
+        if not self._remote.release(self):
             return
-        with self._news:
+        with self._changed:
             idle = [one for one in self._streams if one.lock.acquire(blocking=False)]
             self._streams = [*idle]  # who opens it meanwhile waits for these
         for stream in idle:
@@ -283,7 +283,7 @@ class Version:
 
     def matches(self, validator: str) -> bool:
         """Returns whether bytes with this validator are of this version; the first one decides which one it is."""
-        with self._news:
+        with self._changed:
             if self.validator is None:
                 self.validator = validator
             return self.validator == validator
@@ -295,14 +295,14 @@ class Version:
                 raise Refused(errno.ESTALE, self.stale)
             if (data := self._at_hand(index)) is not None:
                 return data
-            with self._news:
+            with self._changed:
                 if (data := self._in_memory(index)) is not None:
                     return data
                 stream = self._turn(index, wanted)
                 if stream is None:
                     if (left := limit - time.monotonic()) <= 0:
                         raise Refused(errno.ETIMEDOUT, "another read of this file takes all the time")
-                    self._news.wait(min(left, 1.0))  # a stream that is being let go tells nobody
+                    self._changed.wait(min(left, 1.0))  # a stream that is being let go tells nobody
                     continue
             well = False
             try:
@@ -339,9 +339,9 @@ class Version:
     def keep(self, index: int, data: bytes) -> None:
         """Takes a block that has come."""
         block = Block(self.validator or "", data)
-        with self._news:
+        with self._changed:
             self._remote.memory.put(self.name, index, block)
-            self._news.notify_all()
+            self._changed.notify_all()
         if self._remote.hits is not None:
             self._remote.hits.add(misses=1)
         if self._remote.cache is not None and block.validator and not self.stale:
@@ -378,7 +378,7 @@ class Version:
         return min((one.at for one in self._streams if one.at > index), default=self._blocks)
 
     def _done(self, stream: Stream, well: bool) -> None:
-        with self._news:
+        with self._changed:
             if (not well or stream.at >= stream.stop) and stream in self._streams:
                 self._streams.remove(stream)
             if stream.at >= stream.stop:
@@ -388,4 +388,4 @@ class Version:
             if not well:
                 stream.drop()
             stream.lock.release()
-            self._news.notify_all()
+            self._changed.notify_all()

@@ -114,7 +114,7 @@ class Session:
         """What has been asked of the catalog until now may be old; the kernel will not keep it."""
         self._freshness.changes += 1
 
-    def replaced(self, path: bytes) -> None:
+    def invalidate(self, path: bytes) -> None:
         """Another version stands at a path now, or a folder where nothing or a file was."""
         above = ROOT
         known = self._folders
@@ -131,16 +131,16 @@ class Session:
                 self._notify(wire.notify_inval_entry(above, name))
             above = below
 
-    def everything(self) -> None:
+    def invalidate_all(self) -> None:
         """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
         for name in TREES:
             self._notify(wire.notify_inval_entry(ROOT, name.encode()))
-        self.outdated()
+        self.invalidate_open()
 
-    def outdated(self) -> None:
+    def invalidate_open(self) -> None:
         """What somebody has open may stand under its name no more; of all else the kernel hears when it is asked for."""
         for path in self._operations.outdated():
-            self.replaced(path)
+            self.invalidate(path)
 
     def _notify(self, message: bytes) -> None:
         try:
@@ -396,7 +396,7 @@ class Session:
     def _open(self, call: _Call) -> bytes:
         refuse_writing(wire.OPEN_IN.unpack_from(call.body)[0])
         opened = self._operations.open_inode(self._inode(call.number))
-        flags = wire.DIRECT_IO if opened.past_cache else wire.KEEP_CACHE if opened.keeps_cache else 0
+        flags = wire.DIRECT_IO if opened.direct_io else wire.KEEP_CACHE if opened.keep_cache else 0
         return wire.OPEN_OUT.pack(opened.handle, flags, 0)
 
     def _read(self, call: _Call) -> bytes:

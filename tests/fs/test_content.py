@@ -24,7 +24,7 @@ from dumbwaiter_fs import content, disk, remote, stream
 from dumbwaiter_fs.cache import BLOCK, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused
-from dumbwaiter_fs.memory import Memory
+from dumbwaiter_fs.memory_cache import MemoryCache
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin, Shelf, until
 
@@ -565,7 +565,7 @@ def fetched(cached: Contents, origin: Origin) -> Entry:
     """Returns a file that is in the cache whole, and not in memory."""
     file = entry(origin.put("a", BODY), len(BODY))
     assert read(cached, file) == BODY
-    cached._remote.memory = Memory()
+    cached._remote.memory = MemoryCache()
     return file
 
 

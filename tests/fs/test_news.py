@@ -39,13 +39,13 @@ class Ears:
     def changing(self) -> None:
         pass
 
-    def everything(self) -> None:
+    def invalidate_all(self) -> None:
         self.heard.append(b"")
 
-    def replaced(self, path: bytes) -> None:
+    def invalidate(self, path: bytes) -> None:
         self.heard.append(path)
 
-    def outdated(self) -> None:
+    def invalidate_open(self) -> None:
         pass
 
 

@@ -1,4 +1,4 @@
-"""The blocks used last, of all versions that are read, so that a block which several readers want is at hand."""
+"""The blocks used last, of all versions that are read, in memory: several readers of a file want the same ones."""
 
 import threading
 from collections import OrderedDict
@@ -6,10 +6,10 @@ from collections import OrderedDict
 from dumbwaiter.model import MIB
 from dumbwaiter_fs.cache import Block
 
-MEMORY = 16 * MIB  # bytes of blocks at hand
+LIMIT = 16 * MIB  # bytes
 
 
-class Memory:
+class MemoryCache:
     """Blocks by version and index. Any thread may call."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Memory:
                 self._size -= len(old.data)
             self._blocks[name, index] = block
             self._size += len(block.data)
-            while self._size > MEMORY:
+            while self._size > LIMIT:
                 self._size -= len(self._blocks.popitem(last=False)[1].data)
 
     def drop(self, name: str) -> None:
