@@ -6,7 +6,7 @@ from typing import cast
 
 from starlette.requests import Request
 
-from dumbwaiter_sandbox import cdn, lbs, nos, nos_token, vod
+from dumbwaiter_sandbox import cdn, nos, nos_lbs, nos_token, vod
 from dumbwaiter_sandbox.netease_options import NetEaseOptions
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World
 
@@ -27,7 +27,7 @@ def _build(world: World) -> Mapping[str, Endpoint]:
     nodes = nos.Nodes(world, nos.Keys(ACCOUNT["access_key"], ACCOUNT["secret_key"]))
     return {
         "vod": vod.Vod(world, ACCOUNT).endpoint(),
-        "lbs": lbs.endpoint(world),
+        "lbs": nos_lbs.endpoint(world),
         "nos1": nodes.endpoint(),
         "nos2": nodes.endpoint(),
         "cdn": cdn.endpoint(world, lambda request, bucket, key: _allow(world, request, bucket, key)),

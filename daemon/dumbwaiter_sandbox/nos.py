@@ -20,8 +20,8 @@ from dumbwaiter_sandbox.netease_options import NetEaseOptions
 from dumbwaiter_sandbox.nos_callback import CallbackFailedError, call_back
 from dumbwaiter_sandbox.nos_request import Chunk, arriving, chunk_of, names_of, needed, query_of
 from dumbwaiter_sandbox.nos_token import Policy, TokenError
+from dumbwaiter_sandbox.nos_uploads import Body, Upload, Uploads
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
-from dumbwaiter_sandbox.uploads import Body, Upload, Uploads
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, World, entry_of, fault_of
 
 BEYOND = 1024 * 1024

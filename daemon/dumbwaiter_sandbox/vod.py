@@ -22,8 +22,8 @@ from dumbwaiter_sandbox import nos_token
 from dumbwaiter_sandbox.callback import caller
 from dumbwaiter_sandbox.netease_options import NetEaseOptions
 from dumbwaiter_sandbox.nos_callback import CallbackFailedError
-from dumbwaiter_sandbox.videos import Reservation, Video, Videos
 from dumbwaiter_sandbox.vod_admission import Admission, RefusedError
+from dumbwaiter_sandbox.vod_videos import Reservation, Video, Videos
 from dumbwaiter_sandbox.world import Endpoint, World, fault_of
 
 PATHS = {
