@@ -1,10 +1,10 @@
-"""Commands that steer the running daemon: pause, resume, bandwidth."""
+"""Commands that steer the running daemon: pause, resume, bandwidth, rescan."""
 
 from typing import Any
 
 import click
 
-from dumbwaiter.cli.completion import names_offered
+from dumbwaiter.cli.completion import names_offered, watches_offered
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import size, span, when
 from dumbwaiter.errors import Exit, Failure
@@ -78,3 +78,20 @@ def bandwidth(session: Session, rate: str | None) -> None:
         session.facts(facts)
         return
     print("no limit" if facts["bytes_per_second"] is None else f"{size(facts['bytes_per_second'])}/s")
+
+
+@click.command()
+@click.argument("watch", required=False, callback=not_empty, shell_complete=watches_offered)
+@json_option
+@click.pass_obj
+def rescan(session: Session, watch: str | None) -> None:
+    """Makes the daemon look through watched folders now.
+
+    \b
+    dumbwaiter rescan masters && dumbwaiter wait
+    """
+    facts = session.ask("POST", "/rescan", {"watch": watch})
+    if session.json:
+        session.facts(facts)
+    else:
+        session.say(f"scanning {', '.join(facts['watches'])}")
