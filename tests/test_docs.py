@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dumbwaiter.cli.program import cli
+from dumbwaiter.cli.commands import cli
 from dumbwaiter.config import Config
 from dumbwaiter.config_file import parse
 from dumbwaiter.config_reader import PROVIDERS

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-TYPE_CHECKING = False  # see `cli.glance`
+TYPE_CHECKING = False  # see `cli.quick_status`
 if TYPE_CHECKING:
     from typing import TextIO
 

@@ -21,7 +21,7 @@ from typing import Any
 import click
 import pytest
 
-from dumbwaiter.cli.program import cli
+from dumbwaiter.cli.commands import cli
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.installation import open_lock
 from dumbwaiter.model import MIB

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.cli.program import COMMANDS
+from dumbwaiter.cli.commands import COMMANDS
 from dumbwaiter.cli.session import Session
 from dumbwaiter.client import Connection
 from program import Program, digest

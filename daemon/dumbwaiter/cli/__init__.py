@@ -7,7 +7,7 @@ only it knows, and the journal for the rest.
 import os
 import sys
 
-from dumbwaiter.cli import glance
+from dumbwaiter.cli import quick_status
 from dumbwaiter.cli.streams import cannot_print, seen_enough, stopped
 from dumbwaiter.streams import have_streams
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
     have_streams()
     try:
-        if glance.answered(sys.argv[1:]):
+        if quick_status.answered(sys.argv[1:]):
             os._exit(0)  # all is said, and to take the interpreter apart would be a tenth of the time
     except BrokenPipeError:
         seen_enough()
@@ -25,7 +25,7 @@ def main() -> None:
     except KeyboardInterrupt:
         stopped()
     try:
-        from dumbwaiter.cli.program import run
+        from dumbwaiter.cli.commands import run
     except KeyboardInterrupt:
         stopped()
     run()

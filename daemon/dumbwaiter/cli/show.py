@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.completion import Named, paths_offered
-from dumbwaiter.cli.glance import errand_lines, print_status
 from dumbwaiter.cli.paths import file_at, files_below, linked
+from dumbwaiter.cli.quick_status import errand_lines, print_status
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import moment, place, size, when
 from dumbwaiter.errors import Exit, Failure, NoDaemon

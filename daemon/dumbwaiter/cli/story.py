@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from dumbwaiter import report
-from dumbwaiter.cli.glance import then
 from dumbwaiter.cli.paths import entry_at, folder_at, out_of_reach, placed, spellings, tree_path, watch_of
+from dumbwaiter.cli.quick_status import then
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import hour, rests, size, when
 from dumbwaiter.config import RESERVED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # see `glance`
+TYPE_CHECKING = False  # see `quick_status`
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -9,7 +9,7 @@ import time
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import join
 
-TYPE_CHECKING = False  # see `glance`
+TYPE_CHECKING = False  # see `quick_status`
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,6 +1,6 @@
-"""`status` at a glance, as scripts and prompts ask for it all the time: nothing is loaded for it but a socket and JSON.
+"""`status` without options, as scripts and prompts ask for it all the time: a socket and JSON are all that is loaded.
 
-What is not asked and answered so plainly is left to the rest of the program.
+Whatever else is typed, and every trouble on the way, is left to the rest of the program.
 """
 
 from __future__ import annotations

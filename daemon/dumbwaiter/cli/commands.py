@@ -40,13 +40,13 @@ COMMANDS = {
     "link": "show",
     "history": "show",
     "failed": "show",
-    "mount": "programs",
-    "umount": "programs",
+    "mount": "mount",
+    "umount": "mount",
     "doctor": "doctor",
     "completion": "completion",
     "recover": "recover",
     "service": "service",
-    "sandbox": "programs",
+    "sandbox": "sandbox",
     "demo": "demo",
 }
 
