@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 
-from dumbwaiter.hearing import Top
+from dumbwaiter.inotify_watches import RootFolder
 from dumbwaiter.kernel import limit
 from dumbwaiter.naming import shown
 from dumbwaiter.roots import Root, RootState
@@ -22,7 +22,7 @@ class WatchedRoot:
         self.path = root.path
         self.rules = root.rules
         self.polling = root.polling
-        self.top = Top(root.path)
+        self.top = RootFolder(root.path)
         self.identity: tuple[int, int] | None = None  # device and inode of the folder that is heard
         self.known: set[tuple[int, int]] = set()  # identities that it had
         self.mounted = root.mounted  # the root is where a file system is mounted

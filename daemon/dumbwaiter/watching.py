@@ -20,7 +20,7 @@ from dumbwaiter.roots import Root, RootState, inspect_folder
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.threads import apart
-from dumbwaiter.watch import Watcher
+from dumbwaiter.watcher import Watcher
 
 ANSWER = 2.0  # seconds that the start waits for folders
 CHECK = 5.0  # seconds between looks at the watched roots

@@ -64,7 +64,7 @@ class Ours:
     def __init__(self, root: str, seen: Seen, loop: asyncio.AbstractEventLoop) -> None:
         from dumbwaiter.ignore import Rules
         from dumbwaiter.roots import Root
-        from dumbwaiter.watch import Watcher
+        from dumbwaiter.watcher import Watcher
 
         self.sighted: set[str] = set()  # found in a new folder; nobody heard its close
 

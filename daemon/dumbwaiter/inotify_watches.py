@@ -1,7 +1,7 @@
-"""EDGE watchdog: which folders the kernel tells of, by their names below each root, and by the kernel's numbers.
+"""EDGE watchdog: the inotify watches that are set, by path below each root and by watch descriptor.
 
 Of watchdog only the reader of the kernel's queue is used: the observers above it lose events and keep silent about it.
-Folders are listened to by descriptor, so that no link is followed. No disk is asked but by whoever adds a folder.
+Folders are listened to by descriptor, so that no link is followed. Only `listen` touches a disk.
 """
 
 import errno
@@ -40,16 +40,16 @@ _ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF) | DELETE  # the ignore f
 
 
 class Folder:
-    """One folder below a root. Without a number it is not heard, and only stands above others that are."""
+    """One folder below a root. Without a number it has no watch, and stands here for the sake of its children."""
 
-    __slots__ = ("above", "below", "number", "path", "round", "serial", "top")
+    __slots__ = ("children", "number", "parent", "path", "round", "serial", "top")
 
-    def __init__(self, path: str, above: "Folder | None", top: "Top") -> None:
+    def __init__(self, path: str, parent: "Folder | None", top: "RootFolder") -> None:
         self.path = path
-        self.above = above
+        self.parent = parent
         self.top = top
-        self.below: dict[str, Folder] | None = None
-        self.number: WatchDescriptor | None = None
+        self.children: dict[str, Folder] | None = None
+        self.number: WatchDescriptor | None = None  # the kernel's
         self.serial = CallbackId(0)
         self.round = 0
 
@@ -58,7 +58,7 @@ class Folder:
         return self.path[self.path.rfind("/") + 1 :]
 
 
-class Top(Folder):
+class RootFolder(Folder):
     """The folder of a root."""
 
     __slots__ = ("added_at", "gained", "heard", "root", "rounds")
@@ -72,13 +72,13 @@ class Top(Folder):
         self.added_at: float | None = None  # when the kernel was asked for a folder, and has not answered
 
 
-class Hearing:
-    """The folders of all roots that one reader hears, and that reader.
+class InotifyWatches:
+    """The watches of all roots, and the reader of the kernel's queue that they belong to.
 
-    Every method is called with `lock` held, but `listen` without: a disk may not answer to that.
+    Every method is called with `lock` held, except `listen`, which may wait for a disk.
     """
 
-    def __init__(self, callback: WatchCallback, tops: Sequence[Top], stopped: Callable[[], bool]) -> None:
+    def __init__(self, callback: WatchCallback, tops: Sequence[RootFolder], stopped: Callable[[], bool]) -> None:
         self.lock = threading.RLock()
         self.reader: InotifyFD | None = None
         self._callback = callback
@@ -90,37 +90,37 @@ class Hearing:
     def __len__(self) -> int:
         return len(self._by_number)
 
-    def begin(self, reader: InotifyFD) -> None:
-        """Puts a reader in the place of another, and forgets what that heard."""
+    def use(self, reader: InotifyFD) -> None:
+        """Takes another reader; the watches of the one before are gone with it."""
         self.reader = reader
         for folder in self._by_number.values():  # whoever still has one must not take the number for the new reader's
             folder.number = None
         self._by_number.clear()
         for top in self._tops:
-            top.below = top.number = None
+            top.children = top.number = None
             top.heard = 0
 
     def at(self, number: WatchDescriptor) -> Folder | None:
         return self._by_number.get(number)
 
-    def find(self, top: Top, path: str) -> Folder | None:
+    def find(self, top: RootFolder, path: str) -> Folder | None:
         """Returns the folder at a path, None where neither it nor anything below is heard."""
         folder: Folder | None = top
         for name in path.split("/"):
-            folder = (folder.below or {}).get(name) if folder is not None else None
+            folder = (folder.children or {}).get(name) if folder is not None else None
         return folder
 
-    def ended(self, number: WatchDescriptor) -> Folder | None:
-        """Notes that the kernel tells no more of a folder, and returns it."""
+    def removed(self, number: WatchDescriptor) -> Folder | None:
+        """Notes that the kernel has removed a watch (IN_IGNORED), and returns its folder."""
         folder = self._by_number.pop(number, None)
         if folder is not None:
             folder.number = None
             folder.top.heard -= 1
-            if not folder.below:
+            if not folder.children:
                 _detach(folder)
         return folder
 
-    def listen(self, top: Top, path: str, descriptor: int) -> bool:
+    def listen(self, top: RootFolder, path: str, descriptor: int) -> bool:
         """Listens to an open folder; returns False if it was heard before. Raises OSError."""
         stays: Folder | None = None
         while True:
@@ -148,12 +148,12 @@ class Hearing:
                 return False  # it was moved on while it was looked at, and the event tells where to; or is bound to two places
             stays = heard
 
-    def begin_round(self, top: Top) -> None:
+    def begin_round(self, top: RootFolder) -> None:
         """Begins to listen to all folders of a root once more."""
         top.rounds += 1
         top.gained = 0
 
-    def end_round(self, top: Top) -> None:
+    def end_round(self, top: RootFolder) -> None:
         """Listens no longer to those that were not found in this round."""
         for folder in [folder for folder in self._by_number.values() if folder.top is top]:
             if folder.round != top.rounds and folder.number is not None:
@@ -165,12 +165,12 @@ class Hearing:
         ahead = [folder]
         while ahead:
             each = ahead.pop()
-            ahead.extend((each.below or {}).values())
+            ahead.extend((each.children or {}).values())
             if each.number is not None:
                 callbacks.append((each.number, each.serial))
                 self._by_number.pop(each.number, None)
                 each.number = None
-        folder.below = None
+        folder.children = None
         folder.top.heard -= len(callbacks)
         _detach(folder)
         if self.reader is not None:
@@ -185,9 +185,9 @@ class Hearing:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return number
 
-    def _put(self, top: Top, path: str, number: WatchDescriptor, serial: CallbackId) -> None:
+    def _put(self, top: RootFolder, path: str, number: WatchDescriptor, serial: CallbackId) -> None:
         folder = _place(top, path)
-        if folder.number is not None or folder.below:  # another one stood here
+        if folder.number is not None or folder.children:  # another one stood here
             self.drop(folder)
             folder = _place(top, path)
         folder.number, folder.serial, folder.round = number, serial, top.rounds
@@ -196,31 +196,32 @@ class Hearing:
         top.gained += 1
 
 
-def _place(top: Top, path: str) -> Folder:
+def _place(top: RootFolder, path: str) -> Folder:
+    """Returns the folder at a path; it and those on the way are made where they are missing."""
     folder: Folder = top
     at = ""
     for name in path.split("/") if path else ():
         at = f"{at}/{name}" if at else name
-        if folder.below is None:
-            folder.below = {}
-        below = folder.below.get(name)
-        if below is None:
-            below = folder.below[name] = Folder(at, folder, top)
-        folder = below
+        if folder.children is None:
+            folder.children = {}
+        child = folder.children.get(name)
+        if child is None:
+            child = folder.children[name] = Folder(at, folder, top)
+        folder = child
     return folder
 
 
 def _detach(folder: Folder) -> None:
     """Takes a folder out of the tree, and those above it that only held it."""
-    while (above := folder.above) is not None:
-        if above.below:
-            above.below.pop(folder.name, None)
-        if above.number is not None or above.below:
+    while (parent := folder.parent) is not None:
+        if parent.children:
+            parent.children.pop(folder.name, None)
+        if parent.number is not None or parent.children:
             return
-        folder = above
+        folder = parent
 
 
-def _leads_to(top: Top, path: str, descriptor: int) -> bool:
+def _leads_to(top: RootFolder, path: str, descriptor: int) -> bool:
     """True while the folder at a path is the open one."""
     try:
         with closing(Branch(top.root)) as branch:

@@ -21,13 +21,13 @@ from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from asynchronous import on_loop
-from dumbwaiter import canary, roots, watch, watched_root
+from dumbwaiter import canary, roots, watched_root, watcher
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
 from dumbwaiter.kernel import limit as limit_of
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import Root, RootState, inspect_folder
-from dumbwaiter.watch import Watcher
+from dumbwaiter.watcher import Watcher
 
 BOUND = 30.0  # seconds until a wait has failed
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -299,9 +299,9 @@ async def test_folders_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> 
             shutil.rmtree(tmp_path / "b")
         async with asyncio.timeout(BOUND):
             fences = itertools.count()
-            while ear.state().folders > 1 or ear.watcher._roots[0].top.below:  # what came may be looked at still
+            while ear.state().folders > 1 or ear.watcher._roots[0].top.children:  # what came may be looked at still
                 await ear.hears(tmp_path, f"fence {next(fences)}")
-        assert len(ear.watcher._hearing) == 1
+        assert len(ear.watcher._inotify) == 1
 
 
 @on_loop
@@ -478,8 +478,8 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
         (tmp_path / "a").write_bytes(b"x")
         await ear.until(lambda: bool(ear.doubts))
         await ear.hears(tmp_path)
-        assert ear.watcher._hearing.reader is not None
-        assert ear.watcher._hearing.reader.is_alive()
+        assert ear.watcher._inotify.reader is not None
+        assert ear.watcher._inotify.reader.is_alive()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -487,7 +487,7 @@ async def test_an_error_in_the_callback_leaves_the_reader_alive(
 async def test_a_dead_reader_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep/er").mkdir(parents=True)
     async with listening(root(tmp_path)) as ear:
-        reader = ear.watcher._hearing.reader
+        reader = ear.watcher._inotify.reader
         assert reader is not None
 
         def fail() -> list[InotifyEvent]:
@@ -510,7 +510,7 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
     monkeypatch.setattr(canary, "PATIENCE", 0.2)
     go = threading.Event()
     async with listening(root(tmp_path / "w"), bird=Canary(str(tmp_path / "bird"))) as ear:
-        reader = ear.watcher._hearing.reader
+        reader = ear.watcher._inotify.reader
         assert reader is not None
         real = reader.handle_event
 
@@ -524,7 +524,7 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
             while ("w", "the watcher had stopped hearing") not in ear.doubts:
                 ear.watcher.check()
                 await asyncio.sleep(0.05)
-        assert ear.watcher._hearing.reader is not reader
+        assert ear.watcher._inotify.reader is not reader
         monkeypatch.setattr(canary, "PATIENCE", BOUND)
         await ear.hears(tmp_path / "w", "deep/a")
         go.set()
@@ -534,12 +534,12 @@ async def test_t29_a_reader_that_hangs_is_noticed_by_the_canary_and_replaced(
 async def test_a_watcher_that_hears_its_canary_is_left_alone(tmp_path: Path) -> None:
     bird = Canary(str(tmp_path / "bird"))
     async with listening(root(tmp_path), bird=bird) as ear:
-        reader = ear.watcher._hearing.reader
+        reader = ear.watcher._inotify.reader
         for number in range(3):
             ear.watcher.check()
             await ear.hears(tmp_path, f"{number}")
             await ear.until(lambda: not ear.watcher.deaf_for)
-        assert ear.watcher._hearing.reader is reader
+        assert ear.watcher._inotify.reader is reader
         assert ear.doubts == []
 
 
@@ -726,15 +726,15 @@ async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
 
 @on_loop
 async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "RETRY", 0.0)
-    walk, closed = watch.walk, [True]
+    monkeypatch.setattr(watcher, "RETRY", 0.0)
+    walk, closed = watcher.walk, [True]
 
     def refused(*values: Any, **named: Any) -> Any:
         if closed:
             raise PermissionError(errno.EACCES, "Permission denied")
         return walk(*values, **named)
 
-    monkeypatch.setattr(watch, "walk", refused)
+    monkeypatch.setattr(watcher, "walk", refused)
     async with listening(root(tmp_path)) as ear:
         assert ear.state().missing == 1
         assert ear.state().sentence == f"{tmp_path} cannot be read: give this user the right to."
@@ -820,7 +820,7 @@ async def test_a_disk_that_dies_while_a_folder_begins_to_be_heard_stops_nobody_w
 
     monkeypatch.setattr(InotifyFD, "add_callback", add)
     monkeypatch.setattr(watched_root, "PATIENCE", 0.2)
-    monkeypatch.setattr(watch, "BOUND", 0.2)
+    monkeypatch.setattr(watcher, "BOUND", 0.2)
     async with listening(root(tmp_path)) as ear:
         await ear.hears(tmp_path)
         try:
@@ -842,7 +842,7 @@ async def test_folders_beyond_the_limit_are_counted_and_heard_later(
         (tmp_path / f"{number}/deep").mkdir(parents=True)
     allowed = [7]
     limit(monkeypatch, allowed)
-    monkeypatch.setattr(watch, "RETRY", 0.0)
+    monkeypatch.setattr(watcher, "RETRY", 0.0)
     async with listening(root(tmp_path)) as ear:
         state = ear.state()
         assert (state.state, state.folders, state.missing) == ("watching", 7, 12)
@@ -890,7 +890,7 @@ def ordinary() -> Iterator[None]:
 async def test_a_folder_that_may_be_listed_and_not_entered_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "RETRY", 0.0)
+    monkeypatch.setattr(watcher, "RETRY", 0.0)
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(0o444)
@@ -910,7 +910,7 @@ async def test_without_an_inotify_instance_the_watch_is_polled(tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(InotifyFD, "_create_inotify_fd", classmethod(none))
-        patch.setattr(watch, "RETRY", 0.0)
+        patch.setattr(watcher, "RETRY", 0.0)
         async with listening(root(tmp_path)) as ear:
             assert ear.state().state == "polling"
             assert limit_of("instances").setting in ear.state().sentence
@@ -925,7 +925,7 @@ async def test_a_polled_root_is_not_listened_to_but_looked_after(tmp_path: Path)
     (tmp_path / "w").mkdir()
     async with listening(root(tmp_path / "w", polling=True)) as ear:
         assert ear.state() == RootState("polling", 0, 0, 0, "Scans only, as configured.")
-        assert ear.watcher._hearing.reader is None
+        assert ear.watcher._inotify.reader is None
         (tmp_path / "w").rename(tmp_path / "v")
         await ear.until_state("away")
         (tmp_path / "v").rename(tmp_path / "w")
@@ -973,8 +973,8 @@ async def test_closing_ends_both_threads_and_says_nothing_more(tmp_path: Path) -
         (tmp_path / "a").write_bytes(b"x")
         ear.watcher.close()
         ear.watcher.close()
-        assert ear.watcher._hearing.reader is not None
-        assert not ear.watcher._hearing.reader.is_alive()
+        assert ear.watcher._inotify.reader is not None
+        assert not ear.watcher._inotify.reader.is_alive()
         assert not any(thread.is_alive() for thread in ear.watcher._threads)
         assert len(os.listdir("/proc/self/fd")) == before
         ear.sightings.clear()

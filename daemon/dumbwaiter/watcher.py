@@ -3,7 +3,7 @@
 Events are hints. The reader thread turns them into sightings and decides nothing; whatever makes hearing doubtful (an
 overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers.
 
-Each folder is listened to (`hearing`) before it is listed, so nothing can slip in between.
+Each folder is listened to (`inotify_watches`) before it is listed, so nothing can slip in between.
 The reader touches no disk. What a watch needs besides hearing is done by a thread of its own, because a dead network
 folder may stop whoever asks.
 """
@@ -21,8 +21,8 @@ from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Ma
 from dumbwaiter import canary, watched_root
 from dumbwaiter.canary import Canary
 from dumbwaiter.handover import Handover
-from dumbwaiter.hearing import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED_TO, Hearing
 from dumbwaiter.ignore import IGNORE_FILE, Rules
+from dumbwaiter.inotify_watches import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED_TO, InotifyWatches
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
@@ -65,8 +65,8 @@ class Watcher:
         self._started = False
         self._closing = threading.Event()
         self._root_of = {root.top: root for root in self._roots}
-        self._hearing = Hearing(self, list(self._root_of), self._closing.is_set)
-        self._lock = self._hearing.lock
+        self._inotify = InotifyWatches(self, list(self._root_of), self._closing.is_set)
+        self._lock = self._inotify.lock
         self._restarting = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, args=(root,), name=f"watch {root.name}", daemon=True)
@@ -168,11 +168,11 @@ class Watcher:
         end = time.monotonic() + BOUND
         if self._lock.acquire(timeout=BOUND):  # else a dead disk is asked, and whoever asks holds watchdog's lock too
             try:
-                if self._hearing.reader is not None:
-                    self._hearing.reader.stop()
+                if self._inotify.reader is not None:
+                    self._inotify.reader.stop()
             finally:
                 self._lock.release()
-        for thread in (*self._threads, self._hearing.reader):
+        for thread in (*self._threads, self._inotify.reader):
             if thread is not None and thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
 
@@ -192,8 +192,8 @@ class Watcher:
         if self._closing.is_set():
             return
         with self._lock:
-            folder = self._hearing.ended(wd)
-            if folder is not None and folder.above is None:
+            folder = self._inotify.removed(wd)
+            if folder is not None and folder.parent is None:
                 root = self._root_of[folder.top]
                 root.walk_reason = "the folder was away"
                 root.request_check()
@@ -206,19 +206,19 @@ class Watcher:
     def _translate(self, event: InotifyEvent) -> None:
         mask = event.mask
         with self._lock:
-            folder = self._hearing.at(event.wd)
+            folder = self._inotify.at(event.wd)
             if folder is None:
                 return
             root = self._root_of[folder.top]
             if not event.name:  # of the folder itself; what happened to a root is found out by looking
-                if folder.above is None:
+                if folder.parent is None:
                     root.request_check()
                 return
             name = os.fsdecode(event.name)
             path = f"{folder.path}/{name}" if folder.path else name
             if mask & IS_FOLDER:
-                if mask & MOVED_FROM and folder.below and name in folder.below:
-                    self._hearing.drop(folder.below[name])
+                if mask & MOVED_FROM and folder.children and name in folder.children:
+                    self._inotify.drop(folder.children[name])
                 if mask & (CREATE | MOVED_TO | MOVED_FROM):  # where two change places, one stands there already
                     root.changed_folders.append((path, bool(mask & MOVED_FROM)))
                     root.wake.set()
@@ -285,7 +285,7 @@ class Watcher:
 
     def _restart_reader(self, now: float) -> bool:
         """Puts a new reader in the place of a dead one, or of the first that could not be had; True when it did."""
-        old = self._hearing.reader
+        old = self._inotify.reader
         hears = old is not None and old.is_alive() and self.deaf_for < canary.PATIENCE
         if self._closing.is_set() or hears or now < self._restart_at:
             return False
@@ -305,7 +305,7 @@ class Watcher:
             if self._closing.is_set():
                 return False
             reader.start()
-            self._hearing.begin(reader)
+            self._inotify.use(reader)
             self._listen_to_canary(reader)
             self._deaf = ""
             for root in self._roots:
@@ -330,7 +330,7 @@ class Watcher:
         if here is None:
             with self._lock:
                 root.identity = None
-                self._hearing.drop(root.top)
+                self._inotify.drop(root.top)
                 root.refused.clear()
             root.changed_folders.clear()
             return ""
@@ -338,7 +338,7 @@ class Watcher:
         if here.identity != before:
             reason = "another folder stands there" if before else "the folder is there"
             with self._lock:
-                self._hearing.drop(root.top)
+                self._inotify.drop(root.top)
                 root.mounted = here.mounted
                 root.known.add(here.identity)
                 root.remote = here.remote
@@ -381,12 +381,12 @@ class Watcher:
         return here
 
     def _hears(self, root: WatchedRoot) -> bool:
-        return not root.polling and self._hearing.reader is not None
+        return not root.polling and self._inotify.reader is not None
 
     def _listen_to_all(self, root: WatchedRoot) -> None:
         """Listens to every folder of a root, and no longer to those that are not there."""
         with self._lock:
-            self._hearing.begin_round(root.top)
+            self._inotify.begin_round(root.top)
             root.foreign = ""
             root.refused.clear()
         for _ in self._walk(root, "", again=True):
@@ -394,7 +394,7 @@ class Watcher:
         if self._closing.is_set():
             return
         with self._lock:
-            self._hearing.end_round(root.top)
+            self._inotify.end_round(root.top)
 
     # --- listening to folders ---
 
@@ -432,7 +432,7 @@ class Watcher:
     def _listen(self, root: WatchedRoot, path: str, descriptor: int) -> bool:
         """Listens to an open folder; returns False if it was heard before."""
         try:
-            return self._hearing.listen(root.top, path, descriptor)
+            return self._inotify.listen(root.top, path, descriptor)
         except OSError as error:
             self._refuse(root, path, error)
             return True
@@ -445,7 +445,7 @@ class Watcher:
     def _forget(self, root: WatchedRoot, path: str) -> None:
         """Listens no longer to a folder that is not there any more."""
         with self._lock:
-            folder = self._hearing.find(root.top, path)
+            folder = self._inotify.find(root.top, path)
         if folder is None:
             return
         try:
@@ -453,7 +453,7 @@ class Watcher:
                 branch.open(path)
         except (FileNotFoundError, NotADirectoryError):
             with self._lock:
-                self._hearing.drop(folder)
+                self._inotify.drop(folder)
         except OSError:  # looking at all of it will say
             root.request_check()
 
