@@ -31,6 +31,7 @@ from dumbwaiter import http as edge
 from dumbwaiter.bulk import REPLY_MAX, Abort, Unreadable
 from dumbwaiter.errors import Blocked, Failure, Retry, Stopped
 from dumbwaiter.http import Http
+from dumbwaiter.http_errors import sentence
 from dumbwaiter.model import MIB
 from dumbwaiter.reach import Reach
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -438,7 +439,7 @@ def test_who_answers_without_tls_in_a_servers_place_is_told_as_that(make: Make, 
 def test_a_certificate_that_is_not_trusted_is_told_as_that() -> None:
     untrusted = httpx.ConnectError("[SSL] x")
     untrusted.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    said = edge.sentence(untrusted, "https://vendor.test/path?token=s3cret")
+    said = sentence(untrusted, "https://vendor.test/path?token=s3cret")
     assert said == "vendor.test cannot be reached (its certificate is not trusted)"
 
 

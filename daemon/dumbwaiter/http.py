@@ -7,8 +7,6 @@ than 1 MiB is none. Nothing here logs a URL, a header or a body.
 
 import asyncio
 import os
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +14,16 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import httpcore
 import httpx
 from httpx._utils import URLPattern, get_environment_proxies  # there are no public names for them
 
 from dumbwaiter import __version__, log
 from dumbwaiter.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
 from dumbwaiter.errors import Blocked, Exit, Failure, Offline, Stopped
+from dumbwaiter.http_backends import AsyncBackend, SyncBackend
+from dumbwaiter.http_errors import origin, sentence
 from dumbwaiter.model import MIB
 from dumbwaiter.pace import Bandwidth
 from dumbwaiter.reach import Inside, Reach
@@ -34,7 +33,6 @@ LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
 BEHIND = 3  # times that for the answer to a large piece: a tunnel takes all of it at once, its line does not
 CALL = 60.0  # for a whole small exchange
 SHUN = 300.0  # an origin that could not be reached goes last for so long
-ANSWER_MAX = REPLY_MAX + MIB  # bytes of an answer with all its heads; who sends only heads would never end
 SKEW = 5.0  # a clock difference below this may be the network's doing
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
@@ -65,7 +63,7 @@ class Http:
         """
         started = self._clock()
         assert isinstance(request.body, bytes)
-        with self._told(request):
+        with self._map_errors(request):
             reply = await self._send(request, request.body)
         self._note(request, reply, started)
         return reply
@@ -76,13 +74,13 @@ class Http:
         Raises `Stopped` once `abort` was called.
         """
         started = self._clock()
-        with self._told(request, abort):
+        with self._map_errors(request, abort):
             reply = self._send_blocking(request, abort)
         self._note(request, reply, started)
         return reply
 
     @contextmanager
-    def _told(self, request: Request, abort: Abort | None = None) -> Iterator[None]:
+    def _map_errors(self, request: Request, abort: Abort | None = None) -> Iterator[None]:
         try:
             yield
         except Inside as error:
@@ -102,12 +100,12 @@ class Http:
 
     def skew(self, url: str) -> float:
         """Returns how many seconds the clock of a server is ahead of ours, as far as its answers told."""
-        return self._skews.get(_origin(url), 0.0)
+        return self._skews.get(origin(url), 0.0)
 
     def order(self, urls: Sequence[str]) -> list[str]:
         """Returns base URLs with those that could not be reached lately at the end."""
         now = self._clock()
-        return sorted(urls, key=lambda url: self._shunned.get(_origin(url), 0.0) > now)
+        return sorted(urls, key=lambda url: self._shunned.get(origin(url), 0.0) > now)
 
     def renew(self) -> None:
         """Uses no connection again that is idle now, and thinks no host away; an exchange under way goes on."""
@@ -130,7 +128,7 @@ class Http:
     def _client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(verify=self._context)
         # httpcore takes a backend of one's own, httpx has no way to hand it through.
-        transport._pool._network_backend = _Backend(self._reach)  # noqa: SLF001
+        transport._pool._network_backend = AsyncBackend(self._reach)  # noqa: SLF001
         return httpx.AsyncClient(
             timeout=LIMITS,
             headers=HEADERS,
@@ -147,7 +145,7 @@ class Http:
         transport: httpx.BaseTransport = self._direct
         if os.environ.get("DUMBWAITER_TRANSPORT") == "httpx":
             transport = httpx.HTTPTransport(verify=self._context)
-            transport._pool._network_backend = _Blocking(self._reach)  # noqa: SLF001
+            transport._pool._network_backend = SyncBackend(self._reach)  # noqa: SLF001
         elif not any(mounts.values()):
             return None
         return httpx.Client(
@@ -210,113 +208,16 @@ class Http:
 
     def _note_failure(self, url: str, error: Exception) -> None:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            self._shunned[_origin(url)] = self._clock() + SHUN
+            self._shunned[origin(url)] = self._clock() + SHUN
 
     def _note_clock(self, url: str, reply: Reply, started: float) -> None:
-        self._shunned.pop(_origin(url), None)
+        self._shunned.pop(origin(url), None)
         theirs = _date(reply.headers.get("date", ""))
         if theirs is None:
             return
         ours = (started + self._clock()) / 2
         skew = theirs + 0.5 - ours  # "Date" has whole seconds
-        self._skews[_origin(url)] = skew if abs(skew) > SKEW else 0.0
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that were judged; to a host that may be anywhere, in httpcore's own way."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
-        async def connect(address: str) -> httpcore.AsyncNetworkStream:
-            return _Stream(await self._inner.connect_tcp(address, port, timeout, local_address, socket_options))
-
-        if self._reach.trusts(host):
-            return await connect(host)
-        try:
-            async with asyncio.timeout(timeout):
-                *others, last = await asyncio.to_thread(self._reach.addresses, host, port)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout from error
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
-        for address in others:
-            try:
-                return await connect(address)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                self._reach.missed(address)
-        return await connect(last)
-
-
-class _Blocking(httpcore.NetworkBackend):
-    """The same for threads."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._inner = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.NetworkStream:
-        def connect(address: str) -> httpcore.NetworkStream:
-            return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-
-        if self._reach.trusts(host):
-            return connect(host)
-        try:
-            *others, last = self._reach.addresses(host, port)
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
-        for address in others:
-            try:
-                return connect(address)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                self._reach.missed(address)
-        return connect(last)
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection whose answers have an end."""
-
-    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
-        self._inner = inner
-        self._read = 0  # since something was last sent
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        piece = await self._inner.read(max_bytes, timeout)
-        self._read += len(piece)
-        if self._read > ANSWER_MAX:
-            raise httpcore.RemoteProtocolError("the answer is too large")
-        return piece
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._read = 0
-        await self._inner.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+        self._skews[origin(url)] = skew if abs(skew) > SKEW else 0.0
 
 
 def proxies(make: Callable[..., T]) -> dict[str, T | None]:
@@ -403,46 +304,3 @@ def _date(value: str) -> float | None:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _origin(url: str) -> str:
-    return "/".join(url.split("/", 3)[:3])
-
-
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (httpx.ConnectTimeout, "no answer from {host}"),
-    (httpx.ConnectError, "{host} cannot be reached ({reason})"),
-    (httpx.WriteTimeout, "{host} stopped taking bytes"),
-    (httpx.ReadTimeout, "{host} stopped answering"),
-    (httpx.NetworkError, "the connection to {host} broke ({reason})"),
-    (httpx.RemoteProtocolError, "{host} broke off its answer"),
-    (TimeoutError, "{host} takes too long to answer"),
-    (httpx.InvalidURL, "{host} is no usable address"),
-    (httpx.UnsupportedProtocol, "{host} is no usable address"),
-    (ExceptionGroup, "{host} cannot be reached ({reason})"),  # how anyio may tell of several tries to connect
-)
-
-
-def sentence(error: Exception, url: str) -> str:
-    """Returns what went wrong in an exchange, in words of ours: an error's own may quote what was sent."""
-    host = _origin(url).rpartition("/")[2].rpartition("@")[2]
-    for kind, words in _REASONS:
-        if isinstance(error, kind):
-            return words.format(host=host, reason=_reason(error))
-    return f"the exchange with {host} failed"
-
-
-def _reason(error: BaseException) -> str:
-    """Finds the operating system's word for it under what httpx and anyio wrapped around."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return "its name is not known"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return "its certificate is not trusted"
-        if isinstance(cause, ssl.SSLError):  # an OSError whose number is none of the system's
-            return "it does not answer in TLS"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno).lower()
-        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
-    return str(error).lower() or "no reason given"

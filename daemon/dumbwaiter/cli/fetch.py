@@ -12,7 +12,8 @@ from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
 from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Exit, Failure, Verdict
-from dumbwaiter.http import HEADERS, proxies, sentence
+from dumbwaiter.http import HEADERS, proxies
+from dumbwaiter.http_errors import sentence
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
 from dumbwaiter.version import check, open_version
