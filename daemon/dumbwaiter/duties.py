@@ -191,30 +191,8 @@ class Duties:
             await self._notices.close()
 
     async def _do(self, errand: Errand) -> None:
-        errands = self._journal.errands
         try:
-            try:
-                done = ""
-                if errand.what == AFTER:
-                    done = await self._after(errand)
-                else:
-                    await self._tell(errand)
-            except Undone as trouble:
-                more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
-                wait = random.random() * ceiling(errand.attempts) if trouble.after is None else trouble.after
-                when = time.time() + wait if more and not trouble.hopeless else None
-                tell = self._log.warning if trouble.after is None else self._log.info
-                tell("errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble))
-                await errands.failed(errand, due_at=when, error=str(trouble))
-            except JournalTrouble:
-                raise
-            except Exception as error:  # noqa: BLE001 - a fault in one errand must not stop the others
-                self._log.exception("errand failed", what=errand.what)
-                sentence = f"an error in dumbwaiter itself: {type(error).__name__}"
-                await errands.failed(errand, due_at=None, error=sentence)
-            else:
-                self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
-                await errands.done(errand, taken_away=bool(done), deleted=done == "delete")
+            await self._try(errand)
         except JournalTrouble as trouble:
             self._log.error("journal in trouble", error=str(trouble))
             await asyncio.sleep(AGAIN)  # what could not be noted is done once more
@@ -223,6 +201,35 @@ class Duties:
             self._slots_taken[errand.pool] -= 1
             self._moved()
             self.kick()
+
+    async def _try(self, errand: Errand) -> None:
+        """Does an errand, and notes in the journal what came of it. Raises `JournalTrouble`."""
+        done = ""
+        try:
+            if errand.what == AFTER:
+                done = await self._after(errand)
+            else:
+                await self._tell(errand)
+        except Undone as trouble:
+            await self._put_off(errand, trouble)
+        except JournalTrouble:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault in one errand must not stop the others
+            self._log.exception("errand failed", what=errand.what)
+            sentence = f"an error in dumbwaiter itself: {type(error).__name__}"
+            await self._journal.errands.failed(errand, due_at=None, error=sentence)
+        else:
+            self._log.info("errand done", what=errand.what, watch=errand.watch, path=errand.path)
+            await self._journal.errands.done(errand, taken_away=bool(done), deleted=done == "delete")
+
+    async def _put_off(self, errand: Errand, trouble: Undone) -> None:
+        """Notes when to try again, or that this was the last try."""
+        more = errand.attempts + 1 < TRIES or isinstance(trouble, _Away)
+        wait = random.random() * ceiling(errand.attempts) if trouble.after is None else trouble.after
+        when = time.time() + wait if more and not trouble.hopeless else None
+        tell = self._log.warning if trouble.after is None else self._log.info
+        tell("errand failed", what=errand.what, watch=errand.watch, path=errand.path, error=str(trouble))
+        await self._journal.errands.failed(errand, due_at=when, error=str(trouble))
 
     async def _after(self, errand: Errand) -> str:
         """Disposes of an uploaded file. Returns the action, also where the file was gone already; empty where it stays."""
@@ -233,43 +240,49 @@ class Duties:
         if root is None:  # a kill may have left the file under its private name
             raise Undone(f'no watch named "{errand.watch}" is configured')
         (job,) = jobs
-
-        def same(fd: int) -> bool:
-            return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
-
-        watch, mark = self._config.watch.get(errand.watch), f"{self._journal.host}-{errand.mark}"
+        watch = self._config.watch.get(errand.watch)
         action = errand.facts["action"] if watch is None else watch.after  # as it is wanted today
-        target = action.removeprefix("move:") if action.startswith("move:") else ""
-
-        def act() -> str:
-            """Returns where a disk is mounted that got a file for the first time."""
-            if not self._journal.in_place():
-                raise _Away("the journal was removed or moved, and would not know of it")
-            if away := self._away(errand.watch):
-                raise _Away(away)
-            noted = self._journal.folders.mounted() if target else set()
-            for disk in noted:
-                if f"{target}/".startswith(f"{disk}/") and not os.path.ismount(disk):
-                    raise _Away(
-                        f"nothing is mounted at {shown(disk)}; mount it, or say that the folder is right as it is with "
-                        f"`dumbwaiter rescan {errand.watch}`"
-                    )
-            closed = job.by_hand or self._closed(job.watch, job.path, job.stamp)
-            there = dispose(root, job.path, job.stamp, same, action, mark, known_since=job.created_at, closed=closed)
-            if not there and (away := self._away(errand.watch)):  # it went meanwhile
-                raise _Away(away)
-            disk = mounted_at(target) if target else "/"
-            return "" if disk in {"/", *noted} else disk
-
         if errand.watch not in self._executors:
             self._executors[errand.watch] = ThreadPoolExecutor(SLOTS, "after")
+        executor = self._executors[errand.watch]
         try:
-            if disk := await asyncio.get_running_loop().run_in_executor(self._executors[errand.watch], act):
+            if disk := await asyncio.get_running_loop().run_in_executor(
+                executor, self._dispose, errand, job, root, action
+            ):
                 await self._journal.notes.mount(disk, is_mounted=True)
         except Changed:
             self._sighted(job.watch, job.path)
             return ""
         return "" if action == "keep" else action
+
+    def _dispose(self, errand: Errand, job: Job, root: str, action: str) -> str:
+        """Does it, in a thread. Returns where a disk is mounted that got a file for the first time, else nothing.
+
+        Raises `Changed` and `Undone`.
+        """
+        if not self._journal.in_place():
+            raise _Away("the journal was removed or moved, and would not know of it")
+        if away := self._away(errand.watch):
+            raise _Away(away)
+        target = action.removeprefix("move:") if action.startswith("move:") else ""
+        noted = self._journal.folders.mounted() if target else set()
+        for disk in noted:
+            if f"{target}/".startswith(f"{disk}/") and not os.path.ismount(disk):
+                raise _Away(
+                    f"nothing is mounted at {shown(disk)}; mount it, or say that the folder is right as it is with "
+                    f"`dumbwaiter rescan {errand.watch}`"
+                )
+
+        def same(fd: int) -> bool:
+            return Digest().finish(fd, os.fstat(fd).st_size) == job.digest
+
+        mark = f"{self._journal.host}-{errand.mark}"
+        closed = job.by_hand or self._closed(job.watch, job.path, job.stamp)
+        there = dispose(root, job.path, job.stamp, same, action, mark, known_since=job.created_at, closed=closed)
+        if not there and (away := self._away(errand.watch)):  # it went meanwhile
+            raise _Away(away)
+        disk = mounted_at(target) if target else "/"
+        return "" if disk in {"/", *noted} else disk
 
     async def _tell(self, errand: Errand) -> None:
         watch = self._config.watch.get(errand.watch)
