@@ -60,7 +60,7 @@ def test_what_is_missing_is_named_with_the_remedy(program: Program) -> None:
         == f"mount the disk that it is on; where it is on none, mkdir -p {program.drop}"
     )
     assert found["state folder"][0]["remedy"] == f"chmod 700 {program.state}"
-    assert found["mount"][0]["remedy"] == "choose an empty folder"
+    assert found["mount"][0]["remedy"] == "move what lies in it elsewhere, or choose an empty folder"
     assert found["daemon"][0]["level"] == "warn"
     skewed = found["provider netease"][0]
     assert (skewed["level"], "seconds from this machine's" in skewed["says"]) == ("warn", True)
