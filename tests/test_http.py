@@ -767,17 +767,20 @@ def test_a_date_that_is_none_says_nothing(make: Make, date: str) -> None:
         assert client.http.skew(server.url) == 0.0
 
 
-def test_an_address_that_could_not_be_reached_goes_last_for_a_while(make: Make) -> None:
+def test_an_address_that_fails_goes_last_for_a_while(make: Make) -> None:
     now = [NOW]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         dead = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    with Peer(peer.echo([])) as server, Peer(never) as silent:
+    overloaded = peer.echo([], b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    with Peer(peer.echo([])) as server, Peer(never) as silent, Peer(overloaded) as broken:
         client = make("own", clock=lambda: now[0])
-        urls = [dead, silent.url, server.url]
+        urls = [dead, silent.url, broken.url, server.url]
         assert client.http.order(urls) == urls
         client.trouble(f"{dead}/x?y")
+        assert client.http.order(urls) == [silent.url, broken.url, server.url, dead]
         client.trouble(silent.url)
-        assert client.http.order(urls) == [silent.url, server.url, dead]
+        assert client(broken.url).status == 503
+        assert client.http.order(urls) == [server.url, dead, silent.url, broken.url]
         now[0] += edge.SHUN + 1
         assert client.http.order(urls) == urls
 

@@ -32,7 +32,7 @@ from dumbwaiter.wire.message import FileSlice, Reply, Request
 LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds
 BEHIND = 3  # times that for the answer to a large piece: a tunnel takes all of it at once, its line does not
 CALL = 60.0  # for a whole small exchange
-SHUN = 300.0  # an origin that could not be reached goes last for so long
+SHUN = 300.0  # an origin that failed goes last for so long
 SKEW = 5.0  # a clock difference below this may be the network's doing
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
 HEADERS = {"user-agent": f"dumbwaiter/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Http:
-    """Clients, and what was learned of each origin: its clock, and whether it can be reached."""
+    """Clients, and what was learned of each origin: its clock, and whether it failed lately."""
 
     def __init__(self, clock: Callable[[], float] = time.time, reach: Reach | None = None) -> None:
         self.bandwidth = Bandwidth()
@@ -77,6 +77,8 @@ class Http:
         with self._map_errors(request, abort):
             reply = self._send_blocking(request, abort)
         self._note(request, reply, started)
+        if 500 <= reply.status < 600:  # beyond, Qiniu speaks of the object
+            self._shun(request.url)
         return reply
 
     @contextmanager
@@ -90,7 +92,7 @@ class Http:
             if abort is not None and abort.called:
                 raise Stopped from None
             said = sentence(error, request.url)  # the error's own text may quote a header
-            self._note_failure(request.url, error)
+            self._shun(request.url)
             self._log.debug("request failed", what=request.what, error=said)
             raise Offline(f"{request.what}: {said}", void=isinstance(error, NEVER_LEFT)) from None
 
@@ -103,7 +105,7 @@ class Http:
         return self._skews.get(origin(url), 0.0)
 
     def order(self, urls: Sequence[str]) -> list[str]:
-        """Returns base URLs with those that could not be reached lately at the end."""
+        """Returns base URLs with those that failed lately at the end: each file that is sent there first is sent twice."""
         now = self._clock()
         return sorted(urls, key=lambda url: self._shunned.get(origin(url), 0.0) > now)
 
@@ -206,9 +208,8 @@ class Http:
         finally:
             response.close()
 
-    def _note_failure(self, url: str, error: Exception) -> None:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            self._shunned[origin(url)] = self._clock() + SHUN
+    def _shun(self, url: str) -> None:
+        self._shunned[origin(url)] = self._clock() + SHUN
 
     def _note_clock(self, url: str, reply: Reply, started: float) -> None:
         self._shunned.pop(origin(url), None)
