@@ -1,13 +1,15 @@
 """Settling, with stamps and a clock made by hand."""
 
 from collections.abc import Iterator
+from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.settle import CALM, LONGEST, MOMENT, RECHECK, Ready, Settle
+from dumbwaiter.settle import CALM, LONGEST, MOMENT, OFTEN, RECHECK, Ready, Settle
 
 OPEN = Sighting("w", "a")
 CLOSED = Sighting("w", "a", closed=True)
@@ -137,6 +139,49 @@ def test_a_second_close_starts_the_wait_again(settle: Settle) -> None:
     settle.sight(CLOSED, RECHECK)
     settle.due(RECHECK)
     assert settle.observe("w", "a", stamp(1), RECHECK) is None
+
+
+def rewritten(settle: Settle, every: float, until: float) -> list[float]:
+    """Returns when versions of a file were ready that is opened, changed and closed every so many seconds."""
+    ready, version, now = [], 0, 0.0
+    while True:
+        change = version * every
+        wake = settle.next_wake()
+        now = change if wake is None or (change < until and change <= wake) else max(now, wake)
+        if change < until and now == change:
+            version += 1
+            settle.sight(CLOSED, now)
+        elif wake is None or wake == inf:
+            return ready
+        for watch, path in settle.due(now):
+            if settle.observe(watch, path, stamp(version), now, writing=False) is not None:
+                ready.append(now)
+
+
+def test_a_log_that_is_closed_after_each_line_is_let_through_less_and_less_often(settle: Settle) -> None:
+    times = rewritten(settle, every=1.0, until=600.0)
+    assert times[:OFTEN] == pytest.approx([RECHECK + second for second in range(OFTEN)])
+    waits = [later - earlier for earlier, later in pairwise(times)][OFTEN - 1 :]
+    assert waits[:5] == pytest.approx([2, 4, 8, 16, 32], abs=1 + RECHECK)
+    assert waits[5:] == pytest.approx([LONGEST] * (len(waits) - 5), abs=1 + RECHECK)
+    assert times[-1] + LONGEST >= 600.0  # the last version too, and in time
+
+
+def test_the_last_version_of_a_file_that_was_finished_often_is_let_through(settle: Settle) -> None:
+    assert rewritten(settle, every=1.0, until=30.5)[-1] > 30.0
+
+
+def test_versions_that_lie_apart_are_let_through_at_once(settle: Settle) -> None:
+    times = rewritten(settle, every=2 * LONGEST, until=20 * LONGEST)
+    assert times == pytest.approx([2 * LONGEST * one + RECHECK for one in range(10)], abs=RECHECK)
+
+
+def test_where_each_version_counts_all_of_them_are_let_through() -> None:
+    assert len(rewritten(Settle({"w": 2.0}, each=["w"]), every=1.0, until=60.0)) == 60
+
+
+def test_a_person_who_saves_now_and_then_waits_for_nothing_at_first(settle: Settle) -> None:
+    assert rewritten(settle, every=30.0, until=150.0) == pytest.approx([30 * one + RECHECK for one in range(5)])
 
 
 def test_a_new_file_under_the_same_name_needs_its_own_close(settle: Settle) -> None:

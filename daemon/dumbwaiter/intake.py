@@ -60,7 +60,10 @@ class Intake:
         self._journal = journal
         self._queued = queued
         self._moved = moved
-        self._settle = Settle({name: source.settle for name, source in sources.items()})
+        self._settle = Settle(
+            {name: source.settle for name, source in sources.items()},
+            each=[name for name, source in sources.items() if source.after != "keep"],
+        )
         self._sighted = asyncio.Event()
         self._eased = asyncio.Event()
         self._turned = asyncio.Event()

@@ -12,10 +12,13 @@ file has to be quiet:
 
 A plain sighting may come from a scan, and scans repeat: it prolongs only the short wait after a close, for whoever
 closed may have begun again.
+
+A file that is finished again and again, as a log is that is opened for each line, is let through less and less often: each
+version is sent as a whole.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
@@ -27,6 +30,8 @@ RECHECK = 0.2  # seconds between the two stamps after a close
 MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
 CALM = 5  # times the settle time: for an empty file to stay empty, and for a closed one to be taken away
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
+OFTEN = 5  # versions of a file that follow one another at once; from then on each waits twice as long as the one before
+REMEMBERED = 10_000  # files of which it is known how often they were finished
 
 Name = tuple[str, str]  # watch, path
 
@@ -43,9 +48,10 @@ class Ready(NamedTuple):
 class _Wait:
     """What is known of one path that is not finished."""
 
-    __slots__ = ("closed", "closed_at", "due", "heard", "pause", "queued", "since", "stamp")
+    __slots__ = ("closed", "closed_at", "due", "heard", "held_until", "pause", "queued", "since", "stamp")
 
-    def __init__(self) -> None:
+    def __init__(self, held_until: float) -> None:
+        self.held_until = held_until  # not looked at before: its last version was let through lately
         self.closed = False
         self.heard = False  # that it was closed, which an old file only looks like
         self.closed_at = 0.0
@@ -57,10 +63,15 @@ class _Wait:
 
 
 class Settle:
-    """The paths that are waiting to become quiet. `seconds` is the settle time of each watch."""
+    """The paths that are waiting to become quiet. `seconds` is the settle time of each watch.
 
-    def __init__(self, seconds: Mapping[str, float]) -> None:
+    In those of `each` every version of a file counts, however many there are.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], each: Collection[str] = ()) -> None:
         self._seconds = dict(seconds)
+        self._each = frozenset(each)
+        self._finished: OrderedDict[Name, tuple[float, int]] = OrderedDict()  # when last, and how often in a row
         self._waits: dict[Name, _Wait] = {}
         self._queue: list[tuple[float, Name]] = []
         self._counts: Counter[str] = Counter()
@@ -83,16 +94,20 @@ class Settle:
         wait = self._waits.get(name)
         is_new = wait is None
         if wait is None:
-            wait = self._waits[name] = _Wait()
+            wait = self._waits[name] = _Wait(self._free_at(name))
             self._counts[sighting.watch] += 1
+        if wait.held_until:  # what happened meanwhile is no pause of a slow copy
+            wait.closed = False
+            if wait.held_until <= now:
+                wait.held_until = 0.0
         if sighting.closed or (sighting.old and is_new):
             self._close(wait, now)
             wait.heard = sighting.closed
-            self._plan(name, wait, now)
+            self._plan(name, wait, max(now, wait.held_until))
         else:
             wait.closed = False
             # the close mostly follows at once, and saves this look
-            self._plan(name, wait, min(wait.due, now + self._step(name[0])))
+            self._plan(name, wait, max(min(wait.due, now + self._step(name[0])), wait.held_until))
 
     @staticmethod
     def _close(wait: _Wait, now: float) -> None:
@@ -149,6 +164,7 @@ class Settle:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
             self._drop(name)
+            self._note_finished(name, now)
             return Ready(watch, path, stamp, wait.closed and wait.heard)
         self._plan(name, wait, quiet_at)
         return None
@@ -159,6 +175,26 @@ class Settle:
             wait.closed = False  # somebody else goes on with it, whose close is still to come
         wait.stamp = stamp
         wait.since = now
+
+    def _note_finished(self, name: Name, now: float) -> None:
+        if name[0] in self._each:
+            return
+        at, times = self._finished.pop(name, (-inf, 0))
+        self._finished[name] = now, times + 1 if now - at < 2 * self._apart_max(name[0]) else 1
+        if len(self._finished) > REMEMBERED:
+            self._finished.popitem(last=False)
+
+    def _free_at(self, name: Name) -> float:
+        """Returns before when no further version of a file is let through."""
+        at, times = self._finished.get(name, (0.0, 0))
+        if times < OFTEN:
+            return 0.0
+        seconds = min(self._settle(name[0]), SETTLE) * 2.0 ** min(times - OFTEN, 10)
+        return at + min(seconds, self._apart_max(name[0]))
+
+    def _apart_max(self, watch: str) -> float:
+        settle = self._settle(watch)
+        return max(settle, min(LONGEST, LONGEST / SETTLE * settle))
 
     def _settle(self, watch: str) -> float:
         return self._seconds.get(watch, SETTLE)
