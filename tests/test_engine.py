@@ -14,7 +14,7 @@ import journals
 from dumbwaiter import engine as module
 from dumbwaiter import log
 from dumbwaiter.attempt import Attempt
-from dumbwaiter.engine import AHEAD, LARGE, SMALL, Engine
+from dumbwaiter.engine import AHEAD, LARGE, LARGE_PROBES, SMALL, Engine
 from dumbwaiter.errors import JournalTrouble, Offline, Unstorable
 from dumbwaiter.health import FAILING, Health
 from dumbwaiter.http import Http
@@ -139,6 +139,36 @@ def test_small_files_without_end_do_not_keep_a_larger_one_waiting(sqlite_book: B
             rounds += 1
             assert rounds < 10
             await engine.end(*engine.at_work)
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+@pytest.mark.parametrize(
+    ("failures", "probe"), [(FAILING + 1, "small"), (LARGE_PROBES, "large"), (LARGE_PROBES + 1, "small")]
+)
+def test_a_small_file_tries_whether_anything_gets_through_and_now_and_then_whichever_waits(
+    sqlite_book: Book, failures: int, probe: str
+) -> None:
+    pending(sqlite_book, SMALL + 1, "large", provider="lost")
+    pending(sqlite_book, SMALL, "small", provider="lost")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 4, lost=fares(failures=failures))
+        await engine.turn()
+        assert engine.at_work == {probe}
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
+def test_where_only_large_files_wait_one_of_them_tries(sqlite_book: Book) -> None:
+    pending(sqlite_book, SMALL + 1, "large 1", "large 2", provider="lost")
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 4, lost=fares(failures=FAILING + 1))
+        await engine.turn()
+        assert engine.at_work == {"large 1"}
         await engine.close()
 
     run(sqlite_book, test)

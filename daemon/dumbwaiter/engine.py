@@ -18,6 +18,7 @@ from dumbwaiter.policy import ceiling
 SMALL = MIB  # bytes up to which a file is over in no time
 AHEAD = 64  # small files that may be under way beyond the slots, so that they share requests and commits
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
+LARGE_PROBES = 10  # of that many files, one, whatever its size, tries whether a provider lets something through
 LOOK = 0.2  # seconds, at least, between two looks for a file of a provider that has none on its way
 
 
@@ -137,7 +138,10 @@ class Engine:
         later = {name: probe_at for name, probe_at in probes.items() if probe_at > now}
         for name in probes.keys() - later.keys() - self._at_work():
             others = self.means.providers.keys() - {name}
-            for job in await self.journal.claim(self.worker, now, 1, others, closed, only=self.only):
+            probe = partial(self.journal.claim, self.worker, now, 1, others, closed, only=self.only)
+            # A small file tells as much, and costs less in vain; but large ones may be what does get through.
+            small = self.means.providers[name].health.failures % LARGE_PROBES != 0
+            for job in (small and await probe(size_max=SMALL)) or await probe():
                 self._start(job)
         return later
 
