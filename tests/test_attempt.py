@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.health import REFUSALS
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.orders import Orders
+from dumbwaiter.policy import DEAR
 from dumbwaiter.upload import FileUpload
 from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
@@ -75,6 +77,26 @@ def test_a_file_that_always_begins_anew_is_given_up(
             vendors.faults("")
             await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_file_that_was_sent_in_vain_often_is_sent_less_often(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 1e-9 if len(sent()) < IN_VAIN else 1.0))
+    vendors.faults("presign.put:cut-after")
+
+    def sent() -> list[dict[str, Any]]:
+        return vendors.log("put")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "recipe", tmp_path / "a.txt", b"a")
+            far = time.time() + DEAR - 1
+            await until(lambda facts: facts["jobs"][0]["due_at"] > far, app)
+            assert len(sent()) == IN_VAIN
 
     asyncio.run(test())
 

@@ -27,6 +27,7 @@ from dumbwaiter.lifecycle import GONE, REPLACED
 from dumbwaiter.policy import (
     AFTER_MAX,
     AT_ONCE,
+    DEAR,
     PAUSE,
     Again,
     Decision,
@@ -132,6 +133,14 @@ def test_jitter_draws_from_now_up_to_the_ceiling(
     assert now <= decision.due_at <= now + ceiling(attempts)
     assert decision.due_at == now + drawn * ceiling(attempts)
     assert (decision.new_grant, decision.from_start) == (type(verdict) is Reauth, type(verdict) is Restart)
+
+
+@given(st.sampled_from([None, 0.0, 5.0, 1e9]), st.integers(0, 2000), st.floats(0, 1))
+def test_what_was_sent_in_vain_again_and_again_is_sent_seldom(after: float | None, attempts: int, drawn: float) -> None:
+    """A file that a server takes whole and then has no answer for costs all of its bytes each time."""
+    verdict = Retry("r", after=after)
+    decision = decide(verdict, attempts, NOW, lambda: drawn, fresh=False, again=0, dear=True)
+    assert decision == Delay(NOW + max(drawn * DEAR, min(after or 0.0, AFTER_MAX)))
 
 
 @given(st.floats(0, 1e12), st.integers(0, 100))

@@ -407,13 +407,21 @@ class Attempt:
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
             self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
         job = self._job
+        in_vain = job.resent + self._wasted
+        dear = in_vain >= max(IN_VAIN * job.size, IN_VAIN_MIN)
         if isinstance(verdict, Reauth) and self._fresh and provider.health.refused(self._asked_at):
             verdict = Blocked(f"{verdict}, as it did those before: see to the account")
-        elif isinstance(verdict, Reauth | Restart):
-            in_vain = job.resent + self._wasted
-            if in_vain >= max(IN_VAIN * job.size, IN_VAIN_MIN):
-                verdict = Reject(f"{verdict}; it was sent {in_vain // max(job.size, 1)} times in vain")
-        decision = decide(verdict, job.attempts, self._clock(), random.random, fresh=self._fresh, again=self._again)
+        elif isinstance(verdict, Reauth | Restart) and dear:
+            verdict = Reject(f"{verdict}; it was sent {in_vain // max(job.size, 1)} times in vain")
+        decision = decide(
+            verdict,
+            job.attempts,
+            self._clock(),
+            random.random,
+            fresh=self._fresh,
+            again=self._again,
+            dear=dear and bool(self._wasted),
+        )
         sentence = str(verdict)
         self._means.tally.failed(job.provider, type(verdict).__name__)
         self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)

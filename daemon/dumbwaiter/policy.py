@@ -13,6 +13,7 @@ from dumbwaiter.lifecycle import GONE, REPLACED
 
 BACK_OFF = wait_exponential(multiplier=1, max=300)
 AFTER_MAX = 3600.0  # a server's Retry-After is obeyed up to this
+DEAR = 3600.0  # up to which a file waits that has cost much in vain
 PAUSE = 900.0  # a refused account is tried again after this; a person's `retry` is sooner
 AT_ONCE = 3  # times that one attempt may go on without waiting
 
@@ -52,13 +53,20 @@ Decision = Delay | Again | Rejected | Superseded | Pause
 
 
 def decide(
-    verdict: Verdict, attempts: int, now: float, random: Callable[[], float], *, fresh: bool, again: int
+    verdict: Verdict,
+    attempts: int,
+    now: float,
+    random: Callable[[], float],
+    *,
+    fresh: bool,
+    again: int,
+    dear: bool = False,
 ) -> Decision:
     """Returns what to do after `verdict`.
 
     `attempts` counts the failures in a row before this one, `again` how often this attempt already went on at once;
     `random` gives a number from 0 to 1. `fresh`: the grant in use was asked for in this attempt, so that a refusal
-    of it says more than that it grew old.
+    of it says more than that it grew old. `dear`: the file was sent in vain so often that the next try may be one more.
     """
     new_grant = isinstance(verdict, Reauth)
     from_start = isinstance(verdict, Restart)
@@ -78,9 +86,9 @@ def decide(
         case Restart() if again < AT_ONCE:
             return Again(from_start=True)
         case Retry(after=after) if after is not None:
-            return Delay(now + min(after, AFTER_MAX))
+            return Delay(now + max(min(after, AFTER_MAX), random() * DEAR if dear else 0.0))
         case _:
-            return Delay(now + random() * ceiling(attempts), new_grant, from_start)
+            return Delay(now + random() * (DEAR if dear else ceiling(attempts)), new_grant, from_start)
 
 
 def ceiling(attempts: int) -> float:
