@@ -1,6 +1,7 @@
 """The same content under several names."""
 
 import time
+from collections import Counter
 
 import httpx
 
@@ -42,8 +43,11 @@ def test_a_copy_and_a_renamed_file_become_names_of_one_object(program: Program) 
     upload(program, "film.mov", content)
     sent = program.totals()["bytes_sent"]
     upload(program, "copy/of film.mov", content)
+    asked = Counter(one["call"] for one in program.vendors.log())
     (program.drop / "film.mov").rename(program.drop / "renamed.mov")
     program.until(lambda: program.totals()["done"] == 3)
+    more = Counter(one["call"] for one in program.vendors.log()) - asked
+    assert more == {"query": 1, "get": 2}  # is it listed, is it there, what does the vendor say of it
     upload(program, "other.mov", b"else" * 1000)
     found = keys(program)
     assert len({found[name] for name in ("film.mov", "copy/of film.mov", "renamed.mov")}) == 1

@@ -129,9 +129,12 @@ class NetEase(Broker):
         return None
 
     async def still(self, entry: Entry, desk: Desk) -> Receipt | None:
-        if await self._listed(entry.key, desk) is None:
+        listed = await self._listed(entry.key, desk)
+        if listed is None:
             return None
         receipt = Receipt(entry.key, entry.etag, facts={"bucket": entry.facts.get("bucket", "")})
+        if listed.vid is not None:
+            receipt = receipt.with_facts(vid=listed.vid)
         with suppress(Retry):  # a private object is not shown, and not every network lets us look
             if (await desk.call(Request("object", "HEAD", self._url(receipt)))).status == 404:
                 return None  # VOD keeps the entry of an object that was taken out of the bucket
@@ -140,17 +143,19 @@ class NetEase(Broker):
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Learns the video's number and address, and compares its size with the file's."""
         receipt = replace(receipt, url=receipt.url or self._url(receipt))
-        listed = await self._listed(receipt.key, desk)
-        if listed is None:
-            if tries < (UNTOLD if "callback" in receipt.facts else VISIBLE):
-                return FollowUp(receipt, later=2.0**tries, error="NetEase VOD does not list the object yet")
-            return FollowUp(receipt.with_facts(registered="no"))
-        heard = {name: value for name, value in receipt.facts.items() if name != "callback"}
-        receipt = replace(receipt, facts=heard)
-        if listed.vid is None:
-            return FollowUp(receipt.with_facts(image=listed.image))
-        video = await self._vod(desk, "video/get", {"vid": listed.vid}, _Video)
-        receipt = replace(receipt, url=video.url or receipt.url).with_facts(vid=listed.vid)
+        if "vid" not in receipt.facts:  # `still` has learned it already
+            listed = await self._listed(receipt.key, desk)
+            if listed is None:
+                if tries < (UNTOLD if "callback" in receipt.facts else VISIBLE):
+                    return FollowUp(receipt, later=2.0**tries, error="NetEase VOD does not list the object yet")
+                return FollowUp(receipt.with_facts(registered="no"))
+            heard = {name: value for name, value in receipt.facts.items() if name != "callback"}
+            receipt = replace(receipt, facts=heard)
+            if listed.vid is None:
+                return FollowUp(receipt.with_facts(image=listed.image))
+            receipt = receipt.with_facts(vid=listed.vid)
+        video = await self._vod(desk, "video/get", {"vid": int(receipt.facts["vid"])}, _Video)
+        receipt = replace(receipt, url=video.url or receipt.url)
         if video.size == ask.size:
             return FollowUp(replace(receipt, verified=receipt.verified or "size"))
         if video.size is not None:
