@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter import attempt, health, threads, transports
+from dumbwaiter import attempt, disks, health, transports
 from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.brokers import jiandaoyun
@@ -161,7 +161,7 @@ def test_parts_that_are_not_taken_as_they_are_go_another_way_if_there_is_one(
 def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "ANSWER", 0.2)
+    monkeypatch.setattr(disks, "ANSWER", 0.2)
     answers, opened = threading.Event(), attempt.open_version
 
     def hangs(root: str, path: str, stamp: Stamp) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter import threads
+from dumbwaiter import disks, threads
 from dumbwaiter.bulk import Abort
-from dumbwaiter.threads import ABREAST, OpenFile, Threads
+from dumbwaiter.disks import ABREAST
+from dumbwaiter.threads import OpenFile, Threads
 
 BOUND = 30.0
 
@@ -19,13 +20,13 @@ BOUND = 30.0
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Waits for a disk no longer than a moment."""
-    for limit in ("ANSWER", "PATIENCE"):
-        monkeypatch.setattr(threads, limit, 0.1)
+    for module, limit in ((disks, "ANSWER"), (threads, "ANSWER"), (threads, "PATIENCE")):
+        monkeypatch.setattr(module, limit, 0.1)
     return monkeypatch
 
 
 def test_what_comes_when_nobody_waits_any_more_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ANSWER", 0.1)
+    monkeypatch.setattr(disks, "ANSWER", 0.1)
     answers, all_undone = threading.Event(), threading.Event()
     undone: list[int] = []
 
@@ -54,7 +55,7 @@ def test_what_comes_when_nobody_waits_any_more_is_undone(monkeypatch: pytest.Mon
 
 
 def test_a_dead_disk_keeps_few_threads_and_nothing_of_those_who_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ANSWER", 0.01)
+    monkeypatch.setattr(disks, "ANSWER", 0.01)
     answers = threading.Event()
     begun: list[int] = []
 
@@ -69,7 +70,7 @@ def test_a_dead_disk_keeps_few_threads_and_nothing_of_those_who_gave_up(monkeypa
                 with pytest.raises(TimeoutError):
                     await pool.look("/disk", dead, lambda _nothing: None)
             assert len(begun) == ABREAST
-            monkeypatch.setattr(threads, "ANSWER", BOUND)
+            monkeypatch.setattr(disks, "ANSWER", BOUND)
             known = asyncio.create_task(pool.look("/disk", dead, lambda _nothing: None))
             await asyncio.sleep(0)
             assert isinstance(known.exception(), TimeoutError)  # at once

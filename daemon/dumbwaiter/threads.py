@@ -7,20 +7,17 @@ to end, and between two requests of a file no other thread has to wake up.
 import asyncio
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from dumbwaiter.bulk import Abort
+from dumbwaiter.disks import ANSWER, Disks
 
 T = TypeVar("T")
 
-ASIDE = 32  # threads at most for what may have to wait
-ANSWER = 10.0  # seconds for a disk to answer, and between two questions whether it still does
-ABREAST = 4  # threads that look at one place
 PATIENCE = 2.0  # seconds for a thread to notice that its work is over
 
 
@@ -44,14 +41,6 @@ class OpenFile:
             return not self._users
 
 
-class _Look(NamedTuple):
-    """Work that waits for a place."""
-
-    work: Callable[[], Any]
-    undo: Callable[[Any], None]
-    done: asyncio.Future[Any]
-
-
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine that never gives up its turn, and returns its result."""
     try:
@@ -63,26 +52,6 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a transport waits for something that is no door")
 
 
-class _Aside(ThreadPoolExecutor):
-    """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most, "aside")
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=cancel_futures)
-
-
-def run_loop(work: Coroutine[Any, Any, T], aside: int = ASIDE) -> T:
-    """Runs `work` in a loop of its own, with so many threads for what may have to wait; does not wait for those."""
-
-    async def main() -> T:
-        asyncio.get_running_loop().set_default_executor(_Aside(aside))
-        return await work
-
-    return asyncio.run(main())
-
-
 class Threads:
     """Threads for so many files at once, each in so many parts."""
 
@@ -91,9 +60,7 @@ class Threads:
         self._transfers = transfers
         self._replacing = threading.Lock()
         self._begin()
-        self._looks: dict[str, list[_Look]] = {}  # by place, to begin
-        self._busy: Counter[str] = Counter()  # threads that look at a place
-        self._silent: set[str] = set()  # places that somebody waited for in vain, and that have not answered since
+        self._disks = Disks()
 
     def _begin(self) -> None:
         self._files = ThreadPoolExecutor(self._transfers, "file")
@@ -162,62 +129,11 @@ class Threads:
     def let_go(self, file: OpenFile) -> None:
         """Closes the file if nobody else uses it, beside the loop: a disk may have to answer to that."""
         if file.leave():
-            done = asyncio.get_running_loop().create_future()
-            self._ask(file.place, _Look(partial(_close, file.fd), lambda _nothing: None, done))
+            self._disks.later(file.place, partial(_close, file.fd))
 
     async def look(self, place: str, work: Callable[[], T], undo: Callable[[T], None]) -> T:
-        """Does short work that may have to wait for a disk; what is asked for one place in one turn shares a thread.
-
-        Raises TimeoutError where the disk does not answer, at once when it is known to be dead; it keeps a few threads,
-        and no more. `undo` gets what came when nobody waited for it any more.
-        """
-        if place in self._silent and self._busy[place] == ABREAST:
-            raise TimeoutError
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._ask(place, _Look(work, undo, done))
-        try:
-            async with asyncio.timeout(ANSWER):
-                return await done
-        except (asyncio.CancelledError, TimeoutError) as end:
-            answered = done.done() and not done.cancelled()
-            if answered and done.exception() is None:
-                asyncio.get_running_loop().run_in_executor(None, undo, done.result())
-            elif not answered and isinstance(end, TimeoutError):
-                self._silent.add(place)
-            raise
-
-    def _ask(self, place: str, look: _Look) -> None:
-        looks = self._looks.setdefault(place, [])
-        if self._busy[place] == ABREAST:
-            looks[:] = [one for one in looks if not one.done.done()]
-        looks.append(look)
-        if len(looks) == 1:
-            asyncio.get_running_loop().call_soon(self._look, place)
-
-    def _look(self, place: str) -> None:
-        looks = [one for one in self._looks.pop(place, ()) if not one.done.done()]  # the others have given up
-        if not looks:
-            return
-        if self._busy[place] == ABREAST:
-            self._looks[place] = looks
-            return
-        self._busy[place] += 1
-
-        def tell(ended: "asyncio.Future[list[tuple[Any, BaseException | None]]]") -> None:
-            self._busy[place] -= 1
-            self._silent.discard(place)
-            if place in self._looks:
-                self._look(place)
-            for look, (result, error) in zip(looks, ended.result(), strict=True):
-                if error is not None:
-                    if not look.done.done():
-                        look.done.set_exception(error)
-                elif look.done.done():
-                    asyncio.get_running_loop().run_in_executor(None, look.undo, result)
-                else:
-                    look.done.set_result(result)
-
-        asyncio.get_running_loop().run_in_executor(None, lambda: [*map(_outcome, looks)]).add_done_callback(tell)
+        """Does short work at a disk, as `Disks.look` does."""
+        return await self._disks.look(place, work, undo)
 
     def part(self, work: Callable[[], T]) -> "Future[T]":
         """Does `work` beside the thread of its file."""
@@ -227,21 +143,6 @@ class Threads:
     def close(self) -> None:
         for pool in (self._files, self._parts):
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-async def apart(work: Callable[[], None]) -> None:
-    """Does `work` in a thread of its own: those for what may have to wait may all be waiting."""
-    done: Future[None] = Future()
-
-    def work_on() -> None:
-        try:
-            work()
-            done.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            done.set_exception(error)
-
-    threading.Thread(target=work_on, daemon=True).start()
-    await asyncio.wrap_future(done)
 
 
 def _heard(task: "asyncio.Future[Any]") -> None:
@@ -257,14 +158,3 @@ def _ask_disk(fd: int) -> None:
 def _close(fd: int) -> None:
     with suppress(OSError):
         os.close(fd)
-
-
-def _outcome(look: _Look) -> tuple[Any, BaseException | None]:
-    try:
-        result = look.work()
-        if look.done.done():  # too late: undone here, for that may have to wait for the disk as well
-            look.undo(result)
-            return None, TimeoutError()
-        return result, None
-    except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-        return None, error

@@ -15,11 +15,11 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.ignore import IGNORE_FILE, rules, unknown
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
+from dumbwaiter.loop import apart
 from dumbwaiter.network import CHANGED
 from dumbwaiter.roots import Root, RootState, inspect_folder
 from dumbwaiter.scan import look
 from dumbwaiter.schedule import Schedule
-from dumbwaiter.threads import apart
 from dumbwaiter.watcher import Watcher
 
 ANSWER = 2.0  # seconds that the start waits for folders

@@ -17,8 +17,8 @@ from dumbwaiter.cli.progress import bars
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import place, rests
 from dumbwaiter.errors import Exit, Failure, NoDaemon
+from dumbwaiter.loop import run_loop
 from dumbwaiter.naming import shown
-from dumbwaiter.threads import run_loop
 
 LEFT = {  # of what a daemon that stops has not done
     "pending": "it is in the queue, and sent when the daemon runs again",

@@ -12,7 +12,7 @@ import click
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import unusable
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.threads import ASIDE, run_loop
+from dumbwaiter.loop import ASIDE, run_loop
 
 ANSWER = 2.0  # seconds that the start waits for folders
 ENDED = 9.0  # seconds from the wish to end, whatever is waited for
