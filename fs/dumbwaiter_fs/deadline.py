@@ -1,8 +1,8 @@
-"""An httpx transport in which a request ends by a moment, not by a silence.
+"""An httpx transport with one deadline for a whole request; httpx itself has a limit for each read only.
 
-A limit on each single read lets a server that drips bytes, header lines or interim replies hold a reader for ever.
-Here the stream under the HTTP parser looks at the clock itself. So does who connects: the C library looks up a name
-without a limit, and each of its addresses could take the whole of one.
+With that, a server that drips bytes, header lines or interim replies could hold a reader for ever. Here the stream
+under the HTTP parser looks at the deadline before each read. Connecting keeps to it too: the C library looks up a name
+without a limit, and each address of a name could take a whole timeout.
 """
 
 import socket
@@ -23,7 +23,7 @@ _limit = threading.local()
 
 @contextmanager
 def until(moment: float) -> Iterator[None]:
-    """Within it no network call of this thread lasts beyond `moment` (of `time.monotonic`)."""
+    """A deadline, by `time.monotonic`, for all network calls of this thread inside the `with`."""
     _limit.moment = moment
     try:
         yield
@@ -32,7 +32,7 @@ def until(moment: float) -> Iterator[None]:
 
 
 def left(timeout: float) -> float:
-    """Returns `timeout`, or what is left until the moment of `until` where that is less."""
+    """Returns `timeout`, or the time left until the deadline of `until` where that is less."""
     moment = getattr(_limit, "moment", None)
     return timeout if moment is None else max(0.0, min(timeout, moment - time.monotonic()))
 

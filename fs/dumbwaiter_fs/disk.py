@@ -1,4 +1,4 @@
-"""A disk that may never answer. It keeps a few threads and no more, and whoever has another way does not wait for it."""
+"""A disk that may never answer: it holds up a few threads at most, and whoever can do without it does not wait long."""
 
 import errno
 import threading
@@ -17,7 +17,7 @@ SPARE = 4  # threads that stay for the next question, whatever disk it is for
 
 
 class Disk:
-    """Where a watch's files are. Entering it raises ETIMEDOUT where all threads that may be there wait for good."""
+    """The disk of a watch's files. `with disk:` lets few threads in at once, and raises ETIMEDOUT where all of those hang."""
 
     def __init__(self) -> None:
         self._free = threading.BoundedSemaphore(ABREAST)
@@ -30,9 +30,9 @@ class Disk:
         self._leave()
 
     def soon(self, work: Callable[[], T], undo: Callable[[T], None]) -> T:
-        """Does `work`. Raises ETIMEDOUT when the disk does not answer in time, at once if all threads wait for that.
+        """Does `work` in another thread. Raises ETIMEDOUT when the disk does not answer in time, at once when it is known to hang.
 
-        `undo` gets what came when nobody waited for it any more.
+        `undo` gets a result that came too late.
         """
         self._enter(0.0 if self._silent else PATIENCE)
         answer: Future[T] = Future()

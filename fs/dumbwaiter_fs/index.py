@@ -59,23 +59,23 @@ class Index:
         total = "coalesce(sum(size), 0)" if server else "total(size)"
         self._totals = f"SELECT count(*), {total} FROM entries"  # noqa: S608 - one of the two above
         self._since = _SINCE.replace("?", "%s") if server else _SINCE
-        # SQLite lends one connection again and again for what asks one after the other; a pool costs more than the answer.
-        self._lane = None if server else self._engine.raw_connection()
-        self._in_lane = threading.Lock()
+        # For SQLite one connection is kept open for whoever finds it free: to get one from the pool costs more than the answer.
+        self._kept = None if server else self._engine.raw_connection()
+        self._kept_lock = threading.Lock()
 
     def close(self) -> None:
-        with self._in_lane:
-            if self._lane is not None:
-                self._lane.close()
-                self._lane = None
+        with self._kept_lock:
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
         self._engine.dispose()
 
     def state(self) -> int | None:
         """Returns a number that another one's commit changes, None where the database has none to look at."""
-        with self._in_lane:  # the number means something to this connection only
-            if self._lane is None:
+        with self._kept_lock:  # the number means something to this connection only
+            if self._kept is None:
                 return None
-            return int(self._lane.cursor().execute("PRAGMA data_version").fetchone()[0])
+            return int(self._kept.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def folders(self, tree: Tree, folder: bytes) -> list[bytes]:
         """Returns the folders in a folder, leaping along the index from one to the next."""
@@ -170,14 +170,14 @@ class Index:
         return int(count), int(size)
 
     def _rows(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
-        if self._in_lane.acquire(blocking=False):
+        if self._kept_lock.acquire(blocking=False):
             try:
-                if self._lane is not None:
-                    return list(self._lane.cursor().execute(sql, values))
+                if self._kept is not None:
+                    return list(self._kept.cursor().execute(sql, values))
             except sqlite3.Error as error:
                 raise JournalTrouble(f"the journal cannot be read: {error}") from error
             finally:
-                self._in_lane.release()
+                self._kept_lock.release()
         with driver(self._engine) as connection:
             return list(connection.cursor().execute(sql, values))
 

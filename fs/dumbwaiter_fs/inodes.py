@@ -1,8 +1,8 @@
 """What stands in the three trees, and the numbers by which the kernel knows them. Pure.
 
-A file's number is made of its row, so it needs no table here to be found again, and of the time when that came to hold
-this version: another version is another number. What has no row, folders and made-up files, has a number made from
-its path. All are the same in every mount.
+A file's number is computed from its row, so that no table is needed to find it again, and from the time at which the
+row got this version, so that another version has another number. What has no row, folders and made-up files, has a
+number hashed from its path. All numbers are the same in every mount.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Addresses that the daemon gives for files whose catalogued url is none, or no longer good.
+"""Asks the daemon for the address of a file whose catalogued url is missing or has expired.
 
-This process holds no secret, so whatever must be signed is asked for over the control socket, by the number of the
-entry. An answer is kept until shortly before its end; what could not be had is not asked for again for some seconds.
+This process holds no secret and can sign nothing. It asks over the control socket, by the number of the entry. An
+answer is kept until shortly before it expires; after a failure nothing is asked for some seconds.
 """
 
 import errno

@@ -32,6 +32,7 @@ from dumbwaiter_fs import mount_point
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from dumbwaiter_fs.content import Contents
     from dumbwaiter_fs.operations import Operations
     from dumbwaiter_fs.trees import Trees
 
@@ -198,14 +199,11 @@ class _Life:
         self._error: BaseException | None = None
 
     def run(self) -> int:
+        """Mounts, and returns the exit code once the mount is taken off. Raises `Failure` when it cannot be mounted."""
         from sdnotify import SystemdNotifier
 
         from dumbwaiter.store.database import journal_url
-        from dumbwaiter_fs.cache import Cache, blocks_of
-        from dumbwaiter_fs.content import Contents
-        from dumbwaiter_fs.links import Links
         from dumbwaiter_fs.operations import Operations
-        from dumbwaiter_fs.remote import DEADLINE, Remote
         from dumbwaiter_fs.trees import Trees
 
         # First of all: libfuse sets handlers of its own for what has none, and then a signal is not heard in Python.
@@ -214,15 +212,7 @@ class _Life:
         systemd = SystemdNotifier()
         url = journal_url(self._where.state, self._settings.journal)
         trees = Trees(url)
-        limit = self._settings.mount.cache_size
-        cache = Cache(blocks_of(self._where.cache), limit) if limit else None
-        remote = Remote(
-            float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE),
-            cache,
-            Links(self._where.socket, self._where.state),
-            Hits(self._where.cache) if cache else None,
-        )
-        contents = Contents(self._settings.folder_of, remote)
+        contents = self._contents()
         operations = Operations(trees, contents, lambda: self._events.put("mounted"))
         thread = threading.Thread(target=self._serve, args=(operations, trees, url), name="fuse", daemon=True)
         thread.start()
@@ -251,7 +241,24 @@ class _Life:
         trees.close()
         return Exit.DONE
 
+    def _contents(self) -> "Contents":
+        from dumbwaiter_fs.cache import Cache, blocks_of
+        from dumbwaiter_fs.content import Contents
+        from dumbwaiter_fs.links import Links
+        from dumbwaiter_fs.remote import DEADLINE, Remote
+
+        limit = self._settings.mount.cache_size
+        cache = Cache(blocks_of(self._where.cache), limit) if limit else None
+        remote = Remote(
+            float(os.environ.get("DUMBWAITER_MOUNT_DEADLINE") or DEADLINE),
+            cache,
+            Links(self._where.socket, self._where.state),
+            Hits(self._where.cache) if cache else None,
+        )
+        return Contents(self._settings.folder_of, remote)
+
     def _next(self, timeout: float | None) -> str:
+        """Returns the next event: the name of a signal, "mounted", "ended", or "silence" after `timeout` seconds."""
         try:
             return self._events.get(timeout=timeout)
         except Empty:
