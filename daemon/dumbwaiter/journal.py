@@ -23,6 +23,7 @@ from dumbwaiter.naming import join
 from dumbwaiter.pauses import Pauses
 from dumbwaiter.presence import Presence
 from dumbwaiter.queue import Queue
+from dumbwaiter.store.due_jobs import DUE, LARGEST, NEXT_DUE
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
@@ -37,7 +38,6 @@ from dumbwaiter.store.statements import (
     STORE,
 )
 from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, jobs, surveyed
-from dumbwaiter.store.turns import LARGEST, NEXT_DUE, TURNS
 from dumbwaiter.store.writer import Writer
 
 LEASE = 60.0  # seconds; renewed by every transition
@@ -128,12 +128,12 @@ class Journal:
 
         def work(connection: Connection) -> list[Job]:
             rows: list[Row[Any]] = []
-            for turn in TURNS:
+            for query in DUE:
                 if len(rows) == limit:
                     break
                 if only is not None:
-                    turn = turn.where(among(jobs.c.id, only))
-                found = connection.execute(turn, {**asked, "most": limit - len(rows)}).all()
+                    query = query.where(among(jobs.c.id, only))
+                found = connection.execute(query, {**asked, "most": limit - len(rows)}).all()
                 if found:
                     mine = update(jobs).where(jobs.c.id.in_([row.id for row in found]))
                     connection.execute(mine.values(lease=worker, lease_until=now + LEASE))

@@ -1,4 +1,4 @@
-"""Whose turn it is: the questions for due jobs, in the order in which they are answered."""
+"""The queries for due jobs, in the order in which jobs are claimed."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
 from dumbwaiter.model import State
 from dumbwaiter.store.tables import IS_BEGUN, IS_BY_HAND, IS_OPEN, jobs
 
-# Nothing holds a job up; what the remote has already is finished at any hour.
+# No pause and no closed window holds a job up; what the remote has already is finished at any hour.
 _MAY_GO = (
     jobs.c.host == bindparam("of_host"),
     jobs.c.provider.not_in(bindparam("paused", expanding=True)),
@@ -16,7 +16,7 @@ _MAY_GO = (
 NEXT_DUE = select(func.min(jobs.c.due_at)).where(IS_OPEN, jobs.c.lease.is_(None), *_MAY_GO)
 
 
-def _turn(which: ColumnElement[bool], due_at: ColumnElement[float], order: ColumnElement[float]) -> Select[Any]:
+def _due(which: ColumnElement[bool], due_at: ColumnElement[float], order: ColumnElement[float]) -> Select[Any]:
     return (
         select(jobs)
         .where(which, due_at <= bindparam("now"), jobs.c.size <= bindparam("largest"), *_MAY_GO)
@@ -33,9 +33,9 @@ def _turn(which: ColumnElement[bool], due_at: ColumnElement[float], order: Colum
 
 
 LARGEST = (1 << 63) - 1
-# In this order jobs get their turn; each line has an index.
-TURNS = (
-    _turn(IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
-    _turn(IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
-    _turn(IS_OPEN, jobs.c.due_at, jobs.c.due_at),
+# Claimed in this order: what a person ordered, what was begun, all else. Each query has an index.
+DUE = (
+    _due(IS_BY_HAND, jobs.c.due_at, jobs.c.due_at),
+    _due(IS_BEGUN, jobs.c.due_at + 0, jobs.c.grant_until),  # the sum keeps SQLite from walking all that is due
+    _due(IS_OPEN, jobs.c.due_at, jobs.c.due_at),
 )
