@@ -1,4 +1,4 @@
-"""The watched folders at work: the watcher hears them, and each is scanned as often as hearing alone does not do."""
+"""The watches at work: what the watcher hears goes to the intake, and each folder is scanned as often as it needs."""
 
 import asyncio
 import contextlib
@@ -79,8 +79,8 @@ class Watching:
             self._intake.sight,
             self.doubt,
             asyncio.get_running_loop(),
-            changed=self._hears_otherwise,
-            ruled=lambda watch: self._do(self._rules_changed(watch)),
+            changed=self._state_changed,
+            ruled=lambda watch: self._begin(self._rules_changed(watch)),
             canary=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
         )
         await asyncio.to_thread(self._watcher.start)
@@ -123,14 +123,14 @@ class Watching:
             await self._watcher.catch_up(BEHIND)
 
     def scan_unheard(self) -> None:
-        """Starts a scan of each watch whose folders are not all heard: what was just written there, nobody told of."""
+        """Starts a scan of each watch whose folders are not all heard: of what was just written there nobody has told."""
         for name, state in self.states().items():
             if state.state == "polling" or (state.state == "watching" and state.missing):
                 self._scan(name)
 
     @property
     def deaf(self) -> bool:
-        """Whether the watcher stands still."""
+        """Whether the watcher has heard nothing for too long, although something happened."""
         return self._watcher is not None and self._watcher.deaf_for > DEAF
 
     def rescan(self, watch: str | None) -> list[str]:
@@ -143,7 +143,7 @@ class Watching:
                 self._watcher.accept(name)
             self._scan(name)
         if watch:
-            self._do(self._accept_target(watch))
+            self._begin(self._accept_target(watch))
         return names
 
     def doubt(self, watch: str, reason: str) -> None:
@@ -152,7 +152,7 @@ class Watching:
         self._scan(watch)
 
     def recheck(self, reason: str) -> None:
-        """Takes nothing for granted any more that this may have ended."""
+        """Scans what may have changed unheard: while the machine slept, say, or on another network (`CHANGED`)."""
         for name, state in self.states().items():
             if reason != CHANGED or state.state != "watching":  # another network says nothing of this machine's disks
                 self.doubt(name, reason)
@@ -177,7 +177,7 @@ class Watching:
             await asyncio.sleep(ANEW)
         await self._read_rules(watch)
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._keep(asyncio.create_task(work))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -220,11 +220,12 @@ class Watching:
             if mounted != (path in noted):
                 await self._journal.notes.mount(path, mounted)
 
-    def _hears_otherwise(self, watch: str) -> None:
+    def _state_changed(self, watch: str) -> None:
+        """Notes that a watch hears more or less than before, or that its folder went or came back."""
         before, self._states[watch] = self._states.get(watch, ""), self.states()[watch].state
         self._schedule.pace(f"rescan {watch}", self._period(watch))
         if before == "away" != self._states[watch]:
-            self._do(self._go_on(watch))
+            self._begin(self._folder_is_back(watch))
         self._changed()
 
     async def _accept_target(self, watch: str) -> None:
@@ -234,10 +235,10 @@ class Watching:
             for disk in await asyncio.to_thread(self._journal.folders.mounted):
                 if f"{target}/".startswith(f"{disk}/") and not await asyncio.to_thread(os.path.ismount, disk):
                     await self._journal.notes.mount(disk, is_mounted=False)
-                    await self._go_on(watch)
+                    await self._folder_is_back(watch)
 
-    async def _go_on(self, watch: str) -> None:
-        """The folder is back: what waited for it need not wait longer."""
+    async def _folder_is_back(self, watch: str) -> None:
+        """Makes due what waited for the folder."""
         with contextlib.suppress(JournalTrouble):
             await self._journal.queue.make_due(watch, time.time())
         self._back()
@@ -247,7 +248,7 @@ class Watching:
         await asyncio.to_thread(self._watcher.check)
         for name, state in (await asyncio.to_thread(self.states)).items():
             if state.state != self._states.get(name):  # one that does not answer can say nothing itself
-                self._hears_otherwise(name)
+                self._state_changed(name)
             if state.state == "away":
                 self._intake.give_up(name)
 
