@@ -141,12 +141,12 @@ class _Short(httpx.WriteError):
     """The file ended before the slice did: the rest of the body will never come, so no answer is to be waited for."""
 
 
-class _Link(NamedTuple):
+class _Connection(NamedTuple):
     """One connection."""
 
     sock: socket.socket
-    head: h11.Connection
-    age: int  # how often the transport had been renewed
+    protocol: h11.Connection
+    generation: int  # how often the transport had been renewed when it was made
 
 
 class _Silence:
@@ -182,8 +182,8 @@ class BulkTransport(httpx.BaseTransport):
     def __init__(self, context: ssl.SSLContext | None = None, reach: Reach | None = None) -> None:
         self._context = context
         self._reach = reach or Reach()
-        self._idle: dict[_Origin, list[_Link]] = {}
-        self._age = 0
+        self._idle: dict[_Origin, list[_Connection]] = {}
+        self._generation = 0
         self._closed = False
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -193,17 +193,17 @@ class BulkTransport(httpx.BaseTransport):
         origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
         limits = request.extensions.get("timeout", {})
         abort = request.extensions.get("abort") or Abort()
-        link = self._take(origin) or self._connect(origin, limits)
+        connection = self._take(origin) or self._connect(origin, limits)
         try:
-            with abort.over(link.sock):
-                response, whole = self._exchange(link, request)
+            with abort.over(connection.sock):
+                response, whole = self._exchange(connection, request)
         except BaseException:
-            link.sock.close()
+            connection.sock.close()
             raise
         if whole:
-            self._give(origin, link)
+            self._give(origin, connection)
         else:
-            link.sock.close()
+            connection.sock.close()
         return response
 
     def close(self) -> None:
@@ -214,36 +214,36 @@ class BulkTransport(httpx.BaseTransport):
     def renew(self) -> None:
         """Does the same, and goes on with new ones."""
         with self._lock:
-            self._age += 1
-            links = [link for stack in self._idle.values() for link in stack]
+            self._generation += 1
+            connections = [connection for stack in self._idle.values() for connection in stack]
             self._idle.clear()
-        for link in links:
-            link.sock.close()
+        for connection in connections:
+            connection.sock.close()
 
-    def _take(self, origin: _Origin) -> _Link | None:
+    def _take(self, origin: _Origin) -> _Connection | None:
         while True:
             with self._lock:
                 stack = self._idle.get(origin)
                 if not stack:
                     return None
-                link = stack.pop()
+                connection = stack.pop()
             # Anything readable on an idle connection is its end. (`select` takes no descriptor above 1023.)
             poll = select.poll()
-            poll.register(link.sock, select.POLLIN)
+            poll.register(connection.sock, select.POLLIN)
             if not poll.poll(0):
-                return link
-            link.sock.close()
+                return connection
+            connection.sock.close()
 
-    def _give(self, origin: _Origin, link: _Link) -> None:
+    def _give(self, origin: _Origin, connection: _Connection) -> None:
         with self._lock:
-            if link.age == self._age and not self._closed:
-                self._idle.setdefault(origin, []).append(link)
+            if connection.generation == self._generation and not self._closed:
+                self._idle.setdefault(origin, []).append(connection)
                 return
-        link.sock.close()
+        connection.sock.close()
 
-    def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Link:
+    def _connect(self, origin: _Origin, limits: dict[str, float | None]) -> _Connection:
         scheme, host, port = origin
-        age = self._age
+        generation = self._generation
         try:
             sock = self._reached(host, port, limits.get("connect"))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -264,7 +264,7 @@ class BulkTransport(httpx.BaseTransport):
             sock.settimeout(None)
             _limit(sock, socket.SO_SNDTIMEO, step)
             _limit(sock, socket.SO_RCVTIMEO, step)
-        return _Link(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB), age)
+        return _Connection(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB), generation)
 
     def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
         *others, last = self._reach.addresses(host, port)
@@ -275,11 +275,11 @@ class BulkTransport(httpx.BaseTransport):
                 self._reach.missed(address)
         return socket.create_connection((last, port), timeout=timeout)
 
-    def _exchange(self, link: _Link, request: httpx.Request) -> tuple[httpx.Response, bool]:
+    def _exchange(self, connection: _Connection, request: httpx.Request) -> tuple[httpx.Response, bool]:
         sent = True
-        silence = _Silence(link.sock, request.extensions.get("timeout", {}))
+        silence = _Silence(connection.sock, request.extensions.get("timeout", {}))
         try:
-            self._send(link, request, silence)
+            self._send(connection, request, silence)
         except (BlockingIOError, TimeoutError) as error:
             raise httpx.WriteTimeout("the server takes no more bytes") from error
         except h11.LocalProtocolError as error:
@@ -289,27 +289,27 @@ class BulkTransport(httpx.BaseTransport):
             sent = False
             failure = httpx.WriteError(error.strerror or str(error))
         try:
-            return self._receive(link, silence, reusable=sent)
+            return self._receive(connection, silence, reusable=sent)
         except httpx.TransportError:
             if not sent:
                 raise failure from None
             raise
 
-    def _send(self, link: _Link, request: httpx.Request, silence: _Silence) -> None:
+    def _send(self, connection: _Connection, request: httpx.Request, silence: _Silence) -> None:
         def push(data: bytes | memoryview, flags: int = 0) -> None:
             """Sends all of it, however long that takes while some is acknowledged."""
             left = memoryview(data)
             silence.broken()  # for a limit of the bandwidth the other side cannot help
             while left:
                 try:
-                    left = left[link.sock.send(left, flags) :]
+                    left = left[connection.sock.send(left, flags) :]
                 except (BlockingIOError, TimeoutError) as error:  # TLS has begun with the piece, and goes on inside it
                     if error.errno == errno.ETIMEDOUT or silence.lasts("write"):
                         raise
                 else:
                     silence.broken()
 
-        head = link.head.send(
+        head = connection.protocol.send(
             h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
         )
         assert head is not None
@@ -317,15 +317,15 @@ class BulkTransport(httpx.BaseTransport):
             piece = request.stream.piece
             if len(request.stream):
                 # h11 counts the bytes; they do not pass through it.
-                link.head.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
-            plain = not isinstance(link.sock, ssl.SSLSocket)
+                connection.protocol.send_with_data_passthrough(h11.Data(data=request.stream))  # type: ignore[arg-type]
+            plain = not isinstance(connection.sock, ssl.SSLSocket)
             self._send_slice(push, head, piece, request.stream.pace, socket.MSG_MORE if plain else 0)
         else:
             assert isinstance(request.stream, httpx.SyncByteStream)
             body = b"".join(request.stream)
-            data = link.head.send(h11.Data(data=body)) if body else b""
+            data = connection.protocol.send(h11.Data(data=body)) if body else b""
             push(head + (data or b""))
-        tail = link.head.send(h11.EndOfMessage())
+        tail = connection.protocol.send(h11.EndOfMessage())
         if tail:
             push(tail)
 
@@ -347,12 +347,12 @@ class BulkTransport(httpx.BaseTransport):
             buffer = self._local.buffer = memoryview(bytearray(BUFFER))
         return buffer
 
-    def _receive(self, link: _Link, silence: _Silence, *, reusable: bool) -> tuple[httpx.Response, bool]:
+    def _receive(self, connection: _Connection, silence: _Silence, *, reusable: bool) -> tuple[httpx.Response, bool]:
         response: h11.Response | None = None
         body = bytearray()
         interim = 0
         while True:
-            event = self._event(link, silence)
+            event = self._event(connection, silence)
             if isinstance(event, h11.InformationalResponse):
                 interim += 1
                 if interim > INTERIM_MAX:
@@ -368,8 +368,8 @@ class BulkTransport(httpx.BaseTransport):
             else:
                 raise httpx.RemoteProtocolError("the server hung up before its answer")
         assert response is not None
-        if reusable and link.head.our_state is h11.DONE and link.head.their_state is h11.DONE:
-            link.head.start_next_cycle()
+        if reusable and connection.protocol.our_state is h11.DONE and connection.protocol.their_state is h11.DONE:
+            connection.protocol.start_next_cycle()
         else:
             reusable = False
         # A stream and no content: httpx would unpack that, however large it becomes.
@@ -378,13 +378,13 @@ class BulkTransport(httpx.BaseTransport):
         )
         return answer, reusable
 
-    def _event(self, link: _Link, silence: _Silence) -> object:
+    def _event(self, connection: _Connection, silence: _Silence) -> object:
         try:
-            while (event := link.head.next_event()) is h11.NEED_DATA:
+            while (event := connection.protocol.next_event()) is h11.NEED_DATA:
                 if time.monotonic() > silence.taken_at + ANSWER:
                     raise httpx.ReadTimeout("the answer takes too long")
                 try:
-                    link.head.receive_data(link.sock.recv(64 * KIB))
+                    connection.protocol.receive_data(connection.sock.recv(64 * KIB))
                 except (BlockingIOError, TimeoutError) as error:
                     if error.errno == errno.ETIMEDOUT or silence.lasts("read"):  # the first: the kernel gave it up
                         raise httpx.ReadTimeout("the server does not answer") from error
