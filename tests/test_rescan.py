@@ -216,9 +216,9 @@ def test_helpers_that_may_not_be_nice_find_the_same(
 @pytest.fixture
 def begun(tree: Path) -> Iterator[Survey]:
     passage = Survey(str(tree), Rules(), large=True)
-    passage._news = passage._shared()
+    passage._found = passage._shared()
     while not passage._helpers:
-        next(passage._news)
+        next(passage._found)
     yield passage
     passage.close()
 
@@ -255,9 +255,9 @@ def test_a_helper_gets_no_variable_that_may_hold_a_secret(tree: Path, monkeypatc
 
 def test_a_helper_ends_with_its_daemon(tree: Path) -> None:
     helper = survey._Helper(str(tree), Rules())
-    helper._orders.close()
+    helper._input.close()
     assert helper._process.wait(30) == 0
-    helper.news.close()
+    helper.output.close()
 
 
 def test_large_trees_get_helpers(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ from typing import IO, Any, NamedTuple
 from dumbwaiter.ignore import Rules
 from dumbwaiter.scan import Rows, digest, rows, walk
 
-BATCH = 256  # folders, or about as many files as they might hold, in one piece of news
-FILES = 4096
+BATCH = 256  # folders in one message, or in what `take` returns
+FILES = 4096  # in what `take` returns, if their rows come along
 HELPERS = 2  # more wait for each other in the kernel
 TREES = 64  # subtrees to share out, at least, if the tree has them
 LISTED = 512  # folders that are listed here to find so many
@@ -58,14 +58,14 @@ class Survey:
         self._skipped = skipped
         self._closed = False
         self._helpers: list[_Helper] = []
-        self._news = self._shared() if large else self._here("")
+        self._found = self._shared() if large else self._here("")
 
     def take(self) -> list[Found]:
         """Returns the next folders, none at the end. Raises FileNotFoundError without a root, OSError if a helper ends."""
         batch: list[Found] = []
         files = 0
         try:
-            for found in self._news:
+            for found in self._found:
                 batch.append(found)
                 files += found.files if found.rows else 0
                 if len(batch) >= BATCH or files >= FILES:
@@ -112,20 +112,20 @@ class Survey:
                 helper.end()
 
     def _ask(self, trees: deque[str]) -> Iterator[Found]:
-        """Keeps every helper in work until no tree is left."""
+        """Keeps every helper at work until no tree is left."""
         most = max(1, len(trees) // (8 * HELPERS))
         with selectors.DefaultSelector() as selector:
             for helper in self._helpers:
-                selector.register(helper.news, selectors.EVENT_READ, helper)
+                selector.register(helper.output, selectors.EVENT_READ, helper)
                 for _ in range(2):  # one to work on and one at hand
                     helper.order(_cut(trees, most))
             while not self._closed and any(helper.orders for helper in self._helpers):
                 for key, _ in selector.select():
-                    news = key.data.receive()
-                    if news is None:
+                    batch = key.data.receive()
+                    if batch is None:
                         key.data.order(_cut(trees, most))
                         continue
-                    for folder, files, what in news:
+                    for folder, files, what in batch:
                         if isinstance(what, bytes):
                             yield Found(folder, files, what, None)
                         else:
@@ -146,8 +146,8 @@ class _Helper:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._orders: IO[bytes] = self._process.stdin
-        self.news: IO[bytes] = self._process.stdout
+        self._input: IO[bytes] = self._process.stdin
+        self.output: IO[bytes] = self._process.stdout
         self._send((root, rules.texts))
 
     def order(self, trees: list[str]) -> None:
@@ -157,24 +157,24 @@ class _Helper:
 
     def _send(self, value: Any) -> None:
         try:
-            _put(self._orders, value)
+            _put(self._input, value)
         except BrokenPipeError:
             raise OSError(errno.ECHILD, _ENDED) from None
 
     def receive(self) -> list[tuple[str, int, bytes | int]] | None:
-        """Returns what came, or None when an order is done."""
-        news: list[tuple[str, int, bytes | int]] | None = _get(self.news)
-        if news is None:
+        """Returns a batch (folder, files, digest or errno), None when an order is done."""
+        batch: list[tuple[str, int, bytes | int]] | None = _get(self.output)
+        if batch is None:
             self.orders -= 1
-        return news
+        return batch
 
     def kill(self) -> None:
         self._process.kill()
 
     def end(self) -> None:
         self._process.kill()
-        self._orders.close()
-        self.news.close()
+        self._input.close()
+        self.output.close()
         self._process.wait()
 
 
@@ -211,20 +211,20 @@ def _exactly(pipe: IO[bytes], size: int) -> bytes:
     return data
 
 
-def help_out() -> None:
-    """Is a helper, until its input ends."""
+def main() -> None:
+    """Runs the helper, until its input ends."""
     with suppress(OSError):  # a service may not ask for it
         os.nice(NICE)
     gc.disable()  # it makes no cycles, and a million rows
-    with suppress(OSError), open(0, "rb", buffering=0) as orders, open(1, "wb", buffering=0) as news:
+    with suppress(OSError), open(0, "rb", buffering=0) as orders, open(1, "wb", buffering=0) as output:
         root, texts = _get(orders)
         rules = Rules(*texts)
         while True:
-            _obey(root, rules, _get(orders), news)
-            _put(news, None)
+            _obey(root, rules, _get(orders), output)
+            _put(output, None)
 
 
-def _obey(root: str, rules: Rules, trees: list[str], news: IO[bytes]) -> None:
+def _obey(root: str, rules: Rules, trees: list[str], output: IO[bytes]) -> None:
     batch: list[tuple[str, int, bytes | int]] = []
 
     def skipped(folder: str, error: OSError) -> None:
@@ -234,10 +234,10 @@ def _obey(root: str, rules: Rules, trees: list[str], news: IO[bytes]) -> None:
         for here, found, _ in walk(root, rules.enters, tree, read=rows, skipped=skipped):
             batch.append((here, len(found) // 2, digest(found, rules)))
             if len(batch) >= BATCH:
-                _put(news, batch)
+                _put(output, batch)
                 batch.clear()
-    _put(news, batch)
+    _put(output, batch)
 
 
 if __name__ == "__main__":
-    help_out()
+    main()
