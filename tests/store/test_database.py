@@ -20,6 +20,7 @@ from sqlalchemy import URL, Connection, Engine, event, text
 
 import journals
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.store import database as store_database
 from dumbwaiter.store.database import BUSY, journal_url, reading, writing
 from dumbwaiter.store.writer import GROUP, Writer
 from journals import Book, in_file
@@ -432,6 +433,25 @@ def test_a_server_that_is_away_is_trouble_that_passes(book: Book) -> None:
         assert other.rows("SELECT 2 AS two")[0].two == 2
     finally:
         other.close()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_machine_that_stands_still_within_a_transaction_holds_up_no_other(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = text("LOCK TABLE jobs IN EXCLUSIVE MODE")
+    book.engine.dispose()  # a setting is a new connection's
+    book.run(lambda connection: connection.execute(text("SET lock_timeout = '20s'")) and None)
+    monkeypatch.setattr(store_database, "HELD", 1)
+    suspended = writing(book.url)
+    with suspended.connect() as connection:
+        connection.execute(lock)
+        assert book.pending()
+        with pytest.raises(JournalTrouble, match="idle-in-transaction"):
+            connection.execute(lock)
+    with suspended.begin() as connection:  # it goes on when it wakes
+        connection.execute(lock)
+    suspended.dispose()
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -20,6 +20,7 @@ from dumbwaiter.naming import shown
 
 LATE = 1  # second more than a server was given, for its answer to be here
 BUSY = 30  # seconds that SQLite waits for whoever has the database
+HELD = 20  # seconds that a machine may stand still within a transaction before a server ends that, and what it locks
 HOST = "dumbwaiter_host"  # the option of a reading engine
 
 
@@ -98,7 +99,14 @@ def unusable_state(state: str, error: OSError) -> Failure:
 def writing(url: URL) -> Engine:
     """Returns an engine for the one writer. The SQLite file is created readable by its owner only."""
     if url.get_backend_name() != "sqlite":
-        return _telling(_engine(url, pool_pre_ping=True), "written")
+        server = _engine(url, pool_pre_ping=True)
+
+        @event.listens_for(server, "connect")
+        def limit(connection: Any, _record: Any) -> None:
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{HELD}s'")
+            connection.commit()
+
+        return _telling(server, "written")
     engine = _telling(create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False}), "written")
     assert url.database
     os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
