@@ -1,6 +1,7 @@
 """The clock: work runs when it is due, once at a time, and a jump of time is noticed."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ import pytest
 
 from dumbwaiter import schedule as module
 from dumbwaiter.schedule import Every, Schedule
+from dumbwaiter.window import Window
 
 PATIENCE = 20.0
+NOON_UTC = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
 
 
 class Work:
@@ -206,6 +209,28 @@ def test_when_the_clock_is_set_everything_runs(monkeypatch: pytest.MonkeyPatch, 
             assert next_run(made, "one") == pytest.approx(clock(), abs=10)
 
     run(test)
+
+
+def test_the_clock_on_the_wall_is_that_of_the_machine_s_zone_when_it_is_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setenv("TZ", "EAST-8")
+    time.tzset()
+
+    async def test(made: Schedule, clock: Clock, jumps: Jumps) -> None:
+        await asyncio.sleep(0)  # it has looked at the zone once
+        window = Window("19:00-07:00")
+        assert window.opens_at(NOON_UTC) is None  # it is eight in the evening
+        os.environ["TZ"] = "WEST5"
+        assert await jumps.next() == module.ZONE_SET
+        assert window.opens_at(NOON_UTC + 3600) == NOON_UTC + 12 * 3600
+
+    try:
+        run(test)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_program_that_was_held_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

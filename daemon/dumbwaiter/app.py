@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
 
-from dumbwaiter import listing, log, report
+from dumbwaiter import listing, log, report, schedule
 from dumbwaiter.addresses import Addresses
 from dumbwaiter.brokers import broker
 from dumbwaiter.config import Config
@@ -231,6 +231,10 @@ class App:
     def recheck(self, reason: str) -> None:
         """Takes nothing for granted any more that a sleep, another clock or another network may have ended."""
         self._log.info("beginning anew", reason=reason)
+        if reason == schedule.ZONE_SET:  # only windows and timetables go by it
+            self.schedule.now("bandwidth")
+            self.look_for_work()
+            return
         self.http.renew()
         task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)

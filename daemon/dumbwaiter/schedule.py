@@ -20,6 +20,7 @@ JUMP = 3.0  # seconds between the two clocks that are no drift any more
 
 # What may have left out some time.
 SLEPT, SET, HELD = "the machine slept", "the clock was set", "the program was held"
+ZONE_SET = "the time zone was set"
 
 
 class Every(IntervalTrigger):  # type: ignore[misc]
@@ -105,7 +106,7 @@ class Schedule:
             job.modify(next_run_time=moment)
 
     def start(self, jumped: Callable[[str], None]) -> None:
-        """Starts; `jumped` is told when the clock or the machine left out some time."""
+        """Starts; `jumped` is told when the clock or the machine left out some time, or has another time zone."""
         self._scheduler.start()
         self._beat = asyncio.create_task(self._watch_clock(jumped), name="clock")
 
@@ -117,9 +118,14 @@ class Schedule:
 
     async def _watch_clock(self, jumped: Callable[[str], None]) -> None:
         before, slept_before = self._clock() - time.monotonic(), _slept()
+        zone = time.tzname, time.timezone
         while True:
             started = time.monotonic()
             await asyncio.sleep(BEAT)
+            time.tzset()  # else a process keeps the zone that it began in
+            if (time.tzname, time.timezone) != zone:
+                zone = time.tzname, time.timezone
+                jumped(ZONE_SET)
             now, slept = self._clock() - time.monotonic(), _slept()
             asleep = slept - slept_before  # the wall clock went on in that time, the monotonic one did not
             left_out = now - before
