@@ -19,6 +19,7 @@ SMALL = MIB  # bytes up to which a file is over in no time
 AHEAD = 64  # small files that may be under way beyond the slots, so that they share requests and commits
 LARGE = 64 * MIB  # bytes from which a file counts as one that takes its time
 LARGE_PROBES = 10  # of that many files, one, whatever its size, tries whether a provider lets something through
+AGAIN = 2  # outcomes of a job in a row that the journal did not take, which are no accident any more
 LOOK = 0.2  # seconds, at least, between two looks for a file of a provider that has none on its way
 
 
@@ -53,6 +54,10 @@ class Engine:
     def busy(self) -> int:
         """How many files are on their way."""
         return len(self._running)
+
+    def unnoted(self, ids: Iterable[int]) -> list[int]:
+        """Returns which of these jobs the journal took no outcome of, time and again."""
+        return [id_ for id_ in ids if self._unnoted.get(id_, 0) >= AGAIN]
 
     def kick(self) -> None:
         """Starts a dispatch, unless one runs that will see the same."""

@@ -35,7 +35,7 @@ async def follow_status(app: App, *, listed: bool, scan: bool) -> AsyncIterator[
 
 
 async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, Any]]:
-    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached.
+    """Yields how jobs stand whenever that changes, who is refused, rests or is not reached, what the journal does not take.
 
     Ends when none has work left, or with the daemon.
     """
@@ -52,6 +52,7 @@ async def follow_jobs(app: App, ids: Sequence[int]) -> AsyncIterator[dict[str, A
             },
             "resting": resting,
             "lost": app.status.lost(),
+            "unnoted": {str(id_): app.trouble or "" for id_ in app.engine.unnoted(ids)},
         }
         if all(job.state not in OPEN for job in jobs):
             return

@@ -67,6 +67,21 @@ def test_put_of_the_same_file_again_sends_nothing(program: Program) -> None:
     assert len(program.vendors.log("init")) == 1
 
 
+@pytest.mark.parametrize("daemon", [False, True])
+def test_put_of_a_file_whose_end_the_journal_does_not_take_ends_and_says_so(program: Program, daemon: bool) -> None:
+    assert program("put", program.write("first.txt", b"first")).returncode == 0
+    with contextlib.closing(sqlite3.connect(program.state / "journal.db")) as journal:
+        journal.execute(
+            "CREATE TRIGGER refused BEFORE UPDATE ON jobs WHEN NEW.state = 'stored' "
+            "BEGIN SELECT RAISE(ABORT, 'the page is damaged'); END"
+        )
+    if daemon:
+        program.start()
+    done = program("put", program.write("second.txt", b"second"))
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "second.txt: the journal cannot be written: the page is damaged" in done.stderr
+
+
 def test_many_puts_at_once_take_turns(program: Program) -> None:
     paths = [program.write(f"{number}.txt", bytes([number])) for number in range(6)]
     running = [program.begin("put", path) for path in paths]

@@ -127,6 +127,7 @@ def _hopeless(answer: dict[str, Any]) -> bool:
     soon = time.time() + SOON
     return bool(left) and all(
         job["provider"] in answer["blocked"]
+        or str(job["id"]) in answer["unnoted"]
         or (job["provider"] in {*answer["resting"], *answer["lost"]} and not job["active"])
         or (job["error"] and (job["attempts"] >= TRIES or job["due_at"] > soon) and not job["active"])
         for job in left
@@ -147,7 +148,13 @@ def _report(session: Session, final: dict[str, Any]) -> None:
                 code = max(code, Exit.ATTENTION)
             continue
         refused = final["blocked"].get(job["provider"])
-        reason = refused or job["error"] or final["lost"].get(job["provider"]) or LEFT.get(job["state"], job["state"])
+        reason = (
+            final["unnoted"].get(str(job["id"]))
+            or refused
+            or job["error"]
+            or final["lost"].get(job["provider"])
+            or LEFT.get(job["state"], job["state"])
+        )
         if not refused and job["provider"] in final["resting"] and job["state"] == "pending":
             reason = f"{rests(job['provider'], final['resting'][job['provider']])}; it is sent then"
         print(f"dumbwaiter: {where}: {reason}", file=sys.stderr)
