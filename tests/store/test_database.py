@@ -114,6 +114,34 @@ def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
     book.writer.submit(count("a")).result(PATIENCE)
 
 
+def test_a_file_that_another_program_holds_is_waited_for_once_for_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_database, "BUSY", 0.1)
+    tries: list[int] = []
+
+    def reach(connect: Any) -> Connection:
+        tries.append(1)
+        connection: Connection = connect()
+        return connection
+
+    url = in_file(tmp_path / "state")
+    other = sqlite3.connect(str(url.database), isolation_level=None, check_same_thread=False)
+    with closing(other), Book(url) as book:
+        gate = Gate(book.writer)
+        futures = [book.writer.submit(count("a")) for _ in range(5)]
+        book.writer.after_commit = lambda: other.execute("BEGIN IMMEDIATE") and None
+        monkeypatch.setattr(book.writer._engine, "connect", partial(reach, book.engine.connect))
+        gate.open()
+        for future in futures:
+            with pytest.raises(JournalTrouble, match="locked"):
+                future.result(PATIENCE)
+        assert len(tries) == 1
+        book.writer.after_commit = None
+        other.execute("ROLLBACK")
+        assert book.writer.submit(count("a")).result(PATIENCE) == "a"
+
+
 def test_a_server_that_goes_within_a_group_is_tried_once_for_all_of_it(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,9 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Unstorable
 from dumbwaiter.naming import shown
 
 LATE = 1  # second more than a server was given, for its answer to be here
-BUSY = 30  # seconds that SQLite waits for whoever has the database
+BUSY = (
+    20  # seconds that SQLite waits for whoever has the database: twice that is less than a command waits for an answer
+)
 HELD = 20  # seconds that a machine may stand still within a transaction before a server ends that, and what it locks
 HOST = "dumbwaiter_host"  # the option of a reading engine
 

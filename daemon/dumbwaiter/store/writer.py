@@ -65,7 +65,7 @@ class Writer:
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Work | _Command] = SimpleQueue()
         self._level = "NORMAL"
-        self._reached = True  # the database, by the last transaction
+        self._reached = True  # the database, by the last transaction; one that another program has is not
         self.needs_scrub = False  # a secret was in the database, and may have left a copy in its file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -156,7 +156,7 @@ class Writer:
         try:
             results = self._transaction(group)
         except BaseException as error:  # noqa: BLE001 - the waiters are told, whatever it is
-            if len(group) == 1 or not self._reached:  # each would wait for the server anew
+            if len(group) == 1 or not self._reached:  # each would wait for the database anew
                 _tell(group, [error] * len(group), failed=True)
                 return self._reached
             for number, item in enumerate(group, 1):
@@ -173,10 +173,10 @@ class Writer:
     def _transaction(self, group: list[_Work]) -> list[Any]:
         self._reached = False
         with self._engine.connect() as connection:
-            self._reached = True
             self._set_level(connection, "FULL" if any(item.durable for item in group) else "NORMAL")
             try:
-                with connection.begin():
+                with connection.begin():  # which waits for whoever else writes to a SQLite file
+                    self._reached = True
                     results = [item.work(connection) for item in group]
                     if self.before_commit is not None:
                         self.before_commit(connection)
