@@ -4,9 +4,11 @@ A day has 23 or 25 hours twice a year: changes are reckoned in the zone, day by 
 """
 
 import re
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from dumbwaiter.config_values import size
+
+TICK = 0.001  # seconds: the clock has no finer ones that a person can tell
 
 
 def rate(text: str) -> float | None:
@@ -20,6 +22,26 @@ def rate(text: str) -> float | None:
     if not value:
         raise ValueError('a rate of 0 would never end: write "off" for no limit, or pause instead')
     return float(value)
+
+
+def _moments(clock: datetime) -> set[float]:
+    """Returns when the clock on the wall shows a time, or passes it: it is put forward over one, or back before it."""
+    moments = {clock.replace(fold=fold).timestamp() for fold in (0, 1)}
+    if len(moments) == 1:
+        return moments
+    before, after = map(int, sorted(moments))
+    offset = _offset(before, clock.tzinfo)
+    while after - before > 1:  # the clock is put between the two
+        middle = (before + after) // 2
+        before, after = (middle, after) if _offset(middle, clock.tzinfo) == offset else (before, middle)
+    return {*moments, float(after)}
+
+
+def _offset(now: float, zone: tzinfo | None) -> timedelta:
+    """Returns how far the clock on the wall is ahead of UTC."""
+    return datetime.fromtimestamp(now, zone).replace(tzinfo=None) - datetime.fromtimestamp(now, UTC).replace(
+        tzinfo=None
+    )
 
 
 class Timetable:
@@ -54,16 +76,16 @@ class Timetable:
         return held
 
     def changes_at(self, now: float, zone: tzinfo | None = None) -> float | None:
-        """Returns when the next row begins, None when there is but one."""
-        if len(self._rows) == 1:
-            return None
+        """Returns when another rate begins to hold, None when there is but one."""
         today = datetime.fromtimestamp(now, zone).date()
-        edges = (
-            datetime.combine(today + timedelta(days), start, zone).timestamp()
-            for days in (0, 1)
+        edges = {
+            edge
+            for days in (0, 1, 2)  # one may leave out all of them
             for start, _ in self._rows
-        )
-        return min(edge for edge in edges if edge > now)
+            for edge in _moments(datetime.combine(today + timedelta(days), start, zone))
+        }
+        changes = (edge for edge in sorted(edges) if edge > now and self.at(edge, zone) != self.at(edge - TICK, zone))
+        return next(changes, None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Timetable) and self._rows == other._rows
