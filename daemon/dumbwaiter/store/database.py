@@ -19,9 +19,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble, Unstorable
 from dumbwaiter.naming import shown
 
 LATE = 1  # second more than a server was given, for its answer to be here
-BUSY = (
-    20  # seconds that SQLite waits for whoever has the database: twice that is less than a command waits for an answer
-)
+BUSY = 20  # seconds that SQLite waits for whoever has the database; a command waits more than twice as long
 HELD = 20  # seconds that a machine may stand still within a transaction before a server ends that, and what it locks
 HOST = "dumbwaiter_host"  # the option of a reading engine
 
