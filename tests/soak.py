@@ -27,7 +27,7 @@ GENERAL = ("cut", "cut-within", "cut-after", "cut-reply", "html", "empty", "500"
 LIES = {"*:exists", "presign.put:empty"}
 WAL_MAX = 16 * MIB
 GROWTH_MAX = 32  # MiB of memory, from the first quarter of the last life to its end
-DESCRIPTORS_MAX = 60  # more than an idle daemon has at its start: idle connections, two an origin
+DESCRIPTORS_MAX = 100  # more than at first: idle connections, as many an origin as files went there at once
 DRAIN = 100.0, 420.0  # seconds that the end may take once the faults are gone, without stalls and with them
 
 # A daemon that says, when asked by a signal, what its loop is busy with.
