@@ -27,7 +27,8 @@ GENERAL = ("cut", "cut-within", "cut-after", "cut-reply", "html", "empty", "500"
 LIES = {"*:exists", "presign.put:empty"}
 WAL_MAX = 16 * MIB
 GROWTH_MAX = 32  # MiB of memory, from the first quarter of the last life to its end
-DESCRIPTORS_MAX = 100  # more than at first: idle connections, as many an origin as files went there at once
+DESCRIPTORS_MAX = 40  # more than an idle daemon has at its start: readers of the journal, connections to token services
+RESTING = 150.0  # seconds until upload connections that nobody uses are closed, and some
 DRAIN = 100.0, 420.0  # seconds that the end may take once the faults are gone, without stalls and with them
 
 # A daemon that says, when asked by a signal, what its loop is busy with.
@@ -224,7 +225,7 @@ class Soak:
 
     def _settle_down(self, idle: int) -> None:
         """Nothing that belongs to work may be left when there is none."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + RESTING
         while True:
             tasks = self._busy_with()
             busy = {name: count for name, count in tasks.items() if "Attempt" in name or count > 8}

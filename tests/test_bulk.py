@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 import peer
-from dumbwaiter.bulk import Abort, BulkTransport, SliceStream
+from dumbwaiter.bulk import RESTED, Abort, BulkTransport, SliceStream
 from dumbwaiter.http import LIMITS
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.wire.message import FileSlice
@@ -218,6 +219,30 @@ def test_ending_what_is_over_disturbs_nobody(transport: BulkTransport, content: 
         abort()
         assert transport.handle_request(request(server.url, content, 10)).status_code == 200
         assert len(server.connections) == 1
+
+
+def test_a_connection_that_nobody_used_for_a_minute_is_hung_up(content: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        for _ in range(2):
+            connection.request()
+            connection.send(OK)
+        connection.wait_for_the_end()
+        over.set()
+
+    with Peer(script) as server:
+        made = BulkTransport()
+        made.handle_request(request(server.url, content, 10))
+        made.tidy()
+        made.handle_request(request(server.url, content, 10))
+        assert len(server.connections) == 1
+        later = time.monotonic() + RESTED
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        made.tidy()
+        monkeypatch.undo()
+        assert over.wait(peer.PATIENCE)
+        made.close()
 
 
 def test_closing_hangs_up_what_is_idle(content: int) -> None:

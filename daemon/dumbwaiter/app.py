@@ -270,6 +270,7 @@ class App:
             self.ousted.set_result(Failure(TAKEN, Exit.TEMPORARY))
 
     async def _tidy(self) -> None:
+        self.http.tidy()
         with contextlib.suppress(JournalTrouble):
             await self.journal.tidy(time.time())
         try:

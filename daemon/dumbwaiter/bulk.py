@@ -38,6 +38,7 @@ INTERIM_MAX = 16  # "100 Continue" and the like before an answer
 # A connection at rest is asked for a sign of life: routers forget one that is silent, and nobody is told. It is over after 50 seconds.
 KEEP = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
+RESTED = 60.0  # seconds that a connection is kept for the next file
 GATHER = 64 * KIB  # a body up to this is one write with its head
 
 Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
@@ -149,6 +150,13 @@ class _Connection(NamedTuple):
     generation: int  # how often the transport had been renewed when it was made
 
 
+class _Idle(NamedTuple):
+    """A connection at rest."""
+
+    connection: _Connection
+    since: float  # by the monotonic clock
+
+
 class _Silence:
     """Since when the other side has taken nothing and said nothing, in one exchange."""
 
@@ -182,7 +190,7 @@ class BulkTransport(httpx.BaseTransport):
     def __init__(self, context: ssl.SSLContext | None = None, reach: Reach | None = None) -> None:
         self._context = context
         self._reach = reach or Reach()
-        self._idle: dict[_Origin, list[_Connection]] = {}
+        self._idle: dict[_Origin, list[_Idle]] = {}
         self._generation = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -215,10 +223,18 @@ class BulkTransport(httpx.BaseTransport):
         """Does the same, and goes on with new ones."""
         with self._lock:
             self._generation += 1
-            connections = [connection for stack in self._idle.values() for connection in stack]
-            self._idle.clear()
-        for connection in connections:
-            connection.sock.close()
+        self.tidy(0.0)
+
+    def tidy(self, seconds: float = RESTED) -> None:
+        """Closes the connections that nobody used for so long: many files at once left them, and servers may keep them for ever."""
+        until = time.monotonic() - seconds
+        with self._lock:
+            idle, self._idle = self._idle, {}
+            for origin, stack in idle.items():
+                if kept := [one for one in stack if one.since > until]:
+                    self._idle[origin] = kept
+        for one in (one for stack in idle.values() for one in stack if one.since <= until):
+            one.connection.sock.close()
 
     def _take(self, origin: _Origin) -> _Connection | None:
         while True:
@@ -226,7 +242,7 @@ class BulkTransport(httpx.BaseTransport):
                 stack = self._idle.get(origin)
                 if not stack:
                     return None
-                connection = stack.pop()
+                connection = stack.pop().connection
             # Anything readable on an idle connection is its end. (`select` takes no descriptor above 1023.)
             poll = select.poll()
             poll.register(connection.sock, select.POLLIN)
@@ -237,7 +253,7 @@ class BulkTransport(httpx.BaseTransport):
     def _give(self, origin: _Origin, connection: _Connection) -> None:
         with self._lock:
             if connection.generation == self._generation and not self._closed:
-                self._idle.setdefault(origin, []).append(connection)
+                self._idle.setdefault(origin, []).append(_Idle(connection, time.monotonic()))
                 return
         connection.sock.close()
 

@@ -102,10 +102,8 @@ class Engine:
         wakes = [*rests.values(), *closed.values()]
         if room:
             due = await self.journal.next_due({*rests, *(probes.keys() & self._at_work())}, closed, only=self.only)
-            if (
-                due is not None and due > now
-            ):  # what is due and was not taken waits for the end of another, which asks again
-                wakes.append(due)
+            # What is due and was not taken waits for the end of another, which asks again.
+            wakes += [due] if due is not None and due > now else []
         elif not (looked or self._looks_again) and self.means.providers.keys() - rests.keys() - self._at_work():
             self._looks_again = True  # only who waits for no slot has to be thought of
             wakes.append(now + LOOK)

@@ -119,6 +119,10 @@ class Http:
         self._shunned.clear()
         self._reach.renew()
 
+    def tidy(self) -> None:
+        """Closes upload connections that nobody used for a minute."""
+        self._direct.tidy()
+
     async def close(self) -> None:
         for leaving in self._left:
             leaving.cancel()
