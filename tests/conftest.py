@@ -37,6 +37,15 @@ def program(tmp_path: Path) -> Iterator[Program]:
         yield made
 
 
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A small file in a watched folder."""
+    path = tmp_path / "drop/films/film.mov"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"0123456789")
+    return path
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
     """The vendors on loopback, once a module."""

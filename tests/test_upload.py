@@ -23,19 +23,6 @@ from dumbwaiter.threads import Threads, drive
 from dumbwaiter.upload import HELD, FileUpload, Ranges
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
-
-def stamp(path: Path) -> Stamp:
-    return Stamp.of(path.lstat())
-
-
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    path = tmp_path / "drop/films/film.mov"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"0123456789")
-    return path
-
-
 # Ranges
 
 
@@ -76,7 +63,7 @@ class Doors:
             ranges.add(*ever)
         self.upload = FileUpload(
             self.fd,
-            stamp(path),
+            Stamp.of(path.lstat()),
             threads=Threads(1, parts),
             ticket="ticket",
             key="key",

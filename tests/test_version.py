@@ -19,14 +19,6 @@ def stamp(path: Path) -> Stamp:
     return Stamp.of(path.lstat())
 
 
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    path = tmp_path / "drop/films/film.mov"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"0123456789")
-    return path
-
-
 def opened(film: Path, wanted: Stamp | None = None) -> int:
     return open_version(str(film.parents[1]), "films/film.mov", wanted or stamp(film))
 
