@@ -79,9 +79,9 @@ def test_a_provider_that_fails_file_after_file_is_probed_until_one_gets_through(
     one = Health(clock.now)
     for _ in range(FAILING):
         one.failed("status 502", offline=False, random=1.0)
-        assert (one.is_probed, one.probe_at) == (False, 0.0)
+        assert (one.is_probed, one.is_lost, one.probe_at) == (False, False, 0.0)
     one.failed("status 502", offline=False, random=1.0)
-    assert (one.is_probed, one.probe_at) == (True, NOW + ceiling(0))
+    assert (one.is_probed, one.is_lost, one.probe_at) == (True, True, NOW + ceiling(0))
     one.failed("no route", offline=True, random=1.0)
     one.failed("status 502", offline=False, random=1.0)
     assert (one.offline, one.is_probed, one.probe_at) == (False, True, NOW + ceiling(2))

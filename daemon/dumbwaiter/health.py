@@ -9,6 +9,7 @@ from dumbwaiter.policy import AFTER_MAX, ceiling
 
 PROBE = 60.0  # seconds at most until a provider that nothing succeeds at is tried again
 FAILING = 5  # failures in a row, of whichever files, that say something of the provider
+LOST = 3  # failures of the network in a row after which nobody waits for it
 REFUSALS = 4  # of new grants, until a person is asked to look
 REFUSED_APART = 10.0  # seconds that these lie apart at least: a vendor's bad moment is over by then
 
@@ -40,6 +41,11 @@ class Health:
     def is_probed(self) -> bool:
         """True while one file at a time tries whether anything gets through: each other one would be sent in vain."""
         return self.offline or self.failures > FAILING
+
+    @property
+    def is_lost(self) -> bool:
+        """True while nobody waits for it: it fails time and again, or the network does."""
+        return self.losses >= LOST or self.failures > FAILING
 
     def state(self, now: float) -> str:
         if self.blocked and self.paused_until:  # else it has another chance, and may be well by now

@@ -17,8 +17,6 @@ from dumbwaiter.steering import Steering
 from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
 
-LOST = 3  # failures of the network in a row after which nobody waits for a provider
-
 
 class Status:
     """The status of one daemon. `trouble` says what keeps the journal from working."""
@@ -125,9 +123,8 @@ class Status:
         return {name: _finite(until, now) for name, until in self._steering.providers(now).items()}
 
     def lost(self) -> dict[str, str]:
-        """Returns which providers the network does not reach, time and again, and why."""
-        healths = {name: one.health for name, one in self._providers.items()}
-        return {name: health.trouble or "" for name, health in healths.items() if health.losses >= LOST}
+        """Returns which providers let nothing through, time and again, and why."""
+        return {name: one.health.trouble or "" for name, one in self._providers.items() if one.health.is_lost}
 
 
 def _finite(until: float, now: float) -> float | None:

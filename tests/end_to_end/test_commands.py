@@ -245,6 +245,22 @@ def _on_a_terminal(program: Program, *words: str | os.PathLike[str], until: byte
 LONG = "a film with a name that is longer than any line of this terminal 电影.mov"
 
 
+@pytest.mark.parametrize("daemon", [False, True])
+def test_put_of_many_files_ends_where_the_provider_takes_none(program: Program, daemon: bool) -> None:
+    """One at a time tries whether anything gets through; the others are not waited for until it was their turn."""
+    program.vendors.faults("nos.put:500")
+    if daemon:
+        program.start()
+    folder = program.data / "elsewhere"
+    folder.mkdir()
+    files = [folder / f"{number}.bin" for number in range(30)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"%d" % number)
+    done = program("put", "--provider", "netease", *files)
+    assert done.returncode == 5
+    assert done.stderr.count("upload node answers 500") == len(files)
+
+
 def test_put_shows_what_the_server_acknowledged(program: Program) -> None:
     program.vendors.faults("latency=150ms")
     paths = [program.write(name, os.urandom(13 * 2**20)) for name in (LONG, "b.mov")]
