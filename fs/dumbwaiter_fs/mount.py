@@ -15,7 +15,6 @@ import stat
 import sys
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter import log
@@ -28,6 +27,7 @@ from dumbwaiter.naming import shown
 from dumbwaiter.places import Places, places
 from dumbwaiter.streams import failed, have_streams
 from dumbwaiter_fs import mount_point
+from dumbwaiter_fs.events import Events
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -194,8 +194,8 @@ class _Life:
         self._folder = folder
         self._mount: mount_point.Identity | None = None
         self._ready = ready
-        # Put from signal handlers and other threads alike, which no lock but this queue's allows.
-        self._events: SimpleQueue[str] = SimpleQueue()
+        # First of all: libfuse sets handlers of its own for what has none, and then a signal is not heard in Python.
+        self._events = Events((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._error: BaseException | None = None
 
     def run(self) -> int:
@@ -206,9 +206,6 @@ class _Life:
         from dumbwaiter_fs.operations import Operations
         from dumbwaiter_fs.trees import Trees
 
-        # First of all: libfuse sets handlers of its own for what has none, and then a signal is not heard in Python.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _frame: self._events.put(signal.Signals(number).name))
         systemd = SystemdNotifier()
         url = journal_url(self._where.state, self._settings.journal)
         trees = Trees(url)
@@ -217,20 +214,20 @@ class _Life:
         thread = threading.Thread(target=self._serve, args=(operations, trees, url), name="fuse", daemon=True)
         thread.start()
         try:
-            event = self._next(START)
+            event = self._events.next(START)
             if event == "mounted":
                 self._mount = mount_point.identity(self._folder)
                 _log.info("mounted", path=self._folder)
                 systemd.notify("READY=1")
                 if self._ready is not None:
                     _detach(self._ready)
-                event = self._next(None)
+                event = self._events.next(None)
         finally:
             systemd.notify("STOPPING=1")
             self._leave(thread)
         if self._error is not None:
             raise Failure(f"{shown(self._folder)} cannot be mounted: libfuse refused ({self._error})")
-        if event == "silence":
+        if event is None:
             raise Failure(f"{shown(self._folder)} cannot be mounted: the kernel did not answer")
         _log.info("unmounted", path=self._folder, why=event)
         if thread.is_alive():
@@ -256,13 +253,6 @@ class _Life:
             Hits(self._where.cache) if cache else None,
         )
         return Contents(self._settings.folder_of, remote)
-
-    def _next(self, timeout: float | None) -> str:
-        """Returns the next event: the name of a signal, "mounted", "ended", or "silence" after `timeout` seconds."""
-        try:
-            return self._events.get(timeout=timeout)
-        except Empty:
-            return "silence"
 
     def _serve(self, operations: "Operations", trees: "Trees", url: "URL") -> None:
         from dumbwaiter_fs import binding

@@ -372,3 +372,19 @@ def test_an_ordinary_user_mounts_and_unmounts(session: str) -> None:
             env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_that_another_thread_of_the_mount_is_given_is_heard() -> None:
+    """As is one that comes right before the main thread falls asleep: nothing interrupts its sleep."""
+    program = (
+        "import os, signal, threading, time\n"
+        "from dumbwaiter_fs.events import Events\n"
+        "events = Events([signal.SIGTERM])\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGTERM))).start()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # here alone: the kernel takes the other thread
+        "print(events.next(0.01), events.next(None))\n"
+        "events.put('mounted')\n"
+        "print(events.next(None))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("None SIGTERM\nmounted\n", "")
