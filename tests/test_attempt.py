@@ -192,6 +192,31 @@ def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
     asyncio.run(test())
 
 
+def test_a_file_that_changes_while_it_is_sent_is_told_of_with_the_time_that_cost(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            with (tmp_path / "disk.img").open("ab") as file:
+                file.write(b"more")
+            await super().save(*values, **named)
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app.intake, "outrun", lambda _watch, path, seconds: told.append((path, seconds)))
+            await put(app, "netease", tmp_path / "disk.img", bytes(12 * MIB))
+            await until(lambda facts: facts["totals"]["pending"] == 0, app)
+            ((path, seconds),) = told
+            assert path.endswith("disk.img")
+            assert seconds > 0
+
+    asyncio.run(test())
+
+
 def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing_else(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

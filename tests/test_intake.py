@@ -114,6 +114,17 @@ async def test_what_programs_keep_open_for_writing_is_said(tmp_path: Path, monke
 
 
 @on_loop
+async def test_what_changes_faster_than_it_is_sent_waits_and_that_is_said(tmp_path: Path) -> None:
+    make(tmp_path / "w", "big\n")
+    async with taking(tmp_path) as intake:
+        intake.outrun("w", "big\n", 61.0)
+        intake.sight([Sighting("w", "big\n", closed=True)])
+        await intake.turn()
+        assert intake.held("w") == "big\\x0a changes while it is sent: it is taken once it was quiet for 2 minutes."
+        assert intake.waiting == 1
+
+
+@on_loop
 async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKLOG", 3)
     monkeypatch.setattr(module, "EASE", BOUND)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.settle import CALM, LONGEST, MOMENT, OFTEN, RECHECK, Ready, Settle
+from dumbwaiter.settle import CALM, LONGEST, MOMENT, OFTEN, OUTRUN_FOR, OUTRUN_MAX, RECHECK, Ready, Settle
 
 OPEN = Sighting("w", "a")
 CLOSED = Sighting("w", "a", closed=True)
@@ -182,6 +182,28 @@ def test_where_each_version_counts_all_of_them_are_let_through() -> None:
 
 def test_a_person_who_saves_now_and_then_waits_for_nothing_at_first(settle: Settle) -> None:
     assert rewritten(settle, every=30.0, until=150.0) == pytest.approx([30 * one + RECHECK for one in range(5)])
+
+
+def test_a_file_whose_changes_outran_its_uploads_has_to_be_quiet_for_as_long_as_these_took(settle: Settle) -> None:
+    assert settle.restless("w", 0.0) == []
+    settle.outrun("w", "a", 50.0, 0.0)
+    settle.outrun("w", "a", 70.0, 100.0)
+    settle.sight(CLOSED, 100.0)
+    assert settle.restless("w", 100.0) == [("a", 120.0)]
+    assert settle.restless("other", 100.0) == []
+    assert quiet(settle, 1, 100.0)[0] == pytest.approx(220.0)
+    assert settle.restless("w", 220.0) == []  # it is taken
+    settle.sight(Sighting("w", "b", closed=True), 300.0)
+    assert settle.observe("w", "b", stamp(1), 300.0) is None
+    assert settle.observe("w", "b", stamp(1), 300.0 + RECHECK) is not None
+
+
+def test_a_file_that_outran_its_uploads_is_taken_in_an_hour_at_most_and_some_day_as_any_other(settle: Settle) -> None:
+    settle.outrun("w", "a", 1e9, 0.0)
+    settle.sight(CLOSED, 10.0)
+    assert quiet(settle, 1, 10.0)[0] == pytest.approx(10.0 + OUTRUN_MAX)
+    settle.sight(CLOSED, OUTRUN_FOR)
+    assert quiet(settle, 2, OUTRUN_FOR)[0] == pytest.approx(OUTRUN_FOR + RECHECK)
 
 
 def test_a_new_file_under_the_same_name_needs_its_own_close(settle: Settle) -> None:

@@ -224,8 +224,9 @@ class App:
         self.engine.kick()
         self.duties.kick()
 
-    def _changed(self, job: Job) -> None:
-        """The file of a job is another version now: that one is wanted."""
+    def _changed(self, job: Job, seconds: float) -> None:
+        """The file of a job is another version now: that one is wanted, and not as soon where it outran an upload."""
+        self.intake.outrun(job.watch, job.path, seconds)
         self.intake.sight([Sighting(job.watch, job.path)])
 
     def recheck(self, reason: str) -> None:

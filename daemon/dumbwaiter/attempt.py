@@ -72,6 +72,7 @@ class Attempt:
         self._sends = 0
         self._wasted = 0  # bytes that were sent and that the journal does not know of
         self._resent = 0  # those of them that were sent a second time by a try that is over
+        self._sending = 0.0  # seconds that its sending took
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -231,6 +232,7 @@ class Attempt:
             return *upload.run(transport.send), time.monotonic() - started
 
         held.pop_all()
+        began = time.monotonic()
         try:
             receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file, last=True)
             provider.learn_rate(job.size - begun, seconds)
@@ -241,6 +243,7 @@ class Attempt:
             self._unfit[transport.name] = str(unfit)
             raise
         finally:
+            self._sending += time.monotonic() - began
             self._wasted = self._resent + upload.wasted
             self._resent += upload.resent
 
@@ -448,7 +451,7 @@ class Attempt:
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
-                    self._means.changed(job)
+                    self._means.changed(job, self._sending)
                 await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
         return False
 

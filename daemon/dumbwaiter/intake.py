@@ -10,6 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from math import ceil
 from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
@@ -108,15 +109,24 @@ class Intake:
         """Says whether the writer of a version was heard to close it. Of ten thousand versions that is known."""
         return self._closed.get((watch, path)) == stamp
 
+    def outrun(self, watch: str, path: str, seconds: float) -> None:
+        """Notes that a file changed while it was sent, which had taken so long and was in vain. For the loop's thread."""
+        self._settle.outrun(watch, path, seconds, time.monotonic())
+
     def held(self, watch: str) -> str:
-        """Returns the sentence on files that a program keeps open for writing, empty when there are none."""
-        paths = self._settle.held(watch, time.monotonic())
+        """Returns the sentence on files that wait for those who write them, empty when there are none."""
+        now = time.monotonic()
+        paths = self._settle.held(watch, now)
         if len(paths) > 1:
             return (
                 f"{len(paths)} files are open for writing in programs, such as {shown(paths[0])}: each is taken once it is "
                 "closed."
             )
-        return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed." if paths else ""
+        if paths:
+            return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed."
+        for path, seconds in self._settle.restless(watch, now):
+            return f"{shown(path)} changes while it is sent: it is taken once it was quiet for {ceil(seconds / 60)} minutes."
+        return ""
 
     def unread(self, watch: str) -> str:
         """Returns what cannot be read of the watch's own ignore file, empty when all can."""

@@ -28,7 +28,7 @@ class Means:
     watch_of: Callable[[str], Watch | None]
     resting: Callable[[float], Mapping[str, float]]  # providers that a person paused, until when
     closed: Callable[[float], Mapping[str, float]]  # watches that begin nothing now, until when
-    changed: Callable[[Job], None]  # is told of a file that is another version now
+    changed: Callable[[Job, float], None]  # is told of a file that changed, and for how long it was sent in vain
     moved: Callable[[], None]  # is told of every step
     away: Callable[[str], str] = lambda _watch: ""  # why a watch's folder cannot be looked at
     clock: Callable[[], float] = time.time

@@ -14,7 +14,7 @@ A plain sighting may come from a scan, and scans repeat: it prolongs only the sh
 closed may have begun again.
 
 A file that is finished again and again, as a log is that is opened for each line, is let through less and less often: each
-version is sent as a whole.
+version is sent as a whole. One whose changes outrun its uploads has to be quiet for as long as these took together.
 """
 
 from collections import Counter, OrderedDict
@@ -31,7 +31,9 @@ MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so c
 CALM = 5  # times the settle time: for an empty file to stay empty, and for a closed one to be taken away
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so
 OFTEN = 5  # versions of a file that follow one another at once; from then on each waits twice as long as the one before
-REMEMBERED = 10_000  # files of which it is known how often they were finished
+OUTRUN_MAX = 3600.0  # seconds that a file has to be quiet at most because its changes outran its uploads
+OUTRUN_FOR = 7200.0  # and for which that holds
+REMEMBERED = 10_000  # files of which it is known how often they were finished, or outran their uploads
 
 Name = tuple[str, str]  # watch, path
 
@@ -76,6 +78,8 @@ class Settle:
         self._queue: list[tuple[float, Name]] = []
         self._counts: Counter[str] = Counter()
         self._open: dict[Name, float] = {}  # what somebody has open for writing, and since when it is as it is
+        # Files that changed while they were sent: for how many seconds that went on in all, and when it last ended.
+        self._outrun: OrderedDict[Name, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waits)
@@ -87,6 +91,24 @@ class Settle:
     def held(self, watch: str, now: float) -> list[str]:
         """Returns what would be taken but for a program that keeps it open for writing and writes no more. In any thread."""
         return [path for (one, path), since in [*self._open.items()] if one == watch and now - since > LONGEST]
+
+    def outrun(self, watch: str, path: str, seconds: float, now: float) -> None:
+        """Notes that a file changed while it was sent, which had taken so long and was in vain."""
+        name = (watch, path)
+        seconds += self._lost(name, now)
+        self._outrun.pop(name, None)
+        self._outrun[name] = min(seconds, OUTRUN_MAX), now
+        if len(self._outrun) > REMEMBERED:
+            self._outrun.popitem(last=False)
+
+    def restless(self, watch: str, now: float) -> list[tuple[str, float]]:
+        """Returns what waits for long since it outran its uploads, and for how many seconds it has to be quiet. In any thread."""
+        names = [name for name in [*self._outrun] if name[0] == watch and name in self._waits]
+        return [(name[1], seconds) for name in names if (seconds := self._lost(name, now)) > LONGEST]
+
+    def _lost(self, name: Name, now: float) -> float:
+        seconds, at = self._outrun.get(name, (0.0, 0.0))
+        return seconds if now - at < OUTRUN_FOR else 0.0
 
     def sight(self, sighting: Sighting, now: float) -> None:
         """Begins to wait for a path, or notes that more has happened to it."""
@@ -159,7 +181,7 @@ class Settle:
             self._open[name] = wait.since
         else:
             self._open.pop(name, None)
-        quiet_at = wait.since + self._quiet(watch, wait, seen=writing is not None)
+        quiet_at = wait.since + max(self._quiet(watch, wait, seen=writing is not None), self._lost(name, now))
         if writing:
             quiet_at = max(quiet_at, now + max(self._settle(watch), RECHECK))
         elif quiet_at <= now:
