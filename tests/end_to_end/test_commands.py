@@ -595,6 +595,16 @@ def test_status_of_a_file_says_what_happens_next(program: Program) -> None:
     assert "rule: watch netease takes it" in story
 
 
+def test_status_of_a_file_that_waits_for_its_provider_says_so(program: Program) -> None:
+    program.vendors.faults("nos.put:500")
+    paths = [program.write(f"{number}.txt", b"abc") for number in range(20)]
+    program.start()
+    program.until(lambda: program.totals()["pending"] == len(paths) and program.status()["providers"][0]["error"])
+    told = [job["next"] for path in paths for job in program.facts("status", path)]
+    words = "it is sent as soon as a place is free, and once provider netease takes it, whose latest answer was: "
+    assert any(one.startswith(words) for one in told), told
+
+
 def test_history_ends_where_it_is_told_to(program: Program) -> None:
     for name in ("a.txt", "b.txt"):
         assert program("put", program.write(name, b"x")).returncode == 0

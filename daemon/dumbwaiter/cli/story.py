@@ -149,7 +149,9 @@ def _outlook(session: Session, job: Job) -> dict[str, Any]:
         return {"next": f"waits for {hour(opens)}", "next_at": opens}
     if job.due_at > now:
         return {"next": f"next try {when(job.due_at)}", "next_at": job.due_at}
-    return {"next": "it is sent as soon as a place is free", "next_at": now}
+    error = _trouble_at(session, job.provider)
+    told = f", and once provider {job.provider} takes it, whose latest answer was: {error}" if error else ""
+    return {"next": f"it is sent as soon as a place is free{told}", "next_at": now}
 
 
 def _held_up(session: Session, job: Job) -> str | None:
@@ -166,6 +168,12 @@ def _held_up(session: Session, job: Job) -> str | None:
     if any(one["name"] == job.watch and one["state"] == "away" for one in facts["watches"]):
         return "its folder is away; it goes on when the folder is back"
     return facts["trouble"] or None
+
+
+def _trouble_at(session: Session, provider: str) -> str | None:
+    """Returns what the provider failed with the last time that it was asked, None when that went well."""
+    assert session.daemon_facts is not None
+    return next((one["error"] for one in session.daemon_facts["providers"] if one["name"] == provider), None)
 
 
 def _why_not(session: Session, path: str) -> str:
