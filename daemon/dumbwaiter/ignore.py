@@ -31,6 +31,14 @@ JUNK: tuple[str, ...] = (
     "*.download",
     "*.tmp",
     "*.aria2",
+    "*.opdownload",
+    "*.downloading",  # Baidu Netdisk
+    "*.xltd",  # Thunder
+    "*.xltd.cfg",
+    "*.!qB",  # qBittorrent
+    "*.!ut",  # uTorrent
+    ".pending-*",  # Android: a picture that is being taken
+    ".trashed-*",  # and one that was deleted
     "~$*",  # Office: owner of an open document
     ".~lock.*#",  # LibreOffice: the same
     "*~",
@@ -47,14 +55,29 @@ JUNK: tuple[str, ...] = (
     ".DAV/",  # Apache: properties
     ".davfs.tmp*",
     "*.lftp-pget-status",
+    ".stfolder/",  # Syncthing
+    ".stversions/",
+    ".sync_*.db*",  # Nextcloud: what it knows of the folder
+    ".nextcloudsync.log",
+    ".owncloudsync.log",
+    ".dropbox",
+    ".dropbox.cache/",
     ".fuse_hidden*",
     ".nfs*",
     ".DS_Store",
+    "._*",  # macOS: a file's attributes, on disks that have none
+    ".Spotlight-V100/",
+    ".fseventsd/",
+    ".TemporaryItems/",
+    ".DocumentRevisions-V100/",
     "Thumbs.db",
     "desktop.ini",
+    "System Volume Information/",
     ".directory",  # Dolphin: how it shows the folder
     ".Trash/",
     ".Trash-*/",
+    ".Trashes/",
+    "$RECYCLE.BIN/",
     "**/.local/share/Trash/",
     "lost+found/",
     ".dumbwaiter*",
