@@ -21,7 +21,7 @@ from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from asynchronous import on_loop
-from dumbwaiter import canary, roots, watched_root, watcher
+from dumbwaiter import canary, inotify_reader, roots, watched_root, watcher
 from dumbwaiter.canary import Canary
 from dumbwaiter.ignore import Rules
 from dumbwaiter.kernel import limit as limit_of
@@ -910,7 +910,7 @@ async def test_without_an_inotify_instance_the_watch_is_polled(tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(InotifyFD, "_create_inotify_fd", classmethod(none))
-        patch.setattr(watcher, "RETRY", 0.0)
+        patch.setattr(inotify_reader, "RETRY", 0.0)
         async with listening(root(tmp_path)) as ear:
             assert ear.state().state == "polling"
             assert limit_of("instances").setting in ear.state().sentence

@@ -23,6 +23,7 @@ from dumbwaiter.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
 from dumbwaiter.intake import Intake, Watched
 from dumbwaiter.journal import Journal
+from dumbwaiter.list_walks import ListWalks
 from dumbwaiter.means import Means
 from dumbwaiter.model import Job, Sighting
 from dumbwaiter.network import CHANGED, Network
@@ -38,7 +39,6 @@ from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.threads import Threads
-from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
 
 REFRESH = 30.0  # seconds between looks at what nears its end
@@ -119,7 +119,7 @@ class App:
         self.network: Network | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
-        self.walks = Walks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
+        self.walks = ListWalks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
         self.status = Status(
             config,
             journal,

@@ -12,9 +12,9 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.facts import NO_COUNTS, Counts, provider_facts, watch_facts
 from dumbwaiter.intake import Intake
 from dumbwaiter.journal import Journal
+from dumbwaiter.list_walks import ListWalks
 from dumbwaiter.provider import Provider
 from dumbwaiter.steering import Steering
-from dumbwaiter.walks import Walks
 from dumbwaiter.watching import Watching
 
 
@@ -30,7 +30,7 @@ class Status:
         watching: Watching,
         intake: Intake,
         steering: Steering,
-        walks: Walks,
+        walks: ListWalks,
         trouble: Callable[[], str | None],
     ) -> None:
         self._config = config

@@ -1,6 +1,6 @@
 """EDGE watchdog: hears what happens in the watched folders and says so to the loop.
 
-Events are hints. The reader thread turns them into sightings and decides nothing; whatever makes hearing doubtful (an
+Events are hints. The reader's thread (`inotify_reader`) turns them into sightings and decides nothing; whatever makes hearing doubtful (an
 overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers.
 
 Each folder is listened to (`inotify_watches`) before it is listed, so nothing can slip in between.
@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 
-from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchDescriptor
+from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
-from dumbwaiter import canary, watched_root
+from dumbwaiter import watched_root
 from dumbwaiter.canary import Canary
 from dumbwaiter.handover import Handover
 from dumbwaiter.ignore import IGNORE_FILE, Rules
+from dumbwaiter.inotify_reader import Reader
 from dumbwaiter.inotify_watches import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED_TO, InotifyWatches
-from dumbwaiter.kernel import limit
 from dumbwaiter.model import Sighting
 from dumbwaiter.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
 from dumbwaiter.scan import Branch, names, walk
@@ -58,16 +58,14 @@ class Watcher:
         self._handover = Handover(loop, self._rules, seen, ruled)
         self._doubt = doubt
         self._changed = changed
-        self._canary = canary
-        self._heard_canary: Canary | None = None  # while it is listened to
-        self._deaf = ""  # why nothing is heard at all
-        self._restart_at = 0.0
         self._started = False
         self._closing = threading.Event()
         self._root_of = {root.top: root for root in self._roots}
         self._inotify = InotifyWatches(self, list(self._root_of), self._closing.is_set)
         self._lock = self._inotify.lock
-        self._restarting = threading.Lock()
+        self._canaries = int(canary is not None)
+        self._reader = Reader(self._inotify, canary, self._closing.is_set)
+        self._renewing = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, args=(root,), name=f"watch {root.name}", daemon=True)
             for root in self._roots
@@ -93,9 +91,7 @@ class Watcher:
 
     def check(self) -> None:
         """Has the roots and the reader looked at. May block for a moment, on the disk of the canary."""
-        if self._heard_canary is not None:
-            with suppress(OSError):
-                self._heard_canary.sound()
+        self._reader.prove()
         self._check_all()
 
     async def catch_up(self, seconds: float) -> None:
@@ -108,9 +104,7 @@ class Watcher:
 
     def _read_on(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        if self._heard_canary is not None:
-            with suppress(OSError):
-                self._heard_canary.wait_until_heard(seconds)
+        self._reader.catch_up(seconds)
         passes: list[tuple[WatchedRoot, threading.Event]] = []
         for root in self._roots:
             if root.is_free:
@@ -125,7 +119,7 @@ class Watcher:
     @property
     def deaf_for(self) -> float:
         """For how many seconds nothing was heard although something happened."""
-        return self._heard_canary.silent_for() if self._heard_canary is not None else 0.0
+        return self._reader.deaf_for
 
     def adopt(self, name: str, rules: Rules) -> None:
         """Gives a watch other rules; `doubt` follows when its folders are heard by them."""
@@ -271,10 +265,14 @@ class Watcher:
 
     def _check(self, root: WatchedRoot) -> None:
         now = time.monotonic()
-        with self._restarting:
-            for other in self._roots if self._restart_reader(now) else ():
-                if other is not root:
-                    other.request_check()
+        with self._renewing:  # one thread does
+            if not all(one.polling for one in self._roots) and self._reader.renew(now):
+                for one in self._roots:
+                    one.walk_reason = (
+                        "the watcher had stopped hearing" if self._started else "the watcher has begun to hear"
+                    )
+                    if one is not root:
+                        one.request_check()
         before = self._state(root)
         reason = self._check_root(root, now)
         if self._started and reason:
@@ -282,46 +280,6 @@ class Watcher:
         after = self._state(root)
         if self._started and (before.state, before.missing) != (after.state, after.missing):
             self._handover.post(self._changed, root.name)
-
-    def _restart_reader(self, now: float) -> bool:
-        """Puts a new reader in the place of a dead one, or of the first that could not be had; True when it did."""
-        old = self._inotify.reader
-        hears = old is not None and old.is_alive() and self.deaf_for < canary.PATIENCE
-        if self._closing.is_set() or hears or now < self._restart_at:
-            return False
-        if all(root.polling for root in self._roots):
-            return False
-        if old is not None:
-            old.stop()  # before there is another, as the numbers of their watches are the same
-            self._heard_canary = None
-        try:
-            reader = InotifyFD()
-        except OSError as error:
-            most = limit("instances")
-            self._deaf = f"the kernel gives no inotify instance ({_text(error)}; {most.setting} is {most.shown})"
-            self._restart_at = now + RETRY
-            return False
-        with self._lock:
-            if self._closing.is_set():
-                return False
-            reader.start()
-            self._inotify.use(reader)
-            self._listen_to_canary(reader)
-            self._deaf = ""
-            for root in self._roots:
-                root.walk_reason = (
-                    "the watcher had stopped hearing" if self._started else "the watcher has begun to hear"
-                )
-        return True
-
-    def _listen_to_canary(self, reader: InotifyFD) -> None:
-        if self._canary is None:
-            return
-        self._canary.reset()
-        with suppress(OSError):  # no watch is left even for it: nothing can be proved then
-            place = os.fsencode(self._canary.folder)
-            added = reader.add_callback(place, Mask(CLOSE_WRITE), self._canary, CallbackId(0)) != -1
-            self._heard_canary = self._canary if added else None
 
     def _check_root(self, root: WatchedRoot, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
@@ -460,12 +418,12 @@ class Watcher:
     # --- states ---
 
     def _state(self, root: WatchedRoot) -> RootState:
-        return root.state(self._deaf, self._wanted)
+        return root.state(self._reader.deaf, self._wanted)
 
     @property
     def _wanted(self) -> int:
         """How many inotify watches all roots want together, and the canary."""
-        return sum(root.top.heard + root.refused[errno.ENOSPC] for root in self._roots) + (self._canary is not None)
+        return sum(root.top.heard + root.refused[errno.ENOSPC] for root in self._roots) + self._canaries
 
 
 def _text(error: OSError) -> str:

@@ -15,7 +15,7 @@ from dumbwaiter.policy import Delay, Pause, decide
 from dumbwaiter.provider import Provider
 
 
-class Walks:
+class ListWalks:
     """One walk a provider at a time. `later` hears when the walk of a provider is to be tried again."""
 
     def __init__(
