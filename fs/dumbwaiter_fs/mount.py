@@ -9,6 +9,7 @@ is heard whatever a reader is waiting for. Every way out takes the mount off the
 
 import argparse
 import gc
+import importlib
 import os
 import signal
 import stat
@@ -127,15 +128,11 @@ def _check_fuse(settings: Config) -> None:
     if not os.path.exists("/dev/fuse"):
         raise Failure("there is no /dev/fuse here: modprobe fuse, or give the container that device")
     try:
-        from dumbwaiter_fs import binding
-
-        too_old = settings.mount.session == "fast" and binding.NAME != "fusepy"
+        importlib.import_module("dumbwaiter_fs.binding")
     except OSError:
         raise Failure(
             "the mount needs libfuse: install the package libfuse2 or libfuse3-3 (Fedora, Arch: fuse or fuse3)"
         ) from None
-    if too_old:
-        raise Failure('[mount] session = "fast" needs libfuse 2: install the package libfuse2, or choose "auto"')
     if os.geteuid() == 0:
         return
     if mount_point.fusermount() is None:
@@ -274,7 +271,7 @@ class _Life:
         from dumbwaiter_fs.descriptor import mounted
 
         wanted = self._settings.mount.session
-        if wanted == "fusepy" or (wanted == "auto" and binding.NAME != "fusepy"):
+        if wanted == "fusepy":
             return None
         try:
             return mounted(binding.library, self._folder, {**self._options(), **_KERNEL})

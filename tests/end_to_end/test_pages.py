@@ -94,6 +94,7 @@ TYPED = {
 NOT_TYPED = {
     "sudo apt-get install libfuse2 fuse": "fetches packages; tools/system-packages does that for `make`",
     "sudo apt-get install libfuse2t64 fuse3": "the same, on another system",
+    "sudo apt-get install libfuse3-4 fuse3": "the same, on another system",
     "sudo dnf install fuse fuse-libs": "another system's",
     "sudo pacman -S fuse2": "another system's",
     "sudo systemctl edit dumbwaiter@ann": "opens an editor",

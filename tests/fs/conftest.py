@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fs.world import LIBFUSE3, Mounted, Origin, Shelf
+from fs.world import OVER_LIBFUSE3, Mounted, Origin, Shelf
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def mount(shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[Callable[...
     def make(*flags: str, on: Shelf | None = None, **more: Any) -> Mounted:
         chosen = on or shelf
         if request.param == "libfuse3":
-            chosen.choose("auto")
-            more = {"DUMBWAITER_FUSE": "mfusepy", "FUSE_LIBRARY_PATH": LIBFUSE3, **more}
+            chosen.choose("fusepy")
+            more = {**OVER_LIBFUSE3, **more}
         else:
             chosen.choose(request.param)
         mounts.append(Mounted(chosen, *flags, **more))

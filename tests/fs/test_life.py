@@ -20,7 +20,7 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Failure
 from dumbwaiter_fs import mount as program
 from dumbwaiter_fs import mount_point
-from fs.world import Mounted, Shelf, command, until
+from fs.world import LIBFUSE3, OVER_LIBFUSE3, Mounted, Shelf, command, until
 from stranger import UID, needs_root
 
 pytestmark = pytest.mark.fuse
@@ -353,8 +353,15 @@ def test_nothing_is_left_over_after_many_readers(shelf: Shelf, mount: Mount, ori
     until(lambda: len(os.listdir(f"{task}/task")) <= 16)
 
 
-@pytest.mark.parametrize("session", ["fast", "fusepy"])
-def test_an_ordinary_user_mounts_and_unmounts(session: str) -> None:
+@pytest.mark.parametrize(
+    ("session", "library"),
+    [
+        ("fast", {}),
+        ("fusepy", {}),
+        pytest.param("fast", OVER_LIBFUSE3, marks=pytest.mark.skipif(not LIBFUSE3, reason="no libfuse 3")),
+    ],
+)
+def test_an_ordinary_user_mounts_and_unmounts(session: str, library: dict[str, str]) -> None:
     """The real program through the real fusermount, see `ordinary_user`."""
     apart = ["unshare", "--mount", "--propagation", "private"]
     tool = mount_point.fusermount()
@@ -369,7 +376,7 @@ def test_an_ordinary_user_mounts_and_unmounts(session: str) -> None:
             capture_output=True,
             text=True,
             timeout=100,
-            env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+            env={**os.environ, **library, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
         )
         assert done.returncode == 0, done.stderr
 

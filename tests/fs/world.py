@@ -25,6 +25,7 @@ from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter_fs import mount_point
 
 LIBFUSE3 = find_library("fuse3")
+OVER_LIBFUSE3 = {"DUMBWAITER_FUSE": "mfusepy", "FUSE_LIBRARY_PATH": LIBFUSE3 or ""}
 also_libfuse3 = pytest.mark.parametrize(
     "mount",
     ["fast", "fusepy", pytest.param("libfuse3", marks=pytest.mark.skipif(not LIBFUSE3, reason="no libfuse 3"))],
