@@ -180,10 +180,15 @@ def test_of_several_jobs_for_one_path_the_newest_is_shown(book: Book) -> None:
     assert listing(book.catalog, "outbox/w") == {"a": new}
 
 
-def test_the_latest_entries_come_first(book: Book) -> None:
+def test_the_latest_entries_come_first(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         book.done(f"{number}", 100.0 + number)
     assert [entry.path for entry in book.catalog.history(3)] == ["4", "3", "2"]
+    monkeypatch.setattr("dumbwaiter.catalog.PAGE", 2)
+    pages = [[entry.path for entry in page] for page in book.catalog.history_in_pages(3)]
+    assert pages == [["4", "3"], ["2"]]
+    assert list(book.catalog.history_in_pages(0)) == []
+    assert sum(map(len, book.catalog.history_in_pages(10**9))) == 5
 
 
 def test_a_catalog_of_many_installations_is_one_tree(database: URL) -> None:

@@ -17,6 +17,7 @@ from dumbwaiter.store.rows import path_of, stamp_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, errands, jobs
 
 HIDDEN = "%"  # ends the name of a file that shares it with a folder; a key's own "%" is escaped
+PAGE = 5000  # entries that one query returns of very many
 SAME = 3  # entries of one content that are worth asking for
 
 
@@ -179,6 +180,14 @@ class Catalog:
         with self._engine.connect() as connection:
             rows = connection.execute(select(entries).where(wanted).order_by(*latest).limit(limit))
             return [entry(row) for row in rows]
+
+    def history_in_pages(self, limit: int, since: float = 0.0) -> Iterator[list[Entry]]:
+        """Yields the same, a few thousand at a time: of very many, few are in memory."""
+        before = None
+        while page := self.history(min(limit, PAGE), since, before=before):
+            yield page
+            limit -= len(page)
+            before = page[-1].stored_at, page[-1].id
 
 
 def _below(tree: _Tree, folder: str) -> ColumnElement[bool]:

@@ -3,8 +3,9 @@
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import click
@@ -207,21 +208,25 @@ def history(session: Session, limit: int, since: str | None) -> None:
     from dumbwaiter.report import failed_errands, latest_errands
 
     wanted = 0.0 if since is None else moment(since, time.time())
-    entries = session.catalog.history(limit, wanted) if session.has_journal else []
+    pages = session.catalog.history_in_pages(limit, wanted) if session.has_journal else iter(())
     if session.json:
-        failed = latest_errands(session.reader, {(one.watch, one.path) for one in entries}) if entries else {}
-        facts = [entry_facts(entry) for entry in entries]
-        for entry, fact in zip(entries, facts, strict=True):
-            one = failed.get((entry.watch, entry.path))
-            fact["errand"] = one and f"{one.what}: {one.error}"
-        session.facts(facts)
+
+        def facts() -> Iterator[dict[str, Any]]:
+            for page in pages:
+                failed = latest_errands(session.reader, {(entry.watch, entry.path) for entry in page})
+                for entry in page:
+                    one = failed.get((entry.watch, entry.path))
+                    yield {**entry_facts(entry), "errand": one and f"{one.what}: {one.error}"}
+
+        session.list_facts(facts())
         return
     listed = failed_errands(session.reader) if session.has_journal else []
     for line in errand_lines([one for one in listed if one["path"]]):
         print(line)
-    for entry in entries:
+    told = 0
+    for told, entry in enumerate(chain.from_iterable(pages), 1):  # noqa: B007 - how many there were
         print(f"{when(entry.stored_at)}  {size(entry.size):>10}  {shown(entry.place)}  {entry.url or shown(entry.key)}")
-    if entries and len(entries) == limit:
+    if told == limit > 0:
         so_far = f" --since {shlex.quote(since)}" if since else ""
         session.say(f"the latest {limit}; more: dumbwaiter history{so_far} -n {10 * limit}")
 
