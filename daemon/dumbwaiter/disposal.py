@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
-from dumbwaiter.moving import TAKEN, Same, move, names_like, open_regular, rename_new
+from dumbwaiter.moving import TAKEN, Held, Same, move, names_like, open_regular, rename_new
 from dumbwaiter.naming import split
 from dumbwaiter.scan import Branch, lease
 from dumbwaiter.trash import to_trash
@@ -55,10 +55,10 @@ def dispose(
                     with suppress(FileNotFoundError):
                         _give_back(here, private, name)
                     return True
-                with _held(here, name, private, stamp, same, known_since, closed) as fd:
-                    if fd is not None:
-                        _act(here, private, fd, action, root, path, same)
-                    return fd is not None
+                with _held(here, name, private, stamp, same, known_since, closed) as held:
+                    if held is not None:
+                        _act(held, action, root, path)
+                    return held is not None
             except Exception as error:
                 with suppress(FileNotFoundError):  # it has its name
                     _give_back(here, private, name)
@@ -76,7 +76,7 @@ def dispose(
 @contextmanager
 def _held(
     here: int, name: str, private: str, stamp: Stamp, same: Same, known_since: float, closed: bool
-) -> Iterator[int | None]:
+) -> Iterator[Held | None]:
     """Holds the file under its private name, whole as it was uploaded; None when there is nothing left to do."""
     found = open_regular(here, private)
     left = found is not None  # by an attempt that was cut off
@@ -97,7 +97,7 @@ def _held(
         if not (_is_unwritten(here, private, fd, stamp, leased=leased) and (not left or same(fd))):
             _give_back(here, private, name)
             raise Changed("the file was written to")
-        yield fd
+        yield Held(here, private, fd, same)
     finally:
         os.close(fd)  # the lease ends with it
 
@@ -124,10 +124,10 @@ def _give_back(here: int, private: str, name: str) -> None:
         raise OSError(errno.EEXIST, TAKEN)
 
 
-def _act(here: int, private: str, fd: int, action: str, root: str, path: str, same: Same) -> None:
+def _act(held: Held, action: str, root: str, path: str) -> None:
     if action == "delete":
-        os.unlink(private, dir_fd=here)
+        os.unlink(held.private, dir_fd=held.folder)
     elif action == "trash":
-        to_trash(here, private, fd, os.path.join(root, path), same)
+        to_trash(held, os.path.join(root, path))
     else:
-        move(here, private, fd, action.removeprefix("move:"), path, same)
+        move(held, action.removeprefix("move:"), path)

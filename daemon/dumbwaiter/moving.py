@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from dumbwaiter.errors import Undone
 from dumbwaiter.model import MIB, Stamp
@@ -23,22 +24,31 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 Same = Callable[[int], bool]
 
 
-def move(here: int, private: str, fd: int, target: str, path: str, same: Same) -> None:
-    """Brings an open file that is `private` in the folder `here` below `target`, to its own path. Raises OSError.
+class Held(NamedTuple):
+    """An open file under a private name in an open folder."""
 
-    `same` tells whether an open file has the very content.
-    """
+    folder: int
+    private: str
+    fd: int
+    same: Same  # tells whether an open file has the very content
+
+
+def move(held: Held, target: str, path: str) -> None:
+    """Brings a file below `target`, to its own path. Raises OSError."""
     folder, name = split(path)
     os.makedirs(target, exist_ok=True)
     there = os.open(target, FOLDER)
     for below in folder.split("/") if folder else ():
         there = open_below(there, below)
     try:
-        if os.fstat(there).st_dev == os.fstat(fd).st_dev:
+        if os.fstat(there).st_dev == os.fstat(held.fd).st_dev:
             with suppress(OSError):
-                if any(rename_new(here, private, there, one) for one in names_like(name)):
+                if any(rename_new(held.folder, held.private, there, one) for one in names_like(name)):
                     return
-        _move_by_copy(here, private, fd, there, name, same)
+        with copied(held, there) as copy:
+            _name_copy(copy, name)
+            os.fsync(there)
+        os.unlink(held.private, dir_fd=held.folder)
     finally:
         os.close(there)
 
@@ -53,17 +63,10 @@ def open_below(folder: int, name: str, mode: int = 0o777) -> int:
         os.close(folder)
 
 
-def _move_by_copy(here: int, private: str, fd: int, there: int, name: str, same: Same) -> None:
-    """Brings a file to another file system: copied, on the disk, read back, and only then taken away here."""
-    with copied(private, fd, there, same) as copy:
-        _name_copy(there, private, copy, name, same)
-        os.fsync(there)
-    os.unlink(private, dir_fd=here)
-
-
 @contextmanager
-def copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
-    """Holds a copy of an open file under the name `aside` until it has another; it is on the disk, and was read back."""
+def copied(held: Held, there: int) -> Iterator[Held]:
+    """Holds a copy in another folder under the private name until it has another; it is on the disk, and was read back."""
+    aside, fd = held.private, held.fd
     with suppress(FileNotFoundError):
         os.unlink(aside, dir_fd=there)
     copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
@@ -91,9 +94,9 @@ def copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
                         os.setxattr(copy, name, os.getxattr(fd, name))
         os.fsync(copy)
         os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
-        if os.fstat(copy).st_size != before.st_size or not same(copy):
+        if os.fstat(copy).st_size != before.st_size or not held.same(copy):
             raise OSError(errno.EIO, "the copy differs")
-        yield copy
+        yield Held(there, aside, copy, held.same)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=there)
@@ -102,17 +105,17 @@ def copied(aside: str, fd: int, there: int, same: Same) -> Iterator[int]:
         os.close(copy)
 
 
-def _name_copy(there: int, aside: str, copy: int, name: str, same: Same) -> None:
+def _name_copy(copy: Held, name: str) -> None:
     """Gives the copy its name, unless an attempt that was cut off has brought the file there already."""
     for candidate in names_like(name):
-        if rename_new(there, aside, there, candidate):
+        if rename_new(copy.folder, copy.private, copy.folder, candidate):
             return
-        other = open_regular(there, candidate)
+        other = open_regular(copy.folder, candidate)
         if other is None:
             continue
         try:
-            if Stamp.of(os.fstat(other)).same_size_and_mtime(Stamp.of(os.fstat(copy))) and same(other):
-                os.unlink(aside, dir_fd=there)
+            if Stamp.of(os.fstat(other)).same_size_and_mtime(Stamp.of(os.fstat(copy.fd))) and copy.same(other):
+                os.unlink(copy.private, dir_fd=copy.folder)
                 return
         finally:
             os.close(other)

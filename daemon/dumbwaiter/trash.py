@@ -8,22 +8,27 @@ import os
 import stat
 import time
 from contextlib import ExitStack, suppress
+from typing import NamedTuple
 from urllib.parse import quote
 
 from dumbwaiter import places
-from dumbwaiter.moving import FOLDER, TAKEN, Same, copied, is_same_file, names_like, open_below, rename_new
+from dumbwaiter.moving import FOLDER, TAKEN, Held, copied, is_same_file, names_like, open_below, rename_new
 from dumbwaiter.naming import split
 from dumbwaiter.roots import mounted_at
 
 NOTE = ".trashinfo"
 
 
-def to_trash(here: int, private: str, fd: int, path: str, same: Same) -> None:
-    """Puts an open file that is `private` in the folder `here` into the trash, as from `path`. Raises OSError.
+class _Trash(NamedTuple):
+    """A trash's two open folders."""
 
-    `same` tells whether an open file has the very content.
-    """
-    device = os.fstat(here).st_dev  # of an overlay, a file's is another one
+    files: int
+    info: int
+
+
+def to_trash(held: Held, path: str) -> None:
+    """Puts a file into the trash, as from `path`. Raises OSError."""
+    device = os.fstat(held.folder).st_dev  # of an overlay, a file's is another one
     there, origin = _trash_of(device, path)
     with ExitStack() as opened:
         opened.callback(os.close, there)
@@ -31,46 +36,48 @@ def to_trash(here: int, private: str, fd: int, path: str, same: Same) -> None:
         opened.callback(os.close, files)
         info = open_below(os.dup(there), "info", 0o700)
         opened.callback(os.close, info)
+        trash = _Trash(files, info)
         try:
-            _trash_from(here, private, files, info, path, origin)
+            _put(held, trash, path, origin)
         except OSError as error:
             if error.errno != errno.EXDEV:  # one file system that is mounted at both, as in a service of the system
                 raise
-            with copied(private, fd, files, same):
-                _trash_from(files, private, files, info, path, origin)
+            with copied(held, files) as copy:
+                _put(copy, trash, path, origin)
                 os.fsync(files)
-            os.unlink(private, dir_fd=here)
+            os.unlink(held.private, dir_fd=held.folder)
 
 
-def _trash_from(here: int, private: str, files: int, info: int, path: str, origin: str) -> None:
+def _put(held: Held, trash: _Trash, path: str, origin: str) -> None:
     """Trashes a file under the first name that is free. Raises OSError."""
     for candidate in names_like(split(path)[1], 255 - len(NOTE)):
-        if _trash_as(here, private, files, info, candidate, f"{candidate}{NOTE}", origin):
+        if _put_as(held, trash, candidate, origin):
             return
     raise OSError(errno.EEXIST, TAKEN)
 
 
-def _trash_as(here: int, private: str, files: int, info: int, name: str, note: str, origin: str) -> bool:
+def _put_as(held: Held, trash: _Trash, name: str, origin: str) -> bool:
     """Trashes under one name; False when that is taken. The note comes first, as the specification wants it."""
+    note = f"{name}{NOTE}"
     try:
-        noted = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=info)
+        noted = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=trash.info)
     except FileExistsError:
         with suppress(FileNotFoundError):
-            if is_same_file(here, private, files, name):  # an attempt was cut off right after it
-                os.unlink(private, dir_fd=here)
+            if is_same_file(held.folder, held.private, trash.files, name):  # an attempt was cut off right after it
+                os.unlink(held.private, dir_fd=held.folder)
                 return True
         return False
     try:
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         os.write(noted, f"[Trash Info]\nPath={quote(os.fsencode(origin))}\nDeletionDate={now}\n".encode())
-        if rename_new(here, private, files, name):
+        if rename_new(held.folder, held.private, trash.files, name):
             return True
     except OSError:
-        os.unlink(note, dir_fd=info)
+        os.unlink(note, dir_fd=trash.info)
         raise
     finally:
         os.close(noted)
-    os.unlink(note, dir_fd=info)
+    os.unlink(note, dir_fd=trash.info)
     return False
 
 
