@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+import hand_made
 from dumbwaiter import attempt, disks, health, transports
 from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.brokers import jiandaoyun
+from dumbwaiter.catalog import Catalog
 from dumbwaiter.health import REFUSALS
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.orders import Orders
@@ -253,5 +255,39 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
             monkeypatch.setattr(app.steering, "providers", resting)
             app.engine.kick()
             await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("provider", ["netease", "jimeng", "recipe"])
+def test_a_permission_that_another_file_has_is_not_used_for_a_second_one(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """As a cache gives it: the second file would replace the first at the provider, and both be told as done."""
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker = app.providers[provider].broker
+            cached = await broker.grants([hand_made.ask(size=108, mime="image/png")], app.providers[provider])
+            grants = broker.grants
+
+            async def again(*_asked: Any) -> Any:
+                return cached
+
+            monkeypatch.setattr(broker, "grants", again)
+            picture = b"\x89PNG\r\n\x1a\n" + bytes(99)
+            await put(app, provider, tmp_path / "a.png", picture + b"a")
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+            id_ = await put(app, provider, tmp_path / "b.png", picture + b"b")
+            place = f"put{tmp_path}/a.png"
+            if provider == "recipe":
+                assert await failed(app) == f"the provider has {place} as {cached[0].key}, and names this file the same"
+            else:
+                words = f"the provider gave the permission of {place} once more: a cache may stand between"
+                await until(lambda facts: facts["jobs"][0]["error"] == words, app)
+            assert len(await asyncio.to_thread(Catalog(app.reader).at, provider, cached[0].key)) == 1
+            monkeypatch.setattr(broker, "grants", grants)
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 2, app)
 
     asyncio.run(test())

@@ -13,7 +13,7 @@ import journals
 from dumbwaiter import report
 from dumbwaiter.errands import Order
 from dumbwaiter.journal import LostLease
-from dumbwaiter.lifecycle import FORGOTTEN
+from dumbwaiter.lifecycle import FORGOTTEN, GONE
 from dumbwaiter.model import Receipt
 from dumbwaiter.store.tables import jobs
 from journals import WORKER, Book, file, states
@@ -104,6 +104,28 @@ def test_whoever_may_replace_waits_for_who_is_about_to(book: Book) -> None:
         held = book.propose(WORKER, third, NOW, digest=digest, anyway=True, **key)
         assert held is not None
         assert (held.place, held.done) == ("w/two/film.mov", False)
+
+
+def test_an_object_that_a_provider_named_is_one_files(book: Book) -> None:
+    """Its bytes would take the place of the other's, which the catalog shows as done."""
+
+    def name(id_: int, digest: str | None = None) -> tuple[str, bool] | None:
+        held = book.name(WORKER, id_, NOW, key="object", grant=None, given="object", digest=digest)
+        return held and (held.place, held.done)
+
+    first, second = book.leased("one/film.mov", NOW), book.leased("two/film.mov", NOW)
+    assert name(first) is None
+    assert name(second) == ("w/one/film.mov", False)
+    assert name(first) is None
+    book.store(WORKER, first, NOW, receipt=Receipt("object"), digest="X", more=0, resent=0)
+    assert name(second) == ("w/one/film.mov", False)
+    book.finish(WORKER, first, NOW, receipt=Receipt("object"))
+    assert [name(second), name(second, "Y")] == [("w/one/film.mov", True)] * 2
+    assert book.row(second).key is None
+    assert name(second, "X") is None
+    assert name(book.leased("one/film.mov", NOW, version=2)) == ("w/two/film.mov", False)
+    book.supersede(WORKER, second, NOW, reason=GONE)
+    assert name(book.leased("one/film.mov", NOW, version=3)) is None  # a newer version may take an older one's place
 
 
 def test_two_installations_settle_on_one_key_only_once(postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:

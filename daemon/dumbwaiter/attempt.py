@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from dumbwaiter import duplicates
 from dumbwaiter.bulk import Unreadable
+from dumbwaiter.digest import Digest
 from dumbwaiter.duties import DONE, FAILED
 from dumbwaiter.errors import (
     Blocked,
@@ -30,6 +32,7 @@ from dumbwaiter.errors import (
     Reauth,
     Reject,
     Restart,
+    Retry,
     Unfit,
     Verdict,
 )
@@ -41,7 +44,7 @@ from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.means import Means
 from dumbwaiter.mime import mime_by_name, mime_of
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
-from dumbwaiter.naming import propose
+from dumbwaiter.naming import propose, shown
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.provider import Provider
 from dumbwaiter.roots import hangs_with
@@ -198,7 +201,7 @@ class Attempt:
 
     async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
         job = self._job
-        grant = await self._grant(provider)
+        grant = await self._grant(provider, file)
         try:
             transport = choose(grant.ticket, job.size, self._unfit)
         except Reject as other:
@@ -279,7 +282,7 @@ class Attempt:
                 return IN_FLIGHT * self._means.threads.parts
         return self._job.size
 
-    async def _grant(self, provider: Provider) -> Grant:
+    async def _grant(self, provider: Provider, file: OpenFile) -> Grant:
         """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
         job = self._job
         self._fresh = False
@@ -294,11 +297,35 @@ class Attempt:
         if grant.key != job.key:
             self._begin_anew()  # another object
         if (grant.key, stored) != (job.key, job.grant):
-            await self._journal.name(
-                self._means.worker, job.id, self._clock(), key=grant.key, grant=stored, grant_until=grant.expires_at
-            )
+            await self._name(provider, grant, stored, file)
         self._job = replace(self._job, key=grant.key, grant=stored)
         return grant
+
+    async def _name(self, provider: Provider, grant: Grant, stored: str | None, file: OpenFile) -> None:
+        """Journals the key of a grant. Raises `Retry` or `Conflict` where the provider gave it to another file before."""
+        job, digest = self._job, None
+        given = None if self._ask.named or grant.many or grant.key == job.key else grant.key
+        while True:
+            holder = await self._journal.name(
+                self._means.worker,
+                job.id,
+                self._clock(),
+                key=grant.key,
+                grant=stored,
+                grant_until=grant.expires_at,
+                given=given,
+                digest=digest,
+            )
+            if holder is None:
+                return
+            if digest is not None or holder.digest is None:
+                break
+            digest = await self._means.threads.read(file, partial(Digest().finish, file.fd, job.size))
+        if provider.broker.mints:
+            raise Retry(
+                f"the provider gave the permission of {shown(holder.place)} once more: a cache may stand between"
+            )
+        raise Conflict(f"the provider has {shown(holder.place)} as {shown(given or '')}, and names this file the same")
 
     def _save(self, checkpoint: str, sent: int, more: int, resent: int) -> "Future[None]":
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""

@@ -17,6 +17,7 @@ class Broker(ABC):
     uploads: float | None = None  # a second, where the vendor counts those too
     shares: bool = False  # one object may stand for several files, and `still` can tell whether it is there
     batch: int = 1  # files that one call can ask for
+    mints: bool = False  # each grant is for a new object, which the vendor names
     lists: bool = False  # whether the vendor tells what it has
     follows: bool = False  # `follow_up` asks the vendor; where it does not, a stored file is a finished one
     binds: bool = False  # what is stored is of no use until `follow_up` has put it where it belongs

@@ -29,11 +29,13 @@ from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
     ADVANCE,
     ENTRY_AT,
+    FILE_OF,
     FINISH,
     JOB_AT,
     NAME,
     NEWER,
     NEWER_DONE,
+    OTHER_ENTRY_AT,
     PROPOSE,
     STORE,
 )
@@ -202,14 +204,27 @@ class Journal:
         key: str | None,
         grant: str | None,
         grant_until: float | None = None,
-    ) -> None:
+        given: str | None = None,
+        digest: str | None = None,
+    ) -> Holder | None:
         """Settles the key, with the session ticket if the upload needs one to be resumed.
 
-        Under another key than before, the upload begins anew: the checkpoint was the other object's.
+        Under another key than before, the upload begins anew: the checkpoint was the other object's. `given`: the key,
+        where it is the provider's choice; returns which other file has it, and changes nothing then. `digest`: of the
+        file's content, where it is known: what has the same may share the key.
         """
+
+        def work(connection: Connection) -> Holder | None:
+            if given is not None:
+                held = self._other_holder(connection, given, id_)
+                if held is not None and (digest is None or held.digest != digest):
+                    return held
+            self._step(connection, NAME, worker, id_, now, values)
+            return None
+
         self.writer.needs_scrub = self.writer.needs_scrub or grant is not None
-        values = {"key": key, "grant": grant, "grant_until": grant_until, "lease_until": now + LEASE}
-        await self.writer.call(lambda connection: self._step(connection, NAME, worker, id_, now, values), durable=True)
+        values = {"key": key, "grant": grant, "grant_until": grant_until, "given": given, "lease_until": now + LEASE}
+        return await self.writer.call(work, durable=True)
 
     async def propose(
         self, worker: str, id_: int, now: float, *, provider: str, key: str, digest: str | None, anyway: bool = False
@@ -221,8 +236,7 @@ class Journal:
         """
 
         def work(connection: Connection) -> Holder | None:
-            if connection.dialect.name == "postgresql":  # another installation may ask at this very moment
-                connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))
+            _lock_keys(connection, provider)
             held = self._holder(connection, provider, key, id_)
             if held is None or (anyway and held.done) or (digest is not None and held.digest == digest):
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
@@ -237,6 +251,19 @@ class Journal:
             return Holder(join(row.parent, row.name), row.digest, done=False)
         entry = ENTRY_AT.first(connection, asked)
         return None if entry is None else Holder(join(entry.parent, entry.name), entry.digest, done=True)
+
+    def _other_holder(self, connection: Connection, key: str, id_: int) -> Holder | None:
+        """Returns which other file has the key that a provider gave to this job's."""
+        own = FILE_OF.first(connection, {"job": id_})
+        if own is None:
+            return None  # as the step will find
+        _lock_keys(connection, own.provider)
+        asked = {"of_provider": own.provider, "of_key": key}
+        row = JOB_AT.first(connection, {**asked, "but": id_})
+        if row is not None and (row.parent, row.name) != (own.parent, own.name):  # else it is an older version
+            return Holder(join(row.parent, row.name), row.digest, done=False)
+        row = OTHER_ENTRY_AT.first(connection, {**asked, "of_parent": own.parent, "of_name": own.name})
+        return None if row is None else Holder(join(row.parent, row.name), row.digest, done=True)
 
     def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, resent: int
@@ -475,3 +502,9 @@ class Journal:
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
+
+
+def _lock_keys(connection: Connection, provider: str) -> None:
+    """Has other installations, which may ask at this very moment, wait for the end of the transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))

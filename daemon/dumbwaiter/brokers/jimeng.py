@@ -175,6 +175,7 @@ class _Refused(Exception):
 class Jimeng(Broker):
     """One session of one of the two services."""
 
+    mints = True
     requests = 10.0  # the vendor says nothing, and takes haste for a robot's
 
     def __init__(self, options: Options) -> None:

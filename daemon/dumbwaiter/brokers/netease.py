@@ -78,6 +78,7 @@ class NetEase(Broker):
     """One application's account."""
 
     follows = True
+    mints = True
     shares = True  # an object has no name but its own
     requests = 40.0  # half of what the manual allows: another program may share the account, and bursts count
 

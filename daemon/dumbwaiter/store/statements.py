@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, exists, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, case, delete, exists, func, or_, select, update
 
 from dumbwaiter.lifecycle import REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Stamp, State
@@ -43,6 +43,7 @@ _SAME_KEY = jobs.c.key.is_not_distinct_from(bindparam("key"))
 NAME = _event(
     Event.NAME,
     *("key", "grant", "grant_until", "lease_until"),
+    proposed=func.coalesce(bindparam("given", type_=jobs.c.proposed.type), jobs.c.proposed),
     checkpoint=case((_SAME_KEY, jobs.c.checkpoint)),
     sent=case((_SAME_KEY, jobs.c.sent), else_=0),
 )
@@ -147,6 +148,21 @@ ENTRY_AT = Prepared(
     lambda _dialect: (
         select(entries.c.parent, entries.c.name, entries.c.digest)
         .where(entries.c.provider == bindparam("of_provider"), entries.c.key == bindparam("of_key"))
+        .limit(1)
+    )
+)
+FILE_OF = Prepared(
+    lambda _dialect: select(jobs.c.parent, jobs.c.name, jobs.c.provider).where(jobs.c.id == bindparam("job"))
+)
+# An entry of any file but one that has a key.
+OTHER_ENTRY_AT = Prepared(
+    lambda _dialect: (
+        select(entries.c.parent, entries.c.name, entries.c.digest)
+        .where(
+            entries.c.provider == bindparam("of_provider"),
+            entries.c.key == bindparam("of_key"),
+            or_(entries.c.parent != bindparam("of_parent"), entries.c.name != bindparam("of_name")),
+        )
         .limit(1)
     )
 )

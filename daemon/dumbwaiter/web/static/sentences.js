@@ -197,6 +197,8 @@ const CHINESE = [
   ["the provider has … already, and whether it is this file cannot be seen", "服务商处已有 …，但看不出是不是这个文件"],
   ["the provider does not take …: its suffix is none of …", "服务商不收 …：它的后缀不在 … 之中"],
   ["the provider gave fewer permissions than were asked for", "服务商给的许可比请求的少"],
+  ["the provider gave the permission of … once more: a cache may stand between", "服务商又一次给出了 … 的许可：中间可能有缓存"],
+  ["the provider has … as …, and names this file the same", "服务商处 … 的名字是 …，却给这个文件同一个名字"],
   ["this provider gives no list of what it has", "这个服务商不提供文件列表"],
   ["this provider has nothing to claim", "这个服务商没有可以 claim 的图片"],
   ["no way to upload … bytes with a …", "… 字节的文件没有办法用 … 上传"],
