@@ -52,7 +52,7 @@ def test_a_refused_account_is_told_of_once_and_again_when_the_journal_could_not_
         one, source, person = provider(clock), Source(), Told(JournalTrouble("the disk is full"))
         await one.cached("session", LIFE, source)
         source.fails = Blocked("the password is another one")
-        clock.passed = LIFE * RENEW + 1
+        clock.passed = LIFE + 1
         with pytest.raises(JournalTrouble):
             await one.refresh(person)
         assert one.health.paused_until > clock.now()
@@ -63,6 +63,24 @@ def test_a_refused_account_is_told_of_once_and_again_when_the_journal_could_not_
             assert one.health.blocked
         await one.block("a file met it too", clock.now() + 1, person)
         assert person.heard == [("vod", "the password is another one")]
+
+    run(test)
+
+
+def test_a_renewal_that_is_refused_is_told_of_and_stops_nothing_before_the_old_value_ends(clock: Turned) -> None:
+    async def test() -> None:
+        one, source, person = provider(clock), Source(), Told()
+        await one.cached("session", LIFE, source)
+        source.fails = Blocked("the password is another one")
+        clock.passed = LIFE * RENEW + 1
+        for _ in range(2):
+            await one.refresh(person)
+            assert (one.health.trouble, one.health.state(clock.now())) == ("the password is another one", "ready")
+        assert person.heard == [("vod", "the password is another one")]
+        clock.passed = LIFE + 1
+        await one.refresh(person)
+        assert one.health.state(clock.now()) == "blocked"
+        assert len(person.heard) == 2
 
     run(test)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
+
 import hand_made
 from dumbwaiter.errors import Retry
-from dumbwaiter.refresh_ahead import RENEW, RefreshAhead
+from dumbwaiter.refresh_ahead import APART, RENEW, RefreshAhead
 from hand_made import LIFE, Source, Turned, run, turn
 
 clock = hand_made.clock
@@ -71,8 +73,29 @@ def test_the_old_value_stays_while_it_cannot_be_renewed(clock: Turned) -> None:
             assert await one.get("nodes", LIFE, source) == "value 1"
             await turn()
         assert source.fetched == 4
-        source.fails = False
+        source.fails = None
+        clock.passed += APART
         assert await one.get("nodes", LIFE, source) == "value 5"
+
+    run(test)
+
+
+def test_what_cannot_be_renewed_is_asked_for_now_and_then_and_not_by_each_file(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = RefreshAhead(), Source()
+        await one.get("session", LIFE, source)
+        source.fails = Retry("the source is away")
+        for passed in (LIFE * RENEW + 1, LIFE + 1):
+            for number in range(10):
+                clock.passed = passed + number
+                assert await one.get("session", LIFE, source) == "value 1"
+                await turn()
+        assert source.fetched == 3
+        one.forget("session", "value 1")  # refused: the old one does no more
+        with pytest.raises(Retry):
+            await one.get("session", LIFE, source)
+        source.fails = None
+        assert await one.get("session", LIFE, source) == "value 5"
 
     run(test)
 

@@ -58,6 +58,7 @@ class Provider:
         self._pace = Bucket(requests or broker.requests)
         self._uploads = Bucket(broker.uploads) if broker.uploads else None
         self._rate: float | None = None  # bytes a second, of late
+        self._ending: set[str] = set()  # what could not be renewed and is good until its end; a person was told
         self._better: dict[str, str] = {}  # upload nodes that named another one
 
     # The desk
@@ -143,8 +144,15 @@ class Provider:
                 await self._cache.renew(name)
             except Verdict as verdict:
                 self.health.trouble = str(verdict)
-                if isinstance(verdict, Blocked):
+                if not isinstance(verdict, Blocked):
+                    continue
+                if self._cache.is_over(name):
                     await self.block(str(verdict), self._clock() + PAUSE, tell)
+                elif name not in self._ending:  # files go on with it, and there is time to see to the account
+                    await tell(self.name, str(verdict))
+                    self._ending.add(name)
+            else:
+                self._ending.discard(name)
 
     async def block(self, sentence: str, until: float, tell: Tell) -> None:
         """Rests, for the account is refused; a person is told once. Raises `JournalTrouble`: then the next one tells."""

@@ -14,6 +14,7 @@ from dumbwaiter.errors import Verdict
 T = TypeVar("T")
 
 RENEW = 0.8  # of its life, after which a value is renewed ahead of need
+APART = 10.0  # seconds until a value is fetched again that could not be renewed, while the old one does
 
 
 class Cached:
@@ -24,11 +25,21 @@ class Cached:
         self.life = life
         self.value: Any = None
         self.fetched_at: float | None = None  # by the monotonic clock
+        self.failed_at = -inf  # when it could not be renewed; by the same
         self.flight: asyncio.Task[None] | None = None
 
     @property
     def age(self) -> float:
         return inf if self.fetched_at is None else time.monotonic() - self.fetched_at
+
+    @property
+    def is_over(self) -> bool:
+        return self.age > self.life
+
+    @property
+    def waits(self) -> bool:
+        """True while there is no use in fetching it once more: who asks does with the old one."""
+        return self.fetched_at is not None and time.monotonic() < self.failed_at + APART
 
     @property
     def is_due(self) -> bool:
@@ -46,7 +57,9 @@ class RefreshAhead:
         """Returns what `fetch` gave, for `life` seconds; see `doors.Desk.cached`."""
         cached = self._values.setdefault(name, Cached(fetch, life))
         cached.fetch, cached.life = fetch, life
-        if cached.age > life:
+        if cached.waits:
+            pass
+        elif cached.is_over:
             try:
                 await asyncio.shield(self._renew(cached))
             except Verdict:
@@ -63,6 +76,10 @@ class RefreshAhead:
         if cached is not None and cached.value == value:
             cached.fetched_at = None
 
+    def is_over(self, name: str) -> bool:
+        """True when a value is at its end, and of use only as long as nobody has a better one."""
+        return self._values[name].is_over
+
     def due(self) -> list[str]:
         """Returns the names of values near their end. What was never fetched, or is forgotten, waits to be asked for."""
         return [name for name, cached in self._values.items() if cached.fetched_at is not None and cached.is_due]
@@ -75,8 +92,11 @@ class RefreshAhead:
         async def renew() -> None:
             try:
                 cached.value = await cached.fetch()
-                cached.fetched_at = time.monotonic()
+                cached.fetched_at, cached.failed_at = time.monotonic(), -inf
                 self.refreshes += 1
+            except Verdict:
+                cached.failed_at = time.monotonic()
+                raise
             finally:
                 cached.flight = None
 
