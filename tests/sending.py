@@ -168,7 +168,7 @@ class Sender:
                 self.checkpoint, self.sent = None, 0
             case Reauth():
                 assert self.grant is not None
-                self.provider.grants.refuse(self.grant, self.ask)
+                self.provider.grants.refuse(self.grant, self.ask, 0.0)
                 before, self.grant = self.grant, None
                 if self.obtain().key != before.key:
                     self.checkpoint, self.sent = None, 0

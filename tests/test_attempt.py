@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import hand_made
 from dumbwaiter import attempt, disks, health, transports
@@ -16,6 +17,7 @@ from dumbwaiter.app import App
 from dumbwaiter.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.catalog import Catalog
+from dumbwaiter.grants import OVER
 from dumbwaiter.health import REFUSALS
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.orders import Orders
@@ -254,6 +256,38 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
             assert (job["id"], job["state"], job["sent"] >= 8 * MIB) == (id_, "pending", True)
             monkeypatch.setattr(app.steering, "providers", resting)
             app.engine.kick()
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_permissions_that_are_over_when_they_come_cost_one_file_and_block_no_account(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 1)
+    vendors.faults("presign.put:403")
+    asked = 0
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker = app.providers["recipe"].broker
+            grants = broker.grants
+
+            async def over(*wanted: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                return [replace(one, expires_at=1.0) for one in await grants(*wanted)]
+
+            monkeypatch.setattr(broker, "grants", over)
+            id_ = await put(app, "recipe", tmp_path / "a.txt", b"a")
+            await until(lambda facts: asked >= 3 and not facts["jobs"][0]["active"], app)
+            facts = await status(app)
+            assert (facts["jobs"][0]["error"], state(facts, "recipe")) == (OVER, ("ready", OVER))
+            assert len(vendors.log("put")) == 1
+            vendors.faults("")
+            monkeypatch.setattr(broker, "grants", grants)
+            await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
 
     asyncio.run(test())

@@ -12,7 +12,7 @@ import hand_made
 from dumbwaiter.broker import SLOWER
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
-from dumbwaiter.grants import FLIGHTS, MARGIN, freeze, thaw
+from dumbwaiter.grants import FLIGHTS, MARGIN, OVER_APART, freeze, thaw
 from dumbwaiter.model import Ask, Grant, Limits
 from dumbwaiter.policy import AFTER_MAX
 from dumbwaiter.tickets import NosTicket
@@ -204,7 +204,7 @@ def test_a_refused_grant_is_not_given_out_again(clock: Turned) -> None:
         given = [Grant(f"t{number}", None) for number in range(3)]
         one = provider(clock, Bank([given]))
         await one.grants.obtain(ask("a"))
-        one.grants.refuse(given[1], ask("a"))
+        one.grants.refuse(given[1], ask("a"), NOW)
         assert (await one.grants.obtain(ask("b"))).ticket == "t2"
 
     run(test)
@@ -216,8 +216,26 @@ def test_what_came_with_a_refused_grant_is_not_tried_either(clock: Turned) -> No
     async def test() -> None:
         given = [Grant(f"t{number}", None, expires_at=NOW + 1000) for number in range(100)]
         one = provider(clock, Bank([given, [Grant("new", None, expires_at=NOW + 2000)]]))
-        one.grants.refuse(await one.grants.obtain(ask("a")), ask("a"))
+        assert not one.grants.refuse(await one.grants.obtain(ask("a")), ask("a"), NOW)
         assert (await one.grants.obtain(ask("b"))).ticket == "new"
+
+    run(test)
+
+
+def test_what_was_over_when_it_came_is_tried_once_an_hour(clock: Turned) -> None:
+    """By whose clock, nobody can know; where it was refused, others like it are no reason to send a file."""
+    over, good = Grant("over", None, expires_at=NOW - 1), Grant("good", None, expires_at=NOW + 9999)
+
+    async def test() -> None:
+        one = provider(clock, Bank([[over], [over], [over], [good], [over]]))
+        for _ in range(2):  # as long as none was refused, our own clock may be the wrong one
+            assert await one.grants.obtain(ask()) == over
+        assert one.grants.refuse(over, ask(), NOW)
+        with pytest.raises(Retry, match="over before it came"):
+            await one.grants.obtain(ask())
+        assert await one.grants.obtain(ask()) == good
+        clock.passed = OVER_APART
+        assert await one.grants.obtain(ask()) == over
 
     run(test)
 

@@ -36,7 +36,7 @@ from dumbwaiter.errors import (
     Unfit,
     Verdict,
 )
-from dumbwaiter.grants import freeze
+from dumbwaiter.grants import OVER, freeze
 from dumbwaiter.http import SKEW
 from dumbwaiter.journal import LostLease
 from dumbwaiter.key_choice import KeyChoice
@@ -252,7 +252,8 @@ class Attempt:
 
     def _refused(self, provider: Provider, grant: Grant, refusal: Reauth, begun_at: float) -> Verdict:
         """Forgets a grant that was refused, and returns what that means for the file."""
-        provider.grants.refuse(grant, replace(self._ask, held=self._job.key))
+        if provider.grants.refuse(grant, replace(self._ask, held=self._job.key), begun_at):
+            return Retry(OVER)
         if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
             self._fresh = False  # it ended in use, which says nothing of the account
             self._late += not self._job.sent

@@ -22,6 +22,12 @@ from dumbwaiter.refresh_ahead import RENEW
 from dumbwaiter.transports import TRANSPORTS, Transport
 
 MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
+OVER = (
+    "the permission was over before it came: the provider's clock or this machine's is wrong, or a cache stands between"
+)
+OVER_APART = (
+    3600.0  # seconds until another one that is over is tried all the same: whose clock is wrong, nobody can know
+)
 FLIGHTS = 4  # calls for grants at once, where one call brings one file's
 
 
@@ -55,12 +61,13 @@ class Grants:
         self._life = inf  # seconds, of the latest grants
         self._asking: list[_Asking] = []
         self._flights: set[asyncio.Task[None]] = set()
+        self._over_refused_at = -inf  # when one was refused that was over before it came
         self._single = False  # the latest call brought one grant for one file, as the next will
 
     async def obtain(self, ask: Ask, seconds: float = 0.0) -> Grant:
         """Asks for permission for one file whose upload takes `seconds`.
 
-        Raises a verdict; `Reject` when the grant's limits exclude the file.
+        Raises a verdict; `Reject` when the grant's limits exclude the file, `Retry` when one like it was over and refused.
         """
         whole = self._take_spare(seconds) or await self._ask(ask, seconds)
         try:
@@ -69,6 +76,9 @@ class Grants:
             self._spare = [one for one in self._spare if one is not whole]
             raise
         self.expires_at = grant.expires_at
+        now = self._clock()
+        if not _lives(grant, now) and now < self._over_refused_at + OVER_APART:
+            raise Retry(OVER)
         try:
             _check(grant, ask)
         except Reject:
@@ -77,8 +87,11 @@ class Grants:
             raise
         return grant
 
-    def refuse(self, grant: Grant, ask: Ask) -> None:
-        """Forgets a grant that the provider refused for a file, and those that end with it: they came together."""
+    def refuse(self, grant: Grant, ask: Ask, used_at: float) -> bool:
+        """Forgets a grant that the provider refused for a file, and those that end with it: they came together.
+
+        Returns True when it was over before it was used, at `used_at`, which says nothing of the account.
+        """
         self._broker.refused()
         self._spare = [
             one
@@ -86,6 +99,10 @@ class Grants:
             if (grant.expires_at is None or one.expires_at != grant.expires_at)
             and grant != (self._broker.fit(one, ask) if one.many else one)
         ]
+        over = not _lives(grant, used_at)
+        if over:
+            self._over_refused_at = self._clock()
+        return over
 
     def drop(self) -> None:
         """Forgets all that are at hand."""

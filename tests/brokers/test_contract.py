@@ -181,7 +181,7 @@ def test_what_the_vendor_let_end_is_made_anew(name: str, vendors: Vendors, make:
     one = make(name)
     first = one.obtain()
     vendors.advance(40 * 86400)
-    one.provider.grants.refuse(first, one.ask)
+    one.provider.grants.refuse(first, one.ask, 0.0)
     one.grant = None
     one.until_done()
 

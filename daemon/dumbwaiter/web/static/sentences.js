@@ -196,6 +196,7 @@ const CHINESE = [
   ["the provider has another file as …", "服务商处的 … 已是另一个文件"],
   ["the provider has … already, and whether it is this file cannot be seen", "服务商处已有 …，但看不出是不是这个文件"],
   ["the provider does not take …: its suffix is none of …", "服务商不收 …：它的后缀不在 … 之中"],
+  ["the permission was over before it came: the provider's clock or this machine's is wrong, or a cache stands between", "许可拿到时就已过期：服务商或本机的时钟不对，或者中间有缓存"],
   ["the provider gave fewer permissions than were asked for", "服务商给的许可比请求的少"],
   ["the provider gave the permission of … once more: a cache may stand between", "服务商又一次给出了 … 的许可：中间可能有缓存"],
   ["the provider has … as …, and names this file the same", "服务商处 … 的名字是 …，却给这个文件同一个名字"],
