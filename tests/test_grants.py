@@ -71,6 +71,7 @@ def test_a_service_that_asks_to_wait_is_asked_by_nobody_until_then(clock: Turned
                 await one.grants.obtain(ask())
             assert (len(bank.asked), told.value.after) == (calls, pytest.approx(left))
             assert one.health.rests_until > clock.now()
+            assert one.health.next_at == one.health.rests_until
         one.health.again()
         assert one.health.rests_until == 0.0
         assert await one.grants.obtain(ask())

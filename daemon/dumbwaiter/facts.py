@@ -140,6 +140,7 @@ def provider_facts(
     grants: int = 0,
     expires_at: float | None = None,
     now: float = 0.0,
+    next_at: float | None = None,
     error: str | None = None,
     listing_error: str | None = None,
 ) -> dict[str, Any]:
@@ -152,6 +153,7 @@ def provider_facts(
         "grants": grants,
         "expires_in": None if expires_at is None else round(expires_at - now),
         "expires_at": expires_at,
+        "next_at": next_at,
         "error": error,
         "listing_error": listing_error,
     }

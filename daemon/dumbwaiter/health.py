@@ -38,6 +38,11 @@ class Health:
         return max(self.paused_until, self._service_rests[0], self._node_rests)
 
     @property
+    def next_at(self) -> float:
+        """Before this, no file is tried, though no person is needed: it asked to wait, or nothing gets through."""
+        return max(self._service_rests[0], self._node_rests, self.probe_at if self.is_probed else 0.0)
+
+    @property
     def is_probed(self) -> bool:
         """True while one file at a time tries whether anything gets through: each other one would be sent in vain."""
         return self.offline or self.failures > FAILING

@@ -99,6 +99,7 @@ class Status:
                 grants=provider.grants.spare,
                 expires_at=provider.grants.expires_at,
                 now=now,
+                next_at=_finite(provider.health.next_at, now),
                 error=provider.health.trouble,
                 listing_error=self._walks.missed(name),
             )

@@ -159,6 +159,16 @@ def test_status_of_a_file_tells_its_story(program: Program) -> None:
     assert "never seen" in unknown.stderr
 
 
+def test_status_says_when_a_provider_that_asked_to_wait_is_tried_again(program: Program) -> None:
+    program.vendors.faults("vod.init:429")
+    program.start()
+    program.write("a.txt", b"a")
+    program.until(lambda: program.vendors.log("init"))
+    path = program.write("b.txt", b"b")
+    program.until(lambda: "netease is tried again" in program("status", path).stdout)
+    program.until(lambda: "! netease ready, next try 2" in program("status").stdout)
+
+
 def test_the_story_of_a_file_is_told_when_its_watch_is_no_longer_configured(program: Program) -> None:
     done, refused = program.write("a/b.txt", b"abc"), program.write("c.txt", b"abcd")
     assert program("put", done).returncode == 0

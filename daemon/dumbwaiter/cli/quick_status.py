@@ -80,7 +80,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
             yield f"  ! {watch['message']}"
     for provider in facts["providers"]:
         if provider["error"]:
-            yield f"! {provider['name']} {provider['state']}: {provider['error']}"
+            again = f", next try {when(provider['next_at'])}" if provider["next_at"] else ""
+            yield f"! {provider['name']} {provider['state']}{again}: {provider['error']}"
     yield from errand_lines(facts["errands"])
     for job in facts["jobs"]:
         yield f"{job['id']:>6}  {_stage(job):<24}  {place(job)}{'  ' + job['error'] if job['error'] else ''}"

@@ -147,6 +147,10 @@ def _outlook(session: Session, job: Job) -> dict[str, Any]:
     opens = None if job.by_hand else session.config.closed(now).get(job.watch)
     if opens is not None and job.state is State.PENDING:
         return {"next": f"waits for {hour(opens)}", "next_at": opens}
+    for one in (session.daemon_facts or {"providers": ()})["providers"]:
+        if one["name"] == job.provider and one["error"] and (one["next_at"] or 0.0) > max(now, job.due_at):
+            said = f"provider {job.provider} is tried again {when(one['next_at'])}: {one['error']}"
+            return {"next": said, "next_at": one["next_at"]}
     if job.due_at > now:
         return {"next": f"next try {when(job.due_at)}", "next_at": job.due_at}
     error = _trouble_at(session, job.provider)
