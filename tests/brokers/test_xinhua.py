@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,6 +180,33 @@ def test_a_dropped_body_is_told_with_its_remedy_and_no_files_fault(desk: Desk, f
     desk.vendors.faults(f"xinhua.tokens:{fault}")
     with pytest.raises(Blocked, match='request = "post"'):
         desk.grants(PHOTO)
+
+
+def test_a_refusal_that_does_not_come_twice_is_nobodys_fault(desk: Desk) -> None:
+    desk.vendors.faults("xinhua.tokens:400@1")
+    assert len(desk.grants(PHOTO, ask("b.jpg"))) == 2
+
+
+def test_one_key_that_is_refused_is_its_files_trouble_and_no_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which keys the vendor takes, nobody has written down."""
+    ask_tokens = desk.broker._ask_tokens
+
+    async def refusing(keys: Sequence[str], at: Any) -> Any:
+        if "seed-of-b.jpg" in keys:
+            desk.vendors.faults("xinhua.tokens:400@1")
+        return await ask_tokens(keys, at)
+
+    monkeypatch.setattr(desk.broker, "_ask_tokens", refusing)
+    with pytest.raises(Retry, match="for 2 files at once"):
+        desk.grants(PHOTO, ask("b.jpg"))
+    assert desk.broker.batch == 1
+    assert desk.grants(PHOTO)
+    with pytest.raises(Reject, match=r"for the key seed-of-b.jpg"):
+        desk.grants(ask("b.jpg"))
+    assert desk.broker.batch == Xinhua.batch
+    assert desk.grants(PHOTO, ask("c.jpg"))
 
 
 def test_an_unreadable_policy_needs_the_upload_host_from_the_configuration(open_desk: Callable[..., Desk]) -> None:

@@ -131,20 +131,32 @@ class Xinhua(Broker):
         return f"{self._options.prefix}{FOREIGN.sub('_', proposed)}" if named else None
 
     async def _tokens(self, keys: Sequence[str], desk: Desk) -> _Tokens:
+        for _ in range(2):  # once is a bad moment of a proxy's
+            answer = await self._ask_tokens(keys, desk)
+            if not _is_refused(answer):
+                return _shaped(answer, "upload tokens", _Tokens)
+        if len(keys) > 1:  # it may be for one key of them: each is asked for alone from now on
+            self.batch = 1
+            raise Retry(
+                f"Xinhua gives no upload tokens for {len(keys)} files at once (status {answer.status}{answer.said})"
+            )
+        plain = f"{self._options.prefix}{desk.nonce()[:24]}.jpg"
+        if not _is_refused(await self._ask_tokens([plain], desk)):
+            self.batch = Xinhua.batch
+            raise Reject(f"Xinhua gives no upload token for the key {keys[0]} (status {answer.status}{answer.said})")
+        raise Blocked(
+            f"Xinhua gives no upload tokens (status {answer.status}{answer.said}); should a proxy drop the body of a "
+            'GET, request = "post" or "query" may help'
+        )
+
+    async def _ask_tokens(self, keys: Sequence[str], desk: Desk) -> _Answer:
         method, path, members = "GET", "/v1/upload/token", {"keys": keys}
         match self._options.request:
             case "post":
                 method = "POST"
             case "query":
                 path, members = f"{path}?{query(('keys', key) for key in keys)}", {}
-        answer = await self._bearer(desk, "upload tokens", method, path, members, "tokens")
-        if 400 <= answer.status < 500 and answer.status != 402:
-            # No fault of a file's: none has been looked at.
-            raise Blocked(
-                f"Xinhua gives no upload tokens (status {answer.status}{answer.said}); should a proxy drop the body of a "
-                'GET, request = "post" or "query" may help'
-            )
-        return _shaped(answer, "upload tokens", _Tokens)
+        return await self._bearer(desk, "upload tokens", method, path, members, "tokens")
 
     async def _grant(self, ask: Ask, key: str, token: str, base: str, desk: Desk) -> Grant:
         policy = qiniu.policy(token)
@@ -389,6 +401,10 @@ def _opened(reply: Reply, wanted: str) -> _Answer:
     if isinstance(data, dict) and (wanted in data or wanted not in members):
         members = data
     return _Answer(status, members, said, reply.after)
+
+
+def _is_refused(answer: _Answer) -> bool:
+    return 400 <= answer.status < 500 and answer.status != 402
 
 
 def _is_error(code: object) -> bool:

@@ -65,6 +65,8 @@ const CHINESE = [
   ["Xinhua's quota is used up…", "新华的配额已用完…"],
   ["Xinhua answers … with …", "新华对 … 返回了 …"],
   ["Xinhua asks for a slower pace", "新华要求放慢速度"],
+  ["Xinhua gives no upload tokens for … files at once (status …)", "新华没有给出 … 个文件一起要的上传凭证（状态 …）"],
+  ["Xinhua gives no upload token for the key … (status …)", "新华没有给出键 … 的上传凭证（状态 …）"],
   ["Xinhua gives no upload tokens (status …); should a proxy drop the body of a GET, request = \"post\" or \"query\" may help", "新华没有给出上传凭证（状态 …）；如果有代理丢掉了 GET 的正文，可以试试 request = \"post\" 或 \"query\""],
   ["Xinhua gives upload tokens for other keys than those asked for: a cache may stand between", "新华给的上传凭证不属于所请求的 key：中间可能有缓存"],
   ["Xinhua's upload token does not say which bucket it is for: set upload = \"https://…\"", "新华的上传凭证没有说明属于哪个空间：请设置 upload = \"https://…\""],
