@@ -257,8 +257,10 @@ def test_a_wrong_clock_is_put_right_by_the_servers_own_time() -> None:
         (Reply(502, {}, b"<html>"), Retry, Retry),
         (Reply(200, {}, b""), Retry, Retry),
         (refused(600003, "InvalidParameter"), Reject, Reauth),
-        (refused(601009, "Mismatch", 200), Blocked, Reauth),
-        (refused(100013, "AccessDenied", 403), Blocked, Reauth),
+        (refused(604015, "Mismatch", 400), Blocked, Reauth),
+        (refused(601009, "Mismatch", 200), Blocked, Blocked),
+        (refused(100013, "AccessDenied", 403), Blocked, Blocked),
+        (refused(0, "LackPolicy", 403), Blocked, Blocked),
     ],
 )
 def test_an_error_means_something_else_before_and_after_the_upload(

@@ -89,6 +89,8 @@ CLOCK = 100006
 KEYS = frozenset({100009, 100010, 100026})
 TRANSIENT = frozenset({600006, 600007, 600010, 600011, 600014, 601006})
 PARAMETER = 600003
+RIGHTS = frozenset({100012, 100013, 601002, 601008, 601009})  # of the account or its service, whatever is called
+RIGHTS_NAMES = frozenset({"AccessDenied", "LackPolicy"})
 
 
 class _Envelope(Struct):
@@ -383,6 +385,8 @@ def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -
         return _Refused(name)
     if reply.is_temporary or reply.status // 100 == 3 or trouble.code_n in TRANSIENT:
         return Retry(words, after=reply.after)
+    if trouble.code_n in RIGHTS or code in RIGHTS_NAMES:
+        return Blocked(words)  # what was sent counts: it is committed once the account may
     if action == COMMIT:
         return Reauth(words)  # another permission may do; if none is to be had, that is said next
     if trouble.code_n == PARAMETER:
