@@ -261,6 +261,27 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
     asyncio.run(test())
 
 
+def test_after_a_new_permission_is_refused_one_part_tries_the_next(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 2)
+    vendors.faults("kodo.part:bad-token")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            provider = app.providers["jiandaoyun"]
+            assert provider.abreast.most > 1
+            id_ = await put(app, "jiandaoyun", tmp_path / "film.mov", bytes(40 * MIB))
+            await until(lambda facts: state(facts, "jiandaoyun")[0] == "blocked", app)
+            assert provider.abreast.most == 1
+            vendors.faults("")
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
 def test_permissions_that_are_over_when_they_come_cost_one_file_and_block_no_account(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

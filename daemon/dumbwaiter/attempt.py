@@ -259,6 +259,8 @@ class Attempt:
             self._late += not self._job.sent
             if self._late >= LATE_MAX:
                 return Reject(f"{refusal}; it takes longer to send than the provider's permission lasts")
+        if self._fresh:
+            provider.abreast.broke()  # one part tells whether the next permission is taken
         return refusal
 
     def _point(self, transport: Transport) -> Any:
