@@ -83,6 +83,8 @@ class Desk:
         answer = self.answers[request.what.replace(".", "_")]
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if isinstance(answer, Reply):
+            return answer
         if isinstance(answer, str):
             return Reply(200, body=msgspec.json.encode({"status": 500, "message": answer}))
         return Reply(200, body=msgspec.json.encode({"status": 200, "message": "success", "data": answer}))
@@ -214,6 +216,14 @@ def test_a_session_that_ended_is_made_anew_once(message: str) -> None:
     assert [what for what, _ in desk.asked].count("login.admin.user") == 2
     with pytest.raises((Blocked, Retry)):
         _grant(_broker(), Desk(get_upload_token=message))
+
+
+def test_a_new_session_that_is_refused_in_whatever_words_is_a_persons_business() -> None:
+    """Else each file would sign in anew, again and again."""
+    desk = Desk(get_upload_token=Reply(200, body=b'{"status":401,"message":"not signed in"}'))
+    with pytest.raises(Blocked, match=r"do get\.upload\.token: 401 not signed in"):
+        _grant(_broker(), desk)
+    assert [what for what, _ in desk.asked].count("login.admin.user") == 2
 
 
 def test_a_form_after_a_refused_one_is_not_signed_with_a_session_that_ended() -> None:

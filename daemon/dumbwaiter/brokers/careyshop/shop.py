@@ -156,6 +156,6 @@ def _refusal(found: careyshop.Envelope, what: str) -> Exception:
     words = f"{found.status} {shown(found.message[:200])}".strip()
     if found.message == NO_METHOD:
         return Blocked(f"the shop knows no {what} at this address ({words}): check api, which ends with its version")
-    if found.status == 403 or found.message in careyshop.SIGN_IN:
+    if found.status in {401, 403} or found.message in careyshop.SIGN_IN:
         return Blocked(f"the shop does not let this account do {what}: {words}")
     return Retry(f"the shop answers {what} with {words}")
