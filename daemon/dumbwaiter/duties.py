@@ -10,7 +10,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from dumbwaiter import log
 from dumbwaiter.config import Config
@@ -25,6 +24,7 @@ from dumbwaiter.model import Job, Receipt, Stamp
 from dumbwaiter.naming import shown
 from dumbwaiter.notices import Notices
 from dumbwaiter.policy import ceiling
+from dumbwaiter.pool import NoThread, Pool
 from dumbwaiter.roots import mounted_at
 from dumbwaiter.settle import CALM
 
@@ -67,7 +67,7 @@ class Duties:
         self._teller = Teller(http, {name for kind, name in places if kind == "env"})
         self._running: dict[int, asyncio.Task[None]] = {}
         self._slots_taken: Counter[str] = Counter()  # by pool
-        self._executors: dict[str, ThreadPoolExecutor] = {}  # by watch: a disk that hangs keeps them for good
+        self._executors: dict[str, Pool] = {}  # by watch: a disk that hangs keeps them for good
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
         self._notices = Notices() if config.notify.desktop else None
@@ -243,13 +243,15 @@ class Duties:
         watch = self._config.watch.get(errand.watch)
         action = errand.facts["action"] if watch is None else watch.after  # as it is wanted today
         if errand.watch not in self._executors:
-            self._executors[errand.watch] = ThreadPoolExecutor(SLOTS, "after")
+            self._executors[errand.watch] = Pool(SLOTS, "after")
         executor = self._executors[errand.watch]
         try:
             if disk := await asyncio.get_running_loop().run_in_executor(
                 executor, self._dispose, errand, job, root, action
             ):
                 await self._journal.notes.mount(disk, is_mounted=True)
+        except NoThread as error:
+            raise _Away(str(error)) from None
         except Changed:
             self._sighted(job.watch, job.path)
             return ""

@@ -3,15 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from dumbwaiter.pool import Pool
 
 T = TypeVar("T")
 
 ASIDE = 32  # threads at most for what may have to wait
 
 
-class _Aside(ThreadPoolExecutor):
+class _Aside(Pool):
     """Threads for what may have to wait. Nobody waits for them at the end: a folder that hangs keeps some for good."""
 
     def __init__(self, most: int) -> None:
@@ -42,5 +44,8 @@ async def apart(work: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             done.set_exception(error)
 
-    threading.Thread(target=work_on, daemon=True).start()
+    try:
+        threading.Thread(target=work_on, daemon=True).start()
+    except RuntimeError:  # no further one can be started
+        await asyncio.to_thread(work_on)
     await asyncio.wrap_future(done)

@@ -8,13 +8,15 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from dumbwaiter.bulk import Abort
 from dumbwaiter.disks import ANSWER, Disks
+from dumbwaiter.errors import Local
+from dumbwaiter.pool import NoThread, Pool
 
 T = TypeVar("T")
 
@@ -63,14 +65,14 @@ class Threads:
         self._disks = Disks()
 
     def _begin(self) -> None:
-        self._files = ThreadPoolExecutor(self._transfers, "file")
-        self._parts = ThreadPoolExecutor(max(1, self._transfers * (self.parts - 1)), "part")
+        self._files = Pool(self._transfers, "file")
+        self._parts = Pool(max(1, self._transfers * (self.parts - 1)), "part")
 
     async def run(self, work: Callable[[], T], abort: Abort, file: OpenFile, *, last: bool = False) -> T:
         """Does `work`, which reads the file, in a thread. Cancelled, it calls `abort` and waits a little for the thread.
 
         Where this is its `last` use, the caller has no more to do with the file. Raises TimeoutError where the file's disk
-        answers no more. Threads that it keeps are replaced.
+        answers no more, and `Local` where there is no thread for it. Threads that a dead disk keeps are replaced.
         """
         if not last:
             file.join()
@@ -84,7 +86,11 @@ class Threads:
                     _close(file.fd)  # a dead disk keeps a thread here as well, and no result
             return results[0]
 
-        files, future, task = self._submit(use)
+        try:
+            files, future, task = self._submit(use)
+        except NoThread as error:
+            self.let_go(file)
+            raise Local(str(error)) from None
         try:
             while not (await asyncio.wait([task], timeout=ANSWER))[0]:
                 await self.look(file.place, partial(_ask_disk, file.fd), lambda _nothing: None)
@@ -112,7 +118,7 @@ class Threads:
         abort = Abort()
         return await self.run(lambda: work(lambda: abort.called), abort, file)
 
-    def _submit(self, use: Callable[[], T]) -> tuple[ThreadPoolExecutor, "Future[T]", "asyncio.Future[T]"]:
+    def _submit(self, use: Callable[[], T]) -> tuple[Pool, "Future[T]", "asyncio.Future[T]"]:
         future = self._files.submit(use)
         task = asyncio.wrap_future(future)
         task.add_done_callback(_heard)
@@ -136,7 +142,7 @@ class Threads:
         return await self._disks.look(place, work, undo)
 
     def part(self, work: Callable[[], T]) -> "Future[T]":
-        """Does `work` beside the thread of its file."""
+        """Does `work` beside the thread of its file. Raises `NoThread`."""
         with self._replacing:
             return self._parts.submit(work)
 

@@ -18,6 +18,7 @@ from dumbwaiter.doors import Hash
 from dumbwaiter.errors import Changed, Offline, Retry, Stopped
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.pace import Abreast
+from dumbwaiter.pool import NoThread
 from dumbwaiter.threads import Threads, drive
 from dumbwaiter.version import check, check_end
 from dumbwaiter.wire.message import FileSlice, Reply, Request
@@ -131,7 +132,10 @@ class _SideBySide:
         with self._picking:
             most = min(self._threads.parts, self._abreast.most)
             for _ in range(int(min(most - self._at_work, len(self._left) - 1))):  # whoever calls takes one of them
-                self._helpers.append(self._threads.part(help_out))
+                try:
+                    self._helpers.append(self._threads.part(help_out))
+                except NoThread:  # who calls sends them all
+                    return
                 self._at_work += 1
 
     def _fail(self, failure: BaseException) -> None:

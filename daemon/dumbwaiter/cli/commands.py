@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -125,7 +126,8 @@ def run() -> None:
         # A folder that hangs keeps the threads that asked for it, and Python would wait for them: nothing else is left.
         last = threading.Timer(STOPPED, os._exit, (end.code,))
         last.daemon = True
-        last.start()
+        with suppress(RuntimeError, MemoryError):  # no more threads can be started
+            last.start()
         raise
 
 
@@ -152,6 +154,14 @@ def _run() -> NoReturn:
             _end("the folder that this was started in is not there any more: cd to another one", Exit.USAGE)
         name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         _end(f"{name}{error.strerror or error}", Exit.FAILED)
+    except MemoryError:
+        _end("there is not enough memory: end other programs, or raise this one's limit", Exit.TEMPORARY)
+    except RuntimeError as error:
+        from dumbwaiter.pool import NO_THREAD
+
+        if str(error) not in {"can't start new thread", NO_THREAD}:
+            raise
+        _end(NO_THREAD, Exit.TEMPORARY)
     except KeyboardInterrupt:
         sys.exit(130)
 
