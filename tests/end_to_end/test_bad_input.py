@@ -20,12 +20,15 @@ from typing import Any
 
 import click
 import pytest
+from sqlalchemy import text
 
 from dumbwaiter.cli.commands import cli
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.installation import open_lock
 from dumbwaiter.model import MIB
 from dumbwaiter.places import places
+from dumbwaiter.store.database import journal_url, writing
+from dumbwaiter.store.upgrade import upgrade
 from program import Program, digest
 
 # Commands that take a name, a path or a time.
@@ -523,6 +526,20 @@ def test_a_journal_that_was_put_back_alone_is_still_this_machines(program: Progr
         )
     done = program("put", program.drop / "a.bin")
     assert (done.returncode, "is of several machines" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("status",), ("ls",), ("history",), ("failed",), ("verify",)])
+def test_a_newer_dumbwaiters_journal_is_not_read(program: Program, words: tuple[str, ...]) -> None:
+    program.state.mkdir()
+    engine = writing(journal_url(str(program.state)))
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    (program.state / "host").write_text("f00d")
+    done = program(*words)
+    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert sentence(done).startswith("dumbwaiter: the journal has schema 9999, this dumbwaiter knows ")
 
 
 def test_nothing_is_left_open_after_a_run_of_the_python_warnings(program: Program) -> None:

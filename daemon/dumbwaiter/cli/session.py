@@ -117,12 +117,15 @@ class Session:
 
     @cached_property
     def reader(self) -> "Engine":
-        """The journal, to read. Raises `Failure` when there is none yet."""
+        """The journal, to read. Raises `Failure` when there is none yet, or a newer program's."""
         from dumbwaiter.store.database import host_of, journal_url, reading
+        from dumbwaiter.store.upgrade import check_known
 
         if not self.has_journal:
             raise Failure(f"there is no journal in {self.places.state}: nothing was uploaded yet", Exit.FAILED)
-        return reading(journal_url(self.places.state, self.config.journal), host_of(self.places.state) or "")
+        reader = reading(journal_url(self.places.state, self.config.journal), host_of(self.places.state) or "")
+        check_known(reader)
+        return reader
 
     @cached_property
     def has_journal(self) -> bool:

@@ -32,6 +32,21 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
+def check_known(engine: Engine) -> None:
+    """Raises `Failure` when the database has a newer schema than this program knows: what is read there may mean another thing."""
+    with engine.connect() as connection:
+        _refuse_newer(revision(connection) or "")
+
+
+def _refuse_newer(found: str) -> None:
+    if found > SCHEMA:
+        raise Failure(
+            f"the journal has schema {found}, this dumbwaiter knows {SCHEMA} at most: install the newer "
+            "dumbwaiter again, or point --state at another folder",
+            Exit.USAGE,
+        )
+
+
 def upgrade(engine: Engine) -> None:
     """Leaves the database at `SCHEMA`. Raises `Failure` when it is newer than that, `JournalTrouble` without room for a copy."""
     with engine.begin() as connection:
@@ -42,12 +57,7 @@ def upgrade(engine: Engine) -> None:
             return
     if found == SCHEMA:
         return
-    if found > SCHEMA:
-        raise Failure(
-            f"the journal has schema {found}, this dumbwaiter knows {SCHEMA} at most: install the newer "
-            "dumbwaiter again, or point --state at another folder",
-            Exit.USAGE,
-        )
+    _refuse_newer(found)
     _copy(engine, found)
     _migrate(engine)
     _forget_old(engine)
