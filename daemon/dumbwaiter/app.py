@@ -265,8 +265,8 @@ class App:
     async def _look_whether_ours(self) -> None:
         if self.ousted.done():
             return
-        if not await asyncio.to_thread(self.journal.in_place):
-            self.ousted.set_result(Failure(MOVED, Exit.USAGE))
+        if sentence := await asyncio.to_thread(self.journal.out_of_place):
+            self.ousted.set_result(Failure(sentence, Exit.USAGE if sentence == MOVED else Exit.TEMPORARY))
         elif not await self.journal.presence.goes_on():
             self.ousted.set_result(Failure(TAKEN, Exit.TEMPORARY))
 

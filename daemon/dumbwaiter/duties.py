@@ -262,7 +262,7 @@ class Duties:
 
         Raises `Changed` and `Undone`.
         """
-        if not self._journal.in_place():
+        if self._journal.out_of_place():
             raise _Away("the journal was removed or moved, and would not know of it")
         if away := self._away(errand.watch):
             raise _Away(away)

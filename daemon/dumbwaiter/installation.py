@@ -36,6 +36,7 @@ MOVED = (
     "the state folder or the journal in it was removed or moved while the daemon ran, so it ended: put it back before the next "
     "start, or all is uploaded again"
 )
+CUT_OFF = "the journal's log was removed while the daemon ran, so it ended, and what was in that log is in the journal: start it again"
 END = 2.0  # seconds for a last word to a server
 LOOKED_OVER = 256 * MIB  # size up to which a journal is looked over at each start
 
@@ -110,11 +111,12 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         host = await asyncio.to_thread(_name, places.state, engine)
     writer = Writer(engine)
     reader = reading(url, host)
-    files = [
-        os.path.join(places.state, "lock"),
-        *([url.database] if url.get_backend_name() == "sqlite" and url.database else []),
-    ]
-    journal = Journal(writer, host, reader, partial(_unmoved, [(path, _identity(path)) for path in files]))
+    files = {os.path.join(places.state, "lock"): MOVED}
+    if url.get_backend_name() == "sqlite" and url.database:
+        # What is committed to a log without a name is in the journal only after the next checkpoint, and lost with a crash.
+        files |= {url.database: MOVED, f"{url.database}-wal": CUT_OFF, f"{url.database}-shm": CUT_OFF}
+    opened = [(path, _identity(path), sentence) for path, sentence in files.items()]
+    journal = Journal(writer, host, reader, partial(_out_of_place, opened))
     try:
         if url.get_backend_name() != "sqlite":  # that one is no machine's but this
             await journal.presence.begin(places.state)
@@ -129,8 +131,9 @@ async def open_journal(config: Config, places: Places) -> AsyncIterator[Journal]
         await asyncio.to_thread(writer.close)
 
 
-def _unmoved(files: Sequence[tuple[str, tuple[int, int] | None]]) -> bool:
-    return all(_identity(path) == identity for path, identity in files)
+def _out_of_place(files: Sequence[tuple[str, tuple[int, int] | None, str]]) -> str:
+    """Returns the sentence for the first file that is not where it was opened any more, empty while all are."""
+    return next((sentence for path, identity, sentence in files if _identity(path) != identity), "")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -63,11 +63,12 @@ class Holder(NamedTuple):
 class Journal:
     """The jobs of one installation. `host` names it, so that many can share a database.
 
-    `in_place` says whether its files still are where they were opened: what is noted elsewhere is lost. It may block.
+    `out_of_place` says of files that are not where they were opened any more, or nothing: what is noted elsewhere is lost.
+    It may block.
     """
 
-    def __init__(self, writer: Writer, host: str, reader: Engine, in_place: Callable[[], bool] = lambda: True) -> None:
-        self.in_place = in_place
+    def __init__(self, writer: Writer, host: str, reader: Engine, out_of_place: Callable[[], str] = str) -> None:
+        self.out_of_place = out_of_place
         self.writer = writer
         self.host = host
         self.reader = reader

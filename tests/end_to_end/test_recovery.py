@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.app import REFRESH
-from dumbwaiter.installation import MOVED
+from dumbwaiter.installation import CUT_OFF, MOVED
 from dumbwaiter.model import MIB
 from program import Program, digest
 
@@ -261,3 +261,25 @@ def test_a_daemon_whose_state_was_moved_away_deletes_nothing_and_ends(program: P
     assert program.daemon.wait(2 * REFRESH) == 2
     assert MOVED in program.log.read_text()
     assert kept.exists()
+
+
+def test_a_daemon_whose_journals_log_was_removed_deletes_nothing_and_ends_with_all_in_the_journal(
+    program: Program,
+) -> None:
+    """What it commits to a log without a name would be lost when it is killed."""
+    program.config.write_text(
+        program.config.read_text().replace("[watch.netease]", "[watch.netease]\nafter = 'delete'")
+    )
+    program.start()
+    program.write("first.bin", b"first")
+    program.until(lambda: not (program.drop / "first.bin").exists())
+    (program.state / "journal.db-wal").unlink()
+    kept = program.write("kept.bin", b"kept")
+    assert program.daemon is not None
+    assert program.daemon.wait(2 * REFRESH) == 5
+    assert CUT_OFF in program.log.read_text()
+    assert kept.exists()
+    assert sorted(row["path"] for row in program.facts("ls")) == ["first.bin", "kept.bin"]
+    program.start()
+    program.until(lambda: not kept.exists())
+    assert len(program.objects()) == 2
