@@ -1,13 +1,15 @@
 """The folder of the control socket: the owner's, whatever somebody else puts in its place."""
 
+import errno
 import os
+import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from dumbwaiter.control_socket import _own
-from dumbwaiter.errors import Failure
+from dumbwaiter.control_socket import _bind, _own
+from dumbwaiter.errors import Exit, Failure
 from stranger import UID, needs_root
 
 
@@ -46,3 +48,20 @@ def test_links_of_ones_own_are_followed_and_the_folder_is_closed_to_others(tmp_p
     (tmp_path / "link").symlink_to("disk/run")
     _own(str(tmp_path / "link"))
     assert mode(tmp_path / "disk/run") == 0o700
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, Exit.TEMPORARY), (errno.EPERM, Exit.USAGE)])
+def test_a_disk_that_takes_no_socket_is_said_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: Exit
+) -> None:
+    def refuse(listener: socket.socket, path: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    name = f"{tmp_path}/control.sock"
+    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(Failure) as told:
+        _bind(listener, name, name)
+    assert told.value.code is code
+    assert str(told.value) == (
+        f"the control socket {name} cannot be made ({os.strerror(number)}): name a folder on another disk with --runtime"
+    )

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from dumbwaiter import log
 from dumbwaiter.app import App
 from dumbwaiter.control import EXCEPTION_HANDLERS, Control
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import SHORT, Exit, Failure
 from dumbwaiter.events import Feed
 from dumbwaiter.peers import user
 from dumbwaiter.places import Places, private_folder, short
@@ -70,7 +70,7 @@ async def _door(application: Starlette, places: Places) -> AsyncIterator[None]:
     try:
         os.fchmod(listener.fileno(), 0o600)  # it is born with that
         with short(places.socket) as path:
-            listener.bind(path)
+            _bind(listener, path, places.socket)
         listener.listen(128)
         async with answering(application, listener, _Owner):
             yield
@@ -78,6 +78,18 @@ async def _door(application: Starlette, places: Places) -> AsyncIterator[None]:
         listener.close()
         with suppress(OSError):
             os.unlink(places.socket)
+
+
+def _bind(listener: socket.socket, path: str, name: str) -> None:
+    """Makes the socket. Raises `Failure` where it cannot be had: its disk is full, or its file system knows no sockets."""
+    try:
+        listener.bind(path)
+    except OSError as error:
+        code = Exit.TEMPORARY if error.errno in SHORT else Exit.USAGE
+        raise Failure(
+            f"the control socket {name} cannot be made ({error.strerror}): name a folder on another disk with --runtime",
+            code,
+        ) from None
 
 
 class _Owner(Caller):

@@ -22,9 +22,25 @@ sentence for a person. Trouble that ends a command instead of a job is a `Failur
     Failure        a command ends: exit code and sentence
 """
 
+import errno
 from enum import IntEnum
 
 from dumbwaiter.naming import legible
+
+# What this machine may have again: room on a disk, memory, descriptors.
+SHORT = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EAGAIN,
+    }
+)
 
 
 class Verdict(Exception):

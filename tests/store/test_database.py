@@ -21,7 +21,7 @@ from sqlalchemy import URL, Connection, Engine, event, text
 import journals
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store import database as store_database
-from dumbwaiter.store.database import BUSY, journal_url, reading, writing
+from dumbwaiter.store.database import BUSY, journal_url, reading, trouble, writing
 from dumbwaiter.store.writer import GROUP, Writer
 from journals import Book, in_file
 
@@ -416,6 +416,14 @@ def test_trouble_names_no_statement_and_no_value(full: Book) -> None:
     told = "".join(traceback.format_exception(raised.value))
     assert "INSERT INTO" not in told
     assert "0000" not in told
+
+
+def test_what_the_system_said_to_sqlite_is_not_made_up() -> None:
+    """It says "disk I/O error" for a quota that is used up as for a disk that fails."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    said = str(trouble(error, "written"))
+    assert said == "the journal cannot be written: disk I/O error; its disk fails, or a quota there is used up"
 
 
 def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(

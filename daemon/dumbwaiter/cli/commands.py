@@ -14,7 +14,7 @@ from click.exceptions import NoArgsIsHelpError
 from dumbwaiter import __version__
 from dumbwaiter.cli.session import Session, not_empty
 from dumbwaiter.cli.streams import cannot_print, drop_output, seen_enough
-from dumbwaiter.errors import Exit, Failure, JournalTrouble
+from dumbwaiter.errors import SHORT, Exit, Failure, JournalTrouble
 from dumbwaiter.kernel import write_no_core
 from dumbwaiter.naming import shown
 from dumbwaiter.streams import failed
@@ -153,7 +153,7 @@ def _run() -> NoReturn:
         if isinstance(error, FileNotFoundError) and error.filename is None and _stands_nowhere():
             _end("the folder that this was started in is not there any more: cd to another one", Exit.USAGE)
         name = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        _end(f"{name}{error.strerror or error}", Exit.FAILED)
+        _end(f"{name}{error.strerror or error}", Exit.TEMPORARY if error.errno in SHORT else Exit.FAILED)
     except MemoryError:
         _end("there is not enough memory: end other programs, or raise this one's limit", Exit.TEMPORARY)
     except RuntimeError as error:

@@ -278,6 +278,7 @@ const CHINESE = [
   // The daemon itself
   ["the journal cannot be …: …", "无法{…}任务数据库：{…?}"],
   ["the journal cannot be …: its disk is full; make room where the state folder is", "无法{…}任务数据库：磁盘已满；请在状态文件夹所在的磁盘上腾出空间"],
+  ["the journal cannot be …: …; its disk fails, or a quota there is used up", "无法{…}任务数据库：{…?}；磁盘有故障，或那里的配额已用完"],
   ["read", "读取"],
   ["written", "写入"],
   ["copied", "复制"],
