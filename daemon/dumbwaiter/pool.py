@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty
 
-NO_THREAD = "no more threads can be started here: raise the limit of processes (`ulimit -u`, TasksMax, a container's)"
+NO_THREAD = "no more threads can be started here: raise the limit of processes (`ulimit -u`, TasksMax, a container's) or of memory"
 
 
 class NoThread(RuntimeError):

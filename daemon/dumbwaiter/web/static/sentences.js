@@ -240,7 +240,7 @@ const CHINESE = [
   ["the file holds more than its file system says (it may be made as it is read): upload a copy of it", "文件的内容比文件系统所说的多（可能是读取时才生成的）：请上传它的副本"],
   ["the file was written to", "文件被写过"],
   ["the file cannot be read: …", "无法读取文件：{…?}"],
-  ["no more threads can be started here: raise the limit of processes (ulimit -u, TasksMax, a container's)", "此处无法再启动线程：请提高进程数上限（ulimit -u、TasksMax，或容器的上限）"],
+  ["no more threads can be started here: raise the limit of processes (ulimit -u, TasksMax, a container's) or of memory", "此处无法再启动线程：请提高进程数上限（ulimit -u、TasksMax，或容器的上限）或内存上限"],
   ["the folder … does not answer", "文件夹 … 没有应答"],
   ["…: its folder does not answer", "…：它所在的文件夹没有应答"],
   ["a link stands in the file's place", "文件的位置上现在是一个链接"],
