@@ -50,6 +50,8 @@ async def _keep(door: AsyncExitStack, application: Starlette, places: Places) ->
         if await asyncio.to_thread(os.path.lexists, places.socket):
             missed = False
             continue
+        if not await asyncio.to_thread(os.path.isdir, places.state):
+            continue  # the daemon is about to end, and a new folder in its place would be in the way of the one that is put back
         await door.aclose()
         try:
             await door.enter_async_context(_door(application, places))

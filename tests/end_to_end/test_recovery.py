@@ -261,6 +261,7 @@ def test_a_daemon_whose_state_was_moved_away_deletes_nothing_and_ends(program: P
     assert program.daemon.wait(2 * REFRESH) == 2
     assert MOVED in program.log.read_text()
     assert kept.exists()
+    assert program.state.exists() == (gone != ".")  # nothing is in the way of the one that is put back
 
 
 def test_a_daemon_whose_journals_log_was_removed_deletes_nothing_and_ends_with_all_in_the_journal(
