@@ -327,6 +327,20 @@ def test_a_file_whose_writers_cannot_be_seen_stays_until_it_was_quiet_for_a_minu
     assert os.listdir(root / "a") == []
 
 
+def test_a_file_whose_writers_can_be_seen_is_not_waited_for(root: Path) -> None:
+    stamp = file(root)
+    dispose(str(root), "a/film.mov", stamp, same, "delete", "host-1", known_since=time.time(), closed=False)
+    assert os.listdir(root / "a") == []
+
+
+def test_what_a_killed_attempt_left_is_not_waited_for_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disposal, "lease", lambda _fd: None)
+    stamp = file(root)
+    (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1")
+    dispose(str(root), "a/film.mov", stamp, same, "delete", "host-1", known_since=time.time())
+    assert os.listdir(root / "a") == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have another user's file")
 def test_another_users_program_is_no_program_of_ours_once_it_is_moved(root: Path, elsewhere: Path) -> None:
     file(root)

@@ -157,6 +157,7 @@ def test_what_comes_beyond_what_was_asked_is_kept_while_it_lasts(clock: Turned) 
         assert [(await one.grants.obtain(ask(name))).ticket for name in "ab"] == ["t0", "t1"]
         assert (len(bank.asked), one.grants.spare, one.grants.expires_at) == (1, 1, end)
         clock.passed = 1000 - MARGIN
+        assert one.grants.spare == 0
         assert (await one.grants.obtain(ask("late"))).key == "late"
         assert (len(bank.asked), one.grants.spare) == (2, 0)
 

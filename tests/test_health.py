@@ -1,7 +1,7 @@
 """How a provider fares, with a clock to turn."""
 
 import hand_made
-from dumbwaiter.health import FAILING, PROBE, REFUSALS, REFUSED_APART, Health
+from dumbwaiter.health import FAILING, LOST, PROBE, REFUSALS, REFUSED_APART, Health
 from dumbwaiter.policy import ceiling
 from hand_made import NOW, Turned
 
@@ -72,6 +72,15 @@ def test_a_network_that_fails_again_and_again_is_tried_less_and_less_often(clock
     assert (one.offline, one.probe_at, one.losses) == (True, 0.0, 13)
     one.well(NOW)
     assert (one.offline, one.is_probed, one.probe_at, one.losses) == (False, False, 0.0, 0)
+
+
+def test_nobody_waits_for_a_provider_that_the_network_does_not_reach(clock: Turned) -> None:
+    one = Health(clock.now)
+    for times in range(1, LOST + 1):
+        one.failed("no route", offline=True, random=0.5)
+        assert one.is_lost == (times == LOST)
+    one.failed("status 502", offline=False, random=0.5)  # it answers
+    assert not one.is_lost
 
 
 def test_a_provider_that_fails_file_after_file_is_probed_until_one_gets_through(clock: Turned) -> None:
