@@ -213,6 +213,31 @@ def test_an_offset_beyond_what_was_sent_is_a_new_start(vendors: Vendors, sender:
     assert stored(vendors, one.until_done()) == data
 
 
+def test_a_node_that_claims_more_than_the_file_holds_is_no_place_to_go_on_from(sender: Make) -> None:
+    assert [type(one) for one in answered(sender, {"offset": SIZE + 1})] == [Restart, Restart]
+
+
+@pytest.mark.parametrize("answer", [{}, {"offset": -1}, {"context": "c"}])
+def test_an_answer_that_tells_no_place_is_trouble_that_passes(sender: Make, answer: dict[str, Any]) -> None:
+    verdicts = answered(sender, answer)
+    assert [type(one) for one in verdicts] == [Retry, Retry]
+    assert {str(one) for one in verdicts} == {"NetEase's answer holds no offset"}
+
+
+def answered(sender: Make, answer: dict[str, Any]) -> list[Verdict]:
+    """Returns what comes of a node that answers so: to a first chunk, and to who asks where it is."""
+    body = msgspec.json.encode(answer)
+    one = sender("netease", content())
+    verdicts = []
+    for checkpoint in (None, msgspec.json.encode(Checkpoint(CHUNK, "context")).decode()):
+        one.checkpoint = checkpoint
+        with peer.Peer(peer.echo([], peer.answer(body))) as node:
+            grant = one.obtain()
+            one.grant = msgspec.structs.replace(grant, ticket=msgspec.structs.replace(grant.ticket, nodes=(node.url,)))
+            verdicts.append(one.verdict())
+    return verdicts
+
+
 # Breaks
 
 
@@ -346,6 +371,14 @@ def test_a_context_that_is_lost_at_a_chunk_is_a_new_start_with_the_same_token(
     assert receipt.key == key
     assert stored(vendors, receipt) == data
     assert len(vendors.log("init")) == 1
+
+
+def test_a_chunk_that_is_all_of_the_file_and_unknown_is_a_new_start(vendors: Vendors, sender: Make) -> None:
+    vendors.faults("nos.put:404@1")
+    one = sender("netease", content(1000))
+    assert str(one.verdict()) == "NetEase no longer knows this upload"
+    assert one.checkpoint is None
+    assert len(stored(vendors, one.attempt())) == 1000
 
 
 def test_a_context_that_is_lost_at_the_query_is_a_new_start(vendors: Vendors, sender: Make) -> None:
@@ -504,6 +537,28 @@ def test_where_the_last_chunk_goes_from_is_in_the_journal_before_it_goes(
     monkeypatch.setattr(one.provider, "exchange", exchange)
     one.attempt()
     assert there[-1] == 2 * CHUNK
+
+
+def test_an_end_that_comes_with_the_last_answer_does_not_cost_the_receipt(
+    vendors: Vendors, sender: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier process sent is read again for the digest: before the last chunk goes, and not after it."""
+
+    def exchange(request: Request, abort: Abort) -> Reply:
+        reply = real(request, abort)
+        if "complete=true" in request.url:
+            abort()
+        return reply
+
+    data = content()
+    one = sender("netease", data)
+    vendors.faults("nos.put:cut@2,nos.query:cut")
+    one.verdict()
+    vendors.faults("")
+    one.restart()
+    real = one.provider.exchange
+    monkeypatch.setattr(one.provider, "exchange", exchange)
+    assert stored(vendors, one.attempt()) == data
 
 
 def test_who_has_every_byte_and_refused_the_end_is_told_again_that_this_was_all(sender: Make) -> None:

@@ -33,7 +33,7 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
 
 
 class _Answer(Struct, frozen=True):
-    offset: int | None = None
+    offset: int = -1  # not told
     context: str | None = None
 
 
@@ -160,7 +160,7 @@ class _Nodes:
         if reply.status == 404:
             raise Restart("NetEase no longer knows this upload")
         answer = self._read(reply, point)
-        if answer.offset is None or answer.offset > chunk.end:
+        if answer.offset > chunk.end:
             raise Restart("NetEase claims to have more than was sent")
         self._failures = 0
         context = answer.context if answer.context not in {None, "", "null"} else point.context
@@ -186,7 +186,7 @@ class _Nodes:
             except Retry as trouble:
                 self.switch(trouble)
             else:
-                if answer.offset is None or answer.offset > self._upload.size:
+                if answer.offset > self._upload.size:
                     raise Restart("NetEase claims to have more than the file holds")
                 return replace(point, offset=answer.offset)
 
@@ -207,7 +207,7 @@ class _Nodes:
         match reply.status:
             case 200:
                 answer = reply.json(_Answer)
-                if answer.offset is None or answer.offset < 0:
+                if answer.offset < 0:
                     raise Retry("NetEase's answer holds no offset")
                 return answer
             case 403:
