@@ -29,6 +29,7 @@ from dumbwaiter.facts import entry_facts
 from dumbwaiter.model import Entry
 from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter_sandbox import Sandbox
+from dumbwaiter_sandbox.storage import Objects, StoredObject, open_database
 from starter import Started, Starter
 
 PATIENCE = 60.0  # seconds until a wait has failed
@@ -73,6 +74,11 @@ class Vendors:
 
     def log(self, call: str = "") -> list[dict[str, Any]]:
         return [one for one in self.http.get("/_sandbox/log").json() if not call or one["call"] == call]
+
+    def objects(self) -> list[StoredObject]:
+        """Everything that the vendors store."""
+        with closing(open_database(self.sandbox.data)) as database:
+            return Objects(self.sandbox.data, database).all()
 
 
 _starter = cache(Starter)

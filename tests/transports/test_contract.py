@@ -4,6 +4,7 @@ A new transport is a row more: a provider that leads to it, a file's name, and w
 cannot be with a transport stands in CANNOT with its reason, and is tried all the same: if it can be, that is a failure.
 """
 
+import mimetypes
 import os
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -83,6 +84,7 @@ CANNOT = {
     ("put", "untold"): ALONE,
     ("imagex", "untold"): ALONE,
     ("careyshop_form", "untold"): "the shop itself stores the file",
+    ("imagex", "media type"): "ImageX looks at the picture",
     ("form", "empty reply"): "an empty answer is how many servers say that they have it",
     ("put", "empty reply"): "an empty answer is how many servers say that they have it",
 }
@@ -177,6 +179,18 @@ def test_a_file_that_ends_with_a_part_or_beside_it_arrives(kind: str, vendors: V
     for size in ROWS[kind].edges:
         one, content = make(kind, size)
         arrives(one, kind)
+        assert copies(vendors, content) == 1
+
+
+@every_transport("media type")
+def test_an_object_has_the_media_type_of_its_file(kind: str, vendors: Vendors, make: Any) -> None:
+    """By it a browser shows a file or saves it."""
+    row = ROWS[kind]
+    for size in (row.size, *row.edges[:1]):
+        one, content = make(kind, size)
+        receipt = one.until_done()
+        found = [made for made in vendors.objects() if made.size == size and receipt.key in made.key]
+        assert [made.content_type for made in found] == [mimetypes.guess_type(row.name)[0]]
         assert copies(vendors, content) == 1
 
 

@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB
 from dumbwaiter.threads import drive
@@ -156,6 +158,39 @@ def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors
     assert receipt.verified == "crc64"
     assert "callback" not in receipt.facts  # the shop's list has it
     assert len(vendors.log("part")) == PARTS
+    assert stored(vendors, one) == 1
+
+
+def test_another_object_of_the_same_size_is_not_taken_for_the_one_that_was_joined(
+    vendors: Vendors, sender: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(request: Request, abort: Abort) -> Reply:
+        reply = exchange(request, abort)
+        other = {"x-oss-hash-crc64ecma": "1"} if request.what == "look" else {}
+        return msgspec.structs.replace(reply, headers={**reply.headers, **other})
+
+    one = sts(sender, LARGE)
+    vendors.faults("oss.complete:cut-after@1,careyshop.callback:500@1")
+    assert isinstance(one.verdict(), Retry)
+    exchange = one.provider.exchange
+    monkeypatch.setattr(one.provider, "exchange", replaced)
+    assert type(one.verdict()) is Restart
+    assert one.until_done().verified == "crc64"
+    assert stored(vendors, one) == 1
+
+
+def test_a_part_whose_tag_got_lost_on_the_way_is_named_by_its_digest(
+    vendors: Vendors, sender: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless(request: Request, abort: Abort) -> Reply:
+        reply = exchange(request, abort)
+        headers = {name: value for name, value in reply.headers.items() if name != "etag" or request.what != "part"}
+        return msgspec.structs.replace(reply, headers=headers)
+
+    one = sts(sender, LARGE)
+    exchange = one.provider.exchange
+    monkeypatch.setattr(one.provider, "exchange", nameless)
+    assert one.attempt().verified == "crc64"
     assert stored(vendors, one) == 1
 
 

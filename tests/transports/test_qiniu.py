@@ -19,6 +19,7 @@ from msgspec.structs import replace
 import peer
 from asynchronous import at_once
 from dumbwaiter import bulk
+from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.http import Http
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
@@ -27,7 +28,7 @@ from dumbwaiter.threads import Threads
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
 from dumbwaiter.upload import FileUpload, Ranges
-from dumbwaiter.wire.message import FileSlice
+from dumbwaiter.wire.message import FileSlice, Reply, Request
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from program import Vendors
 
@@ -176,6 +177,15 @@ def test_another_host_takes_over(bench: Bench) -> None:
     assert bench.send(qiniu_form, bench.ticket(hosts=("up1", "up2"))).verified == "qetag"
     bench.write(PART + 1)
     assert bench.send(qiniu_resumable, bench.ticket(hosts=("up1", "up2"))).verified == "qetag"
+
+
+def test_a_part_that_broke_off_at_one_host_is_whole_at_the_next(bench: Bench) -> None:
+    """What is compared is what the second host got, and not what both did."""
+    bench.write(2 * PART)
+    bench.vendors.faults("up1.part:cut-within@1")
+    assert bench.send(qiniu_resumable, bench.ticket("k", hosts=("up1", "up2"))).verified == "qetag"
+    assert bench.object("k") == bench.path.read_bytes()
+    assert sum(call["status"] == 200 for call in bench.calls("part")) == 2
 
 
 def test_a_host_in_trouble_is_not_pressed(bench: Bench) -> None:
@@ -345,6 +355,35 @@ def test_parts_whose_tags_say_nothing_are_compared_by_their_md5(bench: Bench) ->
     bench.vendors.faults("kodo.part:bad-md5@2")
     with pytest.raises(Retry, match="damaged"):
         bench.send(qiniu_resumable, bench.ticket("other"))
+
+
+def test_parts_whose_tags_say_nothing_are_not_sent_again(bench: Bench) -> None:
+    bench.vendors.http.put("/_sandbox/options", json={"kodo": {"opaque_tags": True}}).raise_for_status()
+    bench.write(3 * PART)
+    bench.vendors.faults("kodo.complete:503")
+    with pytest.raises(Retry):
+        bench.send(qiniu_resumable, bench.ticket("k"))
+    bench.vendors.faults("")
+    assert bench.send(qiniu_resumable, bench.ticket("k"), bench.saved[-1]).verified == "qetag"
+    assert len(bench.calls("part")) == 3
+
+
+def test_parts_of_which_the_server_tells_nothing_prove_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a hash of each, nor one of the whole: then nobody may say that the object is as the file is."""
+    bench.vendors.http.put("/_sandbox/options", json={"kodo": {"opaque_tags": True}}).raise_for_status()
+    bench.write(2 * PART)
+    answered = Http.exchange
+
+    def silent(http: Http, request: Request, abort: Abort) -> Reply:
+        reply = answered(http, request, abort)
+        told = reply.members
+        if request.what != "part" or told is None:
+            return reply
+        return replace(reply, body=msgspec.json.encode({"etag": told["etag"]}))
+
+    monkeypatch.setattr(Http, "exchange", silent)
+    assert bench.send(qiniu_resumable, bench.ticket("k", returnBody='{"key":$(key)}')).verified == ""
+    assert bench.object("k") == bench.path.read_bytes()
 
 
 @pytest.mark.parametrize("tags", ["hashes", "opaque"])
