@@ -15,7 +15,7 @@ from dumbwaiter.errors import Reject, Restart, Retry, Verdict
 from dumbwaiter.journal import DAY, LEASE, OUTLIVED, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Receipt, State
-from journals import WORKER, Book, file, in_file
+from journals import WORKER, Book, file, in_file, states
 
 database = journals.database
 postgres = journals.postgres
@@ -90,6 +90,7 @@ def test_every_transition_of_the_worker_renews_his_lease(book: Book) -> None:
     id_ = book.leased(now=NOW)
     for number, transition in enumerate(
         (
+            lambda now: book.propose(WORKER, id_, now, provider="vod", key="k", digest=None),
             lambda now: book.name(WORKER, id_, now, key="k", grant=None),
             lambda now: book.advance(WORKER, id_, now, checkpoint="{}", sent=1, more=1, resent=0),
             lambda now: book.store(WORKER, id_, now, receipt=Receipt("k"), digest="d", more=1, resent=0),
@@ -304,6 +305,15 @@ def test_a_rejected_job_says_why_and_keeps_no_secret(book: Book) -> None:
     assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == (
         "rejected", "电影 is too large", None, None, None,
     )  # fmt: skip
+
+
+def test_a_stored_file_that_is_refused_makes_room_for_its_newer_version(book: Book) -> None:
+    older = book.stored(version=1)
+    newer = book.pending(version=2)
+    assert not book.reject(WORKER, older, NOW, error="the form refuses the record")
+    row = book.row(older)
+    assert (row.state, row.error, row.lease, row.receipt) == ("superseded", REPLACED, None, None)
+    assert states(book)[newer] == "pending"
 
 
 def test_a_superseded_job_says_why_and_keeps_no_secret(book: Book) -> None:

@@ -34,6 +34,7 @@ class Upload(Answers):
         self.size, self.key, self.name, self.mime, self.seed = size, "key", "a.bin", "text/plain", "seed"
         self.checkpoint = point
         self.saved: list[tuple[Checkpoint, int]] = []
+        self.is_whole = False
         self.commits: list[Receipt | None] = [Receipt("key", facts={"width": "3"})]
 
     async def read(self, offset: int, length: int) -> FileSlice:
@@ -44,9 +45,12 @@ class Upload(Answers):
         into.update(bytes(length))
 
     async def whole(self) -> None:
-        await self.read(self.size, 0)
+        self.is_whole = True
 
     async def save(self, point: Checkpoint, sent: int, *, sure: bool = False) -> None:
+        if point.merging or point.whole:  # what is said of all of it: after it was looked at, and before it is told
+            assert sure
+            assert self.is_whole
         self.saved.append((point, sent))
 
     async def parts(
@@ -114,6 +118,12 @@ def test_a_host_in_trouble_makes_room_for_the_next() -> None:
         upload = Upload(5, first, page(crc32=crc))
         upload.run()
         assert upload.urls[1] == "POST https://two.example/upload/v1/*"
+
+
+@pytest.mark.parametrize("size", [MIB, SIZE])
+def test_when_all_hosts_are_in_trouble_the_last_ones_is_told(size: int) -> None:
+    with pytest.raises(Retry, match="the second is down"):
+        Upload(size, Retry("the first is down"), Retry("the second is down")).run()
 
 
 def test_a_commit_that_tells_nothing_is_enough_with_an_equal_checksum() -> None:
@@ -191,6 +201,16 @@ def test_a_large_file_goes_in_parts_in_each_dialect(
     assert [sent for _, sent in upload.saved] == [0, PART, 2 * PART, SIZE, SIZE, SIZE]
     assert upload.saved[-2][0].merging
     assert upload.saved[-1][0].whole
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [(sdk(), Retry), (sdk(uploadID=""), Retry), (trouble(4025), Reauth)])
+def test_an_upload_that_its_host_does_not_begin_has_no_place_to_go_on_from(
+    answer: object, verdict: type[Verdict]
+) -> None:
+    upload = Upload(SIZE, answer)
+    with pytest.raises(verdict):
+        upload.run()
+    assert upload.saved == []
 
 
 def test_what_is_whole_is_only_committed() -> None:

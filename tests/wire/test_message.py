@@ -50,6 +50,13 @@ def _pairs(made: str) -> list[tuple[str, str]]:
     return [(pair.partition("=")[0], pair.partition("=")[2]) for pair in made.split("&")] if made else []
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>", b"not now"])
+def test_whoever_asks_to_wait_is_heard_whatever_else_the_answer_is(body: bytes) -> None:
+    with pytest.raises(Retry) as told:
+        Reply(503, body=body, after=30.0).json(Shape)
+    assert told.value.after == 30.0
+
+
 def test_a_slice_knows_its_end() -> None:
     assert FileSlice(3, 100, 28).end == 128
 

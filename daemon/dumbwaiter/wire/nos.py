@@ -30,7 +30,7 @@ class Policy(Struct, frozen=True, rename="pascal"):
 def policy(token: str) -> Policy | None:
     """Reads the policy in a token, None when it cannot be read: the token itself is opaque to a client."""
     try:
-        encoded = token.removeprefix("UPLOAD ").split(":", 2)[2]
+        encoded = token.split(":", 2)[2]
         return msgspec.json.decode(base64.b64decode(encoded, validate=True), type=Policy)
     except (IndexError, ValueError, RecursionError, msgspec.DecodeError):
         return None

@@ -65,7 +65,7 @@ def signed_v1(
     """Returns `headers` (names in lower case) with date, token and signature of version 1."""
     all_ = {**headers, "date": formatdate(now, usegmt=True), **_token(account)}
     own = sorted((name, value.strip()) for name, value in all_.items() if name.startswith("x-oss-"))
-    parts = sorted((name, value) for name, value in query if name in SIGNED or name.startswith("response-"))
+    parts = sorted((name, value) for name, value in query if name in SIGNED)
     search = "&".join(name if value is None else f"{name}={value}" for name, value in parts)
     text = "\n".join(
         [
