@@ -24,20 +24,17 @@ AGAIN = frozenset({"异常错误，请重新尝试上传"})
 class Checkpoint(Struct, frozen=True):
     """A form was sent; whether it arrived is not known."""
 
-    tries: int = 1
-
 
 async def send(upload: Upload[CareyShopTicket, Checkpoint]) -> Receipt:
     """Sends the form, unless the shop has the file from an earlier one."""
-    point = upload.checkpoint
-    if point is not None and (found := await _listed(upload)) is not None:
+    if upload.checkpoint is not None and (found := await _listed(upload)) is not None:
         return found
     digest = sha1(usedforsecurity=False)
 
     piece = (await upload.read(0, upload.size)).observed_by(lambda _offset, data: digest.update(data))
     ticket = upload.ticket
     kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
-    await upload.save(Checkpoint(point.tries + 1 if point else 1), 0)
+    await upload.save(Checkpoint(), 0)
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     whole = envelope(reply)
     if whole.status != 200:
