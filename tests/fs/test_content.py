@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -598,6 +599,14 @@ def test_an_original_that_changes_is_not_given_without_a_wait(shelf: Shelf, cach
         file.write(b"!")
     assert read_nowait(cached, number, 6, 0) is None
     fails(errno.ESTALE, lambda: cached.read(number, 6, 0))
+
+
+def test_what_came_from_the_cache_is_in_memory(cached: Contents, origin: Origin, tmp_path: Path) -> None:
+    file = fetched(cached, origin)
+    assert read(cached, file) == BODY
+    shutil.rmtree(tmp_path / "blocks")
+    assert read(cached, file) == BODY
+    assert len(origin.requests) == 1
 
 
 def test_what_would_need_a_request_is_not_given_without_a_wait(cached: Contents, origin: Origin) -> None:
