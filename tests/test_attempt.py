@@ -139,6 +139,21 @@ def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_t
     asyncio.run(test())
 
 
+def test_a_permission_that_ends_between_two_parts_is_replaced_and_what_was_sent_counts(
+    vendors: Vendors, tmp_path: Path
+) -> None:
+    vendors.faults("oss.part:expired@2")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "careyshop-sts", tmp_path / "a.mov", bytes(9 * MIB))
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert facts["totals"]["grants_requested"] == 2
+            assert len(vendors.log("begin")) == 1
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("another", [True, False])
 def test_parts_that_are_not_taken_as_they_are_go_another_way_if_there_is_one(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool

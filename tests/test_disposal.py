@@ -21,6 +21,7 @@ from dumbwaiter.disposal import dispose
 from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
+from dumbwaiter.scan import lease
 from dumbwaiter.trash import trash_for
 
 CONTENT = b"the version that was uploaded"
@@ -185,6 +186,35 @@ def test_another_version_stays_in_its_place(root: Path, elsewhere: Path) -> None
         assert contents(root, elsewhere) == [b"a newer version"]
 
 
+def test_another_version_of_the_same_size_and_time_stays_in_its_place(root: Path, elsewhere: Path) -> None:
+    """As a program makes it that gives a file the time of the one it was made from."""
+    for action in actions(root, elsewhere):
+        for way in ("in place", "over"):
+            stamp = file(root)
+            written = root / ("a/film.mov" if way == "in place" else "aside")
+            written.write_bytes(CONTENT[::-1])
+            os.utime(written, ns=(stamp.mtime_ns, stamp.mtime_ns))
+            written.replace(root / "a/film.mov")
+            with pytest.raises(Changed):
+                act(root, stamp, action)
+            assert contents(root, elsewhere) == [CONTENT[::-1]]
+
+
+def test_what_is_written_before_writers_are_kept_out_stays_in_its_place(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written_to(fd: int) -> bool | None:
+        (root / "a/film.mov").write_bytes(b"written at the last moment")
+        return lease(fd)
+
+    monkeypatch.setattr(disposal, "lease", written_to)
+    for action in actions(root, elsewhere):
+        with pytest.raises(Changed):
+            act(root, file(root), action)
+        assert os.listdir(root / "a") == ["film.mov"]
+        assert contents(root, elsewhere) == [b"written at the last moment"]
+
+
 def test_a_touched_file_is_the_same_file(root: Path) -> None:
     stamp = file(root)
     os.chmod(root / "a/film.mov", 0o600)
@@ -329,7 +359,7 @@ def test_a_file_whose_writers_cannot_be_seen_stays_until_it_was_quiet_for_a_minu
 
 def test_a_file_whose_writers_can_be_seen_is_not_waited_for(root: Path) -> None:
     stamp = file(root)
-    dispose(str(root), "a/film.mov", stamp, same, "delete", "host-1", known_since=time.time(), closed=False)
+    assert dispose(str(root), "a/film.mov", stamp, same, "delete", "host-1", known_since=time.time(), closed=False)
     assert os.listdir(root / "a") == []
 
 
