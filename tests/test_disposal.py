@@ -215,6 +215,25 @@ def test_what_is_written_before_writers_are_kept_out_stays_in_its_place(
         assert contents(root, elsewhere) == [b"written at the last moment"]
 
 
+def test_a_writer_that_comes_while_it_is_taken_away_finds_it_in_its_place(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would write to a file that has no name by then nobody would ever see."""
+
+    def knocked(source: str, target: str, **folders: int) -> None:
+        rename(source, target, **folders)
+        with pytest.raises(BlockingIOError):
+            os.open(root / "a" / target, os.O_WRONLY | os.O_NONBLOCK)
+
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", knocked)
+    for action in actions(root, elsewhere):
+        with pytest.raises(Changed):
+            act(root, file(root), action)
+        assert os.listdir(root / "a") == ["film.mov"]
+        assert contents(root, elsewhere) == [CONTENT]
+
+
 def test_a_touched_file_is_the_same_file(root: Path) -> None:
     stamp = file(root)
     os.chmod(root / "a/film.mov", 0o600)
