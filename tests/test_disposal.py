@@ -177,6 +177,44 @@ def test_it_moves_with_its_folders_and_replaces_nothing(root: Path, elsewhere: P
         assert contents(root) == []
 
 
+def test_a_copy_that_differs_is_not_taken_for_the_file(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a disk that says that all is well and keeps something else."""
+
+    def kept(fd: int, data: bytes | memoryview) -> int:
+        return write(fd, bytes(len(data)) if data == CONTENT else data)
+
+    stamp, write = file(root), os.write
+    monkeypatch.setattr(os, "write", kept)
+    with pytest.raises(Undone, match="the copy differs"):
+        act(root, stamp, f"move:{elsewhere}")
+    assert os.listdir(root / "a") == ["film.mov"]
+    assert contents(root, elsewhere) == [CONTENT]
+
+
+def test_somebody_elses_file_of_the_same_size_and_time_is_not_taken_for_the_copy(root: Path, elsewhere: Path) -> None:
+    (elsewhere / "a").mkdir()
+    stamp = file(root)
+    (elsewhere / "a/film.mov").write_bytes(CONTENT[::-1])
+    os.utime(elsewhere / "a/film.mov", ns=(stamp.mtime_ns, stamp.mtime_ns))
+    act(root, stamp, f"move:{elsewhere}")
+    assert contents(root) == []
+    assert (elsewhere / "a/film.mov").read_bytes() == CONTENT[::-1]
+    assert (elsewhere / "a/film-1.mov").read_bytes() == CONTENT
+
+
+def test_a_copy_that_a_killed_attempt_had_named_already_is_not_made_again(root: Path, elsewhere: Path) -> None:
+    stamp = file(root)
+    (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1")
+    (elsewhere / "a").mkdir()
+    (elsewhere / "a/film.mov").write_bytes(CONTENT)
+    os.utime(elsewhere / "a/film.mov", ns=(stamp.mtime_ns, stamp.mtime_ns))
+    act(root, stamp, f"move:{elsewhere}")
+    assert contents(root) == []
+    assert os.listdir(elsewhere / "a") == ["film.mov"]
+
+
 def test_another_version_stays_in_its_place(root: Path, elsewhere: Path) -> None:
     for action in actions(root, elsewhere):
         stamp = file(root)
