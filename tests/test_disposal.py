@@ -215,6 +215,71 @@ def test_a_copy_that_a_killed_attempt_had_named_already_is_not_made_again(root: 
     assert os.listdir(elsewhere / "a") == ["film.mov"]
 
 
+def test_nothing_is_replaced_where_a_file_has_one_name_only(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a memory card: its file system knows no links."""
+
+    def refuse(*_names: object, **_folders: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    for target in (root.parent / "kept", elsewhere):
+        (target / "a").mkdir(parents=True)
+        (target / "a/film.mov").write_bytes(b"somebody's")
+        act(root, file(root), f"move:{target}")
+        assert (target / "a/film.mov").read_bytes() == b"somebody's"
+        assert (target / "a/film-1.mov").read_bytes() == CONTENT
+    stamp = file(root)
+    (root / "a/film.mov").rename(root / f"a/{PRIVATE}host-1").write_bytes(b"another version")
+    file(root, b"a third one")
+    with pytest.raises(Changed):
+        act(root, stamp, "delete")
+    assert {path.name: path.read_bytes() for path in (root / "a").iterdir()} == {
+        "film.mov": b"a third one",
+        "film-1.mov": b"another version",
+    }
+
+
+def test_no_descriptor_is_left_open(root: Path, elsewhere: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for action in actions(root, elsewhere):
+        for _ in range(3):
+            act(root, file(root), action)
+            stamp = file(root)
+            file(root, b"a newer version")
+            with pytest.raises(Changed):
+                act(root, stamp, action)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_file_in_the_trash_that_has_no_note_is_not_replaced(root: Path, tmp_path: Path) -> None:
+    trash = tmp_path / "data/Trash"
+    (trash / "files").mkdir(parents=True)
+    (trash / "files/film.mov").write_bytes(b"somebody's")
+    act(root, file(root), "trash")
+    assert (trash / "files/film.mov").read_bytes() == b"somebody's"
+    assert (trash / "files/film-1.mov").read_bytes() == CONTENT
+    assert os.listdir(trash / "info") == ["film-1.mov.trashinfo"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_trash_that_somebody_else_made_in_this_users_name_gets_nothing(tmp_path: Path, root: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
+    try:
+        (disk / "watched/a").mkdir(parents=True)
+        (disk / f".Trash-{os.getuid()}").mkdir()
+        os.chown(disk / f".Trash-{os.getuid()}", 65534, 65534)
+        with pytest.raises(Undone, match="is not this user's"):
+            act(disk / "watched", file(disk / "watched"), "trash")
+        assert contents(disk) == [CONTENT]
+        assert os.listdir(disk / "watched/a") == ["film.mov"]
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 def test_another_version_stays_in_its_place(root: Path, elsewhere: Path) -> None:
     for action in actions(root, elsewhere):
         stamp = file(root)
