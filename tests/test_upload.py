@@ -53,6 +53,7 @@ class Doors:
         ever: tuple[int, int] | None = None,
         parts: int = 4,
         abreast: Abreast | None = None,
+        files: int = 1,
     ) -> None:
         self.fd = os.open(path, os.O_RDONLY)
         self.abreast = abreast or Abreast()
@@ -64,7 +65,7 @@ class Doors:
         self.upload = FileUpload(
             self.fd,
             Stamp.of(path.lstat()),
-            threads=Threads(1, parts),
+            threads=Threads(files, parts),
             ticket="ticket",
             key="key",
             ask=Ask(watch="w", path="a/film.mov", key="k", size=1, mime="video/quicktime", seed="s"),
@@ -353,6 +354,28 @@ def test_parts_run_side_by_side_and_are_noted_one_at_a_time(film: Path) -> None:
 
         drive(doors.upload.parts(range(21), send, done))
         assert sorted(noted) == [(number, f"part {number}") for number in range(21)]
+
+
+def test_no_more_parts_of_one_file_go_side_by_side_than_are_asked_for(film: Path) -> None:
+    """Though there are threads for those of other files."""
+    with Doors(film, parts=3, files=4) as doors:
+        meet, counting = threading.Barrier(3), threading.Lock()
+        at_work = most = 0
+
+        async def send(number: int) -> None:
+            nonlocal at_work, most
+            with counting:
+                at_work += 1
+                most = max(most, at_work)
+            meet.wait(10)
+            with counting:
+                at_work -= 1
+
+        async def done(number: int, result: None) -> None:
+            pass
+
+        drive(doors.upload.parts(range(21), send, done))
+        assert most == 3
 
 
 def test_the_first_part_that_fails_ends_the_others(film: Path) -> None:
