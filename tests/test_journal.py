@@ -298,6 +298,27 @@ def test_no_ticket_is_left_in_the_file_once_it_is_closed(tmp_path: Path) -> None
     assert b"ticket " not in (tmp_path / "journal.db").read_bytes()
 
 
+def test_no_ticket_is_left_of_what_a_killed_daemon_was_about_either(tmp_path: Path) -> None:
+    numbers = random.Random(2)
+    url = in_file(tmp_path)
+    for turn in range(2):
+        with Book(url) as killed:
+            ids = [killed.pending(f"f{numbers.randrange(7)}/{turn} {number}", NOW) for number in range(60)]
+            killed.claim(WORKER, NOW, 1000)
+            numbers.shuffle(ids)
+            for id_ in ids:
+                killed.name(WORKER, id_, NOW, key=f"{id_}", grant="ticket " * numbers.choice([20, 50, 70, 100]))
+            killed.writer.needs_scrub = False  # it does not come to that
+        with Book(url) as book:
+            assert book.release_all() == len(ids)
+            book.claim(WORKER, NOW, 1000)
+            for id_ in ids:
+                receipt = Receipt(f"key of {id_}", facts={"x": "y" * numbers.randrange(200)})
+                book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=1, resent=0)
+                book.finish(WORKER, id_, NOW, receipt=receipt)
+    assert b"ticket " not in (tmp_path / "journal.db").read_bytes()
+
+
 def test_a_rejected_job_says_why_and_keeps_no_secret(book: Book) -> None:
     id_ = book.named()
     book.reject(WORKER, id_, NOW, error="电影 is too large")
