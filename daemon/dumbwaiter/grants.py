@@ -25,9 +25,7 @@ MARGIN = 30.0  # seconds of life that an upload needs beyond its own time
 OVER = (
     "the permission was over before it came: the provider's clock or this machine's is wrong, or a cache stands between"
 )
-OVER_APART = (
-    3600.0  # seconds until another one that is over is tried all the same: whose clock is wrong, nobody can know
-)
+OVER_APART = 3600.0  # seconds until another one that is over is tried all the same: whose clock is wrong nobody knows
 FLIGHTS = 4  # calls for grants at once, where one call brings one file's
 
 

@@ -147,13 +147,12 @@ def _outlook(session: Session, job: Job) -> dict[str, Any]:
     opens = None if job.by_hand else session.config.closed(now).get(job.watch)
     if opens is not None and job.state is State.PENDING:
         return {"next": f"waits for {hour(opens)}", "next_at": opens}
-    for one in (session.daemon_facts or {"providers": ()})["providers"]:
-        if one["name"] == job.provider and one["error"] and (one["next_at"] or 0.0) > max(now, job.due_at):
-            said = f"provider {job.provider} is tried again {when(one['next_at'])}: {one['error']}"
-            return {"next": said, "next_at": one["next_at"]}
+    provider = _provider(session, job)
+    error, tried_at = provider.get("error"), provider.get("next_at") or 0.0
+    if error and tried_at > max(now, job.due_at):
+        return {"next": f"provider {job.provider} is tried again {when(tried_at)}: {error}", "next_at": tried_at}
     if job.due_at > now:
         return {"next": f"next try {when(job.due_at)}", "next_at": job.due_at}
-    error = _trouble_at(session, job.provider)
     told = f", and once provider {job.provider} takes it, whose latest answer was: {error}" if error else ""
     return {"next": f"it is sent as soon as a place is free{told}", "next_at": now}
 
@@ -166,18 +165,18 @@ def _held_up(session: Session, job: Job) -> str | None:
     for pause in facts["paused"]:
         if pause["name"] in {"", job.provider} or (pause["name"] == job.watch and not job.by_hand):
             return rests(pause["name"], pause["until"])
-    for provider in facts["providers"]:
-        if provider["name"] == job.provider and provider["state"] == "blocked":
-            return f"provider {job.provider} is blocked: {provider['error']}"
+    provider = _provider(session, job)
+    if provider.get("state") == "blocked":
+        return f"provider {job.provider} is blocked: {provider['error']}"
     if any(one["name"] == job.watch and one["state"] == "away" for one in facts["watches"]):
         return "its folder is away; it goes on when the folder is back"
     return facts["trouble"] or None
 
 
-def _trouble_at(session: Session, provider: str) -> str | None:
-    """Returns what the provider failed with the last time that it was asked, None when that went well."""
-    assert session.daemon_facts is not None
-    return next((one["error"] for one in session.daemon_facts["providers"] if one["name"] == provider), None)
+def _provider(session: Session, job: Job) -> dict[str, Any]:
+    """Returns what the daemon says of a job's provider: nothing where it knows none of that name."""
+    facts = session.daemon_facts or {"providers": ()}
+    return next((one for one in facts["providers"] if one["name"] == job.provider), {})
 
 
 def _why_not(session: Session, path: str) -> str:
