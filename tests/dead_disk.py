@@ -7,33 +7,39 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from dumbwaiter_fs import mount_point
+
+FUSERMOUNT = mount_point.fusermount() or "fusermount"
 PATIENCE = 60.0
 LIFE = 90.0  # less than a test's timeout: whoever waits for it in the kernel can be ended by nothing else
 _DISK = """
-import os, sys, threading, fuse
-class Dead(fuse.Operations):
+import os, sys, threading
+from dumbwaiter_fs import binding
+class Dead(binding.Operations):
     def __call__(self, op, *arguments):
         return 0 if op in ("init", "destroy") else threading.Event().wait()
 end = threading.Timer(float(sys.argv[2]), os._exit, (1,))
 end.daemon = True
 end.start()
-fuse.FUSE(Dead(), sys.argv[1], foreground=True, nothreads=False)
+binding.serve(Dead(), sys.argv[1], "utf-8", {})
 """
 _MIRROR = """
-import os, sys, fuse
-class Mirror(fuse.Operations):
-    def getattr(self, path, fh=None):
+import os, sys
+from dumbwaiter_fs import binding
+class Mirror(binding.Operations):
+    def getattr(self, path, info=None):
         found = os.lstat(sys.argv[2] + path)
         return {key: getattr(found, key) for key in dir(found) if key.startswith("st_")}
-    def readdir(self, path, fh):
+    def readdir(self, path, info):
         return os.listdir(sys.argv[2] + path)
-    def open(self, path, flags):
-        return os.open(sys.argv[2] + path, flags)
-    def read(self, path, size, offset, fh):
-        return os.pread(fh, size, offset)
-    def release(self, path, fh):
-        os.close(fh)
-fuse.FUSE(Mirror(), sys.argv[1], foreground=True, nothreads=False)
+    def open(self, path, info):
+        info.fh = os.open(sys.argv[2] + path, info.flags)
+        return 0
+    def read(self, path, size, offset, info):
+        return os.pread(info.fh, size, offset)
+    def release(self, path, info):
+        os.close(info.fh)
+binding.serve(Mirror(), sys.argv[1], "utf-8", {})
 """
 
 
@@ -57,6 +63,6 @@ def _mounted(program: str, folder: str | Path, *words: str | Path) -> Iterator["
             time.sleep(0.02)
         yield disk
     finally:
-        subprocess.run(["fusermount", "-uzq", folder], check=False)
+        subprocess.run([FUSERMOUNT, "-uzq", folder], check=False)
         disk.kill()
         disk.wait(PATIENCE)

@@ -45,7 +45,7 @@ def serve(operations: Any, folder: str, encoding: str, options: dict[str, Any]) 
             limits = {name: options[name] for name in ("max_read", *_AGREED) if name in options}
             options = {name: value for name, value in options.items() if name not in _AGREED}
             if (module.fuse_version_major, module.fuse_version_minor) >= (3, 12):
-                options["max_threads"] = _THREADS
+                options |= {"max_threads": _THREADS, "max_idle_threads": _IDLE}
         operations, options = _OneByOne(operations, limits), {**options, "errors": "strict"}
     module.FUSE(operations, folder, raw_fi=True, encoding=encoding, foreground=True, **options)
 
@@ -53,6 +53,7 @@ def serve(operations: Any, folder: str, encoding: str, options: dict[str, Any]) 
 # Options of libfuse 2; in libfuse 3 they are agreed on when the kernel greets the mount, together with `max_read`, which
 # has to stand in both places.
 _AGREED = ("max_readahead", "max_background")
+_IDLE = 10  # threads that are kept; by itself it would keep all
 _THREADS = 1000  # at once, when so many readers wait; by itself libfuse 3 would let ten of them hold up everybody
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dead_disk import PATIENCE, dead_disk, mirror_disk
+from dead_disk import FUSERMOUNT, PATIENCE, dead_disk, mirror_disk
 from dumbwaiter.client import Connection
 from dumbwaiter.errors import Exit
 from dumbwaiter.model import MIB
@@ -48,7 +48,7 @@ def test_t14_a_folder_that_hangs_at_the_start_keeps_nothing_else_waiting_and_is_
 ) -> None:
     hangs(program)
     dead.kill()
-    subprocess.run(["fusermount", "-uz", folder(program)], check=True)
+    subprocess.run([FUSERMOUNT, "-uz", folder(program)], check=True)
     # Until it is looked through, its ignore file is one that could not be read.
     program.until(lambda: (watch(program)["state"], watch(program)["message"]) == ("watching", ""))
     assert program.stop() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dead_disk import FUSERMOUNT
 from program import Program
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_a_newcomer_gets_through_the_page(program: Program) -> None:
             said[line] = done.stdout
             assert done.returncode == 0 or line == "dumbwaiter doctor", (line, done.stderr)
     finally:
-        subprocess.run(["fusermount", "-uz", home / "Uploads"], check=False, capture_output=True)
+        subprocess.run([FUSERMOUNT, "-uz", home / "Uploads"], check=False, capture_output=True)
     assert said["ls ~/Uploads/files/drop"] == "film.mov\n"
     assert said["dumbwaiter put film.mov"].startswith("http")
     assert said["dumbwaiter link drop/film.mov --format markdown"].startswith("[film.mov](http")

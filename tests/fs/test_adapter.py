@@ -102,15 +102,16 @@ def operations(**parts: Any) -> Any:
 
 
 def test_every_operation_that_the_binding_may_call_is_in_the_table() -> None:
-    import fuse
+    from dumbwaiter_fs import binding
 
-    known = {name for name, *_ in fuse.fuse_operations._fields_ if callable(getattr(operations(), name, None))}
+    fields = binding.module.fuse_operations._fields_
+    known = {name for name, *_ in fields if callable(getattr(operations(), name, None))}
     assert known - {"getdir", "utime"} == set(CALLS)
 
 
 @pytest.mark.parametrize("op", CALLS)
 def test_whatever_is_raised_becomes_a_positive_errno(op: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from fuse import FuseOSError
+    from dumbwaiter_fs.binding import FuseOSError
 
     ops = operations()
     for error, code in ERRORS:

@@ -20,7 +20,7 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Failure
 from dumbwaiter_fs import mount as program
 from dumbwaiter_fs import mount_point
-from fs.world import LIBFUSE3, OVER_LIBFUSE3, Mounted, Shelf, command, until
+from fs.world import LIBFUSE3, OVER_LIBFUSE3, Mounted, Shelf, also_libfuse3, command, until
 from stranger import UID, needs_root
 
 pytestmark = pytest.mark.fuse
@@ -333,6 +333,7 @@ def test_the_options_are_those_of_a_harmless_mount(mount: Mount) -> None:
     assert "allow_other" not in line[3]
 
 
+@also_libfuse3
 def test_nothing_is_left_over_after_many_readers(shelf: Shelf, mount: Mount, origin: Any) -> None:
     for index in range(20):
         shelf.entry(f"f{index}", 1000, url=origin.put(f"f{index}", b"x" * 1000))
