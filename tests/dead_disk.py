@@ -27,6 +27,8 @@ _MIRROR = """
 import os, sys
 from dumbwaiter_fs import binding
 class Mirror(binding.Operations):
+    def __call__(self, op, *arguments):
+        return getattr(self, op)(*arguments)
     def getattr(self, path, info=None):
         found = os.lstat(sys.argv[2] + path)
         return {key: getattr(found, key) for key in dir(found) if key.startswith("st_")}
