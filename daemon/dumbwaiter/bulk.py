@@ -44,6 +44,7 @@ GATHER = 64 * KIB  # a body up to this is one write with its head
 Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
 T = TypeVar("T")
 _Origin = tuple[str, str, int]
+_LONG_TIMES = {66, 67}  # SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW
 _ACKNOWLEDGED = struct.Struct("@120xQ")  # tcpi_bytes_acked of the kernel's struct tcp_info
 
 
@@ -420,7 +421,9 @@ def _acknowledged(sock: socket.socket) -> int:
 
 
 def _limit(sock: socket.socket, option: int, seconds: float) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
+    # On 32-bit machines whose time has 64 bits, an option of its own takes it (the kernel's asm-generic/socket.h).
+    layout = "=qq" if option in _LONG_TIMES else "@ll"
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack(layout, int(seconds), int(seconds % 1 * 1_000_000)))
 
 
 def _freely(count: int) -> int:

@@ -54,7 +54,7 @@ def _in_steps(one: Callable[[int, bytes, int], int], base: int, path: bytes, fla
 
 def _staying(base: int, path: bytes, flags: int) -> int:
     try:
-        return _opened(base, path, _How(flags, 0, _STAY))
+        return _opened(base, path, _How(flags | os.O_LARGEFILE, 0, _STAY))
     except OSError as error:
         if error.errno in {errno.ENOSYS, errno.EPERM}:  # a kernel before 5.6, or a sandbox that does not know the call
             return _following(base, path, flags)
@@ -74,4 +74,4 @@ def _opened(base: int, path: bytes, how: _How) -> int:
 
 
 _SIZE = ctypes.sizeof(_How)
-_READ_CACHED = _How(os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _CACHED)
+_READ_CACHED = _How(os.O_RDONLY | os.O_LARGEFILE | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _CACHED)

@@ -106,7 +106,7 @@ def test_every_operation_that_the_binding_may_call_is_in_the_table() -> None:
 
     ours = {name: getattr(operations(), name, None) for name, *_ in binding.module.fuse_operations._fields_}
     known = {name for name, one in ours.items() if callable(one) and not getattr(one, "libfuse_ignore", False)}
-    assert known - {"getdir", "utime"} == set(CALLS)
+    assert known - {"getdir", "utime"} <= set(CALLS)
 
 
 @pytest.mark.parametrize("op", CALLS)
