@@ -112,13 +112,14 @@ def test_a_download_that_breaks_off_and_goes_on_is_whole_in_the_end(program: Pro
 def test_a_stop_between_upload_and_disposal_changes_nothing(program: Program) -> None:
     """The errand is in the journal: the daemon is killed while the hook that comes before it runs."""
     started = program.folder / "started"
-    script = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)"
+    script = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"
     hook = json.dumps([sys.executable, "-c", script])
     folder = rules(program, f'after = "delete"\non_done = {hook}')
     path = drop(program, folder, "film.mov", b"film")
     program.start()
-    program.until(started.exists)
+    program.until(lambda: started.exists() and started.read_text() != "")
     program.kill()
+    os.kill(int(started.read_text()), signal.SIGKILL)
     assert path.exists()
     program.config.write_text(program.config.read_text().replace(f"on_done = {hook}\n", ""))
     program.start()

@@ -152,6 +152,18 @@ def test_each_failed_notice_of_a_refused_account_has_one_row(site: Site, visit: 
     assert sorted(rows.locator(".name").all_text_contents()) == ["netease", "netease", "second"]
 
 
+def test_a_provider_that_fails_for_a_while_says_with_what(site: Site, visit: Visit) -> None:
+    site.program.vendors.faults("nos.put:500")
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    for number in range(20):
+        site.program.write(f"{number}.txt", b"abc")
+    row = page.locator("#providers > ul > li", has_text="netease")
+    expect(row).to_contain_text("NetEase's upload node answers 500")
+    expect(row).to_contain_text("next try")
+
+
 def test_pauses_and_the_slider_steer_the_daemon_and_follow_the_commands(site: Site, visit: Visit) -> None:
     site.program.start()
     page = visit().page

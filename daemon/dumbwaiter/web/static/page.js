@@ -327,10 +327,10 @@ function drawProviders() {
   list($("#providers .rows"), [...state.providers.values()], (one) => one.name, makeSteered, (row, one) => {
     row.dataset.state = one.state;
     const [where, more] = row.querySelectorAll(".where");
-    const what = one.state === "paused" ? (one.paused_until ? word("restingUntil", clock(one.paused_until)) : word("resting")) : word(one.state);
+    const what = one.state === "paused" ? (one.paused_until ? word("restingUntil", clock(one.paused_until)) : word("resting")) : one.next_at ? word("nextTry", clock(one.next_at)) : word(one.state);
     say(where, [what, one.pending && word("pending", count(one.pending))].filter(Boolean).join(" · "));
     const left = one.ends == null ? 0 : one.ends - Date.now() / 1000;
-    say(more, one.error && one.state !== "ready" ? sentence(one.error) : left > 0 ? word("grant", duration(left)) : word("noGrant"));
+    say(more, one.error ? sentence(one.error) : left > 0 ? word("grant", duration(left)) : word("noGrant"));
     changePause(row, one.name, resting(one.name));
   });
 }
