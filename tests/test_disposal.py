@@ -163,6 +163,23 @@ def test_nothing_is_written_through_a_link_that_others_may_have_made(root: Path,
     assert contents(theirs) == []
 
 
+@pytest.mark.parametrize("target", ["kept", "kept/new"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+def test_nothing_is_moved_by_another_users_link(root: Path, tmp_path: Path, target: str) -> None:
+    private = tmp_path / "autostart"
+    private.mkdir()
+    (tmp_path / "kept").symlink_to(private)
+    os.lchown(tmp_path / "kept", 65534, 65534)
+    stamp = file(root)
+    with pytest.raises(Undone, match="is another user's, and is not followed"):
+        act(root, stamp, f"move:{tmp_path / target}")
+    assert os.listdir(private) == []
+    assert (root / "a/film.mov").read_bytes() == CONTENT
+    os.lchown(tmp_path / "kept", os.geteuid(), os.getegid())
+    act(root, Stamp.of(os.stat(root / "a/film.mov")), f"move:{tmp_path / target}")
+    assert contents(private) == [CONTENT]
+
+
 def test_it_moves_with_its_folders_and_replaces_nothing(root: Path, elsewhere: Path) -> None:
     for target in (root.parent / "kept", elsewhere / "kept"):
         (target / "a").mkdir(parents=True)

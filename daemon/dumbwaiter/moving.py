@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dumbwaiter.errors import Undone
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split, split_suffix
+from dumbwaiter.roots import open_root
 from dumbwaiter.scan import FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -36,8 +37,7 @@ class Held(NamedTuple):
 def move(held: Held, target: str, path: str) -> None:
     """Brings a file below `target`, to its own path. Raises OSError."""
     folder, name = split(path)
-    os.makedirs(target, exist_ok=True)
-    there = os.open(target, FOLDER)
+    there = _open_target(target)
     for below in folder.split("/") if folder else ():
         there = open_below(there, below)
     try:
@@ -51,6 +51,22 @@ def move(held: Held, target: str, path: str) -> None:
         os.unlink(held.private, dir_fd=held.folder)
     finally:
         os.close(there)
+
+
+def _open_target(path: str) -> int:
+    """Opens a folder by its absolute path, and makes it if need be. Raises OSError, for another user's link on the way too."""
+    missing: list[str] = []
+    while True:
+        try:
+            here = open_root(path)
+        except FileNotFoundError:
+            path, name = os.path.split(path)
+            missing.append(name)
+        else:
+            break
+    while missing:
+        here = open_below(here, missing.pop())
+    return here
 
 
 def open_below(folder: int, name: str, mode: int = 0o777) -> int:
