@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
 from dumbwaiter.model import MIB, Entry, Stamp
-from dumbwaiter.roots import network_at, resolved
+from dumbwaiter.roots import network_at, open_root, resolved
 from dumbwaiter_fs.disk import Disk
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.openat2 import anywhere, below
@@ -401,7 +401,7 @@ class Contents:
         if folder == "/":  # named on the command line, by whatever links the person used
             descriptor = anywhere(f"/{path}", flags)
         else:
-            base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            base = open_root(folder, os.O_PATH)
             try:
                 descriptor = below(base, path, flags)
             finally:

@@ -28,6 +28,7 @@ from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.memory_cache import MemoryCache
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin, Shelf, until
+from stranger import UID
 
 BODY = random.Random(1).randbytes(5 * MIB + 17)
 
@@ -187,6 +188,20 @@ def test_a_waiting_file_that_is_gone_is_enoent(shelf: Shelf, contents: Contents)
     os.unlink(shelf.local("a"))
     assert contents.now(waiting(stamp)) is None
     fails(errno.ENOENT, lambda: contents.open("outbox/w/a", waiting(stamp)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+def test_another_users_link_in_a_watched_folders_place_shows_nothing(shelf: Shelf, contents: Contents) -> None:
+    file = waiting(shelf.write("a", b"one"))
+    os.mkdir(f"{shelf.root}/private")
+    Path(f"{shelf.root}/private/a").write_bytes(b"secret")
+    os.rename(shelf.drop, f"{shelf.root}/aside")
+    os.symlink(f"{shelf.root}/private", shelf.drop)
+    os.lchown(shelf.drop, UID, UID)
+    fails(errno.ENXIO, lambda: contents.open("outbox/w/a", file))
+    assert contents.now(file) is None
+    os.lchown(shelf.drop, os.geteuid(), os.getegid())
+    assert read(contents, file, path="outbox/w/a") == b"secret"
 
 
 # The provider
