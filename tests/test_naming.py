@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dumbwaiter.naming import NAME_MAX, join, key_path, legible, propose, shown, split, unshown
+from dumbwaiter.naming import NAME_MAX, in_json, join, key_path, legible, propose, shown, split, unshown
 
 names = st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -54,6 +54,16 @@ def test_a_sentence_is_one_line_in_which_nothing_acts_and_a_name_shown_in_it_sta
     assert text.startswith(f"{shown(name)}: ")
     assert not [letter for letter in text if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}]
     assert legible(text) == text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("\x1b[31m \x9b31m \x7f \u202egpj \U000e0041 \\")
+def test_nothing_in_a_json_document_acts_and_it_means_the_same(key: str) -> None:
+    text = in_json(json.dumps({"key": key}, ensure_ascii=False))
+    assert json.loads(text) == {"key": key}
+    assert not [
+        letter for letter in text if unicodedata.category(letter) in {"Cc", "Zl", "Zp"} or letter in "\u202e\U000e0041"
+    ]
 
 
 def test_json_that_is_quoted_stays_json() -> None:

@@ -57,8 +57,15 @@ def legible(text: str) -> str:
 
 
 def in_json(text: str) -> str:
-    """Returns a JSON document in which bytes that are no UTF-8 stand as `shown` has them, which no JSON can hold."""
-    return _pattern(r"[\ud800-\udfff]").sub(lambda match: f"\\{_backslashed(match)}", text)
+    """Returns a JSON document of one line so that a terminal takes nothing in it for an order; it means the same.
+
+    Bytes that are no UTF-8, which no JSON can hold, stand as `shown` has them.
+    """
+    return _pattern(_UNREADABLE).sub(_in_json, text)
+
+
+def _in_json(match: re.Match[str]) -> str:
+    return f"\\{_backslashed(match)}" if "\ud800" <= match.group() <= "\udfff" else _quoted(match)
 
 
 def unshown(text: str) -> str:
