@@ -100,6 +100,8 @@ def test_markup_in_a_name_stays_text() -> None:
     markup = entry(path="<img src=x>.txt", url="http://cdn.test/a")
     assert filled(markup, template("markdown")).startswith(r"[\<img src=x\>.txt]")
     assert filled(brackets, template("markdown")) == r"[evil) \[b](http://cdn.test/a%28b%29%20c)"
+    html = entry(url="http://cdn.test/<script>stop</script>\\")  # its end would take the bracket that ends the link
+    assert filled(html, template("markdown")).endswith("(http://cdn.test/%3Cscript%3Estop%3C/script%3E%5C)")
 
 
 def test_a_template_longer_than_any_line_is_refused() -> None:

@@ -51,8 +51,8 @@ def _plain(text: str) -> bool:
 
 
 def filled(entry: Entry, text: str) -> str:
-    """Fills a template. A form's markup cannot be meddled with by a name, a terminal by a name or key; a picture is
-    shown as one.
+    """Fills a template. A form's markup cannot be meddled with by a name or url, a terminal by a name or key; a picture
+    is shown as one.
     """
     url = entry.url or ""
     name = shown(entry.name)
@@ -61,7 +61,7 @@ def filled(entry: Entry, text: str) -> str:
         url, name = escape(url), escape(name)
     elif form == "markdown":
         name = "".join(f"\\{letter}" if letter in "[]\\<>`" else letter for letter in name)
-        url = url.replace("(", "%28").replace(")", "%29").replace(" ", "%20")
+        url = "".join(f"%{ord(letter):02X}" if letter in " ()<>\\" else letter for letter in url)
     elif form == "bbcode":  # it knows no escapes
         name = name.replace("[", "(").replace("]", ")")
         url = url.replace("[", "%5B").replace("]", "%5D")
