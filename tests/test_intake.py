@@ -301,6 +301,35 @@ async def test_the_empty_file_of_a_download_that_goes_on_is_waited_for(tmp_path:
         assert intake._look_all([("w", "film.mov")])[0][1] is False
 
 
+@on_loop
+async def test_what_is_downloaded_in_part_waits_until_its_notes_are_gone_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aria2 gives a file its full size at once, and a torrent's files lie in a folder with the notes beside that."""
+    monkeypatch.setattr("dumbwaiter.settle.LONGEST", 0.0)
+    folder, files = tmp_path / "w", ["a", "film.mov", "image.iso", "torrent/b/c", "torrent.b"]
+    make(folder, *files, "film.mov.aria2", "image.iso.lftp-pget-status", "torrent.aria2")
+    async with taking(tmp_path) as intake:
+        intake.adopt("w", Rules())
+        intake.sight(Sighting("w", path, closed=True) for path in files)
+        for name, path in {"film.mov": "film.mov", "image.iso": "image.iso", "torrent": "torrent/b/c"}.items():
+            notes = next(
+                one.name for one in folder.iterdir() if one.name in {f"{name}.aria2", f"{name}.lftp-pget-status"}
+            )
+            async with asyncio.timeout(BOUND):
+                while path not in (said := intake.held("w")):
+                    await intake.turn()
+            assert said == f"{path} is downloaded in part: it is taken once {notes} is gone."
+            assert path not in {job.path for job in all_jobs(intake)}
+            (folder / notes).unlink()
+            async with asyncio.timeout(BOUND):
+                while path not in {job.path for job in all_jobs(intake)}:
+                    await intake.turn()
+        assert intake.held("w") == ""
+        assert {job.path for job in all_jobs(intake)} == set(files)
+        assert not intake._in_part
+
+
 @pytest.mark.parametrize(("after", "jobs"), [("keep", 1), ("trash", 2)])
 @on_loop
 async def test_the_same_content_under_another_time_is_known_where_files_are_kept(

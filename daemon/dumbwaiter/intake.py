@@ -22,7 +22,7 @@ from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
 from dumbwaiter.naming import shown, split
 from dumbwaiter.rescan import Rescan
-from dumbwaiter.scan import downloads, look
+from dumbwaiter.scan import downloads, look, notes_beside, notes_of_download
 from dumbwaiter.settle import LONGEST, Ready, Settle
 from dumbwaiter.version import digest_of
 
@@ -78,6 +78,7 @@ class Intake:
         # By watch and path: whose content is to be compared.
         self._touched: dict[str, dict[str, tuple[Ready, Known]]] = {}
         self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
+        self._in_part: dict[tuple[str, str], str] = {}  # what is downloaded in part, and the notes that say so
         self._closed: OrderedDict[tuple[str, str], Stamp] = OrderedDict()  # the versions whose close was heard lately
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._task: asyncio.Task[None] | None = None
@@ -116,7 +117,8 @@ class Intake:
     def held(self, watch: str) -> str:
         """Returns the sentence on files that wait for those who write them, empty when there are none."""
         now = time.monotonic()
-        paths = self._settle.held(watch, now)
+        held = [(path, self._in_part.get((watch, path), "")) for path in self._settle.held(watch, now)]
+        paths = [path for path, notes in held if not notes]
         if len(paths) > 1:
             return (
                 f"{len(paths)} files are open for writing in programs, such as {shown(paths[0])}: each is taken once it is "
@@ -124,6 +126,8 @@ class Intake:
             )
         if paths:
             return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed."
+        for path, notes in held:
+            return f"{shown(path)} is downloaded in part: it is taken once {shown(notes)} is gone."
         for path, seconds in self._settle.restless(watch, now):
             return f"{shown(path)} changes while it is sent: it is taken once it was quiet for {ceil(seconds / 60)} minutes."
         return ""
@@ -327,17 +331,17 @@ class Intake:
                 self._closed.popitem(last=False)
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
-        seen = [self._look_at(watch, path) for watch, path in names]
-        loading: dict[tuple[str, str], list[str]] = {}
-        for number, ((watch, path), (stamp, writing)) in enumerate(zip(names, seen, strict=True)):
-            if stamp is None or stamp.size or writing:
-                continue
-            folder, name = split(path)
-            if (watch, folder) not in loading:
-                loading[watch, folder] = downloads(self._sources[watch].root, folder)
-            stem = name.rpartition(".")[0] or name
-            if any(one.startswith(f"{stem}.") for one in loading[watch, folder]):
-                seen[number] = stamp, True
+        loads = _Loads()
+        seen = []
+        for watch, path in names:
+            stamp, writing = self._look_at(watch, path)
+            self._in_part.pop((watch, path), None)
+            if stamp is not None and not writing:
+                root = self._sources[watch].root
+                if notes := loads.notes(root, path):
+                    self._in_part[watch, path] = notes
+                writing = bool(notes) or (not stamp.size and loads.goes_on(root, path)) or writing
+            seen.append((stamp, writing))
         return seen
 
     def _look_at(self, watch: str, path: str) -> tuple[Stamp | None, bool | None]:
@@ -420,6 +424,29 @@ class Intake:
             return False
         await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
         return True
+
+
+class _Loads:
+    """What is known of downloads while some files are looked at: each folder is asked once."""
+
+    def __init__(self) -> None:
+        self._notes: dict[tuple[str, str], str] = {}
+        self._parts: dict[tuple[str, str], list[str]] = {}
+
+    def notes(self, root: str, path: str) -> str:
+        """Returns the path of the notes that say that a file is not all there, empty without any."""
+        folder, _ = split(path)
+        if (root, folder) not in self._notes:
+            self._notes[root, folder] = notes_of_download(root, folder)
+        return self._notes[root, folder] or notes_beside(root, path)
+
+    def goes_on(self, root: str, path: str) -> bool:
+        """Says whether a browser writes beside an empty file what is to be in it."""
+        folder, name = split(path)
+        if (root, folder) not in self._parts:
+            self._parts[root, folder] = downloads(root, folder)
+        stem = name.rpartition(".")[0] or name
+        return any(one.startswith(f"{stem}.") for one in self._parts[root, folder])
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:

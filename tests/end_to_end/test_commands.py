@@ -537,6 +537,20 @@ def test_status_says_that_a_file_waits_for_the_program_that_has_it_open(program:
         assert "a.odt, changed since, and open for writing in a program\n" in program("status", path).stdout
 
 
+def test_status_says_that_a_file_waits_for_the_rest_of_its_download(program: Program) -> None:
+    program.start()
+    (program.drop / "folder").mkdir()
+    (program.drop / "folder.aria2").write_bytes(b"notes")
+    path = program.drop / "folder/film.mov"
+    path.write_bytes(b"half")
+    assert program("status", path).stderr.endswith(
+        " was never seen: watch netease takes it once all of it is downloaded and folder.aria2 is gone\n"
+    )
+    (program.drop / "folder.aria2").unlink()
+    assert program("wait", "--timeout", "60s").returncode == 0
+    assert program.stored() == {"folder/film.mov": digest(b"half")}
+
+
 def test_status_says_of_what_is_no_regular_file_what_check_says(program: Program) -> None:
     assert program("put", program.write("real/a.txt", b"a")).returncode == 0
     (program.drop / "link").symlink_to("real/a.txt")

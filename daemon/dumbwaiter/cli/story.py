@@ -17,7 +17,7 @@ from dumbwaiter.errors import Failure
 from dumbwaiter.facts import job_facts
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import counted, join, legible, shown
-from dumbwaiter.scan import look
+from dumbwaiter.scan import look, notes_of_download
 
 
 def tell(session: Session, path: str) -> None:
@@ -206,6 +206,8 @@ def _why_not(session: Session, path: str) -> str:
         return why
     if session.daemon_facts is None:
         return "the daemon is not running, dumbwaiter run takes it up"
+    if notes := notes_of_download(one.path, inner):
+        return f"watch {watch} takes it once all of it is downloaded and {shown(notes)} is gone"
     if look(one.path, inner)[1]:
         return f"watch {watch} takes it once the program that has it open for writing closes it"
     settling = session.daemon_facts["settling"]

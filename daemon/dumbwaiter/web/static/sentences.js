@@ -269,6 +269,7 @@ const CHINESE = [
   ["… is another file system and left out: mount or bind it outside of this folder, and give that place a watch.", "… 是另一个文件系统，未包括在内：请把它挂载或绑定（mount --bind）到此文件夹之外，再为那个位置设置一个监视项。"],
   ["… is open for writing in a program: it is taken once it is closed.", "… 正被某个程序以写入方式打开：关闭后就会上传。"],
   ["… files are open for writing in programs, such as …: each is taken once it is closed.", "有 … 个文件正被程序以写入方式打开，例如 …：每个文件在关闭后就会上传。"],
+  ["… is downloaded in part: it is taken once … is gone.", "… 只下载了一部分：… 消失后才会上传。"],
   ["… changes while it is sent: it is taken once it was quiet for … minutes.", "… 在上传途中又被改动：安静 … 分钟后才会上传。"],
   ["Scans also: … does not tell what other machines write.", "还会定时扫描：… 不会通知其他机器写入的内容。"],
   ["Scans only, as configured.", "按配置只定时扫描。"],
