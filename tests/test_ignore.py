@@ -21,6 +21,7 @@ TEMPORARY = [
     "a.download",
     "a.tmp",
     "a.aria2",
+    "film.f137.mp4.ytdl",
     "film.mkv.baiduyun.p.downloading",
     "film.mkv.xltd",
     "film.mkv.xltd.cfg",

@@ -55,6 +55,7 @@ JUNK: tuple[str, ...] = (
     ".DAV/",  # Apache: properties
     ".davfs.tmp*",
     "*.lftp-pget-status",
+    "*.ytdl",  # yt-dlp: how much of a film there is
     ".stfolder/",  # Syncthing
     ".stversions/",
     ".sync_*.db*",  # Nextcloud: what it knows of the folder
