@@ -59,6 +59,7 @@ JUNK: tuple[str, ...] = (
     ".stfolder/",  # Syncthing
     ".stversions/",
     ".sync_*.db*",  # Nextcloud: what it knows of the folder
+    ".*.~[0-9a-f]*",  # Nextcloud: half a download, and a whole one until it is renamed
     ".nextcloudsync.log",
     ".owncloudsync.log",
     ".dropbox",
