@@ -354,6 +354,35 @@ def test_a_writer_that_comes_while_it_is_taken_away_finds_it_in_its_place(
         assert contents(root, elsewhere) == [CONTENT]
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_writer_that_comes_while_it_is_read_or_copied_finds_it_in_its_place(
+    root: Path, elsewhere: Path, seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server's client needs no name to write, and a large file takes its time."""
+
+    def knocked(fd: int) -> bool:
+        if seen:
+            with pytest.raises(BlockingIOError):
+                os.open(private, os.O_WRONLY | os.O_NONBLOCK)
+        else:
+            private.write_bytes(b"written meanwhile")
+        return True
+
+    private = root / f"a/{PRIVATE}host-1"
+    if not seen:
+        monkeypatch.setattr(disposal, "lease", lambda fd: None)
+    for action in actions(root, elsewhere):
+        for left in (True, False):
+            if left or str(elsewhere) in action:
+                stamp = file(root)
+                if left:
+                    (root / "a/film.mov").rename(private)
+                with pytest.raises(Changed):
+                    dispose(str(root), "a/film.mov", stamp, knocked, action, "host-1")
+                assert os.listdir(root / "a") == ["film.mov"]
+                assert contents(root) == [CONTENT if seen else b"written meanwhile"]
+
+
 def test_a_touched_file_is_the_same_file(root: Path) -> None:
     stamp = file(root)
     os.chmod(root / "a/film.mov", 0o600)

@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.ignore import PRIVATE
 from dumbwaiter.model import Stamp
-from dumbwaiter.moving import TAKEN, Held, Same, move, names_like, open_regular, rename_new
+from dumbwaiter.moving import TAKEN, WRITTEN, Held, Same, move, names_like, open_regular, remove, rename_new
 from dumbwaiter.naming import split
 from dumbwaiter.scan import Branch, lease
 from dumbwaiter.trash import to_trash
@@ -94,10 +95,11 @@ def _held(
             raise Undone(UNSEEN if closed else UNSEEN_LONG, after=wait)
         if not left:
             os.rename(name, private, src_dir_fd=here, dst_dir_fd=here)
-        if not (_is_unwritten(here, private, fd, stamp, leased=leased) and (not left or same(fd))):
+        unwritten = partial(_is_unwritten, here, private, fd, stamp, leased=leased)
+        if not ((not left or same(fd)) and unwritten()):
             _give_back(here, private, name)
-            raise Changed("the file was written to")
-        yield Held(here, private, fd, same)
+            raise Changed(WRITTEN)
+        yield Held(here, private, fd, same, unwritten)
     finally:
         os.close(fd)  # the lease ends with it
 
@@ -126,7 +128,7 @@ def _give_back(here: int, private: str, name: str) -> None:
 
 def _act(held: Held, action: str, root: str, path: str) -> None:
     if action == "delete":
-        os.unlink(held.private, dir_fd=held.folder)
+        remove(held)
     elif action == "trash":
         to_trash(held, os.path.join(root, path))
     else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from dumbwaiter.errors import Undone
+from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.naming import split, split_suffix
 from dumbwaiter.roots import open_root
@@ -20,6 +20,7 @@ from dumbwaiter.scan import FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TAKEN = "every name is taken there"
+WRITTEN = "the file was written to"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 Same = Callable[[int], bool]
@@ -32,10 +33,11 @@ class Held(NamedTuple):
     private: str
     fd: int
     same: Same  # tells whether an open file has the very content
+    unwritten: Callable[[], bool]  # tells whether nobody has written to the file, or waits to
 
 
 def move(held: Held, target: str, path: str) -> None:
-    """Brings a file below `target`, to its own path. Raises OSError."""
+    """Brings a file below `target`, to its own path. Raises `Changed`, and OSError."""
     folder, name = split(path)
     there = _open_target(target)
     for below in folder.split("/") if folder else ():
@@ -48,7 +50,7 @@ def move(held: Held, target: str, path: str) -> None:
         with copied(held, there) as copy:
             _name_copy(copy, name)
             os.fsync(there)
-        os.unlink(held.private, dir_fd=held.folder)
+        remove(held)
     finally:
         os.close(there)
 
@@ -67,6 +69,13 @@ def _open_target(path: str) -> int:
     while missing:
         here = open_below(here, missing.pop())
     return here
+
+
+def remove(held: Held) -> None:
+    """Removes the file for good: what somebody wrote to it by now would be lost. Raises `Changed`, and OSError."""
+    if not held.unwritten():
+        raise Changed(WRITTEN)
+    os.unlink(held.private, dir_fd=held.folder)
 
 
 def open_below(folder: int, name: str, mode: int = 0o777) -> int:
@@ -112,7 +121,7 @@ def copied(held: Held, there: int) -> Iterator[Held]:
         os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.fstat(copy).st_size != before.st_size or not held.same(copy):
             raise OSError(errno.EIO, "the copy differs")
-        yield Held(there, aside, copy, held.same)
+        yield held._replace(folder=there, fd=copy)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=there)

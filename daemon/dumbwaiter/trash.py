@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dumbwaiter import places
-from dumbwaiter.moving import FOLDER, TAKEN, Held, copied, is_same_file, names_like, open_below, rename_new
+from dumbwaiter.moving import FOLDER, TAKEN, Held, copied, is_same_file, names_like, open_below, remove, rename_new
 from dumbwaiter.naming import split
 from dumbwaiter.roots import mounted_at
 
@@ -27,7 +27,7 @@ class _Trash(NamedTuple):
 
 
 def to_trash(held: Held, path: str) -> None:
-    """Puts a file into the trash, as from `path`. Raises OSError."""
+    """Puts a file into the trash, as from `path`. Raises `Changed`, and OSError."""
     device = os.fstat(held.folder).st_dev  # of an overlay, a file's is another one
     there, origin = _trash_of(device, path)
     with ExitStack() as opened:
@@ -45,7 +45,7 @@ def to_trash(held: Held, path: str) -> None:
             with copied(held, files) as copy:
                 _put(copy, trash, path, origin)
                 os.fsync(files)
-            os.unlink(held.private, dir_fd=held.folder)
+            remove(held)
 
 
 def _put(held: Held, trash: _Trash, path: str, origin: str) -> None:
