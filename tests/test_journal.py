@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Connection, event
 
 import journals
 from dumbwaiter.errands import Order
@@ -19,8 +19,9 @@ from journals import WORKER, Book, file, in_file, states
 
 database = journals.database
 postgres = journals.postgres
-book = journals.book
+book, sqlite_book = journals.book, journals.sqlite_book
 NOW = 1000.0
+FULL = 2  # SQLite's number for a commit that waits for the disk
 
 
 def claimed(
@@ -510,3 +511,49 @@ def test_who_takes_over_from_one_that_was_cut_off_is_told(book: Book) -> None:
     book.release(WORKER, id_)
     (job,) = book.claim(WORKER, NOW, 1)
     assert not job.cut_off
+
+
+# A power cut
+
+
+def test_what_cannot_be_found_out_again_is_on_the_disk_before_it_counts(sqlite_book: Book) -> None:
+    """A power cut takes back what is not: a key that is in use, a receipt, a file that was taken away, a person's order."""
+    book, levels = sqlite_book, []
+    finish = book.writer.before_commit
+    assert finish is not None
+
+    def noted(connection: Connection) -> None:
+        finish(connection)
+        levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+
+    def level(step: Callable[[], Any]) -> int:
+        levels.clear()
+        step()
+        (one,) = levels
+        return int(one)
+
+    run, journal, orders = book.runner.run, book.journal, [Order("after", {"do": "delete"})]
+    book.writer.before_commit = noted
+    id_, receipt = book.leased("a", NOW), Receipt("key")
+    steps: dict[str, Callable[[], Any]] = {
+        "put": lambda: book.enqueue([file("b")], NOW),
+        "scan": lambda: book.enqueue([file("c")], NOW, durable=False),
+        "name": lambda: book.name(WORKER, id_, NOW, key="key", grant=None),
+        "advance": lambda: book.advance(WORKER, id_, NOW, checkpoint="{}", sent=1, more=1, resent=0),
+        "store": lambda: book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=9, resent=0),
+        "note": lambda: book.note(WORKER, id_, NOW, receipt=receipt, due_at=NOW, error=None),
+        "claim": lambda: book.claim(WORKER, NOW, 1000),
+        "finish": lambda: book.finish(WORKER, id_, NOW, receipt=receipt, orders=orders),
+        "order": lambda: run(journal.errands.order("w", [Order("on_done", {})], NOW)),
+        "retry": lambda: book.retry(None, NOW),
+        "forget": lambda: book.forget([id_ + 1], NOW),
+        "pause": lambda: run(journal.pauses.begin("w", None)),
+        "resume": lambda: run(journal.pauses.end("w")),
+        "amend": lambda: book.amend(1, NOW, {"fact": "told"}),
+    }
+    found = {name: level(step) for name, step in steps.items()}
+    (errand,) = [one for one in run(journal.errands.due(NOW, 9, (), ())) if one.job is not None]
+    found["taken away"] = level(lambda: run(journal.errands.done(errand, taken_away=True, deleted=True)))
+    sent = book.stored("d", NOW)
+    found["resend"] = level(lambda: book.resend(WORKER, sent, NOW, due_at=NOW, error="it is gone"))
+    assert {name for name, one in found.items() if one != FULL} == {"scan", "advance", "claim"}
