@@ -10,7 +10,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import FormTicket
 from dumbwaiter.wire.message import Request, form
-from dumbwaiter.wire.recipe import EXISTS, compared, raise_for_status, receipt
+from dumbwaiter.wire.recipe import compared, is_taken, raise_for_status, receipt
 
 
 async def send(upload: Upload[FormTicket, None]) -> Receipt:
@@ -21,7 +21,7 @@ async def send(upload: Upload[FormTicket, None]) -> Receipt:
         ticket.fields.items(), ticket.file_field, upload.name, upload.mime, piece, f"dumbwaiter-{upload.seed}"
     )
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
-    if upload.fresh and reply.status in EXISTS:
+    if upload.fresh and is_taken(reply):
         digest = md5(usedforsecurity=False)
         await upload.digested(0, upload.size, digest)
         return compared(await upload.confirm(), digest.hexdigest(), upload.key or "the name")

@@ -5,7 +5,6 @@ be replaced, it says so (RFC 9110, "If-None-Match"), and what is there already i
 ETag is an MD5, as S3's manual says of plain objects ("PutObject"), it is compared.
 """
 
-import re
 from hashlib import md5
 
 from msgspec.structs import replace
@@ -14,9 +13,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.message import Request
-from dumbwaiter.wire.recipe import EXISTS, asks_again, compared, raise_for_status, receipt
-
-_MD5 = re.compile(r"[0-9a-f]{32}")
+from dumbwaiter.wire.recipe import compared, is_taken, raise_for_status, receipt
 
 
 async def send(upload: Upload[PutTicket, None]) -> Receipt:
@@ -28,7 +25,7 @@ async def send(upload: Upload[PutTicket, None]) -> Receipt:
     if upload.fresh:
         headers["if-none-match"] = "*"
     reply = await upload.call(Request("file", "PUT", ticket.url, headers, piece))
-    if upload.fresh and reply.status in EXISTS and not asks_again(reply):
+    if upload.fresh and is_taken(reply):
         whole = md5(usedforsecurity=False)
         await upload.digested(0, upload.size, whole)
         return compared(await upload.confirm(), whole.hexdigest(), upload.key or "the name")
@@ -37,5 +34,4 @@ async def send(upload: Upload[PutTicket, None]) -> Receipt:
         reply, ticket.stored, key=ticket.key or upload.key or f"{upload.seed}/{upload.name}", link=ticket.link
     )
     etag = made.etag or reply.headers.get("etag", "").strip('"')
-    same = _MD5.fullmatch(etag.lower()) is not None and etag.lower() == digest.hexdigest()
-    return replace(made, etag=etag, verified="md5" if same else "")
+    return replace(made, etag=etag, verified="md5" if etag.lower() == digest.hexdigest() else "")

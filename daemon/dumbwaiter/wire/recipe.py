@@ -109,7 +109,7 @@ AGAIN = frozenset(
         "SlowDown",
     }
 )
-EXISTS = frozenset({409, 412})  # what HTTP has for "not over that which is there"
+_EXISTS = frozenset({409, 412})  # what HTTP has for "not over that which is there"
 
 
 def compared(there: Receipt | None, md5: str, key: str) -> Receipt:
@@ -124,6 +124,11 @@ def compared(there: Receipt | None, md5: str, key: str) -> Receipt:
 def asks_again(reply: Reply) -> bool:
     """Says whether a store that is S3's kind asks for the same again with a status that otherwise refuses the file."""
     return 400 <= reply.status < 500 and trouble(reply.body).code in AGAIN
+
+
+def is_taken(reply: Reply) -> bool:
+    """Says whether an answer refuses to replace what is there."""
+    return reply.status in _EXISTS and not asks_again(reply)
 
 
 def raise_for_status(reply: Reply) -> None:
