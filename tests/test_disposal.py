@@ -113,14 +113,17 @@ def test_a_long_name_is_cut_for_the_trash_and_the_note_has_all_of_it(root: Path,
         assert unquote(note["Trash Info"]["Path"]) == str(root / "a" / name)
 
 
+@pytest.mark.parametrize("by_link", [False, True])
 def test_a_file_on_another_file_system_goes_to_the_trash_there(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_link: bool
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     (elsewhere / "a").mkdir()
-    act(elsewhere, file(elsewhere), "trash")
+    (tmp_path / "link").symlink_to(elsewhere)
+    watched = tmp_path / "link" if by_link else elsewhere
+    act(watched, file(watched), "trash")
     own = Path(f"/dev/shm/.Trash-{os.getuid()}")
-    assert trash_for(str(elsewhere), str(tmp_path), os.getuid()) == str(own)
+    assert trash_for(str(watched), str(tmp_path), os.getuid()) == str(own)
     assert trash_for(str(tmp_path), str(tmp_path / "Trash"), os.getuid()) == str(tmp_path / "Trash")
     notes = [note for note in (own / "info").iterdir() if elsewhere.name in note.read_text()]
     try:

@@ -29,7 +29,7 @@ class _Trash(NamedTuple):
 def to_trash(held: Held, path: str) -> None:
     """Puts a file into the trash, as from `path`. Raises `Changed`, and OSError."""
     device = os.fstat(held.folder).st_dev  # of an overlay, a file's is another one
-    there, origin = _trash_of(device, path)
+    there, origin = _trash_of(device, path, _real(held.folder, path))
     with ExitStack() as opened:
         opened.callback(os.close, there)
         files = open_below(os.dup(there), "files", 0o700)
@@ -81,24 +81,33 @@ def _put_as(held: Held, trash: _Trash, name: str, origin: str) -> bool:
     return False
 
 
-def _trash_of(device: int, path: str) -> tuple[int, str]:
+def _real(folder: int, path: str) -> str:
+    """Returns the path of a file by its open folder, clear of links: by those of `path` its disk would be another one."""
+    try:
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), split(path)[1])
+    except OSError:  # it is longer than the kernel can say
+        return path
+
+
+def _trash_of(device: int, path: str, real: str) -> tuple[int, str]:
     """Opens the trash for a file; returns it, and how it notes where the file was. Raises OSError."""
     home = places.trash()
     with suppress(OSError):
         os.makedirs(home, mode=0o700, exist_ok=True)
         if os.stat(home).st_dev == device:
             return os.open(home, FOLDER), path
-    top = mounted_at(os.path.dirname(path))
+    top = mounted_at(os.path.dirname(real))
+    origin = os.path.relpath(real, top)
     with suppress(OSError):
         if _is_shared(shared := os.path.join(top, ".Trash")):
-            return _own(shared, str(os.getuid())), os.path.relpath(path, top)
-    return _own(top, f".Trash-{os.getuid()}"), os.path.relpath(path, top)
+            return _own(shared, str(os.getuid())), origin
+    return _own(top, f".Trash-{os.getuid()}"), origin
 
 
 def trash_for(folder: str, home: str, user: int) -> str:
     """Returns the trash folder that a user's files in a folder go to, where `home` is that of the home's."""
-    top = mounted_at(folder)
-    if top == mounted_at(os.path.dirname(home)):
+    top = mounted_at(os.path.realpath(folder))
+    if top == mounted_at(os.path.realpath(os.path.dirname(home))):
         return home
     with suppress(OSError):
         if _is_shared(shared := os.path.join(top, ".Trash")):
