@@ -492,6 +492,19 @@ def test_a_pause_is_kept_until_it_is_ended(book: Book) -> None:
     assert book.runner.run(kept()) == [{"vod": 90.0, "": 50.0}, {"": 50.0}, {}]
 
 
+def test_what_was_sent_of_a_version_that_is_no_more_was_sent_in_vain(book: Book) -> None:
+    changed = book.leased("changed", NOW)
+    book.advance(WORKER, changed, NOW, checkpoint="1", sent=4, more=4, resent=0)
+    book.supersede(WORKER, changed, NOW, reason=REPLACED, resent=2)
+    assert book.counters() == {"bytes_sent": 4, "bytes_resent": 6}
+    waits = book.leased("waits", NOW)
+    book.advance(WORKER, waits, NOW, checkpoint="1", sent=3, more=3, resent=0)
+    book.delay(WORKER, waits, NOW, due_at=NOW + 5, error="away", attempts=1)
+    book.pending("waits", NOW + 1, version=2)
+    assert states(book)[waits] == "superseded"
+    assert book.counters() == {"bytes_sent": 7, "bytes_resent": 9}
+
+
 def test_what_was_sent_in_vain_is_counted_with_whoever_ends_the_attempt(book: Book) -> None:
     id_ = book.named()
     book.delay(WORKER, id_, NOW, due_at=NOW, error="away", attempts=1, resent=3)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
+from dumbwaiter.counters import Counters
 from dumbwaiter.errands import Errands
 from dumbwaiter.lifecycle import UNSENT
 from dumbwaiter.model import Stamp, State
@@ -26,10 +27,13 @@ class Candidate(NamedTuple):
 class Arrivals:
     """The versions that one installation knows. `tell` hears, within the commit, which jobs were moved."""
 
-    def __init__(self, writer: Writer, host: str, errands: Errands, tell: Callable[[Iterable[int]], None]) -> None:
+    def __init__(
+        self, writer: Writer, host: str, errands: Errands, counters: Counters, tell: Callable[[Iterable[int]], None]
+    ) -> None:
         self._writer = writer
         self._host = host
         self._errands = errands
+        self._counters = counters
         self._tell = tell
 
     async def enqueue(
@@ -52,7 +56,9 @@ class Arrivals:
                 older = SUPERSEDE_OLDER.many(connection, files)
                 self._tell(row.made for row in made)
                 for file in files if older else ():
-                    self._tell(connection.execute(OLDER, file).scalars())
+                    lost = connection.execute(OLDER, file).all()
+                    self._counters.add(connection, bytes_resent=sum(job.sent for job in lost))
+                    self._tell(job.id for job in lost)
             return [row.made for row in made]
 
         return await self._writer.call(work, durable=durable)

@@ -482,7 +482,8 @@ class Attempt:
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
                     self._means.changed(job, self._sending)
-                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=decision.reason)
+                reason, wasted = decision.reason, self._wasted
+                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=reason, resent=wasted)
         return False
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:

@@ -79,7 +79,7 @@ class Journal:
         self.errands = Errands(writer, host)
         self.entries = Entries(writer, host)
         self.counters = Counters(writer, host)
-        self.arrivals = Arrivals(writer, host, self.errands, self._tell)
+        self.arrivals = Arrivals(writer, host, self.errands, self.counters, self._tell)
         self.queue = Queue(writer, host, self.errands, self.counters, self._tell)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
@@ -406,12 +406,13 @@ class Journal:
         """True when a newer version of the same file is done."""
         return await self.writer.call(lambda connection: NEWER_DONE.first(connection, {"than": id_}) is not None)
 
-    async def supersede(self, worker: str, id_: int, now: float, *, reason: str) -> None:
-        """Ends a job whose version of the file is no more."""
+    async def supersede(self, worker: str, id_: int, now: float, *, reason: str, resent: int = 0) -> None:
+        """Ends a job whose version of the file is no more: what was acknowledged of it was sent in vain, and `resent` more."""
 
         def work(connection: Connection) -> None:
             values = {"grant": None, "checkpoint": None, "error": reason, **_FREE}
             row = self._apply(connection, Event.SUPERSEDE, worker, id_, now, values)
+            self.counters.add(connection, bytes_resent=row.sent + resent)
             if reason == GONE:  # no scan may pass by its folder, should it come back
                 connection.execute(
                     delete(surveyed).where(surveyed.c.host == self.host, surveyed.c.parent == row.parent)

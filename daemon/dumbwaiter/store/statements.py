@@ -141,7 +141,9 @@ SUPERSEDE_OLDER = Prepared(
         .values(state=State.SUPERSEDED, grant=None, checkpoint=None, error=REPLACED, updated_at=bindparam("now"))
     )
 )
-OLDER = select(jobs.c.id).where(*_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now"))
+OLDER = select(jobs.c.id, jobs.c.sent).where(
+    *_SAME_FILE, jobs.c.state == State.SUPERSEDED, jobs.c.updated_at == bindparam("now")
+)
 
 # Who has a key: a file that is catalogued, or one on its way.
 ENTRY_AT = Prepared(
