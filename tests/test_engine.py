@@ -240,6 +240,33 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
     assert (sqlite_book.row(id_).due_at == NOW) is changed
 
 
+@pytest.mark.parametrize("transfers", [1, 4])
+def test_who_waits_for_certain_files_has_no_others_begun(sqlite_book: Book, transfers: int) -> None:
+    """As `put` without a daemon does: whatever else waits is none of its business, whichever provider it waits for."""
+    for provider in ("vod", "art", "lost"):
+        pending(sqlite_book, LARGE + 1, f"{provider} large", provider=provider)
+        pending(sqlite_book, SMALL, f"{provider} small", "mine" if provider == "lost" else "other", provider=provider)
+    sqlite_book.enqueue([file("later", provider="art")], NOW + 50)
+    (mine,) = (
+        row.id for row in sqlite_book.rows("SELECT id FROM jobs WHERE provider = 'lost' ORDER BY id DESC LIMIT 1")
+    )
+
+    async def test() -> None:
+        engine = Held(sqlite_book, transfers, art=fares(), lost=fares(failures=FAILING + 1))
+        engine.only = [mine]
+        await engine.turn()
+        await engine.turn()  # it looks for those that have nothing on its way
+        assert engine.at_work == {"mine"}
+        engine.means.providers["lost"].health.failures = 0
+        await engine.end("mine")
+        assert engine.at_work == set()
+        assert NOW + 100 in engine.wakes
+        assert NOW + 50 not in engine.wakes
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
 def test_an_order_that_comes_before_an_attempts_first_step_costs_no_place(sqlite_book: Book) -> None:
     pending(sqlite_book, 1, "a")
 
