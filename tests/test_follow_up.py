@@ -130,6 +130,14 @@ def test_a_vendor_that_has_no_more_to_say_ends_it(vendor: Vendor) -> None:
     assert vendor.ended == ["on_done"]
 
 
+def test_what_the_vendor_made_of_it_stands_beside_it_and_nothing_of_its_word_is_obeyed(vendor: Vendor) -> None:
+    made = Receipt("made", label="small", facts={"says": "\x1b[2J"})
+    vendor.says = lambda receipt, _tries: FollowUp(receipt.with_facts(says="\x1b[2J"), results=(made,))
+    assert vendor.run().state == "done"
+    found = {entry.key: entry.facts for entry in vendor.book.catalog.history()}
+    assert found == {key: {"says": "\\x1b[2J"} for key in ("key", "made")}
+
+
 @pytest.mark.parametrize(("later", "wait"), [(30.0, 30.0), (10 * AFTER_MAX, AFTER_MAX)])
 def test_what_is_not_ready_is_asked_about_later_with_what_was_learned(
     vendor: Vendor, later: float, wait: float
