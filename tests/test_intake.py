@@ -137,6 +137,20 @@ async def test_a_scan_waits_while_too_much_is_settling(tmp_path: Path, monkeypat
 
 
 @on_loop
+async def test_a_scan_waits_for_what_does_not_settle_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKLOG", 3)
+    monkeypatch.setattr(module, "EASE", 0.5)
+    make(tmp_path / "w", *(f"{number}" for number in range(4)))
+    async with taking(tmp_path, settle=600.0) as intake, asyncio.timeout(BOUND):
+        seconds = await intake.scan("w")
+        assert seconds is not None
+        assert seconds >= 0.5
+        assert intake.waiting == 4
+
+
+@on_loop
 async def test_a_scan_that_is_to_come_is_waited_for_unless_it_cannot(tmp_path: Path) -> None:
     make(tmp_path / "w", "a")
     async with taking(tmp_path, 0.0, "away") as intake:
