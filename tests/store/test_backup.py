@@ -10,7 +10,7 @@ import pytest
 
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.store.backup import AGE, ROOM, back_up, recover
-from journals import Book, in_file
+from journals import WORKER, Book, in_file
 
 
 def test_without_room_there_is_no_copy_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,11 @@ def test_a_copy_is_made_once_a_day_with_nothing_in_it_that_ends(tmp_path: Path) 
     fresh.write_bytes(b"left by a kill")
     fresh.chmod(0o666)
     with Book(url) as book:
-        book.named("a")
+        id_ = book.leased("a")
+        book.name(
+            WORKER, id_, 100.0, key="a", grant='{"ticket":"%s"}' % ("secret ticket" * 1000)
+        )  # on pages of its own
+        book.advance(WORKER, id_, 100.0, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
         assert back_up(url, now)
         assert not back_up(url, now + AGE / 2)
         os.utime(copy, (now, now))
