@@ -33,7 +33,7 @@ async def send(upload: Upload[CareyShopTicket, Checkpoint]) -> Receipt:
 
     piece = (await upload.read(0, upload.size)).observed_by(lambda _offset, data: digest.update(data))
     ticket = upload.ticket
-    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
+    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece)
     await upload.save(Checkpoint(), 0)
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     whole = envelope(reply)

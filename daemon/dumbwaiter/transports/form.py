@@ -17,9 +17,7 @@ async def send(upload: Upload[FormTicket, None]) -> Receipt:
     """Sends the file and reads from the answer what the recipe says stands there."""
     ticket = upload.ticket
     piece = await upload.read(0, max(upload.size, 1))
-    kind, body = form(
-        ticket.fields.items(), ticket.file_field, upload.name, upload.mime, piece, f"dumbwaiter-{upload.seed}"
-    )
+    kind, body = form(ticket.fields.items(), ticket.file_field, upload.name, upload.mime, piece)
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     if upload.fresh and is_taken(reply):
         digest = md5(usedforsecurity=False)

@@ -25,7 +25,7 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
     check_key(key)
     crc = Crc()
     piece = (await upload.read(0, upload.size)).observed_by(crc.observe)
-    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece, f"dumbwaiter{upload.seed}")
+    kind, body = form(ticket.fields, ticket.file, upload.name, upload.mime, piece)
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     if reply.status not in {200, 201, 203, 204}:
         found = verdict(reply, form=True)

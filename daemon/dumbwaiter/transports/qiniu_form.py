@@ -61,7 +61,7 @@ async def _deliver(
     fields.sort(key=lambda field: ticket.order.index(field[0]) if field[0] in ticket.order else -1)
     fields.append(("crc32", str(crc)))
     name = qiniu.plain(upload.name)
-    kind, body = form(fields, "file", name, upload.mime, piece, f"dumbwaiter-{upload.seed}")
+    kind, body = form(fields, "file", name, upload.mime, piece)
     ours = {etag, ticket.key, policy.final(ticket.key) if policy else None}
     urls = upload.order(ticket.urls)
     if len(urls) == 1:

@@ -1,5 +1,6 @@
 """HTTP requests and replies as brokers and transports see them: values, with no client behind them."""
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -111,12 +112,11 @@ def query(parameters: Iterable[tuple[str, Any]]) -> str:
 
 
 def form(
-    fields: Iterable[tuple[str, str]], file_field: str, name: str, mime: str, piece: FileSlice, boundary: str
+    fields: Iterable[tuple[str, str]], file_field: str, name: str, mime: str, piece: FileSlice
 ) -> tuple[str, FileSlice]:
-    """Returns content type and body of a form (RFC 7578) whose last field is a file.
-
-    `boundary` must not occur in the file; a long random one does not.
-    """
+    """Returns content type and body of a form (RFC 7578) whose last field is a file."""
+    # Nobody can foretell it: one that is in the file ends it there, and what follows are fields of the file's author.
+    boundary = f"dumbwaiter{secrets.token_hex(16)}"
     lines = []
     for field, value in fields:
         lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"\r\n\r\n{value}\r\n')
