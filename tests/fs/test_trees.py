@@ -163,7 +163,7 @@ def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     ("path", "url", "expected"),
     [
         ("a/b[1].png", "http://h/x", rb"![b\[1\].png](http://h/x)"),
-        ("a/b.mov", "http://h/x (1)>", b"[b.mov](http://h/x%20%281%29>)"),
+        ("a/b.mov", "http://h/x (1)>", b"[b.mov](http://h/x%20%281%29%3E)"),
         ("a/`<b>`", "http://h/x", rb"[\`\<b\>\`](http://h/x)"),
     ],
 )
