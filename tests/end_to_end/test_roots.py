@@ -235,6 +235,20 @@ def test_t26_own_folders_inside_a_watch_are_refused(program: Program, what: str)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+def test_doctor_names_another_users_link_on_the_way_to_where_after_moves_files(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "private/done").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "private")
+    os.lchown(link, 65534, 65534)
+    text = program.config.read_text()
+    program.config.write_text(text.replace("[watch.netease]", f'[watch.netease]\nafter = "move:{link}/done"'))
+    found = [one for one in program.facts("doctor")["checks"] if one["check"] == "watch netease"]
+    assert [(one["level"], "is another user's" in one["says"]) for one in found] == [("fail", True)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
 def test_another_users_link_in_a_watched_folders_place_is_not_followed(program: Program, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir()

@@ -176,6 +176,9 @@ def _watched_folders(config: Config) -> Findings:
             )
         else:
             yield from _path_to(f"watch {name}", watch.path)
+        target = watch.after.removeprefix("move:")
+        if target != watch.after and os.path.isdir(target):
+            yield from _path_to(f"watch {name}", target)
         for sentence in rules(watch.path, watch.include, watch.exclude).unread if readable else ():
             patterns = not sentence.startswith(f"{IGNORE_FILE} cannot be read")
             remedy = "write it as in a .gitignore file" if patterns else "give this user the right to read it"
@@ -208,7 +211,7 @@ def _own_folders(session: Session) -> Findings:
 
 
 def _path_to(check: str, path: str) -> Findings:
-    """Whether others can have another folder watched in the place of this one."""
+    """Whether others can have another folder used in the place of this one."""
     try:
         os.close(open_root(path))
     except ForeignLink as error:
