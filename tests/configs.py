@@ -2,7 +2,7 @@
 
 import pytest
 
-from dumbwaiter.config_file import parse
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Exit, Failure
 
 FILE = "/etc/dumbwaiter/config.toml"

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter import pace, refresh_ahead
 from dumbwaiter.broker import Broker
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import JournalTrouble, Verdict
 from dumbwaiter.model import Ask, Grant
-from dumbwaiter.provider import Provider
+from dumbwaiter.net import pace
+from dumbwaiter.providers import refresh_ahead
+from dumbwaiter.providers.provider import Provider
 
 NOW = 1_800_000_000.0
 LIFE = 100.0

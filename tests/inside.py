@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from dumbwaiter import config_file
 from dumbwaiter.app import App, open_app
-from dumbwaiter.orders import Orders
+from dumbwaiter.config import file as config_file
+from dumbwaiter.control.orders import Orders
 from dumbwaiter.places import Places
 from program import PATIENCE, Vendors
 

@@ -23,10 +23,10 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 
 import dumbwaiter.store.migrations
-from dumbwaiter.arrivals import Candidate
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Receipt, Stamp
+from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter.store.writer import Writer

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from dumbwaiter import config_file, options
+from dumbwaiter.config import file as config_file
+from dumbwaiter.config import options
 from dumbwaiter_sandbox import Sandbox
 
 PAGE = Path(__file__).parent.parent / "docs/recipes.md"

@@ -17,17 +17,17 @@ import msgspec
 from msgspec.structs import replace
 
 import recipes
-from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
+from dumbwaiter.config import file as config_file
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
-from dumbwaiter.grants import freeze
-from dumbwaiter.http import Http
+from dumbwaiter.jobs.threads import OpenFile, Threads
+from dumbwaiter.jobs.upload import FileUpload, Ranges
 from dumbwaiter.model import Ask, Grant, Receipt, Stamp
 from dumbwaiter.naming import propose
-from dumbwaiter.provider import Provider
-from dumbwaiter.threads import OpenFile, Threads
+from dumbwaiter.net.http import Http
+from dumbwaiter.providers.grants import freeze
+from dumbwaiter.providers.provider import Provider
 from dumbwaiter.transports import Transport, choose
-from dumbwaiter.upload import FileUpload, Ranges
 from dumbwaiter_sandbox import Sandbox
 
 ATTEMPTS = 30

@@ -13,8 +13,8 @@ import pytest
 
 from dumbwaiter.cli.commands import cli
 from dumbwaiter.config import Config
-from dumbwaiter.config_file import parse
-from dumbwaiter.config_reader import PROVIDERS
+from dumbwaiter.config.file import parse
+from dumbwaiter.config.reader import PROVIDERS
 from dumbwaiter_sandbox.faults import GENERAL
 from dumbwaiter_sandbox.vendors import VENDORS, catalogue
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import URL, Connection, event
 
 import journals
-from dumbwaiter.errands import Order
 from dumbwaiter.errors import Reject, Restart, Retry, Verdict
 from dumbwaiter.journal import DAY, LEASE, OUTLIVED, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Receipt, State
+from dumbwaiter.store.errands import Order
 from journals import WORKER, Book, file, in_file, states
 
 database = journals.database

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from dumbwaiter import report
-from dumbwaiter.arrivals import Candidate
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.journal import LEASE, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Receipt, State
+from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.database import journal_url
 from journals import Book, file, in_file
 

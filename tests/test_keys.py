@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter import exif
-from dumbwaiter.config_file import parse
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Failure
+from dumbwaiter.files import exif
 from dumbwaiter.keys import FIELDS, KEY_MAX, NUMBERED, PATH, Subject, Template, fitted, further
 
 MOMENT = time.mktime((2026, 3, 4, 5, 6, 7, 0, 0, -1))

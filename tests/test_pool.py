@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Local
+from dumbwaiter.jobs.threads import OpenFile, Threads
+from dumbwaiter.net.bulk import Abort
 from dumbwaiter.pool import NO_THREAD, NoThread, Pool
-from dumbwaiter.threads import OpenFile, Threads
 from program import Program
 
 BOUND = 30.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dumbwaiter import schedule as module
+from dumbwaiter.config.window import Window
 from dumbwaiter.schedule import Every, Schedule
-from dumbwaiter.window import Window
 
 PATIENCE = 20.0
 NOON_UTC = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()

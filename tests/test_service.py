@@ -12,7 +12,7 @@ from dumbwaiter.cli import doctor, service, systemd, units
 from dumbwaiter.cli.bundle import _log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
-from dumbwaiter.config_file import parse
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Exit, Failure
 
 CONFIG = """\

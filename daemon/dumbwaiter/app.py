@@ -11,35 +11,36 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
 
-from dumbwaiter import listing, log, report, schedule
-from dumbwaiter.addresses import Addresses
+from dumbwaiter import log, report, schedule
 from dumbwaiter.brokers import broker
 from dumbwaiter.config import Config
-from dumbwaiter.duties import Duties
-from dumbwaiter.engine import Engine
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.http import Http
-from dumbwaiter.ignore import Rules
+from dumbwaiter.files.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
-from dumbwaiter.intake import Intake, Watched
+from dumbwaiter.jobs.duties import Duties
+from dumbwaiter.jobs.engine import Engine
+from dumbwaiter.jobs.means import Means
+from dumbwaiter.jobs.steering import Steering
+from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.journal import Journal
-from dumbwaiter.list_walks import ListWalks
-from dumbwaiter.means import Means
 from dumbwaiter.model import Job, Sighting
-from dumbwaiter.network import CHANGED, Network
+from dumbwaiter.net.http import Http
+from dumbwaiter.net.network import CHANGED, Network
+from dumbwaiter.net.reach import Reach, hosts
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
-from dumbwaiter.presence import TAKEN
-from dumbwaiter.provider import Provider
+from dumbwaiter.providers import listing
+from dumbwaiter.providers.addresses import Addresses
+from dumbwaiter.providers.list_walks import ListWalks
+from dumbwaiter.providers.provider import Provider
 from dumbwaiter.pulse import Pulse
-from dumbwaiter.reach import Reach, hosts
 from dumbwaiter.schedule import SET, SLEPT, Schedule
 from dumbwaiter.status import Status
-from dumbwaiter.steering import Steering
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
-from dumbwaiter.threads import Threads
-from dumbwaiter.watching import Watching
+from dumbwaiter.store.presence import TAKEN
+from dumbwaiter.watch.intake import Intake, Watched
+from dumbwaiter.watch.watching import Watching
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0

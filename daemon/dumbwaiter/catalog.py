@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Table, Text, exists, select, true, type_coerce
 
-from dumbwaiter.errands import AFTER
 from dumbwaiter.model import Entry, Stamp, State
 from dumbwaiter.naming import TREES, inside, join, split
+from dumbwaiter.store.errands import AFTER
 from dumbwaiter.store.rows import path_of, stamp_of
 from dumbwaiter.store.tables import IS_CURRENT, IS_SHOWN, entries, errands, jobs
 

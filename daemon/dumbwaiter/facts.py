@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Watch
-from dumbwaiter.errands import Errand
 from dumbwaiter.model import Entry, Job, State
 from dumbwaiter.naming import shown
+from dumbwaiter.store.errands import Errand
 
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
 IN_NEED, AFTER = "in_need", "after"  # of the totals: jobs that need a person, and files still to be put away

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, delete, func, select, update
 
-from dumbwaiter.arrivals import Arrivals
-from dumbwaiter.counters import Counters
-from dumbwaiter.entries import Entries
-from dumbwaiter.errands import Errands, Order
-from dumbwaiter.folders import Folders, Notes
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Job, Receipt
 from dumbwaiter.naming import join
-from dumbwaiter.pauses import Pauses
-from dumbwaiter.presence import Presence
-from dumbwaiter.queue import Queue
+from dumbwaiter.store.arrivals import Arrivals
+from dumbwaiter.store.counters import Counters
 from dumbwaiter.store.due_jobs import DUE, LARGEST, NEXT_DUE
+from dumbwaiter.store.entries import Entries
+from dumbwaiter.store.errands import Errands, Order
+from dumbwaiter.store.folders import Folders, Notes
+from dumbwaiter.store.pauses import Pauses
 from dumbwaiter.store.prepared import Prepared
+from dumbwaiter.store.presence import Presence
+from dumbwaiter.store.queue import Queue
 from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
     ADVANCE,

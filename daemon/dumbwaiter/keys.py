@@ -13,7 +13,7 @@ import uuid
 from datetime import datetime
 from functools import cached_property
 
-from dumbwaiter import exif
+from dumbwaiter.files import exif
 from dumbwaiter.naming import NAME_MAX, join, propose, split, split_suffix
 
 KEY_MAX = 750  # bytes: Qiniu's limit, the lowest of those known

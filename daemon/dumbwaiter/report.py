@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
 
-from dumbwaiter.errands import Errand, errand
 from dumbwaiter.facts import AFTER, COUNTERS, IN_NEED, Counts, OpenCounts, errand_facts, job_facts
 from dumbwaiter.model import Job, Stamp, State
 from dumbwaiter.naming import join, split
 from dumbwaiter.store.database import HOST
+from dumbwaiter.store.errands import Errand, errand
 from dumbwaiter.store.rows import among, job, path_of, place_of
 from dumbwaiter.store.tables import (
     IS_AFTER,

@@ -10,12 +10,12 @@ from dumbwaiter import report
 from dumbwaiter.config import Config
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.facts import NO_COUNTS, Counts, provider_facts, watch_facts
-from dumbwaiter.intake import Intake
+from dumbwaiter.jobs.steering import Steering
 from dumbwaiter.journal import Journal
-from dumbwaiter.list_walks import ListWalks
-from dumbwaiter.provider import Provider
-from dumbwaiter.steering import Steering
-from dumbwaiter.watching import Watching
+from dumbwaiter.providers.list_walks import ListWalks
+from dumbwaiter.providers.provider import Provider
+from dumbwaiter.watch.intake import Intake
+from dumbwaiter.watch.watching import Watching
 
 
 class Status:

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import RESERVED
+from dumbwaiter.files.roots import network_at, open_root, resolved
 from dumbwaiter.model import MIB, Entry, Stamp
-from dumbwaiter.roots import network_at, open_root, resolved
 from dumbwaiter_fs.disk import Disk
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.openat2 import anywhere, below

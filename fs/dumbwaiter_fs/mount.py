@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dumbwaiter import log
 from dumbwaiter.cache_hits import Hits
 from dumbwaiter.config import Config
-from dumbwaiter.config_file import load
+from dumbwaiter.config.file import load
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.kernel import raise_files
 from dumbwaiter.naming import shown

@@ -62,9 +62,9 @@ class Raw:
 
 class Ours:
     def __init__(self, root: str, seen: Seen, loop: asyncio.AbstractEventLoop) -> None:
-        from dumbwaiter.ignore import Rules
-        from dumbwaiter.roots import Root
-        from dumbwaiter.watcher import Watcher
+        from dumbwaiter.files.ignore import Rules
+        from dumbwaiter.files.roots import Root
+        from dumbwaiter.watch.watcher import Watcher
 
         self.sighted: set[str] = set()  # found in a new folder; nobody heard its close
 

@@ -66,10 +66,10 @@ def _case(name: str, slow: str, root: str) -> None:
     """One scan, in a process of its own: prints its figures."""
     from tests.bench.process import peak
 
-    from dumbwaiter import rescan
-    from dumbwaiter.folders import Folders
-    from dumbwaiter.ignore import Rules
+    from dumbwaiter.files.ignore import Rules
     from dumbwaiter.store.database import journal_url, reading
+    from dumbwaiter.store.folders import Folders
+    from dumbwaiter.watch import rescan
 
     rescan.LARGE = 0 if name == TWO else sys.maxsize
     reader = reading(journal_url(os.path.join(slow, "state")))

@@ -17,9 +17,9 @@ from typing import Any
 from sqlalchemy import Connection
 from tests.bench import machine, turns
 
-from dumbwaiter.arrivals import Candidate
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Stamp
+from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.statements import ADVANCE
 from dumbwaiter.store.upgrade import upgrade

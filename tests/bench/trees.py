@@ -4,14 +4,14 @@ import os
 
 from sqlalchemy import insert
 
-from dumbwaiter.ignore import Rules
+from dumbwaiter.files.ignore import Rules
+from dumbwaiter.files.scan import digest, rows, walk, wanted
 from dumbwaiter.model import Stamp, State
 from dumbwaiter.naming import join
-from dumbwaiter.rescan import for_provider
-from dumbwaiter.scan import digest, rows, walk, wanted
 from dumbwaiter.store.database import journal_url, writing
 from dumbwaiter.store.tables import jobs, surveyed
 from dumbwaiter.store.upgrade import upgrade
+from dumbwaiter.watch.rescan import for_provider
 
 EACH = 100  # files in a folder
 WATCH, PROVIDER = "bench", "netease"

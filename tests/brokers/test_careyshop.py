@@ -8,9 +8,9 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 
-from dumbwaiter import options as settings
 from dumbwaiter.brokers.careyshop import CareyShop
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config import options as settings
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Entry, Grant, Limits, Link, Listed, Page, Receipt, Stamp
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket

@@ -20,9 +20,10 @@ from msgspec.structs import fields, replace
 
 import peer
 import recipes
-from dumbwaiter import config_file, options
 from dumbwaiter.brokers import BROKERS
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config import file as config_file
+from dumbwaiter.config import options
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.model import Grant, Limits, Secret
 from dumbwaiter.transports import choose

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import pytest
 
 from answers import Answers
-from dumbwaiter import config_file
-from dumbwaiter import options as settings
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config import file as config_file
+from dumbwaiter.config import options as settings
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import Ask, Entry, FollowUp, Limits, Receipt, Stamp
 from dumbwaiter.wire.message import Reply, Request

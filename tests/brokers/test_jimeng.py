@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from answers import Answers
-from dumbwaiter import options as settings
 from dumbwaiter.brokers.jimeng import Jimeng
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config import options as settings
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Failure, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Receipt
 from dumbwaiter.tickets import ImageXTicket

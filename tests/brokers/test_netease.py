@@ -8,10 +8,10 @@ import pytest
 
 import peer
 from dumbwaiter.brokers.netease import DOUBTED, NODES_LIFE, UNTOLD, VISIBLE
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import FollowUp, Grant, Receipt
-from dumbwaiter.refresh_ahead import Cached
+from dumbwaiter.providers.refresh_ahead import Cached
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter_sandbox import nos_token
 from peer import Peer

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 import peer
-from dumbwaiter import config_file
 from dumbwaiter.brokers import broker
+from dumbwaiter.config import file as config_file
 from dumbwaiter.errors import Reject
 from dumbwaiter.facts import NO_COUNTS, provider_facts
-from dumbwaiter.http import Http
 from dumbwaiter.model import Ask
-from dumbwaiter.provider import Provider
+from dumbwaiter.net.http import Http
+from dumbwaiter.providers.provider import Provider
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors

@@ -13,13 +13,13 @@ import pytest
 from msgspec.structs import replace
 
 import peer
-from dumbwaiter import options as settings
 from dumbwaiter.brokers.xinhua import Xinhua
-from dumbwaiter.config_values import Duration, SecretSource
+from dumbwaiter.config import options as settings
+from dumbwaiter.config.values import Duration, SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry
-from dumbwaiter.http import Http
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt, Stamp
-from dumbwaiter.provider import Provider
+from dumbwaiter.net.http import Http
+from dumbwaiter.providers.provider import Provider
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox.xinhua import ACCOUNT
 from peer import Peer

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dumbwaiter.control import EXCEPTION_HANDLERS
+from dumbwaiter.control.routes import EXCEPTION_HANDLERS
 from program import Program
 from stranger import needs_root, stranger
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from dumbwaiter.cli.bundle import _Cleaner, _known, _settings
-from dumbwaiter.config_file import parse
+from dumbwaiter.config.file import parse
 from program import Program
 
 

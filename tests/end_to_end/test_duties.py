@@ -24,17 +24,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dumbwaiter.arrivals import Candidate
 from dumbwaiter.config import Hook
-from dumbwaiter.config_file import parse
-from dumbwaiter.config_values import Duration, RequestUrl, SigningSecret
-from dumbwaiter.duties import SLOTS, Duties
-from dumbwaiter.errands import AFTER, TAKEN_AWAY, Order
+from dumbwaiter.config.file import parse
+from dumbwaiter.config.values import Duration, RequestUrl, SigningSecret
 from dumbwaiter.errors import Failure, JournalTrouble
-from dumbwaiter.hooks import Teller, Untold, signature
-from dumbwaiter.ignore import PRIVATE
+from dumbwaiter.files.ignore import PRIVATE
+from dumbwaiter.files.version import digest_of
+from dumbwaiter.jobs.duties import SLOTS, Duties
+from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
-from dumbwaiter.version import digest_of
+from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.errands import AFTER, TAKEN_AWAY, Order
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
 from program import PATIENCE, Program, digest
@@ -443,8 +443,8 @@ def test_who_is_told_of_refusals_and_of_a_refused_account(program: Program) -> N
 
 
 HASTY = """
-import dumbwaiter.app, dumbwaiter.refresh_ahead
-dumbwaiter.app.REFRESH, dumbwaiter.refresh_ahead.RENEW = 1.0, 1e-9
+import dumbwaiter.app, dumbwaiter.providers.refresh_ahead
+dumbwaiter.app.REFRESH, dumbwaiter.providers.refresh_ahead.RENEW = 1.0, 1e-9
 from dumbwaiter.cli import main
 main()
 """
@@ -495,7 +495,7 @@ def drained(book: Book, folder: Path, away: str = "", action: str = "delete") ->
 
 
 def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumbwaiter.duties.TRIES", 1)
+    monkeypatch.setattr("dumbwaiter.jobs.duties.TRIES", 1)
     path = tmp_path / "w/film.mov"
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")
@@ -629,7 +629,7 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
 
 
 def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumbwaiter.duties.AGAIN", 0.01)
+    monkeypatch.setattr("dumbwaiter.jobs.duties.AGAIN", 0.01)
     path = tmp_path / "w/film.mov"
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.config_file import load
-from dumbwaiter.config_reader import PROVIDERS
+from dumbwaiter.config.file import load
+from dumbwaiter.config.reader import PROVIDERS
 from program import Program
 from terminal import until
 

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import URL, text
 
 import journals
-from dumbwaiter import presence
 from dumbwaiter.app import REFRESH
 from dumbwaiter.model import MIB
-from dumbwaiter.presence import TAKEN
+from dumbwaiter.store import presence
+from dumbwaiter.store.presence import TAKEN
 from program import Program, digest
 
 postgres = journals.postgres

@@ -7,8 +7,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 import recipes
-from dumbwaiter import options
-from dumbwaiter.config_file import parse
+from dumbwaiter.config import options
+from dumbwaiter.config.file import parse
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import shown
 from program import Program, digest

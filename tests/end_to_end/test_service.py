@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from dumbwaiter.control.status_line import _sentence
 from dumbwaiter.facts import AFTER, IN_NEED
+from dumbwaiter.files.roots import mounted_at
 from dumbwaiter.model import State
-from dumbwaiter.roots import mounted_at
-from dumbwaiter.status_line import _sentence
 from program import Program
 
 

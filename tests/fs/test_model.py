@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from dumbwaiter.arrivals import Candidate
 from dumbwaiter.errors import Failure
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Receipt, Stamp
 from dumbwaiter.naming import key_path
+from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.writer import Writer
 from dumbwaiter_fs import mount_point

@@ -1,6 +1,7 @@
 """dumbwaiter with a vendor more: what its options are, and which broker they lead to."""
 
-from dumbwaiter import brokers, options
+from dumbwaiter import brokers
+from dumbwaiter.config import options
 from made_up import locker
 
 options.Provider |= locker.Options  # before the configuration's module reads it

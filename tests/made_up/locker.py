@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dumbwaiter.broker import Broker
-from dumbwaiter.config_values import BaseUrl, SecretSource
+from dumbwaiter.config.values import BaseUrl, SecretSource
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Grant, Limits

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import peer
-from dumbwaiter.bulk import Abort
-from dumbwaiter.config_file import parse
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.http import Http
-from dumbwaiter.reach import Inside, Reach, hosts
+from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.http import Http
+from dumbwaiter.net.reach import Inside, Reach, hosts
 from dumbwaiter.wire.message import Reply, Request
 from peer import OK, Peer
 
@@ -95,7 +95,7 @@ def test_t20_the_connection_goes_to_the_address_that_was_judged(
     names: dict[str, list[str]], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that stands for another machine when it is asked for a second time."""
-    monkeypatch.setattr("dumbwaiter.reach._outside", lambda address: address == "127.9.9.9")
+    monkeypatch.setattr("dumbwaiter.net.reach._outside", lambda address: address == "127.9.9.9")
     with Peer(peer.echo([])) as server:
         names["files.example"] = ["127.9.9.9", "127.0.0.1"]
         with pytest.raises(Retry, match=r"cannot be reached"):  # nobody listens at 127.9.9.9

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Retry
 from dumbwaiter.model import MIB
+from dumbwaiter.net.bulk import Abort
 from dumbwaiter.wire.message import Reply, Request
 from program import Vendors
 from sending import Sender

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 import peer
-from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Changed, Gone, Offline, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
+from dumbwaiter.net.bulk import Abort
 from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Checkpoint
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox import nos_token

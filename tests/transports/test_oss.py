@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry, Verdict
+from dumbwaiter.jobs.threads import drive
 from dumbwaiter.model import MIB
-from dumbwaiter.threads import drive
+from dumbwaiter.net.bulk import Abort
 from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.transports import oss_post
 from dumbwaiter.wire.message import FileSlice, Reply, Request

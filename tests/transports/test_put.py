@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 import peer
-from dumbwaiter import config_file
+from dumbwaiter.config import file as config_file
 from dumbwaiter.errors import Conflict, Reauth, Reject, Retry
 from dumbwaiter.model import Ask
 from peer import Peer

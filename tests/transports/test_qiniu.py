@@ -18,16 +18,16 @@ from msgspec.structs import replace
 
 import peer
 from asynchronous import at_once
-from dumbwaiter import bulk
-from dumbwaiter.bulk import Abort
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
-from dumbwaiter.http import Http
+from dumbwaiter.jobs.threads import Threads
+from dumbwaiter.jobs.upload import FileUpload, Ranges
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
-from dumbwaiter.pace import Abreast
-from dumbwaiter.threads import Threads
+from dumbwaiter.net import bulk
+from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.http import Http
+from dumbwaiter.net.pace import Abreast
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
-from dumbwaiter.upload import FileUpload, Ranges
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
 from program import Vendors

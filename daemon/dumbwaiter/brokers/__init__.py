@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from dumbwaiter import options
 from dumbwaiter.broker import Broker
 from dumbwaiter.brokers import careyshop, jiandaoyun, jimeng, netease, recipe, xinhua
+from dumbwaiter.config import options
 
 BROKERS: dict[type[options.Provider], Callable[[Any], Broker]] = {
     options.NetEase: netease.NetEase,

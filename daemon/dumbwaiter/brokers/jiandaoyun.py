@@ -17,11 +17,11 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from dumbwaiter.broker import Broker
+from dumbwaiter.config.options import Jiandaoyun as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
 from dumbwaiter.naming import split
-from dumbwaiter.options import Jiandaoyun as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect, expires_at

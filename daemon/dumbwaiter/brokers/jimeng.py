@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from dumbwaiter.broker import Broker
+from dumbwaiter.config.options import Jimeng as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import Ask, Grant, Limits, Receipt, Secret
 from dumbwaiter.naming import shown
-from dumbwaiter.options import Jimeng as Options
 from dumbwaiter.tickets import ImageXTicket
 from dumbwaiter.wire import imagex, jimeng, sigv4
 from dumbwaiter.wire.address import allowed, check_redirect

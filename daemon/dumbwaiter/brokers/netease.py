@@ -15,11 +15,11 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from dumbwaiter.broker import SLOWER, Broker
+from dumbwaiter.config.options import NetEase as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
 from dumbwaiter.naming import shown
-from dumbwaiter.options import NetEase as Options
 from dumbwaiter.tickets import NosTicket
 from dumbwaiter.wire import nos
 from dumbwaiter.wire.address import allowed, check_redirect, expires_at

@@ -12,10 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter.broker import SLOWER, Broker
+from dumbwaiter.config.options import Recipe as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, FollowUp, Grant, Limits, Receipt
-from dumbwaiter.options import Recipe as Options
 from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect

@@ -16,10 +16,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dumbwaiter.broker import SLOWER, Broker
+from dumbwaiter.config.options import Xinhua as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
-from dumbwaiter.options import Xinhua as Options
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect

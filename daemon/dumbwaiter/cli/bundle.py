@@ -24,8 +24,8 @@ from sqlalchemy import make_url
 from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
-from dumbwaiter.config_checks import JOURNAL_SECRETS, journal_secrets
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config.checks import JOURNAL_SECRETS, journal_secrets
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.recipe import BLANK

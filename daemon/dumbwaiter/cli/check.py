@@ -15,13 +15,13 @@ from dumbwaiter.cli.paths import out_of_reach, placed
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import no_mount_point, size, unusable, when
 from dumbwaiter.config import Config, Watch
-from dumbwaiter.config_file import exposed, location
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config.file import exposed, location
+from dumbwaiter.config.options import secrets, why_no_keys
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Reject, Verdict, exit_of
 from dumbwaiter.keys import Subject
 from dumbwaiter.model import Stamp, State, stamp_of_regular
 from dumbwaiter.naming import counted, legible, propose, shown, split
-from dumbwaiter.options import secrets, why_no_keys
 
 NO_KEY = "no key is configured"
 UNTOLD = "its provider's secret is handed over by systemd only"
@@ -104,7 +104,7 @@ def _print_limits(probes: list[dict[str, Any]]) -> None:
 def _looked_at(session: Session, config: Config, *, online: bool) -> Iterator[str]:
     """Yields what does no harm until it is needed. Raises `Failure` for what keeps the daemon from working here, now."""
     from dumbwaiter.brokers import broker
-    from dumbwaiter.ignore import rules
+    from dumbwaiter.files.ignore import rules
 
     if problem := next(_problems(config, session.places.config), None):
         raise Failure(problem, Exit.USAGE)
@@ -162,7 +162,7 @@ def _probe(provider: str) -> dict[str, Any]:
 
 def _fate(session: Session, path: str) -> dict[str, Any]:
     """Returns what would happen to a file, and which rule decides."""
-    from dumbwaiter.ignore import rules
+    from dumbwaiter.files.ignore import rules
 
     config = session.config
     absolute = placed(config, path)
@@ -233,8 +233,8 @@ def _known(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) 
 
 
 def _is_compared(session: Session, watch: Watch, name: str, inner: str, stamp: Stamp) -> bool:
-    from dumbwaiter.folders import Folders
     from dumbwaiter.store.database import host_of
+    from dumbwaiter.store.folders import Folders
 
     folder, file = split(inner)
     host = host_of(session.places.state) or ""
@@ -245,10 +245,10 @@ def _is_compared(session: Session, watch: Watch, name: str, inner: str, stamp: S
 async def _ask_providers(config: Config, facts: list[dict[str, Any]], state: str) -> Exit:
     """Asks for a grant for each file that would be taken, or for a name of our own; notes what each would meet."""
     from dumbwaiter.brokers import broker
-    from dumbwaiter.http import Http
-    from dumbwaiter.mime import mime_by_name
+    from dumbwaiter.files.mime import mime_by_name
     from dumbwaiter.model import Ask
-    from dumbwaiter.provider import Provider
+    from dumbwaiter.net.http import Http
+    from dumbwaiter.providers.provider import Provider
     from dumbwaiter.store.database import host_of
 
     async def requested(_count: int) -> None:

@@ -54,7 +54,7 @@ def _ask(path: str) -> None:
 
 
 async def _claim_alone(session: Session, wish: str) -> dict[str, Any]:
-    from dumbwaiter.orders import Orders
+    from dumbwaiter.control.orders import Orders
 
     async with session.alone() as app:
         return await Orders(app).claim(wish)

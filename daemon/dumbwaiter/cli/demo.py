@@ -22,7 +22,7 @@ import click
 
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import size
-from dumbwaiter.config_file import load
+from dumbwaiter.config.file import load
 from dumbwaiter.errors import Failure
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown

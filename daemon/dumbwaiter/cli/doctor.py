@@ -23,13 +23,13 @@ from dumbwaiter import log
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import last_line
 from dumbwaiter.config import Config
-from dumbwaiter.config_file import exposed
-from dumbwaiter.config_values import Listen
+from dumbwaiter.config.file import exposed
+from dumbwaiter.config.values import Listen
 from dumbwaiter.errors import Exit, Failure, JournalTrouble, Verdict
+from dumbwaiter.files.roots import ForeignLink, open_root
 from dumbwaiter.kernel import limit
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import counted, legible, shown, unshown
-from dumbwaiter.roots import ForeignLink, open_root
 
 LITTLE, TIGHT = 1024 * MIB, 64 * MIB  # bytes free: say so; the journal will not live long
 SKEW = 60.0  # seconds; vendors refuse signatures some minutes off
@@ -159,7 +159,7 @@ def _may_be_there(path: Path) -> bool:
 
 
 def _watched_folders(config: Config) -> Findings:
-    from dumbwaiter.ignore import IGNORE_FILE, rules
+    from dumbwaiter.files.ignore import IGNORE_FILE, rules
 
     for name, watch in config.watch.items():
         readable = False
@@ -251,8 +251,8 @@ def _inotify(config: Config) -> Findings:
 
 def _count_folders(name: str, config: Config, refused: Counter[str]) -> int:
     """Counts the folders of a watch that have to be heard."""
-    from dumbwaiter.ignore import rules
-    from dumbwaiter.scan import walk
+    from dumbwaiter.files.ignore import rules
+    from dumbwaiter.files.scan import walk
 
     watch = config.watch[name]
     if watch.polling is True:
@@ -362,7 +362,7 @@ def _journal_trouble(sentence: str, *, on_server: bool) -> Finding:
 
 
 def _daemon(session: Session, config: Config) -> Findings:
-    from dumbwaiter.ignore import IGNORE_FILE
+    from dumbwaiter.files.ignore import IGNORE_FILE
 
     try:
         facts = session.ask("GET", "/status?jobs=0")
@@ -423,7 +423,7 @@ def _services(session: Session) -> Findings:
 
 async def _providers(config: Config) -> list[Finding]:
     """Asks every provider's addresses for nothing, and compares clocks."""
-    from dumbwaiter.http import Http
+    from dumbwaiter.net.http import Http
 
     try:
         http = Http()

@@ -10,13 +10,13 @@ import httpx
 
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.config import Config
-from dumbwaiter.digest import Digest
 from dumbwaiter.errors import Changed, Exit, Failure, Verdict
-from dumbwaiter.http import HEADERS, proxies
-from dumbwaiter.http_errors import sentence
+from dumbwaiter.files.digest import Digest
+from dumbwaiter.files.version import check, open_version
 from dumbwaiter.model import MIB, Entry
 from dumbwaiter.naming import join, shown
-from dumbwaiter.version import check, open_version
+from dumbwaiter.net.http import HEADERS, proxies
+from dumbwaiter.net.http_errors import sentence
 
 LIMITS = httpx.Timeout(10.0)  # of silence, in seconds: somebody waits, and the mount has no more patience
 REFUSED = {401, 403}

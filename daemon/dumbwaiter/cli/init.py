@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.config_file import parse
-from dumbwaiter.config_reader import PROVIDERS
-from dumbwaiter.config_values import SecretSource
+from dumbwaiter.config.file import parse
+from dumbwaiter.config.reader import PROVIDERS
+from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import legible, shown
 

@@ -155,7 +155,7 @@ def placed(config: "Config", path: str) -> str:
 
 @cache
 def _resolved(folder: str) -> str:
-    from dumbwaiter.roots import resolved
+    from dumbwaiter.files.roots import resolved
 
     return resolved(folder)
 
@@ -182,7 +182,7 @@ def _inside(path: str, folder: str) -> bool:
 
 def _mounts(config: "Config") -> list[str]:
     """Returns where the catalog may be mounted: as configured, and wherever the kernel has such a mount."""
-    from dumbwaiter.roots import OURS, mounts
+    from dumbwaiter.files.roots import OURS, mounts
 
     found = [config.mount.path] if config.mount.path else []
     return found + [place for place, kind in mounts() if kind == OURS]

@@ -89,9 +89,9 @@ async def _put_alone(
 ) -> dict[str, Any]:
     """Uploads without a daemon: takes its place for as long as it takes. Returns how the jobs ended."""
     from dumbwaiter.app import open_app
-    from dumbwaiter.following import follow_jobs
+    from dumbwaiter.control.following import follow_jobs
+    from dumbwaiter.control.orders import Orders
     from dumbwaiter.installation import LOOK, open_lock
-    from dumbwaiter.orders import Orders
 
     final: dict[str, Any] = {}
     lock = open_lock(session.places)

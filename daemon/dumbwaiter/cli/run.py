@@ -38,9 +38,10 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import control_socket, log, status_line, web
+    from dumbwaiter import log, web
     from dumbwaiter.app import open_app
-    from dumbwaiter.events import Feed
+    from dumbwaiter.control import status_line, unix_socket
+    from dumbwaiter.control.events import Feed
     from dumbwaiter.installation import open_lock
     from dumbwaiter.kernel import raise_files
     from dumbwaiter.signals import wait_for_stop
@@ -71,7 +72,7 @@ async def _run(session: Session) -> None:
         await app.start()
         app.expect()
         feed = Feed(app)
-        async with control_socket.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
+        async with unix_socket.serve(app, feed, places), web.serve(app, feed), contextlib.aclosing(feed):
             await app.watch()
             notifier.notify("READY=1")
             # What is loaded by now stays: the collector need not look at it again, nor at the rest so often.

@@ -57,7 +57,7 @@ def service() -> None:
 @click.pass_obj
 def install(session: Session, account: str | None, *, system: bool, dry_run: bool) -> None:
     """Writes the units, enables and starts them, and says every step."""
-    from dumbwaiter.config_file import load
+    from dumbwaiter.config.file import load
 
     to = target(system, account)
     file = config_file(session, to)
@@ -139,7 +139,7 @@ def _has_journal(state: Path) -> bool:
 
 
 def _check_secrets(to: Target, config: "Config") -> None:
-    from dumbwaiter.config_values import SecretSource
+    from dumbwaiter.config.values import SecretSource
 
     for _, source in config.secrets():
         kind, name = source.place

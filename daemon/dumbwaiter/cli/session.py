@@ -75,8 +75,8 @@ class Session:
     def config(self) -> "Config":
         """The checked configuration. Raises `Failure`."""
         from dumbwaiter.config import nested, within
-        from dumbwaiter.config_file import load
-        from dumbwaiter.ignore import rules
+        from dumbwaiter.config.file import load
+        from dumbwaiter.files.ignore import rules
 
         config = load(self.places.config)
         sources = [source for _, source in config.secrets()]

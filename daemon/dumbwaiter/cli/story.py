@@ -15,9 +15,9 @@ from dumbwaiter.cli.words import hour, rests, size, when
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
 from dumbwaiter.facts import job_facts
+from dumbwaiter.files.scan import look, notes_of_download
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import counted, join, legible, shown
-from dumbwaiter.scan import look, notes_of_download
 
 
 def tell(session: Session, path: str) -> None:
@@ -81,7 +81,7 @@ def _print_lines(lines: Iterator[tuple[str, str | None]]) -> None:
 
 
 def _of_file(session: Session, watch: str, inner: str, latest: Job) -> Iterator[tuple[str, str | None]]:
-    from dumbwaiter.ignore import rules
+    from dumbwaiter.files.ignore import rules
 
     root = session.config.folder_of(watch)
     if root is None:
@@ -181,7 +181,7 @@ def _provider(session: Session, job: Job) -> dict[str, Any]:
 
 def _why_not(session: Session, path: str) -> str:
     """Says why a file that no job knows was not taken."""
-    from dumbwaiter.ignore import rules
+    from dumbwaiter.files.ignore import rules
 
     tree, _, place = tree_path(session, path).partition("/")
     named, _, below = place.partition("/")

@@ -49,7 +49,7 @@ async def _sync(session: Session, provider: str | None) -> list[dict[str, Any]]:
 
 
 async def _alone(session: Session, provider: str | None) -> AsyncIterator[dict[str, Any]]:
-    from dumbwaiter.following import follow_walks
+    from dumbwaiter.control.following import follow_walks
 
     async with session.alone() as app:
         async for one in follow_walks(app, app.walks.of(provider)):

@@ -143,7 +143,7 @@ def changed_folders(to: Target, folder: str, after: str) -> list[str]:
     if after.startswith("move:"):
         return [folder, after.removeprefix("move:")]
     if after == "trash":
-        from dumbwaiter.trash import trash_for
+        from dumbwaiter.files.trash import trash_for
 
         return [folder, trash_for(folder, _home_trash(to), pwd.getpwnam(to.account).pw_uid)]
     return [folder]
@@ -158,7 +158,7 @@ def _writable(to: Target, folder: str) -> str:
 
     A folder of it would be mounted anew for the service, and would keep the disk there when everybody else sees it go.
     """
-    from dumbwaiter.roots import mounted_at
+    from dumbwaiter.files.roots import mounted_at
 
     disk = mounted_at(os.path.realpath(folder))
     stays = (str(to.home), *SYSTEM_FOLDERS.values())
@@ -186,7 +186,7 @@ def credential(to: Target, name: str) -> Path:
 
 def lacks(session: Session, to: Target, kind: str) -> bool:
     """Says whether the configuration asks for a credential, a folder or a disk that a unit was not installed with."""
-    from dumbwaiter.config_file import load
+    from dumbwaiter.config.file import load
 
     try:
         with at_home(to):

@@ -59,7 +59,7 @@ def rests(name: str, until: float | None) -> str:
 
 def unusable(config: str, watch: str, path: str) -> str | None:
     """Returns what is wrong with the folder of a watch; `config` is the file that names it."""
-    from dumbwaiter.config_file import location
+    from dumbwaiter.config.file import location
 
     if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         return None
@@ -73,7 +73,7 @@ def unusable(config: str, watch: str, path: str) -> str | None:
 
 def no_mount_point(config: str, path: str) -> str | None:
     """Returns why the mount that a configuration names cannot be, None when it can."""
-    from dumbwaiter.config_file import location
+    from dumbwaiter.config.file import location
 
     try:
         if os.path.ismount(path) or not os.listdir(path):
@@ -93,7 +93,7 @@ def no_mount_point(config: str, path: str) -> str | None:
 
 def span(text: str) -> float:
     """Returns the seconds of "10m", or of a number alone, as `timeout` and `sleep` take it. Raises `Failure`."""
-    from dumbwaiter.config_values import duration
+    from dumbwaiter.config.values import duration
 
     try:
         return duration(f"{text}s" if text.strip().isascii() and text.strip().isdigit() else text)
@@ -105,7 +105,7 @@ def moment(text: str, now: float) -> float:
     """Returns the time that "2h" ago was, or that "2026-03-04" or "2026-03-04 12:00" names here. Raises `Failure`."""
     from datetime import datetime
 
-    from dumbwaiter.config_values import duration
+    from dumbwaiter.config.values import duration
 
     try:
         return now - duration(text)

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dumbwaiter import log
 from dumbwaiter.app import App
 from dumbwaiter.config import Web
-from dumbwaiter.control import EXCEPTION_HANDLERS, Control
-from dumbwaiter.events import Feed
+from dumbwaiter.control.events import Feed
+from dumbwaiter.control.routes import EXCEPTION_HANDLERS, Control
+from dumbwaiter.control.serving import WAITING, answering
 from dumbwaiter.model import Secret
-from dumbwaiter.serving import WAITING, answering
 
 ROUTES = frozenset(
     {

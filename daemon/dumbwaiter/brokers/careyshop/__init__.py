@@ -21,11 +21,11 @@ from msgspec.structs import replace
 from dumbwaiter.broker import Broker
 from dumbwaiter.brokers.careyshop.directories import ANSWER, SIZE_MAX, Place, Rows
 from dumbwaiter.brokers.careyshop.shop import Shop
+from dumbwaiter.config.options import CareyShop as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Listed, Page, Receipt, Secret
 from dumbwaiter.naming import shown
-from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.tickets import CareyShopTicket, OssPostTicket, OssStsTicket, QiniuTicket
 from dumbwaiter.wire import careyshop, oss, qiniu
 from dumbwaiter.wire.address import allowed, expires_at

@@ -8,11 +8,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from dumbwaiter.config.options import CareyShop as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
-from dumbwaiter.options import CareyShop as Options
 from dumbwaiter.wire import careyshop
 from dumbwaiter.wire.address import check_redirect
 from dumbwaiter.wire.message import Request, query

@@ -1,0 +1,1 @@
+"""The daemon's one HTTP interface, for commands, mount, page and scripts."""

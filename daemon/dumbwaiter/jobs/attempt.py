@@ -1,0 +1,521 @@
+"""One job, one attempt: gets a grant, runs the transport, and turns what is raised into the next transition.
+
+What follows an error is `policy`'s to say, what it means in the journal `lifecycle`'s; nothing here knows a vendor.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from dumbwaiter.errors import (
+    Blocked,
+    Changed,
+    Conflict,
+    Gone,
+    Local,
+    Offline,
+    Paused,
+    Reauth,
+    Reject,
+    Restart,
+    Retry,
+    Unfit,
+    Verdict,
+)
+from dumbwaiter.files.digest import Digest
+from dumbwaiter.files.mime import mime_by_name, mime_of
+from dumbwaiter.files.roots import hangs_with
+from dumbwaiter.files.version import open_version
+from dumbwaiter.jobs import duplicates
+from dumbwaiter.jobs.duties import DONE, FAILED
+from dumbwaiter.jobs.key_choice import KeyChoice
+from dumbwaiter.jobs.means import Means
+from dumbwaiter.jobs.threads import OpenFile
+from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload, Ranges
+from dumbwaiter.journal import LostLease
+from dumbwaiter.lifecycle import REPLACED
+from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
+from dumbwaiter.naming import propose, shown
+from dumbwaiter.net.bulk import Unreadable
+from dumbwaiter.net.http import SKEW
+from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, decide
+from dumbwaiter.providers.grants import OVER, freeze
+from dumbwaiter.providers.provider import Provider
+from dumbwaiter.transports import Transport, choose
+
+T = TypeVar("T")
+
+IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
+HEARD = 3.0  # seconds that an answer is waited for although all is to end
+LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
+RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
+
+
+class Attempt:
+    """A leased job, from where it is to where it can get."""
+
+    def __init__(self, means: Means, job: Job) -> None:
+        self._means = means
+        self._journal = means.journal
+        self._clock = means.clock
+        self._loop = asyncio.get_running_loop()
+        self._job = job if job.checkpoint else replace(job, sent=0)
+        self._ever = Ranges()  # that were sent, by this attempt or an earlier one
+        self._ever.add(0, self._job.sent)
+        self._sends = 0
+        self._wasted = 0  # bytes that were sent and that the journal does not know of
+        self._resent = 0  # those of them that were sent a second time by a try that is over
+        self._sending = 0.0  # seconds that its sending took
+        self._ask = Ask(
+            watch=job.watch,
+            path=propose(job.path),
+            key=propose(job.path),
+            size=job.size,
+            mime=mime_by_name(job.path),
+            place=job.place,
+            seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
+        )
+        self._stored: Future[None] | None = None  # the commit of the receipt
+        self._chance = 0  # of the provider's, when this try began
+        self._fresh = False  # the grant in use was asked for by this attempt
+        self._asked_at = 0.0  # when
+        self._again = 0
+        self._late = 0  # times that the grant ended before the file was through
+        self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
+        self._watch = means.watch_of(job.watch)
+        self._keys = KeyChoice(means, job)
+        self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
+        self._log = means.log.bind(job=job.id, path=job.place, provider=job.provider)
+
+    async def run(self) -> None:
+        job = self._job
+        provider = self._means.providers.get(job.provider)
+        if provider is None:
+            gone = f'no provider named "{job.provider}" is configured'
+            if job.receipt is None:
+                await self._reject(gone)
+            else:  # the file is there, and nobody can be asked for the rest
+                await self._finish(FollowUp(job.receipt.with_facts(follow_up=gone)))
+            return
+        while True:
+            self._chance = provider.health.chances
+            try:
+                if self._job.state is State.PENDING:
+                    await self._bring(provider)
+                async with provider.alone(provider.broker.together(self._ask)):
+                    await self._follow_up(provider)
+            except Paused:
+                self._log.info("put aside until its provider and watch work again")
+                await self.give_back()
+                return
+            except Verdict as verdict:
+                if not await self._obey(verdict, provider):
+                    return
+            else:
+                provider.health.well(self._clock())
+                return
+
+    async def give_back(self) -> None:
+        """Ends the lease; another attempt goes on from here."""
+        await self._journal.release(self._means.worker, self._job.id, resent=self._wasted)
+
+    async def _open(self) -> OpenFile:
+        """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
+        job = self._job
+        root = self._means.folder_of(job.watch)
+        if root is None:
+            raise Local(f'no watch named "{job.watch}" is configured')
+        place = hangs_with(root, job.path)
+
+        def look() -> tuple[int, str]:
+            fd = open_version(root, job.path, job.stamp)
+            try:
+                return fd, mime_of(fd, self._ask.name)
+            except OSError as error:
+                os.close(fd)
+                raise Local(f"the file cannot be read: {error.strerror}") from None
+
+        try:
+            fd, mime = await self._means.threads.look(place, look, lambda opened: os.close(opened[0]))
+        except TimeoutError:
+            raise Local(f"the folder {place} does not answer") from None
+        except (Gone, Changed):
+            if away := await asyncio.to_thread(self._means.away, job.watch):
+                raise Local(away) from None  # another folder's files say nothing of this one's
+            raise
+        self._ask = replace(self._ask, mime=mime)
+        return OpenFile(fd, place)
+
+    async def _bring(self, provider: Provider) -> None:
+        """Uploads the file and journals the receipt."""
+        job = self._job
+        let_go = self._means.threads.let_go
+        file = await self._open()
+        held = ExitStack()
+        held.callback(let_go, file)
+        try:
+            if self._may_link(provider) and (found := await duplicates.find(job, provider, file, self._means)):
+                await self._store(provider, *found)
+                self._log.info("linked", key=found[0].key, same_as=found[0].facts["same_as"])
+                return
+            self._ask = await self._keys.choose(provider, job, self._ask, file)
+            if self._ask.named:
+                self._job = replace(self._job, proposed=self._ask.key)
+            upload, receipt, digest = await self._send(provider, file, held)
+        except Changed:
+            let_go(await self._open())  # says if nothing stands there any more
+            raise
+        except TimeoutError:
+            raise Local(f"the folder {file.place} does not answer") from None
+        except (OSError, Unreadable) as error:  # other troubles are verdicts
+            raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
+        finally:
+            held.close()
+        await self._store(provider, receipt, digest, upload.unsaved, self._resent)
+        self._log.debug("stored", key=receipt.key, size=job.size)
+
+    def _may_link(self, provider: Provider) -> bool:
+        job = self._job
+        wanted = self._watch is not None and self._watch.duplicates == "link"
+        return provider.broker.shares and wanted and job.size > 0 and job.key is None
+
+    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> None:
+        """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
+        self._stored = self._journal.store(
+            self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, resent=resent
+        )
+        self._wasted = self._resent = 0
+        if provider.broker.follows:
+            await asyncio.shield(asyncio.wrap_future(self._stored))
+        self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
+
+    async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
+        job = self._job
+        grant = await self._grant(provider, file)
+        try:
+            transport = choose(grant.ticket, job.size, self._unfit)
+        except Reject as other:
+            raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
+        if job.cut_off and (job.key is not None or self._job.checkpoint) and not self._sends:
+            self._ever.add(0, min(job.size, self._job.sent + self._at_risk(transport)))
+        self._sends += 1
+        point = self._point(transport)
+        begun, begun_at = self._job.sent, self._clock()
+        upload = FileUpload(
+            file.fd,
+            job.stamp,
+            threads=self._means.threads,
+            ticket=grant.ticket,
+            key=grant.key,
+            ask=self._ask,
+            checkpoint=point,
+            sent=begun,
+            ever=self._ever,
+            save=self._save,
+            rest=self._must_not_rest,
+            line=provider,
+            confirm=lambda: asyncio.run_coroutine_threadsafe(
+                provider.broker.confirm(grant, job.size, provider), self._loop
+            ),
+        )
+
+        def send() -> tuple[Receipt, str, float]:
+            self._must_not_rest()  # it may have waited for its thread
+            started = time.monotonic()
+            return *upload.run(transport.send), time.monotonic() - started
+
+        held.pop_all()
+        began = time.monotonic()
+        try:
+            receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file, last=True)
+            provider.learn_rate(job.size - begun, seconds)
+            return upload, receipt.plain, digest
+        except Reauth as refusal:
+            raise self._refused(provider, grant, refusal, begun_at) from None
+        except Unfit as unfit:
+            self._unfit[transport.name] = str(unfit)
+            raise
+        finally:
+            self._sending += time.monotonic() - began
+            self._wasted = self._resent + upload.wasted
+            self._resent += upload.resent
+
+    def _refused(self, provider: Provider, grant: Grant, refusal: Reauth, begun_at: float) -> Verdict:
+        """Forgets a grant that was refused, and returns what that means for the file."""
+        if provider.grants.refuse(grant, replace(self._ask, held=self._job.key), begun_at):
+            return Retry(OVER)
+        if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
+            self._fresh = False  # it ended in use, which says nothing of the account
+            self._late += not self._job.sent
+            if self._late >= LATE_MAX:
+                return Reject(f"{refusal}; it takes longer to send than the provider's permission lasts")
+        if self._fresh:
+            provider.abreast.broke()  # one part tells whether the next permission is taken
+        return refusal
+
+    def _point(self, transport: Transport) -> Any:
+        """Returns from where the transport goes on; None where it begins."""
+        checkpoint = self._job.checkpoint
+        try:
+            return msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None
+        except msgspec.DecodeError:  # of another way to send, before the configuration or the program was another one
+            self._begin_anew()
+            return None
+
+    def _begin_anew(self, **changes: Any) -> None:
+        """Forgets what was acknowledged: it counts for nothing any more."""
+        self._job = replace(self._job, checkpoint=None, sent=0, **changes)
+
+    def _at_risk(self, transport: Transport) -> int:
+        """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
+        match transport.at_risk:
+            case "chunk":
+                return IN_FLIGHT
+            case "parts":
+                return IN_FLIGHT * self._means.threads.parts
+        return self._job.size
+
+    async def _grant(self, provider: Provider, file: OpenFile) -> Grant:
+        """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
+        job = self._job
+        self._fresh = False
+        needed = provider.seconds_for(job.size - job.sent)
+        if job.grant is not None and (grant := await provider.grants.restore(job.grant, needed)) is not None:
+            return grant
+        asked_at = self._clock()
+        grant = await provider.grants.obtain(replace(self._ask, held=job.key), needed)
+        self._fresh, self._asked_at = True, asked_at
+        transport = choose(grant.ticket, job.size)
+        stored = freeze(grant, transport) if transport.session else None
+        if grant.key != job.key:
+            self._begin_anew()  # another object
+        if (grant.key, stored) != (job.key, job.grant):
+            await self._name(provider, grant, stored, file)
+        self._job = replace(self._job, key=grant.key, grant=stored)
+        return grant
+
+    async def _name(self, provider: Provider, grant: Grant, stored: str | None, file: OpenFile) -> None:
+        """Journals the key of a grant. Raises `Retry` or `Conflict` where the provider gave it to another file before."""
+        job, digest = self._job, None
+        given = None if self._ask.named or grant.many or grant.key == job.key else grant.key
+        while True:
+            holder = await self._journal.name(
+                self._means.worker,
+                job.id,
+                self._clock(),
+                key=grant.key,
+                grant=stored,
+                grant_until=grant.expires_at,
+                given=given,
+                digest=digest,
+            )
+            if holder is None:
+                return
+            if digest is not None or holder.digest is None:
+                break
+            digest = await self._means.threads.read(file, partial(Digest().finish, file.fd, job.size))
+        if provider.broker.mints:
+            raise Retry(
+                f"the provider gave the permission of {shown(holder.place)} once more: a cache may stand between"
+            )
+        raise Conflict(f"the provider has {shown(holder.place)} as {shown(given or '')}, and names this file the same")
+
+    def _save(self, checkpoint: str, sent: int, more: int, resent: int) -> "Future[None]":
+        """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
+        progress = sent > self._job.sent
+        if progress:
+            self._means.providers[self._job.provider].health.well(self._clock())
+        attempts = 0 if progress else self._job.attempts
+        self._job = replace(self._job, checkpoint=checkpoint, sent=sent, attempts=attempts)
+        commit = self._journal.advance(
+            self._means.worker,
+            self._job.id,
+            self._clock(),
+            checkpoint=checkpoint,
+            sent=sent,
+            more=more,
+            resent=resent,
+        )
+        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._means.moved))
+        return commit
+
+    def _must_not_rest(self) -> None:
+        """Raises `Paused` while a person or the time of day keeps the provider or the watch from working."""
+        now = self._clock()
+        outside = not self._job.by_hand and self._job.watch in self._means.closed(now)
+        if outside or self._job.provider in self._means.resting(now):
+            raise Paused("it rests")
+
+    async def _follow_up(self, provider: Provider) -> None:
+        """Does what is left at the vendor and catalogues the file, or puts that off."""
+        job = self._job
+        assert job.receipt is not None
+        now = self._clock
+        worker = self._means.worker
+        try:
+            if provider.broker.binds and await self._journal.is_outdone(job.id):
+                raise Reject(REPLACED)  # it would take the newer one's place there
+            asked = provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
+            follow = await (_heard(asked) if provider.broker.follows else asked)
+        except (Reauth, Reject, Restart) as verdict:
+            if isinstance(verdict, Restart) and await self._is_worth_resending():
+                self._log.info("sent again", reason=str(verdict))
+                await self._journal.resend(worker, job.id, now(), due_at=now() + verdict.after, error=str(verdict))
+                return
+            if provider.broker.binds:
+                raise Reject(str(verdict)) from None
+            # The file is there; what could not be learned about it is told, and no reason to wait.
+            follow = FollowUp(job.receipt.with_facts(follow_up=verdict))
+        results = tuple(one.plain for one in follow.results)
+        follow = replace(follow, receipt=follow.receipt.plain, results=results)
+        if follow.later is None:
+            await self._finish(follow)
+        else:
+            await self._journal.note(
+                worker,
+                job.id,
+                now(),
+                receipt=follow.receipt,
+                due_at=now() + min(follow.later, AFTER_MAX),
+                error=follow.error,
+            )
+            if follow.blocked:
+                await self._block(provider, follow.error or "", now() + PAUSE)
+
+    async def _finish(self, follow: FollowUp) -> None:
+        """Catalogues the file, and orders what its watch wants done then."""
+        job, duties = self._job, self._means.duties
+        receipt = duties.told(job, follow.receipt)
+        orders = duties.of_done(job, receipt)
+        now = self._clock()
+        try:
+            await self._journal.finish(
+                self._means.worker, job.id, now, receipt=receipt, results=follow.results, orders=orders
+            )
+        except LostLease:
+            if self._stored is not None:
+                self._stored.result()  # the journal's trouble came before
+            raise
+        self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
+        duties.ended(DONE, job.place, orders)
+        if receipt.lacks:
+            self._log.warning("not all is done at the provider", reason=receipt.lacks)
+        self._log.info("done", key=receipt.key, verified=receipt.verified)
+
+    async def _reject(self, sentence: str) -> None:
+        """Gives the file up until a person acts."""
+        job, duties = self._job, self._means.duties
+        orders = duties.of_failed(job, sentence)
+        if await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders):
+            duties.ended(FAILED, f"{job.place}: {sentence}", orders)
+
+    async def _is_worth_resending(self) -> bool:
+        """True while the file still is the version that was stored, and sending it has not cost too much already."""
+        if self._job.resent >= RESENT_MAX * self._job.size:
+            return False
+        try:
+            self._means.threads.let_go(await self._open())
+        except Changed:
+            return False
+        return True
+
+    async def _obey(self, verdict: Verdict, provider: Provider) -> bool:
+        """Does what the policy makes of a verdict. Returns True if the attempt goes on at once."""
+        if isinstance(verdict, Conflict):
+            way = self._keys.conflict(self._ask, verdict)
+            if way is None:
+                self._begin_anew(proposed=None, key=None, grant=None)
+                return True
+            verdict = way
+        if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
+            self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
+        job = self._job
+        in_vain = job.resent + self._wasted
+        dear = in_vain >= max(IN_VAIN * job.size, IN_VAIN_MIN)
+        if isinstance(verdict, Reauth) and self._fresh and provider.health.refused(self._asked_at):
+            verdict = Blocked(f"{verdict}, as it did those before: see to the account")
+        elif isinstance(verdict, Reauth | Restart) and dear:
+            verdict = Reject(f"{verdict}; it was sent {in_vain // max(job.size, 1)} times in vain")
+        decision = decide(
+            verdict,
+            job.attempts,
+            self._clock(),
+            random.random,
+            fresh=self._fresh,
+            again=self._again,
+            dear=dear and bool(self._wasted),
+        )
+        sentence = str(verdict)
+        self._means.tally.failed(job.provider, type(verdict).__name__)
+        self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
+        match decision:
+            case Again():
+                self._again += 1
+                if decision.new_grant:
+                    self._job = replace(self._job, grant=None)
+                if decision.from_start:
+                    self._begin_anew()
+                return True
+            case Delay() if isinstance(verdict, Offline) and provider.health.chances > self._chance:
+                await self._delay(Delay(self._clock()), sentence)
+            case Delay() if isinstance(verdict, Local):
+                await self._delay(decision, sentence)
+            case Delay():
+                provider.health.failed(sentence, offline=isinstance(verdict, Offline), random=random.random())
+                await self._delay(decision, sentence)
+            case Pause():
+                await self._block(provider, sentence, decision.until)
+                await self._delay(Delay(self._clock()), sentence)
+            case Rejected():
+                await self._reject(sentence)
+            case Superseded():
+                if isinstance(verdict, Changed):
+                    # First: who waits for the end of all must not find nothing left between the two.
+                    self._means.changed(job, self._sending)
+                reason, wasted = decision.reason, self._wasted
+                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=reason, resent=wasted)
+        return False
+
+    async def _block(self, provider: Provider, sentence: str, until: float) -> None:
+        """Lets a provider rest whose account is refused, and tells a person once."""
+        await provider.block(sentence, until, self._means.duties.attention)
+        self._log.error("provider paused", error=sentence)
+
+    async def _delay(self, decision: Delay, sentence: str) -> None:
+        await self._journal.delay(
+            self._means.worker,
+            self._job.id,
+            self._clock(),
+            due_at=decision.due_at,
+            error=sentence,
+            attempts=self._job.attempts + 1,
+            new_grant=decision.new_grant,
+            from_start=decision.from_start,
+            resent=self._wasted,
+        )
+
+
+async def _heard(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits what a vendor is asked; cancelled, for a few seconds all the same: it may cost, and its answer counts."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=HEARD)
+        if not task.done():
+            raise
+        return task.result()
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
+            task.cancel()

@@ -1,0 +1,350 @@
+"""One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal, for threads."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from dumbwaiter.doors import Hash
+from dumbwaiter.errors import Changed, Offline, Retry, Stopped
+from dumbwaiter.files.digest import Digest
+from dumbwaiter.files.version import check, check_end
+from dumbwaiter.jobs.threads import Threads, drive
+from dumbwaiter.model import MIB, Ask, Receipt, Stamp
+from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.pace import Abreast
+from dumbwaiter.pool import NoThread
+from dumbwaiter.wire.message import FileSlice, Reply, Request
+
+HELD = MIB  # the longest last piece that is read before it is sent
+IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
+LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
+_here = threading.local()  # `abort` ends the part that this thread sends
+T = TypeVar("T")
+Save = Callable[[str, int, int, int], "Future[None]"]
+
+
+class Line(Protocol):
+    """What the transports of a provider's files share: the way to its upload nodes. Used from any thread."""
+
+    abreast: Abreast
+
+    def exchange(self, request: Request, abort: Abort) -> Reply:
+        """Sends a request and returns the reply. Raises `Retry` for trouble on the way."""
+        ...
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        """Returns the upload nodes in the order in which they are to be tried."""
+        ...
+
+    def better(self, url: str, other: str) -> None:
+        """Has `other` tried before `url` from now on."""
+        ...
+
+    def now(self, url: str) -> float:
+        """Returns the time as the server at `url` has it."""
+        ...
+
+
+class Ranges:
+    """Which bytes of a file were ever sent."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[int, int]] = []
+
+    def add(self, start: int, end: int) -> int:
+        """Adds a range and returns how much of it was there already."""
+        touching = [known for known in self._known if known[0] <= end and start <= known[1]]
+        apart = [known for known in self._known if known not in touching]
+        whole = (min([start, *(low for low, _ in touching)]), max([end, *(high for _, high in touching)]))
+        self._known = [*apart, whole]
+        return sum(min(high, end) - max(low, start) for low, high in touching)
+
+
+class _SideBySide:
+    """Parts of one file on their way at once: the thread that calls takes parts, and others help as far as the line bears it."""
+
+    def __init__(self, threads: Threads, abreast: Abreast, abort: Abort) -> None:
+        self._threads = threads
+        self._abreast = abreast
+        self._abort = abort
+        self._picking, self._noting = threading.Lock(), threading.Lock()
+        self._left: deque[int] = deque()
+        self._at_work = 1
+        self._failures: list[BaseException] = []
+        self._helpers: list[Future[None]] = []
+
+    def run(
+        self,
+        numbers: Sequence[int],
+        send: Callable[[int], Coroutine[Any, Any, T]],
+        done: Callable[[int, T], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Sends all parts; `done` is told of one at a time. Raises the first failure, which ends the others."""
+        self._left.extend(numbers)
+
+        def take_parts(helps: bool) -> None:
+            _here.abort = self._abort
+            try:
+                while not self._abort.called and (number := self._pick(helps)) is not None:
+                    began, together = time.monotonic(), self._at_work
+                    result = drive(send(number))
+                    self._abreast.took(time.monotonic() - began, together)
+                    with self._noting:
+                        drive(done(number, result))
+                    self._call_helpers(help_out)
+            except BaseException as failure:  # noqa: BLE001 - raised again below
+                self._fail(failure)
+            finally:
+                del _here.abort
+
+        help_out = partial(take_parts, helps=True)
+        try:
+            self._call_helpers(help_out)
+        except RuntimeError as failure:  # there are no threads any more
+            self._fail(failure)
+        take_parts(helps=False)
+        for helper in self._helpers:
+            if not helper.cancel():  # what has not begun by now has nothing left to do
+                helper.result()
+        if self._failures:
+            raise self._failures[0]
+        if self._abort.called:
+            raise Stopped
+
+    def _pick(self, helps: bool) -> int | None:
+        """Returns what a thread is to send next; None where it is one too many, or nothing is left."""
+        with self._picking:
+            if self._left and not (helps and self._at_work > self._abreast.most):
+                return self._left.popleft()
+            self._at_work -= 1
+            return None
+
+    def _call_helpers(self, help_out: Callable[[], None]) -> None:
+        """Begins as many threads as may be at work."""
+        with self._picking:
+            most = min(self._threads.parts, self._abreast.most)
+            for _ in range(int(min(most - self._at_work, len(self._left) - 1))):  # whoever calls takes one of them
+                try:
+                    self._helpers.append(self._threads.part(help_out))
+                except NoThread:  # who calls sends them all
+                    return
+                self._at_work += 1
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failures.append(failure)
+        self._abort()
+
+
+class FileUpload:
+    """An open file with a ticket; see `doors.Upload` for what each door promises.
+
+    Its doors block: the transport runs in a thread (`run`), its parts in more of them.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        stamp: Stamp,
+        *,
+        threads: Threads,
+        ticket: Any,
+        key: str | None,
+        ask: Ask,
+        checkpoint: Any,
+        sent: int,
+        ever: Ranges,
+        save: Save,
+        rest: Callable[[], None] = lambda: None,
+        line: Line,
+        confirm: Callable[[], "Future[Receipt | None]"],
+    ) -> None:
+        self.ticket = ticket
+        self.key = key
+        self.size = stamp.size
+        self.name = ask.name
+        self.mime = ask.mime
+        self.seed = ask.seed
+        self.fresh = ask.fresh
+        self.checkpoint = checkpoint
+        self.abort = Abort()
+        self._fd = fd
+        self._stamp = stamp
+        self._threads = threads
+        self._save = save
+        self._rest = rest
+        self._line = line
+        self._confirm = confirm
+        self._digest = Digest()
+        self._acknowledged = sent
+        self._ever = ever
+        self._counting = threading.Lock()
+        self.resent = 0  # bytes sent a second time since the last save
+        self._pieces = 0  # bytes that this attempt sent, each counted once
+        self._here_before = Ranges()
+        self._begun = sent
+        self._noting = threading.RLock()  # of the fields below
+        self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
+        self._commit: Future[None] | None = None
+        self._committed_at = 0.0
+
+    def run(self, send: Callable[[Any], Coroutine[Any, Any, Receipt]]) -> tuple[Receipt, str]:
+        """Sends the file from this thread; returns the receipt and the digest of the whole. Raises what a transport raises.
+
+        However it ends, what was acknowledged is in the journal.
+        """
+        try:
+            receipt = drive(send(self))
+            with self._noting:
+                self._point = None  # the receipt says more
+            return receipt, self._finish()
+        except BaseException:
+            self._flush(lambda commit: commit.result())
+            raise
+
+    # The doors
+
+    async def read(self, offset: int, length: int) -> FileSlice:
+        check(self._fd, self._stamp)
+        end = min(offset + length, self.size)
+        observers = (self._digest.observe,)
+        if end < self.size:
+            # The kernel fetches the next piece while this one is on the wire.
+            os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
+            return FileSlice(self._fd, offset, end - offset, observers=observers)
+        if end - offset > HELD:
+            guard = partial(check_end, self._fd, self._stamp)
+            return FileSlice(self._fd, offset, end - offset, observers=observers, guard=guard)
+        data = b""
+        while len(data) < end - offset:
+            piece = os.pread(self._fd, end - offset - len(data), offset + len(data))
+            if not piece:
+                raise Changed("the file became shorter")
+            data += piece
+        check_end(self._fd, self._stamp)
+        return FileSlice(self._fd, offset, len(data), data, observers)
+
+    async def call(self, request: Request) -> Reply:
+        body = request.body
+        if isinstance(body, FileSlice):
+            request = replace(request, body=body.observed_by(self._count))
+        try:
+            return self._line.exchange(request, getattr(_here, "abort", self.abort))
+        except Retry as trouble:
+            if isinstance(body, FileSlice):
+                if isinstance(trouble, Offline):
+                    self._line.abreast.broke()
+                check(self._fd, self._stamp)  # a file that became shorter breaks the exchange too
+            raise
+
+    async def save(self, point: Any, sent: int, *, sure: bool = False) -> None:
+        with self._noting:
+            self._point = (point, sent)
+            self._push()
+            commit, since = self._commit, time.monotonic() - self._committed_at
+        self._rest()
+        if sure:
+            self._flush(self.abort.result)
+        elif commit is not None and since > LAG:
+            self.abort.result(commit)
+
+    async def whole(self) -> None:
+        # What an earlier attempt sent is not in the digest; later, an end of this one would cost the receipt.
+        self._digest.finish(self._fd, self.size, lambda: self.abort.called)
+        check(self._fd, self._stamp)
+
+    async def digested(self, offset: int, length: int, into: Hash) -> None:
+        check(self._fd, self._stamp)
+        end = min(offset + length, self.size)
+        while offset < end:
+            data = os.pread(self._fd, min(MIB, end - offset), offset)
+            if not data:
+                raise Changed("the file became shorter")
+            into.update(data)
+            offset += len(data)
+
+    async def parts(
+        self,
+        numbers: Sequence[int],
+        send: Callable[[int], Coroutine[Any, Any, T]],
+        done: Callable[[int, T], Coroutine[Any, Any, None]],
+    ) -> None:
+        _SideBySide(self._threads, self._line.abreast, self.abort.child()).run(numbers, send, done)
+
+    async def confirm(self) -> Receipt | None:
+        return self.abort.result(self._confirm())
+
+    def now(self, url: str) -> float:
+        return self._line.now(url)
+
+    def order(self, urls: tuple[str, ...]) -> list[str]:
+        return self._line.order(urls)
+
+    def better(self, url: str, other: str) -> None:
+        self._line.better(url, other)
+
+    # Accounts
+
+    def _count(self, offset: int, data: bytes | memoryview) -> None:
+        """Notes what leaves: of a piece that breaks off, no more than that was sent."""
+        end = offset + len(data)
+        with self._counting:
+            self.resent += self._ever.add(offset, end)
+            self._pieces += len(data) - self._here_before.add(offset, end)
+
+    @property
+    def wasted(self) -> int:
+        """Bytes that were sent and not acknowledged: whoever goes on sends them again."""
+        return max(0, self._pieces - max(0, self._acknowledged - self._begun)) + self.resent
+
+    @property
+    def unsaved(self) -> int:
+        """Bytes that the finished upload acknowledged beyond the last save."""
+        return self.size - self._acknowledged
+
+    def _push(self) -> None:
+        """Sends what is known of the server's progress to the journal, unless an earlier commit is under way.
+
+        One commit may stand for several parts, so that no part has to wait for a disk. Raises what the last one met.
+        """
+        if self._point is None or (self._commit is not None and not self._commit.done()):
+            return
+        if self._commit is not None:
+            self._commit.result()
+        (point, sent), self._point = self._point, None
+        with self._counting:
+            resent, self.resent = self.resent, 0
+        more, self._acknowledged = max(0, sent - self._acknowledged), sent
+        self._committed_at = time.monotonic()
+        self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, resent)
+        self._commit.add_done_callback(self._pushed)
+
+    def _pushed(self, commit: "Future[None]") -> None:
+        """Sends on what came while a commit was under way; in the journal's thread."""
+        if not commit.cancelled() and commit.exception() is None:
+            with self._noting:
+                self._push()
+
+    def _flush(self, wait: "Callable[[Future[None]], None]") -> None:
+        """Waits until all that is known is in the journal."""
+        while True:
+            with self._noting:
+                self._push()
+                commit, more = self._commit, self._point is not None
+            if commit is None:
+                return
+            wait(commit)
+            if not more:
+                return
+
+    def _finish(self) -> str:
+        digest = self._digest.finish(self._fd, self.size, lambda: self.abort.called)
+        check(self._fd, self._stamp)
+        return digest

@@ -1,0 +1,455 @@
+"""From a sighting to a job: the watch's rules, the wait until the file is quiet, and the journal.
+
+Sightings come in bursts and may be wrong; a look at the file decides, and the journal's unique key makes repeating
+one harmless. Looking, scanning and digesting happen in threads.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from math import ceil
+from typing import NamedTuple, TypeVar
+
+from dumbwaiter import log
+from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
+from dumbwaiter.files.ignore import Rules
+from dumbwaiter.files.scan import downloads, look, notes_beside, notes_of_download
+from dumbwaiter.files.version import digest_of
+from dumbwaiter.journal import Journal
+from dumbwaiter.model import Sighting, Stamp
+from dumbwaiter.naming import shown, split
+from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.folders import Known
+from dumbwaiter.watch.rescan import Rescan
+from dumbwaiter.watch.settle import LONGEST, Ready, Settle
+
+BATCH = 512  # files looked at in one trip to a thread
+AGAIN = 5.0  # seconds until a journal in trouble is tried again
+HANGS = 5.0  # seconds that the looks at one watch may hold up those at the others
+BACKLOG = 20_000  # files that settle, from which on a scan waits
+CLOSED = 10_000  # versions of which it is known that their writer closed them
+EASE = 5.0  # seconds that it waits at most for each few thousand more
+
+T = TypeVar("T")
+
+
+class Watched(NamedTuple):
+    """Where a watch's files come from and go to."""
+
+    root: str
+    provider: str
+    rules: Rules
+    settle: float
+    after: str = "keep"  # what becomes of a file once it is done
+
+
+class Intake:
+    """Files on their way from the folders to the journal. All of it runs on the loop, but for `_look_all`."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Watched],
+        journal: Journal,
+        *,
+        queued: Callable[[], None],
+        moved: Callable[[], None],
+    ) -> None:
+        self._sources = dict(sources)
+        self._journal = journal
+        self._queued = queued
+        self._moved = moved
+        self._settle = Settle(
+            {name: source.settle for name, source in sources.items()},
+            each=[name for name, source in sources.items() if source.after != "keep"],
+        )
+        self._sighted = asyncio.Event()
+        self._eased = asyncio.Event()
+        self._turned = asyncio.Event()
+        self._patient = 0  # waits that may be long: for the journal, for a large file
+        self._expected: set[str] = set()  # watches whose scan is still to begin
+        self._scans: dict[str, bool] = {}  # those that are scanned, and whether that gets on
+        self._enqueueing = 0
+        self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
+        self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
+        self._slow: set[str] = set()  # watches whose looks nobody waits for
+        # By watch and path: whose content is to be compared.
+        self._touched: dict[str, dict[str, tuple[Ready, Known]]] = {}
+        self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
+        self._in_part: dict[tuple[str, str], str] = {}  # what is downloaded in part, and the notes that say so
+        self._closed: OrderedDict[tuple[str, str], Stamp] = OrderedDict()  # the versions whose close was heard lately
+        self.trouble: str | None = None  # what keeps the journal from taking files
+        self._task: asyncio.Task[None] | None = None
+        self._log = log.get("intake")
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="intake")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._task, *self._comparing.values(), *self._looks.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Other threads may ask these four.
+
+    def pending(self, watch: str) -> int:
+        """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
+        scanning = watch in self._expected or self._scans.get(watch, False)
+        return self._settle.pending(watch) + scanning + len(self._touched.get(watch, ()))
+
+    @property
+    def waiting(self) -> int:
+        """How much of what was seen is not in the journal yet."""
+        scans = len(self._expected) + sum([*self._scans.values()])
+        return len(self._settle) + scans + self._enqueueing + self._to_compare
+
+    def heard_closed(self, watch: str, path: str, stamp: Stamp) -> bool:
+        """Says whether the writer of a version was heard to close it. Of ten thousand versions that is known."""
+        return self._closed.get((watch, path)) == stamp
+
+    def outrun(self, watch: str, path: str, seconds: float) -> None:
+        """Notes that a file changed while it was sent, which had taken so long and was in vain. For the loop's thread."""
+        self._settle.outrun(watch, path, seconds, time.monotonic())
+
+    def held(self, watch: str) -> str:
+        """Returns the sentence on files that wait for those who write them, empty when there are none."""
+        now = time.monotonic()
+        held = [(path, self._in_part.get((watch, path), "")) for path in self._settle.held(watch, now)]
+        paths = [path for path, notes in held if not notes]
+        if len(paths) > 1:
+            return (
+                f"{len(paths)} files are open for writing in programs, such as {shown(paths[0])}: each is taken once it is "
+                "closed."
+            )
+        if paths:
+            return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed."
+        for path, notes in held:
+            return f"{shown(path)} is downloaded in part: it is taken once {shown(notes)} is gone."
+        for path, seconds in self._settle.restless(watch, now):
+            return f"{shown(path)} changes while it is sent: it is taken once it was quiet for {ceil(seconds / 60)} minutes."
+        return ""
+
+    def unread(self, watch: str) -> str:
+        """Returns what cannot be read of the watch's own ignore file, empty when all can."""
+        return "; ".join(self._sources[watch].rules.unread)
+
+    def rules(self, watch: str) -> Rules:
+        return self._sources[watch].rules
+
+    def adopt(self, watch: str, rules: Rules) -> None:
+        """Gives a watch other rules, which hold also for what was seen before."""
+        self._sources[watch] = self._sources[watch]._replace(rules=rules)
+
+    def sight(self, sightings: Iterable[Sighting]) -> None:
+        """Takes what a watcher saw."""
+        now = time.monotonic()
+        for sighting in sightings:
+            source = self._sources.get(sighting.watch)
+            if source is not None and source.rules.takes(sighting.path):
+                self._settle.sight(sighting, now)
+        self._sighted.set()
+
+    def expect(self, watch: str) -> None:
+        """Notes that a scan is to come: whoever waits for all files waits for it too."""
+        self._expected.add(watch)
+
+    def give_up(self, watch: str) -> None:
+        """Notes that it cannot come now, or gets no further."""
+        if watch in self._expected or self._scans.get(watch):
+            self._expected.discard(watch)
+            if watch in self._scans:
+                self._scans[watch] = False
+            self._moved()
+
+    async def scan(self, watch: str) -> float | None:
+        """Sights every file of a watch that the journal does not know as it is; returns the seconds that took.
+
+        None where it broke off and has to begin anew soon. One scan of a watch at a time.
+        """
+        started = time.monotonic()
+        self._expected.discard(watch)
+        if watch in self._scans:
+            return 0.0
+        self._scans[watch] = True
+        try:
+            await self._scan(watch, self._sources[watch])
+        except FileNotFoundError:
+            self._log.warning("folder is not there", watch=watch, path=self._sources[watch].root)
+        except (OSError, JournalTrouble) as error:
+            self._log.warning("scan ended early", watch=watch, reason=str(error))
+            if isinstance(error, JournalTrouble):  # of a disk nobody knows whether that ever ends
+                self._expected.add(watch)
+            return None
+        finally:
+            del self._scans[watch]
+            self._moved()
+        return time.monotonic() - started
+
+    async def _scan(self, watch: str, source: Watched) -> None:
+        started = time.monotonic()
+        begin = partial(Rescan, self._journal.folders, watch, source.root, source.rules, source.provider)
+        rescan = await self._insist(partial(asyncio.to_thread, begin))
+        files = new = 0
+        try:
+            while (step := await asyncio.to_thread(rescan.step)) is not None:
+                files += step.files
+                new += len(step.fresh)
+                now = time.time()
+                self.sight(Sighting(watch, path, old=_old(stamp, source.settle, now)) for path, stamp in step.fresh)
+                if step.surveyed:
+                    with suppress(Unstorable):  # then they are looked through the next time too
+                        await self._journal.notes.survey(watch, step.surveyed)
+                await self._ease()
+            for page in await asyncio.to_thread(rescan.gone):
+                await self._journal.notes.unsurvey(watch, page)
+        finally:
+            rescan.close()
+        self._log.info("scanned", watch=watch, files=files, new=new, seconds=round(time.monotonic() - started, 3))
+
+    async def _ease(self) -> None:
+        """Waits while more is settling than need be in memory, unless it does not become less."""
+        if len(self._settle) + self._to_compare > BACKLOG:
+            self._eased.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EASE):
+                    await self._eased.wait()
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks the journal until it answers."""
+        while True:
+            try:
+                answer = await ask()
+            except JournalTrouble as trouble:
+                await self._wait_out(trouble)
+            else:
+                self.trouble = None
+                return answer
+
+    async def _wait_out(self, trouble: JournalTrouble) -> None:
+        self.trouble = str(trouble)
+        self._log.error("journal in trouble", error=self.trouble)
+        self._moved()
+        with self._taking_time():
+            await asyncio.sleep(AGAIN)
+
+    @contextmanager
+    def _taking_time(self) -> Iterator[None]:
+        self._patient += 1
+        try:
+            yield
+        finally:
+            self._patient -= 1
+
+    async def turn(self) -> None:
+        """Returns when the intake has gone once through its work, or has a reason to take longer."""
+        if self._patient:
+            await asyncio.sleep(0)  # who asks again and again must not keep it from going on
+            return
+        self._turned.clear()
+        self._sighted.set()
+        await self._turned.wait()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._pass()
+            except Exception:  # noqa: BLE001
+                # A fault of ours must not end the intake; a scan sights again what was in hand.
+                self._log.exception("intake stumbled")
+                await asyncio.sleep(AGAIN)
+
+    async def _pass(self) -> None:
+        """Looks at what is due, then waits for more."""
+        for name in self._settle.due(time.monotonic()):
+            self._due[name[0]].append(name)
+        for watch, names in self._due.items():
+            if names and watch not in self._looks:
+                self._looks[watch] = asyncio.create_task(self._look_through(watch, names), name=f"look {watch}")
+        if looks := [look for watch, look in self._looks.items() if watch not in self._slow]:
+            await asyncio.wait(looks, timeout=HANGS)
+            self._slow = set(self._looks)
+        wake = self._settle.next_wake()
+        self._sighted.clear()
+        self._turned.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if wake is None else max(0.0, wake - time.monotonic())):
+                await self._sighted.wait()
+
+    async def _look_through(self, watch: str, names: list[tuple[str, str]]) -> None:
+        try:
+            while batch := names[:BATCH]:
+                await self._look(batch)
+                del names[: len(batch)]  # more may have come meanwhile
+                self._turned.set()
+        except Exception:  # noqa: BLE001
+            # A fault of ours must not end the intake.
+            self._log.exception("intake stumbled", watch=watch)
+            for name in names:
+                self._settle.put_off(name, time.monotonic() + AGAIN)
+            names.clear()
+        finally:
+            del self._looks[watch]
+            self._slow.discard(watch)
+            self._sighted.set()  # who did not wait for it has to hear what is due now
+
+    async def _look(self, names: Sequence[tuple[str, str]]) -> None:
+        seen = await asyncio.to_thread(self._look_all, names)
+        now = time.monotonic()
+        before = len(self._settle)
+        ready = [
+            file
+            for (watch, path), (stamp, writing) in zip(names, seen, strict=True)
+            if (file := self._settle.observe(watch, path, stamp, now, writing)) is not None
+        ]
+        # By the rules as they are now.
+        ready = [file for file in ready if self._sources[file.watch].rules.takes(file.path)]
+        for file in ready:
+            self._note_close(file)
+        if ready:
+            self._enqueueing += 1
+            try:
+                await self._enqueue(ready)
+            except Exception:
+                self.sight(Sighting(file.watch, file.path) for file in ready)
+                raise
+            finally:
+                self._enqueueing -= 1
+        if len(self._settle) < before:
+            self._moved()
+        if len(self._settle) <= BACKLOG:
+            self._eased.set()
+
+    def _note_close(self, file: Ready) -> None:
+        name = (file.watch, file.path)
+        self._closed.pop(name, None)
+        if file.closed and self._sources[file.watch].after != "keep":
+            self._closed[name] = file.stamp
+            if len(self._closed) > CLOSED:
+                self._closed.popitem(last=False)
+
+    def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
+        loads = _Loads()
+        seen = []
+        for watch, path in names:
+            stamp, writing = self._look_at(watch, path)
+            self._in_part.pop((watch, path), None)
+            if stamp is not None and not writing:
+                root = self._sources[watch].root
+                if notes := loads.notes(root, path):
+                    self._in_part[watch, path] = notes
+                writing = bool(notes) or (not stamp.size and loads.goes_on(root, path)) or writing
+            seen.append((stamp, writing))
+        return seen
+
+    def _look_at(self, watch: str, path: str) -> tuple[Stamp | None, bool | None]:
+        try:
+            return look(self._sources[watch].root, path)
+        except OSError as error:
+            # The next scan comes by again.
+            self._log.warning("file cannot be looked at", watch=watch, path=path, error=error.strerror)
+            return None, None
+
+    async def _enqueue(self, ready: Sequence[Ready]) -> None:
+        folders: defaultdict[tuple[str, str], list[Ready]] = defaultdict(list)
+        for file in ready:
+            folders[file.watch, split(file.path)[0]].append(file)
+        candidates = []
+        for (watch, folder), files in folders.items():
+            names = [split(file.path)[1] for file in files]
+            provider = self._sources[watch].provider
+            ask = partial(self._journal.folders.known, watch, folder, provider, names)
+            known = await self._insist(partial(asyncio.to_thread, ask))
+            for file in files:
+                there = known.get(split(file.path)[1])
+                if there is not None and there.may_be(file.stamp, self._sources[watch].after):
+                    self._touched.setdefault(watch, {})[file.path] = (file, there)
+                else:
+                    candidates.append(self._candidate(file))
+        for watch in self._touched.keys() - self._comparing.keys():
+            self._comparing[watch] = asyncio.create_task(self._compare(watch), name=f"compare {watch}")
+        await self._make(candidates)
+
+    def _candidate(self, file: Ready) -> Candidate:
+        return Candidate(file.watch, file.path, self._sources[file.watch].provider, file.stamp)
+
+    async def _make(self, candidates: Sequence[Candidate]) -> None:
+        made = await self._insist(lambda: self._enqueued(candidates)) if candidates else []
+        if made:
+            self._queued()
+
+    async def _enqueued(self, candidates: Sequence[Candidate]) -> list[int]:
+        """Makes the jobs that the database takes: one path that it cannot hold must not keep out the others."""
+        try:
+            return await self._journal.arrivals.enqueue(candidates, time.time(), durable=False)
+        except Unstorable as error:
+            if len(candidates) == 1:
+                (one,) = candidates
+                self._log.error("file left out", watch=one.watch, path=one.path, reason=str(error))
+                return []
+            return [made for one in candidates for made in await self._enqueued([one])]
+
+    @property
+    def _to_compare(self) -> int:
+        return sum(map(len, [*self._touched.values()]))
+
+    async def _compare(self, watch: str) -> None:
+        """Reads a watch's files that were touched, one after the other; new ones do not wait for them."""
+        touched = self._touched[watch]
+        try:
+            while touched:
+                path, (file, known) = next(iter(touched.items()))
+                try:
+                    if not await self._same(file, known):
+                        await self._make([self._candidate(file)])
+                except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
+                    self._log.exception("intake stumbled", watch=watch, path=path)
+                if touched.get(path) == (file, known):  # it may have been touched again meanwhile
+                    del touched[path]
+                self._moved()
+        finally:
+            del self._comparing[watch]
+            if not touched:
+                del self._touched[watch]
+
+    async def _same(self, file: Ready, known: Known) -> bool:
+        """True when the journal has this content already. A file that was only touched gets its new stamp there."""
+        try:
+            digest = await asyncio.to_thread(digest_of, self._sources[file.watch].root, file.path, file.stamp)
+        except Verdict:
+            return True  # it moves on; whatever it becomes is sighted again
+        if digest != known.digest:
+            return False
+        await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
+        return True
+
+
+class _Loads:
+    """What is known of downloads while some files are looked at: each folder is asked once."""
+
+    def __init__(self) -> None:
+        self._notes: dict[tuple[str, str], str] = {}
+        self._parts: dict[tuple[str, str], list[str]] = {}
+
+    def notes(self, root: str, path: str) -> str:
+        """Returns the path of the notes that say that a file is not all there, empty without any."""
+        folder, _ = split(path)
+        if (root, folder) not in self._notes:
+            self._notes[root, folder] = notes_of_download(root, folder)
+        return self._notes[root, folder] or notes_beside(root, path)
+
+    def goes_on(self, root: str, path: str) -> bool:
+        """Says whether a browser writes beside an empty file what is to be in it."""
+        folder, name = split(path)
+        if (root, folder) not in self._parts:
+            self._parts[root, folder] = downloads(root, folder)
+        stem = name.rpartition(".")[0] or name
+        return any(one.startswith(f"{stem}.") for one in self._parts[root, folder])
+
+
+def _old(stamp: Stamp, settle: float, now: float) -> bool:
+    """True for a file whose last change lies so far back that there is nothing to wait for, whoever writes how slowly."""
+    changed = max(stamp.mtime_ns, stamp.ctime_ns) / 1e9
+    return max(settle, LONGEST) < now - changed

@@ -1,0 +1,366 @@
+"""What goes on without getting anywhere comes to an end: the engine at work, with waits of no length."""
+
+import asyncio
+import math
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+import hand_made
+from dumbwaiter import transports
+from dumbwaiter.app import App
+from dumbwaiter.brokers import jiandaoyun
+from dumbwaiter.catalog import Catalog
+from dumbwaiter.control.orders import Orders
+from dumbwaiter.files import disks
+from dumbwaiter.jobs import attempt
+from dumbwaiter.jobs.attempt import IN_VAIN, LATE_MAX
+from dumbwaiter.jobs.upload import FileUpload
+from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.policy import DEAR
+from dumbwaiter.providers import health
+from dumbwaiter.providers.grants import OVER
+from dumbwaiter.providers.health import REFUSALS
+from inside import daemon, put, status, until
+from program import PATIENCE, Vendors
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the chance out of every wait."""
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 0.0))
+
+
+def state(facts: dict[str, Any], provider: str) -> tuple[str, str | None]:
+    (one,) = [one for one in facts["providers"] if one["name"] == provider]
+    return one["state"], one["error"]
+
+
+async def failed(app: App) -> str:
+    """Returns why the one file needs a person."""
+    (job,) = (await until(lambda facts: facts["jobs"][0]["state"] == "rejected", app))["jobs"]
+    return str(job["error"])
+
+
+def test_an_account_whose_new_permissions_are_all_refused_is_blocked(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    vendors.faults("kodo.form:bad-token")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            id_ = await put(app, "jiandaoyun", tmp_path / "a.txt", b"a")
+            words = "Qiniu refuses the upload token, as it did those before: see to the account"
+            facts = await until(lambda facts: facts["jobs"][0]["error"] == words, app)
+            assert state(facts, "jiandaoyun") == ("blocked", words)
+            assert facts["totals"]["pending"] == 1
+            assert len(vendors.log("form")) == REFUSALS
+            vendors.faults("")
+            await Orders(app).retry([id_])
+            await until(lambda facts: state(facts, "jiandaoyun") == ("ready", None), app)
+            assert (await status(app))["totals"]["done"] == 1
+
+    asyncio.run(test())
+
+
+def test_a_file_that_always_begins_anew_is_given_up(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    vendors.faults("nos.put:beyond")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            id_ = await put(app, "netease", tmp_path / "a.txt", b"a")
+            words = f"NetEase claims to have more than was sent; it was sent {IN_VAIN} times in vain"
+            assert await failed(app) == words
+            assert len(vendors.log("put")) == IN_VAIN
+            vendors.faults("")
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_file_that_was_sent_in_vain_often_is_sent_less_often(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 1e-9 if len(sent()) < IN_VAIN else 1.0))
+    vendors.faults("presign.put:cut-after")
+
+    def sent() -> list[dict[str, Any]]:
+        return vendors.log("put")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "recipe", tmp_path / "a.txt", b"a")
+            far = time.time() + DEAR - 1
+            await until(lambda facts: facts["jobs"][0]["due_at"] > far, app)
+            assert len(sent()) == IN_VAIN
+
+    asyncio.run(test())
+
+
+def test_a_file_that_is_always_refused_once_all_of_it_was_sent_is_given_up(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    vendors.faults("imagex.commit:uri-failed")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
+            assert await failed(app) == f"ImageX did not keep the file; it was sent {IN_VAIN} times in vain"
+
+    asyncio.run(test())
+
+
+def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_the_accounts(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 1)
+    monkeypatch.setattr(jiandaoyun, "LIFE", 0.5)  # seconds; more would be over on a busy machine before it is used
+    vendors.faults("kodo.form:expired-token,latency=700ms")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jiandaoyun", tmp_path / "a.txt", b"a")
+            words = "Qiniu refuses the upload token; it takes longer to send than the provider's permission lasts"
+            assert await failed(app) == words
+            assert len(vendors.log("form")) == LATE_MAX
+            assert state(await status(app), "jiandaoyun")[0] == "ready"
+
+    asyncio.run(test())
+
+
+def test_a_permission_that_ends_between_two_parts_is_replaced_and_what_was_sent_counts(
+    vendors: Vendors, tmp_path: Path
+) -> None:
+    vendors.faults("oss.part:expired@2")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "careyshop-sts", tmp_path / "a.mov", bytes(9 * MIB))
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert facts["totals"]["grants_requested"] == 2
+            assert len(vendors.log("begin")) == 1
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_parts_that_are_not_taken_as_they_are_go_another_way_if_there_is_one(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    vendors.faults("kodo.complete:400")
+    if not another:
+        left = tuple(row for row in transports.TRANSPORTS if row.name != "qiniu_form_large")
+        monkeypatch.setattr(transports, "TRANSPORTS", left)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "jiandaoyun", tmp_path / "a.bin", bytes(4 * MIB + 1))
+            if another:
+                await until(lambda facts: facts["totals"]["done"] == 1, app)
+            else:
+                words = "Qiniu does not take the parts as they are; no way to upload 4194305 bytes with a QiniuTicket"
+                assert await failed(app) == words
+            assert [len(vendors.log(call)) for call in ("complete", "form")] == [1, int(another)]
+            assert (await status(app))["trouble"] is None
+
+    asyncio.run(test())
+
+
+def test_a_disk_that_does_not_answer_keeps_no_place_from_other_files(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "ANSWER", 0.2)
+    answers, opened = threading.Event(), attempt.open_version
+
+    def hangs(root: str, path: str, stamp: Stamp) -> int:
+        assert not path.startswith("dead") or answers.wait(100)
+        return opened(root, path, stamp)
+
+    monkeypatch.setattr(attempt, "open_version", hangs)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            disk = Path(app.config.watch["netease"].path)
+            await asyncio.to_thread(disk.mkdir, parents=True, exist_ok=True)
+            try:
+                dead = [disk / f"dead{number}.bin" for number in range(app.config.limits.transfers)]
+                for path in dead:
+                    await asyncio.to_thread(path.write_bytes, path.name.encode())
+                await Orders(app).put(
+                    list(map(str, dead)), "netease", None
+                )  # in one go: once it hangs, nothing there is taken
+                await put(app, "netease", tmp_path / "alive.bin", b"alive")
+                facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+                assert {one["error"] for one in facts["jobs"]} <= {None, f"the folder {disk} does not answer"}
+                answers.set()
+                await until(lambda facts: facts["totals"]["pending"] + facts["totals"]["stored"] == 0, app)
+            finally:
+                answers.set()
+
+    asyncio.run(test())
+
+
+def test_a_file_that_changes_while_it_is_sent_is_told_of_with_the_time_that_cost(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            with (tmp_path / "disk.img").open("ab") as file:
+                file.write(b"more")
+            await super().save(*values, **named)
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app.intake, "outrun", lambda _watch, path, seconds: told.append((path, seconds)))
+            await put(app, "netease", tmp_path / "disk.img", bytes(12 * MIB))
+            await until(lambda facts: facts["totals"]["pending"] == 0, app)
+            ((path, seconds),) = told
+            assert path.endswith("disk.img")
+            assert seconds > 0
+
+    asyncio.run(test())
+
+
+def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing_else(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: one point is on its way to the journal, and the next one waits for that."""
+    disk, waits = threading.Event(), threading.Event()
+
+    class Upload(FileUpload):
+        def _push(self) -> None:
+            super()._push()
+            if self._point is not None:
+                waits.set()
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            advance = app.journal.advance
+
+            def slowly(*values: Any, **named: Any) -> Any:
+                if not disk.is_set():
+                    app.journal.writer.submit(lambda _connection: disk.wait(PATIENCE))
+                return advance(*values, **named)
+
+            monkeypatch.setattr(app.journal, "advance", slowly)
+            resting = app.steering.providers
+            id_ = await put(app, "netease", tmp_path / "film.mov", bytes(20 * MIB))
+            try:
+                assert await asyncio.to_thread(waits.wait, PATIENCE)
+                monkeypatch.setattr(app.steering, "providers", lambda _now: {"netease": math.inf})
+            finally:
+                disk.set()
+            (job,) = (await until(lambda facts: not facts["jobs"][0]["active"], app))["jobs"]
+            assert (job["id"], job["state"], job["sent"] >= 8 * MIB) == (id_, "pending", True)
+            monkeypatch.setattr(app.steering, "providers", resting)
+            app.engine.kick()
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_after_a_new_permission_is_refused_one_part_tries_the_next(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 2)
+    vendors.faults("kodo.part:bad-token")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            provider = app.providers["jiandaoyun"]
+            assert provider.abreast.most > 1
+            id_ = await put(app, "jiandaoyun", tmp_path / "film.mov", bytes(40 * MIB))
+            await until(lambda facts: state(facts, "jiandaoyun")[0] == "blocked", app)
+            assert provider.abreast.most == 1
+            vendors.faults("")
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_permissions_that_are_over_when_they_come_cost_one_file_and_block_no_account(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REFUSED_APART", 0.0)
+    monkeypatch.setattr(health, "REFUSALS", 1)
+    vendors.faults("presign.put:403")
+    asked = 0
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker = app.providers["recipe"].broker
+            grants = broker.grants
+
+            async def over(*wanted: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                return [replace(one, expires_at=1.0) for one in await grants(*wanted)]
+
+            monkeypatch.setattr(broker, "grants", over)
+            id_ = await put(app, "recipe", tmp_path / "a.txt", b"a")
+            await until(lambda facts: asked >= 3 and not facts["jobs"][0]["active"], app)
+            facts = await status(app)
+            assert (facts["jobs"][0]["error"], state(facts, "recipe")) == (OVER, ("ready", OVER))
+            assert len(vendors.log("put")) == 1
+            vendors.faults("")
+            monkeypatch.setattr(broker, "grants", grants)
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("provider", ["netease", "jimeng", "recipe"])
+def test_a_permission_that_another_file_has_is_not_used_for_a_second_one(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """As a cache gives it: the second file would replace the first at the provider, and both be told as done."""
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker = app.providers[provider].broker
+            cached = await broker.grants([hand_made.ask(size=108, mime="image/png")], app.providers[provider])
+            grants = broker.grants
+
+            async def again(*_asked: Any) -> Any:
+                return cached
+
+            monkeypatch.setattr(broker, "grants", again)
+            picture = b"\x89PNG\r\n\x1a\n" + bytes(99)
+            await put(app, provider, tmp_path / "a.png", picture + b"a")
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+            id_ = await put(app, provider, tmp_path / "b.png", picture + b"b")
+            place = f"put{tmp_path}/a.png"
+            if provider == "recipe":
+                assert await failed(app) == f"the provider has {place} as {cached[0].key}, and names this file the same"
+            else:
+                words = f"the provider gave the permission of {place} once more: a cache may stand between"
+                await until(lambda facts: facts["jobs"][0]["error"] == words, app)
+            assert len(await asyncio.to_thread(Catalog(app.reader).at, provider, cached[0].key)) == 1
+            monkeypatch.setattr(broker, "grants", grants)
+            await Orders(app).retry([id_])
+            await until(lambda facts: facts["totals"]["done"] == 2, app)
+
+    asyncio.run(test())

@@ -1,0 +1,213 @@
+"""What was found becomes jobs: versions, and what is known of a folder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import journals
+from dumbwaiter import report
+from dumbwaiter.config import RESERVED
+from dumbwaiter.lifecycle import GONE, REPLACED, UNASKED
+from dumbwaiter.model import Job, Stamp, State
+from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.folders import Known, Surveyed
+from journals import WORKER, Book, file, states
+
+database = journals.database
+postgres = journals.postgres
+book = journals.book
+NOW = 1000.0
+RAW = b"raw \xff\x80 name".decode("utf-8", "surrogateescape")
+
+
+def test_a_new_version_is_a_pending_job_due_now(book: Book) -> None:
+    (id_,) = book.enqueue([Candidate("w", "a/film.mov", "vod", Stamp(7, 10, 2, 3))], NOW)
+    (job,) = book.claim(WORKER, NOW, 10)
+    assert job == Job(
+        id_, "w", "a/film.mov", "vod", Stamp(7, 10, 2, 3), State.PENDING, due_at=NOW, created_at=NOW, updated_at=NOW
+    )
+
+
+def test_the_same_version_makes_no_second_job(book: Book) -> None:
+    first = book.enqueue([file("a"), file("b")], NOW)
+    assert book.enqueue([file("a"), file("b"), file("c")], NOW + 1) != first
+    assert book.enqueue([file("a"), file("a")], NOW + 2) == []
+    assert len(states(book)) == 3
+
+
+def test_jobs_are_told_of_in_the_order_they_are_asked_for_however_many(book: Book) -> None:
+    ids = book.enqueue([file(f"f{number}") for number in range(report.LISTED + 5)], NOW)
+    wanted = [ids[1], *reversed(ids), ids[1]]
+    assert [job.id for job in report.jobs_by_id(book.engine, [*wanted, 10**6])] == wanted
+
+
+@pytest.mark.parametrize("change", ["inode", "size", "mtime_ns", "ctime_ns"])
+def test_each_part_of_a_stamp_makes_another_version(book: Book, change: str) -> None:
+    one = file("a")
+    other = one._replace(stamp=one.stamp._replace(**{change: 99}))
+    ids = book.enqueue([one, other], NOW)
+    assert states(book) == {ids[0]: "superseded", ids[1]: "pending"}
+
+
+def test_an_older_version_that_nobody_works_on_is_superseded(book: Book) -> None:
+    old = book.named("a", NOW)
+    book.delay(WORKER, old, NOW, due_at=NOW + 5, error="later", attempts=1)
+    other_path, other_provider, other_watch = (
+        book.pending("b"),
+        book.pending("a", provider="art"),
+        book.pending("a", watch="v"),
+    )
+    new = book.pending("a", NOW + 10, version=2)
+    assert states(book) == {
+        old: "superseded",
+        other_path: "pending",
+        other_provider: "pending",
+        other_watch: "pending",
+        new: "pending",
+    }
+    row = book.row(old)
+    assert (row.error, row.grant, row.checkpoint, row.updated_at) == (REPLACED, None, None, NOW + 10)
+
+
+def test_a_rejected_version_is_superseded_by_a_newer_one(book: Book) -> None:
+    old = book.leased("a", NOW)
+    book.reject(WORKER, old, NOW, error="too large")
+    new = book.pending("a", version=2)
+    assert states(book) == {old: "superseded", new: "pending"}
+
+
+def test_a_version_that_somebody_works_on_is_left_to_him(book: Book) -> None:
+    old = book.leased("a", NOW)
+    book.pending("a", NOW, version=2)
+    assert states(book)[old] == "pending"
+    book.name(WORKER, old, NOW, key="k", grant=None)
+
+
+@pytest.mark.parametrize("end", ["stored", "done"])
+def test_what_is_at_the_remote_is_never_superseded(book: Book, end: str) -> None:
+    old = getattr(book, end)("a", NOW)
+    book.release(WORKER, old)
+    book.pending("a", version=2)
+    assert states(book)[old] == end
+
+
+def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provider_ended_it(book: Book) -> None:
+    ends: dict[str, Callable[[int], Any]] = {
+        "gone": lambda id_: book.supersede(WORKER, id_, NOW, reason=GONE),
+        "replaced": lambda id_: book.supersede(WORKER, id_, NOW, reason=REPLACED),
+        "forgotten": lambda id_: book.forget([id_], NOW),
+        "rejected": lambda id_: book.reject(WORKER, id_, NOW, error="never"),
+    }
+    ids = {}
+    for name, end in ends.items():
+        ids[name] = book.named(name, NOW)
+        end(ids[name])
+    ids["done"] = book.done("done", NOW)
+    before = states(book)
+    made = book.enqueue([file(name) for name in ids], NOW + 50)
+    assert min(made) > ids["done"]  # the newest have the highest numbers
+    assert states(book) == {
+        **{id_: state for id_, state in before.items() if id_ not in {ids["gone"], ids["replaced"]}},
+        **dict.fromkeys(made, "pending"),
+    }
+    found = book.claim(WORKER, NOW + 50, 10)
+    assert [(job.path, job.due_at, job.proposed, job.grant, job.checkpoint) for job in found] == [
+        ("gone", NOW + 50, None, None, None),
+        ("replaced", NOW + 50, None, None, None),
+    ]
+
+
+def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does_again(book: Book) -> None:
+    away = book.named("sent by half", NOW)
+    refused = book.leased("refused", NOW)
+    book.reject(WORKER, refused, NOW, error="never")
+    elsewhere = book.pending("a", watch="other")
+    stored, done = book.stored("stored", NOW), book.done("done", NOW)
+    kept = book.pending("a", watch="kept"), book.pending("home/a", watch=RESERVED), book.pending("b", watch="new")
+    book.survey("w", [Surveyed("", 4, b"digest")])
+    book.survey("kept", [Surveyed("", 1, b"digest")])
+    book.release_all()
+    assert book.end_unwanted({"w": "art", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 1) == 3
+    assert states(book) == {
+        **dict.fromkeys((away, refused, elsewhere), "superseded"),
+        **dict.fromkeys(kept, "pending"),
+        stored: "stored",
+        done: "done",
+    }
+    row = book.row(away)
+    assert (row.error, row.grant, row.checkpoint) == (UNASKED, None, None)
+    assert [row.parent for row in book.rows("SELECT parent FROM surveyed")] == [b"kept"]
+    known = book.journal.folders.known("w", "", "vod")
+    assert known.keys() == {"stored", "done"}
+    again = book.enqueue([file(name) for name in ("sent by half", "refused", "stored", "done")], NOW + 2)
+    assert [(job.path, job.sent) for job in report.jobs_by_id(book.engine, again)] == [
+        ("sent by half", 0),
+        ("refused", 0),
+    ]
+    assert book.end_unwanted({"w": "vod", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 3) == 0
+
+
+def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:
+    """Two folders were exchanged, and exchanged back: no stamp of a file in them changed."""
+    one = book.done("a/f", NOW)
+    assert book.enqueue([file("a/f")], NOW) == []
+    book.done("a/f", NOW + 1, version=2)
+    (again,) = book.enqueue([file("a/f")], NOW + 2)
+    assert again > one
+    assert list(states(book).values()) == ["done", "pending"]
+    assert book.enqueue([file("a/f")], NOW + 3) == []
+
+
+def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
+    path = f"{RAW}/a b/{RAW}"
+    id_ = book.pending(path)
+    assert book.folders.known("w", f"{RAW}/a b", "vod") == {RAW: Known(id_, Stamp(7, 10, 1, 1), State.PENDING, None)}
+    (job,) = book.claim(WORKER, NOW, 10)
+    assert job.path == path
+    assert book.enqueue([file(path)], NOW) == []
+
+
+@pytest.mark.parametrize("when", [2**70, -(2**70)])
+def test_a_date_beyond_what_a_database_holds_is_the_nearest_that_it_does(book: Book, when: int) -> None:
+    """A tmpfs takes the year 1200; one such file must not keep the others from the journal."""
+    stamp = Stamp.numbered(7, 10, when, when)
+    book.enqueue([Candidate("w", "a", "vod", stamp)], NOW)
+    assert book.claim(WORKER, NOW, 1)[0].stamp == stamp
+
+
+def test_a_version_beyond_2_gib_and_the_year_2200_is_held(book: Book) -> None:
+    stamp = Stamp(2**63 - 1, 2**53, 2**62, 2**63 - 1)
+    book.enqueue([Candidate("w", "a", "vod", stamp)], NOW)
+    assert book.claim(WORKER, NOW, 1)[0].stamp == stamp
+
+
+# Known
+
+
+def test_the_latest_version_of_each_file_of_a_folder_is_known(book: Book) -> None:
+    book.pending("f/a")
+    newest = book.pending("f/a", version=2)
+    done = book.done("f/b", NOW)
+    book.pending("f/deep/c")
+    book.pending("other")
+    book.pending("f/a", watch="v")
+    assert book.folders.known("w", "f", "vod") == {
+        "a": Known(newest, Stamp(7, 10, 2, 2), State.PENDING, None),
+        "b": Known(done, Stamp(7, 10, 1, 1), State.DONE, "xxh3:00"),
+    }
+    assert set(book.folders.known("w", "f", "vod", ["b", "c"])) == {"b"}
+    assert set(book.folders.known("w", "", "vod")) == {"other"}
+    assert book.folders.known("w", "nothing", "vod") == {}
+
+
+def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
+    id_ = book.done("a", NOW)
+    other = book.done("b", NOW)
+    touched = Stamp(7, 10, 1, 999)
+    book.touch(id_, touched, NOW + 5)
+    assert book.folders.known("w", "", "vod")["a"].stamp == touched
+    assert book.enqueue([Candidate("w", "a", "vod", touched)], NOW) == []
+    stamps = {entry.path: entry.stamp for entry in book.catalog.history()}
+    assert stamps == {"a": touched, "b": Stamp(7, 10, 1, 1)}
+    assert book.row(other).ctime_ns == 1

@@ -1,0 +1,177 @@
+"""What changes many jobs at once: retries, what is forgotten, another clock."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Connection, select
+
+import journals
+from dumbwaiter import report
+from dumbwaiter.journal import LostLease
+from dumbwaiter.lifecycle import FORGOTTEN, GONE
+from dumbwaiter.model import Receipt
+from dumbwaiter.store.errands import Order
+from dumbwaiter.store.tables import jobs
+from journals import WORKER, Book, file, states
+
+database = journals.database
+postgres = journals.postgres
+book = journals.book
+NOW = 1000.0
+
+
+def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
+    rejected = book.leased("a", NOW)
+    book.reject(WORKER, rejected, NOW, error="no")
+    waiting = book.named("b", NOW)
+    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    stored = book.stored("c", NOW)
+    book.delay(WORKER, stored, NOW, due_at=NOW + 999, error="later", attempts=7)
+    busy = book.leased("d", NOW)
+    book.release(WORKER, rejected)
+    done = book.done("e", NOW)
+    before = states(book)
+    assert book.retry(None, NOW + 1) == 3
+    assert states(book) == before | {rejected: "pending"}
+    for id_, attempts in ((rejected, 0), (waiting, 0), (stored, 7)):
+        row = book.row(id_)
+        assert (row.due_at, row.attempts, row.error) == (NOW + 1, attempts, None)
+    assert book.row(waiting).checkpoint is not None
+    assert book.row(busy).lease == WORKER
+    assert book.row(done).state == "done"
+
+
+def test_a_retry_of_what_needs_a_person_leaves_what_waits(book: Book) -> None:
+    rejected, waiting = book.leased("a", NOW), book.leased("b", NOW)
+    book.reject(WORKER, rejected, NOW, error="no")
+    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    given_up, later = book.done("c", NOW), book.done("d", NOW)
+    orders = [Order("on_done", {}, "no"), Order("on_failed", {})]
+
+    def order(connection: Connection, id_: int, orders: list[Order]) -> None:
+        job = connection.execute(select(jobs).where(jobs.c.id == id_)).one()
+        book.journal.errands.add(connection, job, orders, NOW)
+
+    book.run(partial(order, id_=given_up, orders=orders))
+    book.run(partial(order, id_=later, orders=orders[1:]))
+    for one in book.runner.run(book.journal.errands.due(NOW, 9, (), ())):
+        book.runner.run(book.journal.errands.failed(one, due_at=NOW + 999, error="later"))
+    assert report.count_needy(book.reader) == len(report.needy(book.reader)) == 2
+    assert book.retry(None, NOW + 1, waiting=False) == 2
+    assert (book.row(rejected).state, book.row(waiting).due_at) == ("pending", NOW + 999)
+    due = {(row.job, row.what, row.due_at) for row in book.rows("SELECT job, what, due_at FROM errands")}
+    assert due == {(given_up, "on_done", NOW + 1), (given_up, "on_failed", NOW + 999), (later, "on_failed", NOW + 999)}
+
+
+def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:
+    """Its key may be another file's by now."""
+    id_ = book.named("a", NOW)
+    book.propose(WORKER, id_, NOW, provider="vod", key="mine", digest=None)
+    book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, resent=0)
+    book.reject(WORKER, id_, NOW, error="no")
+    before = book.counters().get("bytes_resent", 0)
+    assert book.retry([id_], NOW) == 1
+    row = book.row(id_)
+    assert (row.key, row.proposed, row.sent, row.resent) == (None, None, 0, 4)
+    assert book.counters()["bytes_resent"] == before + 4
+
+
+def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
+    near, far = book.leased("a", NOW), book.leased("b", NOW)
+    for id_, due_at in ((near, NOW + 300), (far, NOW + 1e7)):
+        book.delay(WORKER, id_, NOW, due_at=due_at, error="x", attempts=1)
+    book.bring_forward(NOW, NOW + 3600)
+    assert [book.row(id_).due_at for id_ in (near, far)] == [NOW + 300, NOW]
+
+
+def test_whoever_may_replace_waits_for_who_is_about_to(book: Book) -> None:
+    """What is under way would take the place of what came meanwhile, and that may be the last copy by then."""
+    key: Any = {"provider": "vod", "key": "film.mov"}
+    first = book.leased("one/film.mov", NOW)
+    assert book.propose(WORKER, first, NOW, digest=None, **key) is None
+    book.store(WORKER, first, NOW, receipt=Receipt("film.mov"), digest="X", more=0, resent=0)
+    book.finish(WORKER, first, NOW, receipt=Receipt("film.mov"))
+    second, third = book.leased("two/film.mov", NOW), book.leased("three/film.mov", NOW)
+    held = book.propose(WORKER, second, NOW, digest="Y", **key)
+    assert held is not None
+    assert held.done
+    assert book.propose(WORKER, second, NOW, digest="Y", anyway=True, **key) is None
+    for digest in ("Z", "X"):  # that of what is there helps nothing: it is about to go
+        held = book.propose(WORKER, third, NOW, digest=digest, anyway=True, **key)
+        assert held is not None
+        assert (held.place, held.done) == ("w/two/film.mov", False)
+
+
+def test_an_object_that_a_provider_named_is_one_files(book: Book) -> None:
+    """Its bytes would take the place of the other's, which the catalog shows as done."""
+
+    def name(id_: int, digest: str | None = None) -> tuple[str, bool] | None:
+        held = book.name(WORKER, id_, NOW, key="object", grant=None, given="object", digest=digest)
+        return held and (held.place, held.done)
+
+    first, second = book.leased("one/film.mov", NOW), book.leased("two/film.mov", NOW)
+    assert name(first) is None
+    assert name(second) == ("w/one/film.mov", False)
+    assert name(first) is None
+    book.store(WORKER, first, NOW, receipt=Receipt("object"), digest="X", more=0, resent=0)
+    assert name(second) == ("w/one/film.mov", False)
+    book.finish(WORKER, first, NOW, receipt=Receipt("object"))
+    assert [name(second), name(second, "Y")] == [("w/one/film.mov", True)] * 2
+    assert book.row(second).key is None
+    assert name(second, "X") is None
+    assert name(book.leased("one/film.mov", NOW, version=2)) == ("w/two/film.mov", False)
+    book.supersede(WORKER, second, NOW, reason=GONE)
+    assert name(book.leased("one/film.mov", NOW, version=3)) is None  # a newer version may take an older one's place
+
+
+def test_two_installations_settle_on_one_key_only_once(postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each asks who has it before the other has said that it takes it."""
+    with journals.another(postgres) as url, Book(url, "one") as one, Book(url, "two") as two:
+        ids = [book.leased("a/film.mov", watch=book.host) for book in (one, two)]
+        meet = threading.Barrier(2)
+        ask = one.journal._holder
+
+        def asked(*values: Any) -> Any:
+            found = ask(*values)
+            with suppress(threading.BrokenBarrierError):
+                meet.wait(1)  # where the other one has to wait, it never comes
+            return found
+
+        for book in (one, two):
+            monkeypatch.setattr(book.journal, "_holder", asked)
+        with ThreadPoolExecutor(2) as pool:
+            settle = lambda book, id_: book.propose(WORKER, id_, NOW, provider="vod", key="film.mov", digest=None)  # noqa: E731
+            found = list(pool.map(settle, (one, two), ids))
+        assert found.count(None) == 1
+
+
+def test_a_retry_is_for_the_named_jobs_only(book: Book) -> None:
+    ids = [book.leased(name, NOW) for name in "abc"]
+    for id_ in ids:
+        book.reject(WORKER, id_, NOW, error="no")
+    assert book.retry([], NOW) == 0
+    assert book.retry([ids[0], ids[2], 999], NOW) == 2
+    assert list(states(book).values()) == ["pending", "rejected", "pending"]
+
+
+def test_a_forgotten_job_is_taken_from_who_works_on_it_for_good(book: Book) -> None:
+    id_ = book.named()
+    assert book.forget([id_, 999], NOW) == 1
+    row = book.row(id_)
+    assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == (
+        "superseded", FORGOTTEN, None, None, None,
+    )  # fmt: skip
+    with pytest.raises(LostLease):
+        book.advance(WORKER, id_, NOW, checkpoint="c", sent=9, more=5, resent=0)
+    assert book.enqueue([file("a/film.mov")], NOW) == []
+    assert book.retry(None, NOW) == 0
+
+
+def test_what_is_at_the_remote_cannot_be_forgotten(book: Book) -> None:
+    ids = [book.stored("a", NOW), book.done("b", NOW)]
+    assert book.forget(ids, NOW) == 0
+    assert list(states(book).values()) == ["stored", "done"]
