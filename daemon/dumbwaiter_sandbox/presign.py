@@ -25,7 +25,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import oss_account, oss_policy
+from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import policy as oss_policy
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of
 

@@ -14,7 +14,7 @@ from tests.bench import process
 from tests.bench.sink import SinkProcess
 from tests.bench.vendor import BUCKET, OBJECT, token
 
-from dumbwaiter_sandbox.nos_sink import CONTEXT
+from dumbwaiter_sandbox.netease.nos_sink import CONTEXT
 
 CHUNK = 4 * 1024 * 1024
 COPY = 1024 * 1024

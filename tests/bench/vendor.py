@@ -10,7 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dumbwaiter_sandbox import nos_token
+from dumbwaiter_sandbox.netease import nos_token
 
 BUCKET = "voddumb01"
 OBJECT = "benchmark.bin"

@@ -13,7 +13,7 @@ from dumbwaiter.errors import Blocked, Reauth, Reject, Retry, Verdict
 from dumbwaiter.model import FollowUp, Grant, Receipt
 from dumbwaiter.providers.refresh_ahead import Cached
 from dumbwaiter.tickets import NosTicket
-from dumbwaiter_sandbox import nos_token
+from dumbwaiter_sandbox.netease import nos_token
 from peer import Peer
 from program import Vendors
 from sending import Sender

@@ -18,7 +18,7 @@ from dumbwaiter.facts import NO_COUNTS, provider_facts
 from dumbwaiter.model import Ask
 from dumbwaiter.net.http import Http
 from dumbwaiter.providers.provider import Provider
-from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
+from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS, upload_token
 from peer import Peer
 from program import Vendors
 from sending import Sender

@@ -5,8 +5,10 @@ import json
 import pytest
 import qiniu
 
-from dumbwaiter_sandbox import oss_account, oss_policy, oss_signature
-from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, Account, callback_authorization, download_url, sign, upload_token
+from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS, Account, callback_authorization, download_url, sign, upload_token
+from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import policy as oss_policy
+from dumbwaiter_sandbox.oss import signature as oss_signature
 
 PAIR = Account("dw-test-access-key", "dw-test-secret-key", ("demo-bucket",))
 SHOP = ACCOUNTS["careyshop"]

@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from dumbwaiter_sandbox import nos_token
-from dumbwaiter_sandbox.nos_token import TokenError
+from dumbwaiter_sandbox.netease import nos_token
+from dumbwaiter_sandbox.netease.nos_token import TokenError
 
 POLICY64 = "eyJCdWNrZXQiOiJkb2MiLCJPYmplY3QiOiJhbm5lLmpwZyIsIkV4cGlyZXMiOjE0NTE0OTEyMDB9"
 ACCESS = "nosak0000000000000000000000000001"

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from dumbwaiter_sandbox import oss_account, oss_policy
+from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import policy as oss_policy
 
 BUCKET = oss_account.BUCKET
 

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries that it loads
     import alibabacloud_oss_v2 as oss
 
-from dumbwaiter_sandbox import oss_account
+from dumbwaiter_sandbox.oss import account as oss_account
 
 KIB = 1024
 BUCKET = oss_account.BUCKET

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # escapes in its source that newer Pythons frown upon
     import oss2
 
-from dumbwaiter_sandbox import oss_account
+from dumbwaiter_sandbox.oss import account as oss_account
 
 KIB = 1024
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

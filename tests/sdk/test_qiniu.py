@@ -9,7 +9,7 @@ import pytest
 import qiniu
 
 from dumbwaiter.model import MIB
-from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS
+from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS
 from program import Vendors
 
 # The client's own: it announces the names that it will drop, and leaves answers to the garbage collector.

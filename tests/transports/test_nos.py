@@ -17,7 +17,7 @@ from dumbwaiter.model import MIB, Receipt
 from dumbwaiter.net.bulk import Abort
 from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Checkpoint
 from dumbwaiter.wire.message import Reply, Request
-from dumbwaiter_sandbox import nos_token
+from dumbwaiter_sandbox.netease import nos_token
 from program import Vendors
 from sending import Sender
 

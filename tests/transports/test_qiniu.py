@@ -29,7 +29,7 @@ from dumbwaiter.net.pace import Abreast
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.transports import choose, qiniu_form, qiniu_resumable
 from dumbwaiter.wire.message import FileSlice, Reply, Request
-from dumbwaiter_sandbox.kodo_accounts import ACCOUNTS, upload_token
+from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS, upload_token
 from program import Vendors
 
 ACCOUNT = ACCOUNTS["kodo"]

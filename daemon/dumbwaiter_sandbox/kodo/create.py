@@ -17,12 +17,13 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dumbwaiter_sandbox import kodo_accounts, kodo_policy
 from dumbwaiter_sandbox.callback import caller
-from dumbwaiter_sandbox.kodo_options import KodoOptions
-from dumbwaiter_sandbox.kodo_policy import Policy
-from dumbwaiter_sandbox.kodo_reply import json_answer, json_error
-from dumbwaiter_sandbox.nos_callback import CallbackFailedError
+from dumbwaiter_sandbox.kodo import accounts
+from dumbwaiter_sandbox.kodo import policy as kodo_policy
+from dumbwaiter_sandbox.kodo.options import KodoOptions
+from dumbwaiter_sandbox.kodo.policy import Policy
+from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
+from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import RefusedError, World, entry_of, fault_of
 
@@ -141,7 +142,7 @@ async def _post(world: World, policy: Policy, url: str, body: str, *, form: bool
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     headers = {
         "content-type": "application/x-www-form-urlencoded" if form else "application/json",
-        "authorization": kodo_accounts.callback_authorization(policy.account, path, body, form=form),
+        "authorization": accounts.callback_authorization(policy.account, path, body, form=form),
     }
     if policy.text("callbackHost"):
         headers["host"] = policy.text("callbackHost")

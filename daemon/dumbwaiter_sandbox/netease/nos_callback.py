@@ -8,10 +8,10 @@ import base64
 
 import httpx
 
-from dumbwaiter_sandbox import nos_token
 from dumbwaiter_sandbox.callback import caller
-from dumbwaiter_sandbox.netease_options import NetEaseOptions
-from dumbwaiter_sandbox.nos_token import Policy
+from dumbwaiter_sandbox.netease import nos_token
+from dumbwaiter_sandbox.netease.nos_token import Policy
+from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import World
 

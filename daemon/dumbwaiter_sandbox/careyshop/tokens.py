@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from dumbwaiter_sandbox import kodo_accounts, oss_account, oss_policy
-from dumbwaiter_sandbox.careyshop_options import CareyShopOptions
-from dumbwaiter_sandbox.careyshop_refusal import RefusedError
+from dumbwaiter_sandbox.careyshop.options import CareyShopOptions
+from dumbwaiter_sandbox.careyshop.refusal import RefusedError
+from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
+from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import policy as oss_policy
 from dumbwaiter_sandbox.world import World
 
 MODULES = {"careyshop": "CareyShop(本地上传)", "qiniu": "七牛云 KODO", "aliyun": "阿里云 OSS"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dumbwaiter_sandbox.oss_refusal import RefusedError
+from dumbwaiter_sandbox.oss.refusal import RefusedError
 
 TRIPLE = ("OSSAccessKeyId", "policy", "Signature")
 

@@ -21,9 +21,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import imagex, imagex_hosts
-from dumbwaiter_sandbox.imagex_store import Store
-from dumbwaiter_sandbox.jimeng_options import JimengOptions
+from dumbwaiter_sandbox.jimeng import imagex, imagex_hosts
+from dumbwaiter_sandbox.jimeng.imagex_store import Store
+from dumbwaiter_sandbox.jimeng.options import JimengOptions
 from dumbwaiter_sandbox.sigv4_check import AWS, VOLCENGINE, Credentials
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, fault_of
 

@@ -6,8 +6,9 @@ from typing import cast
 
 from starlette.requests import Request
 
-from dumbwaiter_sandbox import cdn, nos, nos_lbs, nos_token, vod
-from dumbwaiter_sandbox.netease_options import NetEaseOptions
+from dumbwaiter_sandbox import cdn
+from dumbwaiter_sandbox.netease import nos, nos_lbs, nos_token, vod
+from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World
 
 # Made up: they open nothing but this sandbox.

@@ -16,8 +16,8 @@ from time import gmtime, strftime
 from typing import Any
 from urllib.parse import quote_plus
 
-from dumbwaiter_sandbox import kodo_accounts
-from dumbwaiter_sandbox.kodo_accounts import Account
+from dumbwaiter_sandbox.kodo import accounts
+from dumbwaiter_sandbox.kodo.accounts import Account
 from dumbwaiter_sandbox.world import RefusedError
 
 KEY_LIMIT = 750
@@ -109,11 +109,11 @@ def check(token: str, now: float) -> Policy:
     if not token:
         raise RefusedError(401, "token not specified")
     segments = token.split(":")
-    account = kodo_accounts.by_key(segments[0]) if len(segments) == 3 else None
+    account = accounts.by_key(segments[0]) if len(segments) == 3 else None
     if account is None:
         raise RefusedError(401, "bad token")
     encoded = segments[2]
-    if not hmac.compare_digest(segments[1].encode(), kodo_accounts.sign(account, encoded).encode()):
+    if not hmac.compare_digest(segments[1].encode(), accounts.sign(account, encoded).encode()):
         raise RefusedError(401, "bad token")
     try:
         members = json.loads(base64.b64decode(encoded, b"-_", validate=True))

@@ -17,11 +17,13 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dumbwaiter_sandbox import kodo_accounts, multipart, oss_account
-from dumbwaiter_sandbox.careyshop_options import CareyShopOptions
-from dumbwaiter_sandbox.careyshop_refusal import RefusedError
-from dumbwaiter_sandbox.careyshop_store import Store
-from dumbwaiter_sandbox.careyshop_tokens import ZONE, Params, Tokens
+from dumbwaiter_sandbox import multipart
+from dumbwaiter_sandbox.careyshop.options import CareyShopOptions
+from dumbwaiter_sandbox.careyshop.refusal import RefusedError
+from dumbwaiter_sandbox.careyshop.store import Store
+from dumbwaiter_sandbox.careyshop.tokens import ZONE, Params, Tokens
+from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
+from dumbwaiter_sandbox.oss import account as oss_account
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import World
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from dumbwaiter_sandbox import nos_token
-from dumbwaiter_sandbox.netease_options import NetEaseOptions
+from dumbwaiter_sandbox.netease import nos_token
+from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.rate import Rate
 
 NONCE_LIMIT = 128

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox.netease_options import NetEaseOptions
+from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.world import Endpoint, World, fault_of
 
 OWN_FAULTS = frozenset({"colon", "no-nodes"})

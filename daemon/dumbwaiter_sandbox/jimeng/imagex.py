@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import imagex_auth
-from dumbwaiter_sandbox.imagex_picture import HEAD, picture
-from dumbwaiter_sandbox.imagex_store import Held, Store
-from dumbwaiter_sandbox.jimeng_options import JimengOptions
+from dumbwaiter_sandbox.jimeng import imagex_auth
+from dumbwaiter_sandbox.jimeng.imagex_picture import HEAD, picture
+from dumbwaiter_sandbox.jimeng.imagex_store import Held, Store
+from dumbwaiter_sandbox.jimeng.options import JimengOptions
 from dumbwaiter_sandbox.rate import Rate
 from dumbwaiter_sandbox.sigv4_check import Scheme, SignatureError, check
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError

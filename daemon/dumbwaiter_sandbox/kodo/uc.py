@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dumbwaiter_sandbox import kodo_accounts
-from dumbwaiter_sandbox.kodo_reply import json_answer, json_error
+from dumbwaiter_sandbox.kodo import accounts
+from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
 from dumbwaiter_sandbox.world import Endpoint, World
 
 HOSTS = ("up1", "up2")
@@ -19,7 +19,7 @@ def endpoint(world: World) -> Endpoint:
         return [world.urls[name].removeprefix("http://") for name in names]
 
     async def query(request: Request) -> Response:
-        account = kodo_accounts.by_key(request.query_params.get("ak", ""))
+        account = accounts.by_key(request.query_params.get("ak", ""))
         bucket = request.query_params.get("bucket", "")
         if account is None or bucket not in account.buckets:
             return json_error(631, "no such bucket")

@@ -24,13 +24,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import multipart, oss_account, oss_callback, oss_policy, oss_signature
+from dumbwaiter_sandbox import multipart
 from dumbwaiter_sandbox.cdn import content
-from dumbwaiter_sandbox.oss_callback import Callback, CallbackFailedError
-from dumbwaiter_sandbox.oss_options import OssOptions
-from dumbwaiter_sandbox.oss_parts import Part, Upload, Uploads
-from dumbwaiter_sandbox.oss_refusal import RefusedError, respond
-from dumbwaiter_sandbox.oss_signature import Asked, Caller
+from dumbwaiter_sandbox.oss import account
+from dumbwaiter_sandbox.oss import callback as oss_callback
+from dumbwaiter_sandbox.oss import policy as oss_policy
+from dumbwaiter_sandbox.oss import signature as oss_signature
+from dumbwaiter_sandbox.oss.callback import Callback, CallbackFailedError
+from dumbwaiter_sandbox.oss.options import OssOptions
+from dumbwaiter_sandbox.oss.parts import Part, Upload, Uploads
+from dumbwaiter_sandbox.oss.refusal import RefusedError, respond
+from dumbwaiter_sandbox.oss.signature import Asked, Caller
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
 
@@ -71,7 +75,7 @@ class Oss:
     def endpoint(self) -> Endpoint:
         """The server."""
         routes = [
-            Route("/_callback_pub_key_v1.pem", lambda _: PlainTextResponse(oss_account.PUBLIC_KEY)),
+            Route("/_callback_pub_key_v1.pem", lambda _: PlainTextResponse(account.PUBLIC_KEY)),
             Route("/{path:key}", self._answer, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]),
         ]
         own = frozenset({"203", "expired", "no-upload", "no-part", "bad-crc", "bad-policy", "late"})
@@ -95,7 +99,7 @@ class Oss:
         try:
             asked = _asked(request)
             entry_of(request).facts.update(bucket=asked.bucket, object=asked.key)
-            if asked.bucket != oss_account.BUCKET:
+            if asked.bucket != account.BUCKET:
                 raise RefusedError(404, "NoSuchBucket", "The specified bucket does not exist.")
             self._strike(request)
             name = next(iter(_calls(request.scope)), "")
@@ -435,8 +439,8 @@ def _asked(request: Request) -> Asked:
     """What is asked for, with the bucket from the host name or from the path."""
     raw = request.scope["raw_path"].removeprefix(b"/")
     host = request.headers.get("host", "")
-    if host.startswith(f"{oss_account.BUCKET}."):
-        bucket, key = oss_account.BUCKET, raw
+    if host.startswith(f"{account.BUCKET}."):
+        bucket, key = account.BUCKET, raw
     else:
         first, _, key = raw.partition(b"/")
         bucket = first.decode("latin-1")
@@ -478,10 +482,10 @@ VENDOR = Vendor(
     secrets=("x-oss-security-token", "security-token", "signature"),
     options=OssOptions,
     accounts={
-        "access_key": oss_account.ACCESS_KEY,
-        "secret_key": oss_account.SECRET,
-        "bucket": oss_account.BUCKET,
-        "region": oss_account.REGION,
+        "access_key": account.ACCESS_KEY,
+        "secret_key": account.SECRET,
+        "bucket": account.BUCKET,
+        "region": account.REGION,
     },
     build=lambda world: {"oss": Oss(world).endpoint()},
     providers=lambda urls: {},

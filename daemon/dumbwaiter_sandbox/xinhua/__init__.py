@@ -23,11 +23,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import kodo_accounts
-from dumbwaiter_sandbox.kodo_sessions import content_hash
+from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
+from dumbwaiter_sandbox.kodo.sessions import content_hash
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
-from dumbwaiter_sandbox.xinhua_options import XinhuaOptions
+from dumbwaiter_sandbox.xinhua.options import XinhuaOptions
 
 # Made up: they open nothing but this sandbox.
 ACCOUNT = {

@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import nos_token
-from dumbwaiter_sandbox.netease_options import NetEaseOptions
-from dumbwaiter_sandbox.nos_callback import CallbackFailedError, call_back
-from dumbwaiter_sandbox.nos_request import Chunk, arriving, chunk_of, names_of, needed, query_of
-from dumbwaiter_sandbox.nos_token import Policy, TokenError
-from dumbwaiter_sandbox.nos_uploads import Body, Upload, Uploads
+from dumbwaiter_sandbox.netease import nos_token
+from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError, call_back
+from dumbwaiter_sandbox.netease.nos_request import Chunk, arriving, chunk_of, names_of, needed, query_of
+from dumbwaiter_sandbox.netease.nos_token import Policy, TokenError
+from dumbwaiter_sandbox.netease.nos_uploads import Body, Upload, Uploads
+from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, World, entry_of, fault_of
 

@@ -20,12 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import kodo_accounts, kodo_downloads, kodo_policy, kodo_uc, multipart
-from dumbwaiter_sandbox.kodo_create import Arrived, create
-from dumbwaiter_sandbox.kodo_options import KodoOptions
-from dumbwaiter_sandbox.kodo_policy import Policy
-from dumbwaiter_sandbox.kodo_reply import json_answer, json_error
-from dumbwaiter_sandbox.kodo_sessions import (
+from dumbwaiter_sandbox import multipart
+from dumbwaiter_sandbox.kodo import accounts, downloads, uc
+from dumbwaiter_sandbox.kodo import policy as kodo_policy
+from dumbwaiter_sandbox.kodo.create import Arrived, create
+from dumbwaiter_sandbox.kodo.options import KodoOptions
+from dumbwaiter_sandbox.kodo.policy import Policy
+from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
+from dumbwaiter_sandbox.kodo.sessions import (
     BLOCK,
     Block,
     Part,
@@ -36,7 +38,7 @@ from dumbwaiter_sandbox.kodo_sessions import (
     join,
     remove,
 )
-from dumbwaiter_sandbox.kodo_uc import HOSTS
+from dumbwaiter_sandbox.kodo.uc import HOSTS
 from dumbwaiter_sandbox.storage import UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
 
@@ -54,8 +56,8 @@ def _build(world: World) -> Mapping[str, Endpoint]:
     kodo = Kodo(world)
     return {
         **{name: kodo.endpoint(name) for name in HOSTS},
-        "uc": kodo_uc.endpoint(world),
-        "io": kodo_downloads.endpoint(world),
+        "uc": uc.endpoint(world),
+        "io": downloads.endpoint(world),
     }
 
 
@@ -467,8 +469,8 @@ VENDOR = Vendor(
     secrets=("token",),
     options=KodoOptions,
     accounts={
-        "access_key": kodo_accounts.ACCOUNTS["kodo"].access_key,
-        "secret_key": kodo_accounts.ACCOUNTS["kodo"].secret_key,
+        "access_key": accounts.ACCOUNTS["kodo"].access_key,
+        "secret_key": accounts.ACCOUNTS["kodo"].secret_key,
     },
     build=_build,
     providers=lambda _: {},

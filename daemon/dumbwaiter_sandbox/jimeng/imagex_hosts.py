@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import imagex_auth
-from dumbwaiter_sandbox.imagex_store import Body, Held, Part, Store, Upload
-from dumbwaiter_sandbox.jimeng_options import JimengOptions
+from dumbwaiter_sandbox.jimeng import imagex_auth
+from dumbwaiter_sandbox.jimeng.imagex_store import Body, Held, Part, Store, Upload
+from dumbwaiter_sandbox.jimeng.options import JimengOptions
 from dumbwaiter_sandbox.world import Endpoint, World, entry_of, fault_of
 
 CALLS = ("put", "init", "part", "list", "merge")

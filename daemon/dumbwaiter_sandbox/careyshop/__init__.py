@@ -21,12 +21,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import cdn, multipart, oss_account
-from dumbwaiter_sandbox.careyshop_files import BUCKET, Files, number
-from dumbwaiter_sandbox.careyshop_options import CareyShopOptions
-from dumbwaiter_sandbox.careyshop_refusal import RefusedError
-from dumbwaiter_sandbox.careyshop_store import Store
-from dumbwaiter_sandbox.careyshop_tokens import Params, Tokens
+from dumbwaiter_sandbox import cdn, multipart
+from dumbwaiter_sandbox.careyshop.files import BUCKET, Files, number
+from dumbwaiter_sandbox.careyshop.options import CareyShopOptions
+from dumbwaiter_sandbox.careyshop.refusal import RefusedError
+from dumbwaiter_sandbox.careyshop.store import Store
+from dumbwaiter_sandbox.careyshop.tokens import Params, Tokens
+from dumbwaiter_sandbox.oss import account as oss_account
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
 
 # Made up: they open nothing but this sandbox.

@@ -18,8 +18,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox import kodo_accounts
-from dumbwaiter_sandbox.jiandaoyun_options import JiandaoyunOptions
+from dumbwaiter_sandbox.jiandaoyun.options import JiandaoyunOptions
+from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
 from dumbwaiter_sandbox.rate import Rate
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, fault_of
 
