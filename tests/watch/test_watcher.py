@@ -26,7 +26,7 @@ from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.roots import Root, RootState, inspect_folder
 from dumbwaiter.kernel import limit as limit_of
 from dumbwaiter.model import Sighting
-from dumbwaiter.watch import canary, inotify_reader, watched_root, watcher
+from dumbwaiter.watch import canary, inotify_reader, listener, watched_root, watcher
 from dumbwaiter.watch.canary import Canary
 from dumbwaiter.watch.watcher import Watcher
 
@@ -256,7 +256,7 @@ async def test_a_folder_that_is_renamed_while_it_is_looked_at_is_heard_under_its
 ) -> None:
     (tmp_path / "a/deep").mkdir(parents=True)
     async with listening(root(tmp_path)) as ear:
-        listen = ear.watcher._listen
+        listen = ear.watcher._listener._listen
 
         def late(root: Any, path: str, descriptor: int) -> bool:
             if path == "a/deep" and (tmp_path / "a").exists():
@@ -267,7 +267,7 @@ async def test_a_folder_that_is_renamed_while_it_is_looked_at_is_heard_under_its
                     time.sleep(0.01)
             return listen(root, path, descriptor)
 
-        monkeypatch.setattr(ear.watcher, "_listen", late)
+        monkeypatch.setattr(ear.watcher._listener, "_listen", late)
         ear.watcher._walk_all("an overflow")
         await ear.until(lambda: bool(ear.doubts))
         await ear.hears(tmp_path, "c/deep/file")
@@ -311,7 +311,7 @@ async def test_a_folder_that_leaves_while_it_is_looked_at_is_not_heard(
 ) -> None:
     (tmp_path / "in").mkdir()
     async with listening(root(tmp_path / "in")) as ear:
-        listen = ear.watcher._listen
+        listen = ear.watcher._listener._listen
         listened: list[str] = []
 
         def late(root: Any, path: str, descriptor: int) -> bool:
@@ -325,7 +325,7 @@ async def test_a_folder_that_leaves_while_it_is_looked_at_is_not_heard(
             listened.append(path)
             return heard
 
-        monkeypatch.setattr(ear.watcher, "_listen", late)
+        monkeypatch.setattr(ear.watcher._listener, "_listen", late)
         (tmp_path / "in/a").mkdir()
         async with asyncio.timeout(BOUND):
             fences = itertools.count()
@@ -728,14 +728,14 @@ async def test_another_file_system_below_is_named(tmp_path: Path) -> None:
 @on_loop
 async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher, "RETRY", 0.0)
-    walk, closed = watcher.walk, [True]
+    walk, closed = listener.walk, [True]
 
     def refused(*values: Any, **named: Any) -> Any:
         if closed:
             raise PermissionError(errno.EACCES, "Permission denied")
         return walk(*values, **named)
 
-    monkeypatch.setattr(watcher, "walk", refused)
+    monkeypatch.setattr(listener, "walk", refused)
     async with listening(root(tmp_path)) as ear:
         assert ear.state().missing == 1
         assert ear.state().sentence == f"{tmp_path} cannot be read: give this user the right to."

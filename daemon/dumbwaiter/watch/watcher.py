@@ -3,9 +3,8 @@
 Events are hints. The reader's thread (`inotify_reader`) turns them into sightings and decides nothing; whatever makes hearing doubtful (an
 overflow, a folder that could not be watched, a root that was away) ends in `doubt`, which a scan answers.
 
-Each folder is listened to (`inotify_watches`) before it is listed, so nothing can slip in between.
-The reader touches no disk. What a watch needs besides hearing is done by a thread of its own, because a dead network
-folder may stop whoever asks.
+The reader touches no disk. What a root needs besides (looking whether it is there, listening to its folders by `listener`) is
+done by a thread of its own, because a dead network folder may stop whoever asks.
 """
 
 import asyncio
@@ -13,20 +12,20 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
 from dumbwaiter.files.ignore import IGNORE_FILE, Rules
 from dumbwaiter.files.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
-from dumbwaiter.files.scan import Branch, names, walk
 from dumbwaiter.model import Sighting
 from dumbwaiter.watch import watched_root
 from dumbwaiter.watch.canary import Canary
 from dumbwaiter.watch.handover import Handover
 from dumbwaiter.watch.inotify_reader import Reader
 from dumbwaiter.watch.inotify_watches import CLOSE_WRITE, CREATE, IS_FOLDER, MOVED_FROM, MOVED_TO, InotifyWatches
+from dumbwaiter.watch.listener import Listener
 from dumbwaiter.watch.watched_root import WatchedRoot
 
 RETRY = 60.0  # seconds until folders that could not be watched are tried again
@@ -63,6 +62,7 @@ class Watcher:
         self._root_of = {root.top: root for root in self._roots}
         self._inotify = InotifyWatches(self, list(self._root_of), self._closing.is_set)
         self._lock = self._inotify.lock
+        self._listener = Listener(self._inotify, self._closing.is_set)
         self._canaries = int(canary is not None)
         self._reader = Reader(self._inotify, canary, self._closing.is_set)
         self._renewing = threading.Lock()
@@ -253,9 +253,9 @@ class Watcher:
     def _listen_to_changed(self, root: WatchedRoot, path: str, left: bool) -> None:
         """Listens to a new folder and all below it, and reports what is already there; no longer to one that `left`."""
         if left:  # while it was looked at, it may be
-            self._forget(root, path)
+            self._listener.forget(root, path)
         missing = self._state(root).missing
-        for here, files in self._walk(root, path, again=False):
+        for here, files in self._listener.walk(root, path, again=False):
             for name in files:
                 self._handover.note(root.name, f"{here}/{name}", closed=False)
         if self._state(root).missing > missing:
@@ -303,7 +303,7 @@ class Watcher:
         if not self._hears(root):
             return reason
         if reason or (root.refused and now >= root.retry_at):
-            self._listen_to_all(root)
+            self._listener.listen_to_all(root)
             root.retry_at = now + RETRY
             if root.top.gained and not reason:
                 reason = "folders are heard that were not"
@@ -340,80 +340,6 @@ class Watcher:
 
     def _hears(self, root: WatchedRoot) -> bool:
         return not root.polling and self._inotify.reader is not None
-
-    def _listen_to_all(self, root: WatchedRoot) -> None:
-        """Listens to every folder of a root, and no longer to those that are not there."""
-        with self._lock:
-            self._inotify.begin_round(root.top)
-            root.foreign = ""
-            root.refused.clear()
-        for _ in self._walk(root, "", again=True):
-            pass
-        if self._closing.is_set():
-            return
-        with self._lock:
-            self._inotify.end_round(root.top)
-
-    # --- listening to folders ---
-
-    def _walk(self, root: WatchedRoot, path: str, *, again: bool) -> Iterator[tuple[str, list[str]]]:
-        """Listens to a folder and all below, and yields their files. `again`: also below those already heard."""
-
-        def skipped(folder: str, error: OSError) -> None:
-            if error.errno == errno.EXDEV:  # not ours to hear
-                root.foreign = folder
-            else:
-                self._refuse(root, folder, error)
-
-        def opened(folder: str, descriptor: int) -> bool:
-            # Some may be listed and not entered: their names can be read, and nothing of their files.
-            if not os.access(".", os.X_OK, dir_fd=descriptor, effective_ids=True):
-                self._refuse(root, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-            return self._listen(root, folder, descriptor) or again
-
-        try:
-            for here, files, _ in walk(
-                root.path,
-                root.rules.enters,
-                path,
-                read=names,
-                opened=opened,
-                skipped=skipped,
-                stop=self._closing.is_set,
-            ):
-                yield here, files
-        except PermissionError as error:
-            self._refuse(root, "", error)
-        except OSError:  # no root; looking at it will say why
-            root.request_check()
-
-    def _listen(self, root: WatchedRoot, path: str, descriptor: int) -> bool:
-        """Listens to an open folder; returns False if it was heard before."""
-        try:
-            return self._inotify.listen(root.top, path, descriptor)
-        except OSError as error:
-            self._refuse(root, path, error)
-            return True
-
-    def _refuse(self, root: WatchedRoot, path: str, error: OSError) -> None:
-        with self._lock:
-            root.refused[error.errno or errno.EIO] += 1
-            root.unread = path
-
-    def _forget(self, root: WatchedRoot, path: str) -> None:
-        """Listens no longer to a folder that is not there any more."""
-        with self._lock:
-            folder = self._inotify.find(root.top, path)
-        if folder is None:
-            return
-        try:
-            with closing(Branch(root.path)) as branch:
-                branch.open(path)
-        except (FileNotFoundError, NotADirectoryError):
-            with self._lock:
-                self._inotify.drop(folder)
-        except OSError:  # looking at all of it will say
-            root.request_check()
 
     # --- states ---
 
