@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.cli import doctor, service, systemd, units
+from dumbwaiter.cli import service, systemd, units
 from dumbwaiter.cli.bundle import _log
+from dumbwaiter.cli.doctor.configured import secrets
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
 from dumbwaiter.config.file import parse
@@ -206,9 +207,9 @@ def test_a_credential_that_only_root_sees_is_not_missed(home: Path, monkeypatch:
 
     (home / ".config/dumbwaiter/credentials/vod").unlink()
     config = parse(CONFIG, f"{home}/config.toml")
-    assert [finding.check for finding in doctor._secrets(config)] == ["secret of vod"]
+    assert [finding.check for finding in secrets(config)] == ["secret of vod"]
     monkeypatch.setattr(Path, "stat", stat)
-    assert [*doctor._secrets(config)] == []
+    assert [*secrets(config)] == []
 
 
 def test_an_account_without_a_name_goes_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
