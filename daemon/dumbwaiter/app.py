@@ -17,8 +17,8 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
-from dumbwaiter.jobs.duties import Duties
 from dumbwaiter.jobs.engine import Engine
+from dumbwaiter.jobs.errands import Errands
 from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.steering import Steering
 from dumbwaiter.jobs.threads import Threads
@@ -66,7 +66,7 @@ class App:
         self.reader = journal.reader
         self.pulse = Pulse()
         self.schedule = Schedule()
-        self.duties = Duties(
+        self.errands = Errands(
             config,
             journal,
             http,
@@ -81,7 +81,7 @@ class App:
             secrets.token_hex(8),
             providers,
             Threads(config.limits.transfers + max(0, len(providers) - 1), config.limits.parts),  # see Engine._slots_now
-            self.duties,
+            self.errands,
             folder_of=config.folder_of,
             watch_of=config.watch.get,
             resting=lambda now: self.steering.providers(now),
@@ -152,7 +152,7 @@ class App:
         await self.steering.load()
         await self.journal.queue.bring_forward(time.time(), time.time() + AFTER_MAX + PAUSE)
         self.schedule.every("dispatch", 60.0, self.engine.wake)
-        self.schedule.every("errands", 60.0, self.duties.wake)
+        self.schedule.every("errands", 60.0, self.errands.wake)
         self.schedule.every("bandwidth", 3600.0, self._keep_time)
         self.schedule.every("refresh", REFRESH, self._refresh)
         self.schedule.every("tidy", TIDY, self._tidy)
@@ -163,7 +163,7 @@ class App:
             self._log.warning("changes of the network are not heard", error=error.strerror)
         self.intake.start()
         self.schedule.now("dispatch")
-        self.duties.kick()
+        self.errands.kick()
         self.schedule.now("bandwidth")
 
     def expect(self) -> None:
@@ -204,7 +204,7 @@ class App:
         await self.schedule.close()
         await self.walks.close()
         await self.engine.close()
-        await self.duties.close()
+        await self.errands.close()
 
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()
@@ -223,7 +223,7 @@ class App:
 
     def _back(self) -> None:
         self.engine.kick()
-        self.duties.kick()
+        self.errands.kick()
 
     def _changed(self, job: Job, seconds: float) -> None:
         """The file of a job is another version now: that one is wanted, and not as soon where it outran an upload."""
@@ -254,14 +254,14 @@ class App:
             if dated:
                 await self.journal.queue.make_due(None, time.time())
         self.look_for_work()
-        self.duties.kick()
+        self.errands.kick()
 
     async def _refresh(self) -> None:
         with contextlib.suppress(JournalTrouble):
             await self._look_whether_ours()
         for provider in self.providers.values():
             with contextlib.suppress(JournalTrouble):  # whoever meets it next tells
-                await provider.refresh(self.duties.attention)
+                await provider.refresh(self.errands.attention)
 
     async def _look_whether_ours(self) -> None:
         if self.ousted.done():

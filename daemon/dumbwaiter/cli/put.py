@@ -110,7 +110,7 @@ async def _put_alone(
                         show(final["jobs"])
                         if _hopeless(final):
                             break
-                await app.duties.drain()
+                await app.errands.drain()
             except asyncio.CancelledError:  # by Ctrl-C
                 raise Failure(
                     "stopped: what was left is in the journal, and the next `dumbwaiter run`, or `put` of the same file, "

@@ -56,7 +56,7 @@ class Orders:
             provider.health.again()
         count = await self._app.journal.queue.retry(ids, time.time(), waiting=waiting)
         self._app.look_for_work()
-        self._app.duties.kick()
+        self._app.errands.kick()
         return count
 
     async def forget(self, ids: Sequence[int]) -> int:

@@ -37,7 +37,7 @@ from dumbwaiter.files.mime import mime_by_name, mime_of
 from dumbwaiter.files.roots import hangs_with
 from dumbwaiter.files.version import open_version
 from dumbwaiter.jobs import duplicates
-from dumbwaiter.jobs.duties import DONE, FAILED
+from dumbwaiter.jobs.errands import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.threads import OpenFile
@@ -394,9 +394,9 @@ class Attempt:
 
     async def _finish(self, follow: FollowUp) -> None:
         """Catalogues the file, and orders what its watch wants done then."""
-        job, duties = self._job, self._means.duties
-        receipt = duties.told(job, follow.receipt)
-        orders = duties.of_done(job, receipt)
+        job, errands = self._job, self._means.errands
+        receipt = errands.told(job, follow.receipt)
+        orders = errands.of_done(job, receipt)
         now = self._clock()
         try:
             await self._journal.finish(
@@ -407,17 +407,17 @@ class Attempt:
                 self._stored.result()  # the journal's trouble came before
             raise
         self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
-        duties.ended(DONE, job.place, orders)
+        errands.ended(DONE, job.place, orders)
         if receipt.lacks:
             self._log.warning("not all is done at the provider", reason=receipt.lacks)
         self._log.info("done", key=receipt.key, verified=receipt.verified)
 
     async def _reject(self, sentence: str) -> None:
         """Gives the file up until a person acts."""
-        job, duties = self._job, self._means.duties
-        orders = duties.of_failed(job, sentence)
+        job, errands = self._job, self._means.errands
+        orders = errands.of_failed(job, sentence)
         if await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders):
-            duties.ended(FAILED, f"{job.place}: {sentence}", orders)
+            errands.ended(FAILED, f"{job.place}: {sentence}", orders)
 
     async def _is_worth_resending(self) -> bool:
         """True while the file still is the version that was stored, and sending it has not cost too much already."""
@@ -488,7 +488,7 @@ class Attempt:
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
         """Lets a provider rest whose account is refused, and tells a person once."""
-        await provider.block(sentence, until, self._means.duties.attention)
+        await provider.block(sentence, until, self._means.errands.attention)
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:

@@ -30,7 +30,7 @@ from dumbwaiter.config.values import Duration, RequestUrl, SigningSecret
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.files.ignore import PRIVATE
 from dumbwaiter.files.version import digest_of
-from dumbwaiter.jobs.duties import SLOTS, Duties
+from dumbwaiter.jobs.errands import SLOTS, Errands
 from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.store.arrivals import Candidate
@@ -82,16 +82,19 @@ def test_a_file_goes_once_it_is_safe_and_its_entry_stays(program: Program, actio
 def test_what_is_not_verified_stays_and_says_why() -> None:
     config = parse(f'{CONFIG}after = "delete"\n', "config.toml")
     nothing: Any = None
-    duties = Duties(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
+    errands = Errands(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
     job = Job(1, "w", "film.mov", "p", Stamp(1, 1, 1, 1), State.STORED)
     plain, sure = Receipt("key"), Receipt("key", verified="md5")
-    assert duties.of_done(job, plain) == []
-    assert "kept" in duties.told(job, plain).facts["after"]
-    assert [order.what for order in duties.of_done(job, sure)] == ["after"]
-    assert duties.told(job, sure) == sure
+    assert errands.of_done(job, plain) == []
+    assert "kept" in errands.told(job, plain).facts["after"]
+    assert [order.what for order in errands.of_done(job, sure)] == ["after"]
+    assert errands.told(job, sure) == sure
     fresh = replace(job, created_at=time.time())
-    assert [order.waits for order in duties.of_done(fresh, sure)] == [pytest.approx(10, abs=1)]
-    assert [order.waits for one in (job, replace(fresh, by_hand=True)) for order in duties.of_done(one, sure)] == [0, 0]
+    assert [order.waits for order in errands.of_done(fresh, sure)] == [pytest.approx(10, abs=1)]
+    assert [order.waits for one in (job, replace(fresh, by_hand=True)) for order in errands.of_done(one, sure)] == [
+        0,
+        0,
+    ]
 
 
 def test_a_download_that_breaks_off_and_goes_on_is_whole_in_the_end(program: Program) -> None:
@@ -485,17 +488,17 @@ def drained(book: Book, folder: Path, away: str = "", action: str = "delete") ->
 
     async def run() -> None:
         nothing: Any = None
-        duties = Duties(
+        errands = Errands(
             config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None, away=lambda _watch: away
         )
-        await duties.drain()
-        await duties.close()
+        await errands.drain()
+        await errands.close()
 
     book.runner.run(run())
 
 
 def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumbwaiter.jobs.duties.TRIES", 1)
+    monkeypatch.setattr("dumbwaiter.jobs.errands.TRIES", 1)
     path = tmp_path / "w/film.mov"
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")
@@ -546,14 +549,14 @@ def test_the_end_of_one_that_was_forgotten_ends_no_other(tmp_path: Path) -> None
         async def run() -> None:
             nothing: Any = None
             config = parse(text, "config.toml")
-            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
-            duties.kick()
+            errands = Errands(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+            errands.kick()
             await asyncio.to_thread(until_there, began)
             await book.journal.queue.forget([first], time.time())
             await asyncio.to_thread(second)
             ends.touch()
-            await duties.drain()
-            await duties.close()
+            await errands.drain()
+            await errands.close()
 
         def second() -> None:
             with Book(in_file(tmp_path / "state")) as other:
@@ -610,8 +613,10 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
         async def run() -> None:
             nothing: Any = None
             ended, config = asyncio.Semaphore(0), parse(text, "config.toml")
-            duties = Duties(config, book.journal, nothing, wake_at=print, sighted=print, moved=ended.release, away=away)
-            duties.kick()
+            errands = Errands(
+                config, book.journal, nothing, wake_at=print, sighted=print, moved=ended.release, away=away
+            )
+            errands.kick()
             async with asyncio.timeout(10):
                 for _ in range(2):  # the hook, the file
                     await ended.acquire()
@@ -620,8 +625,8 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
             assert hung.is_set()
             assert len(list((tmp_path / "w").iterdir())) == 2 * SLOTS
             answers.set()
-            await duties.drain()
-            await duties.close()
+            await errands.drain()
+            await errands.close()
 
         book.runner.run(run())
         assert list((tmp_path / "w").iterdir()) == []
@@ -629,7 +634,7 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
 
 
 def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumbwaiter.jobs.duties.AGAIN", 0.01)
+    monkeypatch.setattr("dumbwaiter.jobs.errands.AGAIN", 0.01)
     path = tmp_path / "w/film.mov"
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")

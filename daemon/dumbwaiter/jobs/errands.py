@@ -40,7 +40,7 @@ class _Away(Undone):
     """The folder of the watch, or the disk that the file is to go to, is not there, and may come back."""
 
 
-class Duties:
+class Errands:
     """The errands under way. All of it runs on the loop."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Duties:
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
         self._notices = Notices() if config.notify.desktop else None
-        self._log = log.get("duties")
+        self._log = log.get("errands")
 
     # What is wanted
 
