@@ -15,7 +15,8 @@ from dumbwaiter.cli.words import hour, rests, size, when
 from dumbwaiter.config import RESERVED
 from dumbwaiter.errors import Failure
 from dumbwaiter.facts import job_facts
-from dumbwaiter.files.scan import look, notes_of_download
+from dumbwaiter.files.downloads import notes_of_download
+from dumbwaiter.files.scan import look
 from dumbwaiter.model import Entry, Job, State, stamp_of_regular
 from dumbwaiter.naming import counted, join, legible, shown
 

@@ -10,7 +10,6 @@ import marshal
 import os
 import signal
 import stat
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -22,15 +21,10 @@ import xxhash
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.roots import is_remote, open_root
 from dumbwaiter.model import Stamp, stamp_of_regular
-from dumbwaiter.naming import split
 
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # the last two: something else stands there now
-# What aria2 and lftp keep beside a file, aria2 also beside a torrent's folder, until all of it is there. They fetch it in
-# pieces, so it may have its full size long before.
-NOTES = (".aria2", ".lftp-pget-status")
-LOADING = 900.0  # seconds without a byte after which a download has been given up
 _HELD = 16  # descriptors; a tree may be deeper than a process may have files open
 
 Skipped = Callable[[str, OSError], None]
@@ -169,32 +163,6 @@ def look(root: str, path: str) -> tuple[Stamp | None, bool | None]:
         if error.errno in _GONE:
             return None, None
         raise
-
-
-def notes_beside(root: str, path: str) -> str:
-    """Returns the path of the notes on a download that stand beside a file or a folder; empty when there are none."""
-    return next((path + suffix for suffix in NOTES if os.path.lexists(f"{root}/{path}{suffix}")), "")
-
-
-def notes_of_download(root: str, path: str) -> str:
-    """Returns the path of the notes that say that a file is not all there; they may be those of a folder that it is in."""
-    notes = ""
-    while path and not notes:
-        notes, path = notes_beside(root, path), split(path)[0]
-    return notes
-
-
-def downloads(root: str, folder: str) -> list[str]:
-    """Returns the names of a browser's downloads in a folder that go on; the real names may stand there, still empty."""
-    found = []
-    with suppress(OSError), closing(Branch(root)) as branch:
-        place = branch.open(folder)
-        for name in os.listdir(place):
-            if name.endswith(".part"):
-                with suppress(OSError):  # it has ended since
-                    if time.time() - os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime < LOADING:
-                        found.append(name)
-    return found
 
 
 def _look(folder: int, name: str) -> tuple[Stamp | None, bool | None]:

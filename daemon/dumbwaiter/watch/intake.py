@@ -15,8 +15,9 @@ from typing import NamedTuple, TypeVar
 
 from dumbwaiter import log
 from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
+from dumbwaiter.files.downloads import Downloads
 from dumbwaiter.files.ignore import Rules
-from dumbwaiter.files.scan import downloads, look, notes_beside, notes_of_download
+from dumbwaiter.files.scan import look
 from dumbwaiter.files.version import digest_of
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
@@ -331,16 +332,16 @@ class Intake:
                 self._closed.popitem(last=False)
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
-        loads = _Loads()
+        downloads = Downloads()
         seen = []
         for watch, path in names:
             stamp, writing = self._look_at(watch, path)
             self._in_part.pop((watch, path), None)
             if stamp is not None and not writing:
                 root = self._sources[watch].root
-                if notes := loads.notes(root, path):
+                if notes := downloads.notes(root, path):
                     self._in_part[watch, path] = notes
-                writing = bool(notes) or (not stamp.size and loads.goes_on(root, path)) or writing
+                writing = bool(notes) or (not stamp.size and downloads.is_written_beside(root, path)) or writing
             seen.append((stamp, writing))
         return seen
 
@@ -424,29 +425,6 @@ class Intake:
             return False
         await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
         return True
-
-
-class _Loads:
-    """What is known of downloads while some files are looked at: each folder is asked once."""
-
-    def __init__(self) -> None:
-        self._notes: dict[tuple[str, str], str] = {}
-        self._parts: dict[tuple[str, str], list[str]] = {}
-
-    def notes(self, root: str, path: str) -> str:
-        """Returns the path of the notes that say that a file is not all there, empty without any."""
-        folder, _ = split(path)
-        if (root, folder) not in self._notes:
-            self._notes[root, folder] = notes_of_download(root, folder)
-        return self._notes[root, folder] or notes_beside(root, path)
-
-    def goes_on(self, root: str, path: str) -> bool:
-        """Says whether a browser writes beside an empty file what is to be in it."""
-        folder, name = split(path)
-        if (root, folder) not in self._parts:
-            self._parts[root, folder] = downloads(root, folder)
-        stem = name.rpartition(".")[0] or name
-        return any(one.startswith(f"{stem}.") for one in self._parts[root, folder])
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:

@@ -1,0 +1,62 @@
+"""Downloads under way: what their programs keep beside a file that is not all there yet."""
+
+import os
+import time
+from contextlib import closing, suppress
+
+from dumbwaiter.files.scan import Branch
+from dumbwaiter.naming import split
+
+# What aria2 and lftp keep beside a file, aria2 also beside a torrent's folder, until all of it is there. They fetch it in
+# pieces, so it may have its full size long before.
+NOTES = (".aria2", ".lftp-pget-status")
+LOADING = 900.0  # seconds without a byte after which a download has been given up
+
+
+def notes_beside(root: str, path: str) -> str:
+    """Returns the path of the notes on a download that stand beside a file or a folder; empty when there are none."""
+    return next((path + suffix for suffix in NOTES if os.path.lexists(f"{root}/{path}{suffix}")), "")
+
+
+def notes_of_download(root: str, path: str) -> str:
+    """Returns the path of the notes that say that a file is not all there; they may be those of a folder that it is in."""
+    notes = ""
+    while path and not notes:
+        notes, path = notes_beside(root, path), split(path)[0]
+    return notes
+
+
+class Downloads:
+    """What is known of downloads while some files are looked at: each folder is asked once."""
+
+    def __init__(self) -> None:
+        self._notes: dict[tuple[str, str], str] = {}
+        self._parts: dict[tuple[str, str], list[str]] = {}
+
+    def notes(self, root: str, path: str) -> str:
+        """Returns the path of the notes that say that a file is not all there, empty without any."""
+        folder, _ = split(path)
+        if (root, folder) not in self._notes:
+            self._notes[root, folder] = notes_of_download(root, folder)
+        return self._notes[root, folder] or notes_beside(root, path)
+
+    def is_written_beside(self, root: str, path: str) -> bool:
+        """Says whether a browser writes beside an empty file what is to be in it."""
+        folder, name = split(path)
+        if (root, folder) not in self._parts:
+            self._parts[root, folder] = _under_way(root, folder)
+        stem = name.rpartition(".")[0] or name
+        return any(one.startswith(f"{stem}.") for one in self._parts[root, folder])
+
+
+def _under_way(root: str, folder: str) -> list[str]:
+    """Returns the names of a browser's downloads in a folder that go on; the real names may stand there, still empty."""
+    found = []
+    with suppress(OSError), closing(Branch(root)) as branch:
+        place = branch.open(folder)
+        for name in os.listdir(place):
+            if name.endswith(".part"):
+                with suppress(OSError):  # it has ended since
+                    if time.time() - os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime < LOADING:
+                        found.append(name)
+    return found
