@@ -30,6 +30,8 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
         ("bill\u200b.pdf", "bill\\u200b.pdf"),
         ("\ufeffa\u200e\u200f\u061cb", "\\ufeffa\\u200e\\u200f\\u061cb"),
         ("a\u2060b\u2064c", "a\\u2060b\\u2064c"),
+        ("a\u00adb\u115f\u1160\u180e\u3164\uffa0", "a\\u00adb\\u115f\\u1160\\u180e\\u3164\\uffa0"),  # fillers
+        ("a\ufff9b\ufffac\ufffb", "a\\ufff9b\\ufffac\\ufffb"),
         ("hi\U000e0068\U000e0069", "hi\\U000e0068\\U000e0069"),
         ("👩\u200d👧 ❤\ufe0f.jpg", "👩\u200d👧 ❤\ufe0f.jpg"),  # one sign of several, and one in colour
         ("نامه\u200cها.txt", "نامه\u200cها.txt"),  # as Persian is written

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from functools import cache
 
 _CONTROL = (
-    r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
-    r"\U000e0000-\U000e007f"  # what shows nothing; but letters and emoji need joiners and variants
+    r"\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e007f"  # what shows nothing; but letters and emoji need joiners and variants
 )
 _UNSAFE = rf"[{_CONTROL}\\]"
 _UNREADABLE = rf"[{_CONTROL}]"
