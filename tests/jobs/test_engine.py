@@ -526,10 +526,14 @@ def test_a_step_whose_answer_is_lost_leaves_no_job_to_nobody(
     run(sqlite_book, test)
 
 
+@pytest.mark.parametrize("breaks", ["a page", "the connection"])
 def test_a_file_whose_end_cannot_be_noted_is_not_sent_again_and_again(
-    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch, breaks: str
 ) -> None:
-    """A page of the journal is damaged, say: jobs are taken as ever, and of one nothing can be noted."""
+    """A page of the journal is damaged, say, or its server ends the connection each time.
+
+    Jobs are taken as ever, and of one nothing can be noted.
+    """
     pending(sqlite_book, SMALL, "a", "b")
     tries: list[str] = []
 
@@ -540,6 +544,7 @@ def test_a_file_whose_end_cannot_be_noted_is_not_sent_again_and_again(
         async def run(self) -> None:
             tries.append(self.path)
             if self.path == "a":
+                sqlite_book.writer.connections += breaks == "the connection"  # made anew
                 raise JournalTrouble("the journal cannot be written: disk I/O error")
             await asyncio.Event().wait()
 

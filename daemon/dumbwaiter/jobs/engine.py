@@ -122,7 +122,8 @@ class Engine:
         connections = self.journal.writer.connections
         # A claim may have been committed, and its answer lost; a standby server may have missed the end of a job.
         if self._doubtful or connections != self._connections:
-            await self.journal.release_others(self.worker, self._running.keys() | self._held.keys())
+            known = self._running.keys() | self._held.keys() | self._left.keys()
+            await self.journal.release_others(self.worker, known)
             self._doubtful, self._connections = False, connections
         for id_ in self._left.keys() & self._running.keys():
             del self._left[id_]
