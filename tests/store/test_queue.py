@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, select
+from sqlalchemy import URL, Connection, select, update
 
 import journals
 from dumbwaiter import report
@@ -15,6 +15,8 @@ from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE
 from dumbwaiter.model import Receipt
 from dumbwaiter.store.errands import Order
+from dumbwaiter.store.folders import Surveyed
+from dumbwaiter.store.queue import UNNAMED
 from dumbwaiter.store.tables import jobs
 from journals import WORKER, Book, file, states
 
@@ -40,8 +42,9 @@ def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
     for id_, attempts in ((rejected, 0), (waiting, 0), (stored, 7)):
         row = book.row(id_)
         assert (row.due_at, row.attempts, row.error) == (NOW + 1, attempts, None)
+        assert (row.by_hand, row.updated_at) == (True, NOW + 1)
     assert book.row(waiting).checkpoint is not None
-    assert book.row(busy).lease == WORKER
+    assert (book.row(busy).lease, book.row(busy).by_hand) == (WORKER, False)
     assert book.row(done).state == "done"
 
 
@@ -69,15 +72,93 @@ def test_a_retry_of_what_needs_a_person_leaves_what_waits(book: Book) -> None:
 
 def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:
     """Its key may be another file's by now."""
-    id_ = book.named("a", NOW)
+    id_ = book.leased("a", NOW)
     book.propose(WORKER, id_, NOW, provider="vod", key="mine", digest=None)
+    book.name(WORKER, id_, NOW, key="mine", grant=None)
     book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, resent=0)
     book.reject(WORKER, id_, NOW, error="no")
+    book.reject(WORKER, book.named("b", NOW), NOW, error="nor this one")
     before = book.counters().get("bytes_resent", 0)
     assert book.retry([id_], NOW) == 1
     row = book.row(id_)
     assert (row.key, row.proposed, row.sent, row.resent) == (None, None, 0, 4)
     assert book.counters()["bytes_resent"] == before + 4
+
+
+def test_what_is_under_way_goes_on_by_the_order_that_names_it(book: Book) -> None:
+    """Should it have to rest: a window that closes ends no upload that a person asked for."""
+    named, other, waits = (book.leased(name, NOW) for name in "abc")
+    book.release(WORKER, waits)
+    done = book.done("d", NOW)
+    assert book.retry([named, done], NOW) == 0
+    assert [bool(book.row(id_).by_hand) for id_ in (named, other, waits, done)] == [True, False, False, False]
+
+
+def test_what_failed_by_the_network_is_due_once_that_is_back(book: Book) -> None:
+    later = NOW + 999
+    ids = {}
+    for name, attempts, provider in (("failed", 7, "vod"), ("waits", 0, "vod"), ("elsewhere", 7, "art")):
+        ids[name] = book.leased(name, NOW, provider=provider)
+        book.delay(WORKER, ids[name], NOW, due_at=later, error="later", attempts=attempts)
+    ids["stored"] = book.stored("stored", NOW)
+    book.delay(WORKER, ids["stored"], NOW, due_at=later, error="later", attempts=7)
+    ids["busy"] = book.leased("busy", NOW)
+    book.run(lambda connection: connection.execute(update(jobs).where(jobs.c.id == ids["busy"]).values(attempts=7)))
+    assert book.make_failed_due([], NOW + 1) == 0
+    assert book.make_failed_due(["vod", "news"], NOW + 1) == 1
+    found = {name: (book.row(id_).due_at, book.row(id_).attempts) for name, id_ in ids.items()}
+    assert found == {
+        "failed": (NOW + 1, 0), "waits": (later, 0), "elsewhere": (later, 7), "stored": (later, 7), "busy": (NOW, 7),
+    }  # fmt: skip
+    assert book.row(ids["failed"]).updated_at == NOW + 1
+
+
+def test_what_waits_for_a_folder_is_due_once_that_is_back(book: Book) -> None:
+    later = NOW + 999
+    here, elsewhere = book.leased("a", NOW), book.leased("a", NOW, watch="other")
+    for id_ in (here, elsewhere):
+        book.delay(WORKER, id_, NOW, due_at=later, error="away", attempts=1)
+    waits, busy = book.pending("b", NOW), book.stored("c", NOW + 2)
+    due = lambda: [book.row(id_).due_at for id_ in (here, elsewhere, waits, busy)]  # noqa: E731
+    book.make_due("w", NOW + 1)
+    assert due() == [NOW + 1, later, NOW, NOW + 2]
+    book.make_due(None, NOW + 1)
+    assert due() == [NOW + 1, NOW + 1, NOW, NOW + 2]
+
+
+def test_an_order_is_for_the_files_of_its_own_installation(book: Book) -> None:
+    """Several may share a database, and each has folders and providers of its own."""
+    with Book(book.url, "another") as other:
+        rejected, waiting, done = other.leased("a", NOW), other.named("b", NOW), other.done("c", NOW)
+        other.reject(WORKER, rejected, NOW, error="no")
+        other.delay(WORKER, waiting, NOW, due_at=NOW + 1e7, error="later", attempts=7)
+        busy = other.leased("d", NOW)
+        other.survey("w", [Surveyed("", 4, b"digest")])
+        orders = other.journal.errands
+        other.runner.run(orders.order("w", [Order("on_done", {}, waits=1e7)], NOW))
+        tables = ("jobs", "errands", "surveyed", "counters")
+        facts = lambda: [other.rows(f"SELECT * FROM {name} ORDER BY host") for name in tables]  # noqa: E731
+        before = facts()
+        ids = [rejected, waiting, done, busy]
+        assert [book.retry(None, NOW + 1), book.retry(ids, NOW + 1), book.forget(ids, NOW + 1)] == [0, 0, 0]
+        assert book.make_failed_due(["vod"], NOW + 1) == 0
+        assert book.end_unwanted({}, [], NOW + 1) == 0
+        book.make_due(None, NOW + 1)
+        book.bring_forward(NOW + 1, NOW + 2)
+        assert facts() == before
+
+
+def test_who_listens_hears_of_what_an_order_moves(book: Book) -> None:
+    ids = [book.pending(name) for name in "ab"]
+    told: list[set[int]] = []
+    book.journal.listen(told.append)
+    book.retry(ids, NOW)
+    book.retry(None, NOW)
+    book.make_failed_due(["vod"], NOW)
+    book.make_due("w", NOW)
+    book.forget(ids, NOW)
+    book.run(lambda _connection: None)  # it is told after each commit
+    assert told == [set(ids), {UNNAMED}, {UNNAMED}, {UNNAMED}, set(ids)]
 
 
 def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
