@@ -1,7 +1,10 @@
 """How a provider fares, with a clock to turn."""
 
+import pytest
+
 import hand_made
-from dumbwaiter.policy import ceiling
+from dumbwaiter.errors import Retry
+from dumbwaiter.policy import AFTER_MAX, ceiling
 from dumbwaiter.providers.health import FAILING, LOST, PROBE, REFUSALS, REFUSED_APART, Health
 from hand_made import NOW, Turned
 
@@ -59,13 +62,66 @@ def test_a_success_lets_the_refusals_be_counted_anew(clock: Turned) -> None:
         clock.passed += REFUSED_APART + 1
 
 
+def test_refusals_count_though_the_clock_was_ahead_and_is_set_back(clock: Turned) -> None:
+    one = Health(clock.now)
+    clock.passed = 1e7
+    assert not one.refused(clock.now())
+    clock.passed = 0.0
+    one.again()
+    for times in range(2, REFUSALS + 1):
+        clock.passed += REFUSED_APART + 1
+        assert one.refused(clock.now()) == (times == REFUSALS)
+
+
+def test_a_service_that_asks_to_wait_is_left_alone_for_as_long_and_an_hour_at_most(clock: Turned) -> None:
+    one = Health(clock.now)
+    assert (one.rests_until, one.next_at, one.chances) == (0.0, 0.0, 0)
+    one.check_rest()
+    one.service_rests(60.0, "too many requests")
+    assert (one.rests_until, one.next_at) == (NOW + 60, NOW + 60)
+    clock.passed = 20.0
+    one.well(clock.now())  # of a file that had its permission before
+    with pytest.raises(Retry, match="too many requests") as raised:
+        one.check_rest()
+    assert raised.value.after == 40.0
+    clock.passed = 60.0
+    one.check_rest()
+    one.service_rests(1e9, "maintenance")
+    assert one.next_at == NOW + 60 + AFTER_MAX
+    one.again()
+    one.check_rest()
+    assert (one.rests_until, one.next_at, one.chances) == (0.0, 0.0, 1)
+
+
+def test_an_upload_node_that_asks_to_wait_is_left_alone_until_one_takes_a_file(clock: Turned) -> None:
+    one = Health(clock.now)
+    one.node_rests(60.0)
+    one.node_rests(5.0)  # of another file at the same time
+    assert (one.rests_until, one.next_at) == (NOW + 60, NOW + 60)
+    one.check_rest()  # permissions are the service's
+    one.node_rests(1e9)
+    assert one.next_at == NOW + AFTER_MAX
+    one.well(NOW)
+    assert (one.rests_until, one.next_at) == (0.0, 0.0)
+    one.node_rests(60.0)
+    one.again()
+    assert (one.rests_until, one.next_at) == (0.0, 0.0)
+
+
+def test_a_refused_account_rests_and_is_no_matter_of_time(clock: Turned) -> None:
+    one = Health(clock.now)
+    one.paused_until = NOW + 900
+    assert (one.rests_until, one.next_at) == (NOW + 900, 0.0)
+
+
 def test_a_network_that_fails_again_and_again_is_tried_less_and_less_often(clock: Turned) -> None:
     one = Health(clock.now)
     one.failed("no route", offline=True, random=0.5)
-    assert (one.offline, one.is_probed, one.probe_at) == (True, True, 0.0)  # once is nothing
+    assert (one.offline, one.is_probed, one.probe_at, one.next_at) == (True, True, 0.0, 0.0)  # once is nothing
     waits = []
     for _ in range(12):
         one.failed("no route", offline=True, random=0.5)
+        assert one.next_at == one.probe_at
         waits.append(one.probe_at - NOW)
     assert waits == [min(0.5 * ceiling(times), PROBE) for times in range(12)]
     one.again()

@@ -40,7 +40,7 @@ class Health:
     @property
     def next_at(self) -> float:
         """Before this, no file is tried, though no person is needed: it asked to wait, or nothing gets through."""
-        return max(self._service_rests[0], self._node_rests, self.probe_at if self.is_probed else 0.0)
+        return max(self._service_rests[0], self._node_rests, self.probe_at)
 
     @property
     def is_probed(self) -> bool:
@@ -102,4 +102,5 @@ class Health:
         """Gives it another chance at once: a person, or another network, may have changed something."""
         self.paused_until = self.probe_at = self._node_rests = 0.0
         self._service_rests = (0.0, "")
+        self._refused_at = min(self._refused_at, self._clock())  # by a clock that was ahead none would count any more
         self.chances += 1
