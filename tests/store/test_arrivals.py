@@ -128,7 +128,9 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
     book.survey("w", [Surveyed("", 4, b"digest")])
     book.survey("kept", [Surveyed("", 1, b"digest")])
     book.release_all()
+    before = book.counters().get("bytes_resent", 0)
     assert book.end_unwanted({"w": "art", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 1) == 3
+    assert book.counters()["bytes_resent"] == before + 4
     assert states(book) == {
         **dict.fromkeys((away, refused, elsewhere), "superseded"),
         **dict.fromkeys(kept, "pending"),
@@ -146,6 +148,14 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
         ("refused", 0),
     ]
     assert book.end_unwanted({"w": "vod", "kept": "vod", "new": "vod"}, ["vod", "art"], NOW + 3) == 0
+
+
+def test_what_is_stored_and_has_no_provider_any_more_comes_to_its_end_at_once(book: Book) -> None:
+    ids = [book.stored("a", NOW), book.stored("b", NOW, provider="art")]
+    for id_ in ids:
+        book.delay(WORKER, id_, NOW, due_at=NOW + 999, error="later", attempts=1)
+    assert book.end_unwanted({}, ["vod"], NOW + 1) == 0
+    assert [book.row(id_).due_at for id_ in ids] == [NOW + 999, NOW + 1]
 
 
 def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> None:

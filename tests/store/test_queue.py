@@ -241,7 +241,9 @@ def test_a_retry_is_for_the_named_jobs_only(book: Book) -> None:
 
 def test_a_forgotten_job_is_taken_from_who_works_on_it_for_good(book: Book) -> None:
     id_ = book.named()
+    before = book.counters().get("bytes_resent", 0)
     assert book.forget([id_, 999], NOW) == 1
+    assert book.counters()["bytes_resent"] == before + 4  # what was acknowledged of it was sent in vain
     row = book.row(id_)
     assert (row.state, row.error, row.grant, row.checkpoint, row.lease) == (
         "superseded", FORGOTTEN, None, None, None,

@@ -110,7 +110,9 @@ class Queue:
                     lease_until=None,
                 )
             )
-            found.update(connection.execute(dropped.returning(jobs.c.id)).scalars())
+            rows = connection.execute(dropped.returning(jobs.c.id, jobs.c.sent)).all()
+            self._counters.add(connection, bytes_resent=sum(row.sent for row in rows))
+            found.update(row.id for row in rows)
             return len(found)
 
         return await self._writer.call(work, durable=True)
@@ -132,10 +134,11 @@ class Queue:
             folders = select(jobs.c.parent).where(*which)
             connection.execute(delete(surveyed).where(surveyed.c.host == self._host, surveyed.c.parent.in_(folders)))
             ended = {"state": State.SUPERSEDED, "grant": None, "checkpoint": None, "error": UNASKED, "updated_at": now}
-            count = connection.execute(update(jobs).where(*which).values(ended)).rowcount
+            sent = connection.execute(update(jobs).where(*which).values(ended).returning(jobs.c.sent)).scalars().all()
+            self._counters.add(connection, bytes_resent=sum(sent))
             lost = (IS_OPEN, jobs.c.host == self._host, jobs.c.provider.not_in(list(providers)))
             connection.execute(update(jobs).where(*lost).values(due_at=now))
-            return count
+            return len(sent)
 
         return await self._writer.call(work)
 
