@@ -45,6 +45,7 @@ def test_a_pause_ends_by_itself_or_by_word_and_outlives_a_restart(sqlite_book: B
         for each in (one, again):
             assert each.providers(1059.0) == {"vod": 1060.0}
             assert each.providers(1060.0) == {}
+            assert each.paused(1060.0) == {"masters": inf}
             assert each.watches(1e9) == {"masters": inf}
         await again.resume("masters")
         assert again.watches(1000.0) == {}

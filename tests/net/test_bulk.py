@@ -118,7 +118,10 @@ def test_of_two_addresses_the_dead_one_is_waited_for_once(
         url = server.url.replace("127.0.0.1", "two.test")
         for _ in range(3):
             assert transport.handle_request(request(url, content, 1)).status_code == 200
-    assert tried == ["127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+        assert tried == ["127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+        transport._reach.renew()  # another network
+        assert transport.handle_request(request(url, content, 1)).status_code == 200
+        assert tried[4:] == ["127.0.0.2", "127.0.0.1"]
 
 
 def test_the_kernel_keeps_a_connection_at_rest_in_routers_minds(

@@ -8,6 +8,7 @@ import pytest
 
 import peer
 from dumbwaiter.config.file import parse
+from dumbwaiter.config.values import BaseUrl
 from dumbwaiter.errors import Blocked, Retry
 from dumbwaiter.net.bulk import Abort
 from dumbwaiter.net.http import Http
@@ -63,6 +64,7 @@ def test_t20_a_name_that_stands_for_an_address_inside_is_not_connected_to(
         Reach(["api.example"]).addresses("files.example", 443)
     for said in ("files.example", "*.example", "FILES.example."):
         assert Reach([said]).addresses("files.example", 443) == [address]
+    assert Reach(["files.example"]).trusts("Files.example.")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "2130706433"])
@@ -127,6 +129,7 @@ def test_t20_what_the_configuration_names_may_be_anywhere() -> None:
         assert reach.trusts(host), host
     for host in ("corp.example", "cdn.example", "store.example", "api.corp.example.evil.example"):
         assert not reach.trusts(host), host
+    assert list(hosts(BaseUrl("http://{bucket}/{key}"))) == []  # else any name would be trusted
 
 
 def test_t18_heads_without_end_come_to_an_end() -> None:

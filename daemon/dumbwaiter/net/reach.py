@@ -80,4 +80,4 @@ def hosts(value: Any) -> Iterator[str]:
 
 def _outside(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return public(ip) or (ip.version == 4 and ip in STAND_INS)
+    return public(ip) or ip in STAND_INS
