@@ -264,6 +264,8 @@ def test_durable_waits_for_the_disk_for_that_commit_only(sqlite_book: Book) -> N
     assert [sqlite_book.run(level, durable=durable) for durable in (False, True, True, False, False, True)] == [
         NORMAL, FULL, FULL, NORMAL, NORMAL, FULL,
     ]  # fmt: skip
+    sqlite_book.engine.dispose()
+    assert sqlite_book.run(level, durable=True) == FULL  # on a connection that was made anew
 
 
 def test_one_durable_member_makes_its_whole_group_durable(sqlite_book: Book) -> None:

@@ -61,10 +61,10 @@ class Writer:
         self.commits = 0
         self.connections = 0  # made so far; behind a new one may be another server, which lacks the latest commits
         self._engine = engine
+        self._level = "NORMAL"
         event.listen(engine, "connect", self._connected)
         self._sqlite = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Work | _Command] = SimpleQueue()
-        self._level = "NORMAL"
         self._reached = True  # the database, by the last transaction; one that another program has is not
         self.needs_scrub = False  # a secret was in the database, and may have left a copy in its file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -72,6 +72,7 @@ class Writer:
 
     def _connected(self, *_: object) -> None:
         self.connections += 1
+        self._level = "NORMAL"
 
     def submit(self, work: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
         """Queues `work`. With `durable` its commit survives a power cut, otherwise a crash of the process only."""
