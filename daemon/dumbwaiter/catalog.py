@@ -125,8 +125,8 @@ class Catalog:
             row = connection.execute(select(entries).where(entries.c.id == number)).first()
         return None if row is None else entry(row)
 
-    def same(self, provider: str, size: int, digest: Callable[[], str]) -> tuple[str, list[Entry]]:
-        """Returns the digest of a file and the entries with its content, newest first.
+    def same(self, provider: str, size: int, place: str, digest: Callable[[], str]) -> tuple[str, list[Entry]]:
+        """Returns the digest of the file at `place` and the entries with its content, newest first; none of its own key.
 
         `digest` is called, and the digest known, only if the provider has anything of that size.
         """
@@ -135,10 +135,16 @@ class Catalog:
             if connection.execute(select(entries.c.id).where(like).limit(1)).first() is None:
                 return "", []
         found = digest()
+        parent, name = split(place)
+        own = entries.alias()
+        of_own_key = exists().where(
+            *(own.c[column] == entries.c[column] for column in ("provider", "key")),
+            own.c.parent == parent,
+            own.c.name == name,
+        )
+        equal = select(entries).where(like, entries.c.digest == found, ~of_own_key)
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                select(entries).where(like, entries.c.digest == found).order_by(entries.c.id.desc()).limit(SAME)
-            )
+            rows = connection.execute(equal.order_by(entries.c.id.desc()).limit(SAME))
             return found, [entry(row) for row in rows]
 
     def at(self, provider: str, key: str) -> list[tuple[str, Entry, bool]]:

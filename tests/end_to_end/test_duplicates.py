@@ -97,3 +97,14 @@ def test_duplicates_are_sent_where_the_watch_says_so(program: Program) -> None:
     upload(program, "copy.mov", b"film" * 1000)
     assert len(set(keys(program).values())) == 2
     assert program.totals()["bytes_sent"] == 8000
+
+
+def test_a_file_that_a_person_has_sent_again_is_sent_however_many_share_its_object(program: Program) -> None:
+    """As when that object turned out to be damaged: to link to it once more would be no help."""
+    program.start()
+    for name in ("film.mov", "a.mov", "b.mov", "c.mov"):
+        upload(program, name, b"film" * 1000)
+    before = keys(program)
+    assert len(set(before.values())) == 1
+    assert program("put", "--again", program.drop / "film.mov").returncode == 0
+    assert keys(program)["film.mov"] != before["film.mov"]

@@ -78,6 +78,14 @@ def test_who_holds_a_record_is_found_by_the_index_of_contents(sqlite_book: Book)
     assert "SEARCH entries USING INDEX entries_content (provider=? AND size=?)" in way
 
 
+def test_equal_content_is_found_by_its_index_and_a_files_own_by_that_of_files(sqlite_book: Book) -> None:
+    sqlite_book.done("a")
+    way = plan(sqlite_book, lambda: sqlite_book.catalog.same("vod", 10, "w/b", lambda: "xxh3:00"))
+    assert "SEARCH entries USING INDEX entries_content (provider=? AND size=? AND digest=?)" in way
+    assert "(provider=? AND key=? AND parent=? AND name=?)" in way
+    assert "TEMP B-TREE" not in way
+
+
 def test_a_folder_is_known_by_the_index_of_versions(sqlite_book: Book) -> None:
     way = plan(sqlite_book, lambda: sqlite_book.folders.known("w", "a", "vod"))
     assert "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (host=? AND parent=?)" in way

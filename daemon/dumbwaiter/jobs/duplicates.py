@@ -18,15 +18,12 @@ async def find(job: Job, provider: Provider, file: OpenFile, means: Means) -> tu
 
     Raises what reading the file raises, and a verdict of the network.
     """
-    same = partial(Catalog(means.journal.reader).same, provider.name, job.size)
+    # What this very file has been sent as is sent again at somebody's word, or is not known to be whole.
+    same = partial(Catalog(means.journal.reader).same, provider.name, job.size, job.place)
     digest, entries = await means.threads.read(
         file, lambda stopped: same(partial(Digest().finish, file.fd, job.size, stopped))
     )
-    # What this very file has been sent as is sent again at somebody's word, or is not known to be whole.
-    own = {entry.key for entry in entries if (entry.watch, entry.path) == (job.watch, job.path)}
     for entry in entries:
-        if entry.key in own:
-            continue
         try:
             receipt = await provider.broker.still(entry, provider)
         except Reject:  # of the question, which says nothing against this file
