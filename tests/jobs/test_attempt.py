@@ -2,8 +2,11 @@
 
 import asyncio
 import math
+import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 import hand_made
-from dumbwaiter import transports
+from dumbwaiter import report, transports
 from dumbwaiter.app import App
 from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.catalog import Catalog
@@ -21,6 +24,7 @@ from dumbwaiter.files import disks
 from dumbwaiter.jobs import attempt
 from dumbwaiter.jobs.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.jobs.upload import FileUpload
+from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.policy import DEAR
 from dumbwaiter.providers import health
@@ -34,6 +38,22 @@ from program import PATIENCE, Vendors
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the chance out of every wait."""
     monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 0.0))
+
+
+@pytest.fixture(autouse=True)
+def closed(vendors: Vendors, tmp_path: Path) -> Iterator[None]:
+    """However an attempt ends, its file is not left open: after some thousand of them no other could be opened."""
+    yield
+    of_daemon = {str(tmp_path / name) for name in ("state", "cache", "runtime")}
+    left = [link for one in Path("/proc/self/fd").iterdir() if (link := _leads_to(one)).startswith(str(tmp_path))]
+    left += [link for one in Path("/proc/self/fd").iterdir() if "/drop/" in (link := _leads_to(one))]
+    assert [link for link in left if not any(link.startswith(folder) for folder in of_daemon)] == []
+
+
+def _leads_to(descriptor: Path) -> str:
+    with suppress(FileNotFoundError):  # the listing's own
+        return os.readlink(descriptor)
+    return ""
 
 
 def state(facts: dict[str, Any], provider: str) -> tuple[str, str | None]:
@@ -235,6 +255,73 @@ def test_a_file_that_changes_while_it_is_sent_is_told_of_with_the_time_that_cost
             ((path, seconds),) = told
             assert path.endswith("disk.img")
             assert seconds > 0
+
+    asyncio.run(test())
+
+
+def test_a_file_that_goes_while_it_is_sent_is_as_new_should_it_come_back(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, aside = tmp_path / "disk.img", tmp_path / "aside"
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            if path.exists():
+                path.rename(aside)
+            await super().save(*values, **named)
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            id_ = await put(app, "netease", path, bytes(12 * MIB))
+            await until(lambda facts: facts["totals"]["superseded"] == 1, app)
+            (job,) = await asyncio.to_thread(report.jobs_by_id, app.reader, [id_])
+            assert job.error == GONE
+
+    asyncio.run(test())
+
+
+def test_a_file_that_is_not_found_where_a_disk_is_away_waits_for_that(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            away = "the folder is away"
+            monkeypatch.setattr(app.watching, "away", lambda _watch: away)
+            orders = Orders(app)
+            await orders.pause("netease", None)
+            id_ = await put(app, "netease", tmp_path / "a.txt", b"a")
+            (tmp_path / "a.txt").rename(tmp_path / "elsewhere")
+            await orders.resume("netease")
+            facts = await until(lambda facts: facts["jobs"][0]["error"] == away, app)
+            assert (facts["jobs"][0]["state"], state(facts, "netease")) == ("pending", ("ready", None))
+            away = ""
+            await orders.retry([id_])
+            await until(lambda facts: facts["totals"]["superseded"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_file_is_asked_for_as_what_it_is_and_not_as_what_it_is_called(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker = app.providers["netease"].broker
+            grants = broker.grants
+
+            async def note(asks: Any, desk: Any) -> Any:
+                asked.extend(one.mime for one in asks)
+                return await grants(asks, desk)
+
+            monkeypatch.setattr(broker, "grants", note)
+            await put(app, "netease", tmp_path / "a.txt", b"\x89PNG\r\n\x1a\n" + bytes(99))
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert asked == ["image/png"]
+            assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (107, 0)
 
     asyncio.run(test())
 
