@@ -26,6 +26,7 @@ from dumbwaiter.jobs.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
+from dumbwaiter.net.http import SKEW
 from dumbwaiter.policy import DEAR
 from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
@@ -163,12 +164,21 @@ def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_t
 
 
 def test_a_permission_that_ends_between_two_parts_is_replaced_and_what_was_sent_counts(
-    vendors: Vendors, tmp_path: Path
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attempt, "LATE_MAX", 1)
     vendors.faults("oss.part:expired@2")
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
+            broker = app.providers["careyshop-sts"].broker
+            grants = broker.grants
+
+            async def soon_over(*asked: Any) -> Any:
+                return [replace(one, expires_at=time.time() + SKEW) for one in await grants(*asked)]
+
+            monkeypatch.setattr(broker, "grants", soon_over)
+            app.engine.means.threads.parts = 1  # the first is acknowledged when the second is refused
             await put(app, "careyshop-sts", tmp_path / "a.mov", bytes(9 * MIB))
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
             assert facts["totals"]["grants_requested"] == 2
