@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import update
 
 import hand_made
 from dumbwaiter import report, transports
@@ -31,6 +32,7 @@ from dumbwaiter.policy import DEAR
 from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
 from dumbwaiter.providers.health import REFUSALS
+from dumbwaiter.store.tables import jobs
 from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
 
@@ -68,40 +70,49 @@ async def failed(app: App) -> str:
     return str(job["error"])
 
 
+@pytest.mark.parametrize(
+    ("provider", "call", "fault", "words"),
+    [
+        ("jiandaoyun", "form", "kodo.form:bad-token", "Qiniu refuses the upload token"),
+        ("netease", "put", "nos.put:403", "NetEase refuses the upload token"),  # which stands in the journal
+    ],
+)
 def test_an_account_whose_new_permissions_are_all_refused_is_blocked(
-    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str, call: str, fault: str, words: str
 ) -> None:
     monkeypatch.setattr(health, "REFUSED_APART", 0.0)
-    vendors.faults("kodo.form:bad-token")
+    vendors.faults(fault)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            id_ = await put(app, "jiandaoyun", tmp_path / "a.txt", b"a")
-            words = "Qiniu refuses the upload token, as it did those before: see to the account"
-            facts = await until(lambda facts: facts["jobs"][0]["error"] == words, app)
-            assert state(facts, "jiandaoyun") == ("blocked", words)
+            id_ = await put(app, provider, tmp_path / "a.txt", b"a")
+            sentence = f"{words}, as it did those before: see to the account"
+            facts = await until(lambda facts: facts["jobs"][0]["error"] == sentence, app)
+            assert state(facts, provider) == ("blocked", sentence)
             assert facts["totals"]["pending"] == 1
-            assert len(vendors.log("form")) == REFUSALS
+            assert len(vendors.log(call)) == REFUSALS
             vendors.faults("")
             await Orders(app).retry([id_])
-            await until(lambda facts: state(facts, "jiandaoyun") == ("ready", None), app)
+            await until(lambda facts: state(facts, provider) == ("ready", None), app)
             assert (await status(app))["totals"]["done"] == 1
 
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("least", [1, IN_VAIN + 5])
 def test_a_file_that_always_begins_anew_is_given_up(
-    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int
 ) -> None:
-    monkeypatch.setattr(attempt, "IN_VAIN_MIN", 1)
+    monkeypatch.setattr(attempt, "IN_VAIN_MIN", least)
     vendors.faults("nos.put:beyond")
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
             id_ = await put(app, "netease", tmp_path / "a.txt", b"a")
-            words = f"NetEase claims to have more than was sent; it was sent {IN_VAIN} times in vain"
+            times = max(IN_VAIN, least)
+            words = f"NetEase claims to have more than was sent; it was sent {times} times in vain"
             assert await failed(app) == words
-            assert len(vendors.log("put")) == IN_VAIN
+            assert len(vendors.log("put")) == times
             vendors.faults("")
             await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
@@ -121,10 +132,13 @@ def test_a_file_that_was_sent_in_vain_often_is_sent_less_often(
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            await put(app, "recipe", tmp_path / "a.txt", b"a")
+            id_ = await put(app, "recipe", tmp_path / "a.txt", b"a")
             far = time.time() + DEAR - 1
             await until(lambda facts: facts["jobs"][0]["due_at"] > far, app)
             assert len(sent()) == IN_VAIN
+            vendors.faults("presign.sign:500")  # what costs no byte is tried as often as ever
+            await Orders(app).retry([id_])
+            await until(lambda facts: far - DEAR / 2 > facts["jobs"][0]["due_at"] > time.time(), app)
 
     asyncio.run(test())
 
@@ -332,6 +346,54 @@ def test_a_file_is_asked_for_as_what_it_is_and_not_as_what_it_is_called(
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
             assert asked == ["image/png"]
             assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (107, 0)
+
+    asyncio.run(test())
+
+
+def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked may cost: after a kill it would be asked again, of a file that is sent again."""
+    asked, order = threading.Event(), []
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            broker, store = app.providers["netease"].broker, app.journal.store
+            follow_up = broker.follow_up
+
+            def slowly(*values: Any, **named: Any) -> Any:
+                app.journal.writer.submit(lambda _connection: asked.wait(0.3))
+                stored = store(*values, **named)
+                stored.add_done_callback(lambda _: order.append("stored"))
+                return stored
+
+            async def note(*values: Any) -> Any:
+                order.append("asked")
+                asked.set()
+                return await follow_up(*values)
+
+            monkeypatch.setattr(app.journal, "store", slowly)
+            monkeypatch.setattr(broker, "follow_up", note)
+            await put(app, "netease", tmp_path / "a.mov", b"a")
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert order[:2] == ["stored", "asked"]
+
+    asyncio.run(test())
+
+
+def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(vendors: Vendors, tmp_path: Path) -> None:
+    """The configuration, or the program, was another one when the file was begun."""
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            orders = Orders(app)
+            await orders.pause("netease", None)
+            id_ = await put(app, "netease", tmp_path / "a.mov", b"0123456789")
+            begun = update(jobs).where(jobs.c.id == id_).values(checkpoint='["another"]', sent=8)
+            await app.journal.writer.call(lambda connection: connection.execute(begun))
+            await orders.resume("netease")
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (10, 8)
 
     asyncio.run(test())
 
