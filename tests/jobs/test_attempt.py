@@ -32,6 +32,7 @@ from dumbwaiter.policy import DEAR
 from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
 from dumbwaiter.providers.health import REFUSALS
+from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.tables import jobs
 from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
@@ -433,6 +434,37 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
             assert (job["id"], job["state"], job["sent"] >= 8 * MIB) == (id_, "pending", True)
             monkeypatch.setattr(app.steering, "providers", resting)
             app.engine.kick()
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_watch_that_rests_stops_what_is_sent_of_it_and_not_what_a_person_ordered(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its window closes."""
+    rests: dict[str, float] = {}
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            await super().save(*values, **named)
+            rests["netease"] = math.inf
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app.steering, "watches", lambda _now: rests)
+            path = Path(app.config.watch["netease"].path) / "film.mov"
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(path.write_bytes, bytes(20 * MIB))
+            found = Candidate("netease", path.name, "netease", Stamp.of(path.stat()))
+            (id_,) = await app.journal.arrivals.enqueue([found], time.time())
+            app.look_for_work()
+            facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
+            (job,) = facts["jobs"]
+            assert (job["state"], job["attempts"], 0 < job["sent"] < 20 * MIB) == ("pending", 0, True)
+            await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
 
     asyncio.run(test())
