@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 import journals
 from dumbwaiter import report
@@ -11,7 +12,9 @@ from dumbwaiter.config import RESERVED
 from dumbwaiter.lifecycle import GONE, REPLACED, UNASKED
 from dumbwaiter.model import Job, Stamp, State
 from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.errands import Order
 from dumbwaiter.store.folders import Known, Surveyed
+from dumbwaiter.store.tables import jobs
 from journals import WORKER, Book, file, states
 
 database = journals.database
@@ -68,6 +71,15 @@ def test_an_older_version_that_nobody_works_on_is_superseded(book: Book) -> None
     }
     row = book.row(old)
     assert (row.error, row.grant, row.checkpoint, row.updated_at) == (REPLACED, None, None, NOW + 10)
+
+
+def test_the_older_versions_of_all_that_is_found_at_once_are_superseded(book: Book) -> None:
+    def found(version: int) -> list[Candidate]:
+        one = [file(path, version=version) for path in ("a/film.mov", "b/film.mov", "a/other.mov")]
+        return [*one, file("a/film.mov", version=version, provider="art")]
+
+    old, new = book.enqueue(found(1), NOW), book.enqueue(found(2), NOW + 1)
+    assert states(book) == dict.fromkeys(old, "superseded") | dict.fromkeys(new, "pending")
 
 
 def test_a_rejected_version_is_superseded_by_a_newer_one(book: Book) -> None:
@@ -167,6 +179,33 @@ def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> No
     assert again > one
     assert list(states(book).values()) == ["done", "pending"]
     assert book.enqueue([file("a/f")], NOW + 3) == []
+
+
+@pytest.mark.parametrize("end", ["done", "superseded", "rejected", "stored", "pending"])
+def test_what_a_person_has_sent_again_is_as_new_and_nothing_else_is(book: Book, end: str) -> None:
+    """A refusal is a `retry`'s to undo, and what is under way goes on."""
+    one = file("a/film.mov")
+    parts = {"inode": 99, "size": 99, "mtime_ns": 99, "ctime_ns": 99}
+    others = [one._replace(stamp=one.stamp._replace(**{part: value})) for part, value in parts.items()]
+    others += [one._replace(path="b/film.mov"), one._replace(path="a/other.mov")]
+    others += [one._replace(watch="v"), one._replace(provider="art")]
+    with Book(book.url, "another") as other:
+        other.enqueue([one], NOW)
+        ids = [id_ for each in (*others, one) for id_ in book.enqueue([each], NOW)]
+        book.run(lambda connection: connection.execute(update(jobs).values(state=end, error=None)))
+        order = lambda connection: [  # noqa: E731
+            book.journal.errands.add(connection, job, [Order("after", {})], NOW)
+            for job in connection.execute(select(jobs).where(jobs.c.id.in_(ids)))
+        ]
+        book.run(order)
+        before = states(book)
+        made = book.enqueue([one], NOW + 1, again=True)
+        ended = {ids[-1]} if end in {"done", "superseded"} else set()
+        assert len(made) == len(ended)
+        kept = {id_: state for id_, state in before.items() if id_ not in ended}
+        assert states(book) == kept | dict.fromkeys(made, "pending")
+        assert {row.job for row in book.rows("SELECT job FROM errands")} == set(ids) - ended
+    assert book.enqueue([one], NOW + 2) == []
 
 
 def test_names_that_are_no_utf8_come_back_as_they_were(book: Book) -> None:
