@@ -345,8 +345,15 @@ def test_a_job_that_is_taken_again_before_its_attempt_is_over_keeps_its_place(sq
     run(sqlite_book, test)
 
 
-def test_what_the_database_never_takes_is_this_jobs_trouble_alone(
-    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Unstorable("the journal cannot hold that: a NUL"), "the journal cannot hold that: a NUL"),
+        (ZeroDivisionError("division by zero"), "an error in dumbwaiter itself: ZeroDivisionError"),
+    ],
+)
+def test_what_no_attempt_expects_is_this_jobs_trouble_alone(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     pending(sqlite_book, 1, "a")
 
@@ -355,7 +362,7 @@ def test_what_the_database_never_takes_is_this_jobs_trouble_alone(
             pass
 
         async def run(self) -> None:
-            raise Unstorable("the journal cannot hold that: a NUL")
+            raise error
 
     monkeypatch.setattr("dumbwaiter.jobs.engine.Attempt", Odd)
 
@@ -364,14 +371,15 @@ def test_what_the_database_never_takes_is_this_jobs_trouble_alone(
 
     async def test() -> None:
         engine = Real(sqlite_book, transfers=2)
+        engine.log = log.get("test")
         await engine.turn()
         await asyncio.gather(*engine._running.values())
         await engine.close()
         assert engine.trouble is None
 
     run(sqlite_book, test)
-    (row,) = sqlite_book.rows("SELECT due_at, error, lease FROM jobs")
-    assert (row.due_at > NOW, row.error, row.lease) == (True, "the journal cannot hold that: a NUL", None)
+    (row,) = sqlite_book.rows("SELECT due_at, error, lease, attempts FROM jobs")
+    assert (row.due_at > NOW, row.error, row.lease, row.attempts) == (True, said, None, 1)
 
 
 @pytest.mark.parametrize("transfers", [2, 4])
