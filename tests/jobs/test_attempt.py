@@ -71,6 +71,20 @@ async def failed(app: App) -> str:
     return str(job["error"])
 
 
+def in_watch(app: App, name: str) -> Path:
+    return Path(app.config.watch["netease"].path) / name
+
+
+async def find(app: App, path: Path, content: bytes) -> int:
+    """Makes a job of a file in a watched folder, as a scan does."""
+    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(path.write_bytes, content)
+    found = Candidate("netease", path.name, "netease", Stamp.of(await asyncio.to_thread(path.stat)))
+    (id_,) = await app.journal.arrivals.enqueue([found], time.time())
+    app.look_for_work()
+    return id_
+
+
 @pytest.mark.parametrize(
     ("provider", "call", "fault", "words"),
     [
@@ -455,17 +469,50 @@ def test_a_watch_that_rests_stops_what_is_sent_of_it_and_not_what_a_person_order
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
             monkeypatch.setattr(app.steering, "watches", lambda _now: rests)
-            path = Path(app.config.watch["netease"].path) / "film.mov"
-            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-            await asyncio.to_thread(path.write_bytes, bytes(20 * MIB))
-            found = Candidate("netease", path.name, "netease", Stamp.of(path.stat()))
-            (id_,) = await app.journal.arrivals.enqueue([found], time.time())
-            app.look_for_work()
+            id_ = await find(app, in_watch(app, "film.mov"), bytes(20 * MIB))
             facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
             (job,) = facts["jobs"]
             assert (job["state"], job["attempts"], 0 < job["sent"] < 20 * MIB) == ("pending", 0, True)
             await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+
+
+def test_a_file_that_changes_while_its_twin_is_looked_for_becomes_no_name_of_that(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            first, second = in_watch(app, "first.mov"), in_watch(app, "second.mov")
+            await find(app, first, b"film")
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+            broker = app.providers["netease"].broker
+            still = broker.still
+
+            async def changes(*asked: Any) -> Any:
+                with second.open("ab") as file:
+                    file.write(b"more")
+                return await still(*asked)
+
+            monkeypatch.setattr(broker, "still", changes)
+            await find(app, second, b"film")
+            facts = await until(lambda facts: facts["totals"]["superseded"] == 1, app)
+            assert (facts["totals"]["done"], facts["totals"]["bytes_sent"]) == (1, 4)
+
+    asyncio.run(test())
+
+
+def test_an_empty_file_is_the_twin_of_none(vendors: Vendors, tmp_path: Path) -> None:
+    """Empty files have nothing in common but that."""
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            for number in (1, 2):
+                await find(app, in_watch(app, f"{number}.mov"), b"")
+                await until(lambda facts, number=number: facts["totals"]["done"] == number, app)
+            entries = await asyncio.to_thread(Catalog(app.reader).history)
+            assert len({one.key for one in entries}) == 2
 
     asyncio.run(test())
 

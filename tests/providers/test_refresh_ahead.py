@@ -148,3 +148,18 @@ def test_a_refused_value_is_fetched_anew_if_it_still_is_that_one(clock: Turned) 
         assert await one.get("session", LIFE, source) == "value 2"
 
     run(test)
+
+
+def test_what_nears_its_end_is_due_and_what_is_forgotten_waits_to_be_asked_for(clock: Turned) -> None:
+    async def test() -> None:
+        one, source = RefreshAhead(), Source()
+        await one.get("session", LIFE, source)
+        await one.get("nodes", LIFE, source)
+        assert one.due() == []
+        clock.passed = LIFE * RENEW + 1
+        one.forget("nodes", "value 2")
+        assert one.due() == ["session"]
+        await one.renew("session")
+        assert (one.due(), one.refreshes) == ([], 3)
+
+    run(test)
