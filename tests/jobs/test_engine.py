@@ -382,6 +382,42 @@ def test_what_no_attempt_expects_is_this_jobs_trouble_alone(
     assert (row.due_at > NOW, row.error, row.lease, row.attempts) == (True, said, None, 1)
 
 
+def test_a_fault_that_cannot_be_noted_either_is_not_met_again_and_again(
+    sqlite_book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending(sqlite_book, SMALL, "a")
+    tries: list[str] = []
+
+    class Odd:
+        def __init__(self, _means: Any, job: Job) -> None:
+            self.path = job.path
+
+        async def run(self) -> None:
+            tries.append(self.path)
+            raise ZeroDivisionError
+
+    async def damaged(*_values: Any, **_named: Any) -> None:
+        raise JournalTrouble("the journal cannot be written: disk I/O error")
+
+    monkeypatch.setattr(module, "Attempt", Odd)
+    monkeypatch.setattr(module, "ceiling", lambda _failures: 1000.0)
+    monkeypatch.setattr(sqlite_book.journal, "delay", damaged)
+
+    async def test() -> None:
+        engine = Held(sqlite_book, 2)
+        engine.log = log.get("test")
+        monkeypatch.setattr(engine, "_attempt", partial(Engine._attempt, engine))
+        async with asyncio.timeout(20):
+            for _ in range(10):
+                await engine.turn()
+                await asyncio.sleep(0)
+        assert tries == ["a", "a"]
+        assert engine.trouble == "the journal cannot be written: disk I/O error"
+        await engine.close()
+
+    run(sqlite_book, test)
+
+
 @pytest.mark.parametrize("transfers", [2, 4])
 @pytest.mark.parametrize("size", [SMALL, SMALL + 1])
 def test_a_provider_with_many_due_keeps_no_other_from_its_turn(

@@ -260,3 +260,23 @@ def test_a_touched_file_keeps_its_job_and_its_entry(book: Book) -> None:
     stamps = {entry.path: entry.stamp for entry in book.catalog.history()}
     assert stamps == {"a": touched, "b": Stamp(7, 10, 1, 1)}
     assert book.row(other).ctime_ns == 1
+
+
+def test_each_name_of_a_touched_file_keeps_its_job(book: Book) -> None:
+    """Hard links have one stamp; and another provider, or installation, has a job of its own."""
+    stamp = Stamp(7, 10, 5, 6)
+    with Book(book.url, "another") as other:
+        ids = [book.done(path) for path in ("a/film.mov", "b/film.mov", "a/other.mov")]
+        ids.append(book.done("a/film.mov", provider="art"))
+        of_other = other.done("a/film.mov")
+        for id_ in ids:
+            book.touch(id_, stamp, NOW + 1)
+        other.touch(of_other, stamp, NOW + 1)
+        for id_ in (*ids, of_other):
+            row = book.row(id_)
+            assert Stamp(row.inode, row.size, row.mtime_ns, row.ctime_ns) == stamp
+
+
+def test_the_jobs_of_versions_are_told_in_their_order(book: Book) -> None:
+    first, second = book.enqueue([file("a"), file("b")], NOW)
+    assert book.ids([file("b"), file("a")]) == [second, first]
