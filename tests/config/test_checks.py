@@ -417,6 +417,26 @@ def test_a_recipes_numbers_are_ones_that_something_can_be_done_with(line: str, w
     )
 
 
+@pytest.mark.parametrize(
+    ("transport", "headers", "words"),
+    [
+        ("put", '{ "X Name" = "a" }', 'request.headers] "X Name" is no header that can be set'),
+        ("put", '{ Content-Length = "5" }', 'request.headers] "Content-Length" is no header that can be set'),
+        ("put", '{ X-Name = "a\\nb" }', 'request.headers] the value of "X-Name" has a control character'),
+        ("qiniu", "{}", 'reply] the key "token" is missing: transport = "qiniu" needs what it gives'),
+        ("oss", "{}", 'reply] the key "fields" is missing: transport = "oss" needs what it gives'),
+    ],
+)
+def test_a_recipe_that_could_never_send_anything_is_refused(transport: str, headers: str, words: str) -> None:
+    recipe = (
+        f'[provider.own]\nbroker = "recipe"\ntransport = "{transport}"\n'
+        f'request = {{ url = "https://x/", headers = {headers} }}\nreply = {{ url = "url"%s }}\n'
+    )
+    assert f"[provider.own.{words}" in refused(recipe % "")
+    if headers == "{}":
+        parse(recipe % ', token = "t", fields = "f"', FILE)
+
+
 def test_folders_are_compared_with_their_links_resolved(tmp_path: Path) -> None:
     (tmp_path / "real/inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real/inner")

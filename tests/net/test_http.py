@@ -477,9 +477,7 @@ def test_an_address_that_is_none_is_told(make: Make, way: str, url: str, monkeyp
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    "value", ["UPLOAD ak:s3cret\r\nX-Evil: 1", "UPLOAD ak:s3cret\0", "s3cret 测试", "s3cret\udcff"]
-)
+@pytest.mark.parametrize("value", ["UPLOAD ak:s3cret\r\nX-Evil: 1", "UPLOAD ak:s3cret\0", "s3cret\udcff"])
 def test_a_header_that_is_none_never_leaves(make: Make, way: str, value: str) -> None:
     """A token comes from outside: it must neither add a header nor show itself in an error or in the log."""
     seen: list[tuple[bytes, bytes]] = []
@@ -490,6 +488,16 @@ def test_a_header_that_is_none_never_leaves(make: Make, way: str, value: str) ->
     assert "s3cret" not in str(raised.value)
     assert "s3cret" not in repr(lines)
     assert seen == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_header_beyond_ascii_is_sent_as_utf_8(make: Make, way: str) -> None:
+    """A service may sign one with the file's name in it (Content-Disposition), and a recipe may ask with it."""
+    seen: list[tuple[bytes, bytes]] = []
+    with Peer(peer.echo(seen)) as server:
+        make(way)(server.url, headers={"content-disposition": ' attachment; filename="片.mov" '})
+    ((head, _),) = seen
+    assert '\r\ncontent-disposition: attachment; filename="片.mov"\r\n'.encode() in head
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -20,7 +20,7 @@ from dumbwaiter.tickets import FormTicket, OssPostTicket, PutTicket, QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect
 from dumbwaiter.wire.message import Reply, Request
-from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
+from dumbwaiter.wire.recipe import CONTROL, Expression, blanks, fill, fill_in
 from dumbwaiter.wire.times import moment
 
 ABOUT_THE_FILE = {"name", "path", "size", "mime", "seed"}  # blanks that make a grant one file's own
@@ -214,7 +214,7 @@ def _moment(expression: Expression | None, value: Any) -> float | None:
 
 
 def _one_line(value: str) -> str:
-    return value.replace("\r", "").replace("\n", "")
+    return CONTROL.sub("", value)
 
 
 def _uuid(nonce: str) -> str:

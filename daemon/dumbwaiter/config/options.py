@@ -10,7 +10,7 @@ from msgspec import Struct
 from dumbwaiter.config.values import BaseUrl, Duration, RequestUrl, SecretSource
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.hmac_token import LIFE_MAX
-from dumbwaiter.wire.recipe import Expression, Stored, blanks
+from dumbwaiter.wire.recipe import CONTROL, Expression, Stored, blanks
 
 
 class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):
@@ -30,6 +30,9 @@ class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker
             raise _at("cdn", f'"{shown(self.cdn)}" has a brace that is not of {{bucket}}, the only blank here')
 
 
+HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, "token"
+FRAMING = {"content-length", "transfer-encoding"}  # where a body ends: its sender's to say
+NEEDED = {"qiniu": "token", "oss": "fields"}  # by transport: without what it can send nothing
 REQUEST_BLANKS = ("key", "name", "path", "size", "mime", "seed", "uuid")
 
 
@@ -75,6 +78,13 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker"
             for blank in sorted(blanks(getattr(self.request, key)) - set(known)):
                 named = " ".join(f"{{{one}}}" for one in known)
                 raise _at(f"request.{key}", f"unknown blank {{{blank}}}; known: {named}")
+        for name, value in self.request.headers.items():
+            if not re.fullmatch(HEADER, name) or name.lower() in FRAMING:
+                raise _at("request.headers", f'"{shown(name)}" is no header that can be set')
+            if CONTROL.search(value):
+                raise _at("request.headers", f'the value of "{name}" has a control character')
+        if (needed := NEEDED.get(self.transport)) and getattr(self.reply, needed) is None:
+            raise _at("reply", f'the key "{needed}" is missing: transport = "{self.transport}" needs what it gives')
         if not is_rate(self.requests):
             raise _at("requests", f"{self.requests:g} is no number of requests a second: more than 0")
         if self.life is not None and self.life < 1:

@@ -8,7 +8,7 @@ than 1 MiB is none. Nothing here logs a URL, a header or a body.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -167,7 +167,7 @@ class Http:
         async with (
             asyncio.timeout(CALL),
             self._calls.stream(
-                request.method, request.url, headers=dict(request.headers), content=body or None
+                request.method, request.url, headers=_headers(request.headers), content=body or None
             ) as response,
         ):
             content = bytearray()
@@ -194,12 +194,14 @@ class Http:
         prepared = httpx.Request(
             request.method,
             url,
-            headers={
-                **HEADERS,
-                **request.headers,
-                "host": url.netloc.decode("ascii"),
-                **_length(request.method, body),
-            },
+            headers=_headers(
+                {
+                    **HEADERS,
+                    **request.headers,
+                    "host": url.netloc.decode("ascii"),
+                    **_length(request.method, body),
+                }
+            ),
             stream=SliceStream(body, pace) if isinstance(body, FileSlice) else httpx.ByteStream(body),
             extensions={"timeout": limits, "abort": abort},
         )
@@ -267,6 +269,11 @@ async def _leave(client: httpx.AsyncClient) -> None:
         await asyncio.sleep(CALL)
     finally:
         await client.aclose()
+
+
+def _headers(headers: Mapping[str, str]) -> httpx.Headers:
+    """Returns headers as they are sent: what is not ASCII in a value as UTF-8 (httpx refuses it), blanks around it gone."""
+    return httpx.Headers([(name.encode("ascii"), value.strip(" \t").encode()) for name, value in headers.items()])
 
 
 def _length(method: str, body: bytes | FileSlice) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dumbwaiter.model import Receipt
 from dumbwaiter.wire.message import Reply
 from dumbwaiter.wire.oss import trouble
 
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no header can hold (RFC 9110, "Field Values")
 BLANK = re.compile(r"\{([a-z_]+(?:\.[A-Za-z0-9_-]+)?)\}")
 
 
