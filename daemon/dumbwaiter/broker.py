@@ -19,6 +19,7 @@ class Broker(ABC):
     batch: int = 1  # files that one call can ask for
     mints: bool = False  # each grant is for a new object, which the vendor names
     lists: bool = False  # whether the vendor tells what it has
+    names_late: bool = False  # the answer to an upload may name the object, and may name one that is there
     follows: bool = False  # `follow_up` asks the vendor; where it does not, a stored file is a finished one
     binds: bool = False  # what is stored is of no use until `follow_up` has put it where it belongs
     warnings: Sequence[str] = ()  # what a person should know of these options, told once at the start

@@ -316,24 +316,40 @@ class Journal:
         await self.writer.call(work)
 
     def store(
-        self, worker: str, id_: int, now: float, *, receipt: Receipt, digest: str, more: int, resent: int
-    ) -> "Future[None]":
+        self,
+        worker: str,
+        id_: int,
+        now: float,
+        *,
+        receipt: Receipt,
+        digest: str,
+        more: int,
+        resent: int,
+        given: str | None = None,
+    ) -> "Future[Holder | None]":
         """Notes that the remote has the file whole; `more` and `resent` as for `advance`.
 
-        The future has a result once that is on the disk. What is asked for meanwhile comes after it.
+        The future has a result once that is on the disk. What is asked for meanwhile comes after it. `given`: the key,
+        where the answer to the upload chose it; the result says which other content has it, and nothing is noted then.
         """
 
         values = {
             "receipt": receipt,
             "key": receipt.key,
             "digest": digest,
+            "given": given,
             "more_resent": resent,
             "lease_until": now + LEASE,
         }
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Holder | None:
+            if given is not None:
+                held = self._other_holder(connection, given, id_)
+                if held is not None and held.digest != digest:
+                    return held
             self._step(connection, STORE, worker, id_, now, values)
             self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
+            return None
 
         return self.writer.submit(work, durable=True)
 

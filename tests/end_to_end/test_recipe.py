@@ -6,11 +6,13 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+import peer
 import recipes
 from dumbwaiter.config import options
 from dumbwaiter.config.file import parse
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import shown
+from peer import Peer
 from program import Program, digest
 
 
@@ -30,6 +32,28 @@ def test_an_example_of_the_page_uploads_and_its_files_are_in_the_catalog(program
     assert {one["provider"] for one in entries} == {name}
     assert set(program.objects()) == {digest(content) for content in contents.values()}
     assert len(program.vendors.log("token")) == (name == "attachments")  # a hundred come in one answer
+
+
+def test_a_file_that_the_service_names_like_another_needs_a_person(program: Program) -> None:
+    """Only its answer to the upload says so: the other's entry had gone without a word, and its original with `after`."""
+    answer = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"id":"album"}'
+    first, second = program.folder / "first.jpg", program.folder / "second.jpg"
+    with Peer(peer.echo([], answer)) as service, program.config.open("a") as file:
+        file.write(
+            f'[provider.album]\nbroker = "recipe"\ntransport = "form"\nrequest = {{ url = "{service.url}" }}\n'
+            f'reply = {{ url = "\'{service.url}/upload\'" }}\nstored = {{ key = "id" }}\n'
+        )
+        file.flush()
+        first.write_bytes(b"one picture")
+        second.write_bytes(b"another picture")
+        assert program("put", "--provider", "album", str(first)).returncode == 0
+        refused = program("put", "--provider", "album", str(second))
+        assert refused.returncode == 20
+        assert f"the provider has put{first} as album, and names this file the same" in refused.stderr
+        second.write_bytes(first.read_bytes())
+        first.write_bytes(b"a new version")
+        assert program("put", "--provider", "album", str(first)).returncode == 0
+    assert [one["path"] for one in program.facts("ls", "keys/album")] == [str(first).removeprefix("/")]
 
 
 def test_what_is_forgotten_is_not_sent_to_its_end(program: Program) -> None:

@@ -34,6 +34,7 @@ class Recipe(Broker):
         self._options = options
         self._secrets = {name: source.read() for name, source in options.secrets.items()}
         self.requests = options.requests
+        self.names_late = options.stored.key is not None
         asked = options.request
         self._blanks = blanks([asked.url, asked.headers, asked.body])
 

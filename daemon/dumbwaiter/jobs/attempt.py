@@ -42,7 +42,7 @@ from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.threads import OpenFile
 from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload, Ranges
-from dumbwaiter.journal import LostLease
+from dumbwaiter.journal import Holder, LostLease
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
@@ -85,7 +85,7 @@ class Attempt:
             place=job.place,
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
-        self._stored: Future[None] | None = None  # the commit of the receipt
+        self._stored: Future[Holder | None] | None = None  # the commit of the receipt
         self._chance = 0  # of the provider's, when this try began
         self._fresh = False  # the grant in use was asked for by this attempt
         self._asked_at = 0.0  # when
@@ -191,12 +191,25 @@ class Attempt:
 
     async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> None:
         """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
+        may_replace = self._ask.named and not self._ask.fresh
+        given = receipt.key if provider.broker.names_late and receipt.key != self._job.key and not may_replace else None
         self._stored = self._journal.store(
-            self._means.worker, self._job.id, self._clock(), receipt=receipt, digest=digest, more=more, resent=resent
+            self._means.worker,
+            self._job.id,
+            self._clock(),
+            receipt=receipt,
+            digest=digest,
+            more=more,
+            resent=resent,
+            given=given,
         )
         self._wasted = self._resent = 0
-        if provider.broker.follows:
-            await asyncio.shield(asyncio.wrap_future(self._stored))
+        if provider.broker.follows or given is not None:
+            holder = await asyncio.shield(asyncio.wrap_future(self._stored))
+            if holder is not None:  # asking for another key helps nothing: the answer would name this one too
+                raise Reject(
+                    f"the provider has {shown(holder.place)} as {shown(receipt.key)}, and names this file the same"
+                )
         self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
 
     async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:

@@ -58,6 +58,7 @@ ADVANCE = _event(
 STORE = _event(
     Event.STORE,
     *("receipt", "key", "digest", "lease_until"),
+    proposed=func.coalesce(bindparam("given", type_=jobs.c.proposed.type), jobs.c.proposed),
     sent=jobs.c.size,
     resent=jobs.c.resent + bindparam("more_resent"),
     grant=None,
