@@ -196,7 +196,7 @@ def test_further_names_read_as_people_write_them() -> None:
     ("template", "says"),
     [
         ("{dir}/{stm}", "did you mean {stem}?"),
-        ("{nothing at all}", "known: "),
+        ("{nothing at all}", "known: dir, dir1 … dir9, stem, "),
         ("{stem", "is no template"),
         ("{stem!r}", "{stem!r} is not known"),
         ("{stem:>9}", "{stem:>9} is not known"),

@@ -127,7 +127,9 @@ def _check(field: str, conversion: str, form: str) -> None:
     if field not in FIELDS:
         known = difflib.get_close_matches(field, FIELDS, 1)
         hint = (
-            f"did you mean {{{known[0]}}}?" if known else f"known: {', '.join(FIELDS[:2])} … {', '.join(FIELDS[10:])}"
+            f"did you mean {{{known[0]}}}?"
+            if known
+            else f"known: {', '.join(FIELDS[:2])} … {', '.join(FIELDS[LEVELS:])}"
         )
         raise ValueError(f"unknown field {{{field}}}; {hint}")
     if conversion:
