@@ -287,7 +287,7 @@ class _Life:
 
         gc.collect()
         gc.freeze()  # a long listing makes many objects, and the modules need not be looked through for each
-        session = Session(descriptor, operations, trees)
+        session = Session(descriptor, operations, trees, self._mounted_on)
         news = News(url, trees, session)
         news.start()
         try:

@@ -60,8 +60,11 @@ class _Call(NamedTuple):
 class Session:
     """One mount on one descriptor. `run` answers until the mount is taken off."""
 
-    def __init__(self, descriptor: int, operations: Operations, trees: Trees) -> None:
+    def __init__(
+        self, descriptor: int, operations: Operations, trees: Trees, mounted_on: Callable[[], str | None]
+    ) -> None:
         self._descriptor = descriptor
+        self._mounted_on = mounted_on
         self._operations = operations
         self._packer = wire.Packer(os.getuid(), os.getgid())
         self._freshness = Freshness(SHORT)
@@ -135,6 +138,10 @@ class Session:
         """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
         for name in TREES:
             self._notify(wire.notify_inval_entry(ROOT, name.encode()))
+        if (folder := self._mounted_on()) is not None:
+            for name in TREES:  # until somebody looks it up, who works in it is told that his folder was deleted
+                with suppress(OSError):
+                    os.stat(os.path.join(folder, name))
         self.invalidate_open()
 
     def invalidate_open(self) -> None:

@@ -43,7 +43,7 @@ class Kernel:
         self._end.settimeout(10)
         self.mounted = threading.Event()
         operations = Operations(trees, Contents(folder_of, None), self.mounted.set)  # type: ignore[arg-type]
-        self.session = Session(self._theirs.fileno(), operations, trees)
+        self.session = Session(self._theirs.fileno(), operations, trees, lambda: None)
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
         self._unique = 0
@@ -338,6 +338,22 @@ def test_another_version_of_an_open_file_is_seen_at_once_also_among_many_changes
         until(lambda: [os.stat(path).st_size for path in paths] == [6] * 2, 5.0)
         assert [os.fstat(file.fileno()).st_size for file in (one, other)] == [5] * 2
         assert os.readlink(f"/proc/self/fd/{same.fileno()}") == same.name, "it has its name still"
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_who_works_in_a_tree_still_does_after_many_changes(shelf: Shelf, mount: Mount) -> None:
+    """Also where nobody looks it up by name, as in a container that has this folder only."""
+    shelf.entry("d/a", 10)
+    mounted = mount()
+    folder = os.open(mounted.at("files"), os.O_PATH)
+    try:
+        assert os.stat("w/d/a", dir_fd=folder).st_size == 10
+        shelf.many([shelf.row(f"many/{index}", 1) for index in range(MANY)])
+        shelf.replace("d/a", 11, STORED + 1)
+        until(lambda: os.stat("w/d/a", dir_fd=folder).st_size == 11, 5.0)
+        until(lambda: os.readlink(f"/proc/self/fd/{folder}") == mounted.at("files"), 5.0)
+    finally:
+        os.close(folder)
 
 
 @pytest.mark.parametrize("mount", ["fast"], indirect=True)
