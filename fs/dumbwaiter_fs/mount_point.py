@@ -28,8 +28,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def resolved(path: str) -> str:
-    """Returns the folder as the kernel's list names it."""
-    return os.path.realpath(absolute(path))
+    """Returns the folder as the kernel's list names it, without asking what is mounted there."""
+    try:
+        descriptor = os.open(absolute(path), os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return os.path.realpath(absolute(path))
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 class Identity(NamedTuple):

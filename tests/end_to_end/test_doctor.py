@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import signal
 import zipfile
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from dumbwaiter.cli.bundle import _Cleaner, _known, _settings
 from dumbwaiter.config.file import parse
+from dumbwaiter_fs import mount_point
 from program import Program
 
 
@@ -209,6 +211,21 @@ def test_a_folder_that_was_empty_when_it_was_there_is_waited_for_too(program: Pr
     assert program("check").returncode == 0
     program.start()
     program.until(lambda: {one["name"]: one["state"] for one in program.status()["watches"]}["netease"] == "away")
+
+
+@pytest.mark.fuse
+def test_a_mount_that_does_not_answer_is_none_that_is_well(program: Program) -> None:
+    folder, mount = str(program.mount), program.begin("mount")
+    try:
+        program.until(lambda: mount_point.identity(folder))
+        assert diagnose(program)["mount"][0]["level"] == "ok"
+        mount.send_signal(signal.SIGSTOP)
+        (found,) = diagnose(program, code=1)["mount"]
+        assert (found["level"], found["remedy"]) == ("fail", "end it first")
+    finally:
+        mount.kill()
+        mount.communicate()
+        mount_point.unmount(folder, lazy=True)
 
 
 def test_a_mount_that_cannot_be_hides_no_rule(program: Program) -> None:

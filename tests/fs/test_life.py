@@ -221,6 +221,23 @@ def test_a_second_mount_on_the_same_folder_is_refused(shelf: Shelf, mount: Mount
     assert os.listdir(shelf.mount)
 
 
+def test_a_second_mount_where_one_does_not_answer_is_refused(
+    shelf: Shelf, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount().process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(mount_point, "ANSWER", 0.1)
+    with pytest.raises(Failure, match="does not answer: end it first"):
+        mount_point.prepare(shelf.mount)
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["by its name", "through a link"])
+def test_a_mount_that_does_not_answer_is_taken_off(shelf: Shelf, mount: Mount, linked: bool) -> None:
+    os.symlink("mount", f"{shelf.root}/link")
+    mount().process.send_signal(signal.SIGSTOP)
+    assert run(shelf, "--unmount", f"{shelf.root}/link" if linked else shelf.mount) == (0, "")
+    assert mount_point.kind(shelf.mount) is None
+
+
 def test_a_dead_mount_is_cleared_at_the_next_start(shelf: Shelf, mount: Mount) -> None:
     first = mount()
     os.stat(first.path)  # the kernel keeps that for a while, also from one that is no more

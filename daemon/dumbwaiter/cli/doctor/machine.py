@@ -94,7 +94,7 @@ def fuse(session: Session, config: Config) -> Findings:
         yield Finding("mount", "ok", f"{config.mount.path} can be mounted on")
         return
     says, _, remedy = last_line(done.stderr).removeprefix("dumbwaiter: ").partition(": ")
-    mounted = "mounted already" in says
+    mounted = "mounted already" in says and "does not answer" not in says
     yield Finding("mount", "ok" if mounted else "fail", says, "" if mounted else remedy or "dumbwaiter mount says more")
 
 
