@@ -222,6 +222,7 @@ def test_a_mount_that_does_not_answer_is_none_that_is_well(program: Program) -> 
         mount.send_signal(signal.SIGSTOP)
         (found,) = diagnose(program, code=1)["mount"]
         assert (found["level"], found["remedy"]) == ("fail", "end it first")
+        assert program("check").returncode == 0
     finally:
         mount.kill()
         mount.communicate()

@@ -74,7 +74,10 @@ def unusable(config: str, watch: str, path: str) -> str | None:
 def no_mount_point(config: str, path: str) -> str | None:
     """Returns why the mount that a configuration names cannot be, None when it can."""
     from dumbwaiter.config.file import location
+    from dumbwaiter.files.roots import mounts, resolved
 
+    if resolved(path) in dict(mounts()):
+        return None  # and is not asked: it may not answer
     try:
         if os.path.ismount(path) or not os.listdir(path):
             return None
