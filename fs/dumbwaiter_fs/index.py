@@ -104,7 +104,10 @@ class Index:
         """Returns the next files of a folder by name, those behind the name `after`, and whether there may be more."""
         rows = self._rows(self._sql[tree]["page"], (folder, after, limit))
         newest = {row[0]: row for row in rows}  # several entries may have one key
-        return rows if len(newest) == len(rows) else list(newest.values()), len(rows) == limit
+        more = len(rows) == limit
+        if more and (last := self.file(tree, folder, rows[-1][0])):  # the next rows may have the key too
+            newest[rows[-1][0]] = (rows[-1][0], *last)
+        return list(newest.values()), more
 
     def has_below(self, tree: Tree, folder: bytes) -> bool:
         """True when something lies in a folder, however deep."""

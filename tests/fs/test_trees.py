@@ -3,10 +3,11 @@
 import os
 import re
 import sqlite3
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dumbwaiter.errors import JournalTrouble
@@ -14,11 +15,12 @@ from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import attributes, virtual
 from dumbwaiter_fs.inodes import number_of
-from dumbwaiter_fs.trees import Trees, holdable
+from dumbwaiter_fs.trees import TOTALS_FRESH, Trees, holdable
 from fs.world import STORED, Shelf
 
 
 @given(st.binary(min_size=1, max_size=400))
+@example(b"x" * 400)
 def test_a_shown_name_is_one_that_a_folder_can_hold(raw: bytes) -> None:
     shown = holdable(raw)
     assert 0 < len(shown) <= 255
@@ -29,6 +31,7 @@ def test_a_shown_name_is_one_that_a_folder_can_hold(raw: bytes) -> None:
 @given(
     st.binary(min_size=1, max_size=255).filter(lambda raw: not re.search(rb"[/\0]", raw) and raw not in {b".", b".."})
 )
+@example(b"%~as-one-that-stands-for-another")
 def test_a_name_that_can_be_held_is_shown_as_it_is(raw: bytes) -> None:
     assert holdable(raw) == raw
 
@@ -42,15 +45,17 @@ def shown(trees: Trees, path: bytes) -> list[bytes]:
     return [name for name, _, _ in trees.names(path)]
 
 
-def test_one_impossible_name_does_not_hide_the_others(shelf: Any) -> None:
-    for name in ("good", "a/b", "nul\0", "x" * 300, ".."):
-        shelf.entry(f"d/{len(name)}", 1, key=name, parent="w/d", name=name)
+@pytest.mark.parametrize("name", ["a/b", "nul\0", "x" * 256, ".", ".."], ids=ascii)
+def test_one_impossible_name_does_not_hide_the_others(shelf: Any, name: str) -> None:
+    for one in ("good", "x" * 255, name):
+        shelf.entry(f"d/{len(one)}", 1, key=f"{len(one)}", parent="w/d", name=one)
     trees = Trees(journal_url(shelf.state))
-    names = trees.names(b"files/w/d")
-    assert {(inode := trees.inode(b"files/w/d/" + name)) and inode.number for name, _, _ in names} == {
+    names = shown(trees, b"files/w/d")
+    assert len(names) == 3
+    assert {b"good", b"x" * 255, holdable(name.encode())} == {*names}
+    assert {(inode := trees.inode(b"files/w/d/" + name)) and inode.number for name in names} == {
         number for _, number, _ in trees.names(b"files/w/d")
     }
-    assert len(shown(trees, b"files/w/d")) == 5
     trees.close()
 
 
@@ -70,16 +75,30 @@ def test_a_file_that_a_folder_pushes_aside_takes_the_first_free_name(shelf: Any)
     trees.close()
 
 
-def test_a_page_of_files_ends_where_the_next_begins(shelf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumbwaiter_fs.trees.PAGE", 7)
+def test_a_page_of_files_ends_where_the_next_begins(shelf: Any) -> None:
     for index in range(30):
         shelf.entry(f"d/{index}", 1)
         shelf.job(f"d/{index}", Stamp(1, 1, 1, 1))
         shelf.job(f"d/{index}", Stamp(1, 2, 1, 1))
     trees = Trees(journal_url(shelf.state))
-    assert sorted(shown(trees, b"files/w/d")) == sorted(str(index).encode() for index in range(30))
-    assert sorted(shown(trees, b"outbox/w/d")) == sorted(str(index).encode() for index in range(30))
+    for folder in (b"files/w/d", b"keys/p/k/d", b"outbox/w/d"):
+        pages = list(trees.files(folder, set(), 7))
+        assert [len(page) for page in pages] == [7, 7, 7, 7, 2]
+        assert sorted(line[0] for page in pages for line in page) == sorted(b"%d" % index for index in range(30))
     assert {(inode := trees.inode(b"outbox/w/d/" + name)) and inode.size for name in shown(trees, b"outbox/w/d")} == {2}
+    trees.close()
+
+
+def test_files_that_share_a_key_are_listed_as_the_newest_of_them_wherever_a_page_ends(shelf: Any) -> None:
+    for index in range(5):
+        shelf.entry(f"{index}", 3, key="d/same")
+    shelf.entry("z", 3, key="d/z")
+    trees = Trees(journal_url(shelf.state))
+    for limit in range(1, 8):
+        lines = [line[:2] for page in trees.files(b"keys/p/d", set(), limit) for line in page]
+        assert lines == [
+            (name, inode.number) for name in (b"same", b"z") if (inode := trees.inode(b"keys/p/d/" + name))
+        ], limit
     trees.close()
 
 
@@ -133,6 +152,16 @@ def test_a_schema_that_goes_away_is_an_error_and_no_empty_folder(shelf: Any) -> 
         connection.exec_driver_sql("DROP TABLE entries")
     with pytest.raises(JournalTrouble):
         trees.inode(b"files/w/b")
+    trees.close()
+
+
+def test_the_sum_of_all_files_is_some_seconds_old_at_most(shelf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 0.0, TOTALS_FRESH - 0.1, TOTALS_FRESH, TOTALS_FRESH))
+    trees = Trees(journal_url(shelf.state))
+    monkeypatch.setattr("dumbwaiter_fs.trees.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert trees.totals() == (0, 0)
+    shelf.entry("a", 3)
+    assert [trees.totals(), trees.totals()] == [(0, 0), (1, 3)]
     trees.close()
 
 
