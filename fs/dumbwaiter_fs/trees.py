@@ -21,7 +21,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.naming import NAME_MAX
 from dumbwaiter_fs import virtual
 from dumbwaiter_fs.index import Change, Index, Line, Position
-from dumbwaiter_fs.inodes import BY_CODE, NAMED, TREES, FileRow, Inode, Tree, ctime_ms, number_of
+from dumbwaiter_fs.inodes import BY_CODE, TREES, FileRow, Inode, Tree, ctime_ms, number_of
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Trees:
     def by_number(self, number: int) -> Inode | None:
         """Returns the file with a number, as its tree shows it now; None for one that is not there any more."""
         tree = BY_CODE.get(number & 3)
-        if tree is None or number & NAMED:
+        if tree is None:
             return None
         found = self._ask(lambda index: index.by_number(tree, number), None)
         return Inode(number, False, found.size, found.mtime_ns, found.ctime_ms, tree) if found else None
