@@ -312,6 +312,10 @@ class Version:
             finally:
                 self._done(stream, well)
 
+    def _has(self, index: int) -> bool:
+        block = self._remote.memory.get(self.name, index)
+        return block is not None and block.validator == self.validator
+
     def _in_memory(self, index: int) -> bytes | None:
         block = self._remote.memory.get(self.name, index)
         return block.data if block is not None and self.matches(block.validator) else None
@@ -353,7 +357,8 @@ class Version:
             if stream.at <= index < stream.stop and index - stream.at <= stream.reach:
                 return stream if stream.lock.acquire(blocking=False) else None
         if self._blocks <= FIRST:
-            start, count = 0, self._blocks
+            start = next((one for one in range(index) if not self._has(one)), index)
+            count = self._blocks - start
         else:
             start = index
             count = min(WINDOW_MAX, max(wanted - index, 2 * self._read_before(index)), self._limit(index) - index)

@@ -21,6 +21,7 @@ from dumbwaiter.errors import Failure
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, LONGEST, VALIDATOR_MAX, Block, Cache, check_owner
 from dumbwaiter_fs.hot_blocks import SLOTS, HotBlocks
+from dumbwaiter_fs.memory_cache import LIMIT, MemoryCache
 from stranger import UID, needs_root
 
 NAME, OTHER = "aa" * 20, "ab" * 20
@@ -362,3 +363,20 @@ def test_a_cache_folder_of_somebody_else_is_refused(tmp_path: Path, place: str) 
     os.chown(tmp_path / "link", UID, UID, follow_symlinks=False)
     with pytest.raises(Failure, match="belongs to somebody else"):
         check_owner(str(tmp_path / "link"))
+
+
+# In memory
+
+
+def test_memory_holds_its_limit_of_what_was_used_last() -> None:
+    memory, last = MemoryCache(), LIMIT // BLOCK
+    for index in range(last):
+        memory.put(NAME, index, WHOLE)
+    memory.put(NAME, 1, WHOLE)  # once more takes no room
+    assert memory.get(NAME, 0) is WHOLE  # and is not the longest unused any more
+    memory.put(OTHER, 0, WHOLE)
+    assert [index for index in range(last) if memory.get(NAME, index) is None] == [2]
+    memory.drop(NAME)
+    for index in range(1, last):
+        memory.put(OTHER, index, WHOLE)
+    assert [(memory.get(NAME, index), memory.get(OTHER, index)) for index in range(last)] == [(None, WHOLE)] * last

@@ -239,6 +239,20 @@ def test_who_looks_at_the_head_of_a_file_has_it_fetched_once_for_all(
     assert len(origin.requests) == 1
 
 
+def test_of_a_small_file_only_what_is_not_there_is_asked_for(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.stream.MOMENT", 30.0)
+    body = BODY[: 3 * BLOCK]
+    file = entry(origin.put("a", body), len(body))
+    assert read(contents, file, 0, 4096) == body[:4096]
+    assert read(contents, file) == body
+    assert [wanted for _, wanted in origin.requests] == [
+        f"bytes=0-{3 * BLOCK - 1}",
+        f"bytes={BLOCK}-{3 * BLOCK - 1}",
+    ]
+
+
 def test_the_rest_of_a_block_that_comes_slowly_is_not_waited_for_and_no_fault_of_the_origin(
     contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
