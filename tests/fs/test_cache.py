@@ -22,6 +22,7 @@ from dumbwaiter.model import KIB, MIB
 from dumbwaiter_fs.cache import _HEAD, AGE, BLOCK, LEFT, LONGEST, VALIDATOR_MAX, Block, Cache, check_owner
 from dumbwaiter_fs.hot_blocks import SLOTS, HotBlocks
 from dumbwaiter_fs.memory_cache import LIMIT, MemoryCache
+from fs.world import until
 from stranger import UID, needs_root
 
 NAME, OTHER = "aa" * 20, "ab" * 20
@@ -233,6 +234,26 @@ def test_a_block_is_good_until_five_others_are_got(cache: Cache, hot: HotBlocks)
             assert view.data == numbered(index).data
 
 
+def test_a_block_that_is_got_once_more_is_good_as_long_again(cache: Cache, hot: HotBlocks) -> None:
+    for index in range(2 * SLOTS):
+        cache.put(NAME, index, numbered(index))
+    for index in (*range(SLOTS), 0):
+        view = hot.get(NAME, index)
+    for index in range(SLOTS, 2 * SLOTS - 1):
+        assert got(hot, index) == numbered(index)
+    assert view is not None
+    assert view.data == numbered(0).data
+
+
+def test_no_buffer_is_lost_by_what_is_not_there_or_is_forgotten(cache: Cache, hot: HotBlocks) -> None:
+    for index in range(SLOTS):
+        cache.put(NAME, index, numbered(index))
+    for _ in range(2):
+        assert [got(hot, SLOTS) for _ in range(SLOTS)] == [None] * SLOTS
+        assert [got(hot, index) for index in range(SLOTS)] == [numbered(index) for index in range(SLOTS)]
+        hot.drop(NAME)
+
+
 def test_a_fifo_in_the_place_of_a_block_holds_nobody(cache: Cache, hot: HotBlocks, folder: Path) -> None:
     cache.put(NAME, 0, WHOLE)
     (block,) = files(folder)
@@ -282,17 +303,29 @@ def test_what_is_dropped_is_not_got_any_more(cache: Cache, hot: HotBlocks) -> No
     assert got(hot, 0, OTHER) == WHOLE
 
 
-def test_a_use_without_a_wait_is_noted_as_well(cache: Cache, hot: HotBlocks, folder: Path, tmp_path: Path) -> None:
-    for index in (0, 1):
+def test_each_use_without_a_wait_is_noted_as_well(
+    cache: Cache, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.hot_blocks.LATER", 0.01)
+    for index in range(4):
         cache.put(NAME, index, WHOLE)
         os.utime(files(folder)[index], (1.0, 1.0))
     count = Hits(str(tmp_path))
     counted = HotBlocks(cache, count)
-    assert got(counted, 0) == got(counted, 0) == WHOLE
+
+    def noted() -> tuple[int, int]:
+        count.close()
+        return cache_hits.read(str(tmp_path))
+
+    for index in (0, 1):
+        assert got(counted, index) == got(counted, index) == WHOLE
+        until(lambda index=index: noted() == (index + 1, 0))  # type: ignore[misc]
+        assert files(folder)[index].stat().st_mtime > 1.0
+        os.utime(files(folder)[index], (1.0, 1.0))  # a use is noted once
+    assert got(counted, 2) == WHOLE
     counted.close()
-    count.close()
-    assert [path.stat().st_mtime > 1.0 for path in files(folder)] == [True, False]
-    assert cache_hits.read(str(tmp_path)) == (1, 0)
+    assert noted() == (3, 0)
+    assert [path.stat().st_mtime > 1.0 for path in files(folder)] == [False, False, True, False]
 
 
 def test_a_block_that_comes_while_room_is_made_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
