@@ -22,7 +22,7 @@ from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
 from dumbwaiter_fs import content, disk, remote, stream
-from dumbwaiter_fs.cache import BLOCK, Cache
+from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.memory_cache import MemoryCache
@@ -228,6 +228,13 @@ def test_what_was_read_once_is_not_fetched_again(shelf: Shelf, origin: Origin) -
     contents.close()
 
 
+def test_blocks_of_no_two_versions_have_one_name() -> None:
+    one = entry("http://h/a", 5)
+    others: list[dict[str, Any]] = [{"provider": "q"}, {"key": "l"}, {"stamp": Stamp(0, 6, 0, 0)}, {"stored_at": 0.5}]
+    assert len({remote.named(one), *(remote.named(replace(one, **other)) for other in others)}) == 1 + len(others)
+    assert remote.named(one) == remote.named(replace(one, id=2)), "in another journal too"
+
+
 def test_who_looks_at_the_head_of_a_file_has_it_fetched_once_for_all(
     contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +258,11 @@ def test_of_a_small_file_only_what_is_not_there_is_asked_for(
         f"bytes=0-{3 * BLOCK - 1}",
         f"bytes={BLOCK}-{3 * BLOCK - 1}",
     ]
+    number, _ = contents.open("files/w/b", entry(origin.put("b", body), len(body)))
+    assert contents.read(number, 10, 2 * BLOCK) == body[2 * BLOCK :][:10]
+    assert contents.read(number, len(body), 0) == body
+    contents.release(number)
+    assert origin.requests[2:] == [("/b", f"bytes=0-{3 * BLOCK - 1}")], "who begins inside it has all of it"
 
 
 def test_the_rest_of_a_block_that_comes_slowly_is_not_waited_for_and_no_fault_of_the_origin(
@@ -636,6 +648,22 @@ def test_what_came_from_the_cache_is_in_memory(cached: Contents, origin: Origin,
     shutil.rmtree(tmp_path / "blocks")
     assert read(cached, file) == BODY
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "block", [Block('"v0"', BODY[BLOCK : 2 * BLOCK]), Block('"v1"', b"less")], ids=["old", "short"]
+)
+def test_a_block_of_another_version_or_length_is_not_given_without_a_wait(
+    cached: Contents, origin: Origin, block: Block
+) -> None:
+    file = entry(origin.put("a", BODY), len(BODY))
+    number, _ = cached.open("files/w/a", file)
+    assert cached.read(number, BLOCK, 0) == BODY[:BLOCK]
+    assert cached._remote.cache is not None
+    cached._remote.cache.put(remote.named(file), 1, block)
+    assert cached.read_nowait(number, BLOCK, BLOCK) is None
+    assert cached.read(number, BLOCK, BLOCK) == BODY[BLOCK : 2 * BLOCK]
+    cached.release(number)
 
 
 def test_what_would_need_a_request_is_not_given_without_a_wait(cached: Contents, origin: Origin) -> None:

@@ -21,6 +21,7 @@ from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.index import MANY
 from dumbwaiter_fs.inodes import NAMED, Inode, number_of
 from dumbwaiter_fs.packing import AHEAD
+from dumbwaiter_fs.remote import Remote
 from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 from fs.world import LIBFUSE3, OVER_LIBFUSE3, STORED, Mounted, Origin, Shelf, until
@@ -42,7 +43,7 @@ class Kernel:
         self._end, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._end.settimeout(10)
         self.mounted = threading.Event()
-        operations = Operations(trees, Contents(folder_of, None), self.mounted.set)  # type: ignore[arg-type]
+        operations = Operations(trees, Contents(folder_of, Remote(2.0)), self.mounted.set)
         self.session = Session(self._theirs.fileno(), operations, trees, lambda: None)
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
@@ -169,6 +170,19 @@ def test_a_message_that_ends_early_is_an_error_and_not_the_end(kernel: Kernel, o
 def test_a_number_that_was_never_given_is_stale(kernel: Kernel) -> None:
     for number in (NAMED | 5, 12 << 2 | 2, 4):
         assert kernel.ask(Op.GETATTR, number)[0] == errno.ESTALE
+    assert kernel.ask(Op.OPENDIR, NAMED | 5, bytes(8))[0] == errno.ESTALE
+
+
+def test_an_attribute_needs_room_for_all_of_it(shelf: Shelf, kernel: Kernel) -> None:
+    shelf.entry("a", 1)
+    number = kernel.look_up(b"files/w/a")
+    assert kernel.ask(Op.OPENDIR, number, bytes(8))[0] == errno.ENOTDIR
+    for op, body in ((Op.LISTXATTR, b""), (Op.GETXATTR, b"user.dumbwaiter.key\0")):
+        length, _ = wire.SIZE_IN.unpack(kernel.ask(op, number, wire.SIZE_IN.pack(0, 0) + body)[1])
+        error, value = kernel.ask(op, number, wire.SIZE_IN.pack(length, 0) + body)
+        assert (error, len(value)) == (0, length)
+        assert kernel.ask(op, number, wire.SIZE_IN.pack(length - 1, 0) + body) == (errno.ERANGE, b"")
+    assert value == b"k/a"
 
 
 def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: Shelf, kernel: Kernel) -> None:
@@ -243,6 +257,57 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
         answered, error, payload = kernel.answer()
         assert (answered, error) == (asked, 0)
         assert b"user.dumbwaiter.error\0" in payload or payload.startswith(b"the original is gone")
+    finally:
+        there.set()
+        kernel.close()
+        trees.close()
+
+
+def test_more_calls_than_threads_are_answered_one_after_the_other(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter_fs.session.THREADS", 2)
+    shelf.entry("a", 1)
+    there = threading.Event()
+
+    def folder_of(_watch: str) -> None:
+        there.wait(10)
+
+    trees = Trees(journal_url(shelf.state))
+    kernel = Kernel(trees, folder_of)
+    try:
+        number = kernel.look_up(b"files/w/a")
+        asked = {kernel.send(Op.LISTXATTR, number, wire.SIZE_IN.pack(4096, 0)) for _ in range(6)}
+        assert kernel.list(b"keys/p") == [b"k"]
+        there.set()
+        assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
+    finally:
+        there.set()
+        kernel.close()
+        trees.close()
+
+
+def test_an_open_that_was_given_up_leaves_nothing_open(shelf: Shelf) -> None:
+    shelf.entry("a", shelf.write("a", b"x"))
+    there = threading.Event()
+
+    def folder_of(_watch: str) -> str:
+        there.wait(10)
+        return shelf.drop
+
+    trees = Trees(journal_url(shelf.state))
+    kernel = Kernel(trees, folder_of)
+    contents, in_progress = kernel.session._operations._contents, kernel.session._in_progress
+    try:
+        number = kernel.look_up(b"files/w/a")
+        asked = kernel.send(Op.OPEN, number, wire.OPEN_IN.pack(os.O_RDONLY, 0))
+        kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked + 99))  # nobody's
+        kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked))
+        assert kernel.answer() == (asked, errno.EINTR, b"")
+        there.set()
+        until(lambda: not in_progress and not contents.opened())
+        assert next(contents._numbers) == 2, "it had been opened"
+        assert kernel.ask(Op.GETATTR)[0] == 0
     finally:
         there.set()
         kernel.close()
