@@ -124,7 +124,7 @@ def test_a_video_in_a_private_bucket_is_read(program: Program) -> None:
 
 
 def test_what_a_vendor_never_gives_back_is_listed_and_open_says_why(program: Program) -> None:
-    body = (Path(__file__).parents[2] / "daemon/dumbwaiter_sandbox/imagex_picture.py").read_bytes()
+    body = (Path(__file__).parents[2] / "daemon/dumbwaiter_sandbox/jimeng/imagex_picture.py").read_bytes()
     path = away(program, "jimeng", "a.jpg", body)
     (file,) = mounted(program, path)
     assert file.stat().st_size == len(body)
