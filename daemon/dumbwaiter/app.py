@@ -25,7 +25,7 @@ from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job, Sighting
 from dumbwaiter.net.http import Http
-from dumbwaiter.net.network import CHANGED, Network
+from dumbwaiter.net.monitor import CHANGED, NetworkMonitor
 from dumbwaiter.net.reach import Reach, hosts
 from dumbwaiter.places import Places
 from dumbwaiter.policy import AFTER_MAX, PAUSE
@@ -117,7 +117,7 @@ class App:
         self.ousted: asyncio.Future[Failure] = (
             asyncio.get_running_loop().create_future()
         )  # why nothing here is ours any more
-        self.network: Network | None = None
+        self._network_monitor: NetworkMonitor | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)
         self.walks = ListWalks(journal, providers, lambda name, when: self.schedule.at(f"list {name}", when))
@@ -158,7 +158,7 @@ class App:
         self.schedule.every("tidy", TIDY, self._tidy)
         self.schedule.start(self.recheck)
         try:
-            self.network = Network(lambda: self.recheck(CHANGED))
+            self._network_monitor = NetworkMonitor(lambda: self.recheck(CHANGED))
         except OSError as error:  # a container may have none
             self._log.warning("changes of the network are not heard", error=error.strerror)
         self.intake.start()
@@ -196,8 +196,8 @@ class App:
             await self.journal.next_due()
 
     async def stop(self) -> None:
-        if self.network is not None:
-            self.network.close()
+        if self._network_monitor is not None:
+            self._network_monitor.close()
         await asyncio.gather(*self._rechecks, return_exceptions=True)
         await self.watching.close()
         await self.intake.close()

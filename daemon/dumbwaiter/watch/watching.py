@@ -16,7 +16,7 @@ from dumbwaiter.files.roots import Root, RootState, inspect_folder
 from dumbwaiter.files.scan import look
 from dumbwaiter.journal import Journal
 from dumbwaiter.loop import apart
-from dumbwaiter.net.network import CHANGED
+from dumbwaiter.net.monitor import CHANGED
 from dumbwaiter.schedule import Schedule
 from dumbwaiter.watch.canary import Canary
 from dumbwaiter.watch.intake import Intake

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dumbwaiter.net import network as module
+from dumbwaiter.net import monitor as module
 from dumbwaiter.net.http import Http
-from dumbwaiter.net.network import Network
+from dumbwaiter.net.monitor import NetworkMonitor
 from dumbwaiter.wire.message import Request
 from program import Program, Vendors
 
@@ -32,13 +32,13 @@ def apart(test: Callable[[asyncio.Queue[str]], Awaitable[None]]) -> int:
 
     async def heard() -> None:
         news: asyncio.Queue[str] = asyncio.Queue()
-        network = Network(lambda: news.put_nowait("changed"))
+        monitor = NetworkMonitor(lambda: news.put_nowait("changed"))
         try:
             await test(news)
         finally:
             nonlocal known
-            known = len(network._known)
-            network.close()
+            known = len(monitor._known)
+            monitor.close()
 
     def thread() -> None:
         try:

@@ -21,7 +21,7 @@ _LINK_HEAD = struct.Struct("=BxHiII")  # family, type, index, flags, changed
 _ADDRESS_HEAD = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
 
 
-class Network:
+class NetworkMonitor:
     """Listens while it is open. `changed` is called in the loop."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
