@@ -11,7 +11,7 @@ import pytest
 
 from dumbwaiter.errors import Local
 from dumbwaiter.jobs.threads import OpenFile, Threads
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.pool import NO_THREAD, NoThread, Pool
 from program import Program
 

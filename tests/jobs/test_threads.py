@@ -13,7 +13,7 @@ from dumbwaiter.files import disks
 from dumbwaiter.files.disks import ABREAST
 from dumbwaiter.jobs import threads
 from dumbwaiter.jobs.threads import OpenFile, Threads
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 
 BOUND = 30.0
 

@@ -19,8 +19,9 @@ from dumbwaiter.files.digest import Digest
 from dumbwaiter.jobs.threads import Threads, drive
 from dumbwaiter.jobs.upload import HELD, FileUpload, Ranges
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
-from dumbwaiter.net.bulk import Abort, SliceStream
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.pace import Abreast
+from dumbwaiter.net.slices import SliceStream
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 # Ranges

@@ -18,8 +18,10 @@ import pytest
 
 import peer
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter.net.bulk import RESTED, Abort, BulkTransport, SliceStream
+from dumbwaiter.net.abort import Abort
+from dumbwaiter.net.bulk import RESTED, BulkTransport
 from dumbwaiter.net.http import LIMITS
+from dumbwaiter.net.slices import SliceStream
 from dumbwaiter.wire.message import FileSlice
 from peer import OK, Connection, Peer
 

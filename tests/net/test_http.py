@@ -30,10 +30,12 @@ import peer
 from dumbwaiter.errors import Blocked, Failure, Retry, Stopped
 from dumbwaiter.model import MIB
 from dumbwaiter.net import http as edge
-from dumbwaiter.net.bulk import REPLY_MAX, Abort, Unreadable
+from dumbwaiter.net.abort import Abort
+from dumbwaiter.net.bulk import REPLY_MAX
 from dumbwaiter.net.http import Http
 from dumbwaiter.net.http_errors import sentence
 from dumbwaiter.net.reach import Reach
+from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 from peer import OK, Connection, Peer
 

@@ -9,7 +9,7 @@ import pytest
 from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.net import pace
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.pace import PIECE, SLOW, STEP, Abreast, Bandwidth, Bucket
 
 

@@ -10,7 +10,7 @@ import peer
 from dumbwaiter.config.file import parse
 from dumbwaiter.config.values import BaseUrl
 from dumbwaiter.errors import Blocked, Retry
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.http import Http
 from dumbwaiter.net.reach import Inside, Reach, hosts
 from dumbwaiter.wire.message import Reply, Request

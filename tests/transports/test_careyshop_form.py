@@ -8,7 +8,7 @@ import pytest
 
 from dumbwaiter.errors import Retry
 from dumbwaiter.model import MIB
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.wire.message import Reply, Request
 from program import Vendors
 from sending import Sender

@@ -14,7 +14,7 @@ import pytest
 import peer
 from dumbwaiter.errors import Changed, Gone, Offline, Reauth, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import MIB, Receipt
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.transports.nos import CHUNK, DOUBTS, STUCK, Checkpoint
 from dumbwaiter.wire.message import Reply, Request
 from dumbwaiter_sandbox.netease import nos_token

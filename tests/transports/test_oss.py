@@ -13,7 +13,7 @@ import pytest
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry, Verdict
 from dumbwaiter.jobs.threads import drive
 from dumbwaiter.model import MIB
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.transports import oss_post
 from dumbwaiter.wire.message import FileSlice, Reply, Request

@@ -22,8 +22,8 @@ from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
 from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.jobs.upload import FileUpload, Ranges
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
-from dumbwaiter.net import bulk
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net import slices
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.http import Http
 from dumbwaiter.net.pace import Abreast
 from dumbwaiter.tickets import QiniuTicket
@@ -394,7 +394,7 @@ def test_a_part_that_arrived_damaged_is_not_taken_from_the_list(
     bench.vendors.http.put("/_sandbox/options", json={"kodo": {"opaque_tags": tags == "opaque"}}).raise_for_status()
     bench.write(3 * PART)
     ticket = bench.ticket("k", returnBody='{"key":$(key)}')
-    whole = bulk._views
+    whole = slices._views
     struck = []
 
     def damaged(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
@@ -406,7 +406,7 @@ def test_a_part_that_arrived_damaged_is_not_taken_from_the_list(
             else:
                 yield view
 
-    monkeypatch.setattr(bulk, "_views", damaged)
+    monkeypatch.setattr(slices, "_views", damaged)
     with pytest.raises(Retry, match="damaged"):
         bench.send(qiniu_resumable, ticket)
     assert bench.send(qiniu_resumable, ticket, bench.saved[-1]).verified == "md5"

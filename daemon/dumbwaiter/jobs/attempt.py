@@ -46,8 +46,8 @@ from dumbwaiter.journal import Holder, LostLease
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.net.bulk import Unreadable
 from dumbwaiter.net.http import SKEW
+from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.providers.grants import OVER, freeze
 from dumbwaiter.providers.provider import Provider

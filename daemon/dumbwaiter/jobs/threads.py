@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dumbwaiter.errors import Local
 from dumbwaiter.files.disks import ANSWER, Disks
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.pool import NoThread, Pool
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from dumbwaiter.files.digest import Digest
 from dumbwaiter.files.version import check, check_end
 from dumbwaiter.jobs.threads import Threads, drive
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.pace import Abreast
 from dumbwaiter.pool import NoThread
 from dumbwaiter.wire.message import FileSlice, Reply, Request

@@ -8,24 +8,22 @@ small, has a limit on the whole, from the last byte that was acknowledged.
 """
 
 import errno
-import os
 import select
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple
 
 import h11
 import httpx
 
-from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.reach import Reach
+from dumbwaiter.net.slices import GATHER, Pace, SliceStream, paced
 from dumbwaiter.wire.message import FileSlice
 
 BUFFER = MIB  # what one thread reads at a time: smaller, the threads take turns too often; larger, it leaves the cache
@@ -39,108 +37,10 @@ INTERIM_MAX = 16  # "100 Continue" and the like before an answer
 KEEP = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 RESTED = 60.0  # seconds that a connection is kept for the next file
-GATHER = 64 * KIB  # a body up to this is one write with its head
 
-Pace = Callable[[int], int]  # of so many bytes, how many may leave now; it may wait
-T = TypeVar("T")
 _Origin = tuple[str, str, int]
 _LONG_TIMES = {66, 67}  # SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW
 _ACKNOWLEDGED = struct.Struct("@120xQ")  # tcpi_bytes_acked of the kernel's struct tcp_info
-
-
-class SliceStream(httpx.SyncByteStream):
-    """A file slice as the body of an httpx request; transports that do not know it can iterate it.
-
-    `pace` is asked before any of it leaves, and may raise.
-    """
-
-    def __init__(self, piece: FileSlice, pace: Pace | None = None) -> None:
-        self.piece = piece
-        self.pace = pace or _freely
-
-    def __len__(self) -> int:
-        return self.piece.body_length
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self.piece.before:
-            yield self.piece.before
-        # Stock httpx has a limit for each piece, and a slow line takes long for a large one.
-        buffer = memoryview(bytearray(min(GATHER, self.piece.length)))
-        for view in _paced(self.piece, buffer, self.pace):
-            yield bytes(view)
-        if self.piece.after:
-            yield self.piece.after
-
-
-class Abort:
-    """Ends what threads are doing: their sockets are shut down, their waits are over, and what they begin fails."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sockets: set[socket.socket] = set()
-        self._children: list[Abort] = []
-        self._called: Future[None] = Future()
-
-    @property
-    def called(self) -> bool:
-        return self._called.done()
-
-    def child(self) -> "Abort":
-        """Returns one that ends with this one, and may end before."""
-        child = Abort()
-        with self._lock:
-            self._children.append(child)
-        if self.called:
-            child()
-        return child
-
-    @contextmanager
-    def over(self, sock: socket.socket) -> Iterator[None]:
-        """While inside `with`, calling the abort shuts this socket down. Raises httpx.WriteError when it was called before."""
-        with self._lock:
-            self._sockets.add(sock)
-        try:
-            if self.called:
-                raise httpx.WriteError("the transfer was ended")
-            yield
-        finally:
-            with self._lock:
-                self._sockets.discard(sock)
-
-    def wait(self, seconds: float, until: "Future[None] | None" = None) -> None:
-        """Sleeps, or until a future is done. Raises `Stopped` when it is ended meanwhile."""
-        wait((self._called,) if until is None else (self._called, until), seconds, FIRST_COMPLETED)
-        if self.called:
-            raise Stopped
-
-    def result(self, future: "Future[T]") -> T:
-        """Waits for a future of another thread and returns its result. Raises `Stopped` when it is ended meanwhile."""
-        either: tuple[Future[Any], ...] = (future, self._called)
-        wait(either, return_when=FIRST_COMPLETED)
-        if not future.done():
-            raise Stopped
-        return future.result()
-
-    def __call__(self) -> None:
-        with self._lock:
-            if self.called:
-                return
-            self._called.set_result(None)
-            for sock in self._sockets:
-                with suppress(OSError):  # it is closed already
-                    # Below TLS: the thread may be inside the TLS layer's own call.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            children = list(self._children)
-        for child in children:
-            child()
-
-
-class Unreadable(Exception):
-    """The file of a slice cannot be read: no trouble of the network's."""
-
-
-class _Short(httpx.WriteError):
-    """The file ended before the slice did: the rest of the body will never come, so no answer is to be waited for."""
 
 
 class _Connection(NamedTuple):
@@ -348,11 +248,11 @@ class BulkTransport(httpx.BaseTransport):
 
     def _send_slice(self, push: Callable[..., None], head: bytes, piece: FileSlice, pace: Pace, more: int) -> None:
         if piece.data is not None and len(piece.data) <= GATHER:
-            push(b"".join((head, piece.before, *_paced(piece, self._buffer(), pace), piece.after)))
+            push(b"".join((head, piece.before, *paced(piece, self._buffer(), pace), piece.after)))
             return
         # The head waits for the body's first segment, so that they leave as one.
         push(head + piece.before, more if piece.length else 0)
-        for view in _paced(piece, self._buffer(), pace):
+        for view in paced(piece, self._buffer(), pace):
             push(view)
         if piece.after:
             push(piece.after)
@@ -424,43 +324,3 @@ def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     # On 32-bit machines whose time has 64 bits, an option of its own takes it (the kernel's asm-generic/socket.h).
     layout = "=qq" if option in _LONG_TIMES else "@ll"
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack(layout, int(seconds), int(seconds % 1 * 1_000_000)))
-
-
-def _freely(count: int) -> int:
-    return count
-
-
-def _views(piece: FileSlice, buffer: memoryview) -> Iterator[memoryview]:
-    """Yields the bytes of a slice, each piece valid until the next one is asked for."""
-    if piece.data is not None:
-        for observe in piece.observers:
-            observe(piece.offset, piece.data)
-        yield memoryview(piece.data)
-        return
-    position = piece.offset
-    while position < piece.end:
-        try:
-            count = os.preadv(piece.fd, [buffer[: min(len(buffer), piece.end - position)]], position)
-        except OSError as error:
-            raise Unreadable(error.strerror) from None
-        if count == 0:
-            raise _Short("the file became shorter while it was sent")
-        for observe in piece.observers:
-            observe(position, buffer[:count])
-        position += count
-        if piece.guard and position == piece.end:
-            try:
-                piece.guard()
-            except OSError as error:
-                raise Unreadable(error.strerror) from None
-        yield buffer[:count]
-
-
-def _paced(piece: FileSlice, buffer: memoryview, pace: Pace) -> Iterator[memoryview]:
-    """Yields the same in pieces that may leave now."""
-    for view in _views(piece, buffer):
-        position = 0
-        while position < len(view):
-            count = pace(len(view) - position)
-            yield view[position : position + count]
-            position += count

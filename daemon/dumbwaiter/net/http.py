@@ -22,11 +22,13 @@ from httpx._utils import URLPattern, get_environment_proxies  # there are no pub
 from dumbwaiter import __version__, log
 from dumbwaiter.errors import Blocked, Exit, Failure, Offline, Stopped
 from dumbwaiter.model import MIB
-from dumbwaiter.net.bulk import REPLY_MAX, Abort, BulkTransport, SliceStream
+from dumbwaiter.net.abort import Abort
+from dumbwaiter.net.bulk import REPLY_MAX, BulkTransport
 from dumbwaiter.net.http_backends import AsyncBackend, SyncBackend
 from dumbwaiter.net.http_errors import origin, sentence
 from dumbwaiter.net.pace import Bandwidth
 from dumbwaiter.net.reach import Inside, Reach
+from dumbwaiter.net.slices import SliceStream
 from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 LIMITS = httpx.Timeout(60.0, connect=10.0)  # of silence, in seconds

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from math import inf
 
 from dumbwaiter.model import KIB, MIB
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 
 STEP = 4 * MIB  # bytes that may leave at once while there is no limit: how soon a new one is felt
 SHARE = 0.1  # seconds' worth of bytes that one transfer takes in its turn

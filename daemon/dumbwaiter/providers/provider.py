@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from dumbwaiter.broker import SLOWER, Broker
 from dumbwaiter.errors import Blocked, JournalTrouble, Verdict
 from dumbwaiter.model import MIB, Ask, Receipt
-from dumbwaiter.net.bulk import Abort
+from dumbwaiter.net.abort import Abort
 from dumbwaiter.net.http import Http
 from dumbwaiter.net.pace import Abreast, Bandwidth, Bucket
 from dumbwaiter.policy import PAUSE
