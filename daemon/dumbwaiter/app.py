@@ -40,7 +40,7 @@ from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.store.presence import TAKEN
 from dumbwaiter.watch.intake import Intake, Watched
-from dumbwaiter.watch.watching import Watching
+from dumbwaiter.watch.watches import Watches
 
 REFRESH = 30.0  # seconds between looks at what nears its end
 TIDY = 60.0
@@ -72,7 +72,7 @@ class App:
             http,
             wake_at=lambda when: self.schedule.at("errands", when),
             sighted=lambda watch, path: self.intake.sight([Sighting(watch, path)]),
-            away=lambda watch: self.watching.away(watch),
+            away=lambda watch: self.watches.away(watch),
             closed=lambda watch, path, stamp: self.intake.heard_closed(watch, path, stamp),
             moved=self.pulse.beat,
         )
@@ -86,11 +86,11 @@ class App:
             watch_of=config.watch.get,
             resting=lambda now: self.steering.providers(now),
             closed=lambda now: (
-                self.steering.watches(now) | config.closed(now) | dict.fromkeys(self.watching.lost(), inf)
+                self.steering.watches(now) | config.closed(now) | dict.fromkeys(self.watches.lost(), inf)
             ),
             changed=self._changed,
             moved=self.pulse.beat,
-            away=lambda watch: self.watching.away(watch),
+            away=lambda watch: self.watches.away(watch),
         )
         self.engine = Engine(
             means,
@@ -105,7 +105,7 @@ class App:
             for name, one in config.watch.items()
         }
         self.intake = Intake(folders, journal, queued=self.look_for_work, moved=self.pulse.beat)
-        self.watching = Watching(
+        self.watches = Watches(
             config,
             places.runtime,
             journal,
@@ -125,7 +125,7 @@ class App:
             config,
             journal,
             providers,
-            watching=self.watching,
+            watches=self.watches,
             intake=self.intake,
             steering=self.steering,
             walks=self.walks,
@@ -173,7 +173,7 @@ class App:
 
     async def watch(self) -> None:
         """Starts watching, and reading the providers' lists where that is configured."""
-        await self.watching.start()
+        await self.watches.start()
         for name, options in self.config.provider.items():
             if (period := getattr(options, "refresh", None)) is not None:
                 begun = await listing.begun_at(self.journal, name)
@@ -189,7 +189,7 @@ class App:
                     await turn()
             except TimeoutError:
                 return name
-        return "watcher" if self.watching.deaf else ""
+        return "watcher" if self.watches.deaf else ""
 
     async def _ask_journal(self) -> None:
         with contextlib.suppress(JournalTrouble):  # an answer too: a full disk is waited out, not restarted
@@ -199,7 +199,7 @@ class App:
         if self._network_monitor is not None:
             self._network_monitor.close()
         await asyncio.gather(*self._rechecks, return_exceptions=True)
-        await self.watching.close()
+        await self.watches.close()
         await self.intake.close()
         await self.schedule.close()
         await self.walks.close()
@@ -241,7 +241,7 @@ class App:
         task = asyncio.create_task(self._wait_no_longer(reason), name="recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)
-        self.watching.recheck(reason)
+        self.watches.recheck(reason)
         self.schedule.now("refresh")
 
     async def _wait_no_longer(self, reason: str) -> None:

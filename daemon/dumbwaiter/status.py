@@ -15,7 +15,7 @@ from dumbwaiter.journal import Journal
 from dumbwaiter.providers.list_walks import ListWalks
 from dumbwaiter.providers.provider import Provider
 from dumbwaiter.watch.intake import Intake
-from dumbwaiter.watch.watching import Watching
+from dumbwaiter.watch.watches import Watches
 
 
 class Status:
@@ -27,7 +27,7 @@ class Status:
         journal: Journal,
         providers: Mapping[str, Provider],
         *,
-        watching: Watching,
+        watches: Watches,
         intake: Intake,
         steering: Steering,
         walks: ListWalks,
@@ -36,7 +36,7 @@ class Status:
         self._config = config
         self._journal = journal
         self._providers = providers
-        self._watching = watching
+        self._watches = watches
         self._intake = intake
         self._steering = steering
         self._walks = walks
@@ -70,7 +70,7 @@ class Status:
         }
 
     def _watch_list(self, counts: Counts, seen: Mapping[str, int]) -> list[dict[str, Any]]:
-        states, closed = self._watching.states(), self._config.closed(time.time())
+        states, closed = self._watches.states(), self._config.closed(time.time())
         return [
             watch_facts(
                 name,

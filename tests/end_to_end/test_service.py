@@ -201,7 +201,7 @@ def test_the_status_text_counts_one_as_one() -> None:
     app: Any = SimpleNamespace(
         trouble=None,
         providers={},
-        watching=SimpleNamespace(states=dict),
+        watches=SimpleNamespace(states=dict),
         engine=SimpleNamespace(busy=1),
         intake=SimpleNamespace(waiting=0),
         config=SimpleNamespace(watch={"a": None}),

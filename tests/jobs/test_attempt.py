@@ -327,7 +327,7 @@ def test_a_file_that_is_not_found_where_a_disk_is_away_waits_for_that(
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
             away = "the folder is away"
-            monkeypatch.setattr(app.watching, "away", lambda _watch: away)
+            monkeypatch.setattr(app.watches, "away", lambda _watch: away)
             orders = Orders(app)
             await orders.pause("netease", None)
             id_ = await put(app, "netease", tmp_path / "a.txt", b"a")

@@ -25,9 +25,9 @@ SILENT = (
 
 async def follow_status(app: App, *, listed: bool, scan: bool) -> AsyncIterator[dict[str, Any]]:
     """Yields the status, whenever it changes, until the daemon ends; with `scan` folders that are not heard are scanned."""
-    await app.watching.catch_up()  # whoever waits for all files has just written one, often
+    await app.watches.catch_up()  # whoever waits for all files has just written one, often
     if scan:
-        app.watching.scan_unheard()
+        app.watches.scan_unheard()
     while not app.pulse.ended:
         beat = app.pulse.next()
         yield await asyncio.to_thread(app.status.facts, listed=listed)

@@ -89,7 +89,7 @@ class _Daemon(Collector):
         heard = GaugeMetricFamily("dumbwaiter_watch_folders", "Folders heard.", labels=["watch"])
         missing = GaugeMetricFamily("dumbwaiter_watch_missing", "Folders that are only scanned.", labels=["watch"])
         there = GaugeMetricFamily("dumbwaiter_watch_there", "0 while a watched folder is away.", labels=["watch"])
-        for name, state in self._app.watching.states().items():
+        for name, state in self._app.watches.states().items():
             overflows.add_metric([name], state.overflows)
             heard.add_metric([name], state.folders)
             missing.add_metric([name], state.missing)

@@ -164,7 +164,7 @@ class Control:
         return _json({"count": count})
 
     async def _rescan(self, request: Request) -> Response:
-        return _json({"watches": self._app.watching.rescan((await _body(request, _Rescan)).watch)})
+        return _json({"watches": self._app.watches.rescan((await _body(request, _Rescan)).watch)})
 
     async def _link(self, request: Request) -> Response:
         wish = await _body(request, _Link)

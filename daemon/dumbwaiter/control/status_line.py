@@ -36,7 +36,7 @@ def _sentence(app: App, left: Mapping[str, int]) -> str:
     if app.trouble:
         return app.trouble
     parts = [f"provider {name}: {one.health.trouble}" for name, one in app.providers.items() if one.health.blocked]
-    parts += [f"{name}: {one.sentence}" for name, one in app.watching.states().items() if one.state == "away"]
+    parts += [f"{name}: {one.sentence}" for name, one in app.watches.states().items() if one.state == "away"]
     if left[IN_NEED]:
         needy = counted(left[IN_NEED], "file needs", "files need")
         parts.append(f"{needy} a person (dumbwaiter failed)")

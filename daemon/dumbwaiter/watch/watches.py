@@ -32,7 +32,7 @@ BROKEN = 10.0  # seconds, at least, after which a scan that broke off begins ane
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
-class Watching:
+class Watches:
     """The watches of one daemon; until `start` none of them is heard, and nothing is said of any."""
 
     def __init__(
