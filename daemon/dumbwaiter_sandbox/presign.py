@@ -25,8 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox.oss import account as oss_account
-from dumbwaiter_sandbox.oss import policy as oss_policy
+from dumbwaiter_sandbox.oss import accounts, policies
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of
 
@@ -81,12 +80,12 @@ class Presign:
         policy = base64.b64encode(document.encode()).decode()
         return self._granted(
             wish,
-            oss_account.BUCKET,
-            url=f"{self._world.urls['oss']}/{oss_account.BUCKET}/",
+            accounts.BUCKET,
+            url=f"{self._world.urls['oss']}/{accounts.BUCKET}/",
             fields={
-                "OSSAccessKeyId": oss_account.ACCESS_KEY,
+                "OSSAccessKeyId": accounts.ACCESS_KEY,
                 "policy": policy,
-                "Signature": oss_policy.signature(oss_account.SECRET, policy),
+                "Signature": policies.signature(accounts.SECRET, policy),
                 "key": wish.key,
                 "success_action_status": "200",
                 "x-oss-forbid-overwrite": "false" if wish.overwrite else "true",

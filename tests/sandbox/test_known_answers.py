@@ -6,9 +6,7 @@ import pytest
 import qiniu
 
 from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS, Account, callback_authorization, download_url, sign, upload_token
-from dumbwaiter_sandbox.oss import account as oss_account
-from dumbwaiter_sandbox.oss import policy as oss_policy
-from dumbwaiter_sandbox.oss import signature as oss_signature
+from dumbwaiter_sandbox.oss import accounts, policies, signatures
 
 PAIR = Account("dw-test-access-key", "dw-test-secret-key", ("demo-bucket",))
 SHOP = ACCOUNTS["careyshop"]
@@ -123,7 +121,7 @@ def test_the_policy_of_a_form_is_signed_as_oss_does() -> None:
         "eyJleHBpcmF0aW9uIjoiMjAxOC0wNS0yOFQwMjowNzo1M1oiLCJjb25kaXRpb25zIjpbWyJjb250ZW50LWxlbmd0aC1yYW5nZSIsMCwyMDk3MTUy"
         "XSxbInN0YXJ0cy13aXRoIiwiJGtleSIsInVwbG9hZHNcL2ZpbGVzXC8yMDE4MDUyOFwvIl1dfQ=="
     )
-    assert oss_policy.signature(oss_account.SECRET, policy) == "BxWH6Bzix2D70uX5CxCrINOTSoE="
+    assert policies.signature(accounts.SECRET, policy) == "BxWH6Bzix2D70uX5CxCrINOTSoE="
 
 
 TOKEN = "CAISdumbwaiterFakeToken/0001+abc=="
@@ -132,10 +130,10 @@ TOKEN = "CAISdumbwaiterFakeToken/0001+abc=="
 @pytest.mark.parametrize(
     ("secret", "query", "signature"),
     [
-        (oss_account.SECRET, {}, "u/PsjVL4wF+om2RuSruGH4cqOOk="),
+        (accounts.SECRET, {}, "u/PsjVL4wF+om2RuSruGH4cqOOk="),
         ("dumbwaiter-sts-secret-0001", {"security-token": TOKEN}, "u21o18UzMolQvdO1Nb5NjUwLTKU="),
     ],
 )
 def test_a_signed_address_of_oss_is_checked_as_oss_does(secret: str, query: dict[str, str], signature: str) -> None:
-    asked = oss_signature.Asked("GET", "careyshop", "uploads/files/20180528/dff3c7542c7ea.jpg", query, {})
-    assert oss_signature._mac_v1(secret, oss_signature._text_v1(asked, "1527516000")) == signature
+    asked = signatures.Asked("GET", "careyshop", "uploads/files/20180528/dff3c7542c7ea.jpg", query, {})
+    assert signatures._mac_v1(secret, signatures._text_v1(asked, "1527516000")) == signature

@@ -5,19 +5,18 @@ import json
 
 import pytest
 
-from dumbwaiter_sandbox.oss import account as oss_account
-from dumbwaiter_sandbox.oss import policy as oss_policy
+from dumbwaiter_sandbox.oss import accounts, policies
 
-BUCKET = oss_account.BUCKET
+BUCKET = accounts.BUCKET
 
 
 def _post(running, content=b"data", key="a/b.txt", order=None, conditions=None, end="2099-01-01T00:00:00Z", **changes):
     document = {"expiration": end, "conditions": conditions or [["starts-with", "$key", "a/"]]}
     policy = base64.b64encode(json.dumps(document).encode()).decode()
     fields = {
-        "OSSAccessKeyId": oss_account.ACCESS_KEY,
+        "OSSAccessKeyId": accounts.ACCESS_KEY,
         "policy": policy,
-        "Signature": oss_policy.signature(oss_account.SECRET, policy),
+        "Signature": policies.signature(accounts.SECRET, policy),
         "key": key,
         "success_action_status": "200",
     } | changes

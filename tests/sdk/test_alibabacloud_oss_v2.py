@@ -13,10 +13,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries that it loads
     import alibabacloud_oss_v2 as oss
 
-from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import accounts
 
 KIB = 1024
-BUCKET = oss_account.BUCKET
+BUCKET = accounts.BUCKET
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
@@ -30,12 +30,12 @@ def vendors(tmp_path: Path) -> Iterator[Vendors]:
 def _client(vendors: Vendors, version: str = "v4", *, temporary: bool = False) -> Any:
     config = oss.config.load_default()
     if temporary:
-        session = oss_account.mint(4_102_329_600)
+        session = accounts.mint(4_102_329_600)
         triple = (session.access_key, session.secret, session.token)
     else:
-        triple = (oss_account.ACCESS_KEY, oss_account.SECRET, None)
+        triple = (accounts.ACCESS_KEY, accounts.SECRET, None)
     config.credentials_provider = oss.credentials.StaticCredentialsProvider(*triple)
-    config.region, config.endpoint, config.use_path_style = oss_account.REGION, vendors.sandbox.urls["oss"], True
+    config.region, config.endpoint, config.use_path_style = accounts.REGION, vendors.sandbox.urls["oss"], True
     config.signature_version, config.retry_max_attempts = version, 1
     return oss.Client(config)
 

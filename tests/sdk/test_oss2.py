@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # escapes in its source that newer Pythons frown upon
     import oss2
 
-from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import accounts
 
 KIB = 1024
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -27,22 +27,22 @@ def vendors(tmp_path: Path) -> Iterator[Vendors]:
 
 
 def _bucket(vendors: Vendors, kind: str) -> Any:
-    session = oss_account.mint(4_102_329_600)
+    session = accounts.mint(4_102_329_600)
     auths = {
-        "v1": lambda: oss2.Auth(oss_account.ACCESS_KEY, oss_account.SECRET),
-        "v4": lambda: oss2.AuthV4(oss_account.ACCESS_KEY, oss_account.SECRET),
+        "v1": lambda: oss2.Auth(accounts.ACCESS_KEY, accounts.SECRET),
+        "v4": lambda: oss2.AuthV4(accounts.ACCESS_KEY, accounts.SECRET),
         "sts": lambda: oss2.StsAuth(session.access_key, session.secret, session.token),
         "sts-v4": lambda: oss2.StsAuth(session.access_key, session.secret, session.token, auth_version="v4"),
     }
     url = vendors.sandbox.urls["oss"]
-    return oss2.Bucket(auths[kind](), url, oss_account.BUCKET, region=oss_account.REGION)
+    return oss2.Bucket(auths[kind](), url, accounts.BUCKET, region=accounts.REGION)
 
 
 @pytest.mark.parametrize("kind", ["v1", "v4", "sts", "sts-v4"])
 def test_an_object_is_put(vendors: Vendors, kind: str) -> None:
     done = _bucket(vendors, kind).put_object("uploads/测试 文件.txt", b"123456789")
     assert (done.status, done.crc) == (200, 11051210869376104954)
-    assert (vendors.sandbox.world.objects.path(oss_account.BUCKET, "uploads/测试 文件.txt")).endswith("文件.txt")
+    assert (vendors.sandbox.world.objects.path(accounts.BUCKET, "uploads/测试 文件.txt")).endswith("文件.txt")
 
 
 @pytest.mark.parametrize("kind", ["v1", "v4", "sts", "sts-v4"])
@@ -88,9 +88,9 @@ def test_temporary_keys_may_put_and_no_more(vendors: Vendors) -> None:
 
 
 def test_temporary_keys_end(vendors: Vendors) -> None:
-    session = oss_account.mint(vendors.sandbox.world.clock.now() + 60)
+    session = accounts.mint(vendors.sandbox.world.clock.now() + 60)
     auth = oss2.StsAuth(session.access_key, session.secret, session.token)
-    bucket = oss2.Bucket(auth, vendors.sandbox.urls["oss"], oss_account.BUCKET)
+    bucket = oss2.Bucket(auth, vendors.sandbox.urls["oss"], accounts.BUCKET)
     bucket.put_object("a", b"1")
     vendors.advance(61)
     with pytest.raises(oss2.exceptions.ServerError, match="SecurityTokenExpired"):

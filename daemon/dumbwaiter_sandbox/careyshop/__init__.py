@@ -27,7 +27,7 @@ from dumbwaiter_sandbox.careyshop.options import CareyShopOptions
 from dumbwaiter_sandbox.careyshop.refusal import RefusedError
 from dumbwaiter_sandbox.careyshop.store import Store
 from dumbwaiter_sandbox.careyshop.tokens import Params, Tokens
-from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss.accounts import REGION
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
 
 # Made up: they open nothing but this sandbox.
@@ -257,7 +257,7 @@ def _providers(urls: Mapping[str, str]) -> Mapping[str, Mapping[str, object]]:
             "module": "aliyun",
             "terminal": "app",
             "endpoint": urls["oss"],
-            "region": oss_account.REGION,
+            "region": REGION,
             "addressing": "path",
         },
     }

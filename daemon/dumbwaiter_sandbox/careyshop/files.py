@@ -23,7 +23,7 @@ from dumbwaiter_sandbox.careyshop.refusal import RefusedError
 from dumbwaiter_sandbox.careyshop.store import Store
 from dumbwaiter_sandbox.careyshop.tokens import ZONE, Params, Tokens
 from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
-from dumbwaiter_sandbox.oss import account as oss_account
+from dumbwaiter_sandbox.oss import accounts as oss_accounts
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import World
 
@@ -112,7 +112,7 @@ class Files:
         names = {"aliyun": "阿里云 OSS", "qiniu": "七牛云 KODO"}
         if module == "aliyun":
             key = base64.b64decode(request.headers.get("x-oss-pub-key-url", "")).decode("latin-1")
-            right = key.startswith(f"{self._world.urls['oss']}/") and oss_account.rsa_verify(signed, given)
+            right = key.startswith(f"{self._world.urls['oss']}/") and oss_accounts.rsa_verify(signed, given)
         elif module == "qiniu":
             account = kodo_accounts.ACCOUNTS["careyshop"]
             wanted = kodo_accounts.callback_authorization(account, target, body.decode(), form=True)
@@ -123,7 +123,7 @@ class Files:
             raise RefusedError(f"{names[module]}模块非法访问!")
         values = dict(parse_qsl(body.decode(), keep_blank_values=True))
         if module == "aliyun":
-            place, name = f"{self._world.urls['oss']}/{oss_account.BUCKET}", values["path"].rpartition("/")[2]
+            place, name = f"{self._world.urls['oss']}/{oss_accounts.BUCKET}", values["path"].rpartition("/")[2]
         else:
             place = f"{self._world.urls['io']}/{kodo_accounts.ACCOUNTS['careyshop'].buckets[0]}"
             name = values.get("name") or values["path"].rpartition("/")[2]

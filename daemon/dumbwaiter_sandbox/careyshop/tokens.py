@@ -12,8 +12,8 @@ from typing import Any, cast
 from dumbwaiter_sandbox.careyshop.options import CareyShopOptions
 from dumbwaiter_sandbox.careyshop.refusal import RefusedError
 from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
-from dumbwaiter_sandbox.oss import account as oss_account
-from dumbwaiter_sandbox.oss import policy as oss_policy
+from dumbwaiter_sandbox.oss import accounts as oss_accounts
+from dumbwaiter_sandbox.oss.policies import signature
 from dumbwaiter_sandbox.world import World
 
 MODULES = {"careyshop": "CareyShop(本地上传)", "qiniu": "七牛云 KODO", "aliyun": "阿里云 OSS"}
@@ -58,7 +58,7 @@ class Tokens:
             url = f"{base['up1']}/"
             names += ("key", "token")
         else:
-            url = f"{base['oss']}/{oss_account.BUCKET}/"
+            url = f"{base['oss']}/{oss_accounts.BUCKET}/"
             names += ("OSSAccessKeyId", "policy", "Signature", "callback", "key", "success_action_status")
         defaults = {"x:parent_id": 0, "x:is_actual": 0, "success_action_status": 200}
         fields = [{"name": name, "type": "hidden", "default": defaults.get(name, "")} for name in names]
@@ -131,9 +131,9 @@ class Tokens:
         }
         policy = base64.b64encode(_php(document).encode()).decode()
         return {
-            "OSSAccessKeyId": oss_account.ACCESS_KEY,
+            "OSSAccessKeyId": oss_accounts.ACCESS_KEY,
             "policy": policy,
-            "Signature": oss_policy.signature(oss_account.SECRET, policy),
+            "Signature": signature(oss_accounts.SECRET, policy),
             "callback": base64.b64encode(self._callback().encode()).decode(),
         }
 
@@ -146,7 +146,7 @@ class Tokens:
         return _php({"callbackUrl": self._callback_url("aliyun"), "callbackBody": body, "callbackBodyType": kind})
 
     def _sts(self, expires: int) -> dict[str, object]:
-        session = oss_account.mint(self._end(expires) - 1)
+        session = oss_accounts.mint(self._end(expires) - 1)
         return {
             "assumed_role_user": {
                 "assumed_role_id": "343070050315638201:temp_user",
@@ -159,7 +159,7 @@ class Tokens:
                 "expiration": f"{datetime.fromtimestamp(session.expires, UTC):%Y-%m-%dT%H:%M:%SZ}",
             },
             "policy": session.policy,
-            "bucket": oss_account.BUCKET,
+            "bucket": oss_accounts.BUCKET,
             "callback": self._callback(),
             "callback_url": self._callback_url("aliyun"),
             "expires": expires,

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox.jiandaoyun.options import JiandaoyunOptions
-from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
+from dumbwaiter_sandbox.kodo import accounts
 from dumbwaiter_sandbox.rate import Rate
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, fault_of
 
@@ -30,7 +30,7 @@ ACCOUNT = {
     "entry_id": "59264073a2a60c0c08e20bfd",
 }
 UPLOADER = "59264073a2a60c0c08e20b00"
-KODO = kodo_accounts.ACCOUNTS["jiandaoyun"]
+KODO = accounts.ACCOUNTS["jiandaoyun"]
 BUCKET = KODO.buckets[0]
 ATTACHMENT = "_widget_1640000000001"
 FIELDS = {
@@ -206,17 +206,17 @@ class Jiandaoyun:
             "scope": BUCKET,
             "deadline": int(now + self._options.token_life),
         }
-        token = kodo_accounts.upload_token(KODO, policy)
+        token = accounts.upload_token(KODO, policy)
         if not damaged:
             return token
         # As in a sample that was typed off a screen.
         encoded = token.rpartition(":")[2]
         encoded = encoded[:4] + "u7u7" + encoded[8:]
-        return f"{KODO.access_key}:{kodo_accounts.sign(KODO, encoded)}:{encoded}"
+        return f"{KODO.access_key}:{accounts.sign(KODO, encoded)}:{encoded}"
 
     async def _called_back(self, request: Request) -> Response:
         body = (await request.body()).decode()
-        right = kodo_accounts.callback_authorization(KODO, CALLBACK, body, form=False)
+        right = accounts.callback_authorization(KODO, CALLBACK, body, form=False)
         if request.headers.get("authorization") != right:
             return JSONResponse({"code": 8301, "msg": "the signature does not match"}, 401)
         try:
@@ -354,7 +354,7 @@ class Jiandaoyun:
         attached = []
         for key in keys:
             row = self._database.execute("SELECT name, size, mime FROM forms_files WHERE key = ?", (key,)).fetchone()
-            url = kodo_accounts.download_url(KODO, self._world.urls["io"], BUCKET, key, deadline)
+            url = accounts.download_url(KODO, self._world.urls["io"], BUCKET, key, deadline)
             attached.append({"name": row[0], "size": row[1], "mime": row[2], "url": url})
         return attached
 

@@ -21,11 +21,10 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox import multipart
-from dumbwaiter_sandbox.kodo import accounts, downloads, uc
-from dumbwaiter_sandbox.kodo import policy as kodo_policy
+from dumbwaiter_sandbox.kodo import accounts, downloads, policies, uc
 from dumbwaiter_sandbox.kodo.create import Arrived, create
 from dumbwaiter_sandbox.kodo.options import KodoOptions
-from dumbwaiter_sandbox.kodo.policy import Policy
+from dumbwaiter_sandbox.kodo.policies import Policy
 from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
 from dumbwaiter_sandbox.kodo.sessions import (
     BLOCK,
@@ -146,7 +145,7 @@ class Kodo:
             entry_of(request).facts.update(fields=form.order, file_last=last, filename=form.filename)
             if form.filename is None or "file" not in form.order:
                 raise RefusedError(400, "file is not specified")
-            policy = kodo_policy.check(form.fields.get("token", ""), self._world.clock.now())
+            policy = policies.check(form.fields.get("token", ""), self._world.clock.now())
             if not last and (self._options.file_last or policy.account.file_last):
                 raise RefusedError(400, "file is not the last field")
             self._damaged(path, form.fields.get("crc32"))
@@ -183,7 +182,7 @@ class Kodo:
     def _admitted(self, request: Request) -> Policy:
         """The policy of the token in the header, which must be for the bucket of the path."""
         word, _, token = request.headers.get("authorization", "").partition(" ")
-        policy = kodo_policy.check(token if word == "UpToken" else "", self._world.clock.now())
+        policy = policies.check(token if word == "UpToken" else "", self._world.clock.now())
         bucket = request.path_params.get("bucket", policy.bucket)
         if bucket != policy.bucket:
             raise RefusedError(403, "the token is for another bucket")

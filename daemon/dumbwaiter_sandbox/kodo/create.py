@@ -18,10 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dumbwaiter_sandbox.callback import caller
-from dumbwaiter_sandbox.kodo import accounts
-from dumbwaiter_sandbox.kodo import policy as kodo_policy
+from dumbwaiter_sandbox.kodo import accounts, policies
 from dumbwaiter_sandbox.kodo.options import KodoOptions
-from dumbwaiter_sandbox.kodo.policy import Policy
+from dumbwaiter_sandbox.kodo.policies import Policy
 from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
 from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.storage import StoredObject
@@ -50,7 +49,7 @@ async def create(
     policy.check_size(arrived.size)
     policy.check_mime(_head(arrived.path))
     variables: dict[str, object] = {
-        **kodo_policy.moment(now),
+        **policies.moment(now),
         **arrived.fields,
         "bucket": policy.bucket,
         "etag": arrived.etag,
@@ -95,7 +94,7 @@ def _mime(policy: Policy, arrived: Arrived, key: str | None) -> str:
     guessed = mimetypes.guess_type(arrived.name or "")[0] or mimetypes.guess_type(key or "")[0]
     if guessed:
         return guessed
-    return kodo_policy.sniffed(_head(arrived.path))
+    return policies.sniffed(_head(arrived.path))
 
 
 async def _respond(world: World, request: Request, policy: Policy, variables: Mapping[str, object]) -> Response:
@@ -110,11 +109,11 @@ async def _respond(world: World, request: Request, policy: Policy, variables: Ma
         except (CallbackFailedError, ValueError) as error:
             return _callback_failed(policy, str(error))
     elif policy.text("returnUrl"):
-        body = kodo_policy.filled_json(policy.text("returnBody") or "{}", variables)
+        body = policies.filled_json(policy.text("returnBody") or "{}", variables)
         given = base64.urlsafe_b64encode(body.encode()).decode()
         return json_answer({}, 303, {"location": f"{policy.text('returnUrl')}?upload_ret={given}"})
     elif policy.text("returnBody"):
-        members = json.loads(kodo_policy.filled_json(policy.text("returnBody"), variables))
+        members = json.loads(policies.filled_json(policy.text("returnBody"), variables))
     else:
         members = {"hash": variables["etag"], "key": variables["key"]}
     if name == "no-key":
@@ -125,7 +124,7 @@ async def _respond(world: World, request: Request, policy: Policy, variables: Ma
 async def _call_back(world: World, policy: Policy, variables: Mapping[str, object]) -> str:
     """The answer of the first callback address that gives one. Raises CallbackFailedError."""
     form = policy.text("callbackBodyType") != "application/json"
-    fill = kodo_policy.filled_form if form else kodo_policy.filled_json
+    fill = policies.filled_form if form else policies.filled_json
     body = fill(policy.text("callbackBody"), variables)
     trouble = CallbackFailedError("there is no address")
     for url in policy.text("callbackUrl").split(";"):

@@ -26,15 +26,12 @@ from starlette.types import Scope
 
 from dumbwaiter_sandbox import multipart
 from dumbwaiter_sandbox.cdn import content
-from dumbwaiter_sandbox.oss import account
-from dumbwaiter_sandbox.oss import callback as oss_callback
-from dumbwaiter_sandbox.oss import policy as oss_policy
-from dumbwaiter_sandbox.oss import signature as oss_signature
-from dumbwaiter_sandbox.oss.callback import Callback, CallbackFailedError
+from dumbwaiter_sandbox.oss import accounts, callbacks, policies, signatures
+from dumbwaiter_sandbox.oss.callbacks import Callback, CallbackFailedError
 from dumbwaiter_sandbox.oss.options import OssOptions
 from dumbwaiter_sandbox.oss.parts import Part, Upload, Uploads
 from dumbwaiter_sandbox.oss.refusal import RefusedError, respond
-from dumbwaiter_sandbox.oss.signature import Asked, Caller
+from dumbwaiter_sandbox.oss.signatures import Asked, Caller
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, entry_of, fault_of
 
@@ -75,7 +72,7 @@ class Oss:
     def endpoint(self) -> Endpoint:
         """The server."""
         routes = [
-            Route("/_callback_pub_key_v1.pem", lambda _: PlainTextResponse(account.PUBLIC_KEY)),
+            Route("/_callback_pub_key_v1.pem", lambda _: PlainTextResponse(accounts.PUBLIC_KEY)),
             Route("/{path:key}", self._answer, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]),
         ]
         own = frozenset({"203", "expired", "no-upload", "no-part", "bad-crc", "bad-policy", "late"})
@@ -99,7 +96,7 @@ class Oss:
         try:
             asked = _asked(request)
             entry_of(request).facts.update(bucket=asked.bucket, object=asked.key)
-            if asked.bucket != account.BUCKET:
+            if asked.bucket != accounts.BUCKET:
                 raise RefusedError(404, "NoSuchBucket", "The specified bucket does not exist.")
             self._strike(request)
             name = next(iter(_calls(request.scope)), "")
@@ -107,7 +104,7 @@ class Oss:
                 return await self._post(request, asked)
             if name not in calls:
                 raise RefusedError(405, "MethodNotAllowed")
-            who = oss_signature.caller(asked, self._options, self._world.clock.now())
+            who = signatures.caller(asked, self._options, self._world.clock.now())
             if not 0 < len(asked.key.encode()) <= KEY_LIMIT or asked.key[0] in "/\\":
                 raise RefusedError(400, "InvalidObjectName", "The specified object is not valid.")
             return await calls[name](request, asked, who)
@@ -155,17 +152,17 @@ class Oss:
                     "InvalidArgument",
                     "Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields.",
                 )
-            given = [name for name in oss_policy.TRIPLE if name in fields]
-            if len(given) != len(oss_policy.TRIPLE):
+            given = [name for name in policies.TRIPLE if name in fields]
+            if len(given) != len(policies.TRIPLE):
                 if given:
                     raise RefusedError(400, "InvalidArgument", "OSSAccessKeyId, policy and Signature belong together.")
                 raise RefusedError(403, "AccessDenied", "Anonymous uploads are not allowed.")
-            callback = oss_callback.read(
+            callback = callbacks.read(
                 fields.get("callback"), {name: value for name, value in fields.items() if name.startswith("x:")}
             )
             now = self._world.clock.now()
-            secret, _ = oss_signature.secret_of(fields["OSSAccessKeyId"], fields.get("x-oss-security-token", ""), now)
-            oss_policy.check(fields, secret, asked.bucket, now).check(form.size)
+            secret, _ = signatures.secret_of(fields["OSSAccessKeyId"], fields.get("x-oss-security-token", ""), now)
+            policies.check(fields, secret, asked.bucket, now).check(form.size)
             key = fields["key"].replace("${filename}", form.filename)
             if len(key.encode()) > KEY_LIMIT or key[0] in "/\\":
                 raise RefusedError(400, "InvalidObjectName", "The specified object is not valid.")
@@ -215,7 +212,7 @@ class Oss:
         if header and query:
             raise RefusedError(400, "InvalidArgument", "The callback is given twice.")
         text = asked.headers.get("x-oss-callback-var") or asked.query.get("callback-var")
-        return oss_callback.read(header or query, oss_callback.variables(text))
+        return callbacks.read(header or query, callbacks.variables(text))
 
     async def _called_back(
         self, request: Request, stored: StoredObject, callback: Callback | None, reply: Response
@@ -229,7 +226,7 @@ class Oss:
                     raise CallbackFailedError("Error Status : 502.")
                 assert callback is not None
                 key_url = f"{self._world.urls['oss']}/_callback_pub_key_v1.pem"
-                answer = await oss_callback.send(callback, stored, key_url, self._options.callback_patience)
+                answer = await callbacks.send(callback, stored, key_url, self._options.callback_patience)
                 reply = Response(answer, media_type="application/json")
             except CallbackFailedError as error:
                 reply = respond(203, "CallbackFailed", str(error))
@@ -439,8 +436,8 @@ def _asked(request: Request) -> Asked:
     """What is asked for, with the bucket from the host name or from the path."""
     raw = request.scope["raw_path"].removeprefix(b"/")
     host = request.headers.get("host", "")
-    if host.startswith(f"{account.BUCKET}."):
-        bucket, key = account.BUCKET, raw
+    if host.startswith(f"{accounts.BUCKET}."):
+        bucket, key = accounts.BUCKET, raw
     else:
         first, _, key = raw.partition(b"/")
         bucket = first.decode("latin-1")
@@ -482,10 +479,10 @@ VENDOR = Vendor(
     secrets=("x-oss-security-token", "security-token", "signature"),
     options=OssOptions,
     accounts={
-        "access_key": account.ACCESS_KEY,
-        "secret_key": account.SECRET,
-        "bucket": account.BUCKET,
-        "region": account.REGION,
+        "access_key": accounts.ACCESS_KEY,
+        "secret_key": accounts.SECRET,
+        "bucket": accounts.BUCKET,
+        "region": accounts.REGION,
     },
     build=lambda world: {"oss": Oss(world).endpoint()},
     providers=lambda urls: {},

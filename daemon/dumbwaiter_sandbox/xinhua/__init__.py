@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox.kodo import accounts as kodo_accounts
+from dumbwaiter_sandbox.kodo.accounts import ACCOUNTS, upload_token
 from dumbwaiter_sandbox.kodo.sessions import content_hash
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import Endpoint, RefusedError, Service, Vendor, World, entry_of, fault_of
@@ -34,7 +34,7 @@ ACCOUNT = {
     "access_key": "sandboxXinhuaAk000000001",
     "secret_key": "sandbox-xinhua-secret-0001",
     "model": "pg-xhs-go",
-    "bucket": kodo_accounts.ACCOUNTS["xinhua"].buckets[0],
+    "bucket": ACCOUNTS["xinhua"].buckets[0],
 }
 JWT_SECRET = b"sandbox-xinhua-jwt-secret"
 LIFE_MAX = 259_200
@@ -232,7 +232,7 @@ class Xinhua:
             "fsizeLimit": self._options.size_limit,
             "mimeLimit": "image/jpeg",
         }
-        return kodo_accounts.upload_token(kodo_accounts.ACCOUNTS["xinhua"], policy)
+        return upload_token(ACCOUNTS["xinhua"], policy)
 
     # Tasks
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
-from dumbwaiter_sandbox.oss import account
+from dumbwaiter_sandbox.oss import accounts
 from dumbwaiter_sandbox.oss.options import OssOptions
 from dumbwaiter_sandbox.oss.refusal import RefusedError
 
@@ -49,7 +49,7 @@ class Caller:
     """Who it is: nobody, the account, or a temporary key of it."""
 
     access_key: str = ""
-    session: account.Session | None = None
+    session: accounts.Session | None = None
 
     def may(self, action: str, options: OssOptions) -> bool:
         """Whether the session policy allows an action such as PutObject."""
@@ -76,13 +76,13 @@ def caller(asked: Asked, options: OssOptions, now: float) -> Caller:
 
 def secret_of(access_key: str, token: str, now: float) -> tuple[str, Caller]:
     """The secret of a key pair. Raises RefusedError for an unknown, expired or mixed one."""
-    if access_key == account.ACCESS_KEY and not token:
-        return account.SECRET, Caller(access_key)
+    if access_key == accounts.ACCESS_KEY and not token:
+        return accounts.SECRET, Caller(access_key)
     if not token:
         raise RefusedError(
             403, "InvalidAccessKeyId", "The OSS Access Key Id you provided does not exist in our records."
         )
-    session = account.session(token)
+    session = accounts.session(token)
     if session is None:
         raise RefusedError(403, "InvalidSecurityToken", "The security token you provided is invalid.")
     if session.access_key != access_key:
@@ -147,7 +147,7 @@ def _by_v4(asked: Asked, text: str, options: OssOptions, now: float) -> Caller:
         stamp = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
         raise RefusedError(403, "AccessDenied", "x-oss-date is missing or wrong.") from None
-    if region != account.REGION or not date.startswith(day):
+    if region != accounts.REGION or not date.startswith(day):
         raise RefusedError(400, "InvalidArgument", "The credential is for another region or day.")
     if asked.headers.get("x-oss-content-sha256") != "UNSIGNED-PAYLOAD":
         raise RefusedError(400, "InvalidArgument", "x-oss-content-sha256 must be UNSIGNED-PAYLOAD.")

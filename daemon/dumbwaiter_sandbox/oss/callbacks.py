@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from dumbwaiter_sandbox.callback import caller
-from dumbwaiter_sandbox.oss import account
+from dumbwaiter_sandbox.oss import accounts
 from dumbwaiter_sandbox.oss.refusal import RefusedError
 from dumbwaiter_sandbox.storage import StoredObject
 
@@ -100,7 +100,7 @@ async def send(callback: Callback, stored: StoredObject, key_url: str, patience:
             headers = {
                 "content-type": callback.kind,
                 "user-agent": "aliyun-oss-callback",
-                "authorization": account.rsa_sign(signed.encode() + body),
+                "authorization": accounts.rsa_sign(signed.encode() + body),
                 "x-oss-pub-key-url": base64.b64encode(key_url.encode()).decode(),
             }
             try:
