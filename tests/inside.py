@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dumbwaiter.app import App, open_app
-from dumbwaiter.config import file as config_file
+from dumbwaiter.config.file import load
 from dumbwaiter.control.orders import Orders
 from dumbwaiter.places import Places
 from program import PATIENCE, Vendors
@@ -21,7 +21,7 @@ async def daemon(vendors: Vendors, folder: Path) -> AsyncIterator[App]:
     for name in names.values():
         os.makedirs(name, exist_ok=True)
     path = vendors.sandbox.config_path
-    async with open_app(config_file.load(path), Places(str(path), **names)) as app:
+    async with open_app(load(path), Places(str(path), **names)) as app:
         await app.start()
         yield app
 

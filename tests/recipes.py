@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from dumbwaiter.config import file as config_file
 from dumbwaiter.config import options
+from dumbwaiter.config.file import parse
 from dumbwaiter_sandbox import Sandbox
 
 PAGE = Path(__file__).parent.parent / "docs/recipes.md"
@@ -29,4 +29,4 @@ def text(sandbox: Sandbox) -> str:
 
 
 def providers(sandbox: Sandbox) -> dict[str, options.Provider]:
-    return config_file.parse(text(sandbox), PAGE.name).provider
+    return parse(text(sandbox), PAGE.name).provider

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 import recipes
 from dumbwaiter.brokers import broker
-from dumbwaiter.config import file as config_file
+from dumbwaiter.config.file import load
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
 from dumbwaiter.jobs.threads import OpenFile, Threads
 from dumbwaiter.jobs.upload import FileUpload, Ranges
@@ -36,7 +36,7 @@ ATTEMPTS = 30
 @lru_cache(maxsize=4)
 def _known(sandbox: Sandbox) -> dict[str, Any]:
     """The providers of the configuration that the sandbox wrote, and of the page of recipes."""
-    return config_file.load(sandbox.config_path).provider | recipes.providers(sandbox)
+    return load(sandbox.config_path).provider | recipes.providers(sandbox)
 
 
 class Sender:

@@ -21,8 +21,8 @@ from msgspec.structs import fields, replace
 import peer
 import recipes
 from dumbwaiter.brokers import BROKERS
-from dumbwaiter.config import file as config_file
 from dumbwaiter.config import options
+from dumbwaiter.config.file import load, parse
 from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Reject, Retry, Verdict
 from dumbwaiter.model import Grant, Limits, Secret
@@ -69,7 +69,7 @@ ROWS = {
 }  # fmt: skip
 NOBODY = defaultdict(lambda: "http://127.0.0.1:1")
 NAMES = [name for vendor in VENDORS for name in vendor.providers(NOBODY)]
-NAMES += [name for text in recipes.EXAMPLES for name in config_file.parse(text, "recipes.md").provider]
+NAMES += [name for text in recipes.EXAMPLES for name in parse(text, "recipes.md").provider]
 UNTOLD = {"attachments": "Jiandaoyun says it with a status that a recipe takes for the file's refusal: 400"}
 every_provider = pytest.mark.parametrize("name", NAMES)
 
@@ -80,7 +80,7 @@ def test_every_provider_has_a_row_and_every_broker_a_provider(vendors: Vendors) 
 
 
 def known(vendors: Vendors) -> dict[str, options.Provider]:
-    return config_file.load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
+    return load(vendors.sandbox.config_path).provider | recipes.providers(vendors.sandbox)
 
 
 @pytest.fixture

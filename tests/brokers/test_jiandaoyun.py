@@ -12,8 +12,8 @@ import pytest
 
 from answers import Answers
 from dumbwaiter.brokers.jiandaoyun import Jiandaoyun
-from dumbwaiter.config import file as config_file
 from dumbwaiter.config import options as settings
+from dumbwaiter.config.file import parse
 from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Blocked, Failure, Reject, Restart, Retry, Verdict
 from dumbwaiter.model import Ask, Entry, FollowUp, Limits, Receipt, Stamp
@@ -446,27 +446,27 @@ entry_id = "59264073a2a60c0c08e20bfd"
 """
 
 
-def parse(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> settings.Jiandaoyun:
-    provider = config_file.parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
+def options(app: str = "59264073a2a60c0c08e20bfb", more: str = "") -> settings.Jiandaoyun:
+    provider = parse(TOML.format(app=app, more=more), "c.toml").provider["forms"]
     assert isinstance(provider, settings.Jiandaoyun)
     return provider
 
 
 def test_a_configuration_with_no_word_about_records_writes_none() -> None:
-    assert parse().record_kind == "none"
-    assert parse(more='attachment = "_widget_1"').record_kind == "per-file"
-    assert parse(more='attachment = "_widget_1"\nrecord = "none"').record_kind == "none"
+    assert options().record_kind == "none"
+    assert options(more='attachment = "_widget_1"').record_kind == "per-file"
+    assert options(more='attachment = "_widget_1"\nrecord = "none"').record_kind == "none"
 
 
 @pytest.mark.parametrize("text", ["${x}", "$(x)", "$(x}", "${x)", "pre$(x)post", "$$(x)", "${}"])
 def test_text_that_qiniu_would_fill_in_is_refused(text: str) -> None:
     with pytest.raises(Failure, match=r"\[provider.forms.app_id\] must not hold"):
-        parse(text)
+        options(text)
 
 
 @pytest.mark.parametrize("text", ["ssd", "$x", "a$b{c}", "${open", "$ (x)"])
 def test_text_that_only_looks_like_it_is_taken(text: str) -> None:
-    assert parse(text).app_id == text
+    assert options(text).app_id == text
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_text_that_only_looks_like_it_is_taken(text: str) -> None:
 )
 def test_a_wrong_configuration_is_told(more: str, words: str) -> None:
     with pytest.raises(Failure, match=re.escape(words)):
-        parse(more=more)
+        options(more=more)
 
 
 @pytest.mark.parametrize(

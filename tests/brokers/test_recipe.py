@@ -12,7 +12,7 @@ import pytest
 
 import peer
 from dumbwaiter.brokers import broker
-from dumbwaiter.config import file as config_file
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Reject
 from dumbwaiter.facts import NO_COUNTS, provider_facts
 from dumbwaiter.model import Ask
@@ -48,7 +48,7 @@ class Service:
         told = msgspec.json.encode(members)
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
         service = self._stack.enter_context(Peer(peer.echo([], answer)))
-        options = config_file.parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
+        options = parse(TOML.format(url=service.url, body=body, more=more), "c.toml").provider["tokens"]
         path = self._folder / "content"
         path.write_bytes(b"film")
         return self._stack.enter_context(Sender(options, path, name=name))
@@ -137,9 +137,7 @@ def test_of_several_tokens_for_one_prefix_a_file_gets_one(vendors: Vendors) -> N
         text = TOML.format(url=url, body="{}", more=', grants = "tokens"')
         http = Http()
         try:
-            provider = Provider(
-                "tokens", broker(config_file.parse(text, "c.toml").provider["tokens"]), http, requested=nobody
-            )
+            provider = Provider("tokens", broker(parse(text, "c.toml").provider["tokens"]), http, requested=nobody)
             asks = [Ask("w", name, name, 4, "text/plain", f"seed of {name}") for name in "ab"]
             return {(await provider.grants.obtain(ask)).key for ask in asks}
         finally:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import BOTH, FILE, SECRET
-from dumbwaiter.config import file as config_file
-from dumbwaiter.config.file import exposed, load, parse
+from dumbwaiter.config.file import _private_group, exposed, load, parse
 from dumbwaiter.errors import Exit, Failure
 from stranger import UID, needs_root
 
@@ -94,7 +93,7 @@ def test_a_configuration_that_others_only_read_is_no_matter(file: Path, mode: in
 def test_a_configuration_that_others_can_write_is_said_to_be(
     file: Path, mode: int, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config_file, "_private_group", lambda _gid: False)
+    monkeypatch.setattr("dumbwaiter.config.file._private_group", lambda _gid: False)
     if os.geteuid() == 0:
         for one in (file, file.parent):
             os.chown(one, -1, 4242)
@@ -106,7 +105,7 @@ def test_a_configuration_that_others_can_write_is_said_to_be(
     link = file.parent.parent / "config.toml"
     link.symlink_to(file)
     assert list(exposed(str(link))) == [said]
-    monkeypatch.setattr(config_file, "_private_group", lambda _gid: True)
+    monkeypatch.setattr("dumbwaiter.config.file._private_group", lambda _gid: True)
     assert list(exposed(str(file))) == ([said] if (mode | folder) & 0o002 else [])
 
 
@@ -121,7 +120,7 @@ def test_a_group_is_private_that_has_the_users_name_and_nobody_else(monkeypatch:
         ("ann", 1001, [], False),
     ):
         monkeypatch.setattr(grp, "getgrgid", lambda _gid, one=(name, "x", gid, members): grp.struct_group(one))
-        assert config_file._private_group(gid) is private
+        assert _private_group(gid) is private
 
 
 @needs_root

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 import peer
-from dumbwaiter.config import file as config_file
+from dumbwaiter.config.file import parse
 from dumbwaiter.errors import Conflict, Reauth, Reject, Retry
 from dumbwaiter.model import Ask
 from peer import Peer
@@ -71,7 +71,7 @@ def service() -> Service:
 def one(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> Iterator[Named]:
     (tmp_path / "film.mov").write_bytes(CONTENT)
     with Peer(service.serve) as server:
-        options = config_file.parse(TOML.format(transport=request.param, url=server.url), "c.toml").provider["service"]
+        options = parse(TOML.format(transport=request.param, url=server.url), "c.toml").provider["service"]
         with Named(options, tmp_path / "film.mov") as sender:
             yield sender
 
