@@ -1,4 +1,4 @@
-"""What `service install` finds before anything is enabled: secrets that the service would not get."""
+"""The commands of `service`: what is found before anything is enabled, what stands in the units, and what is said of them."""
 
 import os
 import pwd
