@@ -40,11 +40,11 @@ async def _run(session: Session) -> None:
 
     from dumbwaiter import log, web
     from dumbwaiter.app import open_app
+    from dumbwaiter.cli.signals import wait_for_stop
     from dumbwaiter.control import status_line, unix_socket
     from dumbwaiter.control.events import Feed
     from dumbwaiter.installation import open_lock
     from dumbwaiter.kernel import raise_files
-    from dumbwaiter.signals import wait_for_stop
 
     config, places = session.config, session.places
     if not config.watch:
