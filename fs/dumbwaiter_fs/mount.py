@@ -23,7 +23,7 @@ from dumbwaiter.cache_hits import Hits
 from dumbwaiter.config import Config
 from dumbwaiter.config.file import load
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.kernel import raise_files
+from dumbwaiter.kernel_limits import raise_files
 from dumbwaiter.naming import shown
 from dumbwaiter.places import Places, places
 from dumbwaiter.streams import failed, have_streams

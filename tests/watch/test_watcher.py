@@ -24,7 +24,7 @@ from asynchronous import on_loop
 from dumbwaiter.files import roots
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.roots import Root, RootState, inspect_folder
-from dumbwaiter.kernel import limit as limit_of
+from dumbwaiter.kernel_limits import limit as limit_of
 from dumbwaiter.model import Sighting
 from dumbwaiter.watch import canary, inotify_reader, listener, watched_root, watcher
 from dumbwaiter.watch.canary import Canary

@@ -8,7 +8,7 @@ import os
 import sys
 
 from dumbwaiter.cli import quick_status
-from dumbwaiter.cli.streams import cannot_print, seen_enough, stopped
+from dumbwaiter.cli.exits import cannot_print, seen_enough, stopped
 from dumbwaiter.streams import have_streams
 
 

@@ -12,10 +12,10 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from dumbwaiter import __version__
+from dumbwaiter.cli.exits import cannot_print, drop_output, seen_enough
 from dumbwaiter.cli.session import Session, not_empty
-from dumbwaiter.cli.streams import cannot_print, drop_output, seen_enough
 from dumbwaiter.errors import SHORT, Exit, Failure, JournalTrouble
-from dumbwaiter.kernel import write_no_core
+from dumbwaiter.kernel_limits import write_no_core
 from dumbwaiter.naming import shown
 from dumbwaiter.streams import failed
 

@@ -44,7 +44,7 @@ async def _run(session: Session) -> None:
     from dumbwaiter.control import status_line, unix_socket
     from dumbwaiter.control.events import Feed
     from dumbwaiter.installation import open_lock
-    from dumbwaiter.kernel import raise_files
+    from dumbwaiter.kernel_limits import raise_files
 
     config, places = session.config, session.places
     if not config.watch:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from watchdog.observers.inotify_c import CallbackId, InotifyFD, Mask
 
-from dumbwaiter.kernel import limit
+from dumbwaiter.kernel_limits import limit
 from dumbwaiter.watch import canary
 from dumbwaiter.watch.canary import Canary
 from dumbwaiter.watch.inotify_watches import CLOSE_WRITE, InotifyWatches

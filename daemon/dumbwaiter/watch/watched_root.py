@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 
 from dumbwaiter.files.roots import Root, RootState
-from dumbwaiter.kernel import limit
+from dumbwaiter.kernel_limits import limit
 from dumbwaiter.naming import shown
 from dumbwaiter.watch.inotify_watches import RootFolder
 

@@ -10,7 +10,7 @@ from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.words import last_line
 from dumbwaiter.config import Config
 from dumbwaiter.errors import Failure
-from dumbwaiter.kernel import limit
+from dumbwaiter.kernel_limits import limit
 from dumbwaiter.model import MIB
 from dumbwaiter.naming import counted
 

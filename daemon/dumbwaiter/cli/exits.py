@@ -1,4 +1,4 @@
-"""The end of what a program prints to."""
+"""Ends of the program that no command decides: its reader has enough, somebody stops it, or nothing can be printed."""
 
 from __future__ import annotations
 
