@@ -18,7 +18,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
 from dumbwaiter.jobs.engine import Engine
-from dumbwaiter.jobs.errands import Errands
+from dumbwaiter.jobs.errands import ErrandRunner
 from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.steering import Steering
 from dumbwaiter.jobs.threads import Threads
@@ -66,7 +66,7 @@ class App:
         self.reader = journal.reader
         self.pulse = Pulse()
         self.schedule = Schedule()
-        self.errands = Errands(
+        self.errands = ErrandRunner(
             config,
             journal,
             http,

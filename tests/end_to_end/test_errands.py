@@ -30,7 +30,7 @@ from dumbwaiter.config.values import Duration, RequestUrl, SigningSecret
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.files.ignore import PRIVATE
 from dumbwaiter.files.version import digest_of
-from dumbwaiter.jobs.errands import SLOTS, Errands
+from dumbwaiter.jobs.errands import SLOTS, ErrandRunner
 from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.store.arrivals import Candidate
@@ -82,7 +82,7 @@ def test_a_file_goes_once_it_is_safe_and_its_entry_stays(program: Program, actio
 def test_what_is_not_verified_stays_and_says_why() -> None:
     config = parse(f'{CONFIG}after = "delete"\n', "config.toml")
     nothing: Any = None
-    errands = Errands(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
+    errands = ErrandRunner(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
     job = Job(1, "w", "film.mov", "p", Stamp(1, 1, 1, 1), State.STORED)
     plain, sure = Receipt("key"), Receipt("key", verified="md5")
     assert errands.of_done(job, plain) == []
@@ -488,7 +488,7 @@ def drained(book: Book, folder: Path, away: str = "", action: str = "delete") ->
 
     async def run() -> None:
         nothing: Any = None
-        errands = Errands(
+        errands = ErrandRunner(
             config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None, away=lambda _watch: away
         )
         await errands.drain()
@@ -549,7 +549,7 @@ def test_the_end_of_one_that_was_forgotten_ends_no_other(tmp_path: Path) -> None
         async def run() -> None:
             nothing: Any = None
             config = parse(text, "config.toml")
-            errands = Errands(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+            errands = ErrandRunner(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
             errands.kick()
             await asyncio.to_thread(until_there, began)
             await book.journal.queue.forget([first], time.time())
@@ -613,7 +613,7 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
         async def run() -> None:
             nothing: Any = None
             ended, config = asyncio.Semaphore(0), parse(text, "config.toml")
-            errands = Errands(
+            errands = ErrandRunner(
                 config, book.journal, nothing, wake_at=print, sighted=print, moved=ended.release, away=away
             )
             errands.kick()

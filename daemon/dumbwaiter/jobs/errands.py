@@ -40,8 +40,8 @@ class _Away(Undone):
     """The folder of the watch, or the disk that the file is to go to, is not there, and may come back."""
 
 
-class Errands:
-    """The errands under way. All of it runs on the loop."""
+class ErrandRunner:
+    """Says which errands a job orders, and does those that are due. All of it runs on the loop."""
 
     def __init__(
         self,
