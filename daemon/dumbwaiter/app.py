@@ -17,9 +17,9 @@ from dumbwaiter.config import Config
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
+from dumbwaiter.jobs.context import Context
 from dumbwaiter.jobs.engine import Engine
 from dumbwaiter.jobs.errands import ErrandRunner
-from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.steering import Steering
 from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.journal import Journal
@@ -76,7 +76,7 @@ class App:
             closed=lambda watch, path, stamp: self.intake.heard_closed(watch, path, stamp),
             moved=self.pulse.beat,
         )
-        means = Means(
+        context = Context(
             journal,
             secrets.token_hex(8),
             providers,
@@ -93,7 +93,7 @@ class App:
             away=lambda watch: self.watches.away(watch),
         )
         self.engine = Engine(
-            means,
+            context,
             transfers=config.limits.transfers,
             wake_at=lambda when: self.schedule.at("dispatch", when),
         )

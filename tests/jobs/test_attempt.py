@@ -207,7 +207,7 @@ def test_a_permission_that_ends_between_two_parts_is_replaced_and_what_was_sent_
                 return [replace(one, expires_at=time.time() + SKEW) for one in await grants(*asked)]
 
             monkeypatch.setattr(broker, "grants", soon_over)
-            app.engine.means.threads.parts = 1  # the first is acknowledged when the second is refused
+            app.engine.context.threads.parts = 1  # the first is acknowledged when the second is refused
             await put(app, "careyshop-sts", tmp_path / "a.mov", bytes(9 * MIB))
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
             assert facts["totals"]["grants_requested"] == 2

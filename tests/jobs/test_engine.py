@@ -41,7 +41,7 @@ class Held(Engine):
     def __init__(self, book: Book, transfers: int, **providers: Any) -> None:
         self.wakes: list[float] = []
         self.ends: dict[str, asyncio.Event] = {}
-        means: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             journal=book.journal,
             worker="me",
             clock=lambda: NOW,
@@ -52,7 +52,7 @@ class Held(Engine):
             moved=lambda: None,
             threads=SimpleNamespace(close=lambda: None),
         )
-        super().__init__(means, transfers=transfers, wake_at=self.wakes.append)
+        super().__init__(context, transfers=transfers, wake_at=self.wakes.append)
 
     async def _attempt(self, job: Job) -> None:
         ended = self.ends[job.path] = asyncio.Event()
@@ -221,7 +221,7 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
 
     async def test() -> None:
         provider = Provider("vod", SimpleNamespace(requests=1, uploads=0), Http(), requested=lambda _count: None)  # type: ignore[arg-type, return-value]
-        means: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             journal=sqlite_book.journal,
             worker="me",
             clock=lambda: NOW,
@@ -231,7 +231,7 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
             tally=Tally(),
         )
         (job,) = await sqlite_book.journal.claim("me", NOW, 1)
-        attempt = Lost(means, replace(job, provider="vod"))
+        attempt = Lost(context, replace(job, provider="vod"))
         attempt.meanwhile = provider.health.again if changed else lambda: None
         await attempt.run()
         assert provider.health.offline is not changed
@@ -257,7 +257,7 @@ def test_who_waits_for_certain_files_has_no_others_begun(sqlite_book: Book, tran
         await engine.turn()
         await engine.turn()  # it looks for those that have nothing on its way
         assert engine.at_work == {"mine"}
-        engine.means.providers["lost"].health.failures = 0
+        engine.context.providers["lost"].health.failures = 0
         await engine.end("mine")
         assert engine.at_work == set()
         assert NOW + 100 in engine.wakes
@@ -358,7 +358,7 @@ def test_what_no_attempt_expects_is_this_jobs_trouble_alone(
     pending(sqlite_book, 1, "a")
 
     class Odd:
-        def __init__(self, _means: Any, _job: Job) -> None:
+        def __init__(self, _context: Any, _job: Job) -> None:
             pass
 
         async def run(self) -> None:
@@ -389,7 +389,7 @@ def test_a_fault_that_cannot_be_noted_either_is_not_met_again_and_again(
     tries: list[str] = []
 
     class Odd:
-        def __init__(self, _means: Any, job: Job) -> None:
+        def __init__(self, _context: Any, job: Job) -> None:
             self.path = job.path
 
         async def run(self) -> None:
@@ -582,7 +582,7 @@ def test_a_file_whose_end_cannot_be_noted_is_not_sent_again_and_again(
     tries: list[str] = []
 
     class Unnoted:
-        def __init__(self, _means: Any, job: Job) -> None:
+        def __init__(self, _context: Any, job: Job) -> None:
             self.path = job.path
 
         async def run(self) -> None:

@@ -77,7 +77,7 @@ class Vendor:
             ended=lambda what, *_: self.ended.append(what),
             attention=self._told,
         )
-        means: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             journal=self.book.journal,
             worker=WORKER,
             clock=lambda: NOW,
@@ -91,7 +91,7 @@ class Vendor:
             tally=Tally(),
         )
         (job,) = await self.book.journal.claim(WORKER, NOW, 1, only=[self.job])
-        return Attempt(means, job)
+        return Attempt(context, job)
 
     def run(self) -> Any:
         """Makes one attempt; returns what the journal has then."""

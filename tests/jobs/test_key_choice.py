@@ -50,7 +50,7 @@ class Shelf:
         return replace(job, **values)
 
     def choice(self, job: Job) -> KeyChoice:
-        means: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             watch_of=lambda _name: self.watch if self.known else None,
             journal=self.book.journal,
             threads=self._threads,
@@ -58,7 +58,7 @@ class Shelf:
             clock=lambda: NOW,
         )
         name = (job.id, self.watch.on_conflict if self.watch else "")
-        return self._choices.setdefault(name, KeyChoice(means, job))
+        return self._choices.setdefault(name, KeyChoice(context, job))
 
     def choose(self, job: Job) -> Ask:
         """Returns what is asked for in the end."""

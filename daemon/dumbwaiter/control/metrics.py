@@ -56,7 +56,7 @@ class _Daemon(Collector):
         blocks.add_metric(["cache"], had)
         blocks.add_metric(["provider"], fetched)
         yield blocks
-        for metric in self._app.engine.means.tally.metrics:
+        for metric in self._app.engine.context.tally.metrics:
             yield from metric.collect()
 
     def _journal(self) -> Iterator[Metric]:

@@ -42,7 +42,7 @@ class Orders:
         if alone:
             await self._app.steering.load()  # before anything is asked of a provider that rests
         look = partial(candidate, self._app.config, provider=provider, watch=watch)
-        candidates = await looked_at(paths, look, self._app.engine.means.threads)
+        candidates = await looked_at(paths, look, self._app.engine.context.threads)
         await self._app.journal.arrivals.enqueue(candidates, time.time(), again=again)
         ids = await self._app.journal.arrivals.ids(candidates)
         if alone:

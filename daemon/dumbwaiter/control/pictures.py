@@ -63,7 +63,9 @@ class Pictures:
             return None
         look = partial(_read, root, entry)
         try:
-            return await self._app.engine.means.threads.look(hangs_with(root, entry.path), look, lambda _content: None)
+            return await self._app.engine.context.threads.look(
+                hangs_with(root, entry.path), look, lambda _content: None
+            )
         except TimeoutError:
             return None
 

@@ -37,9 +37,9 @@ from dumbwaiter.files.mime import mime_by_name, mime_of
 from dumbwaiter.files.roots import hangs_with
 from dumbwaiter.files.version import open_version
 from dumbwaiter.jobs import duplicates
+from dumbwaiter.jobs.context import Context
 from dumbwaiter.jobs.errands import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
-from dumbwaiter.jobs.means import Means
 from dumbwaiter.jobs.threads import OpenFile
 from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload, Ranges
 from dumbwaiter.journal import Holder, LostLease
@@ -64,10 +64,10 @@ RESENT_MAX = 2  # times its size, that a file which was stored in vain may have 
 class Attempt:
     """A leased job, from where it is to where it can get."""
 
-    def __init__(self, means: Means, job: Job) -> None:
-        self._means = means
-        self._journal = means.journal
-        self._clock = means.clock
+    def __init__(self, context: Context, job: Job) -> None:
+        self._context = context
+        self._journal = context.journal
+        self._clock = context.clock
         self._loop = asyncio.get_running_loop()
         self._job = job if job.checkpoint else replace(job, sent=0)
         self._ever = Ranges()  # that were sent, by this attempt or an earlier one
@@ -92,14 +92,14 @@ class Attempt:
         self._again = 0
         self._late = 0  # times that the grant ended before the file was through
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
-        self._watch = means.watch_of(job.watch)
-        self._keys = KeyChoice(means, job)
+        self._watch = context.watch_of(job.watch)
+        self._keys = KeyChoice(context, job)
         self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
-        self._log = means.log.bind(job=job.id, path=job.place, provider=job.provider)
+        self._log = context.log.bind(job=job.id, path=job.place, provider=job.provider)
 
     async def run(self) -> None:
         job = self._job
-        provider = self._means.providers.get(job.provider)
+        provider = self._context.providers.get(job.provider)
         if provider is None:
             gone = f'no provider named "{job.provider}" is configured'
             if job.receipt is None:
@@ -127,12 +127,12 @@ class Attempt:
 
     async def give_back(self) -> None:
         """Ends the lease; another attempt goes on from here."""
-        await self._journal.release(self._means.worker, self._job.id, resent=self._wasted)
+        await self._journal.release(self._context.worker, self._job.id, resent=self._wasted)
 
     async def _open(self) -> OpenFile:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
         job = self._job
-        root = self._means.folder_of(job.watch)
+        root = self._context.folder_of(job.watch)
         if root is None:
             raise Local(f'no watch named "{job.watch}" is configured')
         place = hangs_with(root, job.path)
@@ -146,11 +146,11 @@ class Attempt:
                 raise Local(f"the file cannot be read: {error.strerror}") from None
 
         try:
-            fd, mime = await self._means.threads.look(place, look, lambda opened: os.close(opened[0]))
+            fd, mime = await self._context.threads.look(place, look, lambda opened: os.close(opened[0]))
         except TimeoutError:
             raise Local(f"the folder {place} does not answer") from None
         except (Gone, Changed):
-            if away := await asyncio.to_thread(self._means.away, job.watch):
+            if away := await asyncio.to_thread(self._context.away, job.watch):
                 raise Local(away) from None  # another folder's files say nothing of this one's
             raise
         self._ask = replace(self._ask, mime=mime)
@@ -159,12 +159,12 @@ class Attempt:
     async def _bring(self, provider: Provider) -> None:
         """Uploads the file and journals the receipt."""
         job = self._job
-        let_go = self._means.threads.let_go
+        let_go = self._context.threads.let_go
         file = await self._open()
         held = ExitStack()
         held.callback(let_go, file)
         try:
-            if self._may_link(provider) and (found := await duplicates.find(job, provider, file, self._means)):
+            if self._may_link(provider) and (found := await duplicates.find(job, provider, file, self._context)):
                 await self._store(provider, *found)
                 self._log.info("linked", key=found[0].key, same_as=found[0].facts["same_as"])
                 return
@@ -194,7 +194,7 @@ class Attempt:
         may_replace = self._ask.named and not self._ask.fresh
         given = receipt.key if provider.broker.names_late and receipt.key != self._job.key and not may_replace else None
         self._stored = self._journal.store(
-            self._means.worker,
+            self._context.worker,
             self._job.id,
             self._clock(),
             receipt=receipt,
@@ -227,7 +227,7 @@ class Attempt:
         upload = FileUpload(
             file.fd,
             job.stamp,
-            threads=self._means.threads,
+            threads=self._context.threads,
             ticket=grant.ticket,
             key=grant.key,
             ask=self._ask,
@@ -250,7 +250,7 @@ class Attempt:
         held.pop_all()
         began = time.monotonic()
         try:
-            receipt, digest, seconds = await self._means.threads.run(send, upload.abort, file, last=True)
+            receipt, digest, seconds = await self._context.threads.run(send, upload.abort, file, last=True)
             provider.learn_rate(job.size - begun, seconds)
             return upload, receipt.plain, digest
         except Reauth as refusal:
@@ -295,7 +295,7 @@ class Attempt:
             case "chunk":
                 return IN_FLIGHT
             case "parts":
-                return IN_FLIGHT * self._means.threads.parts
+                return IN_FLIGHT * self._context.threads.parts
         return self._job.size
 
     async def _grant(self, provider: Provider, file: OpenFile) -> Grant:
@@ -323,7 +323,7 @@ class Attempt:
         given = None if self._ask.named or grant.many or grant.key == job.key else grant.key
         while True:
             holder = await self._journal.name(
-                self._means.worker,
+                self._context.worker,
                 job.id,
                 self._clock(),
                 key=grant.key,
@@ -336,7 +336,7 @@ class Attempt:
                 return
             if digest is not None or holder.digest is None:
                 break
-            digest = await self._means.threads.read(file, partial(Digest().finish, file.fd, job.size))
+            digest = await self._context.threads.read(file, partial(Digest().finish, file.fd, job.size))
         if provider.broker.mints:
             raise Retry(
                 f"the provider gave the permission of {shown(holder.place)} once more: a cache may stand between"
@@ -347,11 +347,11 @@ class Attempt:
         """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
         progress = sent > self._job.sent
         if progress:
-            self._means.providers[self._job.provider].health.well(self._clock())
+            self._context.providers[self._job.provider].health.well(self._clock())
         attempts = 0 if progress else self._job.attempts
         self._job = replace(self._job, checkpoint=checkpoint, sent=sent, attempts=attempts)
         commit = self._journal.advance(
-            self._means.worker,
+            self._context.worker,
             self._job.id,
             self._clock(),
             checkpoint=checkpoint,
@@ -359,14 +359,14 @@ class Attempt:
             more=more,
             resent=resent,
         )
-        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._means.moved))
+        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._context.moved))
         return commit
 
     def _must_not_rest(self) -> None:
         """Raises `Paused` while a person or the time of day keeps the provider or the watch from working."""
         now = self._clock()
-        outside = not self._job.by_hand and self._job.watch in self._means.closed(now)
-        if outside or self._job.provider in self._means.resting(now):
+        outside = not self._job.by_hand and self._job.watch in self._context.closed(now)
+        if outside or self._job.provider in self._context.resting(now):
             raise Paused("it rests")
 
     async def _follow_up(self, provider: Provider) -> None:
@@ -374,7 +374,7 @@ class Attempt:
         job = self._job
         assert job.receipt is not None
         now = self._clock
-        worker = self._means.worker
+        worker = self._context.worker
         try:
             if provider.broker.binds and await self._journal.is_outdone(job.id):
                 raise Reject(REPLACED)  # it would take the newer one's place there
@@ -407,19 +407,19 @@ class Attempt:
 
     async def _finish(self, follow: FollowUp) -> None:
         """Catalogues the file, and orders what its watch wants done then."""
-        job, errands = self._job, self._means.errands
+        job, errands = self._job, self._context.errands
         receipt = errands.told(job, follow.receipt)
         orders = errands.of_done(job, receipt)
         now = self._clock()
         try:
             await self._journal.finish(
-                self._means.worker, job.id, now, receipt=receipt, results=follow.results, orders=orders
+                self._context.worker, job.id, now, receipt=receipt, results=follow.results, orders=orders
             )
         except LostLease:
             if self._stored is not None:
                 self._stored.result()  # the journal's trouble came before
             raise
-        self._means.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
+        self._context.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
         errands.ended(DONE, job.place, orders)
         if receipt.lacks:
             self._log.warning("not all is done at the provider", reason=receipt.lacks)
@@ -427,9 +427,9 @@ class Attempt:
 
     async def _reject(self, sentence: str) -> None:
         """Gives the file up until a person acts."""
-        job, errands = self._job, self._means.errands
+        job, errands = self._job, self._context.errands
         orders = errands.of_failed(job, sentence)
-        if await self._journal.reject(self._means.worker, job.id, self._clock(), error=sentence, orders=orders):
+        if await self._journal.reject(self._context.worker, job.id, self._clock(), error=sentence, orders=orders):
             errands.ended(FAILED, f"{job.place}: {sentence}", orders)
 
     async def _is_worth_resending(self) -> bool:
@@ -437,7 +437,7 @@ class Attempt:
         if self._job.resent >= RESENT_MAX * self._job.size:
             return False
         try:
-            self._means.threads.let_go(await self._open())
+            self._context.threads.let_go(await self._open())
         except Changed:
             return False
         return True
@@ -469,7 +469,7 @@ class Attempt:
             dear=dear and bool(self._wasted),
         )
         sentence = str(verdict)
-        self._means.tally.failed(job.provider, type(verdict).__name__)
+        self._context.tally.failed(job.provider, type(verdict).__name__)
         self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
         match decision:
             case Again():
@@ -494,19 +494,19 @@ class Attempt:
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
-                    self._means.changed(job, self._sending)
+                    self._context.changed(job, self._sending)
                 reason, wasted = decision.reason, self._wasted
-                await self._journal.supersede(self._means.worker, job.id, self._clock(), reason=reason, resent=wasted)
+                await self._journal.supersede(self._context.worker, job.id, self._clock(), reason=reason, resent=wasted)
         return False
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
         """Lets a provider rest whose account is refused, and tells a person once."""
-        await provider.block(sentence, until, self._means.errands.attention)
+        await provider.block(sentence, until, self._context.errands.attention)
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:
         await self._journal.delay(
-            self._means.worker,
+            self._context.worker,
             self._job.id,
             self._clock(),
             due_at=decision.due_at,

@@ -10,7 +10,7 @@ from math import inf
 
 from dumbwaiter.errors import JournalTrouble, Unstorable
 from dumbwaiter.jobs.attempt import Attempt
-from dumbwaiter.jobs.means import Means
+from dumbwaiter.jobs.context import Context
 from dumbwaiter.journal import LostLease
 from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
@@ -26,11 +26,11 @@ LOOK = 0.2  # seconds, at least, between two looks for a file of a provider that
 class Engine:
     """The attempts under way. All of it runs on the loop."""
 
-    def __init__(self, means: Means, *, transfers: int, wake_at: Callable[[float], None]) -> None:
-        self.means = means
-        self.journal = means.journal
-        self.worker = means.worker
-        self.clock = means.clock
+    def __init__(self, context: Context, *, transfers: int, wake_at: Callable[[float], None]) -> None:
+        self.context = context
+        self.journal = context.journal
+        self.worker = context.worker
+        self.clock = context.clock
         self.trouble: str | None = None  # what keeps the journal from working
         self._slots = transfers
         self._wake_at = wake_at
@@ -48,7 +48,7 @@ class Engine:
         self._dispatch: asyncio.Task[None] | None = None
         self._asked = False
         self._closing = False
-        self.log = means.log
+        self.log = context.log
 
     @property
     def busy(self) -> int:
@@ -87,10 +87,10 @@ class Engine:
 
     async def _fill(self) -> None:
         now = self.clock()
-        closed = self.means.closed(now)
+        closed = self.context.closed(now)
         rests = self._rests(now)
         await self._give_back(now)
-        healths = {name: one.health for name, one in self.means.providers.items() if name not in rests}
+        healths = {name: one.health for name, one in self.context.providers.items() if name not in rests}
         probes = {name: one.probe_at for name, one in healths.items() if one.is_probed}
         looked = await self._look(now, {*rests, *probes}, closed)
         room = await self._claim(now, {*rests, *probes}, closed)
@@ -104,7 +104,7 @@ class Engine:
             due = await self.journal.next_due({*rests, *(probes.keys() & self._at_work())}, closed, only=self.only)
             # What is due and was not taken waits for the end of another, which asks again.
             wakes += [due] if due is not None and due > now else []
-        elif not (looked or self._looks_again) and self.means.providers.keys() - rests.keys() - self._at_work():
+        elif not (looked or self._looks_again) and self.context.providers.keys() - rests.keys() - self._at_work():
             self._looks_again = True  # only who waits for no slot has to be thought of
             wakes.append(now + LOOK)
         if (first := min(wakes, default=inf)) < inf:
@@ -112,8 +112,8 @@ class Engine:
 
     def _rests(self, now: float) -> dict[str, float]:
         """Returns the providers of which no file is tried now, and until when."""
-        rests = {name: until for name, one in self.means.providers.items() if (until := one.health.rests_until) > now}
-        for name, until in self.means.resting(now).items():
+        rests = {name: until for name, one in self.context.providers.items() if (until := one.health.rests_until) > now}
+        for name, until in self.context.resting(now).items():
             rests[name] = max(until, rests.get(name, 0.0))
         return rests
 
@@ -141,10 +141,10 @@ class Engine:
         """
         later = {name: probe_at for name, probe_at in probes.items() if probe_at > now}
         for name in probes.keys() - later.keys() - self._at_work():
-            others = self.means.providers.keys() - {name}
+            others = self.context.providers.keys() - {name}
             probe = partial(self.journal.claim, self.worker, now, 1, others, closed, only=self.only)
             # A small file tells as much, and costs less in vain; but large ones may be what does get through.
-            small = self.means.providers[name].health.failures % LARGE_PROBES != 0
+            small = self.context.providers[name].health.failures % LARGE_PROBES != 0
             for job in (small and await probe(size_max=SMALL)) or await probe():
                 self._start(job)
         return later
@@ -187,7 +187,7 @@ class Engine:
     @property
     def _shares(self) -> bool:
         """True where a provider need not wait for another's files; with one slot a person wants one at a time."""
-        return self._slots > 1 and len(self.means.providers) > 1
+        return self._slots > 1 and len(self.context.providers) > 1
 
     @property
     def _slots_now(self) -> int:
@@ -203,7 +203,7 @@ class Engine:
         if not self._shares or not self._running or begun <= self._look_at:
             return False
         self._looks_again = False
-        while self.means.providers.keys() - (busy := {*paused, *self._at_work()}):
+        while self.context.providers.keys() - (busy := {*paused, *self._at_work()}):
             found = await self.journal.claim(self.worker, now, 1, busy, closed, only=self.only)
             for job in found:
                 self._start(job)
@@ -249,10 +249,10 @@ class Engine:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        self.means.threads.close()
+        self.context.threads.close()
 
     async def _attempt(self, job: Job) -> None:
-        attempt = Attempt(self.means, job)
+        attempt = Attempt(self.context, job)
         try:
             await attempt.run()
             self._unnoted.pop(job.id, None)
@@ -282,7 +282,7 @@ class Engine:
         del self._running[job.id], self._jobs[job.id]
         if job.size <= SMALL:
             self._ends.append(time.monotonic())
-        self.means.moved()
+        self.context.moved()
         if not self._closing:
             self.kick()
 
@@ -315,5 +315,5 @@ class Engine:
     def _stumble(self, trouble: JournalTrouble) -> None:
         self.trouble = str(trouble)
         self.log.error("journal in trouble", error=self.trouble)
-        self.means.moved()
+        self.context.moved()
         self._wake_at(self.clock() + 5.0)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.errors import Conflict, Reject, Retry, Skipped, Verdict
 from dumbwaiter.files.digest import Digest
-from dumbwaiter.jobs.means import Means
+from dumbwaiter.jobs.context import Context
 from dumbwaiter.jobs.threads import OpenFile
 from dumbwaiter.keys import Subject, further
 from dumbwaiter.model import Ask, Job
@@ -26,10 +26,10 @@ TURN = 60.0  # seconds, at most, until a job looks again whether another one is 
 class KeyChoice:
     """The keys that one job may have."""
 
-    def __init__(self, means: Means, job: Job) -> None:
-        watch = means.watch_of(job.watch)
-        self._means = means
-        self._journal = means.journal
+    def __init__(self, context: Context, job: Job) -> None:
+        watch = context.watch_of(job.watch)
+        self._context = context
+        self._journal = context.journal
         self._template = watch.key if watch else None
         self._on_conflict = watch.on_conflict if watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
@@ -44,7 +44,7 @@ class KeyChoice:
         wanted, template = propose(job.path), self._template
         if template is not None:
             subject = Subject(job.watch, job.path, file.fd, job.created_at, ask.seed)
-            wanted = await self._means.threads.read(file, lambda _: template.key(subject))
+            wanted = await self._context.threads.read(file, lambda _: template.key(subject))
         wanted = provider.broker.key(wanted, named=template is not None) or ""
         if not wanted:
             return ask
@@ -76,9 +76,9 @@ class KeyChoice:
         while key is not None:
             if key not in self._taken:
                 holder = await self._journal.propose(
-                    self._means.worker,
+                    self._context.worker,
                     job.id,
-                    self._means.clock(),
+                    self._context.clock(),
                     provider=provider,
                     key=key,
                     digest=digest,
@@ -87,7 +87,7 @@ class KeyChoice:
                 if holder is None:
                     return key
                 if holder.done and holder.digest is not None and digest is None:
-                    digest = await self._means.threads.read(file, partial(Digest().finish, file.fd, job.size))
+                    digest = await self._context.threads.read(file, partial(Digest().finish, file.fd, job.size))
                     continue
                 if self._on_conflict != "rename":
                     if not holder.done:
@@ -107,7 +107,7 @@ class KeyChoice:
         """Returns a file other than that of `place` which has a key and is not kept where it was, or will not be."""
         for host, entry, awaits in await asyncio.to_thread(Catalog(self._journal.reader).at, provider, key):
             own = host == self._journal.host
-            watch = self._means.watch_of(entry.watch) if own else None
+            watch = self._context.watch_of(entry.watch) if own else None
             goes = awaits if watch is None else watch.after == "delete"
             if (goes or ORIGINAL in entry.facts) and not (own and entry.place == place):
                 return shown(entry.place)

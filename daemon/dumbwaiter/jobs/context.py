@@ -16,7 +16,7 @@ from dumbwaiter.providers.provider import Provider
 
 
 @dataclass(frozen=True)
-class Means:
+class Context:
     """Everything an attempt needs; `app` creates the single instance."""
 
     journal: Journal
