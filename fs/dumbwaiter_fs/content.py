@@ -22,7 +22,9 @@ from dumbwaiter.model import MIB, Entry, Stamp
 from dumbwaiter_fs.disk import Disk
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.openat2 import anywhere, below
-from dumbwaiter_fs.remote import Remote, Version, origin
+from dumbwaiter_fs.origins import origin
+from dumbwaiter_fs.remote import Remote
+from dumbwaiter_fs.version import Version
 
 ROOM = MIB  # the kernel asks for no more at a time
 MOUNTED = 10.0  # seconds for which what is mounted is not looked up again

@@ -21,7 +21,8 @@ from dumbwaiter_fs.deadline import until
 from dumbwaiter_fs.errnos import Refused
 
 if TYPE_CHECKING:
-    from dumbwaiter_fs.remote import Remote, Version
+    from dumbwaiter_fs.remote import Remote
+    from dumbwaiter_fs.version import Version
 
 SKIP = 4  # blocks: reading over them is cheaper than a new request
 OVER = 8 * MIB // BLOCK  # blocks that are read over (and kept) where a server ignores ranges
@@ -141,7 +142,7 @@ class Stream:
         try:
             piece = next(self._pieces, None)
         except httpcore.TimeoutException:
-            raise self._remote.late(self._url) from None
+            raise self._remote.origins.late(self._url) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, httpx.StreamError):
             raise _Broken from None
         except Exception as error:  # the HTTP parser raises errors of its own, outside both trees
@@ -180,11 +181,11 @@ class Stream:
         if version.etag and not version.etag.startswith("W/"):
             headers["If-Range"] = version.etag
         self._url = version.address()
-        reply = self._remote.get(self._url, headers)
+        reply = self._remote.origins.get(self._url, headers)
         if reply.status_code in {401, 403} and version.renewed(self._url):
             reply.close()
             self._url = version.address()
-            reply = self._remote.get(self._url, headers)
+            reply = self._remote.origins.get(self._url, headers)
         try:
             self._judge(reply, start, stop)
         except BaseException:

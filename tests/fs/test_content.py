@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
-from dumbwaiter_fs import content, disk, remote, stream
+from dumbwaiter_fs import content, disk, origins, remote, stream
 from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused
@@ -527,9 +527,9 @@ def test_an_origin_that_is_down_is_said_at_once_and_tried_again_later(
         read(contents, file)
     assert (said.value.errno, said.value.why) == (errno.EHOSTUNREACH, "the origin did not answer a moment ago")
     assert read(contents, entry(origin.put("a", b"abc"), 3)) == b"abc", "another origin is not meant"
-    later = time.monotonic() + remote.REST
-    monkeypatch.setattr(remote.time, "monotonic", lambda: later)
-    contents._remote.check(file.url or "")
+    later = time.monotonic() + origins.REST
+    monkeypatch.setattr(origins.time, "monotonic", lambda: later)
+    contents._remote.origins.check(file.url or "")
 
 
 def test_more_readers_than_streams_are_served(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dumbwaiter.model import Entry, Stamp
-from dumbwaiter_fs import remote
+from dumbwaiter_fs import origins
 from dumbwaiter_fs.remote import Remote
 from fs.world import Origin
 
@@ -63,7 +63,7 @@ def ends_in_time(at: Remote, origin: Origin, key: str = "k") -> None:
 def test_a_name_server_that_does_not_answer_meets_the_deadline_and_holds_one_thread(
     origin: Origin, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "REST", 0.0)
+    monkeypatch.setattr(origins, "REST", 0.0)
     asked, answers = [], threading.Event()
 
     def addresses() -> list[str]:
@@ -99,7 +99,7 @@ def test_addresses_that_do_not_answer_share_the_deadline(origin: Origin, names: 
 def test_the_second_address_is_read_from_where_the_first_does_not_answer(
     origin: Origin, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "CONNECT", 0.3)
+    monkeypatch.setattr(origins, "CONNECT", 0.3)
     names(lambda: ["127.0.0.2", "127.0.0.1"])
     at = Remote(10.0)
     with ExitStack() as stack:
