@@ -282,13 +282,15 @@ class _Life:
             return None
 
     def _serve_fast(self, descriptor: int, operations: "Operations", trees: "Trees", url: "URL") -> None:
+        from dumbwaiter_fs.invalidation import Invalidation
         from dumbwaiter_fs.news import News
         from dumbwaiter_fs.session import Session
 
         gc.collect()
         gc.freeze()  # a long listing makes many objects, and the modules need not be looked through for each
-        session = Session(descriptor, operations, trees, self._mounted_on)
-        news = News(url, trees, session)
+        session = Session(descriptor, operations, trees)
+        kernel = Invalidation(descriptor, session.known, session.freshness, operations, self._mounted_on)
+        news = News(url, trees, kernel)
         news.start()
         try:
             session.run()

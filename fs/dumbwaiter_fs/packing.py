@@ -20,16 +20,18 @@ from dumbwaiter_fs.trees import PAGE, Trees
 
 KEPT = 16 << 20  # bytes of packed folders in all
 AHEAD = 256  # files of a folder that is packed before it is asked for: they take less than a millisecond
+SHORT = 1  # seconds for which the kernel may keep names and attributes while nothing tells of changes
+LONG = 60  # and while something does
 _FOLDERS = 256  # in one page: each costs a question to the catalog
 
 
 class Freshness:
-    """How far the kernel may trust an answer; the session says so, also while a folder is being packed."""
+    """How far the kernel may trust an answer; `Invalidation` says so, also while a folder is being packed."""
 
     __slots__ = ("changes", "valid")
 
-    def __init__(self, valid: int) -> None:
-        self.valid = valid  # seconds for which the kernel may keep names and attributes
+    def __init__(self) -> None:
+        self.valid = SHORT  # seconds for which the kernel may keep names and attributes
         self.changes = 0  # how often something has changed
 
 

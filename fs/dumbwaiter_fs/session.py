@@ -21,31 +21,20 @@ from dumbwaiter import log
 from dumbwaiter_fs import virtual, wire
 from dumbwaiter_fs.attributes import PREFIX
 from dumbwaiter_fs.errnos import Refused, code_of
-from dumbwaiter_fs.inodes import NAMED, ROOT, TREES, Inode, number_of
+from dumbwaiter_fs.inodes import NAMED, TREES, Inode
+from dumbwaiter_fs.known import Known, below
 from dumbwaiter_fs.operations import Operations, name_of, refuse_foreign, refuse_writing, tell
 from dumbwaiter_fs.packing import Freshness, Listing, Packing
-from dumbwaiter_fs.trees import Trees, shown_as
+from dumbwaiter_fs.trees import Trees
 from dumbwaiter_fs.wire import Op
 
 THREADS = 64  # as many as the kernel reads ahead at once, each for as long as an answer takes
 SPARE = 3  # threads that stay for the next slow call
 BACKGROUND = 64  # reads ahead that the kernel may have waiting; with fewer they would hold up everybody's
-SHORT = 1  # seconds for which the kernel may keep names and attributes while nothing tells of changes
-LONG = 60  # and while something does
 
 _OURS = PREFIX.encode()
 
 _log = log.get(__name__)
-
-
-class _Folder:
-    """A folder that the kernel knows, and how often it was told of it."""
-
-    __slots__ = ("known", "path")
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-        self.known = 0
 
 
 class _Call(NamedTuple):
@@ -60,22 +49,19 @@ class _Call(NamedTuple):
 class Session:
     """One mount on one descriptor. `run` answers until the mount is taken off."""
 
-    def __init__(
-        self, descriptor: int, operations: Operations, trees: Trees, mounted_on: Callable[[], str | None]
-    ) -> None:
+    def __init__(self, descriptor: int, operations: Operations, trees: Trees) -> None:
         self._descriptor = descriptor
-        self._mounted_on = mounted_on
         self._operations = operations
         self._packer = wire.Packer(os.getuid(), os.getgid())
-        self._freshness = Freshness(SHORT)
-        self._packing = Packing(self._packer, trees, self._freshness)
+        self.freshness = Freshness()
+        self.known = Known()
+        self._packing = Packing(self._packer, trees, self.freshness)
         self._handles = count(1)
         self._listings: dict[int, Listing] = {}
         self._listed: bytes | None = None  # the folder whose first entries have just gone out
         self._lead = threading.Lock()  # who has it reads the descriptor, into this
         self._buffer = bytearray(wire.BUFFER)
         self._guard = threading.Lock()  # of changes to the fields below
-        self._folders: dict[int, _Folder] = {ROOT: _Folder(b"")}
         self._over = False
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
@@ -106,55 +92,6 @@ class Session:
         self._work(stays=True)
         for thread in list(self._threads):
             thread.join()
-
-    # What is told to the kernel unasked. Never by a thread that answers: the kernel may hold what it waits for.
-
-    def trust(self, *, told: bool) -> None:
-        """Lets the kernel keep what it knows for long, as all changes are `told`, or for a short time."""
-        self._freshness.valid = LONG if told else SHORT
-
-    def changing(self) -> None:
-        """What has been asked of the catalog until now may be old; the kernel will not keep it."""
-        self._freshness.changes += 1
-
-    def invalidate(self, path: bytes) -> None:
-        """Another version stands at a path now, or a folder where nothing or a file was."""
-        above = ROOT
-        known = self._folders
-        parts = path.split(b"/")
-        for depth, name in enumerate(parts, 1):
-            if above not in known:
-                return
-            below = number_of(b"/".join(parts[:depth]))
-            self._notify(wire.notify_inval_inode(above))  # its times tell that something came here, or below
-            if depth == len(parts):
-                for shown in shown_as(name):
-                    self._notify(wire.notify_inval_entry(above, shown))
-            elif below not in known:
-                self._notify(wire.notify_inval_entry(above, name))
-            above = below
-
-    def invalidate_all(self) -> None:
-        """Nothing is certain any more. Without its name a folder goes, and what is below it, but for open files."""
-        for name in TREES:
-            self._notify(wire.notify_inval_entry(ROOT, name.encode()))
-        if (folder := self._mounted_on()) is not None:
-            for name in TREES:  # until somebody looks it up, who works in it is told that his folder was deleted
-                with suppress(OSError):
-                    os.stat(os.path.join(folder, name))
-        self.invalidate_open()
-
-    def invalidate_open(self) -> None:
-        """What somebody has open may stand under its name no more; of all else the kernel hears when it is asked for."""
-        for path in self._operations.outdated():
-            self.invalidate(path)
-
-    def _notify(self, message: bytes) -> None:
-        try:
-            os.write(self._descriptor, message)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN}:
-                _log.warning("the kernel does not take what it is told", errno=errno.errorcode.get(error.errno or 0))
 
     # The loop
 
@@ -199,10 +136,10 @@ class Session:
                 if self._hand_on(call):
                     return call
             elif op == Op.FORGET:
-                self._forget(number, wire.LONG.unpack_from(call.body)[0])
+                self.known.forget(number, wire.LONG.unpack_from(call.body)[0])
             elif op == Op.BATCH_FORGET:
                 for one, times in wire.batch_forget(call.body):
-                    self._forget(one, times)
+                    self.known.forget(one, times)
             elif op == Op.INTERRUPT:
                 self._interrupt(wire.LONG.unpack_from(call.body)[0])
             else:
@@ -232,12 +169,11 @@ class Session:
     def _takes_long(self, call: _Call) -> bool:
         """True for what looks at a local file, or goes through a whole folder."""
         if call.op == Op.LOOKUP:
-            above = self._folders.get(call.number)
-            name = call.body[:-1]
-            return above is not None and (above.path.startswith(b"outbox") or virtual.may_be(name))
+            above = self.known.path(call.number)
+            return above is not None and (above.startswith(b"outbox") or virtual.may_be(call.body[:-1]))
         if call.op == Op.GETATTR and call.number & NAMED:
-            named = self._folders.get(call.number)
-            return named is not None and virtual.may_be(named.path.rpartition(b"/")[2])
+            path = self.known.path(call.number)
+            return path is not None and virtual.may_be(path.rpartition(b"/")[2])
         if call.op == Op.LISTXATTR or (call.op == Op.GETXATTR and call.body.startswith(_OURS, wire.SIZE_IN.size)):
             return not call.number & NAMED  # whether a file can be read is among its attributes
         return call.op == Op.GETATTR and call.number & 3 == TREES["outbox"].code
@@ -272,7 +208,7 @@ class Session:
             handle = wire.OPEN_OUT.unpack_from(payload)[0]
             self._operations.release_handle(handle)
         elif call.op == Op.LOOKUP and not error:  # the kernel was not told, and will not forget
-            self._forget(wire.LONG.unpack_from(payload)[0], 1)
+            self.known.forget(wire.LONG.unpack_from(payload)[0], 1)
 
     def _interrupt(self, unique: int) -> None:
         """Lets a caller go that has had a signal; what is under way for it ends by itself."""
@@ -313,36 +249,20 @@ class Session:
     # Numbers
 
     def _path_of(self, number: int) -> str:
-        folder = self._folders.get(number)
-        return name_of(number) if folder is None else folder.path.decode("utf-8", "surrogateescape")
+        path = self.known.path(number)
+        return name_of(number) if path is None else path.decode("utf-8", "surrogateescape")
 
-    def _folder(self, number: int) -> _Folder:
-        folder = self._folders.get(number)
-        if folder is None:
+    def _folder(self, number: int) -> bytes:
+        path = self.known.path(number)
+        if path is None:
             raise Refused(errno.ESTALE if number & NAMED else errno.ENOTDIR)
-        return folder
+        return path
 
     def _inode(self, number: int) -> Inode:
         """Returns what has a number. Raises ESTALE: the kernel looks again by name."""
-        if (named := self._folders.get(number)) is not None:
-            return self._operations.find(named.path)
+        if (path := self.known.path(number)) is not None:
+            return self._operations.find(path)
         return self._operations.by_number(number)
-
-    def _know(self, number: int, path: bytes) -> None:
-        """Notes that the kernel was told of a folder or a made-up file once more."""
-        with self._guard:
-            known = self._folders.get(number)
-            if known is None:
-                known = self._folders[number] = _Folder(path)
-            known.known += 1
-
-    def _forget(self, number: int, times: int) -> None:
-        with self._guard:
-            known = self._folders.get(number)
-            if known is not None and number != ROOT:
-                known.known -= times
-                if known.known <= 0:
-                    del self._folders[number]
 
     # Calls
 
@@ -355,27 +275,22 @@ class Session:
         return answer
 
     def _lookup(self, call: _Call) -> bytes:
-        change = self._freshness.changes
-        path = self._below(call.number, call.body[: call.body.index(b"\0")])
+        change = self.freshness.changes
+        path = below(self._folder(call.number), call.body[: call.body.index(b"\0")])
         inode = self._operations.find(path)
         if inode.number & NAMED:
-            self._know(inode.number, path)
+            self.known.add(inode.number, path)
         return self._packer.entry(*inode[:5], self._valid_for(inode, path, change))
-
-    def _below(self, number: int, name: bytes) -> bytes:
-        above = self._folder(number).path
-        return above + b"/" + name if above else name
 
     def _valid_for(self, inode: Inode, path: bytes, change: int) -> int:
         """Returns how long the kernel may keep an answer: not at all if it may be old already, or soon will be."""
         passing = inode.waiting or path.startswith(b"outbox/") or inode.text is not None
-        return 0 if passing or change != self._freshness.changes else self._freshness.valid
+        return 0 if passing or change != self.freshness.changes else self.freshness.valid
 
     def _getattr(self, call: _Call) -> bytes:
-        change = self._freshness.changes
+        change = self.freshness.changes
         inode = self._inode(call.number)
-        named = self._folders.get(call.number)
-        valid = self._valid_for(inode, named.path if named else b"", change)
+        valid = self._valid_for(inode, self.known.path(call.number) or b"", change)
         return self._packer.attributes(*inode[:5], valid)
 
     def _readlink(self, call: _Call) -> bytes:
@@ -417,7 +332,7 @@ class Session:
     # Folders
 
     def _opendir(self, call: _Call) -> bytes:
-        path = self._folder(call.number).path
+        path = self._folder(call.number)
         handle = next(self._handles)
         self._listings[handle] = Listing(lambda: self._packing.pages(path))
         return wire.OPEN_OUT.pack(handle, 0, 0)
@@ -441,7 +356,7 @@ class Session:
         if page is None:
             return b""
         if not offset:
-            self._listed = self._folder(call.number).path
+            self._listed = self._folder(call.number)
         start = offset - page.first
         before = page.start(start)
         if not plus:
@@ -450,14 +365,13 @@ class Session:
                 stop += 1
             return b"".join([entry[wire.HEAD :] for entry in page.some(start, stop)])
         stop = bisect_right(page.ends, before + size)
-        if page.change != self._freshness.changes:
+        if page.change != self.freshness.changes:
             return b"".join([wire.without_attributes(entry) for entry in page.some(start, stop)])
         if page.folders:
-            above = self._folder(call.number).path
+            above = self._folder(call.number)
             for entry, number in zip(page.some(start, stop), page.folders[start:stop], strict=True):
                 if number:
-                    name = wire.name_of(entry)
-                    self._know(number, above + b"/" + name if above else name)
+                    self.known.add(number, below(above, wire.name_of(entry)))
         return page.packed[before : page.start(stop)]
 
 

@@ -37,6 +37,7 @@ class Kernel:
     """The other end of a session's descriptor."""
 
     def __init__(self, trees: Trees, folder_of: Callable[[str], str | None] = lambda _: None) -> None:
+        from dumbwaiter_fs.invalidation import Invalidation
         from dumbwaiter_fs.operations import Operations
         from dumbwaiter_fs.session import Session
 
@@ -44,7 +45,10 @@ class Kernel:
         self._end.settimeout(10)
         self.mounted = threading.Event()
         operations = Operations(trees, Contents(folder_of, Remote(2.0)), self.mounted.set)
-        self.session = Session(self._theirs.fileno(), operations, trees, lambda: None)
+        self.session = Session(self._theirs.fileno(), operations, trees)
+        self.told = Invalidation(
+            self._theirs.fileno(), self.session.known, self.session.freshness, operations, lambda: None
+        )
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
         self._unique = 0
@@ -220,15 +224,15 @@ def test_a_walk_finds_the_next_folder_packed_and_never_an_old_one(shelf: Shelf, 
 
 def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kernel: Kernel) -> None:
     shelf.entry("a", 1)
-    kernel.session.trust(told=True)
+    kernel.told.trust(told=True)
     folder = kernel.look_up(b"files/w")
     valid = wire.PAIR.size  # entry_valid stands behind number and generation
     assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], valid) == (60,)
-    kernel.session.trust(told=False)
+    kernel.told.trust(told=False)
     assert wire.LONG.unpack_from(kernel.ask(Op.LOOKUP, folder, b"a\0")[1], valid) == (1,)
     handle = wire.LONG.unpack_from(kernel.ask(Op.OPENDIR, folder)[1])[0]
     listed = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 0, 400))[1]
-    kernel.session.changing()
+    kernel.told.changing()
     again = kernel.ask(Op.READDIRPLUS, folder, wire.READ_IN.pack(handle, 2, 4000))[1]
     assert wire.name_of(again) == b"a"
     assert wire.LONG.unpack_from(again) == (0,), "the kernel gets the name and has to ask"
@@ -326,7 +330,7 @@ def test_a_look_up_that_was_given_up_leaves_nothing_behind(
         return find(trees, path)
 
     monkeypatch.setattr(Trees, "inode", slowly)
-    known = kernel.session._folders
+    known = kernel.session.known._told
     before, in_progress = dict(known), kernel.session._in_progress
     asked = kernel.send(Op.LOOKUP, folder, b"a.url\0")
     kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked))
