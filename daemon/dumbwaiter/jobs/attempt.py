@@ -48,7 +48,7 @@ from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
 from dumbwaiter.net.http import SKEW
 from dumbwaiter.net.slices import Unreadable
-from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Delay, Pause, Rejected, Superseded, decide
+from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Decision, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.providers.grants import OVER, freeze
 from dumbwaiter.providers.provider import Provider
 from dumbwaiter.transports import Transport, choose
@@ -222,25 +222,8 @@ class Attempt:
         if job.cut_off and (job.key is not None or self._job.checkpoint) and not self._sends:
             self._ever.add(0, min(job.size, self._job.sent + self._at_risk(transport)))
         self._sends += 1
-        point = self._point(transport)
+        upload = self._upload(provider, file, grant, transport)
         begun, begun_at = self._job.sent, self._clock()
-        upload = FileUpload(
-            file.fd,
-            job.stamp,
-            threads=self._context.threads,
-            ticket=grant.ticket,
-            key=grant.key,
-            ask=self._ask,
-            checkpoint=point,
-            sent=begun,
-            ever=self._ever,
-            save=self._save,
-            rest=self._must_not_rest,
-            line=provider,
-            confirm=lambda: asyncio.run_coroutine_threadsafe(
-                provider.broker.confirm(grant, job.size, provider), self._loop
-            ),
-        )
 
         def send() -> tuple[Receipt, str, float]:
             self._must_not_rest()  # it may have waited for its thread
@@ -262,6 +245,28 @@ class Attempt:
             self._sending += time.monotonic() - began
             self._wasted = self._resent + upload.wasted
             self._resent += upload.resent
+
+    def _upload(self, provider: Provider, file: OpenFile, grant: Grant, transport: Transport) -> FileUpload:
+        """Returns the doors for one try, from what the journal knows to be at the provider."""
+        point = self._point(transport)
+        job = self._job
+        return FileUpload(
+            file.fd,
+            job.stamp,
+            threads=self._context.threads,
+            ticket=grant.ticket,
+            key=grant.key,
+            ask=self._ask,
+            checkpoint=point,
+            sent=job.sent,
+            ever=self._ever,
+            save=self._save,
+            rest=self._must_not_rest,
+            line=provider,
+            confirm=lambda: asyncio.run_coroutine_threadsafe(
+                provider.broker.confirm(grant, job.size, provider), self._loop
+            ),
+        )
 
     def _refused(self, provider: Provider, grant: Grant, refusal: Reauth, begun_at: float) -> Verdict:
         """Forgets a grant that was refused, and returns what that means for the file."""
@@ -450,6 +455,21 @@ class Attempt:
                 self._begin_anew(proposed=None, key=None, grant=None)
                 return True
             verdict = way
+        verdict, decision = self._decide(verdict, provider)
+        self._context.tally.failed(self._job.provider, type(verdict).__name__)
+        self._log.info("attempt ended", verdict=type(verdict).__name__, error=str(verdict))
+        if isinstance(decision, Again):
+            self._again += 1
+            if decision.new_grant:
+                self._job = replace(self._job, grant=None)
+            if decision.from_start:
+                self._begin_anew()
+            return True
+        await self._end(decision, verdict, provider)
+        return False
+
+    def _decide(self, verdict: Verdict, provider: Provider) -> tuple[Verdict, Decision]:
+        """Returns what a verdict comes to after those before it, and what the policy makes of that."""
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
             self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
         job = self._job
@@ -468,17 +488,12 @@ class Attempt:
             again=self._again,
             dear=dear and bool(self._wasted),
         )
+        return verdict, decision
+
+    async def _end(self, decision: Decision, verdict: Verdict, provider: Provider) -> None:
+        """Journals how the attempt ends."""
         sentence = str(verdict)
-        self._context.tally.failed(job.provider, type(verdict).__name__)
-        self._log.info("attempt ended", verdict=type(verdict).__name__, error=sentence)
         match decision:
-            case Again():
-                self._again += 1
-                if decision.new_grant:
-                    self._job = replace(self._job, grant=None)
-                if decision.from_start:
-                    self._begin_anew()
-                return True
             case Delay() if isinstance(verdict, Offline) and provider.health.chances > self._chance:
                 await self._delay(Delay(self._clock()), sentence)
             case Delay() if isinstance(verdict, Local):
@@ -494,10 +509,10 @@ class Attempt:
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
-                    self._context.changed(job, self._sending)
-                reason, wasted = decision.reason, self._wasted
-                await self._journal.supersede(self._context.worker, job.id, self._clock(), reason=reason, resent=wasted)
-        return False
+                    self._context.changed(self._job, self._sending)
+                await self._journal.supersede(
+                    self._context.worker, self._job.id, self._clock(), reason=decision.reason, resent=self._wasted
+                )
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
         """Lets a provider rest whose account is refused, and tells a person once."""
