@@ -28,11 +28,13 @@ class Entries:
         """
         name, stamp = file.name, stamp_of(file)
         if receipt.label:
-            stem, suffix = split_suffix(name)
-            name = f"{stem}.{receipt.label}{suffix}"
+            name = _name_of_result(connection, file, receipt.label)
             stamp = Stamp(0, receipt.size or 0, int(now * 1e9), 0)  # no file here ever has it
-            if OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None:
-                name = _aside(name)
+        place = {"of_parent": file.parent, "of_name": name}
+        if current:
+            _clear_place(connection, place, receipt)
+        elif OF_KEY_AT.first(connection, {**place, "of_provider": file.provider, "of_key": receipt.key}) is not None:
+            return  # the newer version is the very same object
         key_parent, key_name = split(join(file.provider, key_path(receipt.key)))
         values = {
             "host": self._host,
@@ -53,15 +55,6 @@ class Entries:
             "stored_at": now,
             "unlisted_at": None,
         }
-        place = {"of_parent": file.parent, "of_name": name}
-        if current:
-            passed = PASS_ON.first(connection, place)
-            if passed is not None and passed.inode == 0 and not receipt.label:  # what was made of another file
-                STEP_ASIDE.run(connection, {"entry": passed.id, "aside": _aside(name)})
-            elif passed is not None and passed.key != receipt.key:
-                _pass_on_results(connection, file.parent, name, passed.key)
-        elif OF_KEY_AT.first(connection, {**place, "of_provider": file.provider, "of_key": receipt.key}) is not None:
-            return  # the newer version is the very same object
         others = {"of_provider": file.provider, "of_key": receipt.key, "of_digest": values["digest"]}
         DROP_OTHERS.run(connection, others)
         CATALOGUE.run(connection, values)
@@ -128,6 +121,23 @@ class Entries:
             return True
 
         return await self._writer.call(work, durable=True)
+
+
+def _name_of_result(connection: Connection, file: Any, label: str) -> str:
+    """Returns what a result is called that the provider made of a file: one of the owner's keeps its name."""
+    stem, suffix = split_suffix(file.name)
+    name = f"{stem}.{label}{suffix}"
+    taken = OWN_AT.first(connection, {"of_parent": file.parent, "of_name": name}) is not None
+    return _aside(name) if taken else name
+
+
+def _clear_place(connection: Connection, place: Mapping[str, str], receipt: Receipt) -> None:
+    """Has what stands at a place give way to what comes there."""
+    passed = PASS_ON.first(connection, place)
+    if passed is not None and passed.inode == 0 and not receipt.label:  # what was made of another file
+        STEP_ASIDE.run(connection, {"entry": passed.id, "aside": _aside(place["of_name"])})
+    elif passed is not None and passed.key != receipt.key:
+        _pass_on_results(connection, place["of_parent"], place["of_name"], passed.key)
 
 
 def _pass_on_results(connection: Connection, parent: str, name: str, key: str) -> None:
