@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dumbwaiter_sandbox.clock import Clock
+
 if TYPE_CHECKING:
     from dumbwaiter_sandbox.sandbox import Sandbox
 
@@ -22,74 +24,82 @@ Answer = Callable[[Request], Awaitable[object]]
 
 def application(sandbox: "Sandbox") -> Starlette:
     """The control server of one sandbox."""
-
-    async def about(_: Request) -> object:
-        return {
-            "urls": dict(sandbox.urls),
-            "accounts": {name: dict(held) for name, held in sandbox.accounts.items()},
-        }
-
-    async def faults(_: Request) -> object:
-        return {"faults": sandbox.world.faults.spec}
-
-    async def put_faults(request: Request) -> object:
-        await sandbox.set_faults((await request.body()).decode("utf-8", "replace"))
-        return await faults(request)
-
-    async def no_faults(request: Request) -> object:
-        await sandbox.set_faults("")
-        return await faults(request)
-
-    async def options(_: Request) -> object:
-        return sandbox.options()
-
-    async def put_options(request: Request) -> object:
-        sandbox.set_options(await _object(request))
-        return sandbox.options()
-
-    async def no_options(_: Request) -> object:
-        sandbox.reset_options()
-        return sandbox.options()
-
-    async def clock(_: Request) -> object:
-        return {"now": sandbox.world.clock.now(), "shift": sandbox.world.clock.shift}
-
-    async def post_clock(request: Request) -> object:
-        _shift(sandbox, await _object(request))
-        return await clock(request)
-
-    async def log(_: Request) -> object:
-        return sandbox.world.log.as_json()
-
-    async def no_log(_: Request) -> object:
-        sandbox.world.log.clear()
-        return []
-
-    async def objects(_: Request) -> object:
-        return [
-            {"bucket": stored.bucket, "key": stored.key, "size": stored.size, "etag": stored.etag}
-            for stored in sandbox.world.objects.all()
-        ]
-
-    async def plant(request: Request) -> object:
-        return sandbox.plant(await _object(request))
-
+    control = _Control(sandbox)
     rows: tuple[tuple[str, str, Answer], ...] = (
-        ("GET", "/_sandbox", about),
-        ("GET", "/_sandbox/faults", faults),
-        ("PUT", "/_sandbox/faults", put_faults),
-        ("DELETE", "/_sandbox/faults", no_faults),
-        ("GET", "/_sandbox/options", options),
-        ("PUT", "/_sandbox/options", put_options),
-        ("DELETE", "/_sandbox/options", no_options),
-        ("GET", "/_sandbox/clock", clock),
-        ("POST", "/_sandbox/clock", post_clock),
-        ("GET", "/_sandbox/log", log),
-        ("DELETE", "/_sandbox/log", no_log),
-        ("GET", "/_sandbox/objects", objects),
-        ("POST", "/_sandbox/plant", plant),
+        ("GET", "/_sandbox", control.about),
+        ("GET", "/_sandbox/faults", control.faults),
+        ("PUT", "/_sandbox/faults", control.put_faults),
+        ("DELETE", "/_sandbox/faults", control.no_faults),
+        ("GET", "/_sandbox/options", control.options),
+        ("PUT", "/_sandbox/options", control.put_options),
+        ("DELETE", "/_sandbox/options", control.no_options),
+        ("GET", "/_sandbox/clock", control.clock),
+        ("POST", "/_sandbox/clock", control.post_clock),
+        ("GET", "/_sandbox/log", control.log),
+        ("DELETE", "/_sandbox/log", control.no_log),
+        ("GET", "/_sandbox/objects", control.objects),
+        ("POST", "/_sandbox/plant", control.plant),
     )
     return Starlette(routes=[Route(path, _json(answer), methods=[method]) for method, path, answer in rows])
+
+
+class _Control:
+    """What each call answers. Raises ValueError for what it cannot take."""
+
+    def __init__(self, sandbox: "Sandbox") -> None:
+        self._sandbox = sandbox
+        self._world = sandbox.world
+
+    async def about(self, _: Request) -> object:
+        return {
+            "urls": dict(self._sandbox.urls),
+            "accounts": {name: dict(held) for name, held in self._sandbox.accounts.items()},
+        }
+
+    async def faults(self, _: Request) -> object:
+        return {"faults": self._world.faults.spec}
+
+    async def put_faults(self, request: Request) -> object:
+        await self._sandbox.set_faults((await request.body()).decode("utf-8", "replace"))
+        return await self.faults(request)
+
+    async def no_faults(self, request: Request) -> object:
+        await self._sandbox.set_faults("")
+        return await self.faults(request)
+
+    async def options(self, _: Request) -> object:
+        return self._sandbox.options()
+
+    async def put_options(self, request: Request) -> object:
+        self._sandbox.set_options(await _object(request))
+        return self._sandbox.options()
+
+    async def no_options(self, _: Request) -> object:
+        self._sandbox.reset_options()
+        return self._sandbox.options()
+
+    async def clock(self, _: Request) -> object:
+        return {"now": self._world.clock.now(), "shift": self._world.clock.shift}
+
+    async def post_clock(self, request: Request) -> object:
+        _shift(self._world.clock, await _object(request))
+        return await self.clock(request)
+
+    async def log(self, _: Request) -> object:
+        return self._world.log.as_json()
+
+    async def no_log(self, _: Request) -> object:
+        self._world.log.clear()
+        return []
+
+    async def objects(self, _: Request) -> object:
+        return [
+            {"bucket": stored.bucket, "key": stored.key, "size": stored.size, "etag": stored.etag}
+            for stored in self._world.objects.all()
+        ]
+
+    async def plant(self, request: Request) -> object:
+        return self._sandbox.plant(await _object(request))
 
 
 def _json(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
@@ -112,14 +122,14 @@ async def _object(request: Request) -> dict[str, Any]:
     return members
 
 
-def _shift(sandbox: "Sandbox", members: dict[str, Any]) -> None:
+def _shift(clock: Clock, members: dict[str, Any]) -> None:
     match members:
         case {"shift": int() | float() as seconds, **rest} if not rest and not isinstance(seconds, bool):
             shift = float(seconds)
         case {"advance": int() | float() as seconds, **rest} if not rest and not isinstance(seconds, bool):
-            shift = sandbox.world.clock.shift + float(seconds)
+            shift = clock.shift + float(seconds)
         case _:
             raise ValueError('the clock takes {"shift": seconds} or {"advance": seconds}')
     if not abs(shift) < FARTHEST:
         raise ValueError(f"the clock is shifted by less than {FARTHEST} seconds")
-    sandbox.world.clock.shift = shift
+    clock.shift = shift
