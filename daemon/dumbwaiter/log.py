@@ -8,7 +8,6 @@ wrote it.
 import json
 import logging
 import os
-import re
 import select
 import stat
 import sys
@@ -21,6 +20,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from dumbwaiter.naming import shown
+from dumbwaiter.redaction import redact
 from dumbwaiter.streams import in_journal
 
 if "rich" in sys.modules:
@@ -31,52 +31,8 @@ else:  # structlog would load it, for tracebacks in colour
 
     del sys.modules["rich"]
 
-_SECRETS = re.compile(
-    # A quote may stand behind a backslash: JSON within a line of JSON.
-    r"""(?ix)
-    \b((?-i:UPLOAD)\s+[^:\s"'\\]+:)[^\s"'&\\]+            # NOS token
-    | (cookie[\\"']*\s*[:=]\s*[\\"']*)[^"'\\\r\n]+        # several in one header
-    | ((?:authorization|x-nos-token|checksum)[\\"']*\s*[:=]\s*[\\"']*)[^\s"',}\\]+(?:\s+[^\s"',}\\]+)?
-    | ([?&"'](?:[\w-]*token|[\w-]*signature|[\w-]*secret|[\w-]*password|sign|[\w-]*credential)[\\"']*\s*[=:]\s*[\\"']*)
-      (?:UPLOAD\s+)?[^\s"'&,}\\]+
-    | (\b(?:bearer|uptoken)\s+)[^\s"',}\\]{8,}
-    | (\b(?:password|\w+secret|api_key|access_token|refresh_token)\s*[=:]\s*)[^\s"'&,}\\]+
-    | (secret_?(?:access_?)?key[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]+
-    | (postgres(?:ql)?(?:\+\w+)?://[^\s/@:"'\\]*:)[^\s@"'\\]{1,256}(?=@)  # there a slash needs no escape
-    | (://[^\s/@:"'\\]*:)[^\s/@"'\\]+(?=@)
-    | (\b(?:(?:security|auth)-token|auth|up_?token|sessionid|session_?key)[\\"']*\s*[=:]\s*[\\"']*)[^\s"'&,}\\]{8,}
-    | (\b(?:\w*token|signature)=)[^\s"'&,}\\]{8,}
-    """
-)
-
-
-# One of these is in whatever the expression finds, and looking for them costs far less.
-_WORDS = (
-    "token",
-    "sign",
-    "session",
-    "secret",
-    "password",
-    "credential",
-    "cookie",
-    "auth",
-    "checksum",
-    "upload",
-    "bearer",
-    "api_key",
-)
-
-
 KEPT = 4096  # lines for a reader that stands still
 LAST = 1.0  # seconds for the last lines
-
-
-def redact(text: str) -> str:
-    """Returns `text` with everything that looks like a credential replaced."""
-    lower = text.lower()
-    if not any(word in lower for word in _WORDS) and not ("@" in text and "://" in text):
-        return text
-    return _SECRETS.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
 
 
 def _clean(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -122,19 +78,11 @@ def configure(
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
         _clean,
     ]
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=stream.isatty() and not os.environ.get("NO_COLOR"),
-            exception_formatter=structlog.dev.plain_traceback,
-            sort_keys=False,
-        )
-        if console
-        else structlog.processors.JSONRenderer(serializer=_json)
-    )
     if not console:
         shared.append(structlog.processors.ExceptionRenderer())  # no locals: they may hold secrets
+    last = (_console(stream) if console else structlog.processors.JSONRenderer(serializer=_json), _redacted)
     structlog.configure(
-        processors=[*shared, renderer, _redacted],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_name: lines,
         cache_logger_on_first_use=False,
@@ -143,7 +91,7 @@ def configure(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _redacted],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
@@ -153,6 +101,14 @@ def configure(
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # It warns of each run that it leaves out because the last one goes on, which is as it should be.
     logging.getLogger("apscheduler").setLevel(max(logging.ERROR, root.level))
+
+
+def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+        exception_formatter=structlog.dev.plain_traceback,
+        sort_keys=False,
+    )
 
 
 def flush() -> None:

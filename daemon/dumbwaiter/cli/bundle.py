@@ -21,13 +21,13 @@ from urllib.parse import quote
 import msgspec
 from sqlalchemy import make_url
 
-from dumbwaiter import log
 from dumbwaiter.cli.session import Session
 from dumbwaiter.config import HOOKS
 from dumbwaiter.config.checks import JOURNAL_SECRETS, journal_secrets
 from dumbwaiter.config.values import SecretSource
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.naming import shown
+from dumbwaiter.redaction import redact
 from dumbwaiter.wire.recipe import BLANK
 
 LINES = 5000  # of the log
@@ -66,7 +66,7 @@ class _Cleaner:
 
     def __call__(self, text: str) -> str:
         text = re.sub(r"""(https?://[^\s"'?\\]+)\?[^\s"'\\]*""", r"\1?***", text)
-        return self._known.sub("***", log.redact(text))
+        return self._known.sub("***", redact(text))
 
     def document(self, value: Any) -> str:
         """Returns a value as JSON, each text in it cleaned by itself."""

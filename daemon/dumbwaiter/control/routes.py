@@ -36,7 +36,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dumbwaiter import log
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config.values import LONGEST
@@ -49,6 +48,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.facts import entry_facts
 from dumbwaiter.links import filled, template
 from dumbwaiter.naming import shown
+from dumbwaiter.redaction import redact
 
 T = TypeVar("T")
 BODY_MAX = 4 << 20
@@ -260,7 +260,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
 
 
 async def _defect(_request: Request, error: Exception) -> Response:
-    sentence = f"the daemon has a defect: {log.redact(repr(error))}; its log says where"
+    sentence = f"the daemon has a defect: {redact(repr(error))}; its log says where"
     return _json({"error": sentence, "code": int(Exit.FAILED)}, 500)
 
 

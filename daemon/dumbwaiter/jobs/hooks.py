@@ -18,10 +18,10 @@ import msgspec
 from dumbwaiter.config import Hook
 from dumbwaiter.config.values import SecretSource, signing_key
 from dumbwaiter.errors import Failure, Retry, Undone
-from dumbwaiter.log import redact
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
 from dumbwaiter.net.http import Http
+from dumbwaiter.redaction import redact
 from dumbwaiter.wire.message import Request
 from dumbwaiter.wire.recipe import fill
 
