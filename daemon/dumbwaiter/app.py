@@ -114,9 +114,8 @@ class App:
             changed=self.pulse.beat,
             back=self._back,
         )
-        self.ousted: asyncio.Future[Failure] = (
-            asyncio.get_running_loop().create_future()
-        )  # why nothing here is ours any more
+        # Why nothing here is ours any more.
+        self.ousted: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self._network_monitor: NetworkMonitor | None = None
         self._rechecks: set[asyncio.Task[None]] = set()
         self.addresses = Addresses(providers)

@@ -38,16 +38,12 @@ def run(session: Session) -> None:
 async def _run(session: Session) -> None:
     import sdnotify
 
-    from dumbwaiter import log, web
-    from dumbwaiter.app import open_app
     from dumbwaiter.cli.signals import wait_for_stop
-    from dumbwaiter.control import status_line, unix_socket
-    from dumbwaiter.control.events import Feed
     from dumbwaiter.installation import open_lock
     from dumbwaiter.kernel_limits import raise_files
 
-    config, places = session.config, session.places
-    if not config.watch:
+    places = session.places
+    if not session.config.watch:
         raise Failure(f"{places.config} watches no folder: add a [watch.NAME] table", Exit.USAGE)
     lock = open_lock(places)
     if not await lock.acquire(runtime=places.runtime):
@@ -56,12 +52,26 @@ async def _run(session: Session) -> None:
     notifier = sdnotify.SystemdNotifier()
     if notifier.socket is not None:
         notifier.socket.setblocking(False)  # a manager that does not read must not stop the work
-    logger = log.get("daemon")
     end = asyncio.create_task(wait_for_stop())
-    last = threading.Timer(ENDED, _end_anyway, (logger,))
+    last = threading.Timer(ENDED, _end_anyway)
     last.daemon = True
     end.add_done_callback(lambda wish: None if wish.cancelled() else last.start())
     raise_files()
+    failure = await _serve(session, notifier, end)
+    lock.close()
+    last.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _serve(session: Session, notifier: Any, end: "asyncio.Task[None]") -> Failure | None:
+    """Uploads, watches and answers until the wish to `end`; returns why, where nothing here is the daemon's any more."""
+    from dumbwaiter import log, web
+    from dumbwaiter.app import open_app
+    from dumbwaiter.control import status_line, unix_socket
+    from dumbwaiter.control.events import Feed
+
+    config, places, logger = session.config, session.places, log.get("daemon")
     opening = asyncio.create_task(_ask_for_time(notifier))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(opening.cancel)
@@ -90,17 +100,14 @@ async def _run(session: Session) -> None:
             for beat in (*beats, end):
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
-    lock.close()
-    last.cancel()
-    if app.ousted.done():
-        raise app.ousted.result()
+    return app.ousted.result() if app.ousted.done() else None
 
 
-def _end_anyway(logger: Any) -> None:
+def _end_anyway() -> None:
     """Ends the program, whatever it waits for: a kill costs no more, and a database may never answer."""
     from dumbwaiter import log
 
-    logger.error("ended before all was noted; the next start goes on from what the journal has")
+    log.get("daemon").error("ended before all was noted; the next start goes on from what the journal has")
     log.flush()
     os._exit(Exit.DONE)
 
