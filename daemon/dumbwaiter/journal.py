@@ -8,19 +8,19 @@ is on the disk when the call returns; a checkpoint may be lost with the power, w
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, select, update
+from sqlalchemy import Connection, Engine, Row, delete, select, update
 
 from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
 from dumbwaiter.model import Job, Receipt
-from dumbwaiter.naming import join
 from dumbwaiter.store.arrivals import Arrivals
 from dumbwaiter.store.counters import Counters
 from dumbwaiter.store.due_jobs import DUE, LARGEST, NEXT_DUE
 from dumbwaiter.store.entries import Entries
 from dumbwaiter.store.errands import Errands, Order
 from dumbwaiter.store.folders import Folders, Notes
+from dumbwaiter.store.key_holders import Holder, holder, other_holder
 from dumbwaiter.store.pauses import Pauses
 from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.presence import Presence
@@ -28,14 +28,10 @@ from dumbwaiter.store.queue import Queue
 from dumbwaiter.store.rows import among, job
 from dumbwaiter.store.statements import (
     ADVANCE,
-    ENTRY_AT,
-    FILE_OF,
     FINISH,
-    JOB_AT,
     NAME,
     NEWER,
     NEWER_DONE,
-    OTHER_ENTRY_AT,
     PROPOSE,
     STORE,
 )
@@ -50,14 +46,6 @@ SWEEP = 1000  # of them that are dropped in one commit, so that no upload waits 
 
 class LostLease(Exception):
     """Another worker has the job, or a person ended it. What was in hand is to be dropped."""
-
-
-class Holder(NamedTuple):
-    """The file that has a key."""
-
-    place: str  # watch and path
-    digest: str | None  # None: not known
-    done: bool  # False: its upload is not done
 
 
 class Journal:
@@ -217,7 +205,7 @@ class Journal:
 
         def work(connection: Connection) -> Holder | None:
             if given is not None:
-                held = self._other_holder(connection, given, id_)
+                held = other_holder(connection, given, id_)
                 if held is not None and (digest is None or held.digest != digest):
                     return held
             self._step(connection, NAME, worker, id_, now, values)
@@ -237,34 +225,13 @@ class Journal:
         """
 
         def work(connection: Connection) -> Holder | None:
-            _lock_keys(connection, provider)
-            held = self._holder(connection, provider, key, id_)
+            held = holder(connection, provider, key, id_)
             if held is None or (anyway and held.done) or (digest is not None and held.digest == digest):
                 self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
                 return None
             return held
 
         return await self.writer.call(work)
-
-    def _holder(self, connection: Connection, provider: str, key: str, id_: int) -> Holder | None:
-        asked = {"of_provider": provider, "of_key": key, "but": id_}
-        if (row := JOB_AT.first(connection, asked)) is not None:  # before what it may be about to replace
-            return Holder(join(row.parent, row.name), row.digest, done=False)
-        entry = ENTRY_AT.first(connection, asked)
-        return None if entry is None else Holder(join(entry.parent, entry.name), entry.digest, done=True)
-
-    def _other_holder(self, connection: Connection, key: str, id_: int) -> Holder | None:
-        """Returns which other file has the key that a provider gave to this job's."""
-        own = FILE_OF.first(connection, {"job": id_})
-        if own is None:
-            return None  # as the step will find
-        _lock_keys(connection, own.provider)
-        asked = {"of_provider": own.provider, "of_key": key}
-        row = JOB_AT.first(connection, {**asked, "but": id_})
-        if row is not None and (row.parent, row.name) != (own.parent, own.name):  # else it is an older version
-            return Holder(join(row.parent, row.name), row.digest, done=False)
-        row = OTHER_ENTRY_AT.first(connection, {**asked, "of_parent": own.parent, "of_name": own.name})
-        return None if row is None else Holder(join(row.parent, row.name), row.digest, done=True)
 
     def advance(
         self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, resent: int
@@ -344,7 +311,7 @@ class Journal:
 
         def work(connection: Connection) -> Holder | None:
             if given is not None:
-                held = self._other_holder(connection, given, id_)
+                held = other_holder(connection, given, id_)
                 if held is not None and held.digest != digest:
                     return held
             self._step(connection, STORE, worker, id_, now, values)
@@ -520,9 +487,3 @@ class Journal:
 
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
-
-
-def _lock_keys(connection: Connection, provider: str) -> None:
-    """Has other installations, which may ask at this very moment, wait for the end of the transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(provider))))

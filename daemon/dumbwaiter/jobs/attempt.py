@@ -42,7 +42,7 @@ from dumbwaiter.jobs.errands import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.threads import OpenFile
 from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload, Ranges
-from dumbwaiter.journal import Holder, LostLease
+from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
@@ -51,6 +51,7 @@ from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Decision, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.providers.grants import OVER, freeze
 from dumbwaiter.providers.provider import Provider
+from dumbwaiter.store.key_holders import Holder
 from dumbwaiter.transports import Transport, choose
 
 T = TypeVar("T")
