@@ -39,7 +39,8 @@ from dumbwaiter.status import Status
 from dumbwaiter.store.backup import back_up
 from dumbwaiter.store.database import journal_url
 from dumbwaiter.store.presence import TAKEN
-from dumbwaiter.watch.intake import Intake, Watched
+from dumbwaiter.watch.intake import Intake
+from dumbwaiter.watch.source import Source
 from dumbwaiter.watch.watches import Watches
 
 REFRESH = 30.0  # seconds between looks at what nears its end
@@ -101,7 +102,7 @@ class App:
             journal.pauses, http.bandwidth, config.limits.bandwidth, providers=config.provider, watches=config.watch
         )
         folders = {
-            name: Watched(one.path, one.provider, Rules(one.include, one.exclude), one.settle, one.after)
+            name: Source(one.path, one.provider, Rules(one.include, one.exclude), one.settle, one.after)
             for name, one in config.watch.items()
         }
         self.intake = Intake(folders, journal, queued=self.look_for_work, moved=self.pulse.beat)

@@ -24,7 +24,8 @@ from dumbwaiter.store.rows import job
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.writer import Writer
 from dumbwaiter.watch import intake as module
-from dumbwaiter.watch.intake import Intake, Watched, _old
+from dumbwaiter.watch.intake import Intake, _old
+from dumbwaiter.watch.source import Source
 from journals import HOST, in_file
 from tree import make
 
@@ -39,7 +40,7 @@ async def taking(folder: Path, settle: float = 0.0, *others: str) -> AsyncIterat
     url = in_file(folder / "state")
     writer, reader = Writer(writing(url)), reading(url)
     journal = Journal(writer, HOST, reader)
-    sources = {name: Watched(str(folder / name), "vod", Rules(), settle) for name in ("w", *others)}
+    sources = {name: Source(str(folder / name), "vod", Rules(), settle) for name in ("w", *others)}
     intake = Intake(sources, journal, queued=lambda: None, moved=lambda: None)
     intake.start()
     try:
@@ -373,7 +374,7 @@ async def test_a_touched_file_that_takes_long_to_read_holds_up_no_new_one(
 
     async with taking(tmp_path) as intake:
         await uploaded(intake, tmp_path, "a")
-        monkeypatch.setattr(module, "digest_of", slow)
+        monkeypatch.setattr("dumbwaiter.watch.enqueuer.digest_of", slow)
         try:
             (tmp_path / "w/a").chmod(0o600)
             make(tmp_path / "w", "b")
@@ -404,7 +405,7 @@ async def test_touched_files_of_a_watch_that_hangs_hold_up_no_others_and_are_rea
     async with taking(tmp_path, 0.0, "v") as intake:
         for watch, name in (("w", "a"), ("w", "b"), ("v", "c")):
             await uploaded(intake, tmp_path, name, watch)
-        monkeypatch.setattr(module, "digest_of", hangs)
+        monkeypatch.setattr("dumbwaiter.watch.enqueuer.digest_of", hangs)
         try:
             for watch, name in (("w", "a"), ("w", "b"), ("v", "c")):
                 (tmp_path / watch / name).chmod(0o600)
@@ -467,7 +468,7 @@ async def test_a_disk_that_answers_late_is_not_asked_late_again(
     make(tmp_path / "w", "a")
     queued = asyncio.Event()
     async with taking(tmp_path, 0.3) as intake:
-        monkeypatch.setattr(intake, "_queued", queued.set)
+        monkeypatch.setattr(intake._enqueuer, "_queued", queued.set)
         intake.sight([Sighting("w", "a", closed=True)])
         async with asyncio.timeout(BOUND):
             while "w" not in intake._slow:

@@ -11,21 +11,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from functools import partial
 from math import ceil
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from dumbwaiter import log
-from dumbwaiter.errors import JournalTrouble, Unstorable, Verdict
+from dumbwaiter.errors import JournalTrouble, Unstorable
 from dumbwaiter.files.downloads import Downloads
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.scan import look
-from dumbwaiter.files.version import digest_of
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.naming import shown, split
-from dumbwaiter.store.arrivals import Candidate
-from dumbwaiter.store.folders import Known
+from dumbwaiter.naming import shown
+from dumbwaiter.watch.enqueuer import Enqueuer
 from dumbwaiter.watch.rescan import Rescan
 from dumbwaiter.watch.settle import LONGEST, Ready, Settle
+from dumbwaiter.watch.source import Source
 
 BATCH = 512  # files looked at in one trip to a thread
 AGAIN = 5.0  # seconds until a journal in trouble is tried again
@@ -37,22 +36,12 @@ EASE = 5.0  # seconds that it waits at most for each few thousand more
 T = TypeVar("T")
 
 
-class Watched(NamedTuple):
-    """Where a watch's files come from and go to."""
-
-    root: str
-    provider: str
-    rules: Rules
-    settle: float
-    after: str = "keep"  # what becomes of a file once it is done
-
-
 class Intake:
     """Files on their way from the folders to the journal. All of it runs on the loop, but for `_look_all`."""
 
     def __init__(
         self,
-        sources: Mapping[str, Watched],
+        sources: Mapping[str, Source],
         journal: Journal,
         *,
         queued: Callable[[], None],
@@ -60,7 +49,6 @@ class Intake:
     ) -> None:
         self._sources = dict(sources)
         self._journal = journal
-        self._queued = queued
         self._moved = moved
         self._settle = Settle(
             {name: source.settle for name, source in sources.items()},
@@ -76,12 +64,10 @@ class Intake:
         self._due: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # by watch, what is to be looked at
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
         self._slow: set[str] = set()  # watches whose looks nobody waits for
-        # By watch and path: whose content is to be compared.
-        self._touched: dict[str, dict[str, tuple[Ready, Known]]] = {}
-        self._comparing: dict[str, asyncio.Task[None]] = {}  # by watch: a disk may hang
         self._in_part: dict[tuple[str, str], str] = {}  # what is downloaded in part, and the notes that say so
         self._closed: OrderedDict[tuple[str, str], Stamp] = OrderedDict()  # the versions whose close was heard lately
         self.trouble: str | None = None  # what keeps the journal from taking files
+        self._enqueuer = Enqueuer(self._sources, journal, self._insist, queued=queued, moved=moved)
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("intake")
 
@@ -89,23 +75,23 @@ class Intake:
         self._task = asyncio.create_task(self._run(), name="intake")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._task, *self._comparing.values(), *self._looks.values()) if task is not None]
+        tasks = [task for task in (self._task, *self._looks.values()) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._enqueuer.close(), return_exceptions=True)
 
     # Other threads may ask these four.
 
     def pending(self, watch: str) -> int:
         """Returns how many files of a watch were seen and are not in the journal yet; at least 1 during a scan."""
         scanning = watch in self._expected or self._scans.get(watch, False)
-        return self._settle.pending(watch) + scanning + len(self._touched.get(watch, ()))
+        return self._settle.pending(watch) + scanning + self._enqueuer.pending(watch)
 
     @property
     def waiting(self) -> int:
         """How much of what was seen is not in the journal yet."""
         scans = len(self._expected) + sum([*self._scans.values()])
-        return len(self._settle) + scans + self._enqueueing + self._to_compare
+        return len(self._settle) + scans + self._enqueueing + len(self._enqueuer)
 
     def heard_closed(self, watch: str, path: str, stamp: Stamp) -> bool:
         """Says whether the writer of a version was heard to close it. Of ten thousand versions that is known."""
@@ -189,7 +175,7 @@ class Intake:
             self._moved()
         return time.monotonic() - started
 
-    async def _scan(self, watch: str, source: Watched) -> None:
+    async def _scan(self, watch: str, source: Source) -> None:
         started = time.monotonic()
         begin = partial(Rescan, self._journal.folders, watch, source.root, source.rules, source.provider)
         rescan = await self._insist(partial(asyncio.to_thread, begin))
@@ -212,7 +198,7 @@ class Intake:
 
     async def _ease(self) -> None:
         """Waits while more is settling than need be in memory, unless it does not become less."""
-        if len(self._settle) + self._to_compare > BACKLOG:
+        if len(self._settle) + len(self._enqueuer) > BACKLOG:
             self._eased.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EASE):
@@ -312,7 +298,7 @@ class Intake:
         if ready:
             self._enqueueing += 1
             try:
-                await self._enqueue(ready)
+                await self._enqueuer.enqueue(ready)
             except Exception:
                 self.sight(Sighting(file.watch, file.path) for file in ready)
                 raise
@@ -352,79 +338,6 @@ class Intake:
             # The next scan comes by again.
             self._log.warning("file cannot be looked at", watch=watch, path=path, error=error.strerror)
             return None, None
-
-    async def _enqueue(self, ready: Sequence[Ready]) -> None:
-        folders: defaultdict[tuple[str, str], list[Ready]] = defaultdict(list)
-        for file in ready:
-            folders[file.watch, split(file.path)[0]].append(file)
-        candidates = []
-        for (watch, folder), files in folders.items():
-            names = [split(file.path)[1] for file in files]
-            provider = self._sources[watch].provider
-            ask = partial(self._journal.folders.known, watch, folder, provider, names)
-            known = await self._insist(partial(asyncio.to_thread, ask))
-            for file in files:
-                there = known.get(split(file.path)[1])
-                if there is not None and there.may_be(file.stamp, self._sources[watch].after):
-                    self._touched.setdefault(watch, {})[file.path] = (file, there)
-                else:
-                    candidates.append(self._candidate(file))
-        for watch in self._touched.keys() - self._comparing.keys():
-            self._comparing[watch] = asyncio.create_task(self._compare(watch), name=f"compare {watch}")
-        await self._make(candidates)
-
-    def _candidate(self, file: Ready) -> Candidate:
-        return Candidate(file.watch, file.path, self._sources[file.watch].provider, file.stamp)
-
-    async def _make(self, candidates: Sequence[Candidate]) -> None:
-        made = await self._insist(lambda: self._enqueued(candidates)) if candidates else []
-        if made:
-            self._queued()
-
-    async def _enqueued(self, candidates: Sequence[Candidate]) -> list[int]:
-        """Makes the jobs that the database takes: one path that it cannot hold must not keep out the others."""
-        try:
-            return await self._journal.arrivals.enqueue(candidates, time.time(), durable=False)
-        except Unstorable as error:
-            if len(candidates) == 1:
-                (one,) = candidates
-                self._log.error("file left out", watch=one.watch, path=one.path, reason=str(error))
-                return []
-            return [made for one in candidates for made in await self._enqueued([one])]
-
-    @property
-    def _to_compare(self) -> int:
-        return sum(map(len, [*self._touched.values()]))
-
-    async def _compare(self, watch: str) -> None:
-        """Reads a watch's files that were touched, one after the other; new ones do not wait for them."""
-        touched = self._touched[watch]
-        try:
-            while touched:
-                path, (file, known) = next(iter(touched.items()))
-                try:
-                    if not await self._same(file, known):
-                        await self._make([self._candidate(file)])
-                except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
-                    self._log.exception("intake stumbled", watch=watch, path=path)
-                if touched.get(path) == (file, known):  # it may have been touched again meanwhile
-                    del touched[path]
-                self._moved()
-        finally:
-            del self._comparing[watch]
-            if not touched:
-                del self._touched[watch]
-
-    async def _same(self, file: Ready, known: Known) -> bool:
-        """True when the journal has this content already. A file that was only touched gets its new stamp there."""
-        try:
-            digest = await asyncio.to_thread(digest_of, self._sources[file.watch].root, file.path, file.stamp)
-        except Verdict:
-            return True  # it moves on; whatever it becomes is sighted again
-        if digest != known.digest:
-            return False
-        await self._insist(lambda: self._journal.arrivals.touch(known.id, file.stamp, time.time()))
-        return True
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:
