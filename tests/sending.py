@@ -20,8 +20,9 @@ import recipes
 from dumbwaiter.brokers import broker
 from dumbwaiter.config.file import load
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
+from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import OpenFile, Threads
-from dumbwaiter.jobs.upload import FileUpload, Ranges
+from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.model import Ask, Grant, Receipt, Stamp
 from dumbwaiter.naming import propose
 from dumbwaiter.net.http import Http
@@ -123,8 +124,7 @@ class Sender:
             key=grant.key,
             ask=self.ask,
             checkpoint=msgspec.json.decode(self.checkpoint, type=row.checkpoint) if self.checkpoint else None,
-            sent=self.sent if self.checkpoint else 0,
-            ever=self._ever,
+            sent=SentBytes(self.stamp.size, self.sent if self.checkpoint else 0, self._ever),
             save=self._save,
             line=self.provider,
             confirm=lambda: asyncio.run_coroutine_threadsafe(

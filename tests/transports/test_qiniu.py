@@ -19,8 +19,9 @@ from msgspec.structs import replace
 import peer
 from asynchronous import at_once
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
+from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import Threads
-from dumbwaiter.jobs.upload import FileUpload, Ranges
+from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.net import slices
 from dumbwaiter.net.abort import Abort
@@ -76,8 +77,8 @@ class Bench:
         stamp = Stamp.of(os.fstat(fd))
         ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
         one = FileUpload(
-            fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint, sent=0,
-            ever=Ranges(), save=save, line=line, confirm=lambda: at_once(there),
+            fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint,
+            sent=SentBytes(stamp.size, 0, Ranges()), save=save, line=line, confirm=lambda: at_once(there),
         )  # fmt: skip
         try:
             return one.run(module.send)[0]

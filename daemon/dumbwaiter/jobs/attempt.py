@@ -40,8 +40,9 @@ from dumbwaiter.jobs import duplicates
 from dumbwaiter.jobs.context import Context
 from dumbwaiter.jobs.errands import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
+from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import OpenFile
-from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload, Ranges
+from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload
 from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
@@ -182,7 +183,7 @@ class Attempt:
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             held.close()
-        await self._store(provider, receipt, digest, upload.unsaved, self._resent)
+        await self._store(provider, receipt, digest, upload.sent.unsaved, self._resent)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
     def _may_link(self, provider: Provider) -> bool:
@@ -244,8 +245,8 @@ class Attempt:
             raise
         finally:
             self._sending += time.monotonic() - began
-            self._wasted = self._resent + upload.wasted
-            self._resent += upload.resent
+            self._wasted = self._resent + upload.sent.wasted
+            self._resent += upload.sent.resent
 
     def _upload(self, provider: Provider, file: OpenFile, grant: Grant, transport: Transport) -> FileUpload:
         """Returns the doors for one try, from what the journal knows to be at the provider."""
@@ -259,8 +260,7 @@ class Attempt:
             key=grant.key,
             ask=self._ask,
             checkpoint=point,
-            sent=job.sent,
-            ever=self._ever,
+            sent=SentBytes(job.size, job.sent, self._ever),
             save=self._save,
             rest=self._must_not_rest,
             line=provider,

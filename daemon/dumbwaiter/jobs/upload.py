@@ -16,6 +16,7 @@ from dumbwaiter.errors import Changed, Offline, Retry
 from dumbwaiter.files.digest import Digest
 from dumbwaiter.files.version import check, check_end
 from dumbwaiter.jobs.parts import SideBySide, abort_of_part
+from dumbwaiter.jobs.sent_bytes import SentBytes
 from dumbwaiter.jobs.threads import Threads, drive
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.net.abort import Abort
@@ -51,21 +52,6 @@ class Line(Protocol):
         ...
 
 
-class Ranges:
-    """Which bytes of a file were ever sent."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[int, int]] = []
-
-    def add(self, start: int, end: int) -> int:
-        """Adds a range and returns how much of it was there already."""
-        touching = [known for known in self._known if known[0] <= end and start <= known[1]]
-        apart = [known for known in self._known if known not in touching]
-        whole = (min([start, *(low for low, _ in touching)]), max([end, *(high for _, high in touching)]))
-        self._known = [*apart, whole]
-        return sum(min(high, end) - max(low, start) for low, high in touching)
-
-
 class FileUpload:
     """An open file with a ticket; see `doors.Upload` for what each door promises.
 
@@ -82,8 +68,7 @@ class FileUpload:
         key: str | None,
         ask: Ask,
         checkpoint: Any,
-        sent: int,
-        ever: Ranges,
+        sent: SentBytes,
         save: Save,
         rest: Callable[[], None] = lambda: None,
         line: Line,
@@ -98,6 +83,7 @@ class FileUpload:
         self.fresh = ask.fresh
         self.checkpoint = checkpoint
         self.abort = Abort()
+        self.sent = sent
         self._fd = fd
         self._stamp = stamp
         self._threads = threads
@@ -106,13 +92,6 @@ class FileUpload:
         self._line = line
         self._confirm = confirm
         self._digest = Digest()
-        self._acknowledged = sent
-        self._ever = ever
-        self._counting = threading.Lock()
-        self.resent = 0  # bytes sent a second time since the last save
-        self._pieces = 0  # bytes that this attempt sent, each counted once
-        self._here_before = Ranges()
-        self._begun = sent
         self._noting = threading.RLock()  # of the fields below
         self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
         self._commit: Future[None] | None = None
@@ -157,7 +136,7 @@ class FileUpload:
     async def call(self, request: Request) -> Reply:
         body = request.body
         if isinstance(body, FileSlice):
-            request = replace(request, body=body.observed_by(self._count))
+            request = replace(request, body=body.observed_by(self.sent.count))
         try:
             return self._line.exchange(request, abort_of_part() or self.abort)
         except Retry as trouble:
@@ -213,24 +192,7 @@ class FileUpload:
     def better(self, url: str, other: str) -> None:
         self._line.better(url, other)
 
-    # Accounts
-
-    def _count(self, offset: int, data: bytes | memoryview) -> None:
-        """Notes what leaves: of a piece that breaks off, no more than that was sent."""
-        end = offset + len(data)
-        with self._counting:
-            self.resent += self._ever.add(offset, end)
-            self._pieces += len(data) - self._here_before.add(offset, end)
-
-    @property
-    def wasted(self) -> int:
-        """Bytes that were sent and not acknowledged: whoever goes on sends them again."""
-        return max(0, self._pieces - max(0, self._acknowledged - self._begun)) + self.resent
-
-    @property
-    def unsaved(self) -> int:
-        """Bytes that the finished upload acknowledged beyond the last save."""
-        return self.size - self._acknowledged
+    # To the journal
 
     def _push(self) -> None:
         """Sends what is known of the server's progress to the journal, unless an earlier commit is under way.
@@ -242,9 +204,7 @@ class FileUpload:
         if self._commit is not None:
             self._commit.result()
         (point, sent), self._point = self._point, None
-        with self._counting:
-            resent, self.resent = self.resent, 0
-        more, self._acknowledged = max(0, sent - self._acknowledged), sent
+        more, resent = self.sent.acknowledge(sent)
         self._committed_at = time.monotonic()
         self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, resent)
         self._commit.add_done_callback(self._pushed)
