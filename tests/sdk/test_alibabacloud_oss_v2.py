@@ -1,7 +1,6 @@
 """Aliyun's newer client, unchanged, against the sandbox."""
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from dumbwaiter_sandbox.oss import accounts
 KIB = 1024
 BUCKET = accounts.BUCKET
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture
-def vendors(tmp_path: Path) -> Iterator[Vendors]:
-    made = Vendors(tmp_path)
-    yield made
-    made.close()
 
 
 def _client(vendors: Vendors, version: str = "v4", *, temporary: bool = False) -> Any:

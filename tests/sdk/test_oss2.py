@@ -1,7 +1,6 @@
 """Aliyun's older client, unchanged, against the sandbox. It logs nothing and warns of its own old syntax."""
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,6 @@ from dumbwaiter_sandbox.oss import accounts
 
 KIB = 1024
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture
-def vendors(tmp_path: Path) -> Iterator[Vendors]:
-    made = Vendors(tmp_path)
-    yield made
-    made.close()
 
 
 def _bucket(vendors: Vendors, kind: str) -> Any:
