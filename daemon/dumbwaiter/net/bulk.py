@@ -162,7 +162,10 @@ class BulkTransport(httpx.BaseTransport):
         scheme, host, port = origin
         generation = self._generation
         try:
-            sock = self._reached(host, port, limits.get("connect"))
+            timeout = limits.get("connect")
+            sock = self._reach.connect(
+                host, port, lambda address: socket.create_connection((address, port), timeout=timeout), OSError
+            )
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in ((socket.TCP_NODELAY, 1), *KEEP):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -182,15 +185,6 @@ class BulkTransport(httpx.BaseTransport):
             _limit(sock, socket.SO_SNDTIMEO, step)
             _limit(sock, socket.SO_RCVTIMEO, step)
         return _Connection(sock, h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * KIB), generation)
-
-    def _reached(self, host: str, port: int, timeout: float | None) -> socket.socket:
-        *others, last = self._reach.addresses(host, port)
-        for address in others:
-            try:
-                return socket.create_connection((address, port), timeout=timeout)
-            except OSError:
-                self._reach.missed(address)
-        return socket.create_connection((last, port), timeout=timeout)
 
     def _exchange(self, connection: _Connection, request: httpx.Request) -> tuple[httpx.Response, bool]:
         sent = True

@@ -69,15 +69,9 @@ class SyncBackend(httpcore.NetworkBackend):
         if self._reach.trusts(host):
             return connect(host)
         try:
-            *others, last = self._reach.addresses(host, port)
+            return self._reach.connect(host, port, connect, httpcore.ConnectError, httpcore.ConnectTimeout)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        for address in others:
-            try:
-                return connect(address)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                self._reach.missed(address)
-        return connect(last)
 
 
 class _Stream(httpcore.AsyncNetworkStream):

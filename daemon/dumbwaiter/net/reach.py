@@ -9,10 +9,10 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -20,6 +20,8 @@ from msgspec import Struct
 from dumbwaiter.config.values import BaseUrl
 from dumbwaiter.naming import shown
 from dumbwaiter.wire.address import public
+
+T = TypeVar("T")
 
 MISSED = 300.0  # seconds for which an address that did not answer goes last
 # Set aside for tests of networks; proxies on many desktops answer for the whole internet from here.
@@ -53,6 +55,19 @@ class Reach:
             )
         since = time.monotonic() - MISSED
         return sorted(good, key=lambda address: self._missed.get(address, -inf) > since)
+
+    def connect(self, host: str, port: int, connect: Callable[[str], T], *failures: type[Exception]) -> T:
+        """Connects by `connect` to the first address that does not fail so.
+
+        Raises `Inside`, OSError where the name stands for nothing, or what connecting to the last address raises.
+        """
+        *others, last = self.addresses(host, port)
+        for address in others:
+            try:
+                return connect(address)
+            except failures:
+                self.missed(address)
+        return connect(last)
 
     def missed(self, address: str) -> None:
         """Has an address go last for a while: of two, every new connection would wait for the dead one first."""
