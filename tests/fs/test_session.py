@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import pytest
@@ -239,6 +239,25 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     assert len(listed) == 2 * (wire.HEAD + 32)
 
 
+@contextmanager
+def hanging(shelf: Shelf, folder: str | None = None) -> Iterator[tuple[Kernel, threading.Event]]:
+    """A session whose watched folders answer, with `folder`, once the event is set."""
+    there = threading.Event()
+
+    def folder_of(_watch: str) -> str | None:
+        there.wait(10)
+        return folder
+
+    trees = Trees(journal_url(shelf.state))
+    kernel = Kernel(trees, folder_of)
+    try:
+        yield kernel, there
+    finally:
+        there.set()
+        kernel.close()
+        trees.close()
+
+
 @pytest.mark.parametrize(
     ("op", "body"), [(Op.LISTXATTR, b""), (Op.GETXATTR, b"user.dumbwaiter.error\0")], ids=["list", "get"]
 )
@@ -246,14 +265,7 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
     shelf: Shelf, op: int, body: bytes
 ) -> None:
     shelf.entry("a", 1)
-    there = threading.Event()
-
-    def folder_of(_watch: str) -> None:
-        there.wait(10)
-
-    trees = Trees(journal_url(shelf.state))
-    kernel = Kernel(trees, folder_of)
-    try:
+    with hanging(shelf) as (kernel, there):
         number = kernel.look_up(b"files/w/a")
         asked = kernel.send(op, number, wire.SIZE_IN.pack(4096, 0) + body)
         assert kernel.list(b"keys/p") == [b"k"]
@@ -261,10 +273,6 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
         answered, error, payload = kernel.answer()
         assert (answered, error) == (asked, 0)
         assert b"user.dumbwaiter.error\0" in payload or payload.startswith(b"the original is gone")
-    finally:
-        there.set()
-        kernel.close()
-        trees.close()
 
 
 def test_more_calls_than_threads_are_answered_one_after_the_other(
@@ -272,37 +280,18 @@ def test_more_calls_than_threads_are_answered_one_after_the_other(
 ) -> None:
     monkeypatch.setattr("dumbwaiter_fs.session.THREADS", 2)
     shelf.entry("a", 1)
-    there = threading.Event()
-
-    def folder_of(_watch: str) -> None:
-        there.wait(10)
-
-    trees = Trees(journal_url(shelf.state))
-    kernel = Kernel(trees, folder_of)
-    try:
+    with hanging(shelf) as (kernel, there):
         number = kernel.look_up(b"files/w/a")
         asked = {kernel.send(Op.LISTXATTR, number, wire.SIZE_IN.pack(4096, 0)) for _ in range(6)}
         assert kernel.list(b"keys/p") == [b"k"]
         there.set()
         assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
-    finally:
-        there.set()
-        kernel.close()
-        trees.close()
 
 
 def test_an_open_that_was_given_up_leaves_nothing_open(shelf: Shelf) -> None:
     shelf.entry("a", shelf.write("a", b"x"))
-    there = threading.Event()
-
-    def folder_of(_watch: str) -> str:
-        there.wait(10)
-        return shelf.drop
-
-    trees = Trees(journal_url(shelf.state))
-    kernel = Kernel(trees, folder_of)
-    contents, in_progress = kernel.session._operations._contents, kernel.session._in_progress
-    try:
+    with hanging(shelf, shelf.drop) as (kernel, there):
+        contents, in_progress = kernel.session._operations._contents, kernel.session._in_progress
         number = kernel.look_up(b"files/w/a")
         asked = kernel.send(Op.OPEN, number, wire.OPEN_IN.pack(os.O_RDONLY, 0))
         kernel.send(Op.INTERRUPT, 0, wire.LONG.pack(asked + 99))  # nobody's
@@ -312,10 +301,6 @@ def test_an_open_that_was_given_up_leaves_nothing_open(shelf: Shelf) -> None:
         until(lambda: not in_progress and not contents.opened())
         assert next(contents._numbers) == 2, "it had been opened"
         assert kernel.ask(Op.GETATTR)[0] == 0
-    finally:
-        there.set()
-        kernel.close()
-        trees.close()
 
 
 def test_a_look_up_that_was_given_up_leaves_nothing_behind(
