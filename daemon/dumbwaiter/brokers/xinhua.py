@@ -23,8 +23,8 @@ from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Receipt
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect
-from dumbwaiter.wire.hmac_token import lifetime, request_token
 from dumbwaiter.wire.message import Reply, Request, query
+from dumbwaiter.wire.xinhua import lifetime, request_token
 
 UC = ("https://uc.qiniuapi.com", "https://kodo-config.qiniuapi.com", "https://uc.qbox.me")  # Qiniu's, best first
 HOSTS_LIFE = 3600.0  # Qiniu's own clients keep the hosts of a bucket for half a day

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from dumbwaiter.config.values import BaseUrl, Duration, RequestUrl, SecretSource
 from dumbwaiter.naming import shown
-from dumbwaiter.wire.hmac_token import LIFE_MAX
 from dumbwaiter.wire.recipe import CONTROL, Expression, Stored, blanks
+from dumbwaiter.wire.xinhua import LIFE_MAX
 
 
 class NetEase(Struct, frozen=True, forbid_unknown_fields=True, tag_field="broker", tag="netease"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire.hmac_token import lifetime, request_token
+from dumbwaiter.wire.xinhua import lifetime, request_token
 
 # RFC 7515, appendix A.1 (the same as RFC 7519, section 3.1); its payload has no "iat".
 RFC_7519 = (
