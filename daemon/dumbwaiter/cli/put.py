@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import click
 
+from dumbwaiter.cli.answers import in_use
 from dumbwaiter.cli.completion import Named, providers_offered, watches_offered
 from dumbwaiter.cli.paths import placed
 from dumbwaiter.cli.progress import bars
@@ -98,7 +99,7 @@ async def _put_alone(
     try:
         if not await lock.acquire(STOPPING if lock.held_by_daemon else LOOK):
             if lock.held_by_daemon:
-                raise Failure(session.in_use(by_daemon=True), Exit.TEMPORARY)
+                raise Failure(in_use(session.places, by_daemon=True), Exit.TEMPORARY)
             session.say(f"waiting for another `dumbwaiter put` on {session.places.state}")
             await asyncio.to_thread(lock.wait)
         async with open_app(session.config, session.places) as app:

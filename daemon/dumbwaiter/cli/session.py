@@ -3,29 +3,25 @@
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dumbwaiter.cli.answers import answers, in_use
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import in_json, legible, shown
-from dumbwaiter.places import chosen, daemon_runtime, places
+from dumbwaiter.places import Places, chosen, places
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dumbwaiter.app import App
     from dumbwaiter.catalog import Catalog
-    from dumbwaiter.client import Connection
     from dumbwaiter.config import Config
     from dumbwaiter.model import Entry
-
-ANSWER = 20.0  # seconds until whoever is asked how things are does not answer
-UNKNOWN = "Object contains unknown field"  # in what a daemon says to a request of which it does not know all
-LONG = 60.0  # and who is to do something, or goes on telling
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,32 +70,10 @@ class Session:
     @cached_property
     def config(self) -> "Config":
         """The checked configuration. Raises `Failure`."""
-        from dumbwaiter.config import nested, within
         from dumbwaiter.config.file import load
-        from dumbwaiter.files.ignore import rules
 
         config = load(self.places.config)
-        sources = [source for _, source in config.secrets()]
-        secret = {source.file or self.places.config for source in sources if source.place[0] in {"file", "literal"}}
-        for name, watch in config.watch.items():
-            for path in secret:
-                inner = within(path, watch.path)
-                if inner is not None and rules(watch.path, watch.include, watch.exclude).takes(inner):
-                    raise Failure(
-                        f"watch.{name} would upload {path}, which holds a secret: name it in exclude, or keep it elsewhere",
-                        Exit.USAGE,
-                    )
-            for what, own in (
-                ("state", self.places.state),
-                ("cache", self.places.cache),
-                ("runtime", self.places.runtime),
-            ):
-                if nested(own, watch.path):
-                    raise Failure(
-                        f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
-                        f"dumbwaiter would upload its own files; give --{what} another folder",
-                        Exit.USAGE,
-                    )
+        _check_own_files(config, self.places)
         return config
 
     @property
@@ -169,48 +143,7 @@ class Session:
         self, method: str, path: str, body: Any = None, *, end: float | None = None
     ) -> Generator[Any, None, None]:
         """Yields the daemon's answer line by line, as long as it goes on, or until `end` (of the monotonic clock)."""
-        import http.client
-
-        from dumbwaiter.client import Connection
-
-        patience = ANSWER if method == "GET" else LONG
-        connection = Connection(
-            self.places.socket,
-            self.places.state,
-            min(patience, max(0.01, end - time.monotonic())) if end else patience,
-        )
-        try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # who takes no more may have said why
-                connection.request(method, path, None if body is None else json.dumps(body))
-            response = connection.getresponse()
-            if connection.sock is not None and not end:
-                connection.sock.settimeout(LONG)
-            said = False
-            for line in _lines(response, connection, end):
-                if response.status != 200:
-                    raise _refusal(response.status, line)
-                value = json.loads(line, object_hook=_Answer)
-                said = True
-                yield value
-            if not said and not (end and time.monotonic() >= end):
-                raise ConnectionError("it ended without an answer")
-        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            if daemon_runtime(self.places.state) is not None:
-                raise NoDaemon(self.in_use(by_daemon=True)) from None
-            raise NoDaemon("the daemon is not running: start it with `dumbwaiter run`") from None
-        except PermissionError:
-            raise Failure(
-                f"{shown(self.places.socket)} is closed to this user: name another folder with --state or --runtime",
-                Exit.USAGE,
-            ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if end is not None and time.monotonic() >= end:
-                return
-            if isinstance(error, TimeoutError):
-                raise Failure("the daemon does not answer", Exit.TEMPORARY) from None
-            raise Failure(f"the daemon broke off: {error}", Exit.TEMPORARY) from None
-        finally:
-            connection.close()
+        return answers(self.places, method, path, body, end=end)
 
     @cached_property
     def daemon_facts(self) -> dict[str, Any] | None:
@@ -245,15 +178,6 @@ class Session:
                 "daemon: start it with `dumbwaiter run`"
             ) from None
 
-    def in_use(self, *, by_daemon: bool) -> str:
-        """Says who has the state folder, of whom nothing is heard where the daemon would be."""
-        if not by_daemon:
-            return "another `dumbwaiter put` is at work: try again"
-        return (
-            f"a daemon has {shown(self.places.state)} and does not listen at {shown(self.places.socket)}: it is starting or "
-            "stopping, or this command has another --runtime; if its socket was removed, it makes it anew in a moment"
-        )
-
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """Has the state folder meanwhile. Raises `Failure` while somebody else has it."""
@@ -262,7 +186,7 @@ class Session:
         lock = open_lock(self.places)
         try:
             if not await lock.acquire():
-                raise Failure(self.in_use(by_daemon=lock.held_by_daemon), Exit.TEMPORARY)
+                raise Failure(in_use(self.places, by_daemon=lock.held_by_daemon), Exit.TEMPORARY)
             yield
         finally:
             lock.close()
@@ -285,30 +209,29 @@ class Session:
         return True
 
 
-class _Answer(dict[str, Any]):
-    """What a daemon says. Raises `Failure` for what it does not say, which one of this version would."""
+def _check_own_files(config: "Config", places: Places) -> None:
+    """Raises `Failure` where a watch would upload what is the program's own: a secret, or one of its folders."""
+    from dumbwaiter.config import nested, within
+    from dumbwaiter.files.ignore import rules
 
-    def __missing__(self, key: str) -> NoReturn:
-        raise _of_another_version()
-
-
-def _of_another_version() -> Failure:
-    return Failure("the daemon is of another version than this command: restart it")
-
-
-def _refusal(status: int, line: bytes) -> Failure:
-    """Returns what the daemon says to a request; it does not know every one of another version's."""
-    try:
-        value = json.loads(line)
-        sentence, code = str(value["error"]), Exit(value["code"])
-    except (ValueError, KeyError, TypeError):
-        return _of_another_version()
-    return _of_another_version() if status in {404, 405} or UNKNOWN in sentence else Failure(sentence, code)
-
-
-def _lines(response: Iterable[bytes], connection: "Connection", end: float | None) -> Iterator[bytes]:
-    for line in response:
-        if line.strip():
-            yield line
-        if end is not None and connection.sock is not None:
-            connection.sock.settimeout(max(0.01, end - time.monotonic()))
+    sources = [source for _, source in config.secrets()]
+    secret = {source.file or places.config for source in sources if source.place[0] in {"file", "literal"}}
+    for name, watch in config.watch.items():
+        for path in secret:
+            inner = within(path, watch.path)
+            if inner is not None and rules(watch.path, watch.include, watch.exclude).takes(inner):
+                raise Failure(
+                    f"watch.{name} would upload {path}, which holds a secret: name it in exclude, or keep it elsewhere",
+                    Exit.USAGE,
+                )
+        for what, own in (
+            ("state", places.state),
+            ("cache", places.cache),
+            ("runtime", places.runtime),
+        ):
+            if nested(own, watch.path):
+                raise Failure(
+                    f"the {what} folder {own} and the folder of watch.{name}, {watch.path}, lie in one another: "
+                    f"dumbwaiter would upload its own files; give --{what} another folder",
+                    Exit.USAGE,
+                )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dumbwaiter.cli.answers import in_use
 from dumbwaiter.cli.completion import Named, paths_offered
 from dumbwaiter.cli.paths import file_at, files_below, linked
 from dumbwaiter.cli.quick_status import errand_lines, print_status
@@ -77,7 +78,7 @@ def _status_without_daemon(session: Session) -> dict[str, Any]:
         "paused": [],
         "bytes_per_second": None,
         "settling": 0,
-        "trouble": session.in_use(by_daemon=True) if daemon_runtime(session.places.state) is not None else None,
+        "trouble": in_use(session.places, by_daemon=True) if daemon_runtime(session.places.state) is not None else None,
         "totals": counts.totals,
         **named,
     }
