@@ -13,16 +13,14 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dumbwaiter_sandbox.callback import caller
+from dumbwaiter_sandbox.callback import CallbackFailedError, post
 from dumbwaiter_sandbox.kodo import accounts, policies
 from dumbwaiter_sandbox.kodo.options import KodoOptions
 from dumbwaiter_sandbox.kodo.policies import Policy
 from dumbwaiter_sandbox.kodo.reply import json_answer, json_error
-from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.storage import StoredObject
 from dumbwaiter_sandbox.world import RefusedError, World, entry_of, fault_of
 
@@ -145,11 +143,7 @@ async def _post(world: World, policy: Policy, url: str, body: str, *, form: bool
     }
     if policy.text("callbackHost"):
         headers["host"] = policy.text("callbackHost")
-    try:
-        async with caller(_options(world).callback_patience) as client:
-            reply = await client.post(url, content=body.encode(), headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CallbackFailedError(f"the callback failed: {type(error).__name__}") from error
+    reply = await post(url, body, headers, _options(world).callback_patience)
     if reply.status_code != 200:
         raise CallbackFailedError(f"the callback was answered with {reply.status_code}")
     return reply.text

@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from dumbwaiter_sandbox.callback import CallbackFailedError
 from dumbwaiter_sandbox.netease import nos_token
-from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError, call_back
+from dumbwaiter_sandbox.netease.nos_callback import call_back
 from dumbwaiter_sandbox.netease.nos_request import Chunk, arriving, chunk_of, names_of, needed, query_of
 from dumbwaiter_sandbox.netease.nos_token import Policy, TokenError
 from dumbwaiter_sandbox.netease.nos_uploads import Body, Upload, Uploads

@@ -6,9 +6,7 @@ answer but a success fails the upload with 520. An address of this sandbox is ca
 
 import base64
 
-import httpx
-
-from dumbwaiter_sandbox.callback import caller
+from dumbwaiter_sandbox.callback import CallbackFailedError, post
 from dumbwaiter_sandbox.netease import nos_token
 from dumbwaiter_sandbox.netease.nos_token import Policy
 from dumbwaiter_sandbox.netease.options import NetEaseOptions
@@ -17,10 +15,6 @@ from dumbwaiter_sandbox.world import World
 
 TIMEOUT = 5.0  # seconds, real time
 FORM = "application/x-www-form-urlencoded"
-
-
-class CallbackFailedError(Exception):
-    """The application server did not take the message."""
 
 
 async def call_back(world: World, policy: Policy, stored: StoredObject, options: NetEaseOptions, key: str) -> str:
@@ -35,11 +29,7 @@ async def call_back(world: World, policy: Policy, stored: StoredObject, options:
 
 async def _post(url: str, body: str, signature: str) -> str:
     headers = {"content-type": FORM, "authorization": f"NOS {signature}"}
-    try:
-        async with caller(TIMEOUT) as client:
-            reply = await client.post(url, content=body.encode(), headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CallbackFailedError(f"the callback failed: {type(error).__name__}") from error
+    reply = await post(url, body, headers, TIMEOUT)
     if not reply.is_success:
         raise CallbackFailedError(f"the callback was answered with {reply.status_code}")
     return reply.text

@@ -18,9 +18,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from dumbwaiter_sandbox.callback import caller
+from dumbwaiter_sandbox.callback import CallbackFailedError, caller
 from dumbwaiter_sandbox.netease import nos_token
-from dumbwaiter_sandbox.netease.nos_callback import CallbackFailedError
 from dumbwaiter_sandbox.netease.options import NetEaseOptions
 from dumbwaiter_sandbox.netease.vod_admission import Admission, RefusedError
 from dumbwaiter_sandbox.netease.vod_videos import Reservation, Video, Videos

@@ -25,9 +25,10 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from dumbwaiter_sandbox import multipart
+from dumbwaiter_sandbox.callback import CallbackFailedError
 from dumbwaiter_sandbox.cdn import content
 from dumbwaiter_sandbox.oss import accounts, callbacks, policies, signatures
-from dumbwaiter_sandbox.oss.callbacks import Callback, CallbackFailedError
+from dumbwaiter_sandbox.oss.callbacks import Callback
 from dumbwaiter_sandbox.oss.options import OssOptions
 from dumbwaiter_sandbox.oss.parts import Part, Upload, Uploads
 from dumbwaiter_sandbox.oss.refusal import RefusedError, respond

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from dumbwaiter_sandbox.callback import caller
+from dumbwaiter_sandbox.callback import CallbackFailedError, caller
 from dumbwaiter_sandbox.oss import accounts
 from dumbwaiter_sandbox.oss.refusal import RefusedError
 from dumbwaiter_sandbox.storage import StoredObject
@@ -22,10 +22,6 @@ FORM = "application/x-www-form-urlencoded"
 LIMIT = 5 * 1024
 ANSWER_LIMIT = 1024 * 1024
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
-
-
-class CallbackFailedError(Exception):
-    """The application server did not take the message."""
 
 
 @dataclass(frozen=True)
