@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.bench import process
+from tests.bench.nos_sink import CONTEXT
 from tests.bench.sink import SinkProcess
 from tests.bench.vendor import BUCKET, OBJECT, token
-
-from dumbwaiter_sandbox.netease.nos_sink import CONTEXT
 
 CHUNK = 4 * 1024 * 1024
 COPY = 1024 * 1024

@@ -14,9 +14,7 @@ class SinkProcess:
     """Runs inside `with`."""
 
     def __enter__(self) -> Self:
-        self._process = process.start(
-            [sys.executable, "-m", "dumbwaiter_sandbox.netease.nos_sink"], stdout=subprocess.PIPE
-        )
+        self._process = process.start([sys.executable, "-m", "tests.bench.nos_sink"], stdout=subprocess.PIPE)
         try:
             self.url = self._line().removeprefix("ready ")
             assert self.url.startswith("http://"), self.url
@@ -36,7 +34,7 @@ class SinkProcess:
         return bool(select.select([self._process.stdout], [], [], seconds)[0])
 
     def arrival(self) -> dict[str, Any]:
-        """Returns what came of the object that was completed next; see `dumbwaiter_sandbox.netease.nos_sink.Arrival`."""
+        """Returns what came of the object that was completed next; see `tests.bench.nos_sink.Arrival`."""
         arrival: dict[str, Any] = json.loads(self._line())
         return arrival
 

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from dumbwaiter_sandbox.jimeng import imagex, imagex_hosts
 from dumbwaiter_sandbox.jimeng.imagex_store import Store
 from dumbwaiter_sandbox.jimeng.options import JimengOptions
-from dumbwaiter_sandbox.sigv4_check import AWS, VOLCENGINE, Credentials
+from dumbwaiter_sandbox.jimeng.sigv4_check import AWS, VOLCENGINE, Credentials
 from dumbwaiter_sandbox.world import Endpoint, Service, Vendor, World, fault_of
 
 # Made up: they open nothing but this sandbox.

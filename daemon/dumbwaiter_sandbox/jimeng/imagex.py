@@ -24,8 +24,8 @@ from dumbwaiter_sandbox.jimeng import imagex_auth
 from dumbwaiter_sandbox.jimeng.imagex_picture import HEAD, picture
 from dumbwaiter_sandbox.jimeng.imagex_store import Held, Store
 from dumbwaiter_sandbox.jimeng.options import JimengOptions
+from dumbwaiter_sandbox.jimeng.sigv4_check import Scheme, SignatureError, check
 from dumbwaiter_sandbox.rate import Rate
-from dumbwaiter_sandbox.sigv4_check import Scheme, SignatureError, check
 from dumbwaiter_sandbox.storage import StoredObject, UnstorableError
 from dumbwaiter_sandbox.world import Endpoint, World, entry_of, fault_of
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dumbwaiter_sandbox.sigv4_check import Credentials
+from dumbwaiter_sandbox.jimeng.sigv4_check import Credentials
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS imagex_keys (

@@ -4,7 +4,7 @@ The kernel drops a body (MSG_TRUNC, Linux): one call a chunk, and no byte gets t
 limits not kept, objects not stored; the offset in an answer is the request's own offset and the length of its body, whatever
 came before. The chunk protocol is in NetEase's VOD manual, 'upload by chunks' and 'query the breakpoint'.
 
-`python -m dumbwaiter_sandbox.netease.nos_sink` says "ready URL", and then tells of each object in one line of JSON (`Arrival`).
+`python -m tests.bench.nos_sink` says "ready URL", and then tells of each object in one line of JSON (`Arrival`).
 """
 
 import json
