@@ -61,6 +61,9 @@ class Soak:
         self.wal = 0
         self._stalls = stalls  # a minute each
         self._patience = DRAIN[stalls]
+        self._open_max = (
+            DESCRIPTORS_MAX if stalls else 2 * DESCRIPTORS_MAX
+        )  # a short one does not wait two minutes for it
         self._size_max = size_max
         self._catalogue = self.program.vendors.sandbox._catalogue
 
@@ -230,7 +233,7 @@ class Soak:
             tasks = self._busy_with()
             busy = {name: count for name, count in tasks.items() if "Attempt" in name or count > 8}
             open_now = judge.descriptors(self._pid)
-            if not busy and open_now <= idle + DESCRIPTORS_MAX:
+            if not busy and open_now <= idle + self._open_max:
                 return
             if time.monotonic() > deadline:
                 self.complaints.append(
