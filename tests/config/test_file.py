@@ -1,15 +1,14 @@
 """The file that holds the configuration: whose it is, and what it may hold."""
 
-import grp
 import os
-import pwd
 from pathlib import Path
 
 import pytest
 
 from configs import BOTH, FILE, SECRET
-from dumbwaiter.config.file import _private_group, exposed, load, parse
+from dumbwaiter.config.file import exposed, load, parse
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.files import writers
 from stranger import UID, needs_root
 
 
@@ -93,7 +92,7 @@ def test_a_configuration_that_others_only_read_is_no_matter(file: Path, mode: in
 def test_a_configuration_that_others_can_write_is_said_to_be(
     file: Path, mode: int, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dumbwaiter.config.file._private_group", lambda _gid: False)
+    monkeypatch.setattr(writers, "_is_private", lambda *_: False)
     if os.geteuid() == 0:
         for one in (file, file.parent):
             os.chown(one, -1, 4242)
@@ -105,22 +104,8 @@ def test_a_configuration_that_others_can_write_is_said_to_be(
     link = file.parent.parent / "config.toml"
     link.symlink_to(file)
     assert list(exposed(str(link))) == [said]
-    monkeypatch.setattr("dumbwaiter.config.file._private_group", lambda _gid: True)
+    monkeypatch.setattr(writers, "_is_private", lambda *_: True)
     assert list(exposed(str(file))) == ([said] if (mode | folder) & 0o002 else [])
-
-
-def test_a_group_is_private_that_has_the_users_name_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    user = pwd.struct_passwd(("ann", "x", os.geteuid(), 1000, "", "/", "/bin/sh"))
-    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: user)
-    for name, gid, members, private in (
-        ("ann", 1000, [], True),
-        ("ann", 1000, ["ann"], True),
-        ("ann", 1000, ["bob"], False),
-        ("users", 1000, [], False),
-        ("ann", 1001, [], False),
-    ):
-        monkeypatch.setattr(grp, "getgrgid", lambda _gid, one=(name, "x", gid, members): grp.struct_group(one))
-        assert _private_group(gid) is private
 
 
 @needs_root

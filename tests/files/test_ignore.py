@@ -245,6 +245,8 @@ def test_another_users_ignore_file_is_foreign_and_a_link_of_his_is_not_followed(
     assert not rules(str(tmp_path), (), ("*.key",)).takes("a.key")
     os.chown(tmp_path, 4242, 4242)
     assert rules(str(tmp_path), (), ("*.key",)).takes("a.key")
+    place.chmod(0o664)  # the group has other members than its owner
+    assert not rules(str(tmp_path), (), ("*.key",)).takes("a.key")
     os.chown(tmp_path, 0, 0)
     place.unlink()
     (tmp_path / "private").write_text("key" * 400)

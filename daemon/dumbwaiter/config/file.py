@@ -4,9 +4,7 @@ Everything is checked before anything starts. A problem names file, line and key
 allowed, and the nearest known key.
 """
 
-import grp
 import os
-import pwd
 import re
 import stat
 import tomllib
@@ -21,6 +19,7 @@ from dumbwaiter.config.options import Provider
 from dumbwaiter.config.reader import Reader
 from dumbwaiter.config.text import ConfigText, key_beside
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.files.writers import others_may_write
 from dumbwaiter.naming import nearest, shown
 
 LARGEST = 1 << 20  # bytes of a file that is read
@@ -82,25 +81,13 @@ def exposed(path: str) -> Iterator[str]:
         status = os.stat(one)
         if status.st_uid not in {0, os.geteuid()}:
             yield f"{one} belongs to somebody else, who could have commands run as you: name another one with --config"
-        elif _written_by_others(status):
+        elif others_may_write(status) and not _is_sticky(status):
             yield f"others can write {one}, and so have commands run as you: chmod go-w {one}"
 
 
-def _written_by_others(status: os.stat_result) -> bool:
-    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        return False  # as in /tmp: what is there can be replaced by its owner alone
-    if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and status.st_gid != 0 and not _private_group(status.st_gid)
-
-
-def _private_group(gid: int) -> bool:
-    """Says whether a group is the one that many systems make for each user."""
-    try:
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+def _is_sticky(status: os.stat_result) -> bool:
+    """True of a folder like /tmp: what is there can be replaced by its owner alone."""
+    return bool(stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
 
 
 def location(path: str, *keys: str) -> str:

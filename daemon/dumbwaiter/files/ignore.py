@@ -19,6 +19,7 @@ import xxhash
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.files.writers import others_may_write
 
 IGNORE_FILE = ".dumbwaiterignore"
 PRIVATE = ".dumbwaiter-after-"  # how the names begin that files have while something is done to them; of no watch
@@ -348,7 +349,7 @@ def _read(folder: str) -> tuple[bytes, bool]:
     descriptor = os.open(path, flags if is_link else flags | os.O_NOFOLLOW)
     try:
         status = os.fstat(descriptor)
-        foreign = status.st_uid not in trusted or bool(status.st_mode & stat.S_IWOTH)
+        foreign = status.st_uid not in trusted or others_may_write(status)
         with open(descriptor, "rb", closefd=False) as file:
             return (file.read(_LONGEST + 1) if stat.S_ISREG(status.st_mode) else b""), foreign
     finally:
