@@ -35,7 +35,7 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.torture)])
 def test_a_kill_at_any_commit_leaves_one_done_job_and_the_right_bytes(program: Program, when: str) -> None:
     content = random.Random(1).randbytes(9 * MIB)
     program.write("film.mov", content)
