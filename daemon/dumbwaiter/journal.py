@@ -297,7 +297,8 @@ class Journal:
         """Notes that the remote has the file whole; `more` and `resent` as for `advance`.
 
         The future has a result once that is on the disk. What is asked for meanwhile comes after it. `given`: the key,
-        where the answer to the upload chose it; the result says which other content has it, and nothing is noted then.
+        where the answer to the upload chose it; the result says which other content has it, and then no more is noted
+        than what was sent.
         """
 
         values = {
@@ -310,13 +311,12 @@ class Journal:
         }
 
         def work(connection: Connection) -> Holder | None:
-            if given is not None:
-                held = other_holder(connection, given, id_)
-                if held is not None and held.digest != digest:
-                    return held
-            self._step(connection, STORE, worker, id_, now, values)
+            held = None if given is None else other_holder(connection, given, id_)
+            if held is None or held.digest == digest:
+                self._step(connection, STORE, worker, id_, now, values)
+                held = None
             self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
-            return None
+            return held
 
         return self.writer.submit(work, durable=True)
 

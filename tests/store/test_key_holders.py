@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 import journals
+from dumbwaiter import report
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import Receipt
 from dumbwaiter.store import key_holders
@@ -58,6 +59,18 @@ def test_an_object_that_a_provider_named_is_one_files(book: Book) -> None:
     assert name(book.leased("one/film.mov", NOW, version=2)) == ("w/two/film.mov", False)
     book.supersede(WORKER, second, NOW, reason=GONE)
     assert name(book.leased("one/film.mov", NOW, version=3)) is None  # a newer version may take an older one's place
+
+
+def test_what_was_sent_under_a_key_of_another_file_is_counted(book: Book) -> None:
+    """The answer to the upload names the key, when all of it was sent."""
+    first, second = book.leased("one/film.mov", NOW), book.leased("two/film.mov", NOW)
+    sent = {"receipt": Receipt("object"), "given": "object", "more": 9, "resent": 0}
+    assert book.store(WORKER, first, NOW, digest="X", **sent) is None
+    held = book.store(WORKER, second, NOW, digest="Y", **sent)
+    assert held is not None
+    assert held.place == "w/one/film.mov"
+    assert book.row(second).receipt is None
+    assert report.totals(book.reader)["bytes_sent"] == 18
 
 
 def test_two_installations_settle_on_one_key_only_once(postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:
