@@ -18,6 +18,7 @@ from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.installation import MOVED, open_journal
 from dumbwaiter.jobs.context import Context
+from dumbwaiter.jobs.endings import Endings
 from dumbwaiter.jobs.engine import Engine
 from dumbwaiter.jobs.errands import ErrandRunner
 from dumbwaiter.jobs.steering import Steering
@@ -77,12 +78,13 @@ class App:
             closed=lambda watch, path, stamp: self.intake.heard_closed(watch, path, stamp),
             moved=self.pulse.beat,
         )
+        self.endings = Endings(config, journal, ordered=self.errands.kick)
         context = Context(
             journal,
             secrets.token_hex(8),
             providers,
             Threads(config.limits.transfers + max(0, len(providers) - 1), config.limits.parts),  # see Engine._slots_now
-            self.errands,
+            self.endings,
             folder_of=config.folder_of,
             watch_of=config.watch.get,
             resting=lambda now: self.steering.providers(now),
@@ -205,6 +207,7 @@ class App:
         await self.walks.close()
         await self.engine.close()
         await self.errands.close()
+        await self.endings.close()
 
     async def _keep_time(self) -> None:
         change = self.steering.keep_time()
@@ -261,7 +264,7 @@ class App:
             await self._look_whether_ours()
         for provider in self.providers.values():
             with contextlib.suppress(JournalTrouble):  # whoever meets it next tells
-                await provider.refresh(self.errands.attention)
+                await provider.refresh(self.endings.attention)
 
     async def _look_whether_ours(self) -> None:
         if self.ousted.done():

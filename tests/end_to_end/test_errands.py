@@ -30,6 +30,7 @@ from dumbwaiter.config.values import Duration, RequestUrl, SigningSecret
 from dumbwaiter.errors import Failure, JournalTrouble
 from dumbwaiter.files.ignore import PRIVATE
 from dumbwaiter.files.version import digest_of
+from dumbwaiter.jobs.endings import Endings
 from dumbwaiter.jobs.errands import SLOTS, ErrandRunner
 from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
@@ -82,16 +83,16 @@ def test_a_file_goes_once_it_is_safe_and_its_entry_stays(program: Program, actio
 def test_what_is_not_verified_stays_and_says_why() -> None:
     config = parse(f'{CONFIG}after = "delete"\n', "config.toml")
     nothing: Any = None
-    errands = ErrandRunner(config, nothing, nothing, wake_at=nothing, sighted=nothing, moved=nothing)
+    endings = Endings(config, nothing, ordered=nothing)
     job = Job(1, "w", "film.mov", "p", Stamp(1, 1, 1, 1), State.STORED)
     plain, sure = Receipt("key"), Receipt("key", verified="md5")
-    assert errands.of_done(job, plain) == []
-    assert "kept" in errands.told(job, plain).facts["after"]
-    assert [order.what for order in errands.of_done(job, sure)] == ["after"]
-    assert errands.told(job, sure) == sure
+    assert endings.of_done(job, plain) == []
+    assert "kept" in endings.told(job, plain).facts["after"]
+    assert [order.what for order in endings.of_done(job, sure)] == ["after"]
+    assert endings.told(job, sure) == sure
     fresh = replace(job, created_at=time.time())
-    assert [order.waits for order in errands.of_done(fresh, sure)] == [pytest.approx(10, abs=1)]
-    assert [order.waits for one in (job, replace(fresh, by_hand=True)) for order in errands.of_done(one, sure)] == [
+    assert [order.waits for order in endings.of_done(fresh, sure)] == [pytest.approx(10, abs=1)]
+    assert [order.waits for one in (job, replace(fresh, by_hand=True)) for order in endings.of_done(one, sure)] == [
         0,
         0,
     ]

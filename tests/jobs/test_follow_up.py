@@ -70,7 +70,7 @@ class Vendor:
             follow_up=self.follow_up,
         )
         self.provider = self.provider or Provider("vod", broker, Http(), requested=lambda _count: None)  # type: ignore[arg-type, return-value]
-        errands = SimpleNamespace(
+        endings = SimpleNamespace(
             told=lambda _job, receipt: receipt,
             of_done=lambda *_: [],
             of_failed=lambda *_: [],
@@ -84,7 +84,7 @@ class Vendor:
             log=log.get("test"),
             providers={"vod": self.provider} if self.known else {},
             threads=self.threads,
-            errands=errands,
+            endings=endings,
             folder_of=lambda _watch: str(self.path.parent),
             watch_of=lambda _watch: None,
             away=lambda _watch: "",

@@ -38,7 +38,7 @@ from dumbwaiter.files.roots import hangs_with
 from dumbwaiter.files.version import open_version
 from dumbwaiter.jobs import duplicates
 from dumbwaiter.jobs.context import Context
-from dumbwaiter.jobs.errands import DONE, FAILED
+from dumbwaiter.jobs.endings import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import OpenFile
@@ -413,9 +413,9 @@ class Attempt:
 
     async def _finish(self, follow: FollowUp) -> None:
         """Catalogues the file, and orders what its watch wants done then."""
-        job, errands = self._job, self._context.errands
-        receipt = errands.told(job, follow.receipt)
-        orders = errands.of_done(job, receipt)
+        job, endings = self._job, self._context.endings
+        receipt = endings.told(job, follow.receipt)
+        orders = endings.of_done(job, receipt)
         now = self._clock()
         try:
             await self._journal.finish(
@@ -426,17 +426,17 @@ class Attempt:
                 self._stored.result()  # the journal's trouble came before
             raise
         self._context.tally.done(job.stamp.ctime_ns / 1e9, job.created_at, now)
-        errands.ended(DONE, job.place, orders)
+        endings.ended(DONE, job.place, orders)
         if receipt.lacks:
             self._log.warning("not all is done at the provider", reason=receipt.lacks)
         self._log.info("done", key=receipt.key, verified=receipt.verified)
 
     async def _reject(self, sentence: str) -> None:
         """Gives the file up until a person acts."""
-        job, errands = self._job, self._context.errands
-        orders = errands.of_failed(job, sentence)
+        job, endings = self._job, self._context.endings
+        orders = endings.of_failed(job, sentence)
         if await self._journal.reject(self._context.worker, job.id, self._clock(), error=sentence, orders=orders):
-            errands.ended(FAILED, f"{job.place}: {sentence}", orders)
+            endings.ended(FAILED, f"{job.place}: {sentence}", orders)
 
     async def _is_worth_resending(self) -> bool:
         """True while the file still is the version that was stored, and sending it has not cost too much already."""
@@ -517,7 +517,7 @@ class Attempt:
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
         """Lets a provider rest whose account is refused, and tells a person once."""
-        await provider.block(sentence, until, self._context.errands.attention)
+        await provider.block(sentence, until, self._context.endings.attention)
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dumbwaiter import log
 from dumbwaiter.config import Watch
-from dumbwaiter.jobs.errands import ErrandRunner
+from dumbwaiter.jobs.endings import Endings
 from dumbwaiter.jobs.tally import Tally
 from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.journal import Journal
@@ -23,7 +23,7 @@ class Context:
     worker: str  # who holds the leases
     providers: Mapping[str, Provider]
     threads: Threads
-    errands: ErrandRunner
+    endings: Endings
     folder_of: Callable[[str], str | None]
     watch_of: Callable[[str], Watch | None]
     resting: Callable[[float], Mapping[str, float]]  # providers that a person paused, until when

@@ -1,7 +1,8 @@
-"""What a watch wants done once a job ended: the file's disposal, hooks, a notice on the desktop.
+"""What was ordered with the end of a job: the file's disposal, hooks.
 
-An errand is ordered in the commit that ends the job and run here, a few at a time and never in an upload's way; a watch
-whose disk hangs keeps no other one waiting. What fails is put off, at last given up, and told in `status` and `history`.
+Errands are in the journal by the commit that ended the job (`endings`) and run here, a few at a time and never in an
+upload's way; a watch whose disk hangs keeps no other one waiting. What fails is put off, at last given up, and told in
+`status` and `history`.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from dumbwaiter import log
 from dumbwaiter.config import Config
@@ -18,22 +19,17 @@ from dumbwaiter.files.digest import Digest
 from dumbwaiter.files.disposal import dispose
 from dumbwaiter.files.roots import mounted_at
 from dumbwaiter.jobs.hooks import Teller
-from dumbwaiter.jobs.notices import Notices
 from dumbwaiter.journal import Journal
-from dumbwaiter.model import Job, Receipt, Stamp
+from dumbwaiter.model import Job, Stamp
 from dumbwaiter.naming import shown
 from dumbwaiter.net.http import Http
 from dumbwaiter.policy import ceiling
 from dumbwaiter.pool import NoThread, Pool
-from dumbwaiter.store.errands import AFTER, FOLLOW_UP, Errand, Order
-from dumbwaiter.watch.settle import CALM
+from dumbwaiter.store.errands import AFTER, Errand
 
 AGAIN = 5.0  # seconds until a journal in trouble is asked again
 SLOTS = 4  # hooks at once, and files of one watch
 TRIES = 20  # within an hour
-DONE, FAILED, ATTENTION = "on_done", "on_failed", "on_attention"
-UNPROVEN = "kept: nothing shows that the provider has these very bytes"
-LACKING = "kept: not all is done at the provider"
 
 
 class _Away(Undone):
@@ -41,7 +37,7 @@ class _Away(Undone):
 
 
 class ErrandRunner:
-    """Says which errands a job orders, and does those that are due. All of it runs on the loop."""
+    """Does the errands that are due. All of it runs on the loop."""
 
     def __init__(
         self,
@@ -70,71 +66,7 @@ class ErrandRunner:
         self._executors: dict[str, Pool] = {}  # by watch: a disk that hangs keeps them for good
         self._round: asyncio.Task[None] | None = None
         self._asked = self._closing = False
-        self._notices = Notices() if config.notify.desktop else None
         self._log = log.get("errands")
-
-    # What is wanted
-
-    def of_done(self, job: Job, receipt: Receipt) -> list[Order]:
-        """Returns what is to be done about a file that is at its provider."""
-        orders = self._hook(DONE, job.watch, self._facts(job, receipt, None))
-        watch = self._config.watch.get(job.watch)
-        if receipt.lacks:
-            orders.append(Order(FOLLOW_UP, {}, receipt.lacks))
-        elif watch is not None and watch.after != "keep" and receipt.verified:
-            # Who closed it may go on with it: a download that broke off, a program that adds line by line.
-            calm_at = 0.0 if job.by_hand else job.created_at + CALM * watch.settle
-            orders.append(Order(AFTER, {"action": watch.after}, waits=max(0.0, calm_at - time.time())))
-        return orders
-
-    def told(self, job: Job, receipt: Receipt) -> Receipt:
-        """Returns the receipt with a remark where its file stays although the watch would have it go."""
-        watch = self._config.watch.get(job.watch)
-        why = "" if receipt.verified else UNPROVEN
-        why = LACKING if receipt.lacks else why
-        if watch is None or watch.after == "keep" or not why:
-            return receipt
-        return receipt.with_facts(after=why)
-
-    def of_failed(self, job: Job, error: str) -> list[Order]:
-        """Returns what is to be done about a file that the provider refuses."""
-        return self._hook(FAILED, job.watch, self._facts(job, None, error))
-
-    async def attention(self, provider: str, error: str) -> None:
-        """A person is needed before any file of this provider can go on."""
-        ordered: list[Order] = []
-        for name, watch in self._config.watch.items():
-            if watch.provider == provider:
-                facts = {"provider": provider, "watch": name, "error": error}
-                if orders := self._hook(ATTENTION, name, facts):
-                    await self._journal.errands.order(name, orders, time.time())
-                    ordered += orders
-        self.ended(ATTENTION, f"{provider}: {error}", ordered)
-
-    def ended(self, event: str, text: str, orders: Sequence[Order]) -> None:
-        """A job has ended, and what was ordered with it is in the journal."""
-        if self._notices is not None:
-            self._notices.add(event, text)
-        if orders:
-            self.kick()
-
-    def _hook(self, event: str, watch: str, facts: Mapping[str, str]) -> list[Order]:
-        known = self._config.watch.get(watch)
-        return [Order(event, facts)] if known is not None and known.hook(event) is not None else []
-
-    @staticmethod
-    def _facts(job: Job, receipt: Receipt | None, error: str | None) -> dict[str, str]:
-        return {
-            "provider": job.provider,
-            "watch": job.watch,
-            "size": str(job.size),
-            "key": (receipt.key if receipt else job.key) or "",
-            "url": (receipt.url if receipt else None) or "",
-            "etag": receipt.etag if receipt else "",
-            "error": error or "",
-        }
-
-    # Doing it
 
     def kick(self) -> None:
         """Looks at once for something to do."""
@@ -187,8 +119,6 @@ class ErrandRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
         for executor in self._executors.values():
             executor.shutdown(wait=False, cancel_futures=True)
-        if self._notices is not None:
-            await self._notices.close()
 
     async def _do(self, errand: Errand) -> None:
         try:
