@@ -4,8 +4,8 @@ It answers JSON, an error as {"error": sentence}, and is never struck by a fault
 """
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,70 +13,77 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dumbwaiter_sandbox.clock import Clock
-
-if TYPE_CHECKING:
-    from dumbwaiter_sandbox.sandbox import Sandbox
+from dumbwaiter_sandbox.switches import Switches
+from dumbwaiter_sandbox.world import World
 
 FARTHEST = 1e10  # seconds: beyond, no date can be written
 
 Answer = Callable[[Request], Awaitable[object]]
 
 
-def application(sandbox: "Sandbox") -> Starlette:
-    """The control server of one sandbox."""
-    control = _Control(sandbox)
-    rows: tuple[tuple[str, str, Answer], ...] = (
-        ("GET", "/_sandbox", control.about),
-        ("GET", "/_sandbox/faults", control.faults),
-        ("PUT", "/_sandbox/faults", control.put_faults),
-        ("DELETE", "/_sandbox/faults", control.no_faults),
-        ("GET", "/_sandbox/options", control.options),
-        ("PUT", "/_sandbox/options", control.put_options),
-        ("DELETE", "/_sandbox/options", control.no_options),
-        ("GET", "/_sandbox/clock", control.clock),
-        ("POST", "/_sandbox/clock", control.post_clock),
-        ("GET", "/_sandbox/log", control.log),
-        ("DELETE", "/_sandbox/log", control.no_log),
-        ("GET", "/_sandbox/objects", control.objects),
-        ("POST", "/_sandbox/plant", control.plant),
-    )
-    return Starlette(routes=[Route(path, _json(answer), methods=[method]) for method, path, answer in rows])
+class Control:
+    """The control server of one sandbox. What its calls raise ValueError for is answered as an error."""
 
+    def __init__(
+        self,
+        world: World,
+        accounts: Mapping[str, Mapping[str, str]],
+        switches: Switches,
+        set_faults: Callable[[str], Awaitable[None]],
+        plant: Callable[[Mapping[str, Any]], object],
+    ) -> None:
+        self._world = world
+        self._accounts = accounts
+        self._switches = switches
+        self._set_faults = set_faults
+        self._plant = plant
 
-class _Control:
-    """What each call answers. Raises ValueError for what it cannot take."""
-
-    def __init__(self, sandbox: "Sandbox") -> None:
-        self._sandbox = sandbox
-        self._world = sandbox.world
+    def application(self) -> Starlette:
+        """What answers on the port."""
+        rows: tuple[tuple[str, str, Answer], ...] = (
+            ("GET", "/_sandbox", self.about),
+            ("GET", "/_sandbox/faults", self.faults),
+            ("PUT", "/_sandbox/faults", self.put_faults),
+            ("DELETE", "/_sandbox/faults", self.no_faults),
+            ("GET", "/_sandbox/options", self.options),
+            ("PUT", "/_sandbox/options", self.put_options),
+            ("DELETE", "/_sandbox/options", self.no_options),
+            ("GET", "/_sandbox/clock", self.clock),
+            ("POST", "/_sandbox/clock", self.post_clock),
+            ("GET", "/_sandbox/log", self.log),
+            ("DELETE", "/_sandbox/log", self.no_log),
+            ("GET", "/_sandbox/objects", self.objects),
+            ("POST", "/_sandbox/plant", self.plant),
+        )
+        return Starlette(routes=[Route(path, _json(answer), methods=[method]) for method, path, answer in rows])
 
     async def about(self, _: Request) -> object:
         return {
-            "urls": dict(self._sandbox.urls),
-            "accounts": {name: dict(held) for name, held in self._sandbox.accounts.items()},
+            "urls": dict(self._world.urls),
+            "accounts": {name: dict(held) for name, held in self._accounts.items()},
         }
 
     async def faults(self, _: Request) -> object:
         return {"faults": self._world.faults.spec}
 
     async def put_faults(self, request: Request) -> object:
-        await self._sandbox.set_faults((await request.body()).decode("utf-8", "replace"))
+        await self._set_faults((await request.body()).decode("utf-8", "replace"))
         return await self.faults(request)
 
     async def no_faults(self, request: Request) -> object:
-        await self._sandbox.set_faults("")
+        await self._set_faults("")
         return await self.faults(request)
 
     async def options(self, _: Request) -> object:
-        return self._sandbox.options()
+        return self._switches.as_json()
 
     async def put_options(self, request: Request) -> object:
-        self._sandbox.set_options(await _object(request))
-        return self._sandbox.options()
+        self._switches.change(await _object(request))
+        return self._switches.as_json()
 
     async def no_options(self, _: Request) -> object:
-        self._sandbox.reset_options()
-        return self._sandbox.options()
+        self._switches.reset()
+        return self._switches.as_json()
 
     async def clock(self, _: Request) -> object:
         return {"now": self._world.clock.now(), "shift": self._world.clock.shift}
@@ -99,7 +106,7 @@ class _Control:
         ]
 
     async def plant(self, request: Request) -> object:
-        return self._sandbox.plant(await _object(request))
+        return self._plant(await _object(request))
 
 
 def _json(answer: Answer) -> Callable[[Request], Awaitable[Response]]:

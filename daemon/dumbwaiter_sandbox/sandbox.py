@@ -6,7 +6,6 @@ address excepted.
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -14,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 from starlette.types import ASGIApp
 
-from dumbwaiter_sandbox import control
 from dumbwaiter_sandbox.clock import Clock
+from dumbwaiter_sandbox.control import Control
 from dumbwaiter_sandbox.faults import Faults
 from dumbwaiter_sandbox.gate import Gate
 from dumbwaiter_sandbox.log import RequestLog
 from dumbwaiter_sandbox.serving import HOST, Port, reserve
 from dumbwaiter_sandbox.storage import Objects, lock, open_database
+from dumbwaiter_sandbox.switches import Switches
 from dumbwaiter_sandbox.vendors import VENDORS, catalogue, secrets
 from dumbwaiter_sandbox.world import Vendor, World
 
@@ -64,8 +63,7 @@ class Sandbox:
         self._say = print or _silent
         self._clock = Clock()
         self._faults = Faults(faults, self._catalogue)
-        self._options: dict[str, Any] = {vendor.name: vendor.options() for vendor in vendors}
-        self.set_options(options or {})
+        self.switches = Switches(vendors, options or {})
         self._ports: dict[str, Port] = {}
         self._settling = asyncio.Lock()
 
@@ -84,7 +82,8 @@ class Sandbox:
             self.urls = {name: f"http://{HOST}:{self.port + index}" for index, name in enumerate(names)}
             self._lay_out(stack)
             self.world = self._world(stack)
-            apps: tuple[ASGIApp, ...] = (control.application(self), *self._gates())
+            control = Control(self.world, self.accounts, self.switches, self.set_faults, self._plant)
+            apps: tuple[ASGIApp, ...] = (control.application(), *self._gates())
             for name, sock, app in zip(names, sockets, apps, strict=True):
                 self._ports[name] = Port(sock, app)
                 stack.push_async_callback(self._ports[name].close)
@@ -107,19 +106,7 @@ class Sandbox:
             self._say(f"faults {faults.spec or 'none'}")
             await self._settle()
 
-    def options(self) -> dict[str, dict[str, Any]]:
-        """The switches by vendor."""
-        return {name: dataclasses.asdict(held) for name, held in self._options.items()}
-
-    def set_options(self, changes: Mapping[str, Any]) -> None:
-        """Change the named switches of the named vendors. Raises ValueError, and then changes nothing."""
-        self._options.update({name: _changed(self._options, name, members) for name, members in changes.items()})
-
-    def reset_options(self) -> None:
-        """Put every switch back."""
-        self._options.update({vendor.name: vendor.options() for vendor in self._vendors})
-
-    def plant(self, members: Mapping[str, Any]) -> object:
+    def _plant(self, members: Mapping[str, Any]) -> object:
         """Put files at a vendor that somebody else uploaded. Raises ValueError."""
         members = dict(members)
         able = {vendor.name: vendor.plant for vendor in VENDORS if vendor.plant}
@@ -133,7 +120,7 @@ class Sandbox:
         stack.callback(database.close)
         objects = Objects(self.data, database)
         log = RequestLog(secrets(self._vendors), self._say)
-        world = World(self.data, self._clock, database, objects, log, self._faults, self.urls, self._options)
+        world = World(self.data, self._clock, database, objects, log, self._faults, self.urls, self.switches.held)
         stack.push_async_callback(world.end)
         return world
 
@@ -209,20 +196,6 @@ def _sum(world: World) -> str:
 
 def _providers(vendors: Sequence[Vendor], urls: Mapping[str, str]) -> dict[str, Mapping[str, object]]:
     return {name: members for vendor in vendors for name, members in vendor.providers(urls).items()}
-
-
-def _changed(options: Mapping[str, Any], vendor: str, members: object) -> Any:
-    if vendor not in options:
-        raise ValueError(f"{vendor!r} is no vendor: choose from {', '.join(options)}")
-    if not isinstance(members, Mapping):
-        raise ValueError(f"the switches of {vendor} are not an object")  # noqa: TRY004 - answered like every wrong value
-    held = dataclasses.asdict(options[vendor])
-    if unknown := members.keys() - held.keys():
-        raise ValueError(f"{vendor} has no switch {min(unknown)!r}: choose from {', '.join(held)}")
-    try:
-        return msgspec.convert({**held, **members}, type(options[vendor]))
-    except msgspec.ValidationError as error:
-        raise ValueError(f"a switch of {vendor} has a wrong value: {error}") from error
 
 
 def _section(name: str, members: Mapping[str, object]) -> str:
