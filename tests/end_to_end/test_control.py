@@ -280,6 +280,8 @@ def test_metrics_say_what_was_done(program: Program) -> None:
     assert values["dumbwaiter_grants_requested_total"] == "2.0"
     assert values['dumbwaiter_errors_total{provider="netease",verdict="Retry"}'] == "1.0"
     assert values["dumbwaiter_drop_to_done_seconds_count"] == "1.0"
+    assert float(values["dumbwaiter_drop_to_done_seconds_sum"]) > 0
+    assert values['dumbwaiter_drop_to_done_seconds_bucket{le="+Inf"}'] == "1.0"
     assert float(values['dumbwaiter_grant_life_seconds{provider="netease"}']) > 0
     assert float(values['dumbwaiter_refreshes_total{provider="netease"}']) >= 1
     assert values['dumbwaiter_watch_overflows_total{watch="netease"}'] == "0.0"

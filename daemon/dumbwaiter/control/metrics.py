@@ -6,9 +6,10 @@ somebody looks.
 
 import time
 from collections.abc import Iterator
+from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dumbwaiter import cache_hits, report
@@ -56,8 +57,7 @@ class _Daemon(Collector):
         blocks.add_metric(["cache"], had)
         blocks.add_metric(["provider"], fetched)
         yield blocks
-        for metric in self._app.engine.context.tally.metrics:
-            yield from metric.collect()
+        yield from self._attempts()
 
     def _journal(self) -> Iterator[Metric]:
         totals = report.totals(self._app.reader)
@@ -67,6 +67,21 @@ class _Daemon(Collector):
         yield jobs
         for name, what in _TOTALS.items():
             yield CounterMetricFamily(f"dumbwaiter_{name}", what, totals[name])
+
+    def _attempts(self) -> Iterator[Metric]:
+        tally = self._app.engine.context.tally
+        errors = CounterMetricFamily(
+            "dumbwaiter_errors", "Attempts that ended early, by what that means.", labels=["provider", "verdict"]
+        )
+        for labels, count in tally.errors.copy().items():
+            errors.add_metric(labels, count)
+        yield errors
+        yield HistogramMetricFamily(
+            "dumbwaiter_drop_to_done_seconds",
+            "From a file's last change to its place in the catalog.",
+            buckets=[("+Inf" if limit == inf else str(limit), count) for limit, count in tally.waits],
+            sum_value=tally.waited,
+        )
 
     def _providers(self) -> Iterator[Metric]:
         now = time.time()

@@ -39,7 +39,6 @@ from starlette.routing import Route
 from dumbwaiter.app import App
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.config.values import LONGEST
-from dumbwaiter.control import metrics
 from dumbwaiter.control.events import Event, Feed
 from dumbwaiter.control.following import follow_jobs, follow_status, follow_walks
 from dumbwaiter.control.orders import Orders
@@ -218,7 +217,8 @@ class Control:
         return _json(await self._orders.claim(os.fsdecode(unquote_to_bytes(wish.path))))
 
     async def _measure(self, _request: Request) -> Response:
-        return Response(await asyncio.to_thread(metrics.text, self._app), media_type=metrics.TYPE)
+        text, kind = await asyncio.to_thread(_measured, self._app)
+        return Response(text, media_type=kind)
 
 
 def _page(query: Mapping[str, str]) -> tuple[int, tuple[float, int] | None]:
@@ -286,6 +286,12 @@ async def _body(request: Request, shape: type[T], most: int = BODY_MAX) -> T:
         return msgspec.json.decode(content or b"{}", type=shape)
     except msgspec.DecodeError as error:
         raise Failure(f"the request cannot be read: {error}", Exit.USAGE) from None
+
+
+def _measured(app: App) -> tuple[bytes, str]:
+    from dumbwaiter.control import metrics  # its library is a large thing to load, and seldom wanted
+
+    return metrics.text(app), metrics.TYPE
 
 
 def _json(value: Any, status: int = 200) -> Response:
