@@ -81,6 +81,32 @@ def test_what_needs_a_person_has_its_sentence_and_the_buttons_that_answer_it(sit
     assert (totals["done"], totals["superseded"], totals["rejected"]) == (1, 1, 0)
 
 
+def test_the_focus_stays_where_it_is_when_rows_before_it_go_and_change_places(site: Site, visit: Visit) -> None:
+    program = site.program
+    program.start()
+    program("pause", "netease")
+    for count, name in enumerate(("a.bin", "b.bin", "c.bin"), 1):
+        program.write(name, name.encode())
+        program.until(lambda count=count: program.totals()["pending"] == count)
+    ids = {job["path"]: str(job["id"]) for job in program.status()["jobs"]}
+    page = visit().page
+    page.goto(site.url)
+    rows, names = page.locator("#outbox .rows > li"), page.locator("#outbox .rows .name")
+    expect(names).to_have_text(["a.bin", "b.bin", "c.bin"])
+    focus = "row => { row.tabIndex = -1; row.focus(); }"
+    rows.nth(1).evaluate(focus)
+    program("retry", ids["a.bin"])  # due now, it is the last
+    expect(names).to_have_text(["b.bin", "c.bin", "a.bin"])
+    expect(rows.nth(0)).to_be_focused()
+
+    rows.nth(1).evaluate(focus)
+    page.evaluate("() => addEventListener('blur', () => (window.lost = true), true)")
+    program("forget", ids["b.bin"])
+    expect(names).to_have_text(["c.bin", "a.bin"])
+    expect(rows.nth(0)).to_be_focused()
+    assert not page.evaluate("window.lost")
+
+
 def test_all_that_needs_a_person_is_counted_and_tried_again(site: Site, visit: Visit) -> None:
     program = site.program
     program.vendors.faults("nos.put:400")

@@ -63,14 +63,17 @@ function tell(target, text, about = "") {
 // Keeps one child for each item, in their order. An element that is there is changed and not replaced: focus stays.
 function list(parent, items, key, make, change) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const names = items.map((item) => String(key(item)));
+  const wanted = new Set(names);
+  const focused = document.activeElement;
+  for (const [name, child] of known) if (!wanted.has(name)) child.remove(); // first, or all behind it would move
   items.forEach((item, index) => {
-    const name = String(key(item));
-    const child = known.get(name) ?? make(item);
-    child.dataset.key = name;
+    const child = known.get(names[index]) ?? make(item);
+    child.dataset.key = names[index];
     if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
     change?.(child, item);
   });
-  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  if (parent.contains(focused)) focused.focus({ preventScroll: true }); // what moves loses it
 }
 
 const name = (path) => path.slice(path.lastIndexOf("/") + 1);
