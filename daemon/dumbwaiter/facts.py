@@ -11,6 +11,7 @@ from dumbwaiter.store.errands import Errand
 
 COUNTERS = ("bytes_sent", "bytes_resent", "grants_requested")
 IN_NEED, AFTER = "in_need", "after"  # of the totals: jobs that need a person, and files still to be put away
+LEFT = "bytes_left"  # of the totals: of pending jobs, what no server acknowledged
 
 
 class OpenCounts(NamedTuple):
@@ -18,6 +19,7 @@ class OpenCounts(NamedTuple):
 
     by_watch: Counter[str]
     by_provider: Counter[str]
+    bytes_left: int = 0
 
 
 class Counts(NamedTuple):
@@ -31,7 +33,7 @@ class Counts(NamedTuple):
 NO_COUNTS = Counts(
     OpenCounts(Counter(), Counter()),
     {},
-    dict.fromkeys((*(state.value for state in State), IN_NEED, AFTER, *COUNTERS), 0),
+    dict.fromkeys((*(state.value for state in State), IN_NEED, AFTER, LEFT, *COUNTERS), 0),
 )
 
 

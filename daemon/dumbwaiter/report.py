@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Engine, Select, Table, and_, func, literal, select, union_all
 
-from dumbwaiter.facts import AFTER, COUNTERS, IN_NEED, Counts, OpenCounts, errand_facts, job_facts
+from dumbwaiter.facts import AFTER, COUNTERS, IN_NEED, LEFT, Counts, OpenCounts, errand_facts, job_facts
 from dumbwaiter.model import Job, Stamp, State
 from dumbwaiter.naming import join, split
 from dumbwaiter.store.database import HOST
@@ -54,15 +54,16 @@ def _mine(engine: Engine, table: Table) -> list[ColumnElement[bool]]:
 
 
 def count_open(engine: Engine) -> OpenCounts:
-    """Returns how many jobs have work left."""
+    """Returns how many jobs have work left, and what is left to send."""
+    left = func.sum(jobs.c.size - jobs.c.sent).filter(jobs.c.state == State.PENDING)
     with engine.connect() as connection:
         rows = connection.execute(
-            select(jobs.c.watch, jobs.c.provider, func.count())
+            select(jobs.c.watch, jobs.c.provider, func.count(), func.coalesce(left, 0))
             .where(IS_OPEN, *_mine(engine, jobs))
             .group_by(jobs.c.watch, jobs.c.provider)
         ).all()
-    counted = OpenCounts(Counter(), Counter())
-    for watch, provider, count in rows:
+    counted = OpenCounts(Counter(), Counter(), sum(int(row[3]) for row in rows))
+    for watch, provider, count, _ in rows:
         counted.by_watch[watch] += count
         counted.by_provider[provider] += count
     return counted
@@ -216,7 +217,8 @@ def _errands(engine: Engine, *where: ColumnElement[bool], limit: int | None = LI
 
 def count_all(engine: Engine) -> Counts:
     """Counts all."""
-    return Counts(count_open(engine), files_by_watch(engine), totals(engine))
+    counted = count_open(engine)
+    return Counts(counted, files_by_watch(engine), totals(engine) | {LEFT: counted.bytes_left})
 
 
 def work_to_list(engine: Engine, *, jobs: bool = True) -> dict[str, Any]:

@@ -126,6 +126,23 @@ def test_all_that_needs_a_person_is_counted_and_tried_again(site: Site, visit: V
     assert (totals["done"], totals["rejected"]) == (1, 0)
 
 
+def test_what_is_to_go_counts_the_files_that_are_not_listed_too(site: Site, visit: Visit) -> None:
+    program = site.program
+    site.configure('[limits]\ntransfers = 1\nbandwidth = "256k"')
+    program.start()
+    program("pause", "netease")
+    program.write("a.bin", bytes(4 * MIB))
+    program.until(lambda: program.totals()["pending"] == 1)
+    program.stop()
+    program.multiply_jobs(1499)
+    program.start()
+    assert program.totals()["bytes_left"] == 1500 * 4 * MIB
+    page = visit().page
+    page.goto(site.url)
+    program("resume")
+    expect(page.locator("#detail")).to_have_text(re.compile(r"^5\.9 GiB to go"))
+
+
 def test_given_up_errands_beyond_those_listed_are_counted_too(site: Site, visit: Visit) -> None:
     program = site.program
     text = program.config.read_text()

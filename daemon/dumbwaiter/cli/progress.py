@@ -31,7 +31,7 @@ def live(states: Iterator[dict[str, Any]]) -> None:
         show = _shower(progress)
         for state in states:
             show(state["jobs"])
-            sent, left = state["totals"]["bytes_sent"], _left(state)
+            sent, left = state["totals"]["bytes_sent"], state["totals"]["bytes_left"]
             if everything is None:
                 begun, everything = sent, progress.add_task("", total=None, note="")
             progress.update(
@@ -44,18 +44,10 @@ def live(states: Iterator[dict[str, Any]]) -> None:
             screen.update(Group(progress.get_renderable(), Text("\n".join(_sentences(state)))), refresh=True)
 
 
-def _left(state: dict[str, Any]) -> int:
-    """Returns the bytes still to be sent; where not every job is listed, what the others would come to."""
-    pending = [job for job in state["jobs"] if job["state"] == "pending"]
-    left = sum(int(job["size"] - job["sent"]) for job in pending)
-    count: int = state["totals"]["pending"]
-    return round(left * max(1.0, count / max(1, len(pending))))
-
-
 def _sentences(state: dict[str, Any]) -> Iterator[str]:
     totals = state["totals"]
     left = totals["pending"] + totals["stored"] + state["settling"]
-    yield f"{counted(totals['done'], 'file')} done, {left} to go, {to_put_away(totals)}{totals['in_need']} need a person; {size(_left(state))} left"
+    yield f"{counted(totals['done'], 'file')} done, {left} to go, {to_put_away(totals)}{totals['in_need']} need a person; {size(totals['bytes_left'])} left"
     yield from (rests(pause["name"], pause["until"]) for pause in state["paused"])
     yield from (f"! {one['name']}: {one['error']}" for one in state["providers"] if one["error"])
     if state["trouble"]:

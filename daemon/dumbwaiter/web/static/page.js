@@ -9,8 +9,8 @@ const PAGE = 50;
 const RATES = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128].map((mebibytes) => mebibytes * 1048576);
 
 const $ = (selector, from = document) => from.querySelector(selector);
-const state = { jobs: new Map(), providers: new Map(), watches: new Map(), errands: [], cut: false, seen: false, online: true, at: 0 };
-const samples = new Map(); // by job: [time, bytes acknowledged] of late
+const state = { jobs: new Map(), providers: new Map(), watches: new Map(), errands: [], cut: false, seen: false, online: true, at: 0, begun: null };
+const samples = new Map(); // by job, and of "all": [time, bytes acknowledged] of late
 const entries = new Map(); // by id, as they were loaded
 let before = null; // where the next page of the history begins
 
@@ -119,18 +119,22 @@ function heard(kind, facts) {
 }
 
 function sample() {
-  const now = Date.now();
-  for (const job of state.jobs.values()) {
-    if (!job.active) samples.delete(job.id);
-    else {
-      const of = samples.get(job.id) ?? samples.set(job.id, []).get(job.id);
-      if (of.at(-1)?.[1] !== job.sent) of.push([now, job.sent]);
-      while (of.length > 2 && now - of[0][0] > SPAN) of.shift();
-    }
-  }
+  const jobs = open();
+  const note = (id, active, sent) => {
+    if (!active) return samples.delete(id);
+    const of = samples.get(id) ?? samples.set(id, []).get(id);
+    if (of.at(-1)?.[1] !== sent) of.push([Date.now(), sent]);
+    while (of.length > 2 && Date.now() - of[0][0] > SPAN) of.shift();
+  };
+  for (const job of state.jobs.values()) note(job.id, job.active, job.sent);
+  const { pending, stored, bytes_sent: sent } = state.totals;
+  note("all", jobs.some((job) => job.active), sent);
+  // What came before all that is left, of what was ever sent.
+  if (!(pending + stored)) state.begun = null;
+  else state.begun ??= sent - jobs.reduce((sum, job) => sum + job.sent, 0);
 }
 
-// Bytes a second of one job; 0 until two acknowledgements came.
+// Bytes a second of one job, or of all; 0 until two acknowledgements came.
 function rate(id) {
   const of = samples.get(id);
   if (!of || of.length < 2) return 0;
@@ -184,8 +188,7 @@ function drawHead() {
   if (!state.online) [head, detail] = [word("offlineHead"), ""];
   else if (!state.seen) head = word("connecting");
   else if (active.length) {
-    const bytes = jobs.reduce((sum, job) => sum + Math.max(0, job.size - job.sent), 0);
-    const fast = active.reduce((sum, job) => sum + rate(job.id), 0);
+    const bytes = state.totals.bytes_left, fast = rate("all"); // not every file is named
     head = word("working", count(left));
     detail = [bytes && word("toGo", size(bytes)), fast && `${size(fast)}/s`, fast && bytes && word("left", duration(bytes / fast))].filter(Boolean).join(" · ");
   } else if (left) head = state.paused.some((one) => !one.name) ? word("restingHead") : word("waiting", count(left));
@@ -203,7 +206,8 @@ function drawHead() {
   document.title = left ? `(${count(left)}) dumbwaiter` : "dumbwaiter";
   const overall = $("#overall");
   overall.hidden = !active.length;
-  if (active.length) overall.value = jobs.reduce((sum, job) => sum + job.sent, 0) / Math.max(1, jobs.reduce((sum, job) => sum + job.size, 0));
+  const sent = state.begun == null ? 0 : Math.max(0, state.totals.bytes_sent - state.begun);
+  if (active.length) overall.value = sent / Math.max(1, sent + state.totals.bytes_left);
   // Told aloud when it is something else, not at every file.
   const told = !state.online ? "offline" : active.length ? "working" : left ? "waiting" : need ? `need ${need}` : "idle";
   if (told !== announced) say($("#announcement"), head);
