@@ -56,6 +56,29 @@ def test_a_file_moves_from_the_outbox_to_the_history_while_one_looks(site: Site,
     assert visitor.complaints == []
 
 
+def test_over_plain_http_it_says_copied_only_of_what_is_in_the_clipboard(site: Site, visit: Visit) -> None:
+    site.program.start()
+    site.program.write("a.bin", b"a")
+    assert site.program("wait").returncode == 0
+    page = visit().page
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })")
+    # Nobody has pressed a button, or not lately: the browser refuses. To look from here would count as if somebody had.
+    page.add_init_script(
+        "new MutationObserver(() => { const one = document.querySelector('#history .copies button');"
+        "if (one && !window.begun) { window.begun = true; one.click(); }"
+        "const said = document.querySelector('#toast')?.textContent; if (said) console.info(said); })"
+        ".observe(document, { childList: true, subtree: true })"
+    )
+    with page.expect_console_message() as said:
+        page.goto(site.url)
+    assert said.value.text == "That did not work. The browser did not let the page copy: try again."
+    button = page.get_by_role("button", name="Copy Link of a.bin")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#toast")).to_have_text("Copied")
+    expect(button).to_be_focused()
+
+
 def test_what_needs_a_person_has_its_sentence_and_the_buttons_that_answer_it(site: Site, visit: Visit) -> None:
     site.program.start()
     site.program.vendors.faults("nos.put:400")

@@ -419,12 +419,15 @@ async function copy(id, form) {
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
   else {
     // Over plain HTTP from another machine there is no clipboard but this one.
+    const focused = document.activeElement;
     const area = element("textarea", { class: "visually-hidden" });
     area.value = text;
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    const copied = document.execCommand("copy"); // false when the button was pressed seconds ago
     area.remove();
+    focused.focus({ preventScroll: true });
+    if (!copied) throw new Error(word("uncopied"));
   }
   toast(word("copied"));
 }
