@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from dead_disk import mirror_disk
 from program import Program
+from test_docs import ROOT
 
 MARK = {"X-Dumbwaiter": "test"}
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"\0" * 64  # what it is, the first bytes say
@@ -89,6 +91,17 @@ def test_the_page_can_steer_and_nothing_else(ask: httpx.Client, port: int) -> No
     tunnel = {"Host": "localhost:9000", "Origin": "http://localhost:9000"}
     paused = ask.post("/api/pause", json={"name": "netease"}, headers=MARK | tunnel)
     assert paused.json()["paused"] == [{"name": "netease", "until": None}]
+
+
+def test_the_manual_says_what_a_proxy_has_to_write_to_be_let_in(ask: httpx.Client) -> None:
+    block = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/operating.md").read_text(), re.DOTALL)[0]
+    assert "proxy_buffering off;" in block
+    browser = {"Host": "page.example", "Origin": "https://page.example", "Sec-Fetch-Site": "same-origin"} | MARK
+    proxy = browser | dict(re.findall(r"proxy_set_header (\S+) (\S+);", block))
+    for path in ("/page.js", "/api/status"):
+        assert ask.get(path, headers=browser).status_code == 403
+        assert ask.get(path, headers=proxy).status_code == 200
+    assert ask.post("/api/pause", json={"name": "netease"}, headers=proxy).status_code == 200
 
 
 def test_every_answer_tells_the_browser_what_the_page_may_do(ask: httpx.Client) -> None:
