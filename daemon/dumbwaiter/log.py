@@ -97,10 +97,12 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn", "asyncio", "watchdog", "alembic"):
+    for noisy in ("httpx", "httpcore", "asyncio", "watchdog", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    # It warns of each run that it leaves out because the last one goes on, which is as it should be.
-    logging.getLogger("apscheduler").setLevel(max(logging.ERROR, root.level))
+    # The one warns of each run that it leaves out because the last one goes on, which is as it should be; the other of
+    # each request that it cannot read, and any site that is open in the browser can send those to the page.
+    for noisier in ("apscheduler", "uvicorn"):
+        logging.getLogger(noisier).setLevel(max(logging.ERROR, root.level))
 
 
 def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:

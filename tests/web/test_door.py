@@ -83,6 +83,18 @@ def test_a_form_of_another_site_changes_nothing(ask: httpx.Client) -> None:
     assert "access-control-allow-origin" not in ask.get("/api/status").headers
 
 
+def test_what_strangers_send_fills_no_log(ask: httpx.Client, port: int, program: Program) -> None:
+    upgrade = {"Origin": "http://attacker.example", "Connection": "Upgrade", "Upgrade": "websocket"}
+    assert ask.get("/api/events", headers=upgrade).status_code == 403
+    with socket.create_connection(("127.0.0.1", port)) as caller:
+        caller.sendall(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n")  # what opens an https:// address
+        assert caller.recv(12) == b"HTTP/1.1 400"
+    assert ask.get("/api/status").status_code == 200
+    for line in map(json.loads, program.log.read_text().splitlines()):
+        assert "HTTP" not in line["event"]
+        assert "upgrade" not in line["event"]
+
+
 def test_the_page_can_steer_and_nothing_else(ask: httpx.Client, port: int) -> None:
     for path in ("put", "claim", "sync"):
         assert ask.post(f"/api/{path}", json={}, headers=MARK).status_code == 404

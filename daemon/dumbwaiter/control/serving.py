@@ -80,6 +80,7 @@ async def answering(
         uvicorn.Config(
             application,
             http=caller,
+            ws="none",  # whatever is installed beside us
             backlog=CALLERS // 2,  # taken in one turn of the loop, before the first of them can be sent away
             log_config=None,
             access_log=False,
