@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WAITING = 512  # connections not taken yet
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
-CALLERS = 64  # connections at once; a further one takes the place of one that owes a request
+CALLERS = 64  # connections at once; a further one takes the place of one that owes a request, or takes no answer
 
 
 class Server(uvicorn.Server):
@@ -41,7 +41,10 @@ class Server(uvicorn.Server):
 
 
 class Caller(H11Protocol):
-    """One connection among others: when there are too many, the one goes that owes a request, and said nothing for longest."""
+    """One connection among others: when there are too many, one goes that owes a request or takes no answer.
+
+    Of these, the one that said nothing for longest.
+    """
 
     heard = 0.0  # when something last came
 
@@ -51,7 +54,7 @@ class Caller(H11Protocol):
         others: list[Any] = [one for one in self.connections if one is not self and not one.transport.is_closing()]
         if len(others) >= CROWD:
             transport.abort()
-        elif len(others) >= CALLERS and (owing := [one for one in others if one.silent or one.unfinished]):
+        elif len(others) >= CALLERS and (owing := [one for one in others if one.silent or one.unfinished or one.deaf]):
             min(owing, key=lambda one: one.heard).transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +72,11 @@ class Caller(H11Protocol):
         """Whether a request has begun to come and its body did not end."""
         cycle: Any = self.cycle
         return cycle is not None and bool(cycle.more_body)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether what it was told waits for it to read."""
+        return self.flow.write_paused
 
 
 @asynccontextmanager
