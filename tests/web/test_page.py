@@ -355,6 +355,17 @@ def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
     assert not [url for url in visitor.requests if "sesame" in url.partition("#")[0]]
 
 
+def test_a_bookmark_with_the_token_opens_the_page_that_asks_for_it(site: Site, visit: Visit) -> None:
+    site.configure('token = "open sesame"')
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    expect(page.get_by_role("textbox", name="This page needs a token")).to_be_visible()
+    page.goto(f"{site.url}/#token=open%20sesame")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first file.")
+    assert page.url == f"{site.url}/"
+
+
 def test_after_wrong_tokens_the_right_one_opens_at_once(site: Site, visit: Visit) -> None:
     site.configure('token = "open sesame"')
     site.program.start()

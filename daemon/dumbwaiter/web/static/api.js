@@ -3,9 +3,15 @@
 const SILENCE = 40_000; // the daemon says something every 15 seconds
 let token = sessionStorage.getItem("token") ?? "";
 
-if (location.hash.startsWith("#token=")) {
+takeToken();
+addEventListener("hashchange", () => takeToken() && location.reload()); // a bookmark that is opened where the page is open
+
+// Takes the token from the page's address, if there is one.
+function takeToken() {
+  if (!location.hash.startsWith("#token=")) return false;
   remember(decoded(location.hash.slice(7)));
   history.replaceState(null, "", location.pathname);
+  return true;
 }
 
 // A "%" that begins no escape stands for itself.
