@@ -335,6 +335,23 @@ def test_a_replaced_file_is_in_the_history_once_as_it_is_now(site: Site, visit: 
     assert sorted(shown) == sorted(name + mark for name, mark in (("other.bin", "✓"), ("report.bin", "✓")))
 
 
+def test_what_the_provider_no_longer_lists_is_marked_while_one_looks(site: Site, visit: Visit) -> None:
+    program = site.program
+    program.start()
+    (program.data / "drop/careyshop/mine.txt").write_bytes(b"mine")
+    assert program("wait").returncode == 0
+    page = visit().page
+    page.goto(site.url)
+    mine = page.locator("#history .rows > li", has_text="mine.txt")
+    expect(mine).to_be_visible()
+    (entry,) = program.facts("history")
+    gone = {"vendor": "careyshop", "remove": [int(entry["facts"]["storage_id"])]}
+    program.vendors.http.post("/_sandbox/plant", json=gone).raise_for_status()
+    assert program("sync", "--remote", "careyshop").returncode == 0
+    program.write("another.bin", b"a")  # with which the list is loaded again
+    expect(mine.get_by_title("The provider no longer lists it")).to_be_visible()
+
+
 def test_with_a_token_it_asks_for_it_once(site: Site, visit: Visit) -> None:
     site.configure('token = "open sesame, please"')
     site.program.start()

@@ -394,7 +394,7 @@ const latest = (a, b) => b.stored_at - a.stored_at || b.id - a.id;
 
 function drawHistory() {
   const all = [...entries.values()].sort(latest);
-  list($("#history .rows"), all, (one) => `${one.id} ${one.stored_at}${current()}`, makeEntry);
+  list($("#history .rows"), all, (one) => [one.id, one.stored_at, one.url, one.verified, one.unlisted_at, current()].join(" "), makeEntry);
   $("#history .empty").hidden = all.length > 0;
   $("#older").hidden = before == null;
 }
