@@ -187,6 +187,12 @@ class Feed:
 
     def _tell(self, kind: str, facts: Any) -> None:
         self._count += 1
+        if kind == "snapshot":
+            self._events.clear()  # it is all that they told
+        if kind == "errands":  # a thousand of them, every time: the latest stand for those before
+            for at, one in enumerate(self._events):
+                if one.kind == kind:
+                    self._events[at] = one._replace(facts=facts)
         self._events.append(Event(self._id(self._count), kind, facts))
 
 
