@@ -335,6 +335,16 @@ def test_a_replaced_file_is_in_the_history_once_as_it_is_now(site: Site, visit: 
     assert sorted(shown) == sorted(name + mark for name, mark in (("other.bin", "✓"), ("report.bin", "✓")))
 
 
+def test_a_list_that_could_not_be_had_is_asked_for_again(site: Site, visit: Visit) -> None:
+    site.program.start()
+    page = visit().page
+    page.goto(site.url)
+    expect(page.locator("#history .empty")).to_be_visible()
+    page.route("**/api/history?*", lambda route: route.abort(), times=2)
+    site.program.write("a.bin", b"a")
+    expect(page.locator("#history .rows")).to_contain_text("a.bin")
+
+
 def test_what_the_provider_no_longer_lists_is_marked_while_one_looks(site: Site, visit: Visit) -> None:
     program = site.program
     program.start()

@@ -358,10 +358,10 @@ function drawWatches() {
 
 let renewing = null;
 let again = false;
-// Loads what is new: at once, and once more when something came meanwhile.
+// Loads what is new: at once, and once more when something came meanwhile, or it could not be had.
 function renew() {
   if (renewing) return void (again = true);
-  renewing = load().catch(() => {}).finally(() => {
+  renewing = load().catch(() => state.online && setTimeout(renew, 2000)).finally(() => {
     renewing = null;
     if (again) setTimeout(renew, 500);
     again = false;
