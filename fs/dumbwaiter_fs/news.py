@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import URL
 
 from dumbwaiter import log
-from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import PATIENT
 from dumbwaiter.store.tables import CHANNEL
 from dumbwaiter_fs.index import MANY, OVERLAP, Change, Position
@@ -98,15 +97,11 @@ class News:
 
     def _look(self) -> None:
         """Tells of what came since the last look."""
-        try:
-            if (walks := self._trees.walks()) != self._walks:
-                self._walks = walks
-                self._listener.changing()
-                self._listener.invalidate_all()
-            found = self._trees.since(self._position)
-        except JournalTrouble as trouble:
-            _log.warning("the catalog cannot be asked for changes", why=str(trouble))
-            return
+        if (walks := self._trees.walks()) != self._walks:
+            self._walks = walks
+            self._listener.changing()
+            self._listener.invalidate_all()
+        found = self._trees.since(self._position)
         changes = [change for change in found if (change.row, change.at) not in self._seen]
         if not changes:
             return

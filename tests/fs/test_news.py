@@ -14,8 +14,10 @@ import pytest
 from sqlalchemy import URL
 
 import journals
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import news as module
+from dumbwaiter_fs.index import Change, Position
 from dumbwaiter_fs.news import News
 from dumbwaiter_fs.trees import CatalogState, Trees
 from fs.world import until
@@ -100,6 +102,39 @@ def test_a_commit_that_takes_seconds_to_reach_the_disk_is_heard_then(tmp_path: P
             assert not ears.heard
             trees.reached.set()
             until(lambda: b"files/w/a/film.mov" in ears.heard)
+        finally:
+            news.close()
+            trees.close()
+
+
+class Fails(Trees):
+    """Trees of a database that has trouble, for a moment, when it is asked what came."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(url)
+        self.failed = threading.Event()
+
+    def since(self, position: Position) -> list[Change]:
+        if not self.failed.is_set():
+            self.failed.set()
+            raise JournalTrouble("the journal cannot be read: database is locked")
+        return super().since(position)
+
+
+def test_a_change_is_told_although_the_database_cannot_say_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    journals.in_file(tmp_path)
+    url = journal_url(str(tmp_path))
+    ears, trees = Ears(), Fails(url)
+    news = News(url, trees, ears)
+    with Book(url) as book:
+        news.start()
+        try:
+            assert ears.trusted.wait(10)
+            book.done("a/film.mov")
+            until(lambda: trees.failed.is_set() and b"" in ears.heard and ears.trusted.is_set())
         finally:
             news.close()
             trees.close()
