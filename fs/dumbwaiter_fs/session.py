@@ -194,7 +194,12 @@ class Session:
         except RuntimeError:  # the system lets us have no more
             with self._guard:
                 self._threads.discard(thread)
-                self._backlog.append(call)
+                if self._waiting:
+                    return True
+                if self._threads:
+                    self._backlog.append(call)
+                    return False
+            self._answer_slow(call)  # nobody else would
             return False
         return True
 

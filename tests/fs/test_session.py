@@ -288,6 +288,17 @@ def test_more_calls_than_threads_are_answered_one_after_the_other(
         assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
 
 
+def test_where_the_system_has_no_thread_to_give_calls_are_answered_all_the_same(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert kernel.ask(Op.STATFS)[0] == 0
+    assert kernel.ask(Op.GETATTR)[0] == 0
+
+
 def test_an_open_that_was_given_up_leaves_nothing_open(shelf: Shelf) -> None:
     shelf.entry("a", shelf.write("a", b"x"))
     with hanging(shelf, shelf.drop) as (kernel, there):
