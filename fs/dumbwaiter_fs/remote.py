@@ -57,13 +57,15 @@ class Remote:
             return not version.holders
 
     def streaming(self, stream: Stream) -> None:
-        """Notes that `stream` holds a reply open, and closes the one that was left alone longest."""
+        """Notes that `stream` holds a reply open, and closes what was left alone longest of more than `STREAMS`."""
         with self._lock:
             self._streams[stream] = None
             self._streams.move_to_end(stream)
-            idle = next(iter(self._streams)) if len(self._streams) > STREAMS else None
-        if idle is not None:
-            idle.let_go()
+            oldest_first = list(self._streams)
+        for one in oldest_first:
+            if len(self._streams) <= STREAMS:
+                return
+            one.let_go()  # but for one that is being read
 
     def ended(self, stream: Stream) -> None:
         with self._lock:

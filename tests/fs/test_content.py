@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -543,6 +543,23 @@ def test_more_readers_than_streams_are_served(
             assert contents.read(number, 1000, offset) == BODY[offset : offset + 1000]
     for number in numbers:
         contents.release(number)
+
+
+def test_a_reply_that_a_reader_waits_for_leaves_no_more_of_the_others_open(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "STREAMS", 3)
+    streams = contents._remote._streams
+    with ExitStack() as stack:
+        for name in "abcdef":
+            number, _ = contents.open(f"files/w/{name}", entry(origin.put(name, BODY), len(BODY)))
+            stack.callback(contents.release, number)
+            contents.read(number, 1000, 0)
+            if name == "a":
+                (waits,) = streams
+                stack.enter_context(waits.lock)
+        assert len(streams) == 3
+        assert waits in streams
 
 
 def test_an_empty_file_costs_no_request(contents: Contents, origin: Origin) -> None:
