@@ -140,6 +140,7 @@ def test_the_ignore_file_speaks_last() -> None:
     assert rules.takes("keep.raw")
     assert not rules.takes("other.raw")
     assert rules.why("old/a") == ".dumbwaiterignore 'old/' on folder 'old'"
+    assert rules.unread == []
 
 
 def test_include_is_all_that_is_taken() -> None:
@@ -193,6 +194,12 @@ def test_a_bad_line_of_the_ignore_file_matches_nothing_and_is_named() -> None:
     made = Rules(ignore_file="*.raw\n[z-a]\n*.bak\r\n")
     assert made.unread == [".dumbwaiterignore, line 2: '[z-a]' is no pattern, and matches nothing"]
     assert [made.takes(name) for name in ("a.raw", "a.bak", "z", "[z-a]")] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("line", ["# remark", "#" * 2000, "", " " * 2000])
+def test_remarks_and_blank_lines_are_no_patterns_and_nothing_to_tell_of(line: str) -> None:
+    assert Rules(ignore_file=f"{line}\n").unread == []
+    assert Rules(exclude=[line]).takes("a")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "bytes"])

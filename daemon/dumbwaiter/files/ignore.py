@@ -171,7 +171,7 @@ def _line(origin: str, text: str) -> _Line | None:
         parsed = None
     if parsed is not None and parsed.regex is not None and parsed.include is not None:
         return _Line(origin, text, _regex(parsed.regex.pattern), parsed.include)
-    if parsed is not None and (not text.strip() or text.startswith("#")):
+    if not text.strip() or text.startswith("#"):
         return None
     raise Failure(f"The pattern {text!r} in {origin} cannot be read; write it as in a .gitignore file.", Exit.USAGE)
 
