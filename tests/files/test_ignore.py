@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.files.ignore import JUNK, Rules, once, rules
+from dumbwaiter.files.ignore import _REMEMBERED, JUNK, Rules, once, rules
 
 TEMPORARY = [
     "film.mkv.part",
@@ -249,7 +249,8 @@ def test_another_users_ignore_file_is_foreign_and_a_link_of_his_is_not_followed(
     place = tmp_path / ".dumbwaiterignore"
     place.write_text("!*.key\n")
     os.chown(place, 4242, 4242)
-    assert not rules(str(tmp_path), (), ("*.key",)).takes("a.key")
+    made = rules(str(tmp_path), (), ("*.key",))
+    assert [made.takes(name) for name in ("a.key", "a")] == [False, True]
     os.chown(tmp_path, 4242, 4242)
     assert rules(str(tmp_path), (), ("*.key",)).takes("a.key")
     place.chmod(0o664)  # the group has other members than its owner
@@ -265,6 +266,30 @@ def test_another_users_ignore_file_is_foreign_and_a_link_of_his_is_not_followed(
     made = rules(str(tmp_path), (), ())
     assert made.unread == [".dumbwaiterignore cannot be read (another user's link): nothing is taken until it can"]
     assert not made.takes("a")
+
+
+def test_a_link_that_comes_between_look_and_opening_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private").write_text("key\n")
+    (tmp_path / ".dumbwaiterignore").symlink_to("private")
+    before = os.stat(tmp_path / "private")
+    monkeypatch.setattr(os, "lstat", lambda _path: before)
+    assert not rules(str(tmp_path), (), ()).takes("a")
+
+
+def test_an_ignore_file_is_not_left_open(tmp_path: Path) -> None:
+    (tmp_path / ".dumbwaiterignore").write_text("*.raw\n")
+    rules(str(tmp_path), (), ())
+    before = os.listdir("/proc/self/fd")
+    rules(str(tmp_path), (), ())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_of_a_large_tree_only_so_many_folders_are_remembered() -> None:
+    made = Rules()
+    assert all(made.enters(f"{number}") for number in range(_REMEMBERED + 1))
+    assert 0 < len(made._folders) <= _REMEMBERED
 
 
 def test_a_very_deep_path_is_judged() -> None:
@@ -395,6 +420,12 @@ def test_no_pattern_takes_long_to_find_nothing(tmp_path: Path, pattern: str) -> 
     made = rules(str(tmp_path), [], [])
     assert made.takes("a" * 250)
     assert made.takes("/".join("a" * 1000))
+
+
+def test_an_ignore_file_may_have_a_thousand_lines(tmp_path: Path) -> None:
+    (tmp_path / ".dumbwaiterignore").write_bytes(b"b\n" * 1000)
+    made = rules(str(tmp_path), [], [])
+    assert [made.takes(name) for name in "ab"] == [True, False]
 
 
 @pytest.mark.parametrize("content", [b"a\n" * 1001, bytes(1 << 20)])
