@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from dumbwaiter.errors import Exit, Failure
-from dumbwaiter.files.ignore import _REMEMBERED, JUNK, Rules, once, rules
+from dumbwaiter.files.ignore import _CLASSES, _REMEMBERED, JUNK, Rules, once, rules
 
 TEMPORARY = [
     "film.mkv.part",
@@ -57,6 +57,24 @@ TEMPORARY = [
     ".Trash/1000/files/film.mov",
     ".Trash-1000/info/film.mov.trashinfo",
     ".local/share/Trash/files/film.mov",
+    "film.mov.opdownload",
+    "film.mov.!ut",
+    ".swp",
+    ".rsync-partial/film.mov",
+    ".in.film.mov.",
+    ".DAV/film.mov",
+    ".davfs.tmp1a2b3c",
+    "film.mov.lftp-pget-status",
+    ".stfolder/marker",
+    ".nextcloudsync.log",
+    ".owncloudsync.log",
+    ".dropbox",
+    ".dropbox.cache/film.mov",
+    ".Spotlight-V100/Store-V2",
+    ".fseventsd/0000000000a1b2c3",
+    ".TemporaryItems/film.mov",
+    ".DocumentRevisions-V100/film.mov",
+    "lost+found/#12345",
 ]
 WANTED = [
     "photo.jpg",
@@ -341,21 +359,30 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("patterns", GIT, ids=" ".join)
-def test_agrees_with_git(tmp_path: os.PathLike[str], patterns: list[str]) -> None:
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    with open(os.path.join(tmp_path, ".gitignore"), "w", encoding="utf-8") as file:
-        file.write("\n".join(patterns) + "\n")
-    asked = "\0".join(PATHS).encode() + b"\0"
+def ignored_by_git(folder: Path, patterns: list[str], paths: list[str]) -> list[str]:
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    (folder / ".gitignore").write_text("\n".join(patterns) + "\n", encoding="utf-8")
     told = subprocess.run(
-        ["git", "-C", tmp_path, "-c", "core.excludesFile=", "check-ignore", "--no-index", "-z", "--stdin"],
-        input=asked,
+        ["git", "-C", folder, "-c", "core.excludesFile=", "check-ignore", "--no-index", "-z", "--stdin"],
+        input="\0".join(paths).encode() + b"\0",
         capture_output=True,
         check=False,
     )
     ignored = set(told.stdout.decode().split("\0"))
+    return [path for path in paths if path in ignored]
+
+
+@pytest.mark.parametrize("patterns", GIT, ids=" ".join)
+def test_agrees_with_git(tmp_path: Path, patterns: list[str]) -> None:
     rules = Rules(exclude=patterns, junk=())
-    assert [path for path in PATHS if not rules.takes(path)] == [path for path in PATHS if path in ignored]
+    assert [path for path in PATHS if not rules.takes(path)] == ignored_by_git(tmp_path, patterns, PATHS)
+
+
+@pytest.mark.parametrize("name", _CLASSES)
+def test_a_class_of_characters_is_what_it_is_to_git(tmp_path: Path, name: str) -> None:
+    names = [f"x{chr(code)}" for code in range(1, 128) if chr(code) != "/"]
+    rules = Rules(exclude=[f"x[[:{name}:]]"], junk=())
+    assert [one for one in names if not rules.takes(one)] == ignored_by_git(tmp_path, [f"x[[:{name}:]]"], names)
 
 
 letters = st.sampled_from([*"ab.*?![]/\\#~ \n", "\udcff", "中", "**", "/**/", ".part"])

@@ -97,7 +97,7 @@ _CLASSES = {
     "lower": "a-z",
     "print": " -.0-~",
     "punct": ":-@[-`{-~!-.",
-    "space": " \t\n\v\f\r",
+    "space": " \t\n\r",
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
