@@ -396,19 +396,32 @@ def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
     asyncio.run(test())
 
 
-def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(vendors: Vendors, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The configuration, or the program, was another one when the file was begun."""
+    rests: dict[str, float] = {}
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            await super().save(*values, **named)
+            rests["netease"] = math.inf
+
+    monkeypatch.setattr(attempt, "FileUpload", Upload)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            orders = Orders(app)
-            await orders.pause("netease", None)
-            id_ = await put(app, "netease", tmp_path / "a.mov", b"0123456789")
-            begun = update(jobs).where(jobs.c.id == id_).values(checkpoint='["another"]', sent=8)
+            monkeypatch.setattr(app.steering, "providers", lambda _now: rests)
+            id_ = await put(app, "netease", tmp_path / "a.mov", bytes(12 * MIB))
+            facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
+            sent = facts["jobs"][0]["sent"]
+            begun = update(jobs).where(jobs.c.id == id_).values(checkpoint='["another"]')
             await app.journal.writer.call(lambda connection: connection.execute(begun))
-            await orders.resume("netease")
+            monkeypatch.setattr(app.steering, "providers", lambda _now: {})
+            app.engine.kick()
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
-            assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (10, 8)
+            assert sent > 0
+            assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (12 * MIB + sent, sent)
 
     asyncio.run(test())
 
