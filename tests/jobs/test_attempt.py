@@ -1,11 +1,13 @@
 """What goes on without getting anywhere comes to an end: the engine at work, with waits of no length."""
 
 import asyncio
+import errno
 import math
 import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,13 +23,16 @@ from dumbwaiter.app import App
 from dumbwaiter.brokers import jiandaoyun
 from dumbwaiter.catalog import Catalog
 from dumbwaiter.control.orders import Orders
+from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.files import disks
+from dumbwaiter.files.roots import disk_of
 from dumbwaiter.jobs import attempt
 from dumbwaiter.jobs.attempt import IN_VAIN, LATE_MAX
 from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.net.http import SKEW
+from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.policy import DEAR
 from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
@@ -361,6 +366,78 @@ def test_a_file_is_asked_for_as_what_it_is_and_not_as_what_it_is_called(
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
             assert asked == ["image/png"]
             assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (107, 0)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "words"),
+    [
+        ("mime_of", OSError(errno.EIO, "Input/output error"), "the file cannot be read: Input/output error"),
+        ("run", OSError(errno.EIO, "Input/output error"), "the file cannot be read: Input/output error"),
+        ("run", Unreadable("Input/output error"), "the file cannot be read: Input/output error"),
+        ("run", TimeoutError(), "the folder {disk} does not answer"),
+    ],
+)
+def test_a_file_that_cannot_be_read_waits_and_says_why(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, words: str
+) -> None:
+    def fails(*_values: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(*((attempt, step) if step == "mime_of" else (FileUpload, step)), fails)
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            await put(app, "netease", tmp_path / "a.mov", b"a")
+            facts = await until(lambda facts: facts["jobs"][0]["error"] is not None, app)
+            assert facts["jobs"][0]["error"] == words.format(disk=disk_of(str(tmp_path)))
+            assert (facts["totals"]["pending"], state(facts, "netease")) == (1, ("ready", None))
+
+    asyncio.run(test())
+
+
+def test_only_progress_lets_an_attempt_count_as_the_first_one(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what breaks off each time would be tried as often as what never broke off."""
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 1.0))  # the next one is this test's
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            orders = Orders(app)
+            await orders.pause("netease", None)
+            id_ = await put(app, "netease", tmp_path / "a.mov", bytes(12 * MIB))
+            attempts = []
+            for fault in ("nos.put:500@2x99", "nos.put:500"):  # one chunk is taken, and then none
+                vendors.faults(fault)
+                failed = update(jobs).where(jobs.c.id == id_).values(attempts=5, error=None, due_at=0.0)
+                await app.journal.writer.call(lambda connection, failed=failed: connection.execute(failed))
+                await orders.resume("netease")
+                app.engine.kick()
+                facts = await until(lambda facts: facts["jobs"][0]["error"] is not None, app)
+                attempts.append((facts["jobs"][0]["attempts"], facts["jobs"][0]["sent"] > 0))
+            assert attempts == [(1, True), (6, True)]
+
+    asyncio.run(test())
+
+
+def test_a_receipt_that_the_journal_does_not_take_is_the_journals_trouble(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a job that another one has, the file would be sent again and again without a pause."""
+    full = "the journal cannot be written: its disk is full"
+
+    def fails(*_values: Any, **_named: Any) -> Future[None]:
+        commit: Future[None] = Future()
+        commit.set_exception(JournalTrouble(full))
+        return commit
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            monkeypatch.setattr(app.journal, "store", fails)
+            await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
+            await until(lambda facts: facts["trouble"] == full, app)
 
     asyncio.run(test())
 

@@ -1,6 +1,7 @@
 """What becomes of a stored file when its vendor is asked for the rest, over a real journal; the vendor's word is the test's."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 
 import journals
 from dumbwaiter import log
-from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry
+from dumbwaiter.errors import Blocked, JournalTrouble, Reauth, Reject, Restart, Retry
+from dumbwaiter.jobs import attempt
 from dumbwaiter.jobs.attempt import RESENT_MAX, Attempt
 from dumbwaiter.jobs.tally import Tally
 from dumbwaiter.jobs.threads import Threads
@@ -251,3 +253,35 @@ def test_an_answer_that_comes_while_all_is_to_end_counts(vendor: Vendor) -> None
     vendor.book.runner.run(test())
     vendor.threads.close()
     assert vendor.book.row(vendor.job).state == "done"
+
+
+@pytest.mark.parametrize("late", [None, JournalTrouble("late")], ids=["cancelled", "with an error"])
+def test_an_answer_that_does_not_come_while_all_is_to_end_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch, late: Exception | None
+) -> None:
+    monkeypatch.setattr(attempt, "HEARD", 0.0)
+    ended: list[str] = []
+    unheard: list[dict[str, Any]] = []
+
+    async def hangs() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("hangs")
+            if late is not None:
+                raise late
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+        task = asyncio.create_task(attempt._heard(hangs()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        gc.collect()
+        assert ended == ["hangs"]
+
+    asyncio.run(test())
+    assert unheard == []
