@@ -6,9 +6,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +33,7 @@ from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.net.http import SKEW
 from dumbwaiter.net.slices import Unreadable
-from dumbwaiter.policy import DEAR
+from dumbwaiter.policy import AT_ONCE, DEAR
 from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
 from dumbwaiter.providers.health import REFUSALS
@@ -88,6 +88,26 @@ async def find(app: App, path: Path, content: bytes) -> int:
     (id_,) = await app.journal.arrivals.enqueue([found], time.time())
     app.look_for_work()
     return id_
+
+
+@asynccontextmanager
+async def begun(vendors: Vendors, folder: Path) -> AsyncIterator[tuple[App, int, int]]:
+    """The app with a film of 12 MiB that is at rest, its id, and how much of it was acknowledged; it goes on when kicked."""
+    rests: dict[str, float] = {}
+
+    class Upload(FileUpload):
+        async def save(self, *values: Any, **named: Any) -> None:
+            await super().save(*values, **named)
+            rests["netease"] = math.inf
+
+    async with daemon(vendors, folder) as app:
+        with pytest.MonkeyPatch.context() as resting:
+            resting.setattr(attempt, "FileUpload", Upload)
+            resting.setattr(app.steering, "providers", lambda _now: rests)
+            id_ = await put(app, "netease", folder / "a.mov", bytes(12 * MIB))
+            facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
+        assert facts["jobs"][0]["sent"] > 0
+        yield app, id_, facts["jobs"][0]["sent"]
 
 
 @pytest.mark.parametrize(
@@ -397,6 +417,47 @@ def test_a_file_that_cannot_be_read_waits_and_says_why(
     asyncio.run(test())
 
 
+@pytest.mark.parametrize(
+    ("faults", "grants"),
+    [("nos.put:403@1", 2), ("nos.put:beyond@1,vod.query:500@1", 1)],
+    ids=["another permission, for another object", "from its first byte"],
+)
+def test_what_was_begun_begins_anew_at_once_where_the_provider_does_not_go_on(
+    vendors: Vendors, tmp_path: Path, faults: str, grants: int
+) -> None:
+    async def test() -> None:
+        async with begun(vendors, tmp_path) as (app, _, sent):
+            assert sent == 8 * MIB
+            vendors.faults(faults)
+            app.engine.kick()
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert (facts["totals"]["grants_requested"], facts["totals"]["bytes_resent"]) == (grants, 12 * MIB)
+
+    asyncio.run(test())
+
+
+def test_a_file_that_begins_anew_each_time_is_tried_less_and_less_often(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of it gets there first, that counts for nothing."""
+    monkeypatch.setattr(attempt, "random", SimpleNamespace(random=lambda: 1.0))
+    vendors.faults("nos.put:beyond@2x99")
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            orders = Orders(app)
+            await orders.pause("netease", None)
+            id_ = await put(app, "netease", tmp_path / "a.mov", bytes(12 * MIB))
+            failed = update(jobs).where(jobs.c.id == id_).values(attempts=5)
+            await app.journal.writer.call(lambda connection: connection.execute(failed))
+            await orders.resume("netease")
+            facts = await until(lambda facts: facts["jobs"][0]["error"] is not None, app)
+            assert facts["jobs"][0]["attempts"] == 6
+            assert len(vendors.log("put")) == 2 + AT_ONCE
+
+    asyncio.run(test())
+
+
 def test_only_progress_lets_an_attempt_count_as_the_first_one(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,31 +534,15 @@ def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
     asyncio.run(test())
 
 
-def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(
-    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(vendors: Vendors, tmp_path: Path) -> None:
     """The configuration, or the program, was another one when the file was begun."""
-    rests: dict[str, float] = {}
-
-    class Upload(FileUpload):
-        async def save(self, *values: Any, **named: Any) -> None:
-            await super().save(*values, **named)
-            rests["netease"] = math.inf
-
-    monkeypatch.setattr(attempt, "FileUpload", Upload)
 
     async def test() -> None:
-        async with daemon(vendors, tmp_path) as app:
-            monkeypatch.setattr(app.steering, "providers", lambda _now: rests)
-            id_ = await put(app, "netease", tmp_path / "a.mov", bytes(12 * MIB))
-            facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
-            sent = facts["jobs"][0]["sent"]
-            begun = update(jobs).where(jobs.c.id == id_).values(checkpoint='["another"]')
-            await app.journal.writer.call(lambda connection: connection.execute(begun))
-            monkeypatch.setattr(app.steering, "providers", lambda _now: {})
+        async with begun(vendors, tmp_path) as (app, id_, sent):
+            other = update(jobs).where(jobs.c.id == id_).values(checkpoint='["another"]')
+            await app.journal.writer.call(lambda connection: connection.execute(other))
             app.engine.kick()
             facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
-            assert sent > 0
             assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (12 * MIB + sent, sent)
 
     asyncio.run(test())
