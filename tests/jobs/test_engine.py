@@ -237,7 +237,8 @@ def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_bo
         assert provider.health.offline is not changed
 
     run(sqlite_book, test)
-    assert (sqlite_book.row(id_).due_at == NOW) is changed
+    row = sqlite_book.row(id_)
+    assert ((row.due_at == NOW), row.lease, row.attempts) == (changed, None, 8)
 
 
 @pytest.mark.parametrize("transfers", [1, 4])
