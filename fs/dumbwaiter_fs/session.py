@@ -192,16 +192,20 @@ class Session:
         try:
             thread.start()
         except RuntimeError:  # the system lets us have no more
-            with self._guard:
-                self._threads.discard(thread)
-                if self._waiting:
-                    return True
-                if self._threads:
-                    self._backlog.append(call)
-                    return False
-            self._answer_slow(call)  # nobody else would
-            return False
+            return self._hand_on_without(thread, call)
         return True
+
+    def _hand_on_without(self, thread: threading.Thread, call: _Call) -> bool:
+        """As `_hand_on`, when no thread can be had; where there is no other one either, the call is answered here."""
+        with self._guard:
+            self._threads.discard(thread)
+            if self._waiting:
+                return True
+            if self._threads:
+                self._backlog.append(call)
+                return False
+        self._answer_slow(call)
+        return False
 
     def _answer_slow(self, call: _Call) -> None:
         error, payload = self._answer(call, self._slow if call.op in self._slow else self._quick)
