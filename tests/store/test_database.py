@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy import URL, Connection, Engine, event, make_url, text
 
 import journals
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store import database as store_database
-from dumbwaiter.store.database import BUSY, journal_url, reading, trouble, writing
+from dumbwaiter.store.database import BUSY, driver, journal_url, reading, trouble, writing
 from dumbwaiter.store.writer import GROUP, Writer
 from journals import Book, in_file
 
@@ -237,8 +237,23 @@ def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
     closing.join(PATIENCE)
     assert not closing.is_alive()
     assert len(results(futures)) == 10
+    left = [one for one in Path("/proc/self/fd").iterdir() if one.is_symlink() and str(tmp_path) in os.readlink(one)]
+    assert left == []
     with Book(url) as later:
         assert len(names(later)) == 10
+
+
+def test_closing_waits_for_a_database_that_does_not_answer_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.store.writer.LAST", 0.05)
+    writer = Writer(writing(in_file(tmp_path)))
+    gate = Gate(writer)
+    writer.close()
+    assert writer._thread.is_alive()
+    gate.open()
+    writer._thread.join(PATIENCE)
+    assert not writer._thread.is_alive()
 
 
 def test_closing_empties_the_write_ahead_log(tmp_path: Path) -> None:
@@ -358,6 +373,14 @@ def test_reading_makes_no_journal_where_none_is(tmp_path: Path) -> None:
         reader.connect()
     reader.dispose()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/journal.db", "postgresql+psycopg://u@127.0.0.1:1/d"])
+def test_a_database_that_is_not_there_is_trouble_also_through_its_driver(tmp_path: Path, url: str) -> None:
+    reader = reading(make_url(url.format(tmp_path)))
+    with pytest.raises(JournalTrouble, match="cannot be read"), driver(reader):
+        pass
+    reader.dispose()
 
 
 def test_a_cleared_ticket_is_in_no_byte_of_the_files(sqlite_book: Book, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -162,13 +162,11 @@ def driver(engine: Engine) -> Iterator[Any]:
 
     Errors are raised as `JournalTrouble`, as everywhere.
     """
-    connection = engine.raw_connection()
     try:
-        yield connection.driver_connection
+        with closing(engine.raw_connection()) as connection:
+            yield connection.driver_connection
     except engine.dialect.loaded_dbapi.Error as error:
         raise trouble(error, "read") from error
-    finally:
-        connection.close()
 
 
 # Of a server that is suspended, or behind a network that drops packets, is heard in half a minute.
