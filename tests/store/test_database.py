@@ -209,10 +209,8 @@ def test_even_an_exception_that_is_no_error_leaves_the_writer_alive(book: Book) 
 def test_a_cancelled_waiter_does_not_stop_the_commit_nor_the_writer(book: Book) -> None:
     async def impatient() -> None:
         gate = Gate(book.writer)
-        waiters = [
-            asyncio.create_task(book.writer.call(count("cancelled"))),
-            asyncio.create_task(book.writer.checkpoint()),
-        ]
+        first, kept = (asyncio.create_task(book.writer.call(count(name))) for name in ("cancelled", "kept"))
+        waiters = [first, asyncio.create_task(book.writer.checkpoint())]
         await asyncio.sleep(0)
         for waiter in waiters:
             waiter.cancel()
@@ -220,10 +218,24 @@ def test_a_cancelled_waiter_does_not_stop_the_commit_nor_the_writer(book: Book) 
         assert all(waiter.cancelled() for waiter in waiters)
         gate.open()
         async with asyncio.timeout(PATIENCE):
+            assert await kept == "kept", "which was told of together with the first"
             assert await book.writer.call(count("later")) == "later"
 
     asyncio.run(impatient())
-    assert names(book) == ["cancelled", "later"]
+    assert names(book) == ["cancelled", "kept", "later"]
+
+
+def test_who_is_gone_when_a_commit_is_done_does_not_end_the_writer(book: Book) -> None:
+    async def leaves() -> None:
+        asyncio.create_task(book.writer.call(count("left")))  # noqa: RUF006 - the loop ends before it does
+        await asyncio.sleep(0)
+
+    gate = Gate(book.writer)
+    assert book.writer.submit(count("given up")).cancel()
+    asyncio.run(leaves())
+    gate.open()
+    assert book.writer.submit(count("later")).result(PATIENCE) == "later"
+    assert names(book) == ["given up", "later", "left"]
 
 
 def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
