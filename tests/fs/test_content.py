@@ -356,7 +356,9 @@ def test_bytes_that_never_come_are_eio(contents: Contents, origin: Origin, part:
         (401, errno.EACCES),
         (403, errno.EACCES),
         (404, errno.ESTALE),
+        (408, errno.ETIMEDOUT),
         (410, errno.ESTALE),
+        (412, errno.ESTALE),
         (416, errno.ESTALE),
         (302, errno.EIO),
         (204, errno.EIO),
@@ -366,7 +368,27 @@ def test_bytes_that_never_come_are_eio(contents: Contents, origin: Origin, part:
     ],
 )
 def test_a_status_has_its_errno(contents: Contents, origin: Origin, status: int, code: int) -> None:
-    fails(code, lambda: read(contents, entry(origin.put("a", BODY, status=status), len(BODY))))
+    words = {
+        errno.EACCES: "the provider does not let it be read",
+        errno.ESTALE: "the file is not at its address any more",
+        errno.ETIMEDOUT: "the provider takes too long",
+        errno.EIO: "the provider answers with an error",
+    }
+    with pytest.raises(Refused) as said:
+        read(contents, entry(origin.put("a", BODY, status=status), len(BODY)))
+    assert (said.value.errno, said.value.why) == (code, f"{words[code]} (status {status})")
+
+
+@pytest.mark.parametrize(("idle", "requests"), [(stream.IDLE, 1), (-1.0, 2)])
+def test_a_reply_that_was_left_alone_for_long_is_not_trusted_to_go_on(
+    contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch, idle: float, requests: int
+) -> None:
+    monkeypatch.setattr(stream, "IDLE", idle)
+    number, _ = contents.open("files/w/a", entry(origin.put("a", BODY), len(BODY)))
+    for offset in (0, 200_000):
+        assert contents.read(number, 1000, offset) == BODY[offset : offset + 1000]
+    contents.release(number)
+    assert len(origin.requests) == requests
 
 
 def test_a_server_without_ranges_serves_from_the_start_and_over_a_small_gap(contents: Contents, origin: Origin) -> None:

@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, insert
 
 import journals
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.store.database import journal_url
+from dumbwaiter.store.tables import listings
 from dumbwaiter_fs import news as module
 from dumbwaiter_fs.index import Change, Position
 from dumbwaiter_fs.news import News
@@ -31,6 +32,8 @@ class Ears:
     def __init__(self) -> None:
         self.trusted = threading.Event()
         self.heard: list[bytes] = []
+        self.changes = 0
+        self.looks = 0
 
     def trust(self, *, told: bool) -> None:
         if told:
@@ -39,16 +42,18 @@ class Ears:
             self.trusted.clear()
 
     def changing(self) -> None:
-        pass
+        self.changes += 1
 
     def invalidate_all(self) -> None:
+        assert self.changes, "what is asked of the catalog meanwhile would be kept"
         self.heard.append(b"")
 
     def invalidate(self, path: bytes) -> None:
+        assert self.changes
         self.heard.append(path)
 
     def invalidate_open(self) -> None:
-        pass
+        self.looks += 1
 
 
 def test_either_database_is_asked_alike_and_tells_of_a_change(database: URL) -> None:
@@ -107,6 +112,50 @@ def test_a_commit_that_takes_seconds_to_reach_the_disk_is_heard_then(tmp_path: P
             trees.close()
 
 
+def test_a_change_is_told_once_whatever_comes_after_it(tmp_path: Path) -> None:
+    journals.in_file(tmp_path)
+    url = journal_url(str(tmp_path))
+    ears, trees = Ears(), Trees(url)
+    news = News(url, trees, ears)
+    names = [f"files/w/{name}".encode() for name in ("a", "b", "c")]
+    with Book(url) as book:
+        news.start()
+        try:
+            assert ears.trusted.wait(10)
+            for number, name in enumerate(("a", "b", "c"), 1):
+                book.done(name)
+                until(lambda number=number: (ears.looks, news._position) == (number, trees.newest()))
+        finally:
+            news.close()
+            trees.close()
+    assert [path for path in ears.heard if path.startswith(b"files")] == names
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_cannot_be_told_one_by_one_is_told_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    journals.in_file(tmp_path)
+    url = journal_url(str(tmp_path))
+    ears, trees = Ears(), Trees(url)
+    news = News(url, trees, ears)
+    monkeypatch.setattr(module, "MANY", 1)
+    walk = insert(listings).values(provider="p", started_at=1.0, whole=True)
+    with Book(url) as book:
+        news.start()
+        try:
+            assert ears.trusted.wait(10)
+            if many:
+                book.done("a")
+            else:  # a walk through the provider's list, which finds files of any time
+                book.run(lambda connection: connection.execute(walk) and None)
+            until(lambda: ears.heard)
+        finally:
+            news.close()
+            trees.close()
+    assert set(ears.heard) == {b""}
+
+
 class Fails(Trees):
     """Trees of a database that has trouble, for a moment, when it is asked what came."""
 
@@ -133,8 +182,10 @@ def test_a_change_is_told_although_the_database_cannot_say_which(
         news.start()
         try:
             assert ears.trusted.wait(10)
-            book.done("a/film.mov")
-            until(lambda: trees.failed.is_set() and b"" in ears.heard and ears.trusted.is_set())
+            for number in (1, 2):
+                trees.failed.clear()
+                book.done(f"a/{number}")
+                until(lambda number=number: ears.heard.count(b"") == number and ears.trusted.is_set())
         finally:
             news.close()
             trees.close()
