@@ -131,29 +131,41 @@ def test_a_change_is_told_once_whatever_comes_after_it(tmp_path: Path) -> None:
     assert [path for path in ears.heard if path.startswith(b"files")] == names
 
 
-@pytest.mark.parametrize("many", [False, True])
-def test_what_cannot_be_told_one_by_one_is_told_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
-) -> None:
+def test_what_a_walk_through_a_providers_list_finds_is_told_once_as_a_whole(tmp_path: Path) -> None:
     journals.in_file(tmp_path)
     url = journal_url(str(tmp_path))
     ears, trees = Ears(), Trees(url)
     news = News(url, trees, ears)
-    monkeypatch.setattr(module, "MANY", 1)
     walk = insert(listings).values(provider="p", started_at=1.0, whole=True)
     with Book(url) as book:
         news.start()
         try:
             assert ears.trusted.wait(10)
-            if many:
-                book.done("a")
-            else:  # a walk through the provider's list, which finds files of any time
-                book.run(lambda connection: connection.execute(walk) and None)
-            until(lambda: ears.heard)
+            book.run(lambda connection: connection.execute(walk) and None)
+            until(lambda: ears.heard == [b""])
+            book.done("a")
+            until(lambda: b"files/w/a" in ears.heard)
         finally:
             news.close()
             trees.close()
-    assert set(ears.heard) == {b""}
+    assert ears.heard.count(b"") == 1
+
+
+def test_many_changes_are_told_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY", 1)
+    journals.in_file(tmp_path)
+    url = journal_url(str(tmp_path))
+    ears, trees = Ears(), Trees(url)
+    news = News(url, trees, ears)
+    with Book(url) as book:
+        news.start()
+        try:
+            assert ears.trusted.wait(10)
+            book.done("a")
+            until(lambda: ears.heard == [b""])
+        finally:
+            news.close()
+            trees.close()
 
 
 class Fails(Trees):

@@ -195,6 +195,7 @@ class Origin:
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
+        self.connections = 0
         self.away = range(0)  # numbers of requests that meet no server, or one in trouble
         self.away_as: str | int = "drop"  # or a status
         self.closing = threading.Event()
@@ -212,6 +213,10 @@ class Origin:
                 pass
 
         class Server(ThreadingHTTPServer):
+            def process_request(self, request: Any, client_address: Any) -> None:
+                origin.connections += 1
+                super().process_request(request, client_address)
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # a reader that hangs up in the middle is what is tested
 
