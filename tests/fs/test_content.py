@@ -587,6 +587,48 @@ def test_a_reply_that_a_reader_waits_for_leaves_no_more_of_the_others_open(
             assert contents.read(number, 1000, 200_000) == BODY[200_000:201_000]
 
 
+def test_why_it_failed_is_told_until_it_goes_well_again(
+    shelf: Shelf, contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "PATHS", 2)
+    files = {f"files/w/{name}": entry(origin.put(name, BODY, status=403), len(BODY), name) for name in "abc"}
+    for path, file in files.items():
+        with pytest.raises(Refused):
+            read(contents, file, path=path)
+    last, file = path, file
+    refused = "the provider does not let it be read (status 403)"
+    assert [contents.trouble(path, file) for path, file in files.items()] == [None, refused, refused]
+    origin.of("c").status = None
+    assert read(contents, file, 0, 10, path=last) == BODY[:10]
+    assert contents.trouble(last, file) is None
+
+    lost = entry(None, 3, "lost")
+    fails(errno.ENXIO, lambda: contents.open("files/w/lost", lost))
+    said = "the original is gone, and the provider gives no link"
+    assert contents.trouble("files/w/lost", lost) == said
+    found = entry(None, shelf.write("lost", b"abc"), "lost")
+    number, _ = contents.open("files/w/lost", found)
+    if contents.read_nowait(number, 3, 0) is None:  # not every file system can tell what is in memory
+        contents.read(number, 3, 0)
+    assert contents.trouble("files/w/lost", found) is None
+    contents.release(number)
+
+
+def test_what_was_looked_at_or_opened_is_not_left_open(shelf: Shelf) -> None:
+    contents = Contents(lambda _: shelf.drop, Remote(2.0))
+    file, wait = entry(None, shelf.write("a", b"abc")), waiting(shelf.write("b", b"abc"), "b")
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert contents.now(wait) is not None
+    assert contents.trouble("files/w/a", file) is None
+    for number in (contents.open("files/w/a", file)[0], contents.open("outbox/w/b", wait)[0]):
+        contents.release(number)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    contents.open("files/w/a", file)
+    contents.open("outbox/w/b", wait)
+    contents.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_empty_file_costs_no_request(contents: Contents, origin: Origin) -> None:
     assert read(contents, entry(origin.put("a", b""), 0)) == b""
     assert read(contents, entry("http://127.0.0.1:1/", 0)) == b""
@@ -672,6 +714,22 @@ def test_what_is_given_without_a_wait_is_what_read_gives(
     assert len(origin.requests) == asked
     with suppress(FileNotFoundError):
         os.unlink(shelf.local("a"))
+
+
+def test_the_next_block_is_looked_at_ahead_where_reading_goes_straight_on(
+    cached: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, _ = cached.open("files/w/a", fetched(cached, origin))
+    hot, looked = cached._remote.hot, []
+    assert hot is not None
+    get = hot.get
+    monkeypatch.setattr(hot, "get", lambda name, index: looked.append(index) or get(name, index))
+    half = BLOCK // 2
+    for offset in (0, half, 4 * BLOCK + half):
+        cached.read_nowait(number, half, offset)
+        cached.prefetch(number, offset + half)
+    assert looked == [0, 0, 1, 4]
+    cached.release(number)
 
 
 def test_an_original_that_changes_is_not_given_without_a_wait(shelf: Shelf, cached: Contents) -> None:
