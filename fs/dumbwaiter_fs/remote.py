@@ -60,7 +60,6 @@ class Remote:
         """Notes that `stream` holds a reply open, and closes what was left alone longest of more than `STREAMS`."""
         with self._lock:
             self._streams[stream] = None
-            self._streams.move_to_end(stream)
             oldest_first = list(self._streams)
         for one in oldest_first:
             if len(self._streams) <= STREAMS:

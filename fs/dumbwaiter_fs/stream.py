@@ -143,9 +143,7 @@ class Stream:
             piece = next(self._pieces, None)
         except httpcore.TimeoutException:
             raise self._remote.origins.late(self._url) from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, httpx.StreamError):
-            raise _Broken from None
-        except Exception as error:  # the HTTP parser raises errors of its own, outside both trees
+        except Exception as error:  # the network's, or the HTTP parser's, which has errors of its own
             raise _Broken from error
         if piece is None:
             raise _Broken
