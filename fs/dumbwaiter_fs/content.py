@@ -291,13 +291,12 @@ class Contents:
 
     def _keeps_pages(self, path: str, shared: _Shared) -> bool:
         """Notes what the page cache will hold of a path from now on; returns whether what it holds is of that already."""
-        now, before = _Pages(shared.remote.name, shared.cached), self._page_cache.get(path)
+        now, before = _Pages(shared.remote.name, shared.cached), self._page_cache.pop(path, None)
         same = before is not None and before[:2] == now[:2]
         if same and shared.cached is Version and shared.count == 1:
             # What comes next has to be of the version that the kernel has a part of.
             same = before is not None and bool(before.validator) and shared.remote.matches(before.validator)
-        self._page_cache[path] = now
-        self._page_cache.move_to_end(path)
+        self._page_cache[path] = now  # behind all others; a read that fails meanwhile may take it out again
         if len(self._page_cache) > PATHS:
             self._page_cache.popitem(last=False)
         return same
