@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dumbwaiter.model import Sighting, Stamp
-from dumbwaiter.watch.settle import CALM, LONGEST, MOMENT, OFTEN, OUTRUN_FOR, OUTRUN_MAX, RECHECK, Ready, Settle
+from dumbwaiter.watch.settle import CALM, COARSE, LONGEST, MOMENT, OFTEN, OUTRUN_FOR, OUTRUN_MAX, RECHECK, Ready, Settle
 
 OPEN = Sighting("w", "a")
 CLOSED = Sighting("w", "a", closed=True)
@@ -46,6 +46,28 @@ def test_a_closed_file_is_ready_after_two_looks(settle: Settle) -> None:
     assert settle.observe("w", "a", stamp(1), 10.0 + RECHECK) == Ready("w", "a", stamp(1), closed=True)
     assert len(settle) == 0
     assert settle.next_wake() is None
+
+
+def test_a_write_that_a_file_system_of_whole_seconds_does_not_date_is_in_what_is_taken(settle: Settle) -> None:
+    second = 1_000_000_000
+    written = Stamp(1, 100, 8 * second, 8 * second)  # by FAT's clock; also what it says of a write at 8.9
+
+    def look(now: float, stamp: Stamp = written) -> Ready | None:
+        settle.due(now)
+        return settle.observe("w", "a", stamp, now, writing=False)
+
+    settle.sight(CLOSED, 8.1)
+    for now in (8.1, 8.1 + RECHECK, 8.9):
+        assert look(now) is None
+    assert settle.next_wake() == 8.1 + COARSE
+    settle.sight(CLOSED, 8.9)  # that write was heard: it begins anew
+    assert look(8.9) is None
+    assert look(8.1 + COARSE) is None
+    assert look(8.9 + COARSE) == Ready("w", "a", written, closed=True)
+    dated = Stamp(1, 100, 8 * second, 8 * second + 1)  # whoever unpacked it set the time: the file system's own is finer
+    settle.sight(CLOSED, 20.0)
+    assert look(20.0, dated) is None
+    assert look(20.0 + RECHECK, dated) == Ready("w", "a", dated, closed=True)
 
 
 def test_without_a_close_the_whole_settle_time_must_be_quiet(settle: Settle) -> None:

@@ -7,6 +7,7 @@ file has to be quiet:
 - not closed: twice the longest pause that it made so far, so that a slow copy is not taken half-way;
 - not closed where no writer can be seen: a minute at least;
 - empty: five times the settle time, since many programs make a name before they have anything to write;
+- dated in whole seconds: as long as these dates are coarse, since a write within them leaves the stamp as it was;
 - old when it is first seen: two equal stamps are enough. From then on only the stamps tell, because the clock of a file
   server may be another one.
 
@@ -28,11 +29,13 @@ from dumbwaiter.model import Sighting, Stamp
 SETTLE = 2.0  # seconds, for a watch that says nothing
 RECHECK = 0.2  # seconds between the two stamps after a close
 MOMENT = 0.02  # seconds; a kernel's file times are no finer than its tick, so closer stamps agree without meaning
+COARSE = 2.0  # seconds; FAT's dates are no finer, those of sshfs, exFAT and an old ext4 are of one
 CALM = 5  # times the settle time: for an empty file to stay empty, and for a closed one to be taken away
 LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says so or it outran its uploads
 OFTEN = 5  # versions of a file that follow one another at once; from then on each waits twice as long as the one before
 OUTRUN_MAX = 3600.0  # seconds that a file has to be quiet at most because its changes outran its uploads
 OUTRUN_FOR = 7200.0  # and for which that holds
+SECOND = 1_000_000_000  # nanoseconds
 REMEMBERED = 10_000  # files of which it is known how often they were finished, or outran their uploads
 
 Name = tuple[str, str]  # watch, path
@@ -230,6 +233,8 @@ class Settle:
         least = self._step(watch) if wait.closed else self._settle(watch)
         if _is_empty(wait):
             least = CALM * self._settle(watch)
+        if _is_coarse(wait.stamp):
+            least = max(least, COARSE)
         return max(MOMENT, least, min(LONGEST, 2 * wait.pause) if wait.closed or seen else LONGEST)
 
     def _drop(self, name: Name) -> None:
@@ -260,3 +265,8 @@ class Settle:
 
 def _is_empty(wait: _Wait) -> bool:
     return wait.stamp is not None and not wait.stamp.size
+
+
+def _is_coarse(stamp: Stamp | None) -> bool:
+    """Says whether a file system's dates look like whole seconds. A date that was set is no sign: the ctime cannot be."""
+    return stamp is not None and not (stamp.mtime_ns % SECOND or stamp.ctime_ns % SECOND)
