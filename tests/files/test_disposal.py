@@ -235,13 +235,14 @@ def test_a_copy_that_a_killed_attempt_had_named_already_is_not_made_again(root: 
     assert os.listdir(elsewhere / "a") == ["film.mov"]
 
 
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EIO], ids=["memory card", "rclone"])
 def test_nothing_is_replaced_where_a_file_has_one_name_only(
-    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    refusal: int, root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a memory card: its file system knows no links."""
+    """Whose file system knows no links says so in one way or another."""
 
     def refuse(*_names: object, **_folders: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(refusal, os.strerror(refusal))
 
     monkeypatch.setattr(os, "link", refuse)
     for target in (root.parent / "kept", elsewhere):

@@ -21,7 +21,7 @@ from dumbwaiter.naming import split, split_suffix
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TAKEN = "every name is taken there"
 WRITTEN = "the file was written to"
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EIO}  # the last is rclone's word
 
 Same = Callable[[int], bool]
 
