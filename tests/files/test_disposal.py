@@ -262,6 +262,29 @@ def test_nothing_is_replaced_where_a_file_has_one_name_only(
     }
 
 
+def test_a_file_that_is_dated_by_its_rename_is_known_by_its_content(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that renames by making the file anew."""
+    rename, written = os.rename, CONTENT
+
+    def date(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        with open(os.open(new, os.O_WRONLY, dir_fd=dst_dir_fd), "wb") as renamed:
+            renamed.write(written)
+
+    monkeypatch.setattr(disposal, "lease", lambda _descriptor: None)  # which would wait for that writer
+    monkeypatch.setattr(os, "rename", date)
+    for action in actions(root, elsewhere):
+        act(root, file(root), action)
+        assert contents(root) == []
+    written = CONTENT.upper()
+    for action in actions(root, elsewhere):
+        with pytest.raises(Changed):
+            act(root, file(root), action)
+        assert contents(root) == [written]
+
+
 def test_no_descriptor_is_left_open(root: Path, elsewhere: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for action in actions(root, elsewhere):

@@ -95,8 +95,10 @@ def _held(
             raise Undone(UNSEEN if closed else UNSEEN_LONG, after=wait)
         if not left:
             os.rename(name, private, src_dir_fd=here, dst_dir_fd=here)
-        unwritten = partial(_is_unwritten, here, private, fd, stamp, leased=leased)
-        if not ((not left or same(fd)) and unwritten()):
+        renamed = Stamp.of(os.fstat(fd))  # some file systems date a file by its rename
+        unwritten = partial(_is_unwritten, here, private, fd, renamed, leased=leased)
+        as_known = not left and renamed.same_size_and_mtime(stamp)
+        if not ((as_known or same(fd)) and unwritten()):
             _give_back(here, private, name)
             raise Changed(WRITTEN)
         yield Held(here, private, fd, same, unwritten)
