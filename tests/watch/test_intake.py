@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from sqlalchemy import select
 
 from asynchronous import on_loop
 from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.files.downloads import notes_of_download
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.scan import look
 from dumbwaiter.files.version import digest_of
@@ -343,6 +345,17 @@ async def test_what_is_downloaded_in_part_waits_until_its_notes_are_gone_and_tha
         assert intake.held("w") == ""
         assert {job.path for job in all_jobs(intake)} == set(files)
         assert not intake._in_part
+
+
+def test_what_axel_fetches_in_pieces_is_not_all_there_nor_are_its_notes(tmp_path: Path) -> None:
+    connections = struct.pack("<Hq4q", 2, 50, 20, 49, 80, 99)  # how many, what came, where each goes on, and its end
+    make(tmp_path, "film.mov", "picture", "game")
+    (tmp_path / "film.mov.st").write_bytes(connections)
+    (tmp_path / "picture.st").write_bytes(b"PROGRAM somebody_wrote_this\nEND_PROGRAM\n")
+    (tmp_path / "game.st").mkdir()
+    for path, notes in {"film.mov": "film.mov.st", "film.mov.st": "film.mov.st", "picture": "", "game": ""}.items():
+        assert notes_of_download(str(tmp_path), path) == notes
+    assert notes_of_download(str(tmp_path), "picture.st") == ""
 
 
 @pytest.mark.parametrize(("after", "jobs"), [("keep", 1), ("trash", 2)])

@@ -64,7 +64,7 @@ def test_a_write_that_a_file_system_of_whole_seconds_does_not_date_is_in_what_is
     assert look(8.9) is None
     assert look(8.1 + COARSE) is None
     assert look(8.9 + COARSE) == Ready("w", "a", written, closed=True)
-    dated = Stamp(1, 100, 8 * second, 8 * second + 1)  # whoever unpacked it set the time: the file system's own is finer
+    dated = Stamp(1, 100, 8 * second, 8 * second + 1)  # by whoever unpacked it; the file system's own clock is finer
     settle.sight(CLOSED, 20.0)
     assert look(20.0, dated) is None
     assert look(20.0 + RECHECK, dated) == Ready("w", "a", dated, closed=True)

@@ -4,18 +4,33 @@ import os
 import time
 from contextlib import closing, suppress
 
-from dumbwaiter.files.scan import Branch
+from dumbwaiter.files.scan import FILE, Branch
 from dumbwaiter.naming import split
 
-# What aria2 and lftp keep beside a file, aria2 also beside a torrent's folder, until all of it is there. They fetch it in
+# What aria2 and lftp (and axel, in NAME.st) keep beside a file, aria2 also beside a torrent's folder, until all of it is there. They fetch it in
 # pieces, so it may have its full size long before.
 NOTES = (".aria2", ".lftp-pget-status")
 LOADING = 900.0  # seconds without a byte after which a download has been given up
 
 
 def notes_beside(root: str, path: str) -> str:
-    """Returns the path of the notes on a download that stand beside a file or a folder; empty when there are none."""
-    return next((path + suffix for suffix in NOTES if os.path.lexists(f"{root}/{path}{suffix}")), "")
+    """Returns the path of the notes on a download that stand beside a file or a folder, or are that file; empty without any."""
+    beside = (path + suffix for suffix in NOTES if os.path.lexists(f"{root}/{path}{suffix}"))
+    axels = (one for one in (f"{path}.st", path) if _is_axels(root, one))
+    return next(beside, "") or next(axels, "")
+
+
+def _is_axels(root: str, path: str) -> bool:
+    """Says whether a file is axel's notes: the number of its connections, ten bytes with the sum, and sixteen for each."""
+    if not path.endswith(".st"):
+        return False
+    with suppress(OSError):
+        descriptor = os.open(f"{root}/{path}", FILE)
+        try:
+            return os.fstat(descriptor).st_size == 10 + 16 * int.from_bytes(os.read(descriptor, 2), "little")
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def notes_of_download(root: str, path: str) -> str:
