@@ -3,6 +3,7 @@
 import configparser
 import contextlib
 import errno
+import fcntl
 import os
 import random
 import stat
@@ -222,6 +223,51 @@ def test_somebody_elses_file_of_the_same_size_and_time_is_not_taken_for_the_copy
     assert contents(root) == []
     assert (elsewhere / "a/film.mov").read_bytes() == CONTENT[::-1]
     assert (elsewhere / "a/film-1.mov").read_bytes() == CONTENT
+
+
+def test_it_goes_to_a_file_system_that_knows_no_rights_and_times_and_a_size_only_once_it_is_closed(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As to a share that a file manager opened (gvfs), and to WebDAV (davfs2)."""
+    fstat = os.fstat
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def size_unknown(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return found
+        return os.stat_result((*found[:6], 0, *found[7:10]))
+
+    stamp = file(root)
+    for change in ("utime", "chmod", "fchmod", "setxattr"):
+        monkeypatch.setattr(os, change, refuse)
+    monkeypatch.setattr(os, "fstat", size_unknown)
+    act(root, stamp, f"move:{elsewhere}")
+    assert contents(root) == []
+    assert (elsewhere / "a/film.mov").read_bytes() == CONTENT
+
+
+def test_what_takes_the_place_of_a_copy_gets_no_rights(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, private, aside = os.open, elsewhere / "private", f"{PRIVATE}host-1"
+
+    def swap(path: str, flags: int, *arguments: int, dir_fd: int | None = None) -> int:
+        if path == aside and flags & os.O_ACCMODE == os.O_RDONLY and (elsewhere / "a" / aside).exists():
+            private.replace(elsewhere / "a" / aside)
+        return opened(path, flags, *arguments, dir_fd=dir_fd)
+
+    private.write_bytes(CONTENT)
+    private.chmod(0o600)
+    kept = opened(private, os.O_RDONLY)
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(Undone, match="the copy differs"):
+        act(root, file(root), f"move:{elsewhere}")
+    assert stat.S_IMODE(os.fstat(kept).st_mode) == 0o600
+    os.close(kept)
+    assert contents(root) == [CONTENT]
 
 
 def test_a_copy_that_a_killed_attempt_had_named_already_is_not_made_again(root: Path, elsewhere: Path) -> None:

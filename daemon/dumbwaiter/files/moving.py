@@ -20,6 +20,7 @@ from dumbwaiter.naming import split, split_suffix
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TAKEN = "every name is taken there"
+DIFFERS = "the copy differs"
 WRITTEN = "the file was written to"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EIO}  # the last is rclone's word
 
@@ -94,7 +95,27 @@ def copied(held: Held, there: int) -> Iterator[Held]:
     aside, fd = held.private, held.fd
     with suppress(FileNotFoundError):
         os.unlink(aside, dir_fd=there)
-    copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
+    try:
+        copy = _copy(fd, there, aside)
+        try:
+            before = os.fstat(fd)
+            _dress(copy, fd, before)
+            os.fsync(copy)
+            os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
+            if os.fstat(copy).st_size != before.st_size or not held.same(copy):
+                raise OSError(errno.EIO, DIFFERS)
+            yield held._replace(folder=there, fd=copy)
+        finally:
+            os.close(copy)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside, dir_fd=there)
+        raise
+
+
+def _copy(fd: int, there: int, name: str) -> int:
+    """Writes a copy of a file and returns it opened anew, as davfs2 knows a size only once the writer has closed. Raises OSError."""
+    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there)
     try:
         offset = 0
         while data := os.pread(fd, MIB, offset):
@@ -102,32 +123,34 @@ def copied(held: Held, there: int) -> Iterator[Held]:
             while view:
                 view = view[os.write(copy, view) :]
             offset += len(data)
-        before = os.fstat(fd)
-        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
-        if os.fstat(copy).st_uid == before.st_uid:
-            with suppress(OSError):
-                shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
-            try:
-                os.fchmod(copy, stat.S_IMODE(before.st_mode))
-            except PermissionError:  # a service may make nothing set-uid
-                os.fchmod(copy, before.st_mode & 0o777)
-        else:  # what another user's program may do must not be done in this one's name
-            os.fchmod(copy, before.st_mode & 0o777)
-            with suppress(OSError):
-                for name in os.listxattr(fd):
-                    if name.startswith("user."):
-                        os.setxattr(copy, name, os.getxattr(fd, name))
-        os.fsync(copy)
-        os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
-        if os.fstat(copy).st_size != before.st_size or not held.same(copy):
-            raise OSError(errno.EIO, "the copy differs")
-        yield held._replace(folder=there, fd=copy)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(aside, dir_fd=there)
-        raise
+        written = os.fstat(copy)
     finally:
         os.close(copy)
+    copy = os.open(name, FILE, dir_fd=there)
+    if not os.path.samestat(os.fstat(copy), written):  # somebody else's, which must not get rights
+        os.close(copy)
+        raise OSError(errno.EIO, DIFFERS)
+    return copy
+
+
+def _dress(copy: int, fd: int, before: os.stat_result) -> None:
+    """Gives a copy its original's times, rights and attributes; gvfs and others have no such, and do without."""
+    with suppress(OSError):
+        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+    modes = [before.st_mode & 0o777]
+    if os.fstat(copy).st_uid == before.st_uid:
+        with suppress(OSError):
+            shutil.copystat(f"/proc/self/fd/{fd}", f"/proc/self/fd/{copy}")
+        modes.insert(0, stat.S_IMODE(before.st_mode))  # a service may make nothing set-uid
+    else:  # what another user's program may do must not be done in this one's name
+        with suppress(OSError):
+            for name in os.listxattr(fd):
+                if name.startswith("user."):
+                    os.setxattr(copy, name, os.getxattr(fd, name))
+    for mode in modes:
+        with suppress(OSError):
+            os.fchmod(copy, mode)
+            break
 
 
 def _name_copy(copy: Held, name: str) -> None:
