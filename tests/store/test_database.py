@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, event, make_url, text
 
 import journals
-from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.errors import Exit, JournalTrouble
 from dumbwaiter.store import database as store_database
 from dumbwaiter.store.database import BUSY, driver, journal_url, reading, trouble, writing
 from dumbwaiter.store.writer import GROUP, Writer
@@ -461,6 +461,18 @@ def test_what_the_system_said_to_sqlite_is_not_made_up() -> None:
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
     said = str(trouble(error, "written"))
     assert said == "the journal cannot be written: disk I/O error; its disk fails, or a quota there is used up"
+
+
+def test_a_file_system_that_maps_no_files_is_not_called_a_failing_disk() -> None:
+    """As mergerfs with `cache.files=off`, and davfs2: SQLite says "disk I/O error" there too."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+    said = trouble(error, "read")
+    assert str(said) == (
+        "the journal cannot be read: its file system lets no file be mapped, as SQLite needs it; name a folder on another "
+        "disk with --state"
+    )
+    assert said.code is Exit.USAGE
 
 
 def test_trouble_with_the_write_ahead_log_is_trouble_that_passes(

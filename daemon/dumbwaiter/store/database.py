@@ -243,6 +243,12 @@ def trouble(error: BaseException, what: str) -> JournalTrouble:
         return JournalTrouble("the journal is an older dumbwaiter's: `dumbwaiter run` brings it up to date", Exit.USAGE)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return JournalTrouble(f"the journal cannot be {what}: its disk is full; make room where the state folder is")
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMMAP:
+        return JournalTrouble(
+            f"the journal cannot be {what}: its file system lets no file be mapped, as SQLite needs it; name a folder on "
+            "another disk with --state",
+            Exit.USAGE,
+        )
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:  # which does not say what the system said
         return JournalTrouble(f"the journal cannot be {what}: {reason}; its disk fails, or a quota there is used up")
     if isinstance(error, OverflowError):  # of a caller's number, which SQLite has no room for

@@ -279,6 +279,7 @@ const CHINESE = [
   // The daemon itself
   ["the journal cannot be …: …", "无法{…}任务数据库：{…?}"],
   ["the journal cannot be …: its disk is full; make room where the state folder is", "无法{…}任务数据库：磁盘已满；请在状态文件夹所在的磁盘上腾出空间"],
+  ["the journal cannot be …: its file system lets no file be mapped, as SQLite needs it; name a folder on another disk with --state", "无法{…}任务数据库：所在的文件系统不支持 SQLite 所需的文件映射；请用 --state 指定另一磁盘上的文件夹"],
   ["the journal cannot be …: …; its disk fails, or a quota there is used up", "无法{…}任务数据库：{…?}；磁盘有故障，或那里的配额已用完"],
   ["read", "读取"],
   ["written", "写入"],
