@@ -354,6 +354,23 @@ def test_a_file_in_the_trash_that_has_no_note_is_not_replaced(root: Path, tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_nothing_is_moved_into_the_watched_folder_by_another_of_its_names(tmp_path: Path, root: Path) -> None:
+    """Each move would be a new file, for ever."""
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    subprocess.run(["mount", "--bind", root, bound], check=True)
+    try:
+        for target in (bound, bound / "sent"):
+            with pytest.raises(Undone, match="would be uploaded again"):
+                act(root, file(root), f"move:{target}")
+            assert (root / "a/film.mov").read_bytes() == CONTENT
+    finally:
+        subprocess.run(["umount", "--lazy", bound], check=True)
+    act(root, file(root), f"move:{bound}")
+    assert (bound / "a/film.mov").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 def test_a_trash_that_somebody_else_made_in_this_users_name_gets_nothing(tmp_path: Path, root: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

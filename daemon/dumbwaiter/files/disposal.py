@@ -134,4 +134,4 @@ def _act(held: Held, action: str, root: str, path: str) -> None:
     elif action == "trash":
         to_trash(held, os.path.join(root, path))
     else:
-        move(held, action.removeprefix("move:"), path)
+        move(held, action.removeprefix("move:"), root, path)

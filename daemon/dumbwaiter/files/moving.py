@@ -16,7 +16,7 @@ from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.files.roots import open_root
 from dumbwaiter.files.scan import FILE
 from dumbwaiter.model import MIB, Stamp
-from dumbwaiter.naming import split, split_suffix
+from dumbwaiter.naming import shown, split, split_suffix
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TAKEN = "every name is taken there"
@@ -37,10 +37,15 @@ class Held(NamedTuple):
     unwritten: Callable[[], bool]  # tells whether nobody has written to the file, or waits to
 
 
-def move(held: Held, target: str, path: str) -> None:
-    """Brings a file below `target`, to its own path. Raises `Changed`, and OSError."""
+def move(held: Held, target: str, root: str, path: str) -> None:
+    """Brings a file of a watched folder below `target`, to its own path. Raises `Changed`, `Undone`, and OSError."""
     folder, name = split(path)
     there = _open_target(target)
+    if _is_inside(there, os.stat(root)):
+        os.close(there)
+        raise Undone(
+            f"{shown(target)} is in the watched folder, by another name: what is moved there would be uploaded again"
+        )
     for below in folder.split("/") if folder else ():
         there = open_below(there, below)
     try:
@@ -70,6 +75,21 @@ def _open_target(path: str) -> int:
     while missing:
         here = open_below(here, missing.pop())
     return here
+
+
+def _is_inside(folder: int, root: os.stat_result) -> bool:
+    """Says whether an open folder is another or lies in it: by a bind mount, or in capitals where those are the same."""
+    here = os.dup(folder)
+    try:
+        while not os.path.samestat(found := os.fstat(here), root):
+            above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = above
+            if os.path.samestat(os.fstat(here), found):
+                return False
+    finally:
+        os.close(here)
+    return True
 
 
 def remove(held: Held) -> None:

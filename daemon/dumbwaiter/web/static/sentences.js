@@ -261,6 +261,7 @@ const CHINESE = [
   ["the link … is another user's, and is not followed", "链接 … 属于另一个用户，因此不跟随"],
   ["that is dumbwaiter's own mount", "那是 dumbwaiter 自己的挂载点"],
   ["that is the folder of watch … as well, and a file would belong to both", "这也是监视项 … 的文件夹，一个文件会同时属于两者"],
+  ["… is in the watched folder, by another name: what is moved there would be uploaded again", "… 就在监视的文件夹里，只是名称不同：移到那里的文件会再次上传"],
   ["nothing is mounted at …; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "… 处没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 确认就用现在这个文件夹"],
   ["nothing is mounted there; mount it, or say that the folder is right as it is with dumbwaiter rescan …", "那里没有挂载磁盘；请把它挂上，或用 dumbwaiter rescan … 确认就用现在这个文件夹"],
   ["… folders are not heard, only scanned: … watches are needed, the limit for all programs is …; raise ….", "有 … 个文件夹不能实时监视，只能定时扫描：需要 … 个 inotify watch，而所有程序合计的上限是 …；请调高 …。"],
