@@ -25,6 +25,7 @@ from dumbwaiter_fs.openat2 import anywhere, below
 from dumbwaiter_fs.origins import origin
 from dumbwaiter_fs.remote import Remote
 from dumbwaiter_fs.version import Version
+from dumbwaiter_fs.versions import Versions
 
 ROOM = MIB  # the kernel asks for no more at a time
 MOUNTED = 10.0  # seconds for which what is mounted is not looked up again
@@ -143,6 +144,7 @@ class Contents:
     def __init__(self, folder_of: Callable[[str], str | None], remote: Remote) -> None:
         self._folder_of = folder_of
         self._remote = remote
+        self._versions = Versions(remote)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._handles: dict[int, _Handle] = {}
@@ -190,7 +192,7 @@ class Contents:
         with self._lock:
             shared = self._shared.get(path)
             if shared is None:
-                shared = self._shared[path] = _Shared(file, self._remote.version(file))
+                shared = self._shared[path] = _Shared(file, self._versions.hold(file))
             shared.count += 1
         try:
             source = self._source(shared)

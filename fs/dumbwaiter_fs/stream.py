@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import httpcore
 import httpx
@@ -19,10 +19,7 @@ from dumbwaiter.model import MIB
 from dumbwaiter_fs.cache import BLOCK
 from dumbwaiter_fs.deadline import until
 from dumbwaiter_fs.errnos import Refused
-
-if TYPE_CHECKING:
-    from dumbwaiter_fs.remote import Remote
-    from dumbwaiter_fs.version import Version
+from dumbwaiter_fs.remote import Remote
 
 SKIP = 4  # blocks: reading over them is cheaper than a new request
 OVER = 8 * MIB // BLOCK  # blocks that are read over (and kept) where a server ignores ranges
@@ -53,10 +50,43 @@ class _Broken(Exception):
     """The reply ended before its time; what came until then is good."""
 
 
+class Taker(Protocol):
+    """Whose blocks they are: one version of a file."""
+
+    size: int
+    stale: str  # why it is no longer at its url
+    etag: str  # of the first reply
+    validator: str | None  # of what has been read
+
+    def length(self, index: int) -> int:
+        """Returns the bytes of a block."""
+        ...
+
+    def keep(self, index: int, data: bytes) -> None:
+        """Takes a block that has come."""
+        ...
+
+    def address(self) -> str:
+        """Returns the url that is good as far as known. Raises an errno."""
+        ...
+
+    def renewed(self, refused: str) -> bool:
+        """Gets another address for one that was refused; False when there is none."""
+        ...
+
+    def pin(self, headers: httpx.Headers) -> None:
+        """Holds a reply against the first one. Raises ESTALE when it is of another version."""
+        ...
+
+    def changed(self, why: str) -> Refused:
+        """Notes that this version is no longer at its url; returns what to raise."""
+        ...
+
+
 class Stream:
     """Blocks from `at` up to `stop`, by one reply, or several where they break off. Whoever holds `lock` moves it on."""
 
-    def __init__(self, remote: "Remote", version: "Version", start: int, stop: int) -> None:
+    def __init__(self, remote: Remote, version: Taker, start: int, stop: int) -> None:
         self.start = self.at = start
         self.stop = stop
         self.reach = SKIP
@@ -117,7 +147,7 @@ class Stream:
         """Closes the open reply. The caller holds `lock`."""
         reply, self._reply, self._pieces, self._left, self._over = self._reply, None, iter(()), 0, 0
         if reply is not None:
-            self._remote.ended(self)
+            self._remote.ended(self.let_go)
             with contextlib.suppress(Exception):  # a connection that cannot be closed is closed
                 reply.close()
 
@@ -190,7 +220,7 @@ class Stream:
             reply.close()
             raise
         self._reply, self._pieces = reply, reply.iter_raw()
-        self._remote.streaming(self)
+        self._remote.opened(self.let_go)
 
     def _judge(self, reply: httpx.Response, start: int, stop: int) -> None:
         """Notes how much of the body is to come, and what of it is known. Raises unless these are the bytes."""

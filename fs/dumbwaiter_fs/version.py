@@ -10,7 +10,6 @@ import errno
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -20,10 +19,8 @@ from dumbwaiter_fs.cache import BLOCK, Block, View
 from dumbwaiter_fs.deadline import until
 from dumbwaiter_fs.errnos import Refused
 from dumbwaiter_fs.origins import origin
+from dumbwaiter_fs.remote import Remote
 from dumbwaiter_fs.stream import SKIP, Stream
-
-if TYPE_CHECKING:
-    from dumbwaiter_fs.remote import Remote
 
 FIRST = 4  # blocks of a file that is fetched whole at once
 WINDOW_MAX = 64 * MIB // BLOCK  # blocks of one request; doubles while reading is sequential
@@ -33,12 +30,12 @@ STREAMS_OF_ONE = 8  # replies of one version left open: as many readers at place
 class Version:
     """What is at a url, for as long as somebody has it open: a `content.Source` that all of them share."""
 
-    def __init__(self, remote: "Remote", name: str, entry: Entry) -> None:
+    def __init__(self, remote: Remote, name: str, entry: Entry) -> None:
         self.name = name
         self.size = entry.size
         self.stale = ""  # why it is no longer at its url
         self.etag = ""  # of the first reply
-        self.holders = 0  # paths under which it is open
+        self._holders = 0  # paths under which it is open
         self._remote = remote
         self._entry = entry
         self._url = entry.url
@@ -99,14 +96,20 @@ class Version:
             return None
         return view
 
+    def hold(self) -> None:
+        """Keeps it open until `release`."""
+        with self._changed:
+            self._holders += 1
+
     def close(self) -> None:
         """Does nothing: others may have it open. The last one's `release` closes it."""
 
     def release(self) -> None:
         """Closes its replies after the last holder; a later read asks again for what had not come."""
-        if not self._remote.release(self):
-            return
         with self._changed:
+            self._holders -= 1
+            if self._holders:
+                return
             idle = [one for one in self._streams if one.lock.acquire(blocking=False)]
             self._streams = [*idle]  # who opens it meanwhile waits for these
         for stream in idle:

@@ -21,7 +21,7 @@ from dumbwaiter.catalog import Node
 from dumbwaiter.model import Entry
 from dumbwaiter_fs import mount_point
 from dumbwaiter_fs.cache import BLOCK, Block, Cache
-from dumbwaiter_fs.remote import named
+from dumbwaiter_fs.versions import named
 
 ORIGINAL, CACHED, RCLONE = "dumbwaiter, local original", "dumbwaiter, from the cache", "rclone mount"
 MB = 1e6

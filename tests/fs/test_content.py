@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from dead_disk import dead_disk
 from dumbwaiter.catalog import Waiting
 from dumbwaiter.model import MIB, Entry, Stamp, State
-from dumbwaiter_fs import content, disk, origins, remote, stream
+from dumbwaiter_fs import content, disk, origins, remote, stream, versions
 from dumbwaiter_fs.cache import BLOCK, Block, Cache
 from dumbwaiter_fs.content import Contents
 from dumbwaiter_fs.errnos import Refused
@@ -231,8 +231,8 @@ def test_what_was_read_once_is_not_fetched_again(shelf: Shelf, origin: Origin) -
 def test_blocks_of_no_two_versions_have_one_name() -> None:
     one = entry("http://h/a", 5)
     others: list[dict[str, Any]] = [{"provider": "q"}, {"key": "l"}, {"stamp": Stamp(0, 6, 0, 0)}, {"stored_at": 0.5}]
-    assert len({remote.named(one), *(remote.named(replace(one, **other)) for other in others)}) == 1 + len(others)
-    assert remote.named(one) == remote.named(replace(one, id=2)), "in another journal too"
+    assert len({versions.named(one), *(versions.named(replace(one, **other)) for other in others)}) == 1 + len(others)
+    assert versions.named(one) == versions.named(replace(one, id=2)), "in another journal too"
 
 
 def test_who_looks_at_the_head_of_a_file_has_it_fetched_once_for_all(
@@ -404,7 +404,7 @@ def test_a_server_without_ranges_is_not_read_over_far(
     monkeypatch.setattr(stream, "OVER", 4)
     file = entry(origin.put("a", BODY, ranges=False), len(BODY))
     fails(errno.EIO, lambda: read(contents, file, 2 * MIB, 1000))
-    assert contents._remote.memory.get(remote.named(file), 0) is None, "nothing was fetched for nothing"
+    assert contents._remote.memory.get(versions.named(file), 0) is None, "nothing was fetched for nothing"
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -470,7 +470,7 @@ def test_what_is_in_memory_is_not_mixed_with_a_newer_version(
 def test_what_the_kernel_has_is_not_mixed_with_a_newer_version(contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", BODY), len(BODY))
     assert read(contents, file, 0, 10) == BODY[:10]
-    contents._remote.memory.drop(remote.named(file))
+    contents._remote.memory.drop(versions.named(file))
     origin.put("a", bytes(len(BODY)), etag='"v2"')
     number, _ = contents.open("files/w/a", file)
     assert contents.keeps(number)
@@ -571,7 +571,8 @@ def test_a_reply_that_a_reader_waits_for_leaves_no_more_of_the_others_open(
     contents: Contents, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "STREAMS", 3)
-    streams, numbers = contents._remote._streams, []
+    streams: Any = contents._remote._open  # by what lets go of each
+    numbers: list[int] = []
     with ExitStack() as stack:
         for name in "abcdef":
             number, _ = contents.open(f"files/w/{name}", entry(origin.put(name, BODY), len(BODY)))
@@ -580,7 +581,7 @@ def test_a_reply_that_a_reader_waits_for_leaves_no_more_of_the_others_open(
             numbers.append(number)
             if name == "a":
                 (waits,) = streams
-                stack.enter_context(waits.lock)
+                stack.enter_context(waits.__self__.lock)
         assert len(streams) == 3
         assert waits in streams
         for number in numbers[1:]:
@@ -656,9 +657,9 @@ def test_a_reply_stays_open_for_who_reads_on_under_another_name(contents: Conten
     assert contents.read(through_keys, 10, 0) == BODY[:10]
     assert read(contents, file, 0, 10, path="files/w/a") == BODY[:10]
     assert contents.read(through_keys, 1000, 4 * MIB) == BODY[4 * MIB :][:1000]
-    assert len(origin.requests) == len(contents._remote._streams) == 1
+    assert len(origin.requests) == len(contents._remote._open) == 1
     contents.release(through_keys)
-    assert not contents._remote._streams
+    assert not contents._remote._open
 
 
 def test_connections_are_used_again(contents: Contents, origin: Origin) -> None:
@@ -758,7 +759,7 @@ def test_a_block_of_another_version_or_length_is_not_given_without_a_wait(
     number, _ = cached.open("files/w/a", file)
     assert cached.read(number, BLOCK, 0) == BODY[:BLOCK]
     assert cached._remote.cache is not None
-    cached._remote.cache.put(remote.named(file), 1, block)
+    cached._remote.cache.put(versions.named(file), 1, block)
     assert cached.read_nowait(number, BLOCK, BLOCK) is None
     assert cached.read(number, BLOCK, BLOCK) == BODY[BLOCK : 2 * BLOCK]
     cached.release(number)
@@ -777,7 +778,7 @@ def test_what_is_laid_out_is_not_mixed_with_a_newer_version(cached: Contents, or
     file = fetched(cached, origin)
     number, _ = cached.open("files/w/a", file)
     assert read_nowait(cached, number, 4096, 0) is not None, "the first reply to come has to be of this version"
-    cached._remote.cache.drop(remote.named(file))  # type: ignore[union-attr]
+    cached._remote.cache.drop(versions.named(file))  # type: ignore[union-attr]
     origin.of("a").etag = '"v2"'
     fails(errno.ESTALE, lambda: cached.read(number, 4096, 4 * BLOCK))
     assert read_nowait(cached, number, 4096, 0) is None

@@ -14,6 +14,7 @@ import pytest
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter_fs import origins
 from dumbwaiter_fs.remote import Remote
+from dumbwaiter_fs.versions import Versions
 from fs.world import Origin
 
 BODY = b"abc"
@@ -49,7 +50,7 @@ def silent(address: str, port: int, stack: ExitStack) -> None:
 
 def read(at: Remote, origin: Origin, key: str = "k") -> bytes:
     url = origin.put("a", BODY).replace("127.0.0.1", NAME)
-    return at.version(Entry(1, "p", key, "w", "a", Stamp(0, len(BODY), 0, 0), 0.0, url=url)).read(0, len(BODY))
+    return Versions(at).hold(Entry(1, "p", key, "w", "a", Stamp(0, len(BODY), 0, 0), 0.0, url=url)).read(0, len(BODY))
 
 
 def ends_in_time(at: Remote, origin: Origin, key: str = "k") -> None:
