@@ -43,6 +43,7 @@ class Secret:
 
 
 _MOST = 0x7FFF_FFFF_FFFF_FFFF
+_SECOND = 1_000_000_000  # nanoseconds
 
 
 class Stamp(NamedTuple):
@@ -61,6 +62,14 @@ class Stamp(NamedTuple):
     def numbered(cls, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> "Stamp":
         # Some file systems number, and date (before 1678, from 2262 on), beyond what a database's integer holds.
         return cls(inode & _MOST, size, *(max(-_MOST, min(time, _MOST)) for time in (mtime_ns, ctime_ns)))
+
+    @property
+    def coarse(self) -> bool:
+        """True where the file system dates in whole seconds: what is written within one does not show.
+
+        A date that was set is no sign of that: the ctime cannot be.
+        """
+        return not (self.mtime_ns % _SECOND or self.ctime_ns % _SECOND)
 
     def same_bytes(self, other: "Stamp") -> bool:
         """True when all but ctime is the same: a ctime that moved alone is a matter of names and rights, not of bytes."""

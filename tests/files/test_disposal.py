@@ -331,6 +331,23 @@ def test_a_file_that_is_dated_by_its_rename_is_known_by_its_content(
         assert contents(root) == [written]
 
 
+def test_where_dates_are_whole_seconds_the_content_tells(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coarse(status: os.stat_result) -> Stamp:
+        return Stamp(status.st_ino, status.st_size, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9)
+
+    monkeypatch.setattr(Stamp, "of", coarse)
+    for action in actions(root, elsewhere):
+        stamp = file(root)
+        (root / "a/film.mov").write_bytes(CONTENT[::-1])
+        with pytest.raises(Changed):
+            act(root, stamp, action)
+        assert contents(root, elsewhere) == [CONTENT[::-1]]
+        act(root, file(root), action)
+        assert contents(root) == []
+
+
 def test_no_descriptor_is_left_open(root: Path, elsewhere: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for action in actions(root, elsewhere):

@@ -97,7 +97,7 @@ def _held(
             os.rename(name, private, src_dir_fd=here, dst_dir_fd=here)
         renamed = Stamp.of(os.fstat(fd))  # some file systems date a file by its rename
         unwritten = partial(_is_unwritten, here, private, fd, renamed, leased=leased)
-        as_known = not left and renamed.same_size_and_mtime(stamp)
+        as_known = not left and renamed.same_size_and_mtime(stamp) and not stamp.coarse
         if not ((as_known or same(fd)) and unwritten()):
             _give_back(here, private, name)
             raise Changed(WRITTEN)

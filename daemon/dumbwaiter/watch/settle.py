@@ -35,7 +35,6 @@ LONGEST = 60.0  # seconds; no file has to be quiet longer, unless its watch says
 OFTEN = 5  # versions of a file that follow one another at once; from then on each waits twice as long as the one before
 OUTRUN_MAX = 3600.0  # seconds that a file has to be quiet at most because its changes outran its uploads
 OUTRUN_FOR = 7200.0  # and for which that holds
-SECOND = 1_000_000_000  # nanoseconds
 REMEMBERED = 10_000  # files of which it is known how often they were finished, or outran their uploads
 
 Name = tuple[str, str]  # watch, path
@@ -233,7 +232,7 @@ class Settle:
         least = self._step(watch) if wait.closed else self._settle(watch)
         if _is_empty(wait):
             least = CALM * self._settle(watch)
-        if _is_coarse(wait.stamp):
+        if wait.stamp is not None and wait.stamp.coarse:
             least = max(least, COARSE)
         return max(MOMENT, least, min(LONGEST, 2 * wait.pause) if wait.closed or seen else LONGEST)
 
@@ -265,8 +264,3 @@ class Settle:
 
 def _is_empty(wait: _Wait) -> bool:
     return wait.stamp is not None and not wait.stamp.size
-
-
-def _is_coarse(stamp: Stamp | None) -> bool:
-    """Says whether a file system's dates look like whole seconds. A date that was set is no sign: the ctime cannot be."""
-    return stamp is not None and not (stamp.mtime_ns % SECOND or stamp.ctime_ns % SECOND)
