@@ -358,6 +358,14 @@ def test_put_of_what_is_no_file_is_refused(program: Program) -> None:
         assert str(path) in sentence(done)
 
 
+def test_put_takes_a_provider_or_a_watch(program: Program) -> None:
+    """What the socket is asked, too: with a daemon the command asks there."""
+    words = ("put", program.write("a.bin", b"a"), "--provider", "netease", "--watch", "netease")
+    assert "not both" in sentence(program(*words))
+    program.start()
+    assert "not both" in sentence(program(*words))
+
+
 @pytest.mark.parametrize(
     "framing",
     [

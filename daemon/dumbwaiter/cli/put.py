@@ -61,8 +61,6 @@ def put(session: Session, files: Sequence[str], provider: str | None, watch: str
     without one it is done here, and what cannot be finished stays in the journal. Exit codes: 0 when all are there, 5 when
     some go on later, 20 when one needs a person, 21 when the provider refuses the account.
     """
-    if provider is not None and watch is not None:
-        raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)
     paths = [placed(session.config, name) for name in files]
     session.mute_log()
     final: dict[str, Any] = {}

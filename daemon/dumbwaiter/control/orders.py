@@ -39,6 +39,8 @@ class Orders:
 
         They come before all others; `again`, also those whose upload is done; `alone`, nothing else is worked on.
         """
+        if provider is not None and watch is not None:
+            raise Failure("say --provider or --watch, not both: a watch has its provider", Exit.USAGE)
         if alone:
             await self._app.steering.load()  # before anything is asked of a provider that rests
         look = partial(candidate, self._app.config, provider=provider, watch=watch)
