@@ -96,21 +96,18 @@ def test_a_folder_is_packed_anew_only_after_a_change(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_kept_has_an_end_and_the_longest_unused_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    trees = Trees({f"files/w/{name}".encode(): ([], [b"a"]) for name in ("x", "y", "z")})
+    folders = [f"files/w/{number}".encode() for number in range(10)]
+    trees = Trees({path: ([], [b"a"]) for path in folders})
     trees.tree[b"files/w/large"] = [], names(100, "file")
     pages = packed(trees)
-    list(pages.pages(b"files/w/x"))
+    list(pages.pages(folders[0]))
     size = pages._kept_size
     assert size > 0
     monkeypatch.setattr(module, "KEPT", 9 * size)
-    list(pages.pages(b"files/w/large"))
-    assert list(pages._kept) == [b"files/w/x"], "one is not to drive out all others"
-    monkeypatch.setattr(module, "KEPT", 2 * size)
-    for path in (b"files/w/y", b"files/w/x", b"files/w/z"):
-        pages._keep(path, pages._kept.get(path) or pages._kept[b"files/w/x"])
+    for path in (*folders[:9], b"files/w/large", folders[0], folders[9]):
         list(pages.pages(path))
-    assert list(pages._kept) == [b"files/w/x", b"files/w/z"]
-    assert pages._kept_size == 2 * size
+    assert list(pages._kept) == [*folders[2:9], folders[0], folders[9]], "one is not to drive out all others"
+    assert pages._kept_size == 9 * size
 
 
 def walked(trees: Trees) -> list[bytes]:
@@ -129,6 +126,15 @@ def test_a_walk_has_the_next_folder_packed_if_that_is_a_few_files(monkeypatch: p
     assert walked(Trees({b"files/a": few, b"files/b": few, b"files/c": few})) == [b"files/c"]
     assert walked(Trees({b"files/a": few, b"files/b": few, b"files/c": ([b"below"], [b"a"])})) == []
     assert walked(Trees({b"files/a": few, b"files/b": few})) == []
+    trees = Trees({f"files/{name}".encode(): few for name in "abcd"})
+    pages = packed(trees)
+    for path in (b"files/a", b"files/c"):  # who leaps is no walker
+        pages.walk_on(path)
+    assert trees.asked == []
+    list(pages.pages(b"files/d"))
+    for path in (b"files/b", b"files/c"):
+        pages.walk_on(path)
+    assert trees.asked == [b"files/d"], "it was there already"
     for count, kept in ((1, True), (2, False), (6, False)):  # and the two dots
         pages = packed(Trees({b"files/a": few, b"files/b": few, b"files/c": ([], names(count, "file"))}))
         for path in (b"files/a", b"files/b"):
