@@ -165,6 +165,14 @@ def test_a_checkpoint_belongs_to_its_key(book: Book) -> None:
     assert (book.row(id_).checkpoint, book.row(id_).sent) == (None, 0)
 
 
+def test_with_another_key_proposed_nothing_goes_on_under_the_one_before(book: Book) -> None:
+    """Whoever takes over from here would send to the object that another file has."""
+    id_ = book.named()
+    assert book.propose(WORKER, id_, NOW, provider="vod", key="another", digest=None) is None
+    row = book.row(id_)
+    assert (row.proposed, row.key, row.grant, row.checkpoint, row.sent) == ("another", None, None, None, 0)
+
+
 def test_an_advance_is_counted(book: Book) -> None:
     id_ = book.leased(now=NOW)
     book.delay(WORKER, id_, NOW, due_at=NOW, error="trouble", attempts=3)
