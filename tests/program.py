@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,7 +29,7 @@ from dumbwaiter.model import Entry
 from dumbwaiter.store.database import journal_url, reading
 from dumbwaiter_sandbox import Sandbox
 from dumbwaiter_sandbox.storage import Objects, StoredObject, open_database
-from starter import Started, Starter
+from starter import Started, starter
 
 PATIENCE = 60.0  # seconds until a wait has failed
 
@@ -79,9 +78,6 @@ class Vendors:
         """Everything that the vendors store."""
         with closing(open_database(self.sandbox.data)) as database:
             return Objects(self.sandbox.data, database).all()
-
-
-_starter = cache(Starter)
 
 
 class Program:
@@ -152,8 +148,8 @@ class Program:
     ) -> subprocess.Popen[bytes] | Started:
         environment = self.environment | dict(environment or {})
         with open(os.devnull, "rb") as nothing:
-            if not self.cold and not prefix and (starter := _starter()).can(environment):
-                return starter.start(words, environment, folder, (nothing, output, errors))
+            if not self.cold and not prefix and starter().can(environment):
+                return starter().start(words, environment, folder, (nothing, output, errors))
             words = [*(prefix or self._program), *words]
             return subprocess.Popen(words, env=environment, cwd=folder, stdin=nothing, stdout=output, stderr=errors)
 

@@ -1,6 +1,6 @@
 """Starts the program without loading its libraries anew each time: a process that has them forks.
 
-What runs is what `python -m dumbwaiter` runs, in a process of its own, with its own words, environment, folder and files.
+What runs is what `python -m dumbwaiter` (or `dumbwaiter_fs.mount`) runs, in a process of its own, with its own words, environment, folder and files.
 Only the half second in which Python reads the libraries is spared; tests start it thousands of times.
 """
 
@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import IO, Any, NoReturn
 
@@ -90,9 +91,16 @@ class Starter:
         environment: Mapping[str, str],
         folder: str | os.PathLike[str] | None,
         files: Sequence[IO[Any]],
+        *,
+        module: str = "dumbwaiter",
     ) -> Started:
         """Starts the program with these words, and these files as its stdin, stdout and stderr."""
-        wish = {"words": list(words), "environment": dict(environment), "folder": os.fspath(folder or os.getcwd())}
+        wish = {
+            "module": module,
+            "words": list(words),
+            "environment": dict(environment),
+            "folder": os.fspath(folder or os.getcwd()),
+        }
         ended, status = os.pipe()
         order = os.memfd_create("order")
         try:
@@ -107,8 +115,14 @@ class Starter:
         return Started(words, pid, ended)
 
 
-def serve(door: socket.socket) -> None:
-    """Forks for each order, and tells how each child ended. Returns in a child; the arguments are set by then."""
+@cache
+def starter() -> Starter:
+    """The one of this process."""
+    return Starter()
+
+
+def serve(door: socket.socket) -> str:
+    """Forks for each order, and tells how each child ended. Returns what to run in a child; the arguments are set by then."""
     poll = select.poll()
     poll.register(door, select.POLLIN)
     running: dict[int, tuple[int, int]] = {}
@@ -138,18 +152,21 @@ def serve(door: socket.socket) -> None:
             door.send(str(pid).encode())
 
 
-def become(order: int, files: Sequence[int]) -> None:
-    """Has this child look as if Python had been started in it."""
+def become(order: int, files: Sequence[int]) -> str:
+    """Has this child look as if Python had been started in it; returns what to run."""
     with open(order, "rb") as text:
         wish = json.load(text)
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # What they stand for may be of another kind: a pipe, where it was a file.
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.clear()
     os.environ.update(wish["environment"])
     os.chdir(wish["folder"])
     sys.path[0] = os.getcwd()
     sys.argv[1:] = wish["words"]
+    return str(wish["module"])
 
 
 def main() -> NoReturn:
@@ -159,7 +176,9 @@ def main() -> NoReturn:
             if not {"__main__", "migrations"} & {*module.name.split(".")}:  # these do something as they are loaded
                 import_module(module.name)
     gc.freeze()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    module = serve(socket.socket(fileno=int(sys.argv[1])))
+    if module != "dumbwaiter":
+        sys.exit(import_module(module).main())
     runpy.run_module("dumbwaiter", run_name="__main__", alter_sys=True)
     sys.exit()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fs.world import OVER_LIBFUSE3, Mounted, Origin, Shelf
+from starter import starter
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def mount(shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[Callable[...
             more = {**OVER_LIBFUSE3, **more}
         else:
             chosen.choose(request.param)
-        mounts.append(Mounted(chosen, *flags, **more))
+        mounts.append(Mounted(chosen, *flags, starter=starter(), **more))
         return mounts[-1].wait()
 
     yield make

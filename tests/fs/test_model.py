@@ -23,6 +23,7 @@ from dumbwaiter.store.database import journal_url, reading, writing
 from dumbwaiter.store.writer import Writer
 from dumbwaiter_fs import mount_point
 from fs.world import Mounted, Shelf, until
+from starter import starter
 
 pytestmark = pytest.mark.fuse
 
@@ -78,7 +79,7 @@ class Machine(RuleBasedStateMachine):
         self.done: dict[str, int] = {}  # the newest job of a file that ended well
         self.entries: list[Held] = []
         self._open()
-        self.mounted = Mounted(self.shelf).wait()
+        self.mounted = Mounted(self.shelf, starter=starter()).wait()
 
     def _open(self) -> None:
         url = journal_url(self.shelf.state)
@@ -173,10 +174,10 @@ class Machine(RuleBasedStateMachine):
         """The mount's process is killed; the next one clears the dead mount away."""
         self.mounted.process.kill()
         self.mounted.process.wait()
-        self.mounted.process.stdout.close()  # type: ignore[union-attr]
+        self.mounted.close()
         with pytest.raises(Failure, match="is a mount whose process was killed"):
             mount_point.prepare(mount_point.resolved(self.shelf.mount), look_only=True)
-        self.mounted = Mounted(self.shelf)
+        self.mounted = Mounted(self.shelf, starter=starter())
         self.mounted.wait()
         self._compare()
 

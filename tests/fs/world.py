@@ -11,7 +11,7 @@ from contextlib import suppress
 from ctypes.util import find_library
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import delete, insert, update
@@ -24,6 +24,9 @@ from dumbwaiter.store.tables import entries, jobs
 from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter_fs import mount_point
 
+if TYPE_CHECKING:
+    from starter import Started, Starter
+
 LIBFUSE3 = find_library("fuse3")
 OVER_LIBFUSE3 = {"DUMBWAITER_FUSE": "mfusepy", "FUSE_LIBRARY_PATH": LIBFUSE3 or ""}
 also_libfuse3 = pytest.mark.parametrize(
@@ -32,6 +35,7 @@ also_libfuse3 = pytest.mark.parametrize(
     indirect=True,
 )
 STORED = 1_700_000_000.0
+MODULE = "dumbwaiter_fs.mount"
 _SOON = 20.0
 
 
@@ -290,19 +294,23 @@ class Origin:
 class Mounted:
     """A mount process and its folder."""
 
-    def __init__(self, shelf: Shelf, *flags: str, deadline: float = 3.0, **environment: str) -> None:
+    def __init__(
+        self, shelf: Shelf, *flags: str, deadline: float = 3.0, starter: "Starter | None" = None, **environment: str
+    ) -> None:
+        """Without a starter, or with an environment of its own, Python is started for it."""
         self.shelf = shelf
         self.session = shelf.session
         self.path = shelf.mount
         self.log = os.path.join(shelf.root, "mount.log")
-        with open(self.log, "ab") as log:
+        self._said, output = map(open, os.pipe(), "rw")
+        words = command(shelf, *flags)
+        variables = {**os.environ, "DUMBWAITER_MOUNT_DEADLINE": str(deadline), **environment}
+        with open(self.log, "ab") as log, output, open(os.devnull, "rb") as nothing:
             self.start = log.tell()
-            self.process = subprocess.Popen(
-                command(shelf, *flags),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "DUMBWAITER_MOUNT_DEADLINE": str(deadline), **environment},
+            self.process: subprocess.Popen[bytes] | Started = (
+                subprocess.Popen(words, stdin=nothing, stdout=output, stderr=log, env=variables)
+                if starter is None or environment
+                else starter.start(words[3:], variables, None, (nothing, output, log), module=MODULE)
             )
 
     def said(self) -> str:
@@ -327,23 +335,26 @@ class Mounted:
         self.process.send_signal(number)
         return self.process.wait(_SOON)
 
+    def close(self) -> None:
+        """Forgets a mount that was killed."""
+        self._said.close()
+
     def clear(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(_SOON)
-        assert self.process.stdout is not None
-        said = self.process.stdout.read()
-        self.process.stdout.close()
+        with self._said:
+            said = self._said.read()
         while mount_point.kind(self.path) == mount_point.KIND:
             mount_point.unmount(self.path, lazy=True)
-        assert said == b"", "the mount speaks on standard output"
+        assert said == "", "the mount speaks on standard output"
 
 
 def command(shelf: Shelf, *flags: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "dumbwaiter_fs.mount",
+        MODULE,
         "--config",
         shelf.config,
         "--state",
