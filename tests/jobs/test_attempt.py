@@ -26,8 +26,9 @@ from dumbwaiter.control.orders import Orders
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.files import disks
 from dumbwaiter.files.roots import disk_of
-from dumbwaiter.jobs import attempt
-from dumbwaiter.jobs.attempt import IN_VAIN, LATE_MAX
+from dumbwaiter.jobs import attempt, sending
+from dumbwaiter.jobs.attempt import IN_VAIN
+from dumbwaiter.jobs.sending import LATE_MAX
 from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
@@ -102,7 +103,7 @@ async def begun(vendors: Vendors, folder: Path) -> AsyncIterator[tuple[App, int,
 
     async with daemon(vendors, folder) as app:
         with pytest.MonkeyPatch.context() as resting:
-            resting.setattr(attempt, "FileUpload", Upload)
+            resting.setattr(sending, "FileUpload", Upload)
             resting.setattr(app.steering, "providers", lambda _now: rests)
             id_ = await put(app, "netease", folder / "a.mov", bytes(12 * MIB))
             facts = await until(lambda facts: bool(rests) and not facts["jobs"][0]["active"], app)
@@ -220,7 +221,7 @@ def test_a_permission_that_always_ends_on_the_way_is_the_files_trouble_and_not_t
 def test_a_permission_that_ends_between_two_parts_is_replaced_and_what_was_sent_counts(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "LATE_MAX", 1)
+    monkeypatch.setattr(sending, "LATE_MAX", 1)
     vendors.faults("oss.part:expired@2")
 
     async def test() -> None:
@@ -309,7 +310,7 @@ def test_a_file_that_changes_while_it_is_sent_is_told_of_with_the_time_that_cost
                 file.write(b"more")
             await super().save(*values, **named)
 
-    monkeypatch.setattr(attempt, "FileUpload", Upload)
+    monkeypatch.setattr(sending, "FileUpload", Upload)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
@@ -334,7 +335,7 @@ def test_a_file_that_goes_while_it_is_sent_is_as_new_should_it_come_back(
                 path.rename(aside)
             await super().save(*values, **named)
 
-    monkeypatch.setattr(attempt, "FileUpload", Upload)
+    monkeypatch.setattr(sending, "FileUpload", Upload)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
@@ -560,7 +561,7 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
             if self._point is not None:
                 waits.set()
 
-    monkeypatch.setattr(attempt, "FileUpload", Upload)
+    monkeypatch.setattr(sending, "FileUpload", Upload)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
@@ -599,7 +600,7 @@ def test_a_watch_that_rests_stops_what_is_sent_of_it_and_not_what_a_person_order
             await super().save(*values, **named)
             rests["netease"] = math.inf
 
-    monkeypatch.setattr(attempt, "FileUpload", Upload)
+    monkeypatch.setattr(sending, "FileUpload", Upload)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:

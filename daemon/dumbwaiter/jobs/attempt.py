@@ -1,4 +1,4 @@
-"""One job, one attempt: gets a grant, runs the transport, and turns what is raised into the next transition.
+"""One job, one attempt: names the file, has it sent, and turns what is raised into the next transition.
 
 What follows an error is `policy`'s to say, what it means in the journal `lifecycle`'s; nothing here knows a vendor.
 """
@@ -6,15 +6,12 @@ What follows an error is `policy`'s to say, what it means in the journal `lifecy
 import asyncio
 import os
 import random
-import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter.errors import (
@@ -28,11 +25,8 @@ from dumbwaiter.errors import (
     Reauth,
     Reject,
     Restart,
-    Retry,
-    Unfit,
     Verdict,
 )
-from dumbwaiter.files.digest import Digest
 from dumbwaiter.files.mime import mime_by_name, mime_of
 from dumbwaiter.files.roots import hangs_with
 from dumbwaiter.files.version import open_version
@@ -40,26 +34,21 @@ from dumbwaiter.jobs import duplicates
 from dumbwaiter.jobs.context import Context
 from dumbwaiter.jobs.endings import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
-from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
+from dumbwaiter.jobs.sending import Sending
 from dumbwaiter.jobs.threads import OpenFile
-from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload
 from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import REPLACED
-from dumbwaiter.model import MIB, Ask, FollowUp, Grant, Job, Receipt, State
+from dumbwaiter.model import MIB, Ask, FollowUp, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
-from dumbwaiter.net.http import SKEW
 from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Decision, Delay, Pause, Rejected, Superseded, decide
-from dumbwaiter.providers.grants import OVER, freeze
 from dumbwaiter.providers.provider import Provider
 from dumbwaiter.store.key_holders import Holder
-from dumbwaiter.transports import Transport, choose
 
 T = TypeVar("T")
 
 IN_VAIN, IN_VAIN_MIN = 10, 64 * MIB  # times its size, and bytes: what a file that always begins anew may cost
 HEARD = 3.0  # seconds that an answer is waited for although all is to end
-LATE_MAX = 3  # times in one attempt that a permission may end while a file of which nothing counts by then is sent
 RESENT_MAX = 2  # times its size, that a file which was stored in vain may have cost to be sent once more
 
 
@@ -70,14 +59,6 @@ class Attempt:
         self._context = context
         self._journal = context.journal
         self._clock = context.clock
-        self._loop = asyncio.get_running_loop()
-        self._job = job if job.checkpoint else replace(job, sent=0)
-        self._ever = Ranges()  # that were sent, by this attempt or an earlier one
-        self._ever.add(0, self._job.sent)
-        self._sends = 0
-        self._wasted = 0  # bytes that were sent and that the journal does not know of
-        self._resent = 0  # those of them that were sent a second time by a try that is over
-        self._sending = 0.0  # seconds that its sending took
         self._ask = Ask(
             watch=job.watch,
             path=propose(job.path),
@@ -87,17 +68,21 @@ class Attempt:
             place=job.place,
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
+        self._sending = Sending(context, job, self._ask)
         self._stored: Future[Holder | None] | None = None  # the commit of the receipt
         self._chance = 0  # of the provider's, when this try began
-        self._fresh = False  # the grant in use was asked for by this attempt
-        self._asked_at = 0.0  # when
         self._again = 0
-        self._late = 0  # times that the grant ended before the file was through
         self._failures = job.attempts  # in a row before this attempt, whatever progress it then makes
         self._watch = context.watch_of(job.watch)
         self._keys = KeyChoice(context, job)
-        self._unfit: dict[str, str] = {}  # transports that the provider does not take, and why
         self._log = context.log.bind(job=job.id, path=job.place, provider=job.provider)
+
+    @property
+    def _job(self) -> Job:
+        return self._sending.job
+
+    def _change(self, **changes: Any) -> None:
+        self._sending.job = replace(self._sending.job, **changes)
 
     async def run(self) -> None:
         job = self._job
@@ -129,7 +114,7 @@ class Attempt:
 
     async def give_back(self) -> None:
         """Ends the lease; another attempt goes on from here."""
-        await self._journal.release(self._context.worker, self._job.id, resent=self._wasted)
+        await self._journal.release(self._context.worker, self._job.id, resent=self._sending.wasted)
 
     async def _open(self) -> OpenFile:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
@@ -172,8 +157,8 @@ class Attempt:
                 return
             self._ask = await self._keys.choose(provider, job, self._ask, file)
             if self._ask.named:
-                self._job = replace(self._job, proposed=self._ask.key)
-            upload, receipt, digest = await self._send(provider, file, held)
+                self._change(proposed=self._ask.key)
+            receipt, digest, more = await self._sending.send(provider, self._ask, file, held)
         except Changed:
             let_go(await self._open())  # says if nothing stands there any more
             raise
@@ -183,7 +168,7 @@ class Attempt:
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             held.close()
-        await self._store(provider, receipt, digest, upload.sent.unsaved, self._resent)
+        await self._store(provider, receipt, digest, more, self._sending.resent)
         self._log.debug("stored", key=receipt.key, size=job.size)
 
     def _may_link(self, provider: Provider) -> bool:
@@ -205,175 +190,14 @@ class Attempt:
             resent=resent,
             given=given,
         )
-        self._wasted = self._resent = 0
+        self._sending.wasted = self._sending.resent = 0
         if provider.broker.follows or given is not None:
             holder = await asyncio.shield(asyncio.wrap_future(self._stored))
             if holder is not None:  # asking for another key helps nothing: the answer would name this one too
                 raise Reject(
                     f"the provider has {shown(holder.place)} as {shown(receipt.key)}, and names this file the same"
                 )
-        self._job = replace(self._job, state=State.STORED, receipt=receipt, attempts=0)
-
-    async def _send(self, provider: Provider, file: OpenFile, held: ExitStack) -> tuple[FileUpload, Receipt, str]:
-        job = self._job
-        grant = await self._grant(provider, file)
-        try:
-            transport = choose(grant.ticket, job.size, self._unfit)
-        except Reject as other:
-            raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
-        if job.cut_off and (job.key is not None or self._job.checkpoint) and not self._sends:
-            self._ever.add(0, min(job.size, self._job.sent + self._at_risk(transport)))
-        self._sends += 1
-        upload = self._upload(provider, file, grant, transport)
-        begun, begun_at = self._job.sent, self._clock()
-
-        def send() -> tuple[Receipt, str, float]:
-            self._must_not_rest()  # it may have waited for its thread
-            started = time.monotonic()
-            return *upload.run(transport.send), time.monotonic() - started
-
-        held.pop_all()
-        began = time.monotonic()
-        try:
-            receipt, digest, seconds = await self._context.threads.run(send, upload.abort, file, last=True)
-            provider.learn_rate(job.size - begun, seconds)
-            return upload, receipt.plain, digest
-        except Reauth as refusal:
-            raise self._refused(provider, grant, refusal, begun_at) from None
-        except Unfit as unfit:
-            self._unfit[transport.name] = str(unfit)
-            raise
-        finally:
-            self._sending += time.monotonic() - began
-            self._wasted = self._resent + upload.sent.wasted
-            self._resent += upload.sent.resent
-
-    def _upload(self, provider: Provider, file: OpenFile, grant: Grant, transport: Transport) -> FileUpload:
-        """Returns the doors for one try, from what the journal knows to be at the provider."""
-        point = self._point(transport)
-        job = self._job
-        return FileUpload(
-            file.fd,
-            job.stamp,
-            threads=self._context.threads,
-            ticket=grant.ticket,
-            key=grant.key,
-            ask=self._ask,
-            checkpoint=point,
-            sent=SentBytes(job.size, job.sent, self._ever),
-            save=self._save,
-            rest=self._must_not_rest,
-            line=provider,
-            confirm=lambda: asyncio.run_coroutine_threadsafe(
-                provider.broker.confirm(grant, job.size, provider), self._loop
-            ),
-        )
-
-    def _refused(self, provider: Provider, grant: Grant, refusal: Reauth, begun_at: float) -> Verdict:
-        """Forgets a grant that was refused, and returns what that means for the file."""
-        if provider.grants.refuse(grant, replace(self._ask, held=self._job.key), begun_at):
-            return Retry(OVER)
-        if begun_at < (grant.expires_at or 0.0) <= self._clock() + SKEW:
-            self._fresh = False  # it ended in use, which says nothing of the account
-            self._late += not self._job.sent
-            if self._late >= LATE_MAX:
-                return Reject(f"{refusal}; it takes longer to send than the provider's permission lasts")
-        if self._fresh:
-            provider.abreast.broke()  # one part tells whether the next permission is taken
-        return refusal
-
-    def _point(self, transport: Transport) -> Any:
-        """Returns from where the transport goes on; None where it begins."""
-        checkpoint = self._job.checkpoint
-        try:
-            return msgspec.json.decode(checkpoint, type=transport.checkpoint) if checkpoint else None
-        except msgspec.DecodeError:  # of another way to send, before the configuration or the program was another one
-            self._begin_anew()
-            return None
-
-    def _begin_anew(self, **changes: Any) -> None:
-        """Forgets what was acknowledged: it counts for nothing any more."""
-        self._job = replace(self._job, checkpoint=None, sent=0, **changes)
-
-    def _at_risk(self, transport: Transport) -> int:
-        """Returns how much more than was acknowledged may have been sent when an earlier attempt was cut off."""
-        match transport.at_risk:
-            case "chunk":
-                return IN_FLIGHT
-            case "parts":
-                return IN_FLIGHT * self._context.threads.parts
-        return self._job.size
-
-    async def _grant(self, provider: Provider, file: OpenFile) -> Grant:
-        """Returns a grant whose key is journalled: the stored one while it lasts, else a new one."""
-        job = self._job
-        self._fresh = False
-        needed = provider.seconds_for(job.size - job.sent)
-        if job.grant is not None and (grant := await provider.grants.restore(job.grant, needed)) is not None:
-            return grant
-        asked_at = self._clock()
-        grant = await provider.grants.obtain(replace(self._ask, held=job.key), needed)
-        self._fresh, self._asked_at = True, asked_at
-        transport = choose(grant.ticket, job.size)
-        stored = freeze(grant, transport) if transport.session else None
-        if grant.key != job.key:
-            self._begin_anew()  # another object
-        if (grant.key, stored) != (job.key, job.grant):
-            await self._name(provider, grant, stored, file)
-        self._job = replace(self._job, key=grant.key, grant=stored)
-        return grant
-
-    async def _name(self, provider: Provider, grant: Grant, stored: str | None, file: OpenFile) -> None:
-        """Journals the key of a grant. Raises `Retry` or `Conflict` where the provider gave it to another file before."""
-        job, digest = self._job, None
-        given = None if self._ask.named or grant.many or grant.key == job.key else grant.key
-        while True:
-            holder = await self._journal.name(
-                self._context.worker,
-                job.id,
-                self._clock(),
-                key=grant.key,
-                grant=stored,
-                grant_until=grant.expires_at,
-                given=given,
-                digest=digest,
-            )
-            if holder is None:
-                return
-            if digest is not None or holder.digest is None:
-                break
-            digest = await self._context.threads.read(file, partial(Digest().finish, file.fd, job.size))
-        if provider.broker.mints:
-            raise Retry(
-                f"the provider gave the permission of {shown(holder.place)} once more: a cache may stand between"
-            )
-        raise Conflict(f"the provider has {shown(holder.place)} as {shown(given or '')}, and names this file the same")
-
-    def _save(self, checkpoint: str, sent: int, more: int, resent: int) -> "Future[None]":
-        """Runs in the upload's thread; the loop looks at what is noted here when that has ended."""
-        progress = sent > self._job.sent
-        if progress:
-            self._context.providers[self._job.provider].health.well(self._clock())
-        attempts = 0 if progress else self._job.attempts
-        self._job = replace(self._job, checkpoint=checkpoint, sent=sent, attempts=attempts)
-        commit = self._journal.advance(
-            self._context.worker,
-            self._job.id,
-            self._clock(),
-            checkpoint=checkpoint,
-            sent=sent,
-            more=more,
-            resent=resent,
-        )
-        commit.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._context.moved))
-        return commit
-
-    def _must_not_rest(self) -> None:
-        """Raises `Paused` while a person or the time of day keeps the provider or the watch from working."""
-        now = self._clock()
-        outside = not self._job.by_hand and self._job.watch in self._context.closed(now)
-        if outside or self._job.provider in self._context.resting(now):
-            raise Paused("it rests")
+        self._change(state=State.STORED, receipt=receipt, attempts=0)
 
     async def _follow_up(self, provider: Provider) -> None:
         """Does what is left at the vendor and catalogues the file, or puts that off."""
@@ -453,7 +277,7 @@ class Attempt:
         if isinstance(verdict, Conflict):
             way = self._keys.conflict(self._ask, verdict)
             if way is None:
-                self._begin_anew(proposed=None, key=None, grant=None)
+                self._sending.begin_anew(proposed=None, key=None, grant=None)
                 return True
             verdict = way
         verdict, decision = self._decide(verdict, provider)
@@ -462,9 +286,9 @@ class Attempt:
         if isinstance(decision, Again):
             self._again += 1
             if decision.new_grant:
-                self._job = replace(self._job, grant=None)
+                self._change(grant=None)
             if decision.from_start:
-                self._begin_anew()
+                self._sending.begin_anew()
             return True
         await self._end(decision, verdict, provider)
         return False
@@ -472,11 +296,11 @@ class Attempt:
     def _decide(self, verdict: Verdict, provider: Provider) -> tuple[Verdict, Decision]:
         """Returns what a verdict comes to after those before it, and what the policy makes of that."""
         if isinstance(verdict, Reauth | Restart):  # what was sent counts for nothing: it fails as often as before
-            self._job = replace(self._job, attempts=max(self._job.attempts, self._failures))
+            self._change(attempts=max(self._job.attempts, self._failures))
         job = self._job
-        in_vain = job.resent + self._wasted
+        in_vain = job.resent + self._sending.wasted
         dear = in_vain >= max(IN_VAIN * job.size, IN_VAIN_MIN)
-        if isinstance(verdict, Reauth) and self._fresh and provider.health.refused(self._asked_at):
+        if isinstance(verdict, Reauth) and self._sending.fresh and provider.health.refused(self._sending.asked_at):
             verdict = Blocked(f"{verdict}, as it did those before: see to the account")
         elif isinstance(verdict, Reauth | Restart) and dear:
             verdict = Reject(f"{verdict}; it was sent {in_vain // max(job.size, 1)} times in vain")
@@ -485,9 +309,9 @@ class Attempt:
             job.attempts,
             self._clock(),
             random.random,
-            fresh=self._fresh,
+            fresh=self._sending.fresh,
             again=self._again,
-            dear=dear and bool(self._wasted),
+            dear=dear and bool(self._sending.wasted),
         )
         return verdict, decision
 
@@ -510,9 +334,13 @@ class Attempt:
             case Superseded():
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
-                    self._context.changed(self._job, self._sending)
+                    self._context.changed(self._job, self._sending.seconds)
                 await self._journal.supersede(
-                    self._context.worker, self._job.id, self._clock(), reason=decision.reason, resent=self._wasted
+                    self._context.worker,
+                    self._job.id,
+                    self._clock(),
+                    reason=decision.reason,
+                    resent=self._sending.wasted,
                 )
 
     async def _block(self, provider: Provider, sentence: str, until: float) -> None:
@@ -530,7 +358,7 @@ class Attempt:
             attempts=self._job.attempts + 1,
             new_grant=decision.new_grant,
             from_start=decision.from_start,
-            resent=self._wasted,
+            resent=self._sending.wasted,
         )
 
 
