@@ -222,3 +222,18 @@ def test_a_check_looks_at_the_open_file_and_not_at_its_name(film: Path) -> None:
         film.with_name("other").replace(film)
         with pytest.raises(Changed):  # its number of links, and so its ctime, is another
             check(file.fileno(), wanted)
+
+
+def test_a_file_server_that_forgets_an_open_file_is_a_fault_of_the_disk(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, before = stamp(film), descriptors()
+
+    def forgotten(_fd: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", forgotten)
+        with pytest.raises(Local, match="the file cannot be read: Stale file handle"):
+            opened(film, wanted)
+    assert descriptors() == before

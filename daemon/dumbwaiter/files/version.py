@@ -32,6 +32,9 @@ def open_version(root: str, path: str, stamp: Stamp) -> int:
         raise Local(f"the file cannot be read: {error.strerror}") from None
     try:
         check(fd, stamp)
+    except OSError as error:  # a file server may have forgotten it since
+        os.close(fd)
+        raise Local(f"the file cannot be read: {error.strerror}") from None
     except BaseException:
         os.close(fd)
         raise
