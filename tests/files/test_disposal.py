@@ -70,6 +70,16 @@ def test_it_is_deleted(root: Path) -> None:
     assert contents(root) == []
 
 
+def test_a_file_that_was_about_to_have_its_name_again_goes_under_both(root: Path, elsewhere: Path) -> None:
+    for number, action in enumerate(actions(root, elsewhere)):
+        path = f"a/film-{number}.mov"
+        stamp = file(root, name=path)
+        os.link(root / path, root / f"a/{PRIVATE}host-1")  # and a kill, or an unlink that fails
+        act(root, stamp, action, path)
+        assert os.listdir(root / "a") == []
+    assert contents(root.parent / "kept", elsewhere) == [CONTENT] * 2
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 def test_a_trash_that_is_mounted_on_its_own_gets_a_copy(root: Path, tmp_path: Path) -> None:
     """As in a service of the system, in which each folder that may be written to is a mount."""

@@ -16,7 +16,18 @@ from functools import partial
 
 from dumbwaiter.errors import Changed, Undone
 from dumbwaiter.files.ignore import PRIVATE
-from dumbwaiter.files.moving import TAKEN, WRITTEN, Held, Same, move, names_like, open_regular, remove, rename_new
+from dumbwaiter.files.moving import (
+    TAKEN,
+    WRITTEN,
+    Held,
+    Same,
+    is_same_file,
+    move,
+    names_like,
+    open_regular,
+    remove,
+    rename_new,
+)
 from dumbwaiter.files.scan import Branch, lease
 from dumbwaiter.files.trash import to_trash
 from dumbwaiter.model import Stamp
@@ -86,6 +97,10 @@ def _held(
         yield None
         return
     try:
+        with suppress(FileNotFoundError):
+            if left and is_same_file(here, private, here, name):  # while it gave the name back: the file has both
+                os.unlink(private, dir_fd=here)
+                left = False
         now = Stamp.of(os.fstat(fd))
         if not left and now != stamp and not (stamp.same_but_touched(now) and same(fd)):
             raise Changed("the file is another version now")
