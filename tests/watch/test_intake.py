@@ -1,6 +1,7 @@
 """From sighting to job, on a real folder and a real journal."""
 
 import asyncio
+import errno
 import os
 import struct
 import threading
@@ -14,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from asynchronous import on_loop
-from dumbwaiter.errors import JournalTrouble
+from dumbwaiter.errors import JournalTrouble, Local
 from dumbwaiter.files.downloads import notes_of_download
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.scan import look
@@ -489,6 +490,93 @@ async def test_a_disk_that_answers_late_is_not_asked_late_again(
         late.set()
         async with asyncio.timeout(BOUND):
             await queued.wait()
+
+
+@on_loop
+async def test_a_file_that_cannot_be_looked_at_is_tried_again_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a\n", "b")
+    fails = True
+
+    def failing(root: str, path: str) -> Any:
+        if fails and path == "a\n":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return look(root, path)
+
+    monkeypatch.setattr(module, "look", failing)
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    async with taking(tmp_path) as intake:
+        intake.sight(Sighting("w", name, closed=True) for name in ("a\n", "b"))
+        async with asyncio.timeout(BOUND):
+            while intake.pending("w") > 1 or not intake.held("w"):
+                await intake.turn()
+        assert (
+            intake.held("w") == "a\\x0a cannot be looked at (Stale file handle): that is tried again within a minute."
+        )
+        assert intake.pending("w") == 1
+        fails = False
+        await drained(intake)
+        assert set(intake._journal.folders.known("w", "", "vod")) == {"a\n", "b"}
+        assert intake.held("w") == ""
+
+
+@on_loop
+async def test_what_may_be_downloaded_in_part_waits_while_nobody_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "film.mov", "other")
+    (tmp_path / "w/film.mov.st").write_bytes(struct.pack("<HQ", 0, 0))  # axel's notes
+    (tmp_path / "w/film.mov.st").chmod(0o600)
+    fails = True
+    opens = os.open
+
+    def failing(path: Any, *values: Any, **named: Any) -> int:
+        if fails and os.fspath(path).endswith("film.mov.st"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opens(path, *values, **named)
+
+    monkeypatch.setattr(os, "open", failing)
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    monkeypatch.setattr("dumbwaiter.watch.settle.LONGEST", 0.0)
+    async with taking(tmp_path) as intake:
+        intake.sight(Sighting("w", name, closed=True) for name in ("film.mov", "other"))
+        async with asyncio.timeout(BOUND):
+            while intake.pending("w") > 1 or "Too many open files" not in intake.held("w"):
+                await intake.turn()
+        assert [job.path for job in all_jobs(intake)] == ["other"]
+        fails = False
+        async with asyncio.timeout(BOUND):
+            while "is downloaded in part" not in intake.held("w"):
+                await intake.turn()
+        assert [job.path for job in all_jobs(intake)] == ["other"]
+
+
+@on_loop
+async def test_a_touched_file_that_cannot_be_read_is_read_later_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a", "b")
+    failures = 3
+
+    def failing(root: str, path: str, stamp: Stamp) -> str:
+        nonlocal failures
+        if failures and path == "a":
+            failures -= 1
+            raise Local("the file cannot be read: Input/output error")
+        return digest_of(root, path, stamp)
+
+    async with taking(tmp_path) as intake:
+        for name in ("a", "b"):
+            await uploaded(intake, tmp_path, name)
+        monkeypatch.setattr("dumbwaiter.watch.enqueuer.digest_of", failing)
+        monkeypatch.setattr("dumbwaiter.watch.enqueuer.AGAIN", 0.0)
+        for name in ("a", "b"):
+            (tmp_path / "w" / name).write_bytes(b"y")
+        intake.sight(Sighting("w", name, closed=True) for name in ("a", "b"))
+        await drained(intake)
+        assert not failures
+        assert [job.path for job in all_jobs(intake)] == ["a", "b", "b", "a"]
 
 
 @on_loop

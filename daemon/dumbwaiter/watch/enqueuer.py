@@ -8,14 +8,16 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from dumbwaiter import log
-from dumbwaiter.errors import Unstorable, Verdict
+from dumbwaiter.errors import Local, Unstorable, Verdict
 from dumbwaiter.files.version import digest_of
 from dumbwaiter.journal import Journal
 from dumbwaiter.naming import split
 from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.folders import Known
-from dumbwaiter.watch.settle import Ready
+from dumbwaiter.watch.settle import LONGEST, Ready
 from dumbwaiter.watch.source import Source
+
+AGAIN = 5.0  # seconds until a file that could not be read is tried again, at first
 
 T = TypeVar("T")
 
@@ -104,12 +106,21 @@ class Enqueuer:
     async def _compare(self, watch: str) -> None:
         """Reads a watch's files that were touched, one after the other; new ones do not wait for them."""
         touched = self._touched[watch]
+        failures = 0
         try:
             while touched:
                 path, (file, known) = next(iter(touched.items()))
                 try:
                     if not await self._same(file, known):
                         await self._make([self._candidate(file)])
+                    failures = 0
+                except Local as trouble:  # of its disk: it says nothing of the file, which may be another version
+                    if not failures:
+                        self._log.warning("file cannot be looked at", watch=watch, path=path, error=str(trouble))
+                    touched[path] = touched.pop(path)  # the others come before it
+                    await asyncio.sleep(min(AGAIN * 2**failures, LONGEST))
+                    failures += 1
+                    continue
                 except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others
                     self._log.exception("intake stumbled", watch=watch, path=path)
                 if touched.get(path) == (file, known):  # it may have been touched again meanwhile
@@ -121,9 +132,14 @@ class Enqueuer:
                 del self._touched[watch]
 
     async def _same(self, file: Ready, known: Known) -> bool:
-        """True when the journal has this content already. A file that was only touched gets its new stamp there."""
+        """True when the journal has this content already. A file that was only touched gets its new stamp there.
+
+        Raises `Local`.
+        """
         try:
             digest = await asyncio.to_thread(digest_of, self._sources[file.watch].root, file.path, file.stamp)
+        except Local:
+            raise
         except Verdict:
             return True  # it moves on; whatever it becomes is sighted again
         if digest != known.digest:

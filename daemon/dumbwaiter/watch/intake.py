@@ -5,6 +5,8 @@ one harmless. Looking, scanning and digesting happen in threads.
 """
 
 import asyncio
+import errno
+import os
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,6 +67,7 @@ class Intake:
         self._looks: dict[str, asyncio.Task[None]] = {}  # by watch: a folder that hangs holds up no other
         self._slow: set[str] = set()  # watches whose looks nobody waits for
         self._in_part: dict[tuple[str, str], str] = {}  # what is downloaded in part, and the notes that say so
+        self._unseen: dict[tuple[str, str], tuple[str, int]] = {}  # why looks at a file failed, and how many in a row
         self._closed: OrderedDict[tuple[str, str], Stamp] = OrderedDict()  # the versions whose close was heard lately
         self.trouble: str | None = None  # what keeps the journal from taking files
         self._enqueuer = Enqueuer(self._sources, journal, self._insist, queued=queued, moved=moved)
@@ -102,7 +105,7 @@ class Intake:
         self._settle.outrun(watch, path, seconds, time.monotonic())
 
     def held(self, watch: str) -> str:
-        """Returns the sentence on files that wait for those who write them, empty when there are none."""
+        """Returns the sentence on files that wait for those who write them, or for their disk; empty when there are none."""
         now = time.monotonic()
         held = [(path, self._in_part.get((watch, path), "")) for path in self._settle.held(watch, now)]
         paths = [path for path, notes in held if not notes]
@@ -115,6 +118,8 @@ class Intake:
             return f"{shown(paths[0])} is open for writing in a program: it is taken once it is closed."
         for path, notes in held:
             return f"{shown(path)} is downloaded in part: it is taken once {shown(notes)} is gone."
+        for path, reason in [(path, reason) for (one, path), (reason, _) in [*self._unseen.items()] if one == watch]:
+            return f"{shown(path)} cannot be looked at ({reason}): that is tried again within a minute."
         for path, seconds in self._settle.restless(watch, now):
             return f"{shown(path)} changes while it is sent: it is taken once it was quiet for {ceil(seconds / 60)} minutes."
         return ""
@@ -286,11 +291,12 @@ class Intake:
         seen = await asyncio.to_thread(self._look_all, names)
         now = time.monotonic()
         before = len(self._settle)
-        ready = [
-            file
-            for (watch, path), (stamp, writing) in zip(names, seen, strict=True)
-            if (file := self._settle.observe(watch, path, stamp, now, writing)) is not None
-        ]
+        ready = []
+        for name, (stamp, writing) in zip(names, seen, strict=True):
+            if name in self._unseen:
+                self._settle.put_off(name, now + min(AGAIN * 2 ** self._unseen[name][1], LONGEST))
+            elif (file := self._settle.observe(*name, stamp, now, writing)) is not None:
+                ready.append(file)
         # By the rules as they are now.
         ready = [file for file in ready if self._sources[file.watch].rules.takes(file.path)]
         for file in ready:
@@ -319,25 +325,30 @@ class Intake:
 
     def _look_all(self, names: Sequence[tuple[str, str]]) -> list[tuple[Stamp | None, bool | None]]:
         downloads = Downloads()
-        seen = []
-        for watch, path in names:
-            stamp, writing = self._look_at(watch, path)
-            self._in_part.pop((watch, path), None)
-            if stamp is not None and not writing:
-                root = self._sources[watch].root
-                if notes := downloads.notes(root, path):
-                    self._in_part[watch, path] = notes
-                writing = bool(notes) or (not stamp.size and downloads.is_written_beside(root, path)) or writing
-            seen.append((stamp, writing))
-        return seen
+        return [self._look_at(name, downloads) for name in names]
 
-    def _look_at(self, watch: str, path: str) -> tuple[Stamp | None, bool | None]:
+    def _look_at(self, name: tuple[str, str], downloads: Downloads) -> tuple[Stamp | None, bool | None]:
+        """Returns what `look` does; of a file that is downloaded in part, that it is written. Where that fails, notes why."""
+        watch, path = name
+        root = self._sources[watch].root
+        notes = ""
         try:
-            return look(self._sources[watch].root, path)
-        except OSError as error:
-            # The next scan comes by again.
-            self._log.warning("file cannot be looked at", watch=watch, path=path, error=error.strerror)
+            stamp, writing = look(root, path)
+            if stamp is not None and not writing:
+                notes = downloads.notes(root, path)
+                writing = bool(notes) or (not stamp.size and downloads.is_written_beside(root, path)) or writing
+        except OSError as error:  # a disk that fails for a moment, or no descriptor is left
+            reason, failures = os.strerror(error.errno or errno.EIO), self._unseen.get(name, ("", -1))[1] + 1
+            if not failures:
+                self._log.warning("file cannot be looked at", watch=watch, path=path, error=reason)
+            self._unseen[name] = reason, failures
             return None, None
+        self._unseen.pop(name, None)
+        if notes:
+            self._in_part[name] = notes
+        else:
+            self._in_part.pop(name, None)
+        return stamp, writing
 
 
 def _old(stamp: Stamp, settle: float, now: float) -> bool:

@@ -271,6 +271,7 @@ const CHINESE = [
   ["… is open for writing in a program: it is taken once it is closed.", "… 正被某个程序以写入方式打开：关闭后就会上传。"],
   ["… files are open for writing in programs, such as …: each is taken once it is closed.", "有 … 个文件正被程序以写入方式打开，例如 …：每个文件在关闭后就会上传。"],
   ["… is downloaded in part: it is taken once … is gone.", "… 只下载了一部分：… 消失后才会上传。"],
+  ["… cannot be looked at (…): that is tried again within a minute.", "无法查看 …（{…?}）：一分钟内会再试。"],
   ["… changes while it is sent: it is taken once it was quiet for … minutes.", "… 在上传途中又被改动：安静 … 分钟后才会上传。"],
   ["Scans also: … does not tell what other machines write.", "还会定时扫描：… 不会通知其他机器写入的内容。"],
   ["Scans only, as configured.", "按配置只定时扫描。"],
