@@ -99,10 +99,16 @@ def configure(
     root.setLevel(level.upper())
     for noisy in ("httpx", "httpcore", "asyncio", "watchdog", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").addFilter(_is_new)
     # The one warns of each run that it leaves out because the last one goes on, which is as it should be; the other of
     # each request that it cannot read, and any site that is open in the browser can send those to the page.
     for noisier in ("apscheduler", "uvicorn"):
         logging.getLogger(noisier).setLevel(max(logging.ERROR, root.level))
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Leaves out what asyncio says each second while nobody can be let in; who listens has told it once."""
+    return "out of system resource" not in record.getMessage()
 
 
 def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:

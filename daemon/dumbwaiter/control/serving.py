@@ -1,6 +1,7 @@
 """HTTP on a socket that listens, in the daemon's own loop: how many callers there may be, and who goes for whom."""
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,9 +12,39 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dumbwaiter import log
+
 WAITING = 512  # connections not taken yet
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
+LACK = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 CALLERS = 64  # connections at once; a further one takes the place of one that owes a request, or takes no answer
+
+
+class _Listener(socket.socket):
+    """Says once that the system has nothing left for a further caller; asyncio tries again a second later.
+
+    Else it would go on asking in the same turn of the loop, log each time, and try again later as often, which multiplies.
+    """
+
+    _lacks = _rests = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self._rests:
+            raise BlockingIOError
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            if error.errno in LACK:
+                if not self._lacks:
+                    log.get("control").error("nobody can be let in", error=error.strerror)
+                self._lacks = self._rests = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+            raise
+        self._lacks = False
+        return accepted
+
+    def _go_on(self) -> None:
+        self._rests = False
 
 
 class Server(uvicorn.Server):
@@ -83,7 +114,8 @@ class Caller(H11Protocol):
 async def answering(
     application: Starlette, listener: socket.socket, caller: type[Caller] = Caller
 ) -> AsyncIterator[None]:
-    """Answers at a socket that listens, while the context lasts."""
+    """Answers at a socket that listens, while the context lasts; it is closed afterwards."""
+    door = _Listener(fileno=listener.detach())
     server = Server(
         uvicorn.Config(
             application,
@@ -97,9 +129,10 @@ async def answering(
             timeout_graceful_shutdown=1,
         )
     )
-    task = asyncio.create_task(server.serve([listener]), name="server")
+    task = asyncio.create_task(server.serve([door]), name="server")
     try:
         yield
     finally:
         server.end()
         await asyncio.gather(task, return_exceptions=True)
+        door.close()
