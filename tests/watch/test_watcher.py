@@ -746,6 +746,53 @@ async def test_a_root_that_may_not_be_read_is_tried_again(tmp_path: Path, monkey
 
 
 @on_loop
+async def test_a_want_of_descriptors_says_nothing_of_a_root_and_what_it_hid_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [True]
+
+    def lacking(real: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*values: Any, **named: Any) -> Any:
+            if short:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*values, **named)
+
+        return ask
+
+    async with listening(root(tmp_path)) as ear:
+        monkeypatch.setattr(listener, "walk", lacking(listener.walk))
+        monkeypatch.setattr(watcher, "inspect_folder", lacking(inspect_folder))
+        (tmp_path / "new").mkdir()
+        await ear.hears(tmp_path)
+        ear.watcher.check()
+        await ear.watcher.catch_up(BOUND)
+        assert ear.state().state == "watching"
+        assert ear.doubts == []
+        short.clear()
+        ear.watcher.check()
+        await ear.until(lambda: bool(ear.doubts))
+        assert ear.doubts == [("w", "a folder could not be looked at")]
+        await ear.hears(tmp_path, "new/a")
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_without_a_descriptor_nobody_knows_whether_a_disk_is_mounted_at_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    opened, before = itertools.count(1), len(os.listdir("/proc/self/fd"))
+
+    def lacking(*values: Any, **named: Any) -> Any:
+        if next(opened) == fails:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open(*values, **named)
+
+    monkeypatch.setattr(roots, "open", lacking, raising=False)
+    with pytest.raises(OSError, match="Too many open files"):
+        inspect_folder(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@on_loop
 async def test_a_folder_that_is_bound_to_two_places_is_of_one_watch(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()

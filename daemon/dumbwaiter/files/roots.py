@@ -28,9 +28,20 @@ _REMOTE = {
     "virtiofs",
 }
 OURS = "fuse.dumbwaiter"
+# What this machine is short of, which says nothing of any folder.
+SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 KNOWN = 1.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
 _kinds: dict[int, tuple[float, bool]] = {}
 _LINKS = 40  # that one path may lead through, as for the kernel
+
+
+class _NoProc:
+    """Passes over that /proc is not there. Without a descriptor to read it, nothing is known, and that is raised."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        return isinstance(error, OSError) and error.errno not in SHORT
 
 
 class Root(NamedTuple):
@@ -137,7 +148,7 @@ def inspect_folder(path: str) -> FolderFacts:
 
 def _over_itself(mount: str, above: str) -> bool:
     """Says whether a folder is mounted over itself, as systemd does for what a service may write to: no disk came with it."""
-    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with _NoProc(), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         found = {number: rest for number, _, *rest in (line.split(" ")[:5] for line in lines)}
         if mount in found and above in found:
             (device, folder, place), (device_above, folder_above, place_above) = found[mount], found[above]
@@ -205,7 +216,7 @@ def hangs_with(root: str, path: str) -> str:
 
 
 def is_remote(descriptor: int) -> bool:
-    """True where others than this machine's programs can write to an open file or folder."""
+    """True where others than this machine's programs can write to an open file or folder. Raises OSError."""
     device, now = os.fstat(descriptor).st_dev, time.monotonic()
     if os.major(device):  # a disk
         return False
@@ -221,14 +232,14 @@ def _is_remote(kind: str) -> bool:
 
 
 def _mount(descriptor: int) -> str:
-    with suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+    with _NoProc(), open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
         if found := re.search(r"^mnt_id:\s*(\d+)", file.read(), re.MULTILINE):
             return found[1]
     return str(os.fstat(descriptor).st_dev)  # no /proc
 
 
 def _kind(mount: str) -> str:
-    with suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+    with _NoProc(), open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
             before, _, after = line.decode(errors="surrogateescape").partition(" - ")
             if before.partition(" ")[0] == mount:

@@ -56,7 +56,8 @@ class Listener:
                 yield here, files
         except PermissionError as error:
             self._refuse(root, "", error)
-        except OSError:  # no root; looking at it will say why
+        except OSError:  # no root; looking at it will say why, and goes through all of one that is there
+            root.walk_reason = root.walk_reason or "a folder could not be looked at"
             root.request_check()
 
     def forget(self, root: WatchedRoot, path: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
 from dumbwaiter.files.ignore import IGNORE_FILE, Rules
-from dumbwaiter.files.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
+from dumbwaiter.files.roots import SHORT, FolderFacts, ForeignLink, Root, RootState, inspect_folder
 from dumbwaiter.model import Sighting
 from dumbwaiter.watch import watched_root
 from dumbwaiter.watch.canary import Canary
@@ -284,7 +284,10 @@ class Watcher:
     def _check_root(self, root: WatchedRoot, now: float) -> str:
         """Looks at the root and does what is needed; returns why a scan is needed, if it is."""
         before = root.identity
-        here = self._identify(root)
+        try:
+            here = self._identify(root)
+        except OSError:
+            return ""  # the next check looks again
         if here is None:
             with self._lock:
                 root.identity = None
@@ -310,7 +313,10 @@ class Watcher:
         return reason
 
     def _identify(self, root: WatchedRoot) -> FolderFacts | None:
-        """Returns what stands at the root, and is the root's from now on; None if that is not what was watched."""
+        """Returns what stands at the root, and is the root's from now on; None if that is not what was watched.
+
+        Raises OSError where that cannot be found out and nothing says that it is another than before.
+        """
         root.asked_at = time.monotonic()
         try:
             here = inspect_folder(root.path)
@@ -318,6 +324,8 @@ class Watcher:
             root.away = error.sentence
             return None
         except OSError as error:
+            if error.errno in SHORT and root.identity is not None:
+                raise
             root.away = "that is not a folder" if error.errno == errno.ENOTDIR else _text(error)
             return None
         finally:
