@@ -145,6 +145,13 @@ SENTENCES = {
         ": Illegal character '\\n' (at line 4, column 36), beside the key \"app_secret\": "
         "a text stands in quotes, a key once in its table"
     ),
+    changed(f'= "{SECRET}"', f": {SECRET}=="): ": Expected '=' after a key in a key/value pair (at line 4, column 12)",
+    changed(f'"{SECRET}"', f'"""\n\x01{SECRET}=="""'): ": Illegal character '\\x01' (at line 5, column 1)",
+    BOTH + "settle = " + "9" * 5000: ": a number has more digits than any of a configuration",
+    # What ends a line elsewhere, and not in TOML
+    "# \x85 \u2028\n" + BOTH + "settle = 1\n": (
+        ', line 10: [watch.films.settle] expected a time like "2s", got `1`'
+    ),
 }  # fmt: skip
 
 

@@ -57,6 +57,8 @@ def parse(text: str, path: str, *, private: bool = True) -> Config:
         # It writes a table's name as Python would.
         said = re.sub(r"\('.*?\)", lambda name: f"[{'.'.join(re.findall(_QUOTED, name[0]))}]", str(error))
         raise Failure(f"{path}: {said}{key_beside(text, said)}", Exit.USAGE) from None
+    except ValueError:  # of Python's own: TOML sets no limit
+        raise Failure(f"{path}: a number has more digits than any of a configuration", Exit.USAGE) from None
     except RecursionError:
         raise Failure(f"{path}: arrays or tables lie too deep in one another", Exit.USAGE) from None
     text_of = ConfigText(text, path)

@@ -12,7 +12,7 @@ class ConfigText:
     """The file's text, to show where a problem stands."""
 
     def __init__(self, text: str, path: str) -> None:
-        self._lines = text.splitlines()
+        self._lines = text.split("\n")  # TOML knows no other end of a line
         self._path = path
 
     @property
@@ -55,10 +55,13 @@ def _bare(key: str) -> str:
     return rf"[\"']?{re.escape(key)}[\"']?"
 
 
+_KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\.(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+
+
 def key_beside(text: str, error: str) -> str:
-    """Returns which key stands where the text is no TOML. Its value may be a secret."""
+    """Returns which key stands where the text is no TOML. All else in the line may be a secret."""
     found = re.search(r"at line (\d+)", error)
-    key, equals, _ = text.splitlines()[int(found[1]) - 1].partition("=") if found else ("", "", "")
-    if not equals or not key.strip():
+    key = _KEY.match(text.split("\n")[int(found[1]) - 1]) if found else None
+    if key is None:
         return ""
-    return f', beside the key "{shown(key.strip())}": a text stands in quotes, a key once in its table'
+    return f', beside the key "{shown(key[1])}": a text stands in quotes, a key once in its table'
