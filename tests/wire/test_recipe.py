@@ -41,7 +41,7 @@ def test_a_value_can_not_break_out_of_the_place_it_stands_in(value: str) -> None
         assert unquote(filled.removeprefix("http://x/").removesuffix("?y")) == value
 
 
-@pytest.mark.parametrize("text", ["", "a[", "a.b.", "a b"])
+@pytest.mark.parametrize("text", ["", "a[", "a.b.", "a b", pytest.param("[" * 5000, id="deep")])
 def test_what_is_no_expression_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no JMESPath expression"):
         Expression(text)
@@ -53,6 +53,23 @@ def test_what_is_no_expression_is_refused(text: str) -> None:
 )
 def test_a_place_gives_a_text_or_nothing(text: str, found: str | None) -> None:
     assert Expression(text).text_of({"a": {"b": "c"}, "list": [{"n": 1}], "flag": True}) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("max_by(a, &b)", {"a": [{"b": 1}, {"b": "x"}]}),
+        ("a[?b > c]", {"a": [{"b": "1", "c": 2}]}),
+        ("contains(a, b)", {"a": "text", "b": None}),
+        ("ceil(to_number(a))", {"a": "inf"}),
+        ("floor(to_number(a))", {"a": "nan"}),
+        ("merge(a, b)", {"a": {}, "b": [1]}),
+        ("avg(a)", {"a": [10**400]}),
+        ("a[::0]", {"a": [1]}),
+    ],
+)
+def test_nothing_stands_where_a_function_cannot_take_what_the_server_says(text: str, answer: object) -> None:
+    assert Expression(text).text_of(answer) is None
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,15 @@ class Expression:
         except JMESPathError as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f'"{text}" is no JMESPath expression: {reason}') from None
+        except RecursionError:
+            raise ValueError(f'"{text}" is no JMESPath expression: it is too deep') from None
 
     def find(self, value: Any) -> Any:
         """Returns what stands there, None for nothing."""
         try:
             return self._compiled.search(value)
-        except JMESPathError:
-            return None  # a function met a value that it does not take
+        except Exception:  # noqa: BLE001 - a function met a value that it does not take, and not every one says so itself
+            return None
 
     def text_of(self, value: Any) -> str | None:
         """Returns what stands there if it is a text or a number."""
