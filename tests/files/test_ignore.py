@@ -349,6 +349,18 @@ GIT = [
     ["[[:punct:]]*", "![[:alpha:]_]", "\\[[:digit:]]"],
     ["[[:upper:]-]*", "[[:nothing:]]"],
     ["[[:graph:]][[:space:]]*"],
+    ["[\\]]"],
+    ["[[\\]]*"],
+    ["[\\a-\\c]"],
+    ["[!\\]]"],
+    ["[]-b]"],
+    ["[a\\]"],
+    ["[!]"],
+    ["[[:digit:]-z]"],
+    ["c/a[!b]b"],
+    ["c/a[+-5]b"],
+    ["[a/]"],
+    ["a/**/"],
 ]
 PATHS = [
     *("a", "b", "c", "ab", "!a", "#b", "a.jpg", "k.raw", "keep.raw"),
@@ -373,7 +385,7 @@ def ignored_by_git(folder: Path, patterns: list[str], paths: list[str]) -> list[
 
 @pytest.mark.parametrize("patterns", GIT, ids=" ".join)
 def test_agrees_with_git(tmp_path: Path, patterns: list[str]) -> None:
-    rules = Rules(exclude=patterns, junk=())
+    rules = Rules(ignore_file="\n".join(patterns), junk=())
     assert [path for path in PATHS if not rules.takes(path)] == ignored_by_git(tmp_path, patterns, PATHS)
 
 

@@ -86,14 +86,18 @@ JUNK: tuple[str, ...] = (
     ".dumbwaiter*",
 )
 
-_BRACKET = re.compile(r"\\.|\[[!^]?\]?(?:\[:\w+:\]|[^\]])*\]", re.DOTALL)
+# As git reads it: a backslash takes what follows as it is, a range takes what follows its dash, and a class its own bracket.
+_ONE = r"(?:\\.|[^\\\]])"
+_BRACKET = re.compile(rf"\\.|\[([!^]?+)((?:\](?:-{_ONE})?+)?+(?:\[:[^\]]*:\]|{_ONE}(?:-{_ONE})?+)*+)\]|\[", re.DOTALL)
+_MEMBER = re.compile(rf"\[:([^\]]*):\]|(\\.|.)(?:-({_ONE}))?", re.DOTALL)
+_PLACES = range(0xD800, 0xDC00)  # characters of no text, each for a bracket while pathspec reads the rest
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
     "blank": " \t",
     "cntrl": "\x00-\x1f\x7f",
     "digit": "0-9",
-    "graph": "0-~!-.",  # no bracket matches a slash, and none begins with "!" or it would mean the others
+    "graph": "0-~!-.",  # no bracket matches a slash
     "lower": "a-z",
     "print": " -.0-~",
     "punct": ":-@[-`{-~!-.",
@@ -146,9 +150,45 @@ def once(plain: str) -> str:
     return _AFTER_DEEP.sub(r"(?>(?:/.+?)??/\1(?=/))", plain)
 
 
-def _ranges(found: re.Match[str]) -> str:
-    """Writes the classes in a bracket, which pathspec does not know, as ranges; what is escaped stays."""
-    return re.sub(r"\[:(\w+):\]", lambda named: _CLASSES.get(named[1], named[0]), found[0])
+def _bracket(negated: str, members: str) -> str:
+    """Returns the expression for a bracket. Raises `ValueError` for one that matches nothing."""
+    ranges = []
+    for named, first, last in _MEMBER.findall(members):
+        if not first and named not in _CLASSES:
+            raise ValueError(f"there is no class {named!r}")
+        low = first[-1:]
+        if last and last[-1] < low:
+            raise ValueError("a range ends before it begins")
+        ranges += [re.escape(low) or _CLASSES[named]] if low != "/" else []
+        for begin, end in ((low, min(last[-1:], ".")), (max(low, "0"), last[-1:])):
+            ranges += [f"{re.escape(begin)}-{re.escape(end)}"] if last and begin <= end else []
+    if not ranges and not negated:
+        raise ValueError("no name has a slash")
+    return f"[{'^/' if negated else ''}{''.join(ranges)}]"
+
+
+def _source(text: str) -> tuple[str | None, bool | None]:
+    """Returns the expression for a pattern and whether it takes or leaves out. Raises `ValueError` for what is none."""
+    brackets: list[str] = []
+
+    def put_aside(found: re.Match[str]) -> str:
+        match found[0]:
+            case "[":
+                raise ValueError("a bracket is open")
+            case escaped if found[2] is None:
+                return escaped
+        brackets.append(_bracket(found[1], found[2]))
+        return chr(_PLACES[len(brackets) - 1])
+
+    plain = _BRACKET.sub(put_aside, text)
+    if "/" in text and "/" not in plain and plain[0] != "#":  # one in a bracket has git begin at the top as well
+        plain = re.sub("^!?", r"\g<0>/", plain, count=1)
+    plain = re.sub(r"/\*\*/ *$", "/**/*/", plain)  # the folders inside, and not all that is
+    parsed = GitIgnoreSpecPattern(plain)
+    if parsed.regex is None:
+        return None, None
+    places = f"[{chr(_PLACES[0])}-{chr(_PLACES[-1])}]"
+    return re.sub(places, lambda found: brackets[ord(found[0]) - _PLACES[0]], parsed.regex.pattern), parsed.include
 
 
 @contextmanager
@@ -166,11 +206,11 @@ def _line(origin: str, text: str) -> _Line | None:
         if len(text) > _LONG:
             raise ValueError("no name is so long")
         with _quietly():
-            parsed = GitIgnoreSpecPattern(_BRACKET.sub(_ranges, text))
+            source, takes = _source(text)
     except (ValueError, re.error):
-        parsed = None
-    if parsed is not None and parsed.regex is not None and parsed.include is not None:
-        return _Line(origin, text, _regex(parsed.regex.pattern), parsed.include)
+        source = takes = None
+    if source is not None and takes is not None:
+        return _Line(origin, text, _regex(source), takes)
     if not text.strip() or text.startswith("#"):
         return None
     raise Failure(f"The pattern {text!r} in {origin} cannot be read; write it as in a .gitignore file.", Exit.USAGE)
