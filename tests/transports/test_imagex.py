@@ -126,6 +126,13 @@ def test_when_all_hosts_are_in_trouble_the_last_ones_is_told(size: int) -> None:
         Upload(size, Retry("the first is down"), Retry("the second is down")).run()
 
 
+def test_a_journal_that_knows_no_length_of_a_part_is_not_believed() -> None:
+    answers = [sdk(uploadID="new"), part(0), part(1), part(2), sdk()]
+    upload = Upload(SIZE, *answers, point=Checkpoint(HOSTS[0], "old"))
+    upload.run()
+    assert not any("old" in url for url in upload.urls)
+
+
 def test_a_commit_that_tells_nothing_is_enough_with_an_equal_checksum() -> None:
     upload = Upload(5, page(crc32=f"{zlib.crc32(bytes(5)):08x}"))
     upload.commits = [None]

@@ -150,6 +150,18 @@ def test_a_new_process_sends_what_the_journal_lacks_and_asks_for_no_list(vendors
     assert stored(vendors, one) == 1
 
 
+@pytest.mark.parametrize("damage", [{"part": 0}, {"part": -1}, {"parts": {"4": ["x", 1]}}, {"parts": {"-1": ["x", 1]}}])
+def test_a_journal_that_knows_of_parts_that_the_file_does_not_have_is_not_believed(
+    damage: dict[str, Any], vendors: Vendors, sender: Make
+) -> None:
+    one = sts(sender, LARGE)
+    kill_after(one, 1)
+    one.checkpoint = json.dumps(json.loads(one.checkpoint or "") | damage)
+    one.attempt()
+    assert len(vendors.log("begin")) == 2
+    assert stored(vendors, one) == 1
+
+
 def test_a_lost_answer_to_the_end_is_cleared_up_by_looking_at_the_object(vendors: Vendors, sender: Make) -> None:
     one = sts(sender, LARGE)
     vendors.faults("oss.complete:cut-after@1")

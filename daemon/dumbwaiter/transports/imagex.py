@@ -181,7 +181,7 @@ class _Parts:
     async def send(self, point: Checkpoint) -> Checkpoint:
         """Sends what is missing, joins it all and returns the last point."""
         self._point = point
-        if not point.upload:
+        if not point.upload or point.length <= 0:
             await self._begin()
         elif not point.merging:
             await self._correct()

@@ -53,7 +53,7 @@ async def send(upload: _Upload) -> Receipt:
     if upload.size <= SMALL:
         return await _put(upload)
     point = upload.checkpoint
-    if point is None or point.bucket != upload.ticket.bucket:
+    if point is None or point.bucket != upload.ticket.bucket or not _fits(upload, point):
         point = await _begin(upload)
     if not point.completing:
         point = await _parts(upload, point)
@@ -99,6 +99,11 @@ async def _parts(upload: _Upload, point: Checkpoint) -> Checkpoint:
 
     await upload.parts([number for number in numbers if number not in point.parts], send_one, done)
     return point
+
+
+def _fits(upload: _Upload, point: Checkpoint) -> bool:
+    """False for a checkpoint of parts that the file does not have: a journal may be damaged."""
+    return point.part >= STEP and all(number > 0 and _length(upload, point, number) > 0 for number in point.parts)
 
 
 def _length(upload: _Upload, point: Checkpoint, number: int) -> int:
