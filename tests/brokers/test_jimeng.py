@@ -202,6 +202,8 @@ def test_headers_of_the_hosts_come_in_three_forms(headers: object, read: dict[st
         ({"ret": 1057, "errmsg": "slow"}, Retry, "too many requests"),
         ({"ret": "1000", "errmsg": "bad"}, Blocked, "refuses to give an upload token"),
         ({"ret": "-7"}, Retry, "ret -7"),
+        ({"ret": "²"}, Retry, "ret ²"),
+        ({"ret": "9" * 5000}, Retry, "^Jimeng answers ret 99999999999999999999$"),
         ({"ret": "0", "data": None}, Retry, "holds no keys"),
         ({"ret": "0", "data": {**KEYS, "session_token": ""}}, Retry, "holds no keys"),
         (Reply(200, {}, b"<html>"), Retry, "not the expected JSON"),
@@ -294,7 +296,7 @@ def test_a_picture_is_described(plugins: object) -> None:
     assert receipt.facts == {"width": "3", "height": "4", "format": "png"}
 
 
-@pytest.mark.parametrize("plugins", [None, [], "", "[", [1], [{"ImageSize": None}], {"a": 1}])
+@pytest.mark.parametrize("plugins", [None, [], "", "[", "[" * 5000, [1], [{"ImageSize": None}], {"a": 1}])
 def test_a_commit_that_describes_nothing_is_one_all_the_same(plugins: object) -> None:
     receipt = confirm(Desk(signed_in(), committed({"Uri": URI, "UriStatus": 2000}, plugins=plugins)))
     assert receipt is not None

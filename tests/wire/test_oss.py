@@ -10,7 +10,9 @@ from fastcrc import crc64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.wire import oss
+from dumbwaiter.errors import Retry
+from dumbwaiter.wire import oss, oss_replies
+from dumbwaiter.wire.message import Reply
 
 NOW = 1527516000.0  # Mon, 28 May 2018 14:00:00 GMT
 BUCKET, KEY, ID = "careyshop", "uploads/files/20180528/dff3c7542c7ea.jpg", "0004B9895DBBB6EC98E36"
@@ -158,3 +160,14 @@ def test_parts_are_named_in_order_with_quoted_tags():
         b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;A&quot;</ETag></Part>"
         b"<Part><PartNumber>2</PartNumber><ETag>&quot;B&quot;</ETag></Part></CompleteMultipartUpload>"
     )
+
+
+@pytest.mark.parametrize(("told", "verified"), [("1", "crc64"), ("01", "crc64"), ("", ""), ("x", "")])
+def test_a_checksum_that_the_answer_tells_is_compared(told: str, verified: str) -> None:
+    assert oss_replies.compared(Reply(200, {"x-oss-hash-crc64ecma": told}), 1) == verified
+
+
+@pytest.mark.parametrize("told", ["0", "2", "9" * 5000])
+def test_another_checksum_means_other_bytes(told: str) -> None:
+    with pytest.raises(Retry, match="other bytes"):
+        oss_replies.compared(Reply(200, {"x-oss-hash-crc64ecma": told}), 1)

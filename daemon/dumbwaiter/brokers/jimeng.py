@@ -6,6 +6,7 @@ nothing; the other calls are in Volcengine's veImageX manual ("ApplyImageUpload"
 There is no way to read an object back: what is known of it is checksums and the commit's word.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -395,14 +396,14 @@ def _meaning(trouble: _Trouble, reply: Reply, time: float | None, action: str) -
 
 
 def _refusal(ret: str, words: str) -> Verdict:
-    said = f"ret {ret}{_said(words)}"
+    said = f"ret {ret[:20]}{_said(words)}"
     if ret == "1015":
         return Blocked(f"Jimeng's session is over ({said}): log in again and put the new sessionid into refresh_token")
     if ret in BUSY:
         return Retry(f"Jimeng has too many requests ({said})", after=30.0)
     if ret in SUSPICIOUS:
         return Blocked(f"Jimeng takes us for a robot ({said}): open its page in a browser, then `dumbwaiter retry`")
-    if ret.isdigit() and int(ret) >= 1000:
+    if re.fullmatch("[1-9][0-9]{3,18}", ret):
         return Blocked(f"Jimeng refuses to give an upload token ({said})")
     return Retry(f"Jimeng answers {said}")
 
@@ -440,5 +441,5 @@ def _picture(given: Any) -> _Picture:
         if isinstance(given, str):
             given = msgspec.json.decode(given)
         return msgspec.convert(given[0], _Picture, strict=False)
-    except (msgspec.DecodeError, msgspec.ValidationError, TypeError, LookupError):
+    except (msgspec.DecodeError, TypeError, LookupError, RecursionError):
         return _Picture()
