@@ -467,6 +467,26 @@ def test_what_is_in_memory_is_not_mixed_with_a_newer_version(
     contents.release(number)
 
 
+def test_the_kernel_is_to_keep_what_it_has_of_the_same_version_from_the_same_place_alone(
+    shelf: Shelf, contents: Contents, origin: Origin
+) -> None:
+    def kept(file: Entry) -> bool:
+        number, _ = contents.open("files/w/a", file)
+        try:
+            contents.read(number, 6, 0)
+            return contents.keeps(number)
+        finally:
+            contents.release(number)
+
+    first, second = (entry(origin.put(name, b"remote"), 6) for name in ("a", "b"))
+    here = entry(origin.put("c", b"remote"), shelf.write("a", b"local!"))
+    assert [kept(one) for one in (first, first, second, second, first)] == [False, True, False, True, False]
+    assert [kept(one) for one in (here, here, first)] == [False, True, False]
+    assert kept(here) is False
+    os.unlink(shelf.local("a"))
+    assert kept(here) is False, "the same version, from the provider now"
+
+
 def test_what_the_kernel_has_is_not_mixed_with_a_newer_version(contents: Contents, origin: Origin) -> None:
     file = entry(origin.put("a", BODY), len(BODY))
     assert read(contents, file, 0, 10) == BODY[:10]
