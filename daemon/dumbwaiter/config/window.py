@@ -26,7 +26,8 @@ class Window:
 
     def opens_at(self, now: float, zone: tzinfo | None = None) -> float | None:
         """Returns when the window opens next, None while it is open; by the clock of the machine, or of a zone."""
-        spans = list(self._spans(now, zone))
+        # One that lies in a missing hour does not come that day.
+        spans = [(start, end) for start, end in self._spans(now, zone) if start < end]
         if any(start <= now < end for start, end in spans):
             return None
         return min(start for start, _ in spans if start > now)
