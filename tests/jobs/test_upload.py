@@ -1,5 +1,6 @@
 """One file on its way: its doors, and the accounts of what was sent."""
 
+import errno
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -124,6 +125,14 @@ def test_a_piece_is_a_slice_of_the_file_and_the_last_one_holds_its_bytes(film: P
         (10, 0, b""),
         (0, 10, b"0123456789"),
     ]
+
+
+def test_a_kernel_that_takes_no_hint_costs_no_upload(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_values: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    assert drive(Doors(film).upload.read(0, 4)).length == 4
 
 
 def test_an_empty_file_is_one_empty_piece(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The transport for bulk bytes by itself: its connections, and how an exchange is ended from outside."""
 
+import errno
 import os
 import resource
 import shutil
@@ -295,6 +296,31 @@ def test_a_body_of_plain_bytes_is_taken_too(transport: BulkTransport) -> None:
         assert client.put(f"{server.url}/x", content=b"plain").text == "ok"
         assert client.get(f"{server.url}/y").text == "ok"
     assert [body for _, body in seen] == [b"plain", b""]
+
+
+def test_no_answer_is_waited_for_where_this_machine_could_not_send_the_rest(
+    transport: BulkTransport, content: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, send = threading.Event(), socket.socket.send
+
+    def waiting(connection: Connection) -> None:
+        connection.head()
+        over.wait(peer.PATIENCE)
+
+    def lacking(sock: socket.socket, data: Any, *flags: int) -> int:
+        if len(data) < MIB:
+            return send(sock, data, *flags)
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    asked = request("http://peer", content, 16 * MIB)
+    asked.extensions["timeout"] = httpx.Timeout(0.3, connect=peer.PATIENCE).as_dict()
+    with Peer(waiting) as server:
+        asked.url = httpx.URL(server.url)
+        monkeypatch.setattr(socket.socket, "send", lacking)
+        with pytest.raises(httpx.WriteError, match="No buffer space available") as raised:
+            transport.handle_request(asked)
+        over.set()
+    assert isinstance(raised.value.__cause__, OSError)  # and no answer that did not come
 
 
 def test_a_small_file_waits_for_its_share_too(transport: BulkTransport, content: int) -> None:

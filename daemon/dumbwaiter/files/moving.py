@@ -121,7 +121,8 @@ def copied(held: Held, there: int) -> Iterator[Held]:
             before = os.fstat(fd)
             _dress(copy, fd, before)
             os.fsync(copy)
-            os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # a hint
+                os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
             if os.fstat(copy).st_size != before.st_size or not held.same(copy):
                 raise OSError(errno.EIO, DIFFERS)
             yield held._replace(folder=there, fd=copy)

@@ -29,7 +29,7 @@ _REMOTE = {
 }
 OURS = "fuse.dumbwaiter"
 # What this machine is short of, which says nothing of any folder.
-SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+LACKING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 KNOWN = 1.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
 _kinds: dict[int, tuple[float, bool]] = {}
 _LINKS = 40  # that one path may lead through, as for the kernel
@@ -41,7 +41,7 @@ class _NoProc:
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        return isinstance(error, OSError) and error.errno not in SHORT
+        return isinstance(error, OSError) and error.errno not in LACKING
 
 
 class Root(NamedTuple):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -118,8 +119,8 @@ class FileUpload:
         end = min(offset + length, self.size)
         observers = (self._digest.observe,)
         if end < self.size:
-            # The kernel fetches the next piece while this one is on the wire.
-            os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # the kernel fetches the next piece while this one is on the wire, if it can
+                os.posix_fadvise(self._fd, end, length, os.POSIX_FADV_WILLNEED)
             return FileSlice(self._fd, offset, end - offset, observers=observers)
         if end - offset > HELD:
             guard = partial(check_end, self._fd, self._stamp)

@@ -196,9 +196,13 @@ class BulkTransport(httpx.BaseTransport):
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
         except OSError as error:
+            failure = httpx.WriteError(error.strerror or str(error))
+            if not isinstance(
+                error, ConnectionError | ssl.SSLError
+            ):  # of this machine, and the server waits for the rest
+                raise failure from error
             # A server that refuses early answers and hangs up; the answer says more than the broken pipe.
             sent = False
-            failure = httpx.WriteError(error.strerror or str(error))
         try:
             return self._receive(connection, silence, reusable=sent)
         except httpx.TransportError:

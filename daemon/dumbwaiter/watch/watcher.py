@@ -18,7 +18,7 @@ from contextlib import suppress
 from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
 from dumbwaiter.files.ignore import IGNORE_FILE, Rules
-from dumbwaiter.files.roots import SHORT, FolderFacts, ForeignLink, Root, RootState, inspect_folder
+from dumbwaiter.files.roots import LACKING, FolderFacts, ForeignLink, Root, RootState, inspect_folder
 from dumbwaiter.model import Sighting
 from dumbwaiter.watch import watched_root
 from dumbwaiter.watch.canary import Canary
@@ -324,7 +324,7 @@ class Watcher:
             root.away = error.sentence
             return None
         except OSError as error:
-            if error.errno in SHORT and root.identity is not None:
+            if error.errno in LACKING and root.identity is not None:
                 raise
             root.away = "that is not a folder" if error.errno == errno.ENOTDIR else _text(error)
             return None
