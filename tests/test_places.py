@@ -1,6 +1,7 @@
 """One rule for where things are."""
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.installation import Lock
 from dumbwaiter.places import SYSTEM_CONFIG, daemon_runtime, places, private_folder, short
 
@@ -95,6 +97,19 @@ def test_whoever_looks_who_has_the_lock_keeps_nobody_from_it(bare: Path) -> None
     finally:
         over.set()
         looker.join()
+
+
+def test_a_state_folder_whose_disk_gives_no_locks_is_named(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_values: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    lock = Lock(str(bare))
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(Failure) as raised:
+        lock.try_acquire()
+    lock.close()
+    assert str(raised.value) == f"the state folder {bare} cannot be used: No locks available"
+    assert raised.value.code is Exit.TEMPORARY
 
 
 def test_systemds_folders_go_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from enum import IntEnum
 
 from dumbwaiter.naming import legible
 
-# What this machine may have again: room on a disk, memory, descriptors.
+# What this machine may have again: room on a disk, memory, descriptors, a file server.
 SHORT = frozenset(
     {
         errno.ENOSPC,
@@ -39,6 +39,8 @@ SHORT = frozenset(
         errno.EMFILE,
         errno.ENFILE,
         errno.EAGAIN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
     }
 )
 

@@ -45,14 +45,20 @@ class Lock:
     """One daemon a state folder. The file is never removed: whoever holds the lock on it is the one."""
 
     def __init__(self, state: str) -> None:
+        self._state = state
         self._fd = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def try_acquire(self, *, runtime: str | None = None) -> bool:
-        """Takes the lock and returns True if nobody holds it. A daemon names its runtime folder, for who looks for it."""
+        """Takes the lock and returns True if nobody holds it. A daemon names its runtime folder, for who looks for it.
+
+        Raises `Failure` where none can be had: a file server may give none.
+        """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise unusable_state(self._state, error) from None
         with suppress(OSError):  # on a full disk nobody is told who it is
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, b"" if runtime is None else DAEMON + b"\n" + os.fsencode(runtime), 0)

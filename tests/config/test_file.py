@@ -1,5 +1,6 @@
 """The file that holds the configuration: whose it is, and what it may hold."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def test_a_missing_file_is_told_with_the_way_to_make_one(tmp_path: Path) -> None
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     assert failure(str(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
+
+
+def test_a_file_whose_disk_fails_may_be_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that ends with exit code 2 is not started again."""
+    path = written(tmp_path, BOTH)
+
+    def stale(_fd: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", stale)
+        with pytest.raises(Failure) as raised:
+            load(path)
+    assert str(raised.value) == f"{path} cannot be read: Stale file handle"
+    assert raised.value.code is Exit.TEMPORARY
 
 
 def test_what_never_ends_is_no_configuration(tmp_path: Path) -> None:

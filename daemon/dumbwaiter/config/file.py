@@ -18,7 +18,7 @@ from dumbwaiter.config.checks import check_journal, checked
 from dumbwaiter.config.options import Provider
 from dumbwaiter.config.reader import Reader
 from dumbwaiter.config.text import ConfigText, key_beside
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import SHORT, Exit, Failure
 from dumbwaiter.files.writers import others_may_write
 from dumbwaiter.naming import nearest, shown
 
@@ -27,7 +27,7 @@ _QUOTED = r"'([^']*)'"
 
 
 def load(path: str) -> Config:
-    """Reads and checks a file. Raises `Failure` (exit code 2) with the first thing that is wrong."""
+    """Reads and checks a file. Raises `Failure` with the first thing that is wrong: exit code 2, 5 where a disk fails."""
     try:
         # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -43,7 +43,8 @@ def load(path: str) -> Config:
             f"there is no configuration at {path}: `dumbwaiter init` writes a first one", Exit.USAGE
         ) from None
     except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}", Exit.USAGE) from None
+        code = Exit.TEMPORARY if error.errno in SHORT else Exit.USAGE
+        raise Failure(f"{path} cannot be read: {error.strerror}", code) from None
     except UnicodeDecodeError:
         raise Failure(f"{path} is no UTF-8 text", Exit.USAGE) from None
     return parse(text, path, private=not stat.S_IMODE(mode) & 0o077)

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Self
 from urllib.parse import urlsplit
 
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import SHORT, Exit, Failure
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
 
@@ -283,7 +283,8 @@ def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
         raise Failure(f"the secret file {path} does not exist", Exit.USAGE) from None
     except (OSError, ValueError) as error:  # no UTF-8, or no name that a file can have
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise Failure(f"the secret file {path} cannot be read: {reason}", Exit.USAGE) from None
+        code = Exit.TEMPORARY if isinstance(error, OSError) and error.errno in SHORT else Exit.USAGE
+        raise Failure(f"the secret file {path} cannot be read: {reason}", code) from None
     if guarded and stat.S_IMODE(mode) & 0o077:
         raise Failure(f"the secret file {path} can be read by others: chmod 600 {path}", Exit.USAGE)
     if not value:
