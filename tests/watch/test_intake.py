@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from dumbwaiter.store.rows import job
 from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.writer import Writer
 from dumbwaiter.watch import intake as module
+from dumbwaiter.watch import watches
 from dumbwaiter.watch.intake import Intake, _old
 from dumbwaiter.watch.source import Source
 from journals import HOST, in_file
@@ -577,6 +579,34 @@ async def test_a_touched_file_that_cannot_be_read_is_read_later_and_holds_up_no_
         await drained(intake)
         assert not failures
         assert [job.path for job in all_jobs(intake)] == ["a", "b", "b", "a"]
+
+
+@on_loop
+async def test_an_ignore_file_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 2
+
+    def read(_folder: str) -> tuple[bytes, bool]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return b"*.log\n", False
+
+    monkeypatch.setattr("dumbwaiter.files.ignore._read", read)
+    monkeypatch.setattr(watches, "BROKEN", 0.0)
+    config: Any = SimpleNamespace(watch={"w": SimpleNamespace(path=str(tmp_path / "w"), include=(), exclude=())})
+    async with taking(tmp_path) as intake:
+        nothing: Any = None
+        made = watches.Watches(config, "", intake._journal, intake, nothing, changed=nothing, back=nothing)
+        await made._read_rules("w")
+        assert "nothing is taken until it can" in intake.unread("w")
+        async with asyncio.timeout(BOUND):
+            while intake.rules("w").unknown:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+        assert [intake.rules("w").takes(name) for name in ("a", "a.log")] == [True, False]
+        await made.close()
 
 
 @on_loop

@@ -28,7 +28,7 @@ POLL = 10.0  # between scans of a folder that cannot be watched, or not all of i
 SHARE = 20  # a scan that repeats so often may take one part in so many of the time
 ANEW = 1.0  # seconds in which an editor that took an ignore file away has begun to write the next
 BEHIND = 5.0  # seconds that somebody waits for the watcher to have read what has happened
-BROKEN = 10.0  # seconds, at least, after which a scan that broke off begins anew
+BROKEN = 10.0  # seconds, at least, after which a scan that broke off begins anew, and an unreadable ignore file is read
 DEAF = 60.0  # seconds in which the watcher should have mended itself
 
 
@@ -171,6 +171,14 @@ class Watches:
             self._intake.adopt(watch, found)
             if self._watcher is not None:
                 self._watcher.adopt(watch, found)
+            if found.unknown:
+                self._begin(self._read_rules_again(watch))
+
+    async def _read_rules_again(self, watch: str) -> None:
+        """Reads an ignore file until it can be read: of a disk that works again nobody tells."""
+        while self._intake.rules(watch).unknown:
+            await asyncio.sleep(BROKEN)
+            await self._read_rules(watch)
 
     async def _rules_changed(self, watch: str) -> None:
         if not (await asyncio.to_thread(_ignore_file, self._config.watch[watch].path))[0]:
