@@ -6,6 +6,7 @@ processor's own cache, and no memory has to be found and cleared for each block.
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 from dumbwaiter.cache_hits import Hits
 from dumbwaiter_fs.cache import LONGEST, Cache, View
@@ -46,9 +47,11 @@ class HotBlocks:
             self._used[key] = None
             self._count += 1
             if self._noting is None:
-                self._noting = threading.Timer(LATER, self._note)
-                self._noting.daemon = True
-                self._noting.start()
+                noting = threading.Timer(LATER, self._note)
+                noting.daemon = True
+                with suppress(RuntimeError):  # no further thread can be had: the next block tries again
+                    noting.start()
+                    self._noting = noting
         return view
 
     def drop(self, name: str) -> None:

@@ -224,6 +224,26 @@ def test_a_block_is_got_as_it_was_put(cache: Cache, hot: HotBlocks) -> None:
     assert [got(hot, index) for index in (0, 1, 0, 2)] == [WHOLE, last, WHOLE, None]
 
 
+def test_where_no_thread_can_be_had_the_use_is_noted_with_a_later_one(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put(NAME, 0, WHOLE)
+    cache.put(NAME, 1, WHOLE)
+    noted: list[dict[tuple[str, int], None]] = []
+    monkeypatch.setattr(cache, "touch", noted.append)
+    hot = HotBlocks(cache, None)
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        assert got(hot, 0) == WHOLE
+    assert got(hot, 1) == WHOLE
+    hot.close()
+    assert noted == [{(NAME, 0): None, (NAME, 1): None}]
+
+
 def test_a_block_is_good_until_five_others_are_got(cache: Cache, hot: HotBlocks) -> None:
     for index in range(2 * SLOTS):
         cache.put(NAME, index, numbered(index))
