@@ -197,9 +197,8 @@ class BulkTransport(httpx.BaseTransport):
             raise httpx.LocalProtocolError(str(error)) from error
         except OSError as error:
             failure = httpx.WriteError(error.strerror or str(error))
-            if not isinstance(
-                error, ConnectionError | ssl.SSLError
-            ):  # of this machine, and the server waits for the rest
+            # Of this machine's own trouble the server knows nothing: it waits for the rest.
+            if not isinstance(error, ConnectionError | ssl.SSLError):
                 raise failure from error
             # A server that refuses early answers and hangs up; the answer says more than the broken pipe.
             sent = False
