@@ -145,6 +145,11 @@ class Exit(IntEnum):
     NO_DAEMON = 23
 
 
+def exit_at(error: OSError) -> Exit:
+    """Returns what a command ends with that could not get at a file: TEMPORARY, where it may by itself another time."""
+    return Exit.TEMPORARY if error.errno in SHORT else Exit.USAGE
+
+
 def exit_of(verdict: Verdict) -> Exit:
     """Returns what a command ends with that met a verdict."""
     if isinstance(verdict, Blocked):

@@ -18,7 +18,7 @@ from dumbwaiter.config.checks import check_journal, checked
 from dumbwaiter.config.options import Provider
 from dumbwaiter.config.reader import Reader
 from dumbwaiter.config.text import ConfigText, key_beside
-from dumbwaiter.errors import SHORT, Exit, Failure
+from dumbwaiter.errors import Exit, Failure, exit_at
 from dumbwaiter.files.writers import others_may_write
 from dumbwaiter.naming import nearest, shown
 
@@ -43,8 +43,7 @@ def load(path: str) -> Config:
             f"there is no configuration at {path}: `dumbwaiter init` writes a first one", Exit.USAGE
         ) from None
     except OSError as error:
-        code = Exit.TEMPORARY if error.errno in SHORT else Exit.USAGE
-        raise Failure(f"{path} cannot be read: {error.strerror}", code) from None
+        raise Failure(f"{path} cannot be read: {error.strerror}", exit_at(error)) from None
     except UnicodeDecodeError:
         raise Failure(f"{path} is no UTF-8 text", Exit.USAGE) from None
     return parse(text, path, private=not stat.S_IMODE(mode) & 0o077)

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Self
 from urllib.parse import urlsplit
 
-from dumbwaiter.errors import SHORT, Exit, Failure
+from dumbwaiter.errors import Exit, Failure, exit_at
 from dumbwaiter.model import Secret
 from dumbwaiter.naming import shown
 
@@ -281,10 +281,10 @@ def _secret_from_file(path: str, *, guarded: bool = True) -> Secret:
             value = file.read(65536).strip()
     except FileNotFoundError:
         raise Failure(f"the secret file {path} does not exist", Exit.USAGE) from None
-    except (OSError, ValueError) as error:  # no UTF-8, or no name that a file can have
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        code = Exit.TEMPORARY if isinstance(error, OSError) and error.errno in SHORT else Exit.USAGE
-        raise Failure(f"the secret file {path} cannot be read: {reason}", code) from None
+    except OSError as error:
+        raise Failure(f"the secret file {path} cannot be read: {error.strerror}", exit_at(error)) from None
+    except ValueError:  # or no name that a file can have
+        raise Failure(f"the secret file {path} cannot be read: it is no UTF-8 text", Exit.USAGE) from None
     if guarded and stat.S_IMODE(mode) & 0o077:
         raise Failure(f"the secret file {path} can be read by others: chmod 600 {path}", Exit.USAGE)
     if not value:

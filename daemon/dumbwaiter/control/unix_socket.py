@@ -19,7 +19,7 @@ from dumbwaiter.app import App
 from dumbwaiter.control.events import Feed
 from dumbwaiter.control.routes import EXCEPTION_HANDLERS, Control
 from dumbwaiter.control.serving import Caller, answering
-from dumbwaiter.errors import SHORT, Exit, Failure
+from dumbwaiter.errors import Exit, Failure, exit_at
 from dumbwaiter.peers import user
 from dumbwaiter.places import Places, private_folder, short
 
@@ -87,10 +87,9 @@ def _bind(listener: socket.socket, path: str, name: str) -> None:
     try:
         listener.bind(path)
     except OSError as error:
-        code = Exit.TEMPORARY if error.errno in SHORT else Exit.USAGE
         raise Failure(
             f"the control socket {name} cannot be made ({error.strerror}): name a folder on another disk with --runtime",
-            code,
+            exit_at(error),
         ) from None
 
 

@@ -6,7 +6,7 @@ from functools import cache, partial
 from itertools import groupby
 
 from dumbwaiter.config import RESERVED, Config
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, exit_at
 from dumbwaiter.files.roots import disk_of
 from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.model import stamp_of_regular
@@ -38,7 +38,7 @@ def candidate(config: Config, path: str, provider: str | None, watch: str | None
     try:
         stamp = stamp_of_regular(os.stat(path, follow_symlinks=False))
     except OSError as error:
-        raise Failure(f"{shown(path)}: {error.strerror}", Exit.USAGE) from None
+        raise Failure(f"{shown(path)}: {error.strerror}", exit_at(error)) from None
     except ValueError:  # a zero byte
         raise Failure(f"{shown(path)} is no path", Exit.USAGE) from None
     if os.path.islink(path):
