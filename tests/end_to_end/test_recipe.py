@@ -58,7 +58,7 @@ def test_a_file_that_the_service_names_like_another_needs_a_person(program: Prog
 
 def test_what_is_forgotten_is_not_sent_to_its_end(program: Program) -> None:
     program.drop = program.data / "drop/recipe"
-    program.vendors.faults("presign.put:slow=2m")
+    program.vendors.faults("presign.put:slow=200k")
     program.start()
     program.write("film.mov", os.urandom(8 * MIB))
     program.until(lambda: program.vendors.log("put"))

@@ -54,10 +54,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def closed(vendors: Vendors, tmp_path: Path) -> Iterator[None]:
     """However an attempt ends, its file is not left open: after some thousand of them no other could be opened."""
     yield
-    of_daemon = {str(tmp_path / name) for name in ("state", "cache", "runtime")}
-    left = [link for one in Path("/proc/self/fd").iterdir() if (link := _leads_to(one)).startswith(str(tmp_path))]
-    left += [link for one in Path("/proc/self/fd").iterdir() if "/drop/" in (link := _leads_to(one))]
-    assert [link for link in left if not any(link.startswith(folder) for folder in of_daemon)] == []
+    links = [_leads_to(one) for one in Path("/proc/self/fd").iterdir()]
+    files = (str(tmp_path), os.path.join(vendors.sandbox.data, "drop"))
+    of_daemon = tuple(str(tmp_path / name) for name in ("state", "cache", "runtime"))
+    assert [link for link in links if link.startswith(files) and not link.startswith(of_daemon)] == []
 
 
 def _leads_to(descriptor: Path) -> str:

@@ -132,7 +132,8 @@ def test_a_kernel_that_takes_no_hint_costs_no_upload(film: Path, monkeypatch: py
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr(os, "posix_fadvise", refused)
-    assert drive(Doors(film).upload.read(0, 4)).length == 4
+    with Doors(film) as doors:
+        assert drive(doors.upload.read(0, 4)).length == 4
 
 
 def test_an_empty_file_is_one_empty_piece(tmp_path: Path) -> None:
