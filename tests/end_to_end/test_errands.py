@@ -101,6 +101,7 @@ def test_what_is_not_verified_stays_and_says_why() -> None:
 def test_a_download_that_breaks_off_and_goes_on_is_whole_in_the_end(program: Program) -> None:
     """As `wget` does it, which closes the file and opens it again seconds later."""
     folder = rules(program, 'after = "delete"')
+    program.config.write_text(program.config.read_text().replace('settle = "200ms"', 'settle = "2s"'))
     program.start()
     path = folder / "film.mov"
     for number in range(3):
