@@ -27,17 +27,15 @@ from enum import IntEnum
 
 from dumbwaiter.naming import legible
 
-# What this machine may have again: room on a disk, memory, descriptors, a file server.
-SHORT = frozenset(
+# What this machine has no more of, whatever it is asked about: descriptors, memory.
+LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What it may have again: those, room on a disk, a file server.
+SHORT = LACKING | frozenset(
     {
         errno.ENOSPC,
         errno.EDQUOT,
         errno.EROFS,
         errno.EIO,
-        errno.ENOMEM,
-        errno.ENOBUFS,
-        errno.EMFILE,
-        errno.ENFILE,
         errno.EAGAIN,
         errno.ESTALE,
         errno.ETIMEDOUT,

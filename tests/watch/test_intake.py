@@ -29,6 +29,7 @@ from dumbwaiter.store.tables import jobs
 from dumbwaiter.store.writer import Writer
 from dumbwaiter.watch import intake as module
 from dumbwaiter.watch import watches
+from dumbwaiter.watch.enqueuer import again
 from dumbwaiter.watch.intake import Intake, _old
 from dumbwaiter.watch.source import Source
 from journals import HOST, in_file
@@ -674,3 +675,7 @@ def test_a_file_is_old_when_no_writer_pauses_for_so_long() -> None:
     for settle, age, old in ((2.0, 30.0, False), (2.0, 61.0, True), (120.0, 61.0, False), (120.0, 121.0, True)):
         changed = int((now - age) * 1e9)
         assert _old(Stamp(1, 1, 1, changed), settle, now) is _old(Stamp(1, 1, changed, 1), settle, now) is old
+
+
+def test_however_often_a_file_could_not_be_looked_at_it_is_tried_again_within_a_minute() -> None:
+    assert [again(failures) for failures in (0, 1, 3, 4, 5000)] == [5, 10, 40, 60, 60]

@@ -1,7 +1,6 @@
 """HTTP on a socket that listens, in the daemon's own loop: how many callers there may be, and who goes for whom."""
 
 import asyncio
-import errno
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,10 +12,10 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dumbwaiter import log
+from dumbwaiter.errors import LACKING
 
 WAITING = 512  # connections not taken yet
 CROWD = 256  # connections at once, whatever they wait for; no further one is let in
-LACK = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 CALLERS = 64  # connections at once; a further one takes the place of one that owes a request, or takes no answer
 
 
@@ -34,7 +33,7 @@ class _Listener(socket.socket):
         try:
             accepted = super().accept()
         except OSError as error:
-            if error.errno in LACK:
+            if error.errno in LACKING:
                 if not self._lacks:
                     log.get("control").error("nobody can be let in", error=error.strerror)
                 self._lacks = self._rests = True

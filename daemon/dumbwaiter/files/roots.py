@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from dumbwaiter.errors import LACKING
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.naming import shown
 
@@ -28,8 +29,6 @@ _REMOTE = {
     "virtiofs",
 }
 OURS = "fuse.dumbwaiter"
-# What this machine is short of, which says nothing of any folder.
-LACKING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 KNOWN = 1.0  # seconds for which the kind of a file system without a disk is known: its number goes to another later
 _kinds: dict[int, tuple[float, bool]] = {}
 _LINKS = 40  # that one path may lead through, as for the kernel

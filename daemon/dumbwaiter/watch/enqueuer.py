@@ -22,6 +22,11 @@ AGAIN = 5.0  # seconds until a file that could not be read is tried again, at fi
 T = TypeVar("T")
 
 
+def again(failures: int) -> float:
+    """Returns the seconds until a file that could not be looked at is tried again, by how often it failed before."""
+    return min(AGAIN * 2.0 ** min(failures, 10), LONGEST)
+
+
 class Insist(Protocol):
     """Asks the journal until it answers."""
 
@@ -118,7 +123,7 @@ class Enqueuer:
                     if not failures:
                         self._log.warning("file cannot be looked at", watch=watch, path=path, error=str(trouble))
                     touched[path] = touched.pop(path)  # the others come before it
-                    await asyncio.sleep(min(AGAIN * 2**failures, LONGEST))
+                    await asyncio.sleep(again(failures))
                     failures += 1
                     continue
                 except Exception:  # noqa: BLE001 - a fault of ours must not hold up the others

@@ -23,7 +23,7 @@ from dumbwaiter.files.scan import look
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Sighting, Stamp
 from dumbwaiter.naming import shown
-from dumbwaiter.watch.enqueuer import Enqueuer
+from dumbwaiter.watch.enqueuer import Enqueuer, again
 from dumbwaiter.watch.rescan import Rescan
 from dumbwaiter.watch.settle import LONGEST, Ready, Settle
 from dumbwaiter.watch.source import Source
@@ -294,7 +294,7 @@ class Intake:
         ready = []
         for name, (stamp, writing) in zip(names, seen, strict=True):
             if name in self._unseen:
-                self._settle.put_off(name, now + min(AGAIN * 2 ** self._unseen[name][1], LONGEST))
+                self._settle.put_off(name, now + again(self._unseen[name][1]))
             elif (file := self._settle.observe(*name, stamp, now, writing)) is not None:
                 ready.append(file)
         # By the rules as they are now.

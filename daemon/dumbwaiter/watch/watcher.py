@@ -17,8 +17,9 @@ from contextlib import suppress
 
 from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
+from dumbwaiter.errors import LACKING
 from dumbwaiter.files.ignore import IGNORE_FILE, Rules
-from dumbwaiter.files.roots import LACKING, FolderFacts, ForeignLink, Root, RootState, inspect_folder
+from dumbwaiter.files.roots import FolderFacts, ForeignLink, Root, RootState, inspect_folder
 from dumbwaiter.model import Sighting
 from dumbwaiter.watch import watched_root
 from dumbwaiter.watch.canary import Canary
