@@ -482,8 +482,9 @@ def test_a_long_list_comes_by_pages_and_goes_on_where_it_broke_off(program: Prog
     _plant(program, path="many.txt", content="x", times=450)
     _plant(program, path="folder/inner.txt", content="y")
     program.vendors.faults("careyshop.list:500@2")
-    done = program("sync", "--remote", "careyshop")  # no daemon runs
+    done = program("sync", "--remote", "careyshop", "--json")  # no daemon runs
     assert done.returncode == 5
+    assert [one["whole"] for one in json.loads(done.stdout)] == [False]
     assert "goes on where this one came to" in done.stderr
     assert len(_listed(program)) == 200
     before = len(program.vendors.log("list"))

@@ -32,7 +32,7 @@ class Outcome(Struct):
     new: int = 0  # to the catalog
     gone: int = 0  # from the catalog: none of ours
     unlisted: int = 0  # of ours, newly missing in the list
-    whole: bool = True  # False: the list changed meanwhile, and nothing was concluded from absence
+    whole: bool = True  # False: not read to its end, or the list changed meanwhile: absence says nothing
 
 
 class _Walk(Struct):
@@ -49,6 +49,7 @@ async def walk(
     After a verdict, or a crash, the next call goes on where this one came to.
     """
     write = journal.writer.call
+    outcome.whole = False
     under_way = await write(lambda connection: _begin(connection, provider.name, clock()))
     while True:
         page = await provider.broker.listing(under_way.cursor, provider)
