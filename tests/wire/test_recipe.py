@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.errors import Retry
-from dumbwaiter.wire.message import Reply
-from dumbwaiter.wire.recipe import Expression, asks_again, blanks, fill, fill_in, raise_for_status
+from dumbwaiter.wire.recipe import Expression, blanks, fill, fill_in
 
 VALUES = {"name": 'a "b".jpg', "size": "12", "secret.api_key": "s3cret"}
 
@@ -70,13 +68,3 @@ def test_a_place_gives_a_text_or_nothing(text: str, found: str | None) -> None:
 )
 def test_nothing_stands_where_a_function_cannot_take_what_the_server_says(text: str, answer: object) -> None:
     assert Expression(text).text_of(answer) is None
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(400, "RequestTimeout"), (400, "BadDigest"), (409, "ConditionalRequestConflict")]
-)
-def test_a_store_that_wants_the_same_again_refuses_no_file(status: int, code: str) -> None:
-    reply = Reply(status, body=f"<Error><Code>{code}</Code></Error>".encode())
-    assert asks_again(reply)
-    with pytest.raises(Retry, match=code):
-        raise_for_status(reply)

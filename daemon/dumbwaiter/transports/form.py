@@ -10,7 +10,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import FormTicket
 from dumbwaiter.wire.message import Request, form
-from dumbwaiter.wire.recipe import compared, is_taken, raise_for_status, receipt
+from dumbwaiter.wire.store_replies import compared, is_taken, raise_for_status, receipt
 
 
 async def send(upload: Upload[FormTicket, None]) -> Receipt:

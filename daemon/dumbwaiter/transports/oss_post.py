@@ -12,7 +12,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.errors import Conflict, Reject
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import OssPostTicket
-from dumbwaiter.wire import recipe
+from dumbwaiter.wire import store_replies
 from dumbwaiter.wire.message import Request, form
 from dumbwaiter.wire.oss import Crc, trouble
 from dumbwaiter.wire.oss_replies import answer, check_genuine, check_key, compared, tag, verdict
@@ -32,7 +32,7 @@ async def send(upload: Upload[OssPostTicket, None]) -> Receipt:
         if isinstance(found, Conflict):
             digest = md5(usedforsecurity=False)
             await upload.digested(0, upload.size, digest)
-            return recipe.compared(await upload.confirm(), digest.hexdigest(), key)
+            return store_replies.compared(await upload.confirm(), digest.hexdigest(), key)
         raise _refusal(found, trouble(reply.body).code, upload)
     called = any(name == "callback" and value for name, value in ticket.fields)
     if not (

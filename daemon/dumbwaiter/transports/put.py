@@ -13,7 +13,7 @@ from dumbwaiter.doors import Upload
 from dumbwaiter.model import Receipt
 from dumbwaiter.tickets import PutTicket
 from dumbwaiter.wire.message import Request
-from dumbwaiter.wire.recipe import compared, is_taken, raise_for_status, receipt
+from dumbwaiter.wire.store_replies import compared, is_taken, raise_for_status, receipt
 
 
 async def send(upload: Upload[PutTicket, None]) -> Receipt:
