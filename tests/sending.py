@@ -20,6 +20,7 @@ import recipes
 from dumbwaiter.brokers import broker
 from dumbwaiter.config.file import load
 from dumbwaiter.errors import Reauth, Restart, Retry, Unfit, Verdict
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import OpenFile, Threads
 from dumbwaiter.jobs.upload import FileUpload
@@ -124,8 +125,7 @@ class Sender:
             key=grant.key,
             ask=self.ask,
             checkpoint=msgspec.json.decode(self.checkpoint, type=row.checkpoint) if self.checkpoint else None,
-            sent=SentBytes(self.stamp.size, self.sent if self.checkpoint else 0, self._ever),
-            save=self._save,
+            progress=Progress(SentBytes(self.stamp.size, self.sent if self.checkpoint else 0, self._ever), self._save),
             line=self.provider,
             confirm=lambda: asyncio.run_coroutine_threadsafe(
                 self.provider.broker.confirm(grant, self.stamp.size, self.provider), self.runner.get_loop()

@@ -28,6 +28,7 @@ from dumbwaiter.files import disks
 from dumbwaiter.files.roots import disk_of
 from dumbwaiter.jobs import attempt, sending
 from dumbwaiter.jobs.attempt import IN_VAIN
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sending import LATE_MAX
 from dumbwaiter.jobs.upload import FileUpload
 from dumbwaiter.lifecycle import GONE
@@ -555,13 +556,13 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
     """The disk is slow: one point is on its way to the journal, and the next one waits for that."""
     disk, waits = threading.Event(), threading.Event()
 
-    class Upload(FileUpload):
+    class Watched(Progress):
         def _push(self) -> None:
             super()._push()
             if self._point is not None:
                 waits.set()
 
-    monkeypatch.setattr(sending, "FileUpload", Upload)
+    monkeypatch.setattr(sending, "Progress", Watched)
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from asynchronous import at_once
 from dumbwaiter.errors import Changed, JournalTrouble, Offline, Reject, Retry, Stopped
 from dumbwaiter.files.digest import Digest
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import Threads, drive
 from dumbwaiter.jobs.upload import HELD, FileUpload
@@ -50,6 +51,7 @@ class Doors:
         ranges = Ranges()
         if ever is not None:
             ranges.add(*ever)
+        self.sent = SentBytes(path.lstat().st_size, sent, ranges)
         self.upload = FileUpload(
             self.fd,
             Stamp.of(path.lstat()),
@@ -58,8 +60,7 @@ class Doors:
             key="key",
             ask=Ask(watch="w", path="a/film.mov", key="k", size=1, mime="video/quicktime", seed="s"),
             checkpoint=None,
-            sent=SentBytes(path.lstat().st_size, sent, ranges),
-            save=self._save,
+            progress=Progress(self.sent, self._save),
             line=self,
             confirm=lambda: at_once(None),
         )
@@ -311,7 +312,7 @@ def test_what_is_sent_and_acknowledged_is_accounted_for(film: Path) -> None:
             ('{"offset":6}', 6, 2, 0),
             ('{"offset":6}', 6, 0, 2),
         ]
-        assert (doors.upload.sent.resent, doors.upload.sent.unsaved) == (4, 4)
+        assert (doors.sent.resent, doors.sent.unsaved) == (4, 4)
 
 
 def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) -> None:
@@ -323,13 +324,13 @@ def test_what_an_earlier_attempt_may_have_sent_counts_as_sent_again(film: Path) 
 
         drive(send())
         assert doors.saved == [('{"offset":10}', 10, 6, 4)]
-        assert doors.upload.sent.unsaved == 0
+        assert doors.sent.unsaved == 0
 
 
 def test_requests_without_a_piece_of_the_file_are_not_counted(film: Path) -> None:
     with Doors(film) as doors:
         drive(doors.upload.call(Request("breakpoint", "GET", "http://x", body=b"0123456789")))
-        assert doors.upload.sent.resent == 0
+        assert doors.sent.resent == 0
         assert len(doors.called) == 1
 
 
@@ -474,14 +475,14 @@ def test_an_upload_that_is_ended_ends_its_parts(film: Path) -> None:
 
 def test_what_was_sent_and_not_acknowledged_was_sent_in_vain(film: Path) -> None:
     with Doors(film, sent=2, ever=(0, 4)) as doors:
-        assert doors.upload.sent.wasted == 0
+        assert doors.sent.wasted == 0
         drive(doors.send(2, 4))  # two bytes of it were sent before
-        assert doors.upload.sent.wasted == 2 + 4  # those again, and all that was sent once more
+        assert doors.sent.wasted == 2 + 4  # those again, and all that was sent once more
         drive(doors.upload.save(Checkpoint(6), 6))
         assert doors.saved[-1][-1] == 2
-        assert doors.upload.sent.wasted == 0
+        assert doors.sent.wasted == 0
         drive(doors.send(6, 4))
-        assert doors.upload.sent.wasted == 4
+        assert doors.sent.wasted == 4
 
 
 def test_of_a_piece_that_breaks_off_only_what_left_was_sent(tmp_path: Path) -> None:
@@ -492,5 +493,5 @@ def test_of_a_piece_that_breaks_off_only_what_left_was_sent(tmp_path: Path) -> N
         for _ in range(2):
             with pytest.raises(Offline):
                 drive(doors.send(0, 4 * MIB))
-        assert 0 < doors.upload.sent.resent < MIB
-        assert 0 < doors.upload.sent.wasted < 2 * MIB
+        assert 0 < doors.sent.resent < MIB
+        assert 0 < doors.sent.wasted < 2 * MIB

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 import peer
 from asynchronous import at_once
 from dumbwaiter.errors import Blocked, Reauth, Reject, Restart, Retry, Unfit
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.jobs.upload import FileUpload
@@ -78,7 +79,7 @@ class Bench:
         ask = Ask("w", 'fi"le.bin', "k", stamp.size, "application/octet-stream", "seed")
         one = FileUpload(
             fd, stamp, threads=threads, ticket=ticket, key=ticket.key, ask=ask, checkpoint=checkpoint,
-            sent=SentBytes(stamp.size, 0, Ranges()), save=save, line=line, confirm=lambda: at_once(there),
+            progress=Progress(SentBytes(stamp.size, 0, Ranges()), save), line=line, confirm=lambda: at_once(there),
         )  # fmt: skip
         try:
             return one.run(module.send)[0]

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from dumbwaiter.errors import Conflict, Paused, Reauth, Reject, Retry, Unfit, Verdict
 from dumbwaiter.files.digest import Digest
 from dumbwaiter.jobs.context import Context
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sent_bytes import Ranges, SentBytes
 from dumbwaiter.jobs.threads import OpenFile
 from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload
@@ -62,7 +63,9 @@ class Sending:
         if job.cut_off and (job.key is not None or self.job.checkpoint) and not self._sends:
             self._ever.add(0, min(job.size, self.job.sent + self._at_risk(transport)))
         self._sends += 1
-        upload = self._upload(provider, file, grant, transport)
+        point = self._point(transport)
+        sent = SentBytes(job.size, self.job.sent, self._ever)
+        upload = self._upload(provider, file, grant, point, Progress(sent, self._save))
         begun, begun_at = self.job.sent, self._clock()
 
         def send() -> tuple[Receipt, str, float]:
@@ -75,7 +78,7 @@ class Sending:
         try:
             receipt, digest, seconds = await self._context.threads.run(send, upload.abort, file, last=True)
             provider.learn_rate(job.size - begun, seconds)
-            return receipt.plain, digest, upload.sent.unsaved
+            return receipt.plain, digest, sent.unsaved
         except Reauth as refusal:
             raise self._refused(provider, grant, refusal, begun_at) from None
         except Unfit as unfit:
@@ -83,12 +86,11 @@ class Sending:
             raise
         finally:
             self.seconds += time.monotonic() - began
-            self.wasted = self.resent + upload.sent.wasted
-            self.resent += upload.sent.resent
+            self.wasted = self.resent + sent.wasted
+            self.resent += sent.resent
 
-    def _upload(self, provider: Provider, file: OpenFile, grant: Grant, transport: Transport) -> FileUpload:
+    def _upload(self, provider: Provider, file: OpenFile, grant: Grant, point: Any, progress: Progress) -> FileUpload:
         """Returns the doors for one try, from what the journal knows to be at the provider."""
-        point = self._point(transport)
         job = self.job
         return FileUpload(
             file.fd,
@@ -98,8 +100,7 @@ class Sending:
             key=grant.key,
             ask=self._ask,
             checkpoint=point,
-            sent=SentBytes(job.size, job.sent, self._ever),
-            save=self._save,
+            progress=progress,
             rest=self._must_not_rest,
             line=provider,
             confirm=lambda: asyncio.run_coroutine_threadsafe(

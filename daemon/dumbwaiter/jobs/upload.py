@@ -1,15 +1,12 @@
 """One file on its way: the doors of `doors.Upload` over an open file, the HTTP edge and the journal, for threads."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Hash
@@ -17,7 +14,7 @@ from dumbwaiter.errors import Changed, Offline, Retry
 from dumbwaiter.files.digest import Digest
 from dumbwaiter.files.version import check, check_end
 from dumbwaiter.jobs.parts import SideBySide, abort_of_part
-from dumbwaiter.jobs.sent_bytes import SentBytes
+from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.threads import Threads, drive
 from dumbwaiter.model import MIB, Ask, Receipt, Stamp
 from dumbwaiter.net.abort import Abort
@@ -26,9 +23,7 @@ from dumbwaiter.wire.message import FileSlice, Reply, Request
 
 HELD = MIB  # the longest last piece that is read before it is sent
 IN_FLIGHT = 4 * MIB  # what may have been on the wire when an earlier attempt ended
-LAG = 0.1  # seconds of sending that a crash may cost, at most, while the journal is slow
 T = TypeVar("T")
-Save = Callable[[str, int, int, int], "Future[None]"]
 
 
 class Line(Protocol):
@@ -69,8 +64,7 @@ class FileUpload:
         key: str | None,
         ask: Ask,
         checkpoint: Any,
-        sent: SentBytes,
-        save: Save,
+        progress: Progress,
         rest: Callable[[], None] = lambda: None,
         line: Line,
         confirm: Callable[[], "Future[Receipt | None]"],
@@ -84,19 +78,14 @@ class FileUpload:
         self.fresh = ask.fresh
         self.checkpoint = checkpoint
         self.abort = Abort()
-        self.sent = sent
         self._fd = fd
         self._stamp = stamp
         self._threads = threads
-        self._save = save
+        self._progress = progress
         self._rest = rest
         self._line = line
         self._confirm = confirm
         self._digest = Digest()
-        self._noting = threading.RLock()  # of the fields below
-        self._point: tuple[Any, int] | None = None  # acknowledged, and not on its way to the journal yet
-        self._commit: Future[None] | None = None
-        self._committed_at = 0.0
 
     def run(self, send: Callable[[Any], Coroutine[Any, Any, Receipt]]) -> tuple[Receipt, str]:
         """Sends the file from this thread; returns the receipt and the digest of the whole. Raises what a transport raises.
@@ -105,11 +94,10 @@ class FileUpload:
         """
         try:
             receipt = drive(send(self))
-            with self._noting:
-                self._point = None  # the receipt says more
+            self._progress.drop()  # the receipt says more
             return receipt, self._finish()
         except BaseException:
-            self._flush(lambda commit: commit.result())
+            self._progress.flush(lambda commit: commit.result())
             raise
 
     # The doors
@@ -137,7 +125,7 @@ class FileUpload:
     async def call(self, request: Request) -> Reply:
         body = request.body
         if isinstance(body, FileSlice):
-            request = replace(request, body=body.observed_by(self.sent.count))
+            request = replace(request, body=body.observed_by(self._progress.sent.count))
         try:
             return self._line.exchange(request, abort_of_part() or self.abort)
         except Retry as trouble:
@@ -148,15 +136,12 @@ class FileUpload:
             raise
 
     async def save(self, point: Any, sent: int, *, sure: bool = False) -> None:
-        with self._noting:
-            self._point = (point, sent)
-            self._push()
-            commit, since = self._commit, time.monotonic() - self._committed_at
+        late = self._progress.note(point, sent)
         self._rest()
         if sure:
-            self._flush(self.abort.result)
-        elif commit is not None and since > LAG:
-            self.abort.result(commit)
+            self._progress.flush(self.abort.result)
+        elif late is not None:
+            self.abort.result(late)
 
     async def whole(self) -> None:
         # What an earlier attempt sent is not in the digest; later, an end of this one would cost the receipt.
@@ -192,41 +177,6 @@ class FileUpload:
 
     def better(self, url: str, other: str) -> None:
         self._line.better(url, other)
-
-    # To the journal
-
-    def _push(self) -> None:
-        """Sends what is known of the server's progress to the journal, unless an earlier commit is under way.
-
-        One commit may stand for several parts, so that no part has to wait for a disk. Raises what the last one met.
-        """
-        if self._point is None or (self._commit is not None and not self._commit.done()):
-            return
-        if self._commit is not None:
-            self._commit.result()
-        (point, sent), self._point = self._point, None
-        more, resent = self.sent.acknowledge(sent)
-        self._committed_at = time.monotonic()
-        self._commit = self._save(msgspec.json.encode(point).decode(), sent, more, resent)
-        self._commit.add_done_callback(self._pushed)
-
-    def _pushed(self, commit: "Future[None]") -> None:
-        """Sends on what came while a commit was under way; in the journal's thread."""
-        if not commit.cancelled() and commit.exception() is None:
-            with self._noting:
-                self._push()
-
-    def _flush(self, wait: "Callable[[Future[None]], None]") -> None:
-        """Waits until all that is known is in the journal."""
-        while True:
-            with self._noting:
-                self._push()
-                commit, more = self._commit, self._point is not None
-            if commit is None:
-                return
-            wait(commit)
-            if not more:
-                return
 
     def _finish(self) -> str:
         digest = self._digest.finish(self._fd, self.size, lambda: self.abort.called)
