@@ -6,6 +6,7 @@ address excepted.
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -129,6 +130,8 @@ class Sandbox:
         return (Gate(self.world, service, endpoints[service.name]) for service in self._services)
 
     def _lay_out(self, stack: contextlib.AsyncExitStack) -> None:
+        if os.path.lexists(self.config_path) and not os.path.isdir(os.path.join(self.data, FOLDERS[0])):
+            raise FileExistsError(errno.EEXIST, "it is there, and no sandbox wrote it", self.config_path)
         for name in (*FOLDERS, *(os.path.join("drop", drop) for drop in _providers(self._vendors, self.urls))):
             os.makedirs(os.path.join(self.data, name), exist_ok=True)
         stack.callback(os.close, lock(self.data))

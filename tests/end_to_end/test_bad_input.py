@@ -34,7 +34,7 @@ from program import Program, digest
 # Commands that take a name, a path or a time.
 NAMING = (
     *("put", "wait", "rescan", "check", "pause", "resume", "bandwidth", "claim", "sync", "status", "verify", "ls"),
-    *("cat", "link", "history", "mount", "umount", "doctor"),
+    *("cat", "link", "history", "mount", "umount", "doctor", "demo"),
 )
 
 
@@ -334,11 +334,19 @@ def _words(command: str) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("words", [words for name in NAMING for words in _words(name)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [*(words for name in NAMING for words in _words(name)), ["sandbox", "--data", ""]], ids=" ".join
+)
 def test_an_empty_word_is_refused(words: list[str]) -> None:
     with pytest.raises(Failure, match=r" is empty, and names nothing$") as one:
         cli.main(words, standalone_mode=False)
     assert one.value.code is Exit.USAGE
+
+
+@pytest.mark.parametrize("command", ["demo", "sandbox"])
+def test_what_runs_for_a_while_takes_no_time_before_now(command: str) -> None:
+    with pytest.raises(click.BadParameter, match="-1"):
+        cli.main([command, "--seconds", "-1"], standalone_mode=False)
 
 
 def test_a_pause_of_a_variable_that_is_not_set_is_none(program: Program) -> None:

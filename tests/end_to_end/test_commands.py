@@ -1063,6 +1063,16 @@ def test_a_sandbox_without_a_place_for_its_data_says_so(program: Program) -> Non
     assert done.stderr == "dumbwaiter: /dev/null/sandbox cannot be used (Not a directory): name another --data\n"
 
 
+def test_a_sandbox_leaves_a_configuration_alone_that_it_did_not_write(program: Program, tmp_path: Path) -> None:
+    own = tmp_path / "mine/config.toml"
+    own.parent.mkdir()
+    own.write_text("# mine\n")
+    done = program("sandbox", "--data", own.parent, "--seconds", "0")
+    said = f"dumbwaiter: {own} cannot be used (it is there, and no sandbox wrote it): name another --data\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert (os.listdir(own.parent), own.read_text()) == (["config.toml"], "# mine\n")
+
+
 def test_who_waits_has_a_folder_looked_through_that_nobody_hears(program: Program) -> None:
     text = program.config.read_text()
     program.config.write_text(text.replace("[watch.netease]", "[watch.netease]\npolling = true"))

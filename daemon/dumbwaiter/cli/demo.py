@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from dumbwaiter.cli.session import Session
+from dumbwaiter.cli.session import Session, not_empty
 from dumbwaiter.cli.words import size
 from dumbwaiter.config.file import load
 from dumbwaiter.errors import Failure
@@ -58,8 +58,10 @@ JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000"), bytes.fromhex(
 
 
 @click.command()
-@click.option("--seconds", type=float, default=0.0, help="Leave it running so long at the end, to look around.")
-@click.option("--keep", type=click.Path(), help="Folder to work in, and to leave behind.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=0.0, help="Leave it running so long at the end, to look around."
+)
+@click.option("--keep", type=click.Path(), callback=not_empty, help="Folder to work in, and to leave behind.")
 @click.pass_obj
 def demo(session: Session, seconds: float, keep: str | None) -> None:
     """Shows all of it at work on this machine, and checks it byte for byte.

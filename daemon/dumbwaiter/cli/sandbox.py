@@ -4,13 +4,21 @@ import asyncio
 
 import click
 
+from dumbwaiter.cli.session import not_empty
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import shown
 
 
 @click.command()
 @click.option("--port", default=0, type=click.IntRange(0, 65000), help="First port of the block; 0 finds a free one.")
-@click.option("--data", default="sandbox", show_default=True, type=click.Path(), help="Where it keeps everything.")
+@click.option(
+    "--data",
+    default="sandbox",
+    show_default=True,
+    type=click.Path(),
+    callback=not_empty,
+    help="Where it keeps everything.",
+)
 @click.option("--faults", default="", metavar="SPEC", help="What shall go wrong, like nos.put:cut@3.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after so long.")
 def sandbox(port: int, data: str, faults: str, seconds: float | None) -> None:
