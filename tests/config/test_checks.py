@@ -39,8 +39,8 @@ SENTENCES = {
     BOTH + 'include = "*"\n': ', line 9: [watch.films.include] expected a list like ["…"], got a text like "…"',
     BOTH + "exclude = [1]\n": ', line 9: [watch.films.exclude] expected a text like "…", got a whole number',
     BOTH + "settle = 2\n": ', line 9: [watch.films.settle] expected a time like "2s", got `2`',
-    BOTH + "polling = 1\n": ', line 9: [watch.films.polling] allowed: "auto", true, false',
-    BOTH + "duplicates = true\n": ', line 9: [watch.films.duplicates] allowed: "link", "send"',
+    BOTH + "polling = 1\n": ', line 9: [watch.films.polling] found a whole number; allowed: "auto", true, false',
+    BOTH + "duplicates = true\n": ', line 9: [watch.films.duplicates] found true or false; allowed: "link", "send"',
     BOTH + "key = 4\n": ', line 9: [watch.films.key] expected a key like "{dir}/{name}", got `4`',
     BOTH + "[limits]\nbandwidth = 10\n": (
         ', line 10: [limits.bandwidth] expected a rate like "2M", or a timetable like "08:00,512k 19:00,off", got `10`'
@@ -310,21 +310,32 @@ SECRET_SHAPE = f'{FILE}, line 4: [provider.vod.app_secret] a secret is "text" or
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "found"),
     [
-        "5",
-        "true",
-        f'["{SECRET}"]',
-        "{}",
-        '{ environment = "A" }',
-        '{ env = "A", file = "b" }',
-        "{ env = 5 }",
-        f'{{ env = {{ value = "{SECRET}" }} }}',
-        f'{{ literal = "{SECRET}" }}',
+        ("5", "a whole number"),
+        ("true", "true or false"),
+        ("2026-01-01", "`date`"),
+        (f'["{SECRET}"]', 'a list like ["…"]'),
+        ("{}", "an empty table"),
+        ('{ env = "A", file = "b" }', "several of them"),
+        ("{ env = 5 }", "env = a whole number"),
+        (f'{{ env = {{ value = "{SECRET}" }} }}', 'env = value = a text like "…"'),
     ],
 )
-def test_a_secret_of_another_shape_is_refused_without_showing_it(value: str) -> None:
-    assert refused(changed(f'"{SECRET}"', value)) == SECRET_SHAPE
+def test_a_secret_of_another_shape_is_refused_without_showing_it(value: str, found: str) -> None:
+    assert refused(changed(f'"{SECRET}"', value)) == f"{SECRET_SHAPE}; found {found}"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('{ enw = "A" }', 'unknown key "enw"; did you mean "env"?'),
+        ('{ env = "A", fiel = "b" }', 'unknown key "fiel"; did you mean "file"?'),
+        (f'{{ literal = "{SECRET}" }}', 'unknown key "literal"; known: credential, env, file, keyring'),
+    ],
+)
+def test_a_secret_with_a_mistyped_key_names_the_one_that_is_meant(value: str, said: str) -> None:
+    assert refused(changed(f'"{SECRET}"', value)) == f"{FILE}, line 4: [provider.vod.app_secret] {said}"
 
 
 @pytest.mark.parametrize("kind", SecretSource.KINDS)
@@ -534,7 +545,7 @@ def test_xinhua_has_sensible_values() -> None:
         ('models = ["a,b"]', "models", "without colon, comma or space"),
         ("models = []", "models", "leave the key out for all of the account"),
         ('prefix = "a/b"', "prefix", '"a/b" is none: it has letters, digits and _.- only'),
-        ('request = "put"', "request", 'allowed: "get", "post", "query"'),
+        ('request = "put"', "request", 'found "put"; allowed: "get", "post", "query"'),
         ('proces = "yes"', "proces", 'did you mean "process"?'),
     ],
 )

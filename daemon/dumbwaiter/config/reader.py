@@ -98,7 +98,10 @@ class Reader:
                             f'"{shown(value[kind])}" is no name of a credential: letters, digits, ".", "-" and "_"'
                         )
                     return kind, value[kind]
-        raise ValueError('a secret is "text" or a table with one of ' + ", ".join(SecretSource.KINDS))
+            case dict() if strange := next((key for key in value if key not in SecretSource.KINDS), None):
+                raise ValueError(f'unknown key "{shown(strange)}"{nearest(strange, SecretSource.KINDS)}')
+        found = "several of them" if isinstance(value, dict) and len(value) > 1 else _found(value)
+        raise ValueError(f'a secret is "text" or a table with one of {", ".join(SecretSource.KINDS)}; found {found}')
 
     def _problem(self, keys: list[str], message: str, kind: Any, value: Any) -> Failure:
         what, _, where = message.partition(" - at ")
@@ -120,7 +123,7 @@ class Reader:
         elif (
             what.startswith("Expected") and inner and (choices := _choices(_table(kind, value, inner[:-1]), inner[-1]))
         ):
-            what = f"allowed: {choices}"
+            what = f"found {what.rpartition(', got ')[2]}; allowed: {choices}"
         elif keys[-1] in HOOKS and what.startswith("Expected"):
             what = A_HOOK
         elif wrong := re.search(r"^Invalid enum value '?(.*?)'?$", what):
@@ -146,6 +149,14 @@ def _said(what: str) -> str:
     """Returns msgspec's words as ours go."""
     what = re.sub(r"`([^`]*)`", lambda kinds: _kinds(kinds[1]), what)
     return what[0].lower() + what[1:]
+
+
+def _found(value: Any) -> str:
+    """Says of which kind a value is that must not be shown."""
+    if isinstance(value, dict):
+        return next((f"{shown(key)} = {_found(one)}" for key, one in value.items()), "an empty table")
+    names = {str: "str", bool: "bool", int: "int", float: "float", list: "array"}
+    return _kinds(names.get(type(value), type(value).__name__))
 
 
 _KINDS = {
