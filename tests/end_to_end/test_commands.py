@@ -755,6 +755,16 @@ def test_check_says_what_would_become_of_a_file(program: Program) -> None:
     assert "no watched folder" in done.stdout
 
 
+def test_check_tells_the_same_keys_of_whatever_is_named(program: Program) -> None:
+    taken = program.write("a.txt", b"abc")
+    others = (program.write("a.part", b"abc"), program.drop, program.drop / "none", program.folder / "elsewhere")
+    answer = json.loads(program("--json", "check", taken, *others).stdout)["files"]
+    assert {frozenset(one) for one in answer} == {frozenset(answer[0])}
+    assert [one["provider"] for one in answer] == ["netease"] * 4 + [None]
+    assert [one["taken"] for one in answer] == [True, *([False] * 4)]
+    assert not any(one["key"] or one["rule"] for one in answer[1:])
+
+
 def test_a_key_is_shown_as_harmless_as_a_name(program: Program) -> None:
     program.config.write_text(program.config.read_text().replace('key = "', 'key = "'))
     path = program.data / "drop/recipe" / "red\x1b[31m.txt"

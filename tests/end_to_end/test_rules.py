@@ -96,6 +96,7 @@ def test_a_key_stays_through_failures_kills_and_another_day(program: Program, sh
     path = shelf.write("film.mov", random.Random(1).randbytes(3 * MIB))
     told = program.facts("check", path, shelf.write(".a.part", b"x"))["files"]
     assert told[0]["rule"] == 'key = "{uuid}/{date}-{time}/{stem}", with another UUID for each upload'
+    assert (told[1]["key"], told[1]["rule"]) == (None, None)  # it would get none
     program.vendors.faults("presign.put:cut-within@1,presign.put:503@2,presign.put:cut-after@3")
     keys = set()
     program.start()

@@ -167,9 +167,11 @@ def _fate(session: Session, path: str) -> dict[str, Any]:
     config = session.config
     absolute = placed(config, path)
     facts: dict[str, Any] = {"path": shown(path), "taken": False}
+    facts |= dict.fromkeys(("watch", "provider", "reason", "size", "key", "rule"))
     for name, watch in config.watch.items():
         if absolute == watch.path:
-            return facts | {"watch": name, "reason": f"is the folder of watch {name}: name a file in it"}
+            facts |= {"watch": name, "provider": watch.provider}
+            return facts | {"reason": f"is the folder of watch {name}: name a file in it"}
         if not absolute.startswith(f"{watch.path}/"):
             continue
         inner = absolute[len(watch.path) + 1 :]
@@ -185,10 +187,12 @@ def _fate(session: Session, path: str) -> dict[str, Any]:
             return facts | {"reason": why}
         if not os.access(absolute, os.R_OK):
             return facts | {"reason": "cannot be read by this user"}
-        facts |= {"taken": chosen.takes(inner), "size": stamp.size} | _key(config, watch, name, inner)
+        facts |= {"taken": chosen.takes(inner), "size": stamp.size}
+        if facts["taken"]:
+            facts |= _key(config, watch, name, inner)
         return facts | _known(session, watch, name, inner, stamp)
     reason = f"{'' if os.path.lexists(absolute) else 'is not there, and '}lies in no watched folder"
-    return facts | dict.fromkeys(("watch", "provider", "size", "key", "rule")) | {"reason": reason}
+    return facts | {"reason": reason}
 
 
 def _key(config: Config, watch: Watch, name: str, inner: str) -> dict[str, Any]:
