@@ -407,6 +407,27 @@ def test_a_daemon_that_ends_before_it_answers_is_one_sentence(program: Program, 
     assert "the daemon broke off" in sentence(done)
 
 
+@pytest.mark.parametrize("words", [(), ("--timeout", "1h")])
+def test_who_waits_hears_that_the_daemon_has_ended(program: Program, words: tuple[str, ...]) -> None:
+    state = {"totals": {"pending": 1, "stored": 0}, "settling": 0, "trouble": None, "providers": []}
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n"
+
+    class Ends(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(head + json.dumps(state).encode() + b"\n")
+
+    (program.state / "run").mkdir(parents=True)
+    with socketserver.UnixStreamServer(str(program.state / "run/control.sock"), Ends) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            done = program("wait", *words)
+        finally:
+            server.shutdown()
+    assert (done.returncode, sentence(done)) == (23, "dumbwaiter: the daemon has ended\n")
+
+
 def test_put_through_the_daemon_takes_whatever_a_command_line_holds(program: Program) -> None:
     program.start()
     names = [f"{number}{'字' * 60}" for number in range(8000)]

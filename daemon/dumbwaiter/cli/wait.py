@@ -9,7 +9,7 @@ import click
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.words import span
-from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import counted
 
 
@@ -67,6 +67,8 @@ def _wait(session: Session, end: float | None) -> None:
                 raise Failure(f"provider {stuck[0]['name']}: {stuck[0]['error']}", Exit.ACCOUNT)
     if session.json:
         session.facts(totals)
+    if end is None or time.monotonic() < end:
+        raise NoDaemon("the daemon has ended")
     raise Failure("not everything is done yet", Exit.TEMPORARY)
 
 
