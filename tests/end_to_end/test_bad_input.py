@@ -409,7 +409,7 @@ def test_a_daemon_that_ends_before_it_answers_is_one_sentence(program: Program, 
 
 @pytest.mark.parametrize("words", [(), ("--timeout", "1h")])
 def test_who_waits_hears_that_the_daemon_has_ended(program: Program, words: tuple[str, ...]) -> None:
-    state = {"totals": {"pending": 1, "stored": 0}, "settling": 0, "trouble": None, "providers": []}
+    state = {"totals": {"pending": 1, "stored": 0}, "settling": 0, "trouble": None, "paused": [], "providers": []}
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n"
 
     class Ends(socketserver.StreamRequestHandler):

@@ -36,6 +36,7 @@ def test_what_is_paused_rests_over_a_restart_and_goes_on_when_told(program: Prog
     program.until(lambda: named(program)["pending"] == 1)
     done = program("wait", "--timeout", "500ms")
     assert (done.returncode, done.stdout) == (5, "")
+    assert "netease rests until dumbwaiter resume" in done.stderr
     assert program.stop() == 0
     program.start()
     assert named(program)["state"] == "paused"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dumbwaiter.cli.session import Session, json_option, not_empty
-from dumbwaiter.cli.words import span
+from dumbwaiter.cli.words import rests, span
 from dumbwaiter.errors import Exit, Failure, NoDaemon
 from dumbwaiter.naming import counted
 
@@ -47,6 +47,7 @@ def _inhibited(session: Session) -> Iterator[None]:
 
 def _wait(session: Session, end: float | None) -> None:
     totals: dict[str, int] = {}
+    pauses: list[dict[str, Any]] = []
     with contextlib.closing(_states(session, end)) as states:
         for state in states:
             totals = state["totals"]
@@ -60,6 +61,10 @@ def _wait(session: Session, end: float | None) -> None:
                         raise Failure(told, Exit.ATTENTION)
                     session.say(f"all is at the providers; {told}")
                 return
+            for pause in state["paused"]:
+                if pause not in pauses:  # nothing else may say why it takes so long
+                    session.say(rests(pause["name"], pause["until"]))
+                    pauses.append(pause)
             stuck = [one for one in state["providers"] if one["state"] == "blocked" and one["pending"]]
             if left and stuck and not state["settling"] and sum(one["pending"] for one in stuck) == left:
                 if session.json:
