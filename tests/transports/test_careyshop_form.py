@@ -6,10 +6,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dumbwaiter.errors import Retry
+from dumbwaiter.errors import Blocked, Reauth, Retry
 from dumbwaiter.model import MIB
 from dumbwaiter.net.abort import Abort
 from dumbwaiter.wire.message import Reply, Request
+from dumbwaiter_sandbox import careyshop
 from program import Vendors
 from sending import Sender
 
@@ -40,3 +41,24 @@ def test_a_shop_that_says_to_try_again_is_tried_again(vendors: Vendors, sender: 
     assert type(one.verdict()) is Retry
     assert one.attempt().verified == "sha1"
     assert len(vendors.log("upload")) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("app_secret", "the shop refuses the signature: check app_secret (sign错误)"),
+        ("app_key", "the shop knows no such app_key, or has switched it off (appkey已禁用或不存在)"),
+    ],
+)
+def test_an_account_that_the_form_is_the_first_to_be_refused_with_is_no_fault_of_the_file(
+    vendors: Vendors, sender: Make, monkeypatch: pytest.MonkeyPatch, part: str, sentence: str
+) -> None:
+    """A shop's permission without an end outlives the secret that it was asked for with."""
+    one = sender("careyshop", b"x", "photo.jpg")
+    one.obtain()
+    monkeypatch.setitem(careyshop.ACCOUNT, part, "87654321")
+    with pytest.raises(Reauth) as refused:
+        one.attempt()
+    with pytest.raises(Blocked) as blocked:
+        one.take(refused.value)
+    assert str(blocked.value) == sentence

@@ -15,7 +15,7 @@ from dumbwaiter.errors import Reauth, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.tickets import CareyShopTicket
-from dumbwaiter.wire.careyshop import LATE, SIGN_IN, envelope, item
+from dumbwaiter.wire.careyshop import ACCOUNT, LATE, SIGN_IN, envelope, item
 from dumbwaiter.wire.message import Request, form
 
 AGAIN = frozenset({"异常错误，请重新尝试上传"})
@@ -64,7 +64,7 @@ async def _listed(upload: Upload[CareyShopTicket, Any]) -> Receipt | None:
 
 def _refusal(status: int, message: str) -> Exception:
     words = shown(message[:200])
-    if status in {401, 403} or message in SIGN_IN or message == LATE:
+    if status in {401, 403} or message in SIGN_IN or message in ACCOUNT or message == LATE:  # no word on the file
         return Reauth(f"the shop refuses the upload: {words}")
     if message in AGAIN or (status >= 500 and not message):
         return Retry(f"the shop could not store the file: {words}")

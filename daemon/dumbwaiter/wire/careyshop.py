@@ -15,6 +15,14 @@ from dumbwaiter.wire.message import Reply
 
 SIGN_IN = frozenset({"token已过期", "token错误", "未授权或授权已过期", "权限不足"})  # a new session may do
 LATE = "timestamp已过期"
+ACCOUNT = {  # what the owner of the account has to see to: a new session changes nothing
+    "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
+    "sign错误": "refuses the signature: check app_secret",
+    "sign不存在": "finds no signature",
+    "账号不存在": "knows no such username",
+    "账号已禁用": "has switched this account off",
+    "账号或密码错误": "refuses username or password",
+}
 
 
 def sign(secret: str, parameters: Mapping[str, str]) -> str:

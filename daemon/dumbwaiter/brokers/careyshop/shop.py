@@ -20,14 +20,6 @@ from dumbwaiter.wire.message import Request, query
 SESSION = 86400.0  # seconds until the first renewal, should the shop not say
 GET_MAX = 1023  # characters of an address that every server takes
 NO_METHOD = "method成员方法不存在"  # what every address of a shop says that is none of its API's
-ACCOUNT = {
-    "appkey已禁用或不存在": "knows no such app_key, or has switched it off",
-    "sign错误": "refuses the signature: check app_secret",
-    "sign不存在": "finds no signature",
-    "账号不存在": "knows no such username",
-    "账号已禁用": "has switched this account off",
-    "账号或密码错误": "refuses username or password",
-}
 
 
 class Session(Struct):
@@ -151,8 +143,8 @@ class Shop:
 
 
 def _refusal(found: careyshop.Envelope, what: str) -> Exception:
-    if found.message in ACCOUNT:
-        return Blocked(f"the shop {ACCOUNT[found.message]} ({found.message})")
+    if found.message in careyshop.ACCOUNT:
+        return Blocked(f"the shop {careyshop.ACCOUNT[found.message]} ({found.message})")
     words = f"{found.status} {shown(found.message[:200])}".strip()
     if found.message == NO_METHOD:
         return Blocked(f"the shop knows no {what} at this address ({words}): check api, which ends with its version")
