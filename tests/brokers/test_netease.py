@@ -308,6 +308,19 @@ def test_an_address_that_is_none_is_not_used(vendors: Vendors, sender: Make, nod
     assert str(found) == "NetEase names no upload node"
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_why_the_balancer_names_no_node_is_told(vendors: Vendors, sender: Make, status: int) -> None:
+    with answering({"Code": "NoSuchBucket", "Message": "no such bucket"}, status) as server:
+        found = verdict(sender("netease", b"x", changes={"lbs": server.url}))
+    assert str(found) == "NetEase names no upload node: NoSuchBucket no such bucket"
+
+
+def test_a_balancer_that_does_not_tell_its_own_address_is_asked_by_name(vendors: Vendors, sender: Make) -> None:
+    with lbs(upload=["http://127.0.0.1:1"], lbs=None) as server:
+        grant = sender("netease", b"x", changes={"lbs": server.url}).obtain()
+    assert grant.ticket.nodes == ("http://127.0.0.1:1",)
+
+
 @pytest.mark.parametrize(
     "inside", ["http://127.0.0.1:1", "http://169.254.169.254", "http://[::1]", "http://10.0.0.1", "http://0x7f.1"]
 )

@@ -338,7 +338,7 @@ def test_a_refused_token_is_replaced_and_the_new_object_begins_anew(
     before = one.obtain().key
     verdict = one.verdict()
     assert type(verdict) is Reauth
-    assert str(verdict) == "NetEase refuses the upload token"
+    assert str(verdict).startswith("NetEase refuses the upload token")
     receipt = one.until_done()
     assert receipt.key != before
     assert stored(vendors, receipt) == data
@@ -451,7 +451,7 @@ def test_a_first_chunk_that_is_refused_is_the_files_fault(vendors: Vendors, send
     vendors.faults("nos.put:400")
     verdict = sender("netease", content(100)).verdict()
     assert type(verdict) is Reject
-    assert str(verdict) == "NetEase refuses the file: InvalidRequest InvalidRequest"
+    assert str(verdict).startswith("NetEase refuses the file: InvalidRequest InvalidRequest (request ")
     assert len(puts(vendors)) == 2
 
 
@@ -647,7 +647,7 @@ def test_a_callback_that_failed_with_nothing_kept_is_a_new_start_in_the_end(vend
     for _ in range(DOUBTS):
         verdict = one.verdict()
         assert isinstance(verdict, Retry)
-        assert str(verdict) == "NetEase does not show the finished object yet"
+        assert str(verdict).startswith("NetEase's upload node answers 520: ")
         waits.append(verdict.after)
         one.restart()  # the doubt is journalled, too
     assert waits == [1, 2, 4, 8, 16]
@@ -744,3 +744,25 @@ def test_a_nodes_words_cannot_act_on_a_terminal(sender: Make) -> None:
     assert type(verdict) is Reject
     assert "\x1b" not in str(verdict)
     assert len(str(verdict)) < 400
+
+
+@pytest.mark.parametrize("member", ["requestId", "requestID"])
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (400, "NetEase refuses the file: busy (request be82)"),
+        (403, "NetEase refuses the upload token: busy (request be82)"),
+        (500, "NetEase's upload node answers 500: busy (request be82)"),
+        (520, "NetEase's upload node answers 520: busy (request be82)"),
+    ],
+)
+def test_a_nodes_words_and_the_number_that_its_support_asks_for_are_told(
+    vendors: Vendors, sender: Make, member: str, status: int, sentence: str
+) -> None:
+    body = msgspec.json.encode({member: "be82", "errMsg": "busy"})
+    answer = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with peer.Peer(peer.echo([], answer)) as node:
+        one = sender("netease", content(100))
+        grant = one.obtain()
+        one.grant = msgspec.structs.replace(grant, ticket=msgspec.structs.replace(grant.ticket, nodes=(node.url,)))
+        assert str(one.verdict()) == sentence

@@ -21,6 +21,7 @@ from dumbwaiter.wire.message import FileSlice, Reply, Request, query
 CHUNK = 4 * MIB  # the server refuses more
 MD5_MAX = MIB  # up to here the digest of the whole file costs next to nothing
 STUCK = 3  # answers without progress before it counts as trouble
+NAMES = {"code": "errCode", "message": "errMsg", "request": "requestId", "former": "requestID"}
 DOUBTS = 5  # times to ask whether an upload that vanished is complete
 
 
@@ -30,6 +31,7 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
     offset: int = 0
     context: str = ""  # empty until the first chunk is in
     doubts: int = 0  # the last chunk was sent, and its answer did not say that all is well
+    said: str = ""  # the status and words of that answer
 
 
 class _Answer(Struct, frozen=True):
@@ -37,9 +39,11 @@ class _Answer(Struct, frozen=True):
     context: str | None = None
 
 
-class _Trouble(Struct, frozen=True, rename={"code": "errCode", "message": "errMsg"}):
+class _Trouble(Struct, frozen=True, rename=NAMES):
     code: str | None = None
     message: str | None = None
+    request: str | None = None  # the number that NetEase's support asks for
+    former: str | None = None  # the same, as other pages of the manual spell it
 
 
 async def send(upload: Upload[NosTicket, Checkpoint]) -> Receipt:
@@ -103,7 +107,9 @@ async def _doubt(upload: Upload[NosTicket, Checkpoint], point: Checkpoint) -> Re
     if point.doubts >= DOUBTS:
         raise Restart("NetEase has neither the upload nor the object")
     await upload.save(replace(point, doubts=point.doubts + 1), point.offset, sure=True)
-    raise Retry("NetEase does not show the finished object yet", after=2.0**point.doubts)
+    unseen = "NetEase does not show the finished object yet"
+    sentence = f"NetEase's upload node answers {point.said}" if point.said else unseen
+    raise Retry(sentence, after=2.0**point.doubts)
 
 
 class _Vanished(Exception):
@@ -151,7 +157,7 @@ class _Nodes:
         if reply.status == 400 and not point.context:  # it did not come whole, says the manual
             reply = await self._ask(request)
         if reply.status == 520 and last:
-            raise _Vanished(point)
+            raise _Vanished(replace(point, said=f"520{_said(reply)}"))
         if reply.status == 400 and point.context:
             reached = await self.resume(point)
             if reached == point:
@@ -211,17 +217,24 @@ class _Nodes:
                     raise Retry("NetEase's answer holds no offset")
                 return answer
             case 403:
-                raise Reauth("NetEase refuses the upload token")
+                raise Reauth(f"NetEase refuses the upload token{_said(reply)}")
             case 404:
                 raise _Vanished(point)
             case 400 | 401 | 405 | 411 | 413 | 414 | 415:
-                raise Reject(f"NetEase refuses the file: {_words(reply)}")
-        raise Retry(f"NetEase's upload node answers {reply.status}", after=reply.after)
+                raise Reject(f"NetEase refuses the file: {_words(reply) or f'status {reply.status}'}")
+        raise Retry(f"NetEase's upload node answers {reply.status}{_said(reply)}", after=reply.after)
+
+
+def _said(reply: Reply) -> str:
+    words = _words(reply)
+    return f": {words}" if words else ""
 
 
 def _words(reply: Reply) -> str:
     try:
         trouble = reply.json(_Trouble)
     except Retry:
-        return f"status {reply.status}"
-    return shown(" ".join(part for part in (trouble.code, trouble.message) if part)[:200]) or f"status {reply.status}"
+        return ""
+    number = trouble.request or trouble.former
+    parts = (trouble.code, trouble.message and trouble.message[:200], number and f"(request {number[:64]})")
+    return shown(" ".join(part for part in parts if part))
