@@ -14,6 +14,8 @@ _MAGIC = (
     (b"GIF89a", "image/gif"),
 )
 
+_PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}  # whatever is in them
+
 
 def mime_of(fd: int, name: str) -> str:
     """Returns the type of an open file: by its first bytes where these leave no doubt, else by its name."""
@@ -34,4 +36,5 @@ def mime_by_name(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _mime_by_suffix(*suffixes: str) -> str:
-    return mimetypes.guess_type(".".join(("name", *suffixes)))[0] or UNKNOWN
+    mime, packed = mimetypes.guess_type(".".join(("name", *suffixes)))
+    return (_PACKED.get(packed) if packed else mime) or UNKNOWN
