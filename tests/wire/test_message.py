@@ -86,6 +86,12 @@ def test_a_reply_is_read_leniently_in_its_types_and_strictly_in_its_shape() -> N
     assert Reply(200, body=b'\xef\xbb\xbf{"offset":1}').json(Shape) == Shape(1)  # with PHP's mark of UTF-8
 
 
+def test_a_member_that_is_null_and_may_be_missing_counts_as_missing() -> None:
+    """Services in Go write an empty list so, services in PHP a setting that nobody made."""
+    assert Reply(200, body=b'{"offset":7,"inner":null}').json(Shape) == Shape(7)
+    assert Reply(200, body=b'[{"offset":7,"inner":{"a":null}}]').json(list[Shape]) == [Shape(7)]
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 

@@ -75,9 +75,16 @@ class Reply(Struct, frozen=True):
         return self.body.removeprefix(MARK)
 
     def json(self, shape: type[T]) -> T:
-        """Returns the body as `shape`. Raises `Retry` for anything else, `Offline` for a page."""
+        """Returns the body as `shape`; a member that is null and may be missing counts as missing.
+
+        Raises `Retry` for anything else, `Offline` for a page.
+        """
         try:
-            return msgspec.json.decode(self.text, type=shape, strict=False)
+            try:
+                return msgspec.json.decode(self.text, type=shape, strict=False)
+            except msgspec.ValidationError:
+                told = msgspec.json.encode(_without_nulls(msgspec.json.decode(self.text)))
+                return msgspec.json.decode(told, type=shape, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.foreign(
                 f"the server answered {self.status} with something that is not the expected JSON"
@@ -101,6 +108,15 @@ class Reply(Struct, frozen=True):
         """Returns what it means that somebody else answered: a page, as of a portal, that the network leads nowhere."""
         page = 200 <= self.status < 300 and self.text.lstrip()[:1] == b"<"
         return Offline(sentence) if page else Retry(sentence, after=self.after)
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+        case list():
+            return [_without_nulls(one) for one in value]
+    return value
 
 
 def query(parameters: Iterable[tuple[str, Any]]) -> str:
