@@ -305,10 +305,18 @@ def test_a_refusal_near_the_end_of_the_hour_is_taken_for_its_end(status: int) ->
 
 def test_a_file_that_jiandaoyun_was_not_told_of_is_sent_again_unless_it_was_refused() -> None:
     desk = Desk()
-    for fact, verdict in (("callback", Restart), ("answer", Reject)):
-        with pytest.raises(verdict, match="not told"):
-            follow_up(recording(), desk, **{fact: "failed"})
+    with pytest.raises(Restart, match="not told"):
+        follow_up(recording(), desk, callback="failed")
+    with pytest.raises(Reject, match=r"gives no key .*7216"):
+        follow_up(recording(), desk, answer='{"code":7216,"msg":"full"}')
     assert desk.called == []
+
+
+def test_without_a_record_an_answer_that_names_no_key_is_told() -> None:
+    found = follow_up(broker(), Desk(), answer='{"code":7216,"msg":"full"}').receipt
+    assert "answer" not in found.facts
+    assert found.lacks.endswith('its application may not know of it: {"code":7216,"msg":"full"}')
+    assert follow_up(broker(), Desk()).receipt.lacks == ""
 
 
 # One record for a folder

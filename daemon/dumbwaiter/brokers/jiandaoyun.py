@@ -21,7 +21,7 @@ from dumbwaiter.config.options import Jiandaoyun as Options
 from dumbwaiter.doors import Desk
 from dumbwaiter.errors import Blocked, Reject, Restart, Retry
 from dumbwaiter.model import Ask, Entry, FollowUp, Grant, Limits, Link, Receipt
-from dumbwaiter.naming import split
+from dumbwaiter.naming import shown, split
 from dumbwaiter.tickets import QiniuTicket
 from dumbwaiter.wire import qiniu
 from dumbwaiter.wire.address import allowed, check_redirect, expires_at
@@ -166,12 +166,15 @@ class Jiandaoyun(Broker):
 
     async def follow_up(self, ask: Ask, receipt: Receipt, tries: int, desk: Desk) -> FollowUp:
         """Has a record show the file, within the hour of its transaction. Raises `Restart` when that is over."""
+        answer = receipt.facts.get("answer")  # in place of a key
         if self._options.record_kind == "none":
-            return FollowUp(receipt)
+            told = {name: value for name, value in receipt.facts.items() if name != "answer"}
+            said = {} if answer is None else {"callback": "unknown", "callback_said": shown(answer[:200])}
+            return FollowUp(replace(receipt, facts={**told, **said}))
         if "callback" in receipt.facts:
             raise Restart("Jiandaoyun was not told of the file, so it has to be sent again", after=PAUSE)
-        if "answer" in receipt.facts:
-            raise Reject("Jiandaoyun was not told of the file, so no record can show it")
+        if answer is not None:
+            raise Reject(f"Jiandaoyun gives no key for the file, so no record can show it: {shown(answer[:200])}")
         bring = self._join if self._options.record_kind == "per-folder" else self._replace
         record = await bring(ask, receipt, await self._find(ask, receipt, desk), desk)
         name = _text(record, "_id")

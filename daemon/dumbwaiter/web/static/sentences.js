@@ -40,7 +40,7 @@ const CHINESE = [
   ["Jiandaoyun gives no upload tokens", "简道云没有给出上传凭证"],
   ["Jiandaoyun no longer has the record…", "简道云里已没有这条数据…"],
   ["Jiandaoyun takes one record a transaction: set record and transaction = \"per-file\"…", "简道云的一个事务只能对应一条数据：请把 record 和 transaction 都设为 \"per-file\"…"],
-  ["Jiandaoyun was not told of the file, so no record can show it", "没有向简道云登记这个文件，所以任何数据都无法显示它"],
+  ["Jiandaoyun gives no key for the file, so no record can show it: …", "简道云没有给出这个文件的 key，所以任何数据都无法显示它：…"],
   ["Jiandaoyun was not told of the file, so it has to be sent again", "没有向简道云登记这个文件，所以需要重新上传"],
   ["the record … does not show the file", "数据 … 里没有显示这个文件"],
   ["the hour in which a record could take the file is over, so it has to be sent again", "把文件写入数据的一小时期限已过，所以需要重新上传"],
