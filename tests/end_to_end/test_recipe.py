@@ -34,14 +34,23 @@ def test_an_example_of_the_page_uploads_and_its_files_are_in_the_catalog(program
     assert len(program.vendors.log("token")) == (name == "attachments")  # a hundred come in one answer
 
 
-def test_a_file_that_the_service_names_like_another_needs_a_person(program: Program) -> None:
-    """Only its answer to the upload says so: the other's entry had gone without a word, and its original with `after`."""
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("", 'stored = { key = "id" }'),
+        ("?as={key}", 'stored = { key = "id" }'),
+        ("", 'many = true\nstored = { key = "id" }'),
+        ("", 'many = true\nreply.key = "id"'),
+    ],
+)
+def test_a_file_that_the_service_names_like_another_needs_a_person(program: Program, asked: str, answered: str) -> None:
+    """Its answer says so, or one permission names all: the other's entry had gone without a word, and its original with `after`."""
     answer = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"id":"album"}'
     first, second = program.folder / "first.jpg", program.folder / "second.jpg"
     with Peer(peer.echo([], answer)) as service, program.config.open("a") as file:
         file.write(
-            f'[provider.album]\nbroker = "recipe"\ntransport = "form"\nrequest = {{ url = "{service.url}" }}\n'
-            f'reply = {{ url = "\'{service.url}/upload\'" }}\nstored = {{ key = "id" }}\n'
+            f'[provider.album]\nbroker = "recipe"\ntransport = "form"\nrequest = {{ url = "{service.url}{asked}" }}\n'
+            f"reply.url = \"'{service.url}/upload'\"\n{answered}\n"
         )
         file.flush()
         first.write_bytes(b"one picture")

@@ -165,7 +165,7 @@ class Sending:
     async def _name(self, provider: Provider, grant: Grant, stored: str | None, file: OpenFile) -> None:
         """Journals the key of a grant. Raises `Retry` or `Conflict` where the provider gave it to another file before."""
         job, digest = self.job, None
-        given = None if self._ask.named or grant.many or grant.key == job.key else grant.key
+        given = None if self._ask.named or grant.key == job.key else grant.key
         while True:
             holder = await self._journal.name(
                 self._context.worker,
