@@ -49,6 +49,50 @@ def test_what_is_due_longest_is_claimed_first_and_nothing_before_its_time(book: 
     assert claimed(book, 50.0) == [never]
 
 
+def test_no_more_are_claimed_than_there_is_room_for_whatever_their_turn(book: Book) -> None:
+    begun = book.named("a", NOW)
+    book.release(WORKER, begun)
+    ordered, *due = book.enqueue([file("b"), file("c"), file("d")], NOW)
+    book.rows("UPDATE jobs SET by_hand = TRUE WHERE id = :id RETURNING id", id=ordered)
+    book.rows("UPDATE jobs SET grant_until = 1 WHERE id = :id RETURNING id", id=begun)
+    assert claimed(book, limit=3) == [ordered, begun, due[0]]
+    assert claimed(book) == due[1:]
+
+
+def test_who_listens_hears_which_jobs_each_commit_moved(sqlite_book: Book) -> None:
+    heard: list[set[int]] = []
+    book, receipt = sqlite_book, Receipt("k")
+    one, two, three, four = (book.pending(name, NOW) for name in "abcd")
+    book.journal.listen(heard.append)
+
+    def told(*steps: Callable[[], Any]) -> list[set[int]]:
+        heard.clear()
+        for step in steps:
+            step()
+        book.run(lambda _: None)  # by now the commit before is told of
+        return list(heard)
+
+    assert told(lambda: book.claim(WORKER, NOW, 2)) == [{one, two}]
+    assert (
+        told(
+            lambda: book.propose(WORKER, one, NOW, provider="vod", key="k", digest=None),
+            lambda: book.name(WORKER, one, NOW, key="k", grant=None),
+            lambda: book.advance(WORKER, one, NOW, checkpoint="{}", sent=4, more=4, resent=0),
+            lambda: book.store(WORKER, one, NOW, receipt=receipt, digest="xxh3:00", more=6, resent=0),
+            lambda: book.finish(WORKER, one, NOW, receipt=receipt),
+        )
+        == [{one}] * 5
+    )
+    assert told(lambda: book.delay(WORKER, two, NOW, due_at=NOW, error="e", attempts=1)) == [{two}]
+    assert told(lambda: book.claim(WORKER, NOW, 9), lambda: book.release(WORKER, two)) == [{two, three, four}, {two}]
+    assert told(
+        lambda: book.supersede(WORKER, three, NOW, reason=GONE),
+        lambda: book.reject(WORKER, four, NOW, error="e"),
+    ) == [{three}, {four}]
+    book.journal.listen(None)
+    assert told(lambda: book.claim(WORKER, NOW, 9)) == []
+
+
 def test_equal_times_are_claimed_in_their_order(book: Book) -> None:
     ids = book.enqueue([file(f"{number}") for number in range(20)], NOW)
     assert claimed(book, limit=5) + claimed(book, limit=15) == ids

@@ -224,6 +224,34 @@ def test_a_copy_that_differs_is_not_taken_for_the_file(
     assert contents(root, elsewhere) == [CONTENT]
 
 
+def test_a_file_goes_once_its_copy_and_the_name_of_that_are_on_the_disk(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what a power cut takes back, nothing may be the last copy."""
+    fsync, unlink = os.fsync, os.unlink
+    on_disk: dict[int, list[str]] = {}
+    gone: list[str] = []
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        status = os.fstat(fd)
+        on_disk[status.st_ino] = os.listdir(fd) if stat.S_ISDIR(status.st_mode) else [str(status.st_size)]
+
+    def unlinked(path: str, *, dir_fd: int) -> None:
+        if os.path.samestat(os.fstat(dir_fd), here):
+            gone.append(path)
+            assert on_disk[(elsewhere / "a/film.mov").stat().st_ino] == [str(len(CONTENT))]
+            assert on_disk[(elsewhere / "a").stat().st_ino] == ["film.mov"]
+        unlink(path, dir_fd=dir_fd)
+
+    stamp, here = file(root), os.stat(root / "a")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "unlink", unlinked)
+    act(root, stamp, f"move:{elsewhere}")
+    assert len(gone) == 1
+    assert contents(root) == []
+
+
 def test_somebody_elses_file_of_the_same_size_and_time_is_not_taken_for_the_copy(root: Path, elsewhere: Path) -> None:
     (elsewhere / "a").mkdir()
     stamp = file(root)

@@ -106,6 +106,9 @@ def test_a_cache_folder_of_somebody_else_is_refused(shelf: Shelf, tmp_path: Path
     code, said = run(shelf, "--cache", str(tmp_path))
     assert code == 2
     assert "belongs to somebody else: name another one with --cache" in one_sentence(said)
+    with open(shelf.config, "a", encoding="utf-8") as file:
+        file.write('cache_size = "0"\n')  # none is used
+    assert run(shelf, "--cache", str(tmp_path), "--check") == (0, "")
 
 
 def test_a_library_that_is_missing_or_too_new_is_named(shelf: Shelf) -> None:
@@ -200,8 +203,9 @@ def test_a_signal_ends_it_while_a_read_hangs(shelf: Shelf, mount: Mount, origin:
 
 def test_unmounting_from_outside_ends_it(shelf: Shelf, mount: Mount) -> None:
     mounted = mount()
-    assert run(shelf, "--unmount", mounted.path) == (0, "")
+    assert run(shelf, "--unmount") == (0, "")  # the configured one
     assert mounted.process.wait(10) == 0
+    assert '"error"' not in mounted.said()
     code, said = run(shelf, "--unmount", mounted.path)
     assert code == 1
     assert "is not mounted" in one_sentence(said)
@@ -266,6 +270,28 @@ def test_a_foreign_mount_is_left_alone(shelf: Shelf) -> None:
         assert mount_point.kind(shelf.mount) == "tmpfs"
     finally:
         subprocess.run(["umount", shelf.mount], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a foreign file system")
+def test_a_foreign_mount_over_ours_is_left_alone_and_ours_below_it(shelf: Shelf, mount: Mount) -> None:
+    shelf.mount = f"{shelf.root}/a mount"
+    os.mkdir(shelf.mount)
+    mounted = mount(shelf.mount)
+    subprocess.run(["mount", "-t", "tmpfs", "none", shelf.mount], check=True)
+    try:
+        code, said = run(shelf, shelf.mount)
+        assert code == 2
+        assert "tmpfs" in one_sentence(said)
+        code, said = run(shelf, "--unmount", shelf.mount)
+        assert code == 1
+        assert "is not mounted" in one_sentence(said)
+        assert mount_point.kind(shelf.mount) == "tmpfs"
+        assert mount_point.identity(shelf.mount) is None
+    finally:
+        subprocess.run(["umount", shelf.mount], check=True)
+    assert os.listdir(shelf.mount) == ["keys", "files", "outbox"]
+    assert run(shelf, "--unmount", shelf.mount) == (0, "")
+    assert mounted.process.wait(10) == 0
 
 
 def test_in_the_background_it_returns_when_the_mount_answers(shelf: Shelf) -> None:

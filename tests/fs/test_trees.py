@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sqlalchemy import URL
 
+import journals
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
@@ -17,6 +19,9 @@ from dumbwaiter_fs import attributes, virtual
 from dumbwaiter_fs.inodes import number_of
 from dumbwaiter_fs.trees import TOTALS_FRESH, Trees, holdable
 from fs.world import STORED, Shelf
+from journals import Book
+
+database, postgres = journals.database, journals.postgres
 
 
 @given(st.binary(min_size=1, max_size=400))
@@ -185,6 +190,19 @@ def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     assert [inode and inode.size for inode in map(trees.by_number, numbers)] == [3, 3]
     shelf.replace("a", 4, STORED + 1)
     assert list(map(trees.by_number, numbers)) == [None, None], "another version is another number"
+    trees.close()
+
+
+def test_a_change_time_is_the_same_in_every_database(database: URL) -> None:
+    with Book(database) as book:
+        book.done("a", 1000.0006)
+        book.pending("b", 1000.0006)
+    trees = Trees(database)
+    for path in (b"files/w/a", b"keys/vod/key of 1", b"outbox/w/b"):
+        found = trees.inode(path)
+        assert found is not None
+        assert found.ctime_ms == 1_000_000
+        assert trees.by_number(found.number) == found
     trees.close()
 
 

@@ -19,9 +19,10 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, event, make_url, text
 
 import journals
-from dumbwaiter.errors import Exit, JournalTrouble
+from dumbwaiter.errors import Exit, Failure, JournalTrouble
 from dumbwaiter.store import database as store_database
-from dumbwaiter.store.database import BUSY, driver, journal_url, reading, trouble, writing
+from dumbwaiter.store.database import BUSY, driver, host_of, journal_exists, journal_url, reading, trouble, writing
+from dumbwaiter.store.upgrade import upgrade
 from dumbwaiter.store.writer import GROUP, Writer
 from journals import Book, in_file
 
@@ -566,3 +567,30 @@ def test_a_reader_that_stands_still_does_not_keep_the_writer_from_its_work(sqlit
 
         sqlite_book.runner.run(tidied())
         assert sqlite_book.rows("PRAGMA busy_timeout") == [(BUSY * 1000,)]
+
+
+# Whether there is one
+
+
+def test_a_journal_that_is_only_begun_is_none_and_one_that_is_lost_is_never_begun_anew(tmp_path: Path) -> None:
+    url, place = journal_url(str(tmp_path)), tmp_path / "journal.db"
+    assert not journal_exists(str(tmp_path), url)
+    engine = writing(url)
+    assert not journal_exists(str(tmp_path), url)
+    engine.connect().close()
+    assert place.stat().st_size
+    assert not journal_exists(str(tmp_path), url)  # a kill ended the first start here
+    upgrade(engine)
+    assert journal_exists(str(tmp_path), url)
+    engine.dispose()
+    for written, name in {"\n": None, "h\n": "h"}.items():
+        (tmp_path / "host").write_text(written)
+        assert host_of(str(tmp_path)) == name
+    assert journal_exists(str(tmp_path), url)
+    for harm in (partial(place.write_bytes, b""), place.unlink):
+        harm()
+        with pytest.raises(Failure, match="missing or empty, but there was one"):
+            journal_exists(str(tmp_path), url)
+    place.mkdir()
+    with pytest.raises(Failure, match="is a folder"):
+        journal_exists(str(tmp_path), url)
