@@ -3,13 +3,23 @@
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dumbwaiter.files import roots
-from dumbwaiter.files.roots import ForeignLink, disk_of, hangs_with, inspect_folder, is_remote, network_at, open_root
+from dumbwaiter.files.roots import (
+    ForeignLink,
+    disk_of,
+    hangs_with,
+    inspect_folder,
+    is_remote,
+    mounted_at,
+    network_at,
+    open_root,
+)
 from stranger import UID, needs_root
 
 
@@ -101,6 +111,24 @@ def test_where_something_is_mounted_is_read_as_the_kernel_writes_it(
     lines.write_text("none /a\\040b\\134c nfs rw 0 0\nnone /d fuse.dumbwaiter ro 0 0\n")
     monkeypatch.setattr("builtins.open", lambda _path, real=open, **more: real(lines, **more))
     assert list(roots.mounts()) == [("/a b\\c", "nfs"), ("/d", "fuse.dumbwaiter")]
+
+
+@needs_root
+def test_a_folder_of_the_same_path_on_another_disk_is_mounted(tmp_path: Path) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "w"
+    disk.mkdir()
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", disk], check=True)
+    try:
+        twin = disk / folder.relative_to(mounted_at(str(tmp_path)))
+        twin.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", twin, folder], check=True)
+        try:
+            assert inspect_folder(str(folder)).mounted
+        finally:
+            subprocess.run(["umount", folder], check=True)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @needs_root

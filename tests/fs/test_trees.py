@@ -16,10 +16,10 @@ from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.model import Entry, Stamp
 from dumbwaiter.store.database import journal_url
 from dumbwaiter_fs import attributes, virtual
-from dumbwaiter_fs.inodes import number_of
+from dumbwaiter_fs.inodes import TREES, ctime_ms, number_of, path_of
 from dumbwaiter_fs.trees import TOTALS_FRESH, Trees, holdable
 from fs.world import STORED, Shelf
-from journals import Book
+from journals import WORKER, Book
 
 database, postgres = journals.database, journals.postgres
 
@@ -193,15 +193,27 @@ def test_inode_numbers_are_stable_and_fit(shelf: Any) -> None:
     trees.close()
 
 
+def test_the_path_of_an_entry_leads_to_it(shelf: Any) -> None:
+    shelf.entry("\udcff/\udcfe", 3, key="a/b")
+    (entry,) = shelf.catalog().history()
+    trees = Trees(journal_url(shelf.state))
+    for name in ("keys", "files"):
+        found = trees.inode(path_of(TREES[name], entry))
+        assert found is not None
+        assert (found.size, found.tree) == (3, TREES[name])
+    trees.close()
+
+
 def test_a_change_time_is_the_same_in_every_database(database: URL) -> None:
     with Book(database) as book:
         book.done("a", 1000.0006)
-        book.pending("b", 1000.0006)
+        id_ = book.named("b", 1000.0006)
+        book.advance(WORKER, id_, 2000.0, checkpoint="{}", sent=5, more=1, resent=0)  # which makes no other file of it
     trees = Trees(database)
     for path in (b"files/w/a", b"keys/vod/key of 1", b"outbox/w/b"):
         found = trees.inode(path)
         assert found is not None
-        assert found.ctime_ms == 1_000_000
+        assert found.ctime_ms == ctime_ms(1000.0006) == 1_000_000
         assert trees.by_number(found.number) == found
     trees.close()
 

@@ -115,6 +115,18 @@ def test_a_server_that_is_not_reached_is_tried_once_for_all_who_wait(
     book.writer.submit(count("a")).result(PATIENCE)
 
 
+def test_a_file_that_another_program_holds_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    url = in_file(tmp_path)
+    assert url.database
+    with Book(url) as book, closing(sqlite3.connect(url.database, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, other.commit)
+        waiting = book.writer.submit(count("a"))
+        release.start()
+        assert waiting.result(PATIENCE) == "a"
+        release.join()
+
+
 def test_a_file_that_another_program_holds_is_waited_for_once_for_all_who_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import ctypes
 import errno
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD, WatchDescriptor
 
 from dumbwaiter.watch.inotify_watches import InotifyWatches, RootFolder
+from stranger import needs_root
 
 
 class Deaf:
@@ -48,6 +51,17 @@ class Tree:
         for path in paths:
             self.listen(path)
         self.watches.end_round(self.top)
+
+    def let_go(self, path: str) -> None:
+        """The kernel removes the watch of a folder, and says so."""
+        folder, reader = self.watches.find(self.top, path) if path else self.top, self.watches.reader
+        assert reader is not None
+        assert folder is not None
+        assert folder.number is not None
+        number = folder.number
+        reader.remove_callbacks([(number, folder.serial)])
+        assert self.watches.removed(number) is folder
+        assert self.watches.removed(number) is None
 
     def heard(self) -> set[str]:
         """Returns the paths whose number the kernel knows, as a count, the tree and the kernel say."""
@@ -104,25 +118,15 @@ def test_a_round_leaves_what_it_finds_and_counts_what_is_new(tree: Tree) -> None
 
 
 def test_what_the_kernel_has_let_go_of_stays_for_the_sake_of_what_is_below(tree: Tree) -> None:
-    def let_go(path: str) -> None:
-        folder = tree.watches.find(tree.top, path) if path else tree.top
-        assert folder is not None
-        assert folder.number is not None
-        number, reader = folder.number, tree.watches.reader
-        assert reader is not None
-        reader.remove_callbacks([(number, folder.serial)])
-        assert tree.watches.removed(number) is folder
-        assert tree.watches.removed(number) is None
-
     for path in ALL:
         tree.listen(path)
-    let_go("a/b")
+    tree.let_go("a/b")
     assert tree.heard() == {"", "a", "a/b/c", "d"}
-    let_go("a/b/c")
+    tree.let_go("a/b/c")
     assert tree.heard() == {"", "a", "d"}
     assert tree.watches.find(tree.top, "a/b") is None
     assert tree.watches.find(tree.top, "a") is not None
-    let_go("")
+    tree.let_go("")
     assert tree.heard() == {"a", "d"}
 
 
@@ -131,24 +135,42 @@ def test_with_a_folder_goes_all_that_is_below_it(tree: Tree) -> None:
         tree.listen(path)
     folder = tree.watches.find(tree.top, "a/b")
     assert folder is not None
+    shutil.rmtree(tree.folder / "a/b")  # and the kernel's word of that is not read yet
     tree.watches.drop(folder)
     assert tree.heard() == {"", "d"}
     assert tree.watches.find(tree.top, "a") is None
+
+
+@needs_root
+def test_a_folder_that_stands_in_two_places_is_heard_in_the_first(tree: Tree) -> None:
+    subprocess.run(["mount", "--bind", tree.folder / "a/b", tree.folder / "d"], check=True)
+    try:
+        for _ in range(2):
+            for path in ALL:
+                tree.listen(path)
+            assert tree.heard() == {"", "a", "a/b", "a/b/c"}
+    finally:
+        subprocess.run(["umount", tree.folder / "d"], check=True)
 
 
 def test_a_folder_that_was_moved_is_heard_where_it_is_now(tree: Tree) -> None:
     for path in ALL:
         tree.listen(path)
     (tree.folder / "a/b").rename(tree.folder / "e")
+    assert not tree.listen("d", "e")  # nobody has looked at where it is by now
+    assert tree.heard() == set(ALL)
     assert tree.listen("e")
     assert tree.heard() == {"", "a", "d", "e"}
     assert not tree.listen("d", "e")  # it has gone on since it was opened there
     assert tree.heard() == {"", "a", "d", "e"}
 
 
-def test_of_another_folder_in_the_place_of_one_all_is_heard_anew(tree: Tree) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_of_another_folder_in_the_place_of_one_all_is_heard_anew(tree: Tree, told: bool) -> None:
     for path in ALL:
         tree.listen(path)
+    if told:
+        tree.let_go("a")
     (tree.folder / "a").rename(tree.folder.parent / f"{tree.folder.name} aside")
     (tree.folder / "a").mkdir()
     assert tree.listen("a")

@@ -1070,4 +1070,14 @@ def test_where_links_lead_is_found_without_asking_a_network(tmp_path: Path, monk
     (tmp_path / "drop").symlink_to("nas/drop")
     (tmp_path / "nas/drop").symlink_to("elsewhere")
     monkeypatch.setattr(roots, "mounts", lambda: iter([(f"{tmp_path}/nas", "nfs4"), ("/", "ext4")]))
-    assert roots.resolved(f"{tmp_path}/drop/a") == f"{tmp_path}/nas/drop/a"
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/drop").symlink_to("../nas/drop")
+    readlink = os.readlink
+
+    def local(path: str) -> str:
+        assert not f"{path}/".startswith(f"{tmp_path}/nas/")
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", local)
+    for way in ("drop", "below/drop"):
+        assert roots.resolved(f"{tmp_path}/{way}/a") == f"{tmp_path}/nas/drop/a"
