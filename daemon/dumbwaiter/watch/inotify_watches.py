@@ -28,14 +28,7 @@ DELETE = int(InotifyConstants.IN_DELETE)
 MOVED_FROM = int(InotifyConstants.IN_MOVED_FROM)
 MOVED_TO = int(InotifyConstants.IN_MOVED_TO)
 IS_FOLDER = int(InotifyConstants.IN_ISDIR)
-_MASK = (
-    CLOSE_WRITE
-    | CREATE
-    | MOVED_FROM
-    | MOVED_TO
-    | int(InotifyConstants.IN_DELETE_SELF)
-    | int(InotifyConstants.IN_ONLYDIR)
-)
+_MASK = CLOSE_WRITE | CREATE | MOVED_FROM | MOVED_TO | int(InotifyConstants.IN_ONLYDIR)
 _ROOT_MASK = _MASK | int(InotifyConstants.IN_MOVE_SELF) | DELETE  # the ignore file may be taken away
 
 
