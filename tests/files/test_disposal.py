@@ -690,8 +690,10 @@ def test_another_users_program_is_no_program_of_ours_once_it_is_moved(root: Path
     os.chown(root / "a/film.mov", 65534, 65534)
     os.chmod(root / "a/film.mov", 0o6755)
     os.setxattr(root / "a/film.mov", "user.from", b"camera")
+    os.utime(root / "a/film.mov", (2000, 1000))
     act(root, Stamp.of(os.stat(root / "a/film.mov")), f"move:{elsewhere}")
-    assert stat.S_IMODE(os.stat(elsewhere / "a/film.mov").st_mode) == 0o755
+    moved = os.stat(elsewhere / "a/film.mov")
+    assert (stat.S_IMODE(moved.st_mode), moved.st_mtime) == (0o755, 1000)
     assert contents(root, elsewhere) == [CONTENT]
 
 
