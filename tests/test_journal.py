@@ -321,6 +321,16 @@ def test_a_file_that_was_stored_in_vain_begins_anew_in_one_commit(book: Book) ->
     assert book.counters() == {"bytes_sent": 10, "bytes_resent": 10}
 
 
+def test_a_name_that_comes_with_the_answer_is_shared_by_equal_content_alone(sqlite_book: Book) -> None:
+    book, receipt = sqlite_book, Receipt("album")
+    book.done("a", NOW, receipt)
+    id_ = book.leased("b", NOW)
+    for digest, place in {"xxh3:01": "w/a", "xxh3:00": None}.items():
+        held = book.store(WORKER, id_, NOW, receipt=receipt, digest=digest, more=0, resent=0, given="album")
+        assert (held and held.place) == place
+        assert book.row(id_).state == ("pending" if place else "stored")
+
+
 def test_a_job_that_cannot_be_catalogued_is_not_done(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = book.stored(now=NOW)
 
