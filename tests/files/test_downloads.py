@@ -32,7 +32,7 @@ def test_axels_notes_are_known_by_what_is_in_them(tmp_path: Path) -> None:
     opened = len(os.listdir("/proc/self/fd"))
     for path in ("film.mov", "film.mov.st"):
         assert notes_beside(str(tmp_path), path) == "film.mov.st"
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(os.listdir("/proc/self/fd")) <= opened  # another test's may go meanwhile
     (tmp_path / "film.mov").write_bytes(AXELS)
     (tmp_path / "film.mov.st").write_bytes(AXELS + b"\0")
     for path in ("film.mov", "film.mov.st"):

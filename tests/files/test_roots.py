@@ -28,7 +28,7 @@ def closed() -> Iterator[None]:
     """Roots are opened every few seconds, for months: nothing is left open."""
     before = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # another test's may go meanwhile
 
 
 def led_to(path: str | Path) -> str:

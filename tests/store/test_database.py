@@ -273,12 +273,15 @@ def test_closing_waits_for_a_database_that_does_not_answer_but_not_for_ever(
 ) -> None:
     monkeypatch.setattr("dumbwaiter.store.writer.LAST", 0.05)
     writer = Writer(writing(in_file(tmp_path)))
+    pool = writer._engine.pool
     gate = Gate(writer)
     writer.close()
     assert writer._thread.is_alive()
     gate.open()
     writer._thread.join(PATIENCE)
     assert not writer._thread.is_alive()
+    for late in (pool, writer._engine):
+        late.dispose()
 
 
 def test_closing_empties_the_write_ahead_log(tmp_path: Path) -> None:
