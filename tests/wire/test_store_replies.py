@@ -1,4 +1,4 @@
-"""What a store's reply means of which only the recipe is known."""
+"""What a store answers that only a recipe describes."""
 
 import pytest
 

@@ -54,10 +54,10 @@ class _Init(Struct):
 
 
 class _Nodes(Struct):
-    upload: tuple[str, ...] | None = None
-    lbs: str | None = None
-    code: str | None = msgspec.field(name="Code", default=None)
-    message: str | None = msgspec.field(name="Message", default=None)
+    upload: tuple[str, ...] = ()
+    lbs: str = ""
+    code: str = msgspec.field(name="Code", default="")
+    message: str = msgspec.field(name="Message", default="")
 
 
 class _Listed(Struct):
@@ -196,12 +196,12 @@ class NetEase(Broker):
             except Retry as error:
                 trouble = error
                 continue
-            nodes = tuple(url for url in answer.upload or () if allowed(url, base=self._options.lbs))
+            nodes = tuple(url for url in answer.upload if allowed(url, base=self._options.lbs))
             if nodes:
-                lbs = answer.lbs or ""
-                self._lbs = (lbs,) if allowed(lbs.removesuffix("/lbs"), base=self._options.lbs) else ()
+                by_address = answer.lbs.removesuffix("/lbs")
+                self._lbs = (answer.lbs,) if allowed(by_address, base=self._options.lbs) else ()
                 return nodes
-            words = shown(" ".join(part for part in (answer.code, answer.message) if part)[:200])
+            words = shown(f"{answer.code} {answer.message}".strip()[:200])
             trouble = Retry(f"NetEase names no upload node{words and f': {words}'}")
         assert trouble is not None
         raise trouble

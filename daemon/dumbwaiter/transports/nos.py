@@ -40,10 +40,10 @@ class _Answer(Struct, frozen=True):
 
 
 class _Trouble(Struct, frozen=True, rename=NAMES):
-    code: str | None = None
-    message: str | None = None
-    request: str | None = None  # the number that NetEase's support asks for
-    former: str | None = None  # the same, as other pages of the manual spell it
+    code: str = ""
+    message: str = ""
+    request: str = ""  # the number that NetEase's support asks for
+    former: str = ""  # the same, as other pages of the manual spell it
 
 
 async def send(upload: Upload[NosTicket, Checkpoint]) -> Receipt:
@@ -236,5 +236,5 @@ def _words(reply: Reply) -> str:
     except Retry:
         return ""
     number = trouble.request or trouble.former
-    parts = (trouble.code, trouble.message and trouble.message[:200], number and f"(request {number[:64]})")
+    parts = (trouble.code, trouble.message[:200], number and f"(request {number[:64]})")
     return shown(" ".join(part for part in parts if part))

@@ -1,4 +1,4 @@
-"""What a store's reply means of which only the recipe is known: status, an error as S3 words it, and what is stored."""
+"""What a store answers that only a recipe describes: by its status, by an error as S3 words it, and as the recipe says."""
 
 from msgspec.structs import replace
 
