@@ -285,10 +285,13 @@ class _Life:
         from dumbwaiter_fs.invalidation import Invalidation
         from dumbwaiter_fs.news import News
         from dumbwaiter_fs.session import Session
+        from dumbwaiter_fs.wire import READ_MAX
 
         gc.collect()
         gc.freeze()  # a long listing makes many objects, and the modules need not be looked through for each
         session = Session(descriptor, operations, trees)
+        if mount := mount_point.identity(self._folder):
+            mount_point.read_ahead(mount, READ_MAX)
         kernel = Invalidation(descriptor, session.known, session.freshness, operations, self._mounted_on)
         news = News(url, trees, kernel)
         news.start()

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from dumbwaiter.config import absolute, nested
@@ -78,6 +79,12 @@ def identity(point: str) -> Identity | None:
 def place(mount: Identity) -> str | None:
     """Returns where a mount is now, None when it is gone; the folders above it may have other names."""
     return next((one.point for one in _list() if one.identity == mount), None)
+
+
+def read_ahead(mount: Identity, size: int) -> None:
+    """Has the kernel read up to so many bytes ahead, where that may be told: by root. By itself it reads 128 KiB ahead."""
+    with suppress(OSError), open(f"/sys/class/bdi/{mount.device}/read_ahead_kb", "w", encoding="ascii") as setting:
+        setting.write(str(size >> 10))
 
 
 def _plain(field: bytes) -> bytes:

@@ -276,10 +276,10 @@ class Session:
     # Calls
 
     def _init(self, call: _Call) -> bytes:
-        major, minor, readahead, flags = wire.INIT_IN.unpack_from(call.body)
+        major, minor, _readahead, flags = wire.INIT_IN.unpack_from(call.body)
         if major < wire.MAJOR or (major == wire.MAJOR and minor < wire.OLDEST):
             raise Refused(errno.EIO, "the kernel's protocol is too old for the fast session")
-        answer = wire.init(minor, readahead, flags, BACKGROUND)
+        answer = wire.init(minor, flags, BACKGROUND)
         self._operations("init", "/")
         return answer
 

@@ -113,13 +113,13 @@ FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 _SECOND = 1_000_000_000
 
 
-def init(kernel_minor: int, readahead: int, flags: int, background: int) -> bytes:
+def init(kernel_minor: int, flags: int, background: int) -> bytes:
     """Returns the answer to the kernel's greeting."""
     congested = background * 3 // 4
     return INIT_OUT.pack(
         MAJOR,
         min(MINOR, kernel_minor),
-        min(readahead, READ_MAX),
+        READ_MAX,  # of read-ahead at most; how much it is, `mount_point.read_ahead` says
         WISHES & flags,
         background,
         congested,

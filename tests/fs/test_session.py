@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -608,6 +609,15 @@ def test_a_storm_of_walkers_sees_no_error_while_the_catalog_grows(shelf: Shelf, 
     said = [walk.communicate(timeout=60)[1] for walk in walks]
     assert said == [b""] * len(walks)
     assert len([name for _, _, names in os.walk(mounted.at("files")) for name in names]) == 60
+
+
+@pytest.mark.parametrize("mount", ["fast"], indirect=True)
+def test_the_kernel_reads_ahead_as_much_as_one_request_may_ask_for(mount: Mount) -> None:
+    device = os.stat(mount().path).st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    if not os.access(setting, os.W_OK):
+        pytest.skip("needs root, and a /sys that can be written")
+    assert int(setting.read_text(encoding="ascii")) << 10 == wire.READ_MAX
 
 
 def test_the_twin_binding_serves_the_same_mount(shelf: Shelf) -> None:
