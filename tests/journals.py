@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -174,8 +175,15 @@ class Book:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         parts = ("arrivals", "queue", "entries", "counters", "notes")
         rooms = (self.journal, *(getattr(self.journal, part) for part in parts))
-        method = next(getattr(room, name) for room in rooms if hasattr(room, name))
+        return self._function(next(getattr(room, name) for room in rooms if hasattr(room, name)))
 
+    def lease(self, worker: str, id_: int) -> Any:
+        """Returns the lease, whose methods are called likewise."""
+        lease = self.journal.lease(worker, id_)
+        called = {name: self._function(getattr(lease, name)) for name in dir(lease) if not name.startswith("_")}
+        return SimpleNamespace(**called)
+
+    def _function(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def awaited(*values: Any, **named: Any) -> Any:
             result = method(*values, **named)
             return await (asyncio.wrap_future(result) if isinstance(result, Future) else result)
@@ -187,6 +195,12 @@ class Book:
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         return list(self.run(lambda connection: connection.execute(text(statement), values).all()))
+
+    def claimed(
+        self, now: float = 1000.0, limit: int = 100, worker: str = WORKER, paused: tuple[str, ...] = ()
+    ) -> list[int]:
+        """Claims, and returns the ids."""
+        return [job.id for job in self.claim(worker, now, limit, paused)]
 
     def row(self, id_: int) -> Any:
         (row,) = self.rows("SELECT * FROM jobs WHERE id = :id", id=id_)
@@ -212,8 +226,8 @@ class Book:
 
     def named(self, path: str = "a/film.mov", now: float = 100.0, **candidate: Any) -> int:
         id_ = self.leased(path, now, **candidate)
-        self.name(WORKER, id_, now, key=f"key of {id_}", grant='{"ticket":"secret ticket"}')
-        self.advance(WORKER, id_, now, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
+        self.lease(WORKER, id_).name(now, key=f"key of {id_}", grant='{"ticket":"secret ticket"}')
+        self.lease(WORKER, id_).advance(now, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
         return id_
 
     def stored(
@@ -221,14 +235,14 @@ class Book:
     ) -> int:
         id_ = self.named(path, now, **candidate)
         receipt = receipt or Receipt(f"key of {id_}")
-        self.store(WORKER, id_, now, receipt=receipt, digest="xxh3:00", more=6, resent=0)
+        self.lease(WORKER, id_).store(now, receipt=receipt, digest="xxh3:00", more=6, resent=0)
         return id_
 
     def done(
         self, path: str = "a/film.mov", now: float = 100.0, receipt: Receipt | None = None, **candidate: Any
     ) -> int:
         id_ = self.stored(path, now, receipt, **candidate)
-        self.finish(WORKER, id_, now, receipt=receipt or Receipt(f"key of {id_}"))
+        self.lease(WORKER, id_).finish(now, receipt=receipt or Receipt(f"key of {id_}"))
         return id_
 
 

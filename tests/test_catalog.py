@@ -61,9 +61,9 @@ def test_a_file_stands_in_all_trees_in_its_time(book: Book) -> None:
     )
     book.claim(WORKER, NOW, 1)
     receipt = Receipt("2026/key.mov", "etag", "http://x/1", "md5", {"vid": "7"})
-    book.store(WORKER, id_, NOW, receipt=receipt, digest="d", more=10, resent=0)
+    book.lease(WORKER, id_).store(NOW, receipt=receipt, digest="d", more=10, resent=0)
     assert names(listing(book.catalog, "outbox")) == {"w": {"a": {"film.mov": "file"}}}
-    book.finish(WORKER, id_, NOW, receipt=receipt)
+    book.lease(WORKER, id_).finish(NOW, receipt=receipt)
     assert names(listing(book.catalog)) == {
         "keys": {"vod": {"2026": {"key.mov": "file"}}},
         "files": {"w": {"a": {"film.mov": "file"}}},
@@ -87,8 +87,8 @@ def test_what_is_not_there_is_not_found(book: Book, path: str) -> None:
 
 def test_a_rejected_file_waits_for_a_person_and_a_superseded_one_does_not(book: Book) -> None:
     rejected, superseded = book.leased("a"), book.leased("b")
-    book.reject(WORKER, rejected, NOW, error="too large")
-    book.supersede(WORKER, superseded, NOW, reason="gone")
+    book.lease(WORKER, rejected).reject(NOW, error="too large")
+    book.lease(WORKER, superseded).supersede(NOW, reason="gone")
     assert listing(book.catalog, "outbox/w") == {"a": rejected}
     node = book.catalog.find("outbox/w/a")
     assert node is not None
@@ -243,8 +243,8 @@ def test_finding_and_listing_agree_with_a_dictionary(wanted: set[str]) -> None:
         assert names(listing(made.catalog, "outbox")) == ({"w": model(wanted)} if wanted else {})
         made.claim(WORKER, NOW, 100)
         for id_ in ids:
-            made.store(WORKER, id_, NOW, receipt=Receipt(f"{id_}"), digest="d", more=1, resent=0)
-            made.finish(WORKER, id_, NOW, receipt=Receipt(f"{id_}"))
+            made.lease(WORKER, id_).store(NOW, receipt=Receipt(f"{id_}"), digest="d", more=1, resent=0)
+            made.lease(WORKER, id_).finish(NOW, receipt=Receipt(f"{id_}"))
         assert names(listing(made.catalog, "files")) == ({"w": model(wanted)} if wanted else {})
         assert names(listing(made.catalog, "outbox")) == {}
 

@@ -1,7 +1,6 @@
 """A machine that drives the journal against a dictionary."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from dumbwaiter import report
 from dumbwaiter.catalog import Catalog
-from dumbwaiter.journal import LEASE, LostLease
 from dumbwaiter.lifecycle import FORGOTTEN, GONE, REPLACED, Event, sources
 from dumbwaiter.model import Receipt, State
 from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.database import journal_url
+from dumbwaiter.store.lease import LEASE, LostLease
 from journals import Book, file, in_file
 
 RAW = b"raw \xff\x80 name".decode("utf-8", "surrogateescape")
@@ -130,22 +129,22 @@ class Machine(RuleBasedStateMachine):
             self.model[id_].lease = worker
             self.model[id_].lease_until = self.now + LEASE
 
-    def _tries(self, event: Event, worker: str, id_: int, call: Callable[[], Any]) -> Model | None:
+    def _tries(self, event: Event, worker: str, id_: int, **words: Any) -> Model | None:
         """Makes a worker's transition; returns the job if it must have been made."""
         job = self.model[id_]
+        transition = getattr(self.book.lease(worker, id_), event)
         if job.lease == worker and State(job.state) in sources(event):
-            call()
+            transition(self.now, **words)
             return job
         with pytest.raises(LostLease):
-            call()
+            transition(self.now, **words)
         return None
 
     @rule(id_=jobs, worker=workers, key=st.sampled_from(["k1", "k2"]))
     def names(self, id_: int, worker: str, key: str) -> None:
         id_ = self.numbers[id_]
         key = f"{key} of {id_}"
-        call = lambda: self.book.name(worker, id_, self.now, key=key, grant="ticket")  # noqa: E731
-        if (job := self._tries(Event.NAME, worker, id_, call)) is not None:
+        if (job := self._tries(Event.NAME, worker, id_, key=key, grant="ticket")) is not None:
             if job.key != key:
                 job.checkpoint, job.sent = False, 0
             job.key, job.secret, job.lease_until = key, True, self.now + LEASE
@@ -153,8 +152,9 @@ class Machine(RuleBasedStateMachine):
     @rule(id_=jobs, worker=workers, sent=st.integers(0, 10), resent=st.integers(0, 3))
     def advances(self, id_: int, worker: str, sent: int, resent: int) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.advance(worker, id_, self.now, checkpoint="c", sent=sent, more=1, resent=resent)  # noqa: E731
-        if (job := self._tries(Event.ADVANCE, worker, id_, call)) is not None:
+        if (
+            job := self._tries(Event.ADVANCE, worker, id_, checkpoint="c", sent=sent, more=1, resent=resent)
+        ) is not None:
             job.sent, job.checkpoint, job.attempts, job.error = sent, True, 0, None
             job.resent += resent
             job.lease_until = self.now + LEASE
@@ -162,12 +162,10 @@ class Machine(RuleBasedStateMachine):
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50), grant=st.booleans(), start=st.booleans())
     def delays(self, id_: int, worker: str, later: int, grant: bool, start: bool) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.delay(  # noqa: E731
-            worker, id_, self.now, due_at=self.now + later, error="later", attempts=self.model[id_].attempts + 1,
-            new_grant=grant, from_start=start,
-        )  # fmt: skip
-        if (job := self._tries(Event.DELAY, worker, id_, call)) is not None:
-            job.due_at, job.error, job.attempts = self.now + later, "later", job.attempts + 1
+        due, attempts = self.now + later, self.model[id_].attempts + 1
+        words: dict[str, Any] = {"due_at": due, "error": "later", "new_grant": grant, "from_start": start}
+        if (job := self._tries(Event.DELAY, worker, id_, attempts=attempts, **words)) is not None:
+            job.due_at, job.error, job.attempts = due, "later", attempts
             job.secret = job.secret and not grant
             if start:
                 job.checkpoint = False
@@ -178,8 +176,7 @@ class Machine(RuleBasedStateMachine):
     def stores(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
         receipt = Receipt(f"stored {id_}")
-        call = lambda: self.book.store(worker, id_, self.now, receipt=receipt, digest="d", more=1, resent=1)  # noqa: E731
-        if (job := self._tries(Event.STORE, worker, id_, call)) is not None:
+        if (job := self._tries(Event.STORE, worker, id_, receipt=receipt, digest="d", more=1, resent=1)) is not None:
             job.state, job.key, job.sent, job.attempts, job.error = "stored", receipt.key, 10, 0, None
             job.resent += 1
             job.secret = job.checkpoint = False
@@ -188,19 +185,16 @@ class Machine(RuleBasedStateMachine):
     @rule(id_=jobs, worker=workers, later=st.integers(0, 50))
     def notes(self, id_: int, worker: str, later: int) -> None:
         id_ = self.numbers[id_]
-
-        def call():
-            return self.book.note(worker, id_, self.now, receipt=Receipt("n"), due_at=self.now + later, error="not yet")
-
-        if (job := self._tries(Event.NOTE, worker, id_, call)) is not None:
-            job.due_at, job.error, job.attempts = self.now + later, "not yet", job.attempts + 1
+        due = self.now + later
+        job = self._tries(Event.NOTE, worker, id_, receipt=Receipt("n"), due_at=due, error="not yet")
+        if job is not None:
+            job.due_at, job.error, job.attempts = due, "not yet", job.attempts + 1
             job.free()
 
     @rule(id_=jobs, worker=workers)
     def resends(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.resend(worker, id_, self.now, due_at=self.now, error="late")  # noqa: E731
-        if (job := self._tries(Event.RESEND, worker, id_, call)) is not None:
+        if (job := self._tries(Event.RESEND, worker, id_, due_at=self.now, error="late")) is not None:
             job.state, job.key, job.sent, job.attempts, job.error = "pending", None, 0, 0, "late"
             job.resent += 10
             job.due_at = self.now
@@ -210,8 +204,7 @@ class Machine(RuleBasedStateMachine):
     def finishes(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
         key = self.model[id_].key or "none"
-        call = lambda: self.book.finish(worker, id_, self.now, receipt=Receipt(key))  # noqa: E731
-        if (job := self._tries(Event.FINISH, worker, id_, call)) is not None:
+        if (job := self._tries(Event.FINISH, worker, id_, receipt=Receipt(key))) is not None:
             job.state, job.attempts, job.error = "done", 0, None
             job.free()
             self.catalogued[key] = (job.candidate.path, id_)
@@ -219,17 +212,14 @@ class Machine(RuleBasedStateMachine):
     @rule(id_=jobs, worker=workers)
     def rejects(self, id_: int, worker: str) -> None:
         id_ = self.numbers[id_]
-        if (
-            job := self._tries(Event.REJECT, worker, id_, lambda: self.book.reject(worker, id_, self.now, error="no"))
-        ) is not None:
+        if (job := self._tries(Event.REJECT, worker, id_, error="no")) is not None:
             replaced = any(one.state != "superseded" for one in self._later(id_))
             job.end(*(("superseded", REPLACED) if replaced else ("rejected", "no")))
 
     @rule(id_=jobs, worker=workers, reason=st.sampled_from([GONE, REPLACED]))
     def supersedes(self, id_: int, worker: str, reason: str) -> None:
         id_ = self.numbers[id_]
-        call = lambda: self.book.supersede(worker, id_, self.now, reason=reason)  # noqa: E731
-        if (job := self._tries(Event.SUPERSEDE, worker, id_, call)) is not None:
+        if (job := self._tries(Event.SUPERSEDE, worker, id_, reason=reason)) is not None:
             job.end("superseded", reason)
 
     @rule(id_=jobs, worker=workers)

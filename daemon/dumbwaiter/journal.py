@@ -1,51 +1,33 @@
-"""Jobs in the database: every transition of `lifecycle` that a worker makes is one method here and one commit.
+"""The jobs of one installation in the database: who works on which, and what else is noted beside them.
 
-It holds only for the worker whose lease is on the job; anything else raises `LostLease` and changes nothing. What a
-person changes asks for no lease, and stands in `queue`. What cannot be rebuilt (a key before the first byte, a receipt)
-is on the disk when the call returns; a checkpoint may be lost with the power, which costs one chunk.
+What a worker does with a job that it holds is `store.lease`, what a person changes `store.queue`, what comes in `store.arrivals`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
 from math import inf
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 
-from dumbwaiter.lifecycle import GONE, REPLACED, TRANSITIONS, UNSENT, Event, sources
-from dumbwaiter.model import Job, Receipt
+from dumbwaiter.lifecycle import REPLACED, UNSENT
+from dumbwaiter.model import Job
 from dumbwaiter.store.arrivals import Arrivals
 from dumbwaiter.store.counters import Counters
 from dumbwaiter.store.due_jobs import DUE, LARGEST, NEXT_DUE
 from dumbwaiter.store.entries import Entries
-from dumbwaiter.store.errands import Errands, Order
+from dumbwaiter.store.errands import Errands
 from dumbwaiter.store.folders import Folders, Notes
-from dumbwaiter.store.key_holders import Holder, holder, other_holder
+from dumbwaiter.store.lease import LEASE, Books, Lease
 from dumbwaiter.store.pauses import Pauses
-from dumbwaiter.store.prepared import Prepared
 from dumbwaiter.store.presence import Presence
 from dumbwaiter.store.queue import Queue
 from dumbwaiter.store.rows import among, job
-from dumbwaiter.store.statements import (
-    ADVANCE,
-    FINISH,
-    NAME,
-    NEWER,
-    NEWER_DONE,
-    PROPOSE,
-    STORE,
-)
-from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, jobs, surveyed
+from dumbwaiter.store.tables import IS_OPEN, IS_SUPERSEDED, jobs
 from dumbwaiter.store.writer import Writer
 
-LEASE = 60.0  # seconds; renewed by every transition
 DAY = 86400.0
 OUTLIVED = 30 * DAY  # seconds that a job is kept which came to nothing
 SWEEP = 1000  # of them that are dropped in one commit, so that no upload waits for it
-
-
-class LostLease(Exception):
-    """Another worker has the job, or a person ended it. What was in hand is to be dropped."""
 
 
 class Journal:
@@ -69,6 +51,7 @@ class Journal:
         self.counters = Counters(writer, host)
         self.arrivals = Arrivals(writer, host, self.errands, self.counters, self._tell)
         self.queue = Queue(writer, host, self.errands, self.counters, self._tell)
+        self._books = Books(writer, host, self.entries, self.errands, self.counters, self._tell)
         self._moved: set[int] = set()  # jobs that the next commit moves; the journal's thread alone has it
         self._heard: Callable[[set[int]], None] | None = None
         self._swept_at = -inf
@@ -89,8 +72,6 @@ class Journal:
         moved, self._moved = self._moved, set()
         if moved and (heard := self._heard) is not None:
             heard(moved)
-
-    # Work
 
     async def claim(
         self,
@@ -133,6 +114,10 @@ class Journal:
             return [job(row) for row in rows]
 
         return await self.writer.call(work)
+
+    def lease(self, worker: str, id_: int) -> Lease:
+        """Returns what may be done with a job that `worker` has claimed."""
+        return Lease(self._books, worker, id_)
 
     async def release_all(self) -> int:
         """Ends every lease on this installation's jobs. Only for one who holds its lock: no other worker can live."""
@@ -184,243 +169,6 @@ class Journal:
         query = NEXT_DUE if only is None else NEXT_DUE.where(among(jobs.c.id, only))
         return await self.writer.call(lambda connection: connection.execute(query, asked).scalar())
 
-    async def name(
-        self,
-        worker: str,
-        id_: int,
-        now: float,
-        *,
-        key: str | None,
-        grant: str | None,
-        grant_until: float | None = None,
-        given: str | None = None,
-        digest: str | None = None,
-    ) -> Holder | None:
-        """Settles the key, with the session ticket if the upload needs one to be resumed.
-
-        Under another key than before, the upload begins anew: the checkpoint was the other object's. `given`: the key,
-        where it is the provider's choice; returns which other file has it, and changes nothing then. `digest`: of the
-        file's content, where it is known: what has the same may share the key.
-        """
-
-        def work(connection: Connection) -> Holder | None:
-            if given is not None:
-                held = other_holder(connection, given, id_)
-                if held is not None and (digest is None or held.digest != digest):
-                    return held
-            self._step(connection, NAME, worker, id_, now, values)
-            return None
-
-        self.writer.needs_scrub = self.writer.needs_scrub or grant is not None
-        values = {"key": key, "grant": grant, "grant_until": grant_until, "given": given, "lease_until": now + LEASE}
-        return await self.writer.call(work, durable=True)
-
-    async def propose(
-        self, worker: str, id_: int, now: float, *, provider: str, key: str, digest: str | None, anyway: bool = False
-    ) -> Holder | None:
-        """Settles on a key that no other content has; returns who has it otherwise, and changes nothing.
-
-        `anyway`: also on one that is done for another file. `digest`: of the file's content, where it is known. What an
-        earlier key had counts for nothing.
-        """
-
-        def work(connection: Connection) -> Holder | None:
-            held = holder(connection, provider, key, id_)
-            if held is None or (anyway and held.done) or (digest is not None and held.digest == digest):
-                self._step(connection, PROPOSE, worker, id_, now, {"proposed": key, "lease_until": now + LEASE})
-                return None
-            return held
-
-        return await self.writer.call(work)
-
-    def advance(
-        self, worker: str, id_: int, now: float, *, checkpoint: str, sent: int, more: int, resent: int
-    ) -> "Future[None]":
-        """Notes what the server acknowledged: `sent` in all, `more` of it new, `resent` bytes sent a second time.
-
-        Any thread may call; the future has a result once it is committed.
-        """
-
-        values = {"checkpoint": checkpoint, "sent": sent, "more_resent": resent, "lease_until": now + LEASE}
-
-        def work(connection: Connection) -> None:
-            self._step(connection, ADVANCE, worker, id_, now, values)
-            self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
-
-        return self.writer.submit(work)
-
-    async def delay(
-        self,
-        worker: str,
-        id_: int,
-        now: float,
-        *,
-        due_at: float,
-        error: str,
-        attempts: int,
-        new_grant: bool = False,
-        from_start: bool = False,
-        resent: int = 0,
-    ) -> None:
-        """Puts a job off. With `new_grant` its session ticket goes, with `from_start` its checkpoint.
-
-        `resent`: bytes that were sent in vain and will be sent a second time.
-        """
-
-        def work(connection: Connection) -> None:
-            values: dict[str, Any] = {"due_at": due_at, "error": error, "attempts": attempts, **_FREE}
-            more = resent
-            if new_grant:
-                values["grant"] = None
-            if from_start:
-                values |= {"checkpoint": None, "sent": 0}
-                more += connection.execute(select(jobs.c.sent).where(jobs.c.id == id_)).scalar() or 0
-            if more:
-                values["resent"] = jobs.c.resent + more
-                self.counters.add(connection, bytes_resent=more)
-            self._apply(connection, Event.DELAY, worker, id_, now, values)
-
-        await self.writer.call(work)
-
-    def store(
-        self,
-        worker: str,
-        id_: int,
-        now: float,
-        *,
-        receipt: Receipt,
-        digest: str,
-        more: int,
-        resent: int,
-        given: str | None = None,
-    ) -> "Future[Holder | None]":
-        """Notes that the remote has the file whole; `more` and `resent` as for `advance`.
-
-        The future has a result once that is on the disk. What is asked for meanwhile comes after it. `given`: the key,
-        where the answer to the upload chose it; the result says which other content has it, and then no more is noted
-        than what was sent.
-        """
-
-        values = {
-            "receipt": receipt,
-            "key": receipt.key,
-            "digest": digest,
-            "given": given,
-            "more_resent": resent,
-            "lease_until": now + LEASE,
-        }
-
-        def work(connection: Connection) -> Holder | None:
-            held = None if given is None else other_holder(connection, given, id_)
-            if held is None or held.digest == digest:
-                self._step(connection, STORE, worker, id_, now, values)
-                held = None
-            self.counters.add(connection, bytes_sent=more, bytes_resent=resent)
-            return held
-
-        return self.writer.submit(work, durable=True)
-
-    async def note(
-        self, worker: str, id_: int, now: float, *, receipt: Receipt, due_at: float, error: str | None
-    ) -> None:
-        """Notes how far a follow-up came, and when it goes on."""
-        values = {"receipt": receipt, "due_at": due_at, "error": error, "attempts": jobs.c.attempts + 1, **_FREE}
-
-        def work(connection: Connection) -> None:
-            self._apply(connection, Event.NOTE, worker, id_, now, values)
-
-        # What was asked of the vendor may cost, and is not to be asked again.
-        await self.writer.call(work, durable=True)
-
-    async def resend(self, worker: str, id_: int, now: float, *, due_at: float, error: str) -> None:
-        """Begins anew with a stored file of which the remote can make no use any more: its bytes went for nothing."""
-
-        def work(connection: Connection) -> None:
-            row = self._apply(
-                connection,
-                Event.RESEND,
-                worker,
-                id_,
-                now,
-                {
-                    "key": None,
-                    "grant": None,
-                    "checkpoint": None,
-                    "receipt": None,
-                    "digest": None,
-                    "sent": 0,
-                    "resent": jobs.c.resent + jobs.c.size,
-                    "attempts": 0,
-                    "due_at": due_at,
-                    "error": error,
-                    **_FREE,
-                },
-            )
-            self.counters.add(connection, bytes_resent=row.size)
-
-        await self.writer.call(work, durable=True)
-
-    async def finish(
-        self,
-        worker: str,
-        id_: int,
-        now: float,
-        *,
-        receipt: Receipt,
-        results: Sequence[Receipt] = (),
-        orders: Sequence[Order] = (),
-    ) -> None:
-        """Ends a job, catalogues its file and what the provider made of it, and orders errands, in one commit.
-
-        Where a newer version of the file is done already, nothing is ordered, and that one keeps its place.
-        """
-
-        def work(connection: Connection) -> None:
-            row = self._step(connection, FINISH, worker, id_, now, {"receipt": receipt})
-            newest = NEWER_DONE.first(connection, {"than": id_}) is None
-            for one in (receipt, *results):
-                self.entries.add(connection, row, one, now, current=newest)
-            if newest:
-                self.errands.add(connection, row, orders, now)
-
-        await self.writer.call(work, durable=True)
-
-    async def is_outdone(self, id_: int) -> bool:
-        """True when a newer version of the same file is done."""
-        return await self.writer.call(lambda connection: NEWER_DONE.first(connection, {"than": id_}) is not None)
-
-    async def supersede(self, worker: str, id_: int, now: float, *, reason: str, resent: int = 0) -> None:
-        """Ends a job whose version of the file is no more: what was acknowledged of it was sent in vain, and `resent` more."""
-
-        def work(connection: Connection) -> None:
-            values = {"grant": None, "checkpoint": None, "error": reason, **_FREE}
-            row = self._apply(connection, Event.SUPERSEDE, worker, id_, now, values)
-            self.counters.add(connection, bytes_resent=row.sent + resent)
-            if reason == GONE:  # no scan may pass by its folder, should it come back
-                connection.execute(
-                    delete(surveyed).where(surveyed.c.host == self.host, surveyed.c.parent == row.parent)
-                )
-
-        await self.writer.call(work)
-
-    async def reject(self, worker: str, id_: int, now: float, *, error: str, orders: Sequence[Order] = ()) -> bool:
-        """Ends a job that the provider will never accept, or never show; a person's `retry` begins it anew.
-
-        False, and nothing is ordered, where nobody has to act, since there is a newer version of the file.
-        """
-
-        def work(connection: Connection) -> bool:
-            values = {"grant": None, "checkpoint": None, "receipt": None, "digest": None, "error": error}
-            if NEWER.first(connection, {"than": id_}) is not None:
-                self._apply(connection, Event.REJECT, worker, id_, now, values)
-                self._apply(connection, Event.SUPERSEDE, worker, id_, now, {"error": REPLACED, **_FREE})
-                return False
-            row = self._apply(connection, Event.REJECT, worker, id_, now, {**values, **_FREE})
-            self.errands.add(connection, row, orders, now)
-            return True
-
-        return await self.writer.call(work)
-
     async def tidy(self, now: float) -> None:
         """Empties the write-ahead log when no upload is open, so that nothing cleared lingers in it.
 
@@ -455,35 +203,3 @@ class Journal:
             return [job(row) for row in rows]
 
         return await self.writer.call(work)
-
-    def _apply(
-        self,
-        connection: Connection,
-        event: Event,
-        worker: str,
-        id_: int,
-        now: float,
-        values: dict[str, Any],
-    ) -> Row[Any]:
-        """Makes any transition: built anew each time, for what is seldom."""
-        statement = update(jobs).where(jobs.c.id == id_, jobs.c.lease == worker).returning(jobs)
-        for state in sources(event):
-            changed = {**values, "updated_at": now, "state": TRANSITIONS[state, event]}
-            row = connection.execute(statement.where(jobs.c.state == state).values(changed)).first()
-            if row is not None:
-                self._tell([id_])
-                return row
-        raise LostLease(f"job {id_} is no longer held by {worker}")
-
-    def _step(
-        self, connection: Connection, step: Prepared, worker: str, id_: int, now: float, values: dict[str, Any]
-    ) -> Any:
-        """Makes a transition of every day; returns what its statement does."""
-        row = step.first(connection, {**values, "job": id_, "worker": worker, "updated_at": now})
-        if row is None:
-            raise LostLease(f"job {id_} is no longer held by {worker}")
-        self._tell([id_])
-        return row
-
-
-_FREE: dict[str, Any] = {"lease": None, "lease_until": None}

@@ -478,9 +478,9 @@ def done(book: Book, path: Path, content: bytes, orders: Sequence[Order] = (DELE
     (id_,) = book.enqueue([Candidate(path.parent.name, path.name, "p", stamp)], 0.0)
     book.claim(WORKER, 0.0, 1)
     receipt, digest_ = Receipt(f"key of {id_}"), digest_of(str(path.parent), path.name, stamp)
-    book.name(WORKER, id_, 0.0, key=receipt.key, grant=None)
-    book.store(WORKER, id_, 0.0, receipt=receipt, digest=digest_, more=4, resent=0)
-    book.finish(WORKER, id_, 0.0, receipt=receipt, orders=orders)
+    book.lease(WORKER, id_).name(0.0, key=receipt.key, grant=None)
+    book.lease(WORKER, id_).store(0.0, receipt=receipt, digest=digest_, more=4, resent=0)
+    book.lease(WORKER, id_).finish(0.0, receipt=receipt, orders=orders)
     return id_
 
 

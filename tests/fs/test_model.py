@@ -121,9 +121,9 @@ class Machine(RuleBasedStateMachine):
         job = self.jobs.pop(number)
         digest = f"xxh3:{job['stamp'].size}"
         receipt = Receipt(key=key)
-        self._do(self.journal.name("me", number, self.now, key=key, grant=None))
-        self.journal.store("me", number, self.now, receipt=receipt, digest=digest, more=1, resent=0).result()
-        self._do(self.journal.finish("me", number, self.now, receipt=receipt))
+        self._do(self.journal.lease("me", number).name(self.now, key=key, grant=None))
+        self.journal.lease("me", number).store(self.now, receipt=receipt, digest=digest, more=1, resent=0).result()
+        self._do(self.journal.lease("me", number).finish(self.now, receipt=receipt))
         path = job["path"]
         newest = number > self.done.get(path, 0)
         if newest:
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
     def refuse(self, data: st.DataObject) -> None:
         if self.at_work:
             number = self.at_work.pop(data.draw(st.integers(0, len(self.at_work) - 1)))
-            needed = self._do(self.journal.reject("me", number, self.now, error="too large"))
+            needed = self._do(self.journal.lease("me", number).reject(self.now, error="too large"))
             path = self.jobs[number]["path"]
             assert needed == (number >= max(self.versions[path]))
             if not needed:  # there is a newer version of the file, so nobody has to see to this one

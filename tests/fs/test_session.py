@@ -374,7 +374,7 @@ def test_what_a_provider_made_of_a_former_version_is_opened_no_more(
     with Book(journal_url(shelf.state)) as book, ExitStack() as stack:
         first = book.stored("d/a.jpg")
         made = Receipt("made", url=origin.put("made", b"made"), facts={"of": "first"}, label="watermark", size=4)
-        book.finish(WORKER, first, 100.0, receipt=Receipt("first"), results=[made])
+        book.lease(WORKER, first).finish(100.0, receipt=Receipt("first"), results=[made])
         path = mounted.at("files/w/d/a.watermark.jpg")
         until(lambda: os.path.exists(path))
         assert mounted.read(path) == b"made"

@@ -208,7 +208,9 @@ def test_a_change_time_is_the_same_in_every_database(database: URL) -> None:
     with Book(database) as book:
         book.done("a", 1000.0006)
         id_ = book.named("b", 1000.0006)
-        book.advance(WORKER, id_, 2000.0, checkpoint="{}", sent=5, more=1, resent=0)  # which makes no other file of it
+        book.lease(WORKER, id_).advance(
+            2000.0, checkpoint="{}", sent=5, more=1, resent=0
+        )  # which makes no other file of it
     trees = Trees(database)
     for path in (b"files/w/a", b"keys/vod/key of 1", b"outbox/w/b"):
         found = trees.inode(path)

@@ -40,6 +40,7 @@ from dumbwaiter.providers import health
 from dumbwaiter.providers.grants import OVER
 from dumbwaiter.providers.health import REFUSALS
 from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.lease import Lease
 from dumbwaiter.store.tables import jobs
 from inside import daemon, put, status, until
 from program import PATIENCE, Vendors
@@ -500,7 +501,7 @@ def test_a_receipt_that_the_journal_does_not_take_is_the_journals_trouble(
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            monkeypatch.setattr(app.journal, "store", fails)
+            monkeypatch.setattr(Lease, "store", fails)
             await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
             await until(lambda facts: facts["trouble"] == full, app)
 
@@ -515,7 +516,7 @@ def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            broker, store = app.providers["netease"].broker, app.journal.store
+            broker, store = app.providers["netease"].broker, Lease.store
             follow_up = broker.follow_up
 
             def slowly(*values: Any, **named: Any) -> Any:
@@ -529,7 +530,7 @@ def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
                 asked.set()
                 return await follow_up(*values)
 
-            monkeypatch.setattr(app.journal, "store", slowly)
+            monkeypatch.setattr(Lease, "store", slowly)
             monkeypatch.setattr(broker, "follow_up", note)
             await put(app, "netease", tmp_path / "a.mov", b"a")
             await until(lambda facts: facts["totals"]["done"] == 1, app)
@@ -568,14 +569,14 @@ def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing
 
     async def test() -> None:
         async with daemon(vendors, tmp_path) as app:
-            advance = app.journal.advance
+            advance = Lease.advance
 
             def slowly(*values: Any, **named: Any) -> Any:
                 if not disk.is_set():
                     app.journal.writer.submit(lambda _connection: disk.wait(PATIENCE))
                 return advance(*values, **named)
 
-            monkeypatch.setattr(app.journal, "advance", slowly)
+            monkeypatch.setattr(Lease, "advance", slowly)
             resting = app.steering.providers
             id_ = await put(app, "netease", tmp_path / "film.mov", bytes(20 * MIB))
             try:

@@ -17,11 +17,11 @@ from dumbwaiter.jobs import engine as module
 from dumbwaiter.jobs.attempt import Attempt
 from dumbwaiter.jobs.engine import AHEAD, LARGE, LARGE_PROBES, SMALL, Engine
 from dumbwaiter.jobs.tally import Tally
-from dumbwaiter.journal import LostLease
 from dumbwaiter.model import Job
 from dumbwaiter.net.http import Http
 from dumbwaiter.providers.health import FAILING, Health
 from dumbwaiter.providers.provider import Provider
+from dumbwaiter.store.lease import Lease, LostLease
 from journals import Book, file
 
 postgres, sqlite_book = journals.postgres, journals.sqlite_book
@@ -43,6 +43,7 @@ class Held(Engine):
         self.ends: dict[str, asyncio.Event] = {}
         context: Any = SimpleNamespace(
             journal=book.journal,
+            lease=lambda job: book.journal.lease("me", job.id),
             worker="me",
             clock=lambda: NOW,
             log=None,
@@ -57,7 +58,7 @@ class Held(Engine):
     async def _attempt(self, job: Job) -> None:
         ended = self.ends[job.path] = asyncio.Event()
         await ended.wait()
-        await self.journal.delay("me", job.id, NOW, due_at=NOW + 100, error="", attempts=1)
+        await self.journal.lease("me", job.id).delay(NOW, due_at=NOW + 100, error="", attempts=1)
 
     async def end(self, *paths: str) -> None:
         tasks = [self._running[id_] for id_, job in self._jobs.items() if job.path in paths]
@@ -217,13 +218,13 @@ class Lost(Attempt):
 @pytest.mark.parametrize("changed", [False, True])
 def test_what_failed_by_a_network_that_is_another_now_is_tried_at_once(sqlite_book: Book, changed: bool) -> None:
     id_ = sqlite_book.leased(now=NOW)
-    sqlite_book.delay(journals.WORKER, id_, NOW, due_at=NOW, error="e", attempts=7)
+    sqlite_book.lease(journals.WORKER, id_).delay(NOW, due_at=NOW, error="e", attempts=7)
 
     async def test() -> None:
         provider = Provider("vod", SimpleNamespace(requests=1, uploads=0), Http(), requested=lambda _count: None)  # type: ignore[arg-type, return-value]
         context: Any = SimpleNamespace(
             journal=sqlite_book.journal,
-            worker="me",
+            lease=lambda job: sqlite_book.journal.lease("me", job.id),
             clock=lambda: NOW,
             log=log.get("test"),
             providers={"vod": provider},
@@ -326,7 +327,7 @@ def test_a_job_that_is_taken_again_before_its_attempt_is_over_keeps_its_place(sq
         async def _attempt(self, job: Job) -> None:
             begun.append(asyncio.current_task())
             if len(begun) == 1:
-                await self.journal.delay("me", job.id, NOW, due_at=NOW, error="", attempts=1)
+                await self.journal.lease("me", job.id).delay(NOW, due_at=NOW, error="", attempts=1)
                 await self.turn()  # as when its last step is on the disk, and its task has not woken up yet
             else:
                 await super()._attempt(job)
@@ -402,7 +403,7 @@ def test_a_fault_that_cannot_be_noted_either_is_not_met_again_and_again(
 
     monkeypatch.setattr(module, "Attempt", Odd)
     monkeypatch.setattr(module, "ceiling", lambda _failures: 1000.0)
-    monkeypatch.setattr(sqlite_book.journal, "delay", damaged)
+    monkeypatch.setattr(Lease, "delay", damaged)
 
     async def test() -> None:
         engine = Held(sqlite_book, 2)

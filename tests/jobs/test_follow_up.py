@@ -50,7 +50,7 @@ class Vendor:
         book, stamp = self.book, Stamp.of(self.path.stat())
         (id_,) = book.enqueue([Candidate("w", "film.mov", "vod", stamp)], NOW)
         book.claim(WORKER, NOW, 1, only=[id_])
-        book.store(WORKER, id_, NOW, receipt=RECEIPT, digest="xxh3:00", more=8, resent=0)
+        book.lease(WORKER, id_).store(NOW, receipt=RECEIPT, digest="xxh3:00", more=8, resent=0)
         book.release(WORKER, id_)
         return int(id_)
 
@@ -81,6 +81,7 @@ class Vendor:
         )
         context: Any = SimpleNamespace(
             journal=self.book.journal,
+            lease=lambda job: self.book.journal.lease(WORKER, job.id),
             worker=WORKER,
             clock=lambda: NOW,
             log=log.get("test"),

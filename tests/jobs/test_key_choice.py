@@ -53,8 +53,8 @@ class Shelf:
         context: Any = SimpleNamespace(
             watch_of=lambda _name: self.watch if self.known else None,
             journal=self.book.journal,
+            lease=lambda job: self.book.journal.lease(WORKER, job.id),
             threads=self._threads,
-            worker=WORKER,
             clock=lambda: NOW,
         )
         name = (job.id, self.watch.on_conflict if self.watch else "")
@@ -76,8 +76,8 @@ class Shelf:
         job, digest = self.job(path), Digest()
         digest.observe(0, content)
         receipt = Receipt("film.mov")
-        self.book.store(WORKER, job.id, NOW, receipt=receipt, digest=digest.text(len(content)), more=0, resent=0)
-        self.book.finish(WORKER, job.id, NOW, receipt=receipt, orders=orders)
+        self.book.lease(WORKER, job.id).store(NOW, receipt=receipt, digest=digest.text(len(content)), more=0, resent=0)
+        self.book.lease(WORKER, job.id).finish(NOW, receipt=receipt, orders=orders)
 
     def on_conflict(self, what: str, after: str = "keep") -> None:
         self.watch = Watch("/w", "vod", key=Template("{name}"), on_conflict=what, after=after)  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def test_what_is_ours_and_listed_is_one_entry_and_keeps_our_receipt(book: Book) 
 def test_an_upload_that_the_list_showed_before_it_was_finished_becomes_ours(book: Book) -> None:
     id_ = book.stored("a.mov", NOW, Receipt("up/a", "e"))
     walked(book, Shelf([there("up/a")]))
-    book.finish(WORKER, id_, NOW, receipt=Receipt("up/a", "e"))
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("up/a", "e"))
     found = entry(book, "up/a")
     assert found is not None
     assert (found.watch, found.path, found.etag) == ("w", "a.mov", "e")

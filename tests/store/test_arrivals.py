@@ -55,7 +55,7 @@ def test_each_part_of_a_stamp_makes_another_version(book: Book, change: str) -> 
 
 def test_an_older_version_that_nobody_works_on_is_superseded(book: Book) -> None:
     old = book.named("a", NOW)
-    book.delay(WORKER, old, NOW, due_at=NOW + 5, error="later", attempts=1)
+    book.lease(WORKER, old).delay(NOW, due_at=NOW + 5, error="later", attempts=1)
     other_path, other_provider, other_watch = (
         book.pending("b"),
         book.pending("a", provider="art"),
@@ -84,7 +84,7 @@ def test_the_older_versions_of_all_that_is_found_at_once_are_superseded(book: Bo
 
 def test_a_rejected_version_is_superseded_by_a_newer_one(book: Book) -> None:
     old = book.leased("a", NOW)
-    book.reject(WORKER, old, NOW, error="too large")
+    book.lease(WORKER, old).reject(NOW, error="too large")
     new = book.pending("a", version=2)
     assert states(book) == {old: "superseded", new: "pending"}
 
@@ -93,7 +93,7 @@ def test_a_version_that_somebody_works_on_is_left_to_him(book: Book) -> None:
     old = book.leased("a", NOW)
     book.pending("a", NOW, version=2)
     assert states(book)[old] == "pending"
-    book.name(WORKER, old, NOW, key="k", grant=None)
+    book.lease(WORKER, old).name(NOW, key="k", grant=None)
 
 
 @pytest.mark.parametrize("end", ["stored", "done"])
@@ -106,10 +106,10 @@ def test_what_is_at_the_remote_is_never_superseded(book: Book, end: str) -> None
 
 def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provider_ended_it(book: Book) -> None:
     ends: dict[str, Callable[[int], Any]] = {
-        "gone": lambda id_: book.supersede(WORKER, id_, NOW, reason=GONE),
-        "replaced": lambda id_: book.supersede(WORKER, id_, NOW, reason=REPLACED),
+        "gone": lambda id_: book.lease(WORKER, id_).supersede(NOW, reason=GONE),
+        "replaced": lambda id_: book.lease(WORKER, id_).supersede(NOW, reason=REPLACED),
         "forgotten": lambda id_: book.forget([id_], NOW),
-        "rejected": lambda id_: book.reject(WORKER, id_, NOW, error="never"),
+        "rejected": lambda id_: book.lease(WORKER, id_).reject(NOW, error="never"),
     }
     ids = {}
     for name, end in ends.items():
@@ -133,7 +133,7 @@ def test_a_version_that_is_back_comes_back_to_life_unless_a_person_or_the_provid
 def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does_again(book: Book) -> None:
     away = book.named("sent by half", NOW)
     refused = book.leased("refused", NOW)
-    book.reject(WORKER, refused, NOW, error="never")
+    book.lease(WORKER, refused).reject(NOW, error="never")
     elsewhere = book.pending("a", watch="other")
     stored, done = book.stored("stored", NOW), book.done("done", NOW)
     kept = book.pending("a", watch="kept"), book.pending("home/a", watch=RESERVED), book.pending("b", watch="new")
@@ -165,7 +165,7 @@ def test_what_the_configuration_asks_for_no_more_ends_and_is_as_new_when_it_does
 def test_what_is_stored_and_has_no_provider_any_more_comes_to_its_end_at_once(book: Book) -> None:
     ids = [book.stored("a", NOW), book.stored("b", NOW, provider="art")]
     for id_ in ids:
-        book.delay(WORKER, id_, NOW, due_at=NOW + 999, error="later", attempts=1)
+        book.lease(WORKER, id_).delay(NOW, due_at=NOW + 999, error="later", attempts=1)
     assert book.end_unwanted({}, ["vod"], NOW + 1) == 0
     assert [book.row(id_).due_at for id_ in ids] == [NOW + 999, NOW + 1]
 

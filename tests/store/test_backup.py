@@ -40,10 +40,10 @@ def test_a_copy_is_made_once_a_day_with_nothing_in_it_that_ends(tmp_path: Path) 
     fresh.chmod(0o666)
     with Book(url) as book:
         id_ = book.leased("a")
-        book.name(
-            WORKER, id_, 100.0, key="a", grant='{"ticket":"%s"}' % ("secret ticket" * 1000)
+        book.lease(WORKER, id_).name(
+            100.0, key="a", grant='{"ticket":"%s"}' % ("secret ticket" * 1000)
         )  # on pages of its own
-        book.advance(WORKER, id_, 100.0, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
+        book.lease(WORKER, id_).advance(100.0, checkpoint='{"offset":4}', sent=4, more=4, resent=0)
         assert back_up(url, now)
         assert not back_up(url, now + AGE / 2)
         os.utime(copy, (now, now))

@@ -22,7 +22,7 @@ RAW = b"raw \xff\x80 name".decode("utf-8", "surrogateescape")
 def test_the_files_of_a_folder_are_told_by_what_was_noted_of_them(book: Book) -> None:
     def catalogued(path: str, group: str, **candidate: Any) -> None:
         id_ = book.stored(path, NOW, **candidate)
-        book.finish(WORKER, id_, NOW, receipt=Receipt(f"key of {id_}", facts={"group": group, "n": "1"}))
+        book.lease(WORKER, id_).finish(NOW, receipt=Receipt(f"key of {id_}", facts={"group": group, "n": "1"}))
 
     catalogued("a/x", "_%1")
     catalogued("a/v", "_%1", provider="other")
@@ -47,7 +47,7 @@ def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
     id_ = book.stored("a/film.mov", NOW)
     seen: list[int] = []
     event.listen(book.engine, "commit", lambda connection: seen.append(1))
-    book.finish(WORKER, id_, NOW + 9, receipt=Receipt("k/1", "etag", "http://x/1", "size", {"vid": "7"}))
+    book.lease(WORKER, id_).finish(NOW + 9, receipt=Receipt("k/1", "etag", "http://x/1", "size", {"vid": "7"}))
     assert len(seen) == 1
     (entry,) = book.catalog.history()
     assert entry == Entry(
@@ -71,22 +71,22 @@ def test_a_finished_job_and_its_entry_come_in_one_commit(book: Book) -> None:
 def test_what_a_provider_made_of_a_file_is_catalogued_beside_it(book: Book) -> None:
     id_ = book.stored("a/photo.jpg", NOW)
     made = Receipt("k/2", url="http://x/2", label="watermark", size=77)
-    book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=[made])
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("k/1"), results=[made])
     found = {entry.path: (entry.key, entry.size) for entry in book.catalog.history()}
     assert found == {"a/photo.jpg": ("k/1", 10), "a/photo.watermark.jpg": ("k/2", 77)}
     plain = book.stored("a/README", NOW)
-    book.finish(WORKER, plain, NOW, receipt=Receipt("k/3"), results=[Receipt("k/4", label="small")])
+    book.lease(WORKER, plain).finish(NOW, receipt=Receipt("k/3"), results=[Receipt("k/4", label="small")])
     assert book.catalog.find("files/w/a/README.small") is not None
 
 
 def test_a_result_leaves_with_the_version_that_it_was_made_of(book: Book) -> None:
     id_ = book.stored("a/photo.jpg", NOW)
     made = [Receipt(f"k/{label}", facts={"of": "k/1"}, label=label, size=7) for label in ("small", "large")]
-    book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=made)
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("k/1"), results=made)
     book.done("a/photo.other.jpg", NOW, Receipt("k/own"))
     id_ = book.stored("a/photo.jpg", NOW + 1, version=2)
     small = Receipt("k/new small", facts={"of": "k/2"}, label="small", size=7)
-    book.finish(WORKER, id_, NOW + 1, receipt=Receipt("k/2"), results=[small])
+    book.lease(WORKER, id_).finish(NOW + 1, receipt=Receipt("k/2"), results=[small])
     assert shown(book) == {"photo.jpg": "k/2", "photo.small.jpg": "k/new small", "photo.other.jpg": "k/own"}
 
 
@@ -98,7 +98,9 @@ def test_a_file_of_ones_own_keeps_its_name_before_a_result(book: Book, first: st
 
     def result() -> None:
         id_ = book.stored(f"a/photo{suffix}", NOW)
-        book.finish(WORKER, id_, NOW, receipt=Receipt("k/1"), results=[Receipt("k/2", label="watermark", size=77)])
+        book.lease(WORKER, id_).finish(
+            NOW, receipt=Receipt("k/1"), results=[Receipt("k/2", label="watermark", size=77)]
+        )
 
     for one in (own, result) if first == "own" else (result, own):
         one()
@@ -117,7 +119,7 @@ def test_an_older_version_that_ends_after_a_newer_one_does_not_take_its_place(bo
     book.done("a/photo.jpg", NOW - backwards, Receipt("k/new"), version=2)  # the clock may be set back between
     made = Receipt("k/small", label="small", size=7)
     orders = [Order("on_done", {"url": "http://x/old"})]
-    book.finish(WORKER, old, NOW + 2, receipt=Receipt("k/old"), results=[made], orders=orders)
+    book.lease(WORKER, old).finish(NOW + 2, receipt=Receipt("k/old"), results=[made], orders=orders)
     assert shown(book) == {"photo.jpg": "k/new"}
     assert {entry.key for entry in book.catalog.history()} == {"k/old", "k/small", "k/new"}
     assert book.rows("SELECT * FROM errands") == []  # who hears of both last hears of the newest
@@ -128,23 +130,23 @@ def test_an_older_version_that_ends_after_a_newer_one_does_not_take_its_place(bo
 def test_an_older_version_under_the_same_key_does_not_hide_the_newer(book: Book) -> None:
     first = book.stored("a/x", NOW + 1, Receipt("k"))
     book.done("a/x", NOW + 2, Receipt("k"), version=2)
-    book.finish(WORKER, first, NOW + 3, receipt=Receipt("k"))
+    book.lease(WORKER, first).finish(NOW + 3, receipt=Receipt("k"))
     assert shown(book) == {"x": "k"}
 
 
 def test_a_version_that_came_back_keeps_its_place(book: Book) -> None:
     back = book.named("a/f", NOW)
-    book.supersede(WORKER, back, NOW, reason=GONE)
+    book.lease(WORKER, back).supersede(NOW, reason=GONE)
     between = book.stored("a/f", NOW + 1, version=2)
     book.done("a/f", NOW + 2, Receipt("k/back"))
-    book.finish(WORKER, between, NOW + 3, receipt=Receipt("k/between"))
+    book.lease(WORKER, between).finish(NOW + 3, receipt=Receipt("k/between"))
     assert shown(book) == {"f": "k/back"}
 
 
 def test_an_older_version_that_is_refused_after_a_newer_one_came_needs_nobody(book: Book) -> None:
     old = book.leased("a/f", NOW)
     book.leased("a/f", NOW + 1, version=2)
-    assert book.reject(WORKER, old, NOW + 2, error="no", orders=[Order("on_failed", {})]) is False
+    assert book.lease(WORKER, old).reject(NOW + 2, error="no", orders=[Order("on_failed", {})]) is False
     row = book.row(old)
     assert (row.state, row.error, row.lease) == ("superseded", REPLACED, None)
     assert book.rows("SELECT * FROM errands") == []
@@ -156,10 +158,10 @@ def test_a_touched_file_meets_a_job_of_its_stamp(book: Book) -> None:
     one = book.stored("a/f", NOW)
     (two,) = book.enqueue([Candidate("w", "a/f", "vod", touched)], NOW + 1)
     book.claim(WORKER, NOW + 1, 10)
-    book.finish(WORKER, one, NOW + 2, receipt=Receipt("k"))
+    book.lease(WORKER, one).finish(NOW + 2, receipt=Receipt("k"))
     book.touch(one, touched, NOW + 3)
     assert states(book) == {one: "done", two: "pending"}
-    book.supersede(WORKER, two, NOW + 3, reason=GONE)
+    book.lease(WORKER, two).supersede(NOW + 3, reason=GONE)
     book.touch(one, touched, NOW + 4)
     assert states(book) == {one: "done"}
     assert book.row(one).ctime_ns == 2

@@ -28,7 +28,7 @@ def due(book: Book, now: float = NOW, full: tuple[str, ...] = ()) -> list[Errand
 
 def ended(book: Book, path: str = "a/film.mov", orders: tuple[Order, ...] = (HOOK, GO)) -> int:
     id_ = book.stored(path)
-    book.finish(WORKER, id_, NOW, receipt=Receipt(f"key of {id_}"), orders=orders)
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt(f"key of {id_}"), orders=orders)
     return id_
 
 
@@ -174,9 +174,9 @@ def test_what_only_waits_for_its_time_is_not_hastened(book: Book) -> None:
 def test_a_refusal_is_told_and_a_lost_lease_orders_nothing(book: Book) -> None:
     id_ = book.leased()
     with pytest.raises(Exception, match="no longer held"):
-        book.reject("another", id_, NOW, error="no", orders=(HOOK,))
+        book.lease("another", id_).reject(NOW, error="no", orders=(HOOK,))
     assert due(book) == []
-    book.reject(WORKER, id_, NOW, error="no", orders=(HOOK,))
+    book.lease(WORKER, id_).reject(NOW, error="no", orders=(HOOK,))
     assert len(due(book)) == 1
 
 
@@ -188,13 +188,13 @@ def test_an_entry_never_shows_other_content_under_its_key(book: Book) -> None:
                 f"UPDATE jobs SET digest = '{digest}' WHERE id = {id_}"
             )
         )
-    book.finish(WORKER, first, NOW, receipt=Receipt("one key"))
-    book.finish(WORKER, second, NOW, receipt=Receipt("one key"))
+    book.lease(WORKER, first).finish(NOW, receipt=Receipt("one key"))
+    book.lease(WORKER, second).finish(NOW, receipt=Receipt("one key"))
     assert [entry.path for entry in book.catalog.history()] == ["b/two"]
 
 
 def test_files_of_equal_content_share_a_key(book: Book) -> None:
     for path in ("a/one", "b/two"):
         id_ = book.stored(path)
-        book.finish(WORKER, id_, NOW, receipt=Receipt("one key"))
+        book.lease(WORKER, id_).finish(NOW, receipt=Receipt("one key"))
     assert {entry.path for entry in book.catalog.history()} == {"a/one", "b/two"}

@@ -7,10 +7,10 @@ from sqlalchemy import Connection, select, update
 
 import journals
 from dumbwaiter import report
-from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import FORGOTTEN
 from dumbwaiter.store.errands import Order
 from dumbwaiter.store.folders import Surveyed
+from dumbwaiter.store.lease import LostLease
 from dumbwaiter.store.queue import UNNAMED
 from dumbwaiter.store.tables import jobs
 from journals import WORKER, Book, file, states
@@ -23,11 +23,11 @@ NOW = 1000.0
 
 def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
     rejected = book.leased("a", NOW)
-    book.reject(WORKER, rejected, NOW, error="no")
+    book.lease(WORKER, rejected).reject(NOW, error="no")
     waiting = book.named("b", NOW)
-    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    book.lease(WORKER, waiting).delay(NOW, due_at=NOW + 999, error="later", attempts=7)
     stored = book.stored("c", NOW)
-    book.delay(WORKER, stored, NOW, due_at=NOW + 999, error="later", attempts=7)
+    book.lease(WORKER, stored).delay(NOW, due_at=NOW + 999, error="later", attempts=7)
     busy = book.leased("d", NOW)
     book.release(WORKER, rejected)
     done = book.done("e", NOW)
@@ -45,8 +45,8 @@ def test_a_retry_makes_rejected_and_waiting_jobs_due(book: Book) -> None:
 
 def test_a_retry_of_what_needs_a_person_leaves_what_waits(book: Book) -> None:
     rejected, waiting = book.leased("a", NOW), book.leased("b", NOW)
-    book.reject(WORKER, rejected, NOW, error="no")
-    book.delay(WORKER, waiting, NOW, due_at=NOW + 999, error="later", attempts=7)
+    book.lease(WORKER, rejected).reject(NOW, error="no")
+    book.lease(WORKER, waiting).delay(NOW, due_at=NOW + 999, error="later", attempts=7)
     given_up, later = book.done("c", NOW), book.done("d", NOW)
     orders = [Order("on_done", {}, "no"), Order("on_failed", {})]
 
@@ -68,11 +68,11 @@ def test_a_retry_of_what_needs_a_person_leaves_what_waits(book: Book) -> None:
 def test_a_retry_of_a_rejected_job_begins_anew(book: Book) -> None:
     """Its key may be another file's by now."""
     id_ = book.leased("a", NOW)
-    book.propose(WORKER, id_, NOW, provider="vod", key="mine", digest=None)
-    book.name(WORKER, id_, NOW, key="mine", grant=None)
-    book.advance(WORKER, id_, NOW, checkpoint="c", sent=4, more=4, resent=0)
-    book.reject(WORKER, id_, NOW, error="no")
-    book.reject(WORKER, book.named("b", NOW), NOW, error="nor this one")
+    book.lease(WORKER, id_).propose(NOW, provider="vod", key="mine", digest=None)
+    book.lease(WORKER, id_).name(NOW, key="mine", grant=None)
+    book.lease(WORKER, id_).advance(NOW, checkpoint="c", sent=4, more=4, resent=0)
+    book.lease(WORKER, id_).reject(NOW, error="no")
+    book.lease(WORKER, book.named("b", NOW)).reject(NOW, error="nor this one")
     before = book.counters().get("bytes_resent", 0)
     assert book.retry([id_], NOW) == 1
     row = book.row(id_)
@@ -94,9 +94,9 @@ def test_what_failed_by_the_network_is_due_once_that_is_back(book: Book) -> None
     ids = {}
     for name, attempts, provider in (("failed", 7, "vod"), ("waits", 0, "vod"), ("elsewhere", 7, "art")):
         ids[name] = book.leased(name, NOW, provider=provider)
-        book.delay(WORKER, ids[name], NOW, due_at=later, error="later", attempts=attempts)
+        book.lease(WORKER, ids[name]).delay(NOW, due_at=later, error="later", attempts=attempts)
     ids["stored"] = book.stored("stored", NOW)
-    book.delay(WORKER, ids["stored"], NOW, due_at=later, error="later", attempts=7)
+    book.lease(WORKER, ids["stored"]).delay(NOW, due_at=later, error="later", attempts=7)
     ids["busy"] = book.leased("busy", NOW)
     book.run(lambda connection: connection.execute(update(jobs).where(jobs.c.id == ids["busy"]).values(attempts=7)))
     assert book.make_failed_due([], NOW + 1) == 0
@@ -112,7 +112,7 @@ def test_what_waits_for_a_folder_is_due_once_that_is_back(book: Book) -> None:
     later = NOW + 999
     here, elsewhere = book.leased("a", NOW), book.leased("a", NOW, watch="other")
     for id_ in (here, elsewhere):
-        book.delay(WORKER, id_, NOW, due_at=later, error="away", attempts=1)
+        book.lease(WORKER, id_).delay(NOW, due_at=later, error="away", attempts=1)
     waits, busy = book.pending("b", NOW), book.stored("c", NOW + 2)
     due = lambda: [book.row(id_).due_at for id_ in (here, elsewhere, waits, busy)]  # noqa: E731
     book.make_due("w", NOW + 1)
@@ -125,8 +125,8 @@ def test_an_order_is_for_the_files_of_its_own_installation(book: Book) -> None:
     """Several may share a database, and each has folders and providers of its own."""
     with Book(book.url, "another") as other:
         rejected, waiting, done = other.leased("a", NOW), other.named("b", NOW), other.done("c", NOW)
-        other.reject(WORKER, rejected, NOW, error="no")
-        other.delay(WORKER, waiting, NOW, due_at=NOW + 1e7, error="later", attempts=7)
+        other.lease(WORKER, rejected).reject(NOW, error="no")
+        other.lease(WORKER, waiting).delay(NOW, due_at=NOW + 1e7, error="later", attempts=7)
         busy = other.leased("d", NOW)
         other.survey("w", [Surveyed("", 4, b"digest")])
         orders = other.journal.errands
@@ -159,7 +159,7 @@ def test_who_listens_hears_of_what_an_order_moves(book: Book) -> None:
 def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
     near, far = book.leased("a", NOW), book.leased("b", NOW)
     for id_, due_at in ((near, NOW + 300), (far, NOW + 1e7)):
-        book.delay(WORKER, id_, NOW, due_at=due_at, error="x", attempts=1)
+        book.lease(WORKER, id_).delay(NOW, due_at=due_at, error="x", attempts=1)
     book.bring_forward(NOW, NOW + 3600)
     assert [book.row(id_).due_at for id_ in (near, far)] == [NOW + 300, NOW]
 
@@ -167,7 +167,7 @@ def test_what_waits_for_a_time_of_another_clock_is_due(book: Book) -> None:
 def test_a_retry_is_for_the_named_jobs_only(book: Book) -> None:
     ids = [book.leased(name, NOW) for name in "abc"]
     for id_ in ids:
-        book.reject(WORKER, id_, NOW, error="no")
+        book.lease(WORKER, id_).reject(NOW, error="no")
     assert book.retry([], NOW) == 0
     assert book.retry([ids[0], ids[2], 999], NOW) == 2
     assert list(states(book).values()) == ["pending", "rejected", "pending"]
@@ -183,7 +183,7 @@ def test_a_forgotten_job_is_taken_from_who_works_on_it_for_good(book: Book) -> N
         "superseded", FORGOTTEN, None, None, None,
     )  # fmt: skip
     with pytest.raises(LostLease):
-        book.advance(WORKER, id_, NOW, checkpoint="c", sent=9, more=5, resent=0)
+        book.lease(WORKER, id_).advance(NOW, checkpoint="c", sent=9, more=5, resent=0)
     assert book.enqueue([file("a/film.mov")], NOW) == []
     assert book.retry(None, NOW) == 0
 

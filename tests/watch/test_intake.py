@@ -232,11 +232,11 @@ async def test_a_journal_in_trouble_while_a_touched_file_is_noted_loses_no_other
         await drained(intake)
         (job,) = await journal.claim("me", time.time(), 1)
         digest = digest_of(str(tmp_path / "w"), "a", job.stamp)
-        await journal.name("me", job.id, 0.0, key="k", grant=None)
+        await journal.lease("me", job.id).name(0.0, key="k", grant=None)
         await asyncio.wrap_future(
-            journal.store("me", job.id, 0.0, receipt=Receipt("k"), digest=digest, more=0, resent=0)
+            journal.lease("me", job.id).store(0.0, receipt=Receipt("k"), digest=digest, more=0, resent=0)
         )
-        await journal.finish("me", job.id, 0.0, receipt=Receipt("k"))
+        await journal.lease("me", job.id).finish(0.0, receipt=Receipt("k"))
         (tmp_path / "w/a").chmod(0o600)
         make(tmp_path / "w", "b", "c")
         touch, locked = journal.arrivals.touch, [JournalTrouble("database is locked")]
@@ -260,9 +260,11 @@ async def uploaded(intake: Intake, folder: Path, name: str, watch: str = "w") ->
     await drained(intake)
     (job,) = await journal.claim("me", time.time(), 1)
     digest = digest_of(str(folder / watch), name, job.stamp)
-    await journal.name("me", job.id, 0.0, key=watch, grant=None)
-    await asyncio.wrap_future(journal.store("me", job.id, 0.0, receipt=Receipt(watch), digest=digest, more=0, resent=0))
-    await journal.finish("me", job.id, 0.0, receipt=Receipt(watch))
+    await journal.lease("me", job.id).name(0.0, key=watch, grant=None)
+    await asyncio.wrap_future(
+        journal.lease("me", job.id).store(0.0, receipt=Receipt(watch), digest=digest, more=0, resent=0)
+    )
+    await journal.lease("me", job.id).finish(0.0, receipt=Receipt(watch))
 
 
 @on_loop

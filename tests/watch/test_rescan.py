@@ -117,7 +117,7 @@ def test_a_version_that_was_gone_before_it_was_sent_is_wanted_again(watched: Wat
     make(watched.root, "a")
     (id_,) = watched.take({"a"})
     watched.book.claim(WORKER, 2.0, 1)
-    watched.book.supersede(WORKER, id_, 2.0, reason=GONE)
+    watched.book.lease(WORKER, id_).supersede(2.0, reason=GONE)
     assert watched.rescan() == {"a"}
     assert len(watched.take({"a"})) == 1
     assert watched.rescan() == set()
@@ -128,7 +128,7 @@ def test_a_folder_whose_file_was_gone_is_looked_into_when_it_is_back_as_it_was(w
     (id_,) = watched.take(watched.rescan())
     watched.rescan()
     watched.book.claim(WORKER, 2.0, 1)
-    watched.book.supersede(WORKER, id_, 2.0, reason=GONE)
+    watched.book.lease(WORKER, id_).supersede(2.0, reason=GONE)
     assert watched.rescan() == {"d/a"}
 
 

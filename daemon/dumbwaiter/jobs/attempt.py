@@ -36,7 +36,6 @@ from dumbwaiter.jobs.endings import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.sending import Sending
 from dumbwaiter.jobs.threads import OpenFile
-from dumbwaiter.journal import LostLease
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
@@ -44,6 +43,7 @@ from dumbwaiter.net.slices import Unreadable
 from dumbwaiter.policy import AFTER_MAX, PAUSE, Again, Decision, Delay, Pause, Rejected, Superseded, decide
 from dumbwaiter.providers.provider import Provider
 from dumbwaiter.store.key_holders import Holder
+from dumbwaiter.store.lease import LostLease
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Attempt:
 
     def __init__(self, context: Context, job: Job) -> None:
         self._context = context
-        self._journal = context.journal
+        self._lease = context.lease(job)
         self._clock = context.clock
         self._ask = Ask(
             watch=job.watch,
@@ -114,7 +114,7 @@ class Attempt:
 
     async def give_back(self) -> None:
         """Ends the lease; another attempt goes on from here."""
-        await self._journal.release(self._context.worker, self._job.id, resent=self._sending.wasted)
+        await self._context.journal.release(self._context.worker, self._job.id, resent=self._sending.wasted)
 
     async def _open(self) -> OpenFile:
         """Opens the version of the file that the job is about. Raises `Changed` when there is none any more."""
@@ -180,9 +180,7 @@ class Attempt:
         """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
         may_replace = self._ask.named and not self._ask.fresh
         given = receipt.key if provider.broker.names_late and receipt.key != self._job.key and not may_replace else None
-        self._stored = self._journal.store(
-            self._context.worker,
-            self._job.id,
+        self._stored = self._lease.store(
             self._clock(),
             receipt=receipt,
             digest=digest,
@@ -204,16 +202,15 @@ class Attempt:
         job = self._job
         assert job.receipt is not None
         now = self._clock
-        worker = self._context.worker
         try:
-            if provider.broker.binds and await self._journal.is_outdone(job.id):
+            if provider.broker.binds and await self._lease.is_outdone():
                 raise Reject(REPLACED)  # it would take the newer one's place there
             asked = provider.broker.follow_up(self._ask, job.receipt, job.attempts, provider)
             follow = await (_heard(asked) if provider.broker.follows else asked)
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
                 self._log.info("sent again", reason=str(verdict))
-                await self._journal.resend(worker, job.id, now(), due_at=now() + verdict.after, error=str(verdict))
+                await self._lease.resend(now(), due_at=now() + verdict.after, error=str(verdict))
                 return
             if provider.broker.binds:
                 raise Reject(str(verdict)) from None
@@ -224,9 +221,7 @@ class Attempt:
         if follow.later is None:
             await self._finish(follow)
         else:
-            await self._journal.note(
-                worker,
-                job.id,
+            await self._lease.note(
                 now(),
                 receipt=follow.receipt,
                 due_at=now() + min(follow.later, AFTER_MAX),
@@ -242,9 +237,7 @@ class Attempt:
         orders = endings.of_done(job, receipt)
         now = self._clock()
         try:
-            await self._journal.finish(
-                self._context.worker, job.id, now, receipt=receipt, results=follow.results, orders=orders
-            )
+            await self._lease.finish(now, receipt=receipt, results=follow.results, orders=orders)
         except LostLease:
             if self._stored is not None:
                 self._stored.result()  # the journal's trouble came before
@@ -259,7 +252,7 @@ class Attempt:
         """Gives the file up until a person acts."""
         job, endings = self._job, self._context.endings
         orders = endings.of_failed(job, sentence)
-        if await self._journal.reject(self._context.worker, job.id, self._clock(), error=sentence, orders=orders):
+        if await self._lease.reject(self._clock(), error=sentence, orders=orders):
             endings.ended(FAILED, f"{job.place}: {sentence}", orders)
 
     async def _is_worth_resending(self) -> bool:
@@ -335,9 +328,7 @@ class Attempt:
                 if isinstance(verdict, Changed):
                     # First: who waits for the end of all must not find nothing left between the two.
                     self._context.changed(self._job, self._sending.seconds)
-                await self._journal.supersede(
-                    self._context.worker,
-                    self._job.id,
+                await self._lease.supersede(
                     self._clock(),
                     reason=decision.reason,
                     resent=self._sending.wasted,
@@ -349,9 +340,7 @@ class Attempt:
         self._log.error("provider paused", error=sentence)
 
     async def _delay(self, decision: Delay, sentence: str) -> None:
-        await self._journal.delay(
-            self._context.worker,
-            self._job.id,
+        await self._lease.delay(
             self._clock(),
             due_at=decision.due_at,
             error=sentence,

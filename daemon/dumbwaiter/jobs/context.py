@@ -13,6 +13,7 @@ from dumbwaiter.jobs.threads import Threads
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job
 from dumbwaiter.providers.provider import Provider
+from dumbwaiter.store.lease import Lease
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,7 @@ class Context:
     clock: Callable[[], float] = time.time
     tally: Tally = field(default_factory=Tally)
     log: Any = field(default_factory=lambda: log.get("engine"))
+
+    def lease(self, job: Job) -> Lease:
+        """Returns what may be done in the journal with a job of this daemon's."""
+        return self.journal.lease(self.worker, job.id)

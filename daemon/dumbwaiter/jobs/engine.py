@@ -11,9 +11,9 @@ from math import inf
 from dumbwaiter.errors import JournalTrouble, Unstorable
 from dumbwaiter.jobs.attempt import Attempt
 from dumbwaiter.jobs.context import Context
-from dumbwaiter.journal import LostLease
 from dumbwaiter.model import MIB, Job
 from dumbwaiter.policy import ceiling
+from dumbwaiter.store.lease import LostLease
 
 SMALL = MIB  # bytes up to which a file is over in no time
 AHEAD = 64  # small files that may be under way beyond the slots, so that they share requests and commits
@@ -289,9 +289,7 @@ class Engine:
     async def _survive(self, job: Job, error: str) -> None:
         now = self.clock()
         try:
-            await self.journal.delay(
-                self.worker,
-                job.id,
+            await self.context.lease(job).delay(
                 now,
                 due_at=now + ceiling(job.attempts),
                 error=error,

@@ -30,6 +30,7 @@ class KeyChoice:
         watch = context.watch_of(job.watch)
         self._context = context
         self._journal = context.journal
+        self._lease = context.lease(job)
         self._template = watch.key if watch else None
         self._on_conflict = watch.on_conflict if watch else "rename"
         self._taken: set[str] = set()  # keys under which the provider has other content
@@ -75,9 +76,7 @@ class KeyChoice:
         anyway = False
         while key is not None:
             if key not in self._taken:
-                holder = await self._journal.propose(
-                    self._context.worker,
-                    job.id,
+                holder = await self._lease.propose(
                     self._context.clock(),
                     provider=provider,
                     key=key,

@@ -38,7 +38,7 @@ class Sending:
         self.resent = 0  # those of them that were sent a second time by a try that is over
         self.seconds = 0.0  # that the tries took
         self._context = context
-        self._journal = context.journal
+        self._lease = context.lease(job)
         self._clock = context.clock
         self._loop = asyncio.get_running_loop()
         self._ask = ask
@@ -167,9 +167,7 @@ class Sending:
         job, digest = self.job, None
         given = None if self._ask.named or grant.key == job.key else grant.key
         while True:
-            holder = await self._journal.name(
-                self._context.worker,
-                job.id,
+            holder = await self._lease.name(
                 self._clock(),
                 key=grant.key,
                 grant=stored,
@@ -195,9 +193,7 @@ class Sending:
             self._context.providers[self.job.provider].health.well(self._clock())
         attempts = 0 if progress else self.job.attempts
         self.job = replace(self.job, checkpoint=checkpoint, sent=sent, attempts=attempts)
-        commit = self._journal.advance(
-            self._context.worker,
-            self.job.id,
+        commit = self._lease.advance(
             self._clock(),
             checkpoint=checkpoint,
             sent=sent,
