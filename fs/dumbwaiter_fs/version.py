@@ -28,7 +28,7 @@ STREAMS_OF_ONE = 8  # replies of one version left open: as many readers at place
 
 
 class Version:
-    """What is at a url, for as long as somebody has it open: a `content.Source` that all of them share."""
+    """What is at a url, for as long as somebody has it open: a `sources.Source` that all of them share."""
 
     def __init__(self, remote: Remote, name: str, entry: Entry) -> None:
         self.name = name
@@ -62,7 +62,7 @@ class Version:
         return b"".join(pieces)
 
     def read_nowait(self, offset: int, size: int) -> list[memoryview] | None:
-        """Returns the same in pieces if all of it is in memory, here or in the kernel's; see `content.Source`."""
+        """Returns the same in pieces if all of it is in memory, here or in the kernel's; see `sources.Source`."""
         pieces = []
         end = offset + size
         self._sequential = offset == self._nowait_end
