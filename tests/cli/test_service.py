@@ -11,6 +11,7 @@ import pytest
 from dumbwaiter.cli import service, systemd, units
 from dumbwaiter.cli.bundle import _log
 from dumbwaiter.cli.doctor.configured import secrets
+from dumbwaiter.cli.service_checks import check_config
 from dumbwaiter.cli.session import Session
 from dumbwaiter.cli.systemd import own_target, target
 from dumbwaiter.config.file import parse
@@ -34,8 +35,7 @@ on_done = { url = "https://hooks.example/", secret = { credential = "hook" } }
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose credentials are all there, on a machine that systemd runs."""
-    monkeypatch.setattr(service, "booted", lambda: True)
+    """A home whose credentials are all there."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "films").mkdir()
     folder = tmp_path / ".config/dumbwaiter/credentials"
@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked_at(home: Path, text: str) -> None:
     file = f"{home}/config.toml"
-    service._check(systemd.own_target(), parse(text, file), file)
+    check_config(systemd.own_target(), parse(text, file), file)
 
 
 def refused(home: Path, text: str = CONFIG) -> str:
@@ -84,8 +84,7 @@ def test_a_secret_in_the_environment_is_none_for_a_service(home: Path, name: str
     )
 
 
-def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_check_root", lambda to: None)
+def test_what_the_systems_service_would_not_see_is_told(home: Path) -> None:
     to = systemd.own_target()._replace(system=True)
     text = 'provider.p = { broker = "netease", app_key = "k", app_secret = "s" }\n[watch.w]\nprovider = "p"\n'
     for file, folder, unseen in (
@@ -94,10 +93,10 @@ def test_what_the_systems_service_would_not_see_is_told(home: Path, monkeypatch:
         ("/etc/config.toml", "/tmp", "/tmp"),
     ):
         with pytest.raises(Failure, match=f"does not see {unseen}: move it"):
-            service._check(to, parse(f'{text}path = "{folder}"\n', file), file)
+            check_config(to, parse(f'{text}path = "{folder}"\n', file), file)
     moved = f'{text}path = "/srv/drop"\nafter = "move:/tmp/sent"\n'
     with pytest.raises(Failure, match="does not see /tmp/sent: move it"):
-        service._check(to, parse(moved, file), file)
+        check_config(to, parse(moved, file), file)
 
 
 def test_the_systems_service_keeps_no_disk_mounted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +152,7 @@ def test_a_service_that_is_tried_again_and_again_says_why(home: Path, monkeypatc
         texts = [text for which, text in said.items() if which in words] or list(said.values())
         return subprocess.CompletedProcess(words, 0, texts[-1], "")
 
+    monkeypatch.setattr(service, "booted", lambda: True)
     monkeypatch.setattr(service, "run", run)
     to = systemd.own_target()
     to.folder.mkdir(parents=True)

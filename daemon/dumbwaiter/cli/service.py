@@ -4,7 +4,6 @@ What stands in them is `units`'s to say. Every step is told, and `uninstall` tak
 """
 
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dumbwaiter.cli.service_checks import check_config, check_machine, check_other, check_root
 from dumbwaiter.cli.session import Session, json_option, not_empty
 from dumbwaiter.cli.systemd import KINDS, Target, booted, run, target
-from dumbwaiter.cli.units import at_home, changed_folders, config_file, credential, kinds, lacks, unit_files, unit_text
-from dumbwaiter.cli.words import last_line, no_mount_point, unusable
+from dumbwaiter.cli.units import at_home, config_file, kinds, lacks, unit_files, unit_text
+from dumbwaiter.cli.words import last_line
 from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.naming import legible
-from dumbwaiter.places import SYSTEM_FOLDERS
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Config
@@ -71,92 +70,17 @@ def install(session: Session, account: str | None, *, system: bool, dry_run: boo
             for path, text in files.items():
                 print(f"# {path}\n{text}")
         try:
-            _check_other(session, to)
-            _check_config(to, config, file)
+            check_other(session, to)
+            check_config(to, config, file)
         except Failure as failure:
             session.say(f"dumbwaiter: this would not be installed: {failure}")
         return
-    _check(to, config, file)
-    _check_other(session, to)
+    check_machine(to)
+    check_config(to, config, file)
+    check_other(session, to)
     did = list(_install(session, to, config, files))
     if session.json:
         session.facts({"did": did, "units": states(to)})
-
-
-def _check(to: Target, config: "Config", file: str) -> None:
-    """Raises `Failure` with the remedy for what would keep the service from running."""
-    if not booted():
-        raise Failure(
-            "systemd does not run this machine, so nothing was installed: have `dumbwaiter run` (and `dumbwaiter mount`) "
-            "started by what runs programs here; --dry-run shows the units"
-        )
-    _check_root(to)
-    _check_config(to, config, file)
-
-
-def _check_config(to: Target, config: "Config", file: str) -> None:
-    """Raises `Failure` for what the service could not work with."""
-    _check_secrets(to, config)
-    changed = [path for watch in config.watch.values() for path in changed_folders(to, watch.path, watch.after)]
-    for path in (file, *(watch.path for watch in config.watch.values()), *changed) if to.system else ():
-        if f"{os.path.realpath(path)}/".startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - PrivateTmp=
-            raise Failure(f"a service of the system has a /tmp of its own and does not see {path}: move it", Exit.USAGE)
-    for name, watch in config.watch.items():
-        if problem := unusable(file, name, watch.path):
-            raise Failure(problem, Exit.USAGE)
-        for path in changed_folders(to, watch.path, watch.after) if to.system else ():
-            if not os.path.isdir(path):  # ReadWritePaths= leaves it out, and all around is read-only
-                own = path.startswith(f"{to.home}/")
-                make = f"-u {to.account} mkdir -p" if own else f"install -d -m 700 -o {to.account}"
-                raise Failure(
-                    f"{path} is not there, and the service cannot make it: sudo {make} {shlex.quote(path)}", Exit.USAGE
-                )
-    if config.mount.path and (problem := no_mount_point(file, config.mount.path)) is not None:
-        raise Failure(problem, Exit.USAGE)
-
-
-def _check_other(session: Session, to: Target) -> None:
-    """Raises `Failure` where the account has a service of the other kind, or a journal that the system's would not find."""
-    other = to._replace(system=not to.system)
-    theirs = Path(SYSTEM_FOLDERS["STATE"], "dumbwaiter", to.account)
-    with at_home(to):
-        starts = "multi-user.target.wants" if other.system else "default.target.wants"
-        if os.path.lexists(other.folder / starts / other.unit(KINDS[0])):
-            flags = f" --system --for {to.account}" if other.system else ""
-            raise Failure(
-                f"{to.account} has a service already, {other.unit(KINDS[0])}: dumbwaiter service uninstall{flags} first"
-            )
-        own = to.home / ".local/state/dumbwaiter"
-        if to.system and "STATE" not in session.chosen and _has_journal(own) and not _has_journal(theirs):
-            raise Failure(
-                f"the journal of {to.account} is in {own}, where a service of the system does not look, so all would be "
-                f"uploaded again: sudo mkdir -p {theirs.parent} && sudo mv -T {own} {theirs}"
-            )
-
-
-def _has_journal(state: Path) -> bool:
-    return any(os.path.exists(state / name) for name in ("journal.db", "host"))
-
-
-def _check_secrets(to: Target, config: "Config") -> None:
-    from dumbwaiter.config.values import SecretSource
-
-    for _, source in config.secrets():
-        kind, name = source.place
-        if kind == "env":
-            raise source.failure(
-                f'a service does not see the variable {name} of your shell: use {{ file = "…" }} or {{ credential = "…" }}'
-            )
-        if kind == "credential":
-            path = credential(to, name)
-            if not path.is_file():
-                raise Failure(f'the secret "{name}" is missing: put it into {path} and chmod 600 it', Exit.USAGE)
-            SecretSource("file", str(path)).read()  # raises what is wrong with it
-
-
-def _check_root(to: Target) -> None:
-    if to.system and os.geteuid() != 0:
-        raise Failure(f"a service of the system needs root: sudo dumbwaiter service … --system --for {to.account}")
 
 
 def _install(session: Session, to: Target, config: "Config", files: Mapping[Path, str]) -> Iterator[str]:
@@ -275,7 +199,7 @@ def uninstall(session: Session, account: str | None, *, system: bool, dry_run: b
     """Stops the services and takes away all that `install` wrote. The journal stays: it knows what was uploaded."""
     to = target(system, account)
     if not dry_run:
-        _check_root(to)
+        check_root(to)
     did = []
     for what in _uninstall(to, dry_run=dry_run):
         did.append(what)
