@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+def have_utf8() -> None:
+    """Sees to it that names of files are read as UTF-8, as the journal keeps them; begins the program anew where the locale says otherwise."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    try:
+        with open("/proc/self/cmdline", "rb") as line:  # `sys.argv` was read by the locale
+            python, *words = line.read().split(b"\0")[:-1]
+        os.execv(sys.executable, [python, b"-X", b"utf8", *words])
+    except OSError:  # no /proc: then as it is
+        return
+
+
 def have_streams() -> None:
     """Sees to it that the first three descriptors are taken, and that any name can be printed."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):

@@ -26,7 +26,7 @@ from dumbwaiter.errors import Exit, Failure
 from dumbwaiter.kernel_limits import raise_files
 from dumbwaiter.naming import shown
 from dumbwaiter.places import Places, places
-from dumbwaiter.streams import failed, have_streams
+from dumbwaiter.streams import failed, have_streams, have_utf8
 from dumbwaiter_fs import mount_point
 from dumbwaiter_fs.events import Events
 
@@ -55,6 +55,7 @@ _log = log.get(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 after an orderly end, 1 failed, 2 usage or configuration, 5 in use."""
+    have_utf8()
     have_streams()
     wishes = _parser().parse_args(argv)
     try:

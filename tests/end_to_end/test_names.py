@@ -79,6 +79,22 @@ def test_a_chinese_watch_and_provider_work_everywhere(program: Program, session:
     assert "Traceback" not in program.log.read_text()
 
 
+def test_names_are_utf_8_in_every_locale(program: Program) -> None:
+    """Under zh_CN.GB18030, which few machines have, a name was read as another one; ASCII, which every one has, is as bad."""
+    program.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program.start()
+    program.write("片头/一.mov", b"moving pictures")
+    assert program("wait").returncode == 0
+    assert program("ls", WATCH).stdout == f"{WATCH}/片头/一.mov\n"
+    assert program("cat", program.drop / "片头/一.mov").stdout == "moving pictures"
+    assert program("rescan", WATCH).returncode == 0
+    assert program("mount", "--background").returncode == 0
+    assert (program.mount / "files" / WATCH / "片头/一.mov").read_bytes() == b"moving pictures"
+    assert program("umount").returncode == 0
+    assert program.stop() == 0
+    assert "Traceback" not in program.log.read_text()
+
+
 def test_a_folder_that_is_no_utf_8_is_shown_alike_by_every_command(program: Program) -> None:
     """The configuration cannot name it; what is relative in a configuration that lies there means it."""
     odd = program.folder / os.fsdecode(b"odd\xff")

@@ -9,11 +9,12 @@ import sys
 
 from dumbwaiter.cli import quick_status
 from dumbwaiter.cli.exits import cannot_print, seen_enough, stopped
-from dumbwaiter.streams import have_streams
+from dumbwaiter.streams import have_streams, have_utf8
 
 
 def main() -> None:
     """Runs a command; ends the process with one of the exit codes of `errors.Exit`."""
+    have_utf8()
     have_streams()
     try:
         if quick_status.answered(sys.argv[1:]):

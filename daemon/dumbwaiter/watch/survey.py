@@ -138,7 +138,7 @@ class _Helper:
     """A helper and how many orders it has. Raises OSError where it is started, or has ended."""
 
     def __init__(self, root: str, rules: Rules) -> None:
-        command = [sys.executable, "-P", "-m", __name__]
+        command = [sys.executable, "-X", "utf8", "-P", "-m", __name__]
         self.orders = 0
         environment = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
         self._process = subprocess.Popen(
