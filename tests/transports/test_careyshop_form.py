@@ -43,6 +43,22 @@ def test_a_shop_that_says_to_try_again_is_tried_again(vendors: Vendors, sender: 
     assert len(vendors.log("upload")) == 2
 
 
+def test_a_shop_that_its_owner_closed_is_waited_for_and_gets_the_file_once_it_opens(
+    vendors: Vendors, sender: Make
+) -> None:
+    """It answers every call with its owner's own words: they are not about the file."""
+    one = sender("careyshop", b"x", "photo.jpg")
+    one.obtain()
+    vendors.faults("careyshop.*:closed")
+    for _ in range(2):
+        verdict = one.verdict()
+        assert type(verdict) is Retry
+        assert str(verdict) == "the shop answers get.storage.list with 500 商城维护中"
+    assert len(vendors.log("upload")) == 1
+    vendors.faults("")
+    assert one.attempt().verified == "sha1"
+
+
 @pytest.mark.parametrize(
     ("part", "sentence"),
     [

@@ -38,7 +38,10 @@ async def send(upload: Upload[CareyShopTicket, Checkpoint]) -> Receipt:
     reply = await upload.call(Request("form", "POST", ticket.url, {"content-type": kind}, body))
     whole = envelope(reply)
     if whole.status != 200:
-        raise _refusal(whole.status, whole.message)
+        refusal = _refusal(whole.status, whole.message)
+        if isinstance(refusal, Reject):
+            await upload.confirm()  # a shop that its owner closed says the same to this, which raises `Retry`
+        raise refusal
     stored = item(reply.body.decode("utf-8", "replace"))
     if stored.status not in {None, 200}:
         raise _refusal(stored.status, stored.message)

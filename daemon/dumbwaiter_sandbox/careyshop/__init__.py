@@ -52,7 +52,7 @@ OPERATIONS = {
 CALLS = (*OPERATIONS.values(), "file")
 WINDOW = 600
 OPEN = frozenset({"login", "callback"})  # need no sign-in
-OWN_FAULTS = frozenset({"inner-error", "no-permission", "signed-out", "refused-item", "truncated", "shrinks"})
+OWN_FAULTS = frozenset({"closed", "inner-error", "no-permission", "signed-out", "refused-item", "truncated", "shrinks"})
 _ROUTE = re.compile(r"/api/v1/([a-z]+)(?:/(.*))?")
 
 
@@ -137,6 +137,8 @@ class CareyShop:
 
     def _strike(self, fault: str) -> None:
         match fault:
+            case "closed":
+                raise RefusedError("商城维护中")  # whatever its owner wrote
             case "inner-error":
                 raise RefusedError("异常错误，请重新尝试上传")
             case "no-permission":
@@ -267,7 +269,7 @@ VENDOR = Vendor(
     name="careyshop",
     services=(Service("careyshop", "careyshop", CALLS),),
     faults={
-        "inner-error": tuple(f"careyshop.{name}" for name in CALLS if name != "file"),
+        **dict.fromkeys(("closed", "inner-error"), tuple(f"careyshop.{name}" for name in CALLS if name != "file")),
         "no-permission": tuple(f"careyshop.{name}" for name in ("token", "upload", "url", "module", "list")),
         "shrinks": ("careyshop.list",),
         "signed-out": ("careyshop.token", "careyshop.upload", "careyshop.list"),
