@@ -19,6 +19,7 @@ THERE = "the provider has the file, and"
         ({"callback": "failed", "callback_said": "no"}, f"{THERE} its application may not know of it: no"),
         ({"registered": "no", "shop_said": "full"}, f"{THERE} its application may not know of it: full"),
         ({"size_at_provider": "9"}, f"{THERE} says that it has 9 bytes there"),
+        ({"hash_at_provider": "Fx"}, f"{THERE} says that its hash there is Fx, which is not this file's"),
         ({"taskStatus": "done"}, ""),
         ({"taskStatus": "refused", "taskMessage": "quota"}, f'{THERE} what was to be made of it is "refused": quota'),
         ({"taskStatus": "done", "detectStatus": "pass", "detectMessage": "fine"}, ""),

@@ -152,6 +152,8 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
             return f"the provider has the file, and its application may not know of it{said}"
         if "size_at_provider" in facts:
             return f"the provider has the file, and says that it has {facts['size_at_provider']} bytes there"
+        if "hash_at_provider" in facts:
+            return f"the provider has the file, and says that its hash there is {facts['hash_at_provider']}, which is not this file's"
         if facts.get("taskStatus", "done") != "done":
             return f'the provider has the file, and what was to be made of it is "{facts["taskStatus"]}"{said}'
         if facts.get("detectStatus") in {"failed", "suspected"}:

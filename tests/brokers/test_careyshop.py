@@ -203,6 +203,28 @@ def test_the_shops_own_form_is_signed_for_each_file_and_asked_for_once() -> None
     assert len(fields["sign"]) == 32
 
 
+@pytest.mark.parametrize(
+    ("etag", "told", "verified"),
+    [
+        ("FvfDvB2AjgRzKt9nmWXMw0ynrjRB", "FvfDvB2AjgRzKt9nmWXMw0ynrjRB", "md5"),
+        ("FvfDvB2AjgRzKt9nmWXMw0ynrjRB", "Fto5o-5ea0sNMlW_75VgGJCv2AcJ", ""),
+        ("FvfDvB2AjgRzKt9nmWXMw0ynrjRB", "25f9e794323b453885f5181f1b624d0b", "md5"),  # another kind says nothing
+        ("25F9E794323B453885F5181F1B624D0B", "Fto5o-5ea0sNMlW_75VgGJCv2AcJ", "md5"),
+    ],
+)
+def test_a_shop_that_has_another_hash_than_qiniu_s_of_the_file_leaves_it_unverified(
+    etag: str, told: str, verified: str
+) -> None:
+    """A local file may be deleted for a hash that was compared, and for nothing less."""
+    row = {"status": 200, "size": 9, "hash": told, "path": "uploads/a", "protocol": "qiniu"}
+    answer = msgspec.json.encode({"status": 200, "message": "success", "data": [row]}).decode()
+    receipt = Receipt("uploads/a", etag, verified="md5", facts={"answer": answer})
+    ask = Ask("w", "a", "a", 9, "text/plain", "w/a", "5" * 24)
+    found = asyncio.run(_broker().follow_up(ask, receipt, 0, Desk())).receipt
+    assert found.verified == verified
+    assert found.facts.get("hash_at_provider", "") == ("" if verified else told)
+
+
 def test_a_newer_shop_says_suffixes_and_size() -> None:
     settings = {"image_ext": "jpg,png", "file_ext": "", "file_size": "1M"}
     whole = _grant(_broker(), Desk(get_upload_token={**LOCAL, **settings}))

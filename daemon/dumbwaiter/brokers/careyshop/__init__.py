@@ -173,6 +173,8 @@ class CareyShop(Broker):
         if item.size is not None and item.size != ask.size:
             return FollowUp(replace(self._told(plain, item), verified="").with_facts(size_at_provider=item.size))
         told = self._told(plain, item)
+        if qiniu.is_etag(item.hash) and qiniu.is_etag(plain.etag) and item.hash != plain.etag:
+            return FollowUp(replace(told, verified="").with_facts(hash_at_provider=item.hash))
         return FollowUp(replace(told, verified=told.verified or ("size" if item.size is not None else "")))
 
     async def listing(self, cursor: str | None, desk: Desk) -> Page:

@@ -298,6 +298,7 @@ const CHINESE = [
   ["the provider has the file, and its application may not know of it…", "文件已在服务商那里，但它的应用可能不知道这个文件…"],
   ["the provider has the file, and what was to be made of it is \"…\"…", "文件已在服务商那里，但要由它生成的内容没有完成，状态是“…”…"],
   ["the provider has the file, and says that it has … bytes there", "服务商已有这个文件，但说它有 … 字节"],
+  ["the provider has the file, and says that its hash there is …, which is not this file's", "服务商已有这个文件，但说它在那里的哈希是 …，与这个文件不符"],
   ["the provider has the file, and its inspection says \"…\"…", "服务商已有这个文件，它的检测结果是“…”…"],
   ["a number is too large: … at most", "数字太大：最多 …"],
   ["Jiandaoyun does not know the transaction of the file any more…", "简道云里已没有这个文件的事务…"],
