@@ -26,7 +26,7 @@ from dumbwaiter.control.orders import Orders
 from dumbwaiter.errors import JournalTrouble
 from dumbwaiter.files import disks
 from dumbwaiter.files.roots import disk_of
-from dumbwaiter.jobs import attempt, sending
+from dumbwaiter.jobs import attempt, engine, sending
 from dumbwaiter.jobs.attempt import IN_VAIN
 from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sending import LATE_MAX
@@ -504,6 +504,37 @@ def test_a_receipt_that_the_journal_does_not_take_is_the_journals_trouble(
             monkeypatch.setattr(Lease, "store", fails)
             await put(app, "jimeng", tmp_path / "a.png", b"\x89PNG\r\n\x1a\n" + bytes(99))
             await until(lambda facts: facts["trouble"] == full, app)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("provider", ["recipe", "netease"])
+def test_a_receipt_that_the_journal_did_not_take_is_noted_later_and_its_file_sent_once(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """A disk that is full for a while: where the provider names the objects, each further upload would leave one behind."""
+    before = len(vendors.http.get("/_sandbox/objects").json())
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            store, full = Lease.store, ["first", "second"]
+
+            def fails(*values: Any, **named: Any) -> Future[Any]:
+                if not full:
+                    return store(*values, **named)
+                full.pop()
+                commit: Future[Any] = Future()
+                commit.set_exception(JournalTrouble("the journal cannot be written: its disk is full"))
+                return commit
+
+            monkeypatch.setattr(Lease, "store", fails)
+            monkeypatch.setattr(engine, "ceiling", lambda _failures: 0.0)
+            await put(app, provider, tmp_path / "a.bin", b"once")
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert not full
+            assert facts["totals"]["bytes_sent"] == 4
+            assert facts["totals"]["bytes_resent"] == 0
+        assert len(vendors.http.get("/_sandbox/objects").json()) == before + 1
 
     asyncio.run(test())
 

@@ -16,12 +16,14 @@ from dumbwaiter.jobs import attempt
 from dumbwaiter.jobs.attempt import RESENT_MAX, Attempt
 from dumbwaiter.jobs.tally import Tally
 from dumbwaiter.jobs.threads import Threads
+from dumbwaiter.jobs.unnoted import Unnoted
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import FollowUp, Receipt, Stamp
 from dumbwaiter.net.http import Http
 from dumbwaiter.policy import AFTER_MAX, PAUSE
 from dumbwaiter.providers.provider import Provider
 from dumbwaiter.store.arrivals import Candidate
+from dumbwaiter.store.lease import Lease
 from journals import WORKER, Book
 
 sqlite_book = journals.sqlite_book
@@ -43,6 +45,7 @@ class Vendor:
         self.job = self.stored()
         self.binds = False
         self.known = True
+        self.unnoted = Unnoted()
         self.provider: Provider | None = None
 
     def stored(self) -> int:
@@ -92,6 +95,7 @@ class Vendor:
             watch_of=lambda _watch: None,
             away=lambda _watch: "",
             tally=Tally(),
+            unnoted=self.unnoted,
         )
         (job,) = await self.book.journal.claim(WORKER, NOW, 1, only=[self.job])
         return Attempt(context, job)
@@ -229,6 +233,34 @@ def test_what_the_vendor_lost_is_not_sent_again_once_it_changed_or_was_sent_in_v
         vendor.book.rows(f"UPDATE jobs SET resent = {RESENT_MAX * 8} RETURNING id")
     assert vendor.run().state == "done"
     assert vendor.entry().facts == {"follow_up": "it is gone"}
+
+
+@pytest.mark.parametrize("later", [None, 5.0], ids=["finish", "note"])
+def test_an_answer_that_the_journal_does_not_take_is_noted_later_and_not_asked_for_again(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch, later: float | None
+) -> None:
+    """What was asked for may cost, and the disk may be full just then."""
+    asked: list[int] = []
+
+    def says(receipt: Receipt, tries: int) -> FollowUp:
+        asked.append(tries)
+        return FollowUp(receipt.with_facts(task="7"), later=later)
+
+    async def full(*_values: Any, **_named: Any) -> None:
+        raise JournalTrouble("the journal cannot be written: its disk is full")
+
+    vendor.says = says
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "finish", full)
+        patch.setattr(Lease, "note", full)
+        with pytest.raises(JournalTrouble):
+            vendor.run()
+    vendor.book.release(WORKER, vendor.job)
+    row = vendor.run()
+    assert len(asked) == 1
+    assert row.state == ("done" if later is None else "stored")
+    assert '"task":"7"' in row.receipt
+    assert vendor.unnoted == Unnoted()
 
 
 def test_a_stored_file_whose_provider_is_configured_no_more_is_done(vendor: Vendor) -> None:

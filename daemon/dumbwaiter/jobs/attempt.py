@@ -19,6 +19,7 @@ from dumbwaiter.errors import (
     Changed,
     Conflict,
     Gone,
+    JournalTrouble,
     Local,
     Offline,
     Paused,
@@ -36,6 +37,7 @@ from dumbwaiter.jobs.endings import DONE, FAILED
 from dumbwaiter.jobs.key_choice import KeyChoice
 from dumbwaiter.jobs.sending import Sending
 from dumbwaiter.jobs.threads import OpenFile
+from dumbwaiter.jobs.unnoted import Stored, Version
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import MIB, Ask, FollowUp, Job, Receipt, State
 from dumbwaiter.naming import propose, shown
@@ -80,6 +82,10 @@ class Attempt:
     @property
     def _job(self) -> Job:
         return self._sending.job
+
+    @property
+    def _version(self) -> Version:
+        return Version(self._job.id, self._job.place, self._job.provider, self._job.stamp)
 
     def _change(self, **changes: Any) -> None:
         self._sending.job = replace(self._sending.job, **changes)
@@ -146,13 +152,16 @@ class Attempt:
     async def _bring(self, provider: Provider) -> None:
         """Uploads the file and journals the receipt."""
         job = self._job
+        if (stored := self._context.unnoted.stored.pop(self._version, None)) is not None:
+            await self._store(provider, stored)
+            return
         let_go = self._context.threads.let_go
         file = await self._open()
         held = ExitStack()
         held.callback(let_go, file)
         try:
             if self._may_link(provider) and (found := await duplicates.find(job, provider, file, self._context)):
-                await self._store(provider, *found)
+                await self._store(provider, self._stored_as(provider, *found))
                 self._log.info("linked", key=found[0].key, same_as=found[0].facts["same_as"])
                 return
             self._ask = await self._keys.choose(provider, job, self._ask, file)
@@ -168,7 +177,7 @@ class Attempt:
             raise Local(f"the file cannot be read: {getattr(error, 'strerror', error)}") from None
         finally:
             held.close()
-        await self._store(provider, receipt, digest, more, self._sending.resent)
+        await self._store(provider, self._stored_as(provider, receipt, digest, more, self._sending.resent))
         self._log.debug("stored", key=receipt.key, size=job.size)
 
     def _may_link(self, provider: Provider) -> bool:
@@ -176,18 +185,24 @@ class Attempt:
         wanted = self._watch is not None and self._watch.duplicates == "link"
         return provider.broker.shares and wanted and job.size > 0 and job.key is None
 
-    async def _store(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> None:
-        """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
+    def _stored_as(self, provider: Provider, receipt: Receipt, digest: str, more: int = 0, resent: int = 0) -> Stored:
+        """Returns what there is to journal once the provider has the file."""
         may_replace = self._ask.named and not self._ask.fresh
         given = receipt.key if provider.broker.names_late and receipt.key != self._job.key and not may_replace else None
-        self._stored = self._lease.store(
-            self._clock(),
-            receipt=receipt,
-            digest=digest,
-            more=more,
-            resent=resent,
-            given=given,
-        )
+        return Stored(receipt, digest, more, resent, given)
+
+    async def _store(self, provider: Provider, stored: Stored) -> None:
+        """Journals a receipt. Where the vendor is to be asked more, it is on the disk before that."""
+        unnoted, version = self._context.unnoted, self._version
+
+        def told(commit: Future[Holder | None]) -> None:
+            if isinstance(commit.exception(), JournalTrouble):
+                unnoted.stored[version] = stored
+
+        receipt, given = stored.receipt, stored.given
+        self._stored = self._lease.store(self._clock(), **stored._asdict())
+        self._stored.add_done_callback(told)
+        unnoted.followed.pop(version, None)  # it was of an earlier upload
         self._sending.wasted = self._sending.resent = 0
         if provider.broker.follows or given is not None:
             holder = await asyncio.shield(asyncio.wrap_future(self._stored))
@@ -199,9 +214,26 @@ class Attempt:
 
     async def _follow_up(self, provider: Provider) -> None:
         """Does what is left at the vendor and catalogues the file, or puts that off."""
+        follow = self._context.unnoted.followed.pop(self._version, None) or await self._asked(provider)
+        if follow is None:
+            return
+        now = self._clock()
+        try:
+            if follow.later is None:
+                await self._finish(follow)
+                return
+            due_at = now + min(follow.later, AFTER_MAX)
+            await self._lease.note(now, receipt=follow.receipt, due_at=due_at, error=follow.error)
+        except JournalTrouble:
+            self._context.unnoted.followed[self._version] = follow
+            raise
+        if follow.blocked:
+            await self._block(provider, follow.error or "", now + PAUSE)
+
+    async def _asked(self, provider: Provider) -> FollowUp | None:
+        """Asks the vendor for the rest. Returns None where the file is to be sent again, which is journalled."""
         job = self._job
         assert job.receipt is not None
-        now = self._clock
         try:
             if provider.broker.binds and await self._lease.is_outdone():
                 raise Reject(REPLACED)  # it would take the newer one's place there
@@ -210,25 +242,15 @@ class Attempt:
         except (Reauth, Reject, Restart) as verdict:
             if isinstance(verdict, Restart) and await self._is_worth_resending():
                 self._log.info("sent again", reason=str(verdict))
-                await self._lease.resend(now(), due_at=now() + verdict.after, error=str(verdict))
-                return
+                now = self._clock()
+                await self._lease.resend(now, due_at=now + verdict.after, error=str(verdict))
+                return None
             if provider.broker.binds:
                 raise Reject(str(verdict)) from None
             # The file is there; what could not be learned about it is told, and no reason to wait.
             follow = FollowUp(job.receipt.with_facts(follow_up=verdict))
         results = tuple(one.plain for one in follow.results)
-        follow = replace(follow, receipt=follow.receipt.plain, results=results)
-        if follow.later is None:
-            await self._finish(follow)
-        else:
-            await self._lease.note(
-                now(),
-                receipt=follow.receipt,
-                due_at=now() + min(follow.later, AFTER_MAX),
-                error=follow.error,
-            )
-            if follow.blocked:
-                await self._block(provider, follow.error or "", now() + PAUSE)
+        return replace(follow, receipt=follow.receipt.plain, results=results)
 
     async def _finish(self, follow: FollowUp) -> None:
         """Catalogues the file, and orders what its watch wants done then."""

@@ -10,6 +10,7 @@ from dumbwaiter.config import Watch
 from dumbwaiter.jobs.endings import Endings
 from dumbwaiter.jobs.tally import Tally
 from dumbwaiter.jobs.threads import Threads
+from dumbwaiter.jobs.unnoted import Unnoted
 from dumbwaiter.journal import Journal
 from dumbwaiter.model import Job
 from dumbwaiter.providers.provider import Provider
@@ -34,6 +35,7 @@ class Context:
     away: Callable[[str], str] = lambda _watch: ""  # why a watch's folder cannot be looked at
     clock: Callable[[], float] = time.time
     tally: Tally = field(default_factory=Tally)
+    unnoted: Unnoted = field(default_factory=Unnoted)
     log: Any = field(default_factory=lambda: log.get("engine"))
 
     def lease(self, job: Job) -> Lease:
