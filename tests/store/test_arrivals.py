@@ -181,6 +181,26 @@ def test_a_version_that_is_done_and_back_takes_its_place_again(book: Book) -> No
     assert book.enqueue([file("a/f")], NOW + 3) == []
 
 
+def test_a_version_is_sent_again_if_the_one_after_it_may_be_in_its_place_at_the_provider(book: Book) -> None:
+    """Where a key is replaced, what was stored there is there, also if it was refused in the end and forgotten."""
+    one, other = book.done("a/f", NOW), book.done("a/g", NOW)
+    stored, gone = book.stored("a/f", NOW + 1, version=2), book.leased("a/g", NOW + 1, version=2)
+    book.lease(WORKER, stored).reject(NOW + 2, error="it cannot be shown")
+    book.forget([stored], NOW + 2)
+    book.lease(WORKER, gone).supersede(NOW + 2, reason=GONE)
+    (again,) = book.enqueue([file("a/f"), file("a/g")], NOW + 3)
+    assert states(book) == {other: "done", stored: "superseded", gone: "superseded", again: "pending"}
+    assert one not in states(book)
+
+
+def test_what_another_provider_or_installation_has_of_a_path_is_no_newer_version_of_its_file(book: Book) -> None:
+    book.done("a/f", NOW)
+    book.done("a/f", NOW + 1, version=2, provider="art")
+    with Book(book.url, "another") as other:
+        other.done("a/f", NOW + 1, version=2)
+    assert book.enqueue([file("a/f")], NOW + 2) == []  # else it would be sent again
+
+
 @pytest.mark.parametrize("end", ["done", "superseded", "rejected", "stored", "pending"])
 def test_what_a_person_has_sent_again_is_as_new_and_nothing_else_is(book: Book, end: str) -> None:
     """A refusal is a `retry`'s to undo, and what is under way goes on."""

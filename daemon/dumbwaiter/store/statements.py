@@ -98,13 +98,7 @@ DROP_OUTLIVED = Prepared(
             or_(
                 (jobs.c.state == State.SUPERSEDED) & or_(*(jobs.c.error == reason for reason in (*UNSENT, REPLACED))),
                 (jobs.c.state == State.DONE)
-                & exists().where(
-                    _OF_THE_FILE,
-                    or_(
-                        _later.c.state != State.SUPERSEDED,
-                        and_(*(_later.c.error.is_distinct_from(reason) for reason in UNSENT)),
-                    ),
-                ),
+                & exists().where(_OF_THE_FILE, *(_later.c.error.is_distinct_from(reason) for reason in UNSENT)),
             ),
         )
         .returning(jobs.c.id)
