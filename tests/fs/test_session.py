@@ -276,6 +276,21 @@ def test_a_watched_folder_that_does_not_answer_holds_up_only_who_asks_for_it(
         assert b"user.dumbwaiter.error\0" in payload or payload.startswith(b"the original is gone")
 
 
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.GETATTR])
+def test_a_file_of_the_outbox_whose_folder_does_not_answer_holds_up_only_who_looks_at_it(shelf: Shelf, op: int) -> None:
+    shelf.entry("a", 1)
+    shelf.job("b", Stamp(7, 10, 1, 1))
+    with hanging(shelf) as (kernel, there):
+        folder = kernel.look_up(b"outbox/w")
+        handle = wire.LONG.unpack_from(kernel.ask(Op.OPENDIR, folder, bytes(8))[1])[0]
+        listed = kernel.ask(Op.READDIR, folder, wire.READ_IN.pack(handle, 2, 4096))[1]
+        number = wire.LONG.unpack_from(listed)[0]
+        asked = kernel.send(Op.LOOKUP, folder, b"b\0") if op == Op.LOOKUP else kernel.send(op, number, bytes(16))
+        assert kernel.list(b"keys/p") == [b"k"]
+        there.set()
+        assert kernel.answer()[0] == asked
+
+
 def test_more_calls_than_threads_are_answered_one_after_the_other(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +313,24 @@ def test_where_the_system_has_no_thread_to_give_calls_are_answered_all_the_same(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert kernel.ask(Op.STATFS)[0] == 0
     assert kernel.ask(Op.GETATTR)[0] == 0
+
+
+def test_where_the_system_has_no_more_threads_a_call_waits_for_one_and_holds_up_nobody(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shelf.entry("a", 1)
+    with hanging(shelf) as (kernel, there):
+        number = kernel.look_up(b"files/w/a")
+        asked = {kernel.send(Op.LISTXATTR, number, wire.SIZE_IN.pack(4096, 0))}
+        kernel.list(b"keys")  # by the thread that took over
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        asked.add(kernel.send(Op.LISTXATTR, number, wire.SIZE_IN.pack(4096, 0)))
+        assert kernel.list(b"keys/p") == [b"k"]
+        there.set()
+        assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
 
 
 def test_an_open_that_was_given_up_leaves_nothing_open(shelf: Shelf) -> None:
