@@ -263,6 +263,20 @@ def test_somebody_elses_file_of_the_same_size_and_time_is_not_taken_for_the_copy
     assert (elsewhere / "a/film-1.mov").read_bytes() == CONTENT
 
 
+def test_an_equal_file_of_another_date_is_not_taken_for_the_copy(root: Path, elsewhere: Path) -> None:
+    """The date that a file was made or changed on would be lost."""
+    (elsewhere / "a").mkdir()
+    stamp = file(root)
+    (elsewhere / "a/film.mov").write_bytes(CONTENT)
+    os.utime(elsewhere / "a/film.mov", ns=(0, 0))
+    act(root, stamp, f"move:{elsewhere}")
+    assert contents(root) == []
+    assert {one.name: one.stat().st_mtime_ns for one in (elsewhere / "a").iterdir()} == {
+        "film.mov": 0,
+        "film-1.mov": stamp.mtime_ns,
+    }
+
+
 def test_it_goes_to_a_file_system_that_knows_no_rights_and_times_and_a_size_only_once_it_is_closed(
     root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,9 @@ def test_a_number_that_was_never_given_is_stale(kernel: Kernel) -> None:
     assert kernel.ask(Op.OPENDIR, NAMED | 5, bytes(8))[0] == errno.ESTALE
 
 
-def test_an_attribute_needs_room_for_all_of_it(shelf: Shelf, kernel: Kernel) -> None:
+def test_an_attribute_needs_room_for_all_of_it(
+    shelf: Shelf, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
     shelf.entry("a", 1)
     number = kernel.look_up(b"files/w/a")
     assert kernel.ask(Op.OPENDIR, number, bytes(8))[0] == errno.ENOTDIR
@@ -188,6 +190,7 @@ def test_an_attribute_needs_room_for_all_of_it(shelf: Shelf, kernel: Kernel) -> 
         assert (error, len(value)) == (0, length)
         assert kernel.ask(op, number, wire.SIZE_IN.pack(length - 1, 0) + body) == (errno.ERANGE, b"")
     assert value == b"k/a"
+    assert "failed" not in capsys.readouterr().out, "programs ask again with more room"
 
 
 def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: Shelf, kernel: Kernel) -> None:
@@ -302,6 +305,26 @@ def test_more_calls_than_threads_are_answered_one_after_the_other(
         assert kernel.list(b"keys/p") == [b"k"]
         there.set()
         assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINTR, errno.EAGAIN])
+def test_a_call_whose_caller_is_gone_before_it_is_taken_ends_nothing(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    failures = [OSError(number, "")]
+    readv = os.readv
+
+    def failing(descriptor: int, into: Any) -> int:
+        length = readv(descriptor, into)
+        if failures and wire.IN.unpack_from(into[0])[1] == Op.STATFS:
+            raise failures.pop()
+        return length
+
+    monkeypatch.setattr(os, "readv", failing)
+    assert kernel.ask(Op.GETATTR)[0] == 0  # the next one is read by that
+    kernel.send(Op.STATFS, 1, b"")
+    assert kernel.ask(Op.GETATTR)[0] == 0
+    assert not failures
 
 
 def test_where_the_system_has_no_thread_to_give_calls_are_answered_all_the_same(

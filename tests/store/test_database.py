@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import stat
 import threading
@@ -368,6 +369,16 @@ def test_a_server_that_is_frozen_holds_no_reader(postgres: URL) -> None:
             os.kill(server, signal.SIGCONT)
     with engine.connect() as connection:  # another one is asked then
         assert connection.execute(question).scalar_one() != server
+    engine.dispose()
+
+
+def test_a_connection_that_breaks_is_not_said_to_be_silent(postgres: URL) -> None:
+    engine = reading(postgres, patience=5)
+    with engine.connect() as connection:
+        with socket.socket(fileno=os.dup(connection.connection.driver_connection.fileno())) as line:  # type: ignore[union-attr]
+            line.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(JournalTrouble, match="closed the connection"):
+            connection.execute(text("SELECT 1"))
     engine.dispose()
 
 
