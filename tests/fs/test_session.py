@@ -161,6 +161,13 @@ def test_every_write_is_refused_as_read_only(kernel: Kernel, op: int) -> None:
     assert kernel.ask(op, 1, bytes(100)) == (errno.EROFS, b"")
 
 
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR])
+def test_who_opens_a_file_to_write_is_told_so_at_once(shelf: Shelf, kernel: Kernel, flags: int) -> None:
+    """Also where somebody has told the kernel that the mount is not read-only."""
+    shelf.entry("a", 1, url="https://h/a")
+    assert kernel.ask(Op.OPEN, kernel.look_up(b"files/w/a"), wire.OPEN_IN.pack(flags, 0)) == (errno.EROFS, b"")
+
+
 def test_what_nobody_knows_is_enosys(kernel: Kernel) -> None:
     assert kernel.ask(99) == (errno.ENOSYS, b"")
     assert kernel.ask(Op.READLINK) == (errno.EINVAL, b"")
@@ -204,6 +211,13 @@ def test_a_folder_is_known_until_it_is_forgotten_as_often_as_it_was_told(shelf: 
     assert kernel.ask(Op.GETATTR, 1)[0] == 0, "the root is never forgotten"
 
 
+def test_a_folder_that_was_listed_is_known_and_its_listing_ends_with_the_walk(shelf: Shelf, kernel: Kernel) -> None:
+    shelf.entry("d/a", 1)
+    assert kernel.list(b"files/w") == [b"d"]
+    assert kernel.ask(Op.GETATTR, number_of(b"files/w/d"))[0] == 0
+    assert not kernel.session._listings
+
+
 def test_a_walk_finds_the_next_folder_packed_and_never_an_old_one(shelf: Shelf, kernel: Kernel) -> None:
     for name in ("a", "b", "c", "d", "e", "e/deeper"):
         shelf.entry(f"{name}/file", 1)
@@ -241,6 +255,46 @@ def test_an_answer_that_may_be_old_already_is_not_to_be_kept(shelf: Shelf, kerne
     assert wire.name_of(again) == b"a"
     assert wire.LONG.unpack_from(again) == (0,), "the kernel gets the name and has to ask"
     assert len(listed) == 2 * (wire.HEAD + 32)
+
+
+def valid_for(kernel: Kernel, op: int, number: int, name: bytes = b"") -> int:
+    """Returns for how many seconds the kernel may keep what it is told of a number, or of a name there."""
+    error, payload = kernel.ask(op, number, name + b"\0" if op == Op.LOOKUP else bytes(16))
+    assert error == 0
+    (seconds,) = wire.LONG.unpack_from(payload, wire.PAIR.size if op == Op.LOOKUP else 0)
+    return int(seconds)
+
+
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.GETATTR])
+def test_an_answer_that_a_change_came_into_is_not_to_be_kept(
+    shelf: Shelf, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, op: int
+) -> None:
+    """Of that change the kernel is told before it has the answer, which may be old."""
+    shelf.entry("d/a", 1)
+    kernel.told.trust(told=True)
+    above, find = kernel.look_up(b"files/w"), Trees.inode
+    number = above if op == Op.LOOKUP else kernel.look_up(b"files/w/d")
+    assert valid_for(kernel, op, number, b"d") == 60
+
+    def meanwhile(trees: Trees, path: bytes) -> Inode | None:
+        inode = find(trees, path)
+        kernel.told.changing()
+        return inode
+
+    monkeypatch.setattr(Trees, "inode", meanwhile)
+    assert valid_for(kernel, op, number, b"d") == 0
+
+
+def test_what_changes_unheard_is_not_to_be_kept(shelf: Shelf) -> None:
+    """A file that is written, and one that is made up of what is known by now."""
+    shelf.entry("a", 1, url="https://h/a")
+    shelf.job("b", shelf.write("b", b"1"))
+    with hanging(shelf, shelf.drop) as (kernel, there):
+        there.set()
+        kernel.told.trust(told=True)
+        for folder, name, seconds in ((b"files/w", b"a", 60), (b"files/w", b"a.url", 0), (b"outbox/w", b"b", 0)):
+            assert valid_for(kernel, Op.LOOKUP, kernel.look_up(folder), name) == seconds
+            assert valid_for(kernel, Op.GETATTR, kernel.look_up(folder + b"/" + name)) == seconds
 
 
 @contextmanager
