@@ -88,6 +88,23 @@ def test_a_result_leaves_with_the_version_that_it_was_made_of(book: Book) -> Non
     small = Receipt("k/new small", facts={"of": "k/2"}, label="small", size=7)
     book.lease(WORKER, id_).finish(NOW + 1, receipt=Receipt("k/2"), results=[small])
     assert shown(book) == {"photo.jpg": "k/2", "photo.small.jpg": "k/new small", "photo.other.jpg": "k/own"}
+    book.done("a/photo.jpg", NOW + 2, Receipt("k/3"), version=3)
+    assert shown(book) == {"photo.jpg": "k/3", "photo.other.jpg": "k/own"}
+
+
+def test_a_result_that_was_made_again_has_its_name(book: Book) -> None:
+    book.done("a/photo.jpg", NOW, Receipt("k/1"))
+    (entry,) = book.catalog.history()
+    for key in ("k/2", "k/3"):
+        assert book.amend(entry.id, NOW, {}, result=Receipt(key, label="watermark", size=7))
+    assert shown(book) == {"photo.jpg": "k/1", "photo.watermark.jpg": "k/3"}
+
+
+def test_a_result_whose_object_is_another_one_now_is_shown_no_more(book: Book) -> None:
+    id_ = book.stored("a/photo.jpg", NOW)
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("k/1"), results=[Receipt("k/2", label="watermark", size=7)])
+    book.done("a/other.jpg", NOW, Receipt("k/2"))
+    assert shown(book) == {"photo.jpg": "k/1", "other.jpg": "k/2"}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ""])

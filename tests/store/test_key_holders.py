@@ -39,6 +39,12 @@ def test_whoever_may_replace_waits_for_who_is_about_to(book: Book) -> None:
         assert (held.place, held.done) == ("w/two/film.mov", False)
 
 
+def test_neither_itself_nor_what_another_provider_has_keeps_a_file_from_its_key(book: Book) -> None:
+    one, other = book.leased("one/film.mov", NOW), book.leased("two/film.mov", NOW, provider="art")
+    for id_, provider in ((one, "vod"), (one, "vod"), (other, "art")):
+        assert book.lease(WORKER, id_).propose(NOW, provider=provider, key="film.mov", digest=None) is None
+
+
 def test_an_object_that_a_provider_named_is_one_files(book: Book) -> None:
     """Its bytes would take the place of the other's, which the catalog shows as done."""
 
