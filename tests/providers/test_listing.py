@@ -106,12 +106,13 @@ def test_what_is_ours_and_listed_is_one_entry_and_keeps_our_receipt(book: Book) 
 
 def test_an_upload_that_the_list_showed_before_it_was_finished_becomes_ours(book: Book) -> None:
     id_ = book.stored("a.mov", NOW, Receipt("up/a", "e"))
-    walked(book, Shelf([there("up/a")]))
-    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("up/a", "e"))
+    walked(book, Shelf([there("up/a"), there("up/small")]))
+    made = Receipt("up/small", label="small", size=3)
+    book.lease(WORKER, id_).finish(NOW, receipt=Receipt("up/a", "e"), results=[made])
     found = entry(book, "up/a")
     assert found is not None
     assert (found.watch, found.path, found.etag) == ("w", "a.mov", "e")
-    assert keys(book) == ["up/a"]
+    assert keys(book) == ["up/a", "up/small"]
 
 
 def test_what_the_list_shows_no_more_goes_if_it_is_not_ours_and_else_is_marked(book: Book) -> None:

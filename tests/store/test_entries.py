@@ -79,6 +79,14 @@ def test_what_a_provider_made_of_a_file_is_catalogued_beside_it(book: Book) -> N
     assert book.catalog.find("files/w/a/README.small") is not None
 
 
+def test_a_key_at_one_provider_says_nothing_of_the_same_at_another(book: Book) -> None:
+    for number, provider in enumerate(("vod", "art")):
+        id_ = book.named("a/film.mov", NOW, provider=provider)
+        book.lease(WORKER, id_).store(NOW, receipt=Receipt("k"), digest=f"xxh3:{number}", more=6, resent=0)
+        book.lease(WORKER, id_).finish(NOW, receipt=Receipt("k"))
+    assert {entry.provider for entry in book.catalog.history()} == {"vod", "art"}
+
+
 def test_a_result_leaves_with_the_version_that_it_was_made_of(book: Book) -> None:
     id_ = book.stored("a/photo.jpg", NOW)
     made = [Receipt(f"k/{label}", facts={"of": "k/1"}, label=label, size=7) for label in ("small", "large")]
