@@ -97,6 +97,14 @@ def test_what_a_program_keeps_open_for_writing_is_told_once_it_has_been_quiet_fo
     assert settle.held("w", 200.0) == []
 
 
+def test_an_empty_file_that_is_open_is_told_of_by_nobody(settle: Settle) -> None:
+    """A lock of a program at work, say: there is nothing to take."""
+    settle.sight(OPEN, 0.0)
+    settle.due(0.2)
+    assert settle.observe("w", "a", Stamp(1, 0, 1, 1), 0.2, writing=True) is None
+    assert settle.held("w", 1.0 + LONGEST) == []
+
+
 def test_what_is_gone_is_held_by_nobody(settle: Settle) -> None:
     settle.sight(OPEN, 0.0)
     settle.due(0.2)
@@ -130,6 +138,13 @@ def test_an_empty_file_whose_close_was_not_seen_waits_as_long(settle: Settle) ->
     while (now := settle.next_wake() or 0.0) < CALM * 2.0:
         settle.due(now)
         assert settle.observe("w", "a", empty, now, writing=False) is None
+
+
+def test_how_long_a_file_was_empty_is_no_pause_of_its_writer(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    settle.due(0.2)
+    assert settle.observe("w", "a", Stamp(1, 0, 1, 1), 0.2, writing=False) is None
+    assert quiet(settle, 1, 9.0)[0] == pytest.approx(12.2)
 
 
 def test_what_is_put_off_is_not_looked_at_before(settle: Settle) -> None:
@@ -189,6 +204,45 @@ def test_a_log_that_is_closed_after_each_line_is_let_through_less_and_less_often
     assert times[-1] + LONGEST >= 600.0  # the last version too, and in time
 
 
+@pytest.mark.parametrize(("seconds", "longest"), [(0.2, LONGEST / 10), (100.0, 100.0)])
+def test_how_seldom_a_log_is_let_through_is_up_to_the_patience_of_its_watch(seconds: float, longest: float) -> None:
+    times = rewritten(Settle({"w": seconds}), every=1.0, until=900.0)
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert waits[-3:] == pytest.approx([longest] * 3, abs=1 + RECHECK)
+
+
+def test_a_version_that_is_held_back_is_so_also_where_its_close_is_not_heard(settle: Settle) -> None:
+    free = rewritten(settle, every=1.0, until=OFTEN)[-1] + 2.0
+    settle.sight(OPEN, free - 1.0)
+    assert settle.next_wake() == pytest.approx(free)
+
+
+def test_who_goes_on_after_a_version_was_held_back_is_waited_for_as_at_first(settle: Settle) -> None:
+    free = rewritten(settle, every=1.0, until=OFTEN)[-1] + 2.0
+    for now in (free - 1.0, free, free + 1.0):  # the first of them is held back
+        settle.sight(CLOSED, now)
+        settle.due(now)
+        assert settle.observe("w", "a", stamp(99), now, writing=False) is None
+    assert quiet(settle, 99, free + 1.0)[0] == pytest.approx(free + 3.0)  # it paused for a second
+
+
+def test_of_many_files_those_are_remembered_that_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumbwaiter.watch.settle.REMEMBERED", 2)
+    settle = Settle({"w": 2.0, "others": 2.0})
+    for path in "bcd":
+        settle.sight(Sighting("others", path, old=True), 0.0)
+        for now in (0.0, RECHECK):
+            settle.due(now)
+            settle.observe("others", path, stamp(1), now, writing=False)
+        settle.outrun("others", path, 100.0, 0.0)
+    waits = [later - earlier for earlier, later in pairwise(rewritten(settle, every=1.0, until=30.0))]
+    assert waits[OFTEN + 1 :] == pytest.approx([8, 16], abs=1 + RECHECK)
+    for path in ("a", "b", "a", "c"):
+        settle.outrun("w", path, 100.0, 30.0)
+    settle.sight(CLOSED, 60.0)
+    assert settle.restless("w", 60.0) == [("a", 200.0)]
+
+
 def test_the_last_version_of_a_file_that_was_finished_often_is_let_through(settle: Settle) -> None:
     assert rewritten(settle, every=1.0, until=30.5)[-1] > 30.0
 
@@ -196,6 +250,9 @@ def test_the_last_version_of_a_file_that_was_finished_often_is_let_through(settl
 def test_versions_that_lie_apart_are_let_through_at_once(settle: Settle) -> None:
     times = rewritten(settle, every=2 * LONGEST, until=20 * LONGEST)
     assert times == pytest.approx([2 * LONGEST * one + RECHECK for one in range(10)], abs=RECHECK)
+    for now in (30 * LONGEST, 30 * LONGEST + 1):  # nor does it count against those that come after
+        settle.sight(CLOSED, now)
+        assert quiet(settle, int(now), now)[0] == pytest.approx(now + RECHECK)
 
 
 def test_where_each_version_counts_all_of_them_are_let_through() -> None:
@@ -292,6 +349,14 @@ def test_a_slow_copy_with_pauses_is_not_taken_half_way(settle: Settle) -> None:
                 assert ready.stamp == stamp(1000)
                 assert now <= 300 + 2 * LONGEST
                 return
+
+
+def test_after_the_longest_pause_a_file_has_to_be_quiet_for_a_minute_and_not_more(settle: Settle) -> None:
+    settle.sight(OPEN, 0.0)
+    for now, version in ((0.2, 1), (100.0, 2)):
+        settle.due(now)
+        assert settle.observe("w", "a", stamp(version), now, writing=False) is None
+    assert quiet(settle, 2, 100.0)[0] == pytest.approx(100.0 + LONGEST)
 
 
 def test_a_watch_without_patience_still_looks_twice() -> None:
@@ -439,10 +504,11 @@ def test_a_scan_that_finds_a_file_old_shortens_no_wait_that_has_begun() -> None:
     settle.sight(Sighting("w", "a"), 0.0)
     assert settle.observe("w", "a", stamp, 0.0, None) is None
     settle.sight(Sighting("w", "a", old=True), 3.0)
-    assert settle.observe("w", "a", stamp, 3.5, None) is None
+    for now in (3.5, 3.5 + RECHECK):
+        assert settle.observe("w", "a", stamp, now, None) is None
     settle.sight(Sighting("w", "b", old=True), 3.0)  # nobody has seen that one before
     assert settle.observe("w", "b", stamp, 3.0, None) is None
-    assert settle.observe("w", "b", stamp, 3.0 + RECHECK, None) is not None
+    assert settle.observe("w", "b", stamp, 3.0 + RECHECK, None) == Ready("w", "b", stamp, closed=False)
 
 
 @pytest.mark.parametrize(("writing", "quiet"), [(None, LONGEST), (False, 2.0)])
