@@ -455,6 +455,20 @@ main()
 """
 
 
+def test_of_a_refused_account_its_own_watches_are_told(tmp_path: Path) -> None:
+    other = CONFIG.replace("provider.p]", "provider.q]").replace("watch.w]", "watch.v]").replace('"p"', '"q"')
+    hook = 'on_attention = ["true"]\n'
+    config, ordered = parse(CONFIG + hook + other.replace("/w", "/v") + hook, "config.toml"), []
+    with Book(in_file(tmp_path / "state")) as book:
+        endings = Endings(config, book.journal, ordered=lambda: ordered.append(1))
+        book.runner.run(endings.attention("p", "it is refused"))
+        assert [(row.watch, row.what) for row in book.rows("SELECT watch, what FROM errands")] == [
+            ("w", "on_attention")
+        ]
+        book.runner.run(endings.attention("none", "it is refused"))
+    assert ordered == [1]
+
+
 def test_a_refusal_that_the_renewal_of_a_session_meets_first_is_told(program: Program) -> None:
     """The daemon renews sessions far ahead of their end; this one does so all the time."""
     mark = program.folder / "mark"

@@ -361,6 +361,20 @@ def test_more_calls_than_threads_are_answered_one_after_the_other(
         assert {kernel.answer()[:2] for _ in asked} == {(one, 0) for one in asked}
 
 
+def test_a_fault_in_what_is_tried_first_ends_nothing(
+    shelf: Shelf, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    shelf.entry("a", 1, url="https://h/a")
+    monkeypatch.setattr(Contents, "read_nowait", fails)
+    monkeypatch.setattr(Contents, "read", lambda *_: b"x")
+    opened = kernel.ask(Op.OPEN, kernel.look_up(b"files/w/a"), wire.OPEN_IN.pack(os.O_RDONLY, 0))[1]
+    body = wire.READ_IN.pack(*wire.LONG.unpack_from(opened), 0, 1)
+    assert kernel.ask(Op.READ, 1, body) == (0, b"x")
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINTR, errno.EAGAIN])
 def test_a_call_whose_caller_is_gone_before_it_is_taken_ends_nothing(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int
