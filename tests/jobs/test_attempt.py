@@ -30,7 +30,7 @@ from dumbwaiter.jobs import attempt, engine, sending
 from dumbwaiter.jobs.attempt import IN_VAIN
 from dumbwaiter.jobs.progress import Progress
 from dumbwaiter.jobs.sending import LATE_MAX
-from dumbwaiter.jobs.upload import FileUpload
+from dumbwaiter.jobs.upload import IN_FLIGHT, FileUpload
 from dumbwaiter.lifecycle import GONE
 from dumbwaiter.model import MIB, Stamp
 from dumbwaiter.net.http import SKEW
@@ -771,5 +771,41 @@ def test_a_permission_that_another_file_has_is_not_used_for_a_second_one(
             monkeypatch.setattr(broker, "grants", grants)
             await Orders(app).retry([id_])
             await until(lambda facts: facts["totals"]["done"] == 2, app)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("provider", "size", "key", "resent"),
+    [
+        ("netease", 12 * MIB, "k", IN_FLIGHT),  # a part at most was under way
+        ("jiandaoyun", 1000, "k", 1000),  # a form goes as a whole
+        ("netease", 12 * MIB, None, 0),  # it had not begun
+    ],
+)
+def test_what_a_killed_daemon_may_have_sent_counts_as_sent_again(
+    vendors: Vendors,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    size: int,
+    key: str | None,
+    resent: int,
+) -> None:
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            rests = {provider: math.inf}
+            monkeypatch.setattr(app.steering, "providers", lambda _now: rests)
+            path = Path(app.config.watch[provider].path) / "a.mov"
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(path.write_bytes, bytes(size))
+            found = Candidate(provider, path.name, provider, Stamp.of(await asyncio.to_thread(path.stat)))
+            (id_,) = await app.journal.arrivals.enqueue([found], time.time())
+            left = update(jobs).where(jobs.c.id == id_).values(key=key, lease=None, lease_until=1.0)
+            await app.journal.writer.call(lambda connection: connection.execute(left))
+            rests.clear()
+            app.engine.kick()
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert (facts["totals"]["bytes_sent"], facts["totals"]["bytes_resent"]) == (size, resent)
 
     asyncio.run(test())

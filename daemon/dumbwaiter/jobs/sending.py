@@ -61,7 +61,7 @@ class Sending:
         except Reject as other:
             raise Reject("; ".join((*self._unfit.values(), str(other)))) from None
         if job.cut_off and (job.key is not None or self.job.checkpoint) and not self._sends:
-            self._ever.add(0, min(job.size, self.job.sent + self._at_risk(transport)))
+            self._ever.add(0, self.job.sent + self._at_risk(transport))
         self._sends += 1
         point = self._point(transport)
         sent = SentBytes(job.size, self.job.sent, self._ever)
