@@ -584,6 +584,22 @@ def test_a_checkpoint_of_another_way_to_send_counts_for_nothing(vendors: Vendors
     asyncio.run(test())
 
 
+def test_a_file_that_was_begun_by_the_time_of_a_backup_is_sent_from_its_beginning(
+    vendors: Vendors, tmp_path: Path
+) -> None:
+    """Its place at the provider stands in no backup, as it may be a permission; its key does."""
+
+    async def test() -> None:
+        async with begun(vendors, tmp_path) as (app, id_, sent):
+            restored = update(jobs).where(jobs.c.id == id_).values(checkpoint=None)
+            await app.journal.writer.call(lambda connection: connection.execute(restored))
+            app.engine.kick()
+            facts = await until(lambda facts: facts["totals"]["done"] == 1, app)
+            assert facts["totals"]["bytes_sent"] == sent + 12 * MIB
+
+    asyncio.run(test())
+
+
 def test_a_pause_that_comes_while_progress_is_written_stops_the_file_and_nothing_else(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
