@@ -668,6 +668,35 @@ def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkey
         assert book.rows("SELECT * FROM errands") == []
 
 
+def test_a_journal_that_could_not_say_what_is_due_is_asked_again_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wakes: list[float] = []
+
+    async def locked(*_: Any) -> Any:
+        raise JournalTrouble("database is locked")
+
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        monkeypatch.setattr(book.journal.errands, "due", locked)
+
+        async def run() -> None:
+            config, nothing = parse(CONFIG, "config.toml"), None
+            errands = ErrandRunner(
+                config,
+                book.journal,
+                nothing,
+                wake_at=wakes.append,
+                sighted=print,
+                moved=lambda: None,  # type: ignore[arg-type]
+            )
+            await errands.drain()
+            await errands.close()
+
+        book.runner.run(run())
+    assert [when > time.time() for when in wakes] == [True]
+
+
 def test_an_errand_takes_no_file_that_another_one_left_under_its_private_name(tmp_path: Path) -> None:
     """A kill left it there, its job was forgotten, and the database gives the errand's number to the next one."""
     first, second = tmp_path / "w/first", tmp_path / "w/second"

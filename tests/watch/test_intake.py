@@ -186,6 +186,7 @@ async def test_a_scan_that_hangs_is_not_waited_for_until_it_goes_on(
     async with taking(tmp_path) as intake:
         scan = asyncio.create_task(intake.scan("w"))
         assert await asyncio.to_thread(begun.wait, BOUND)
+        assert await intake.scan("w") == 0.0  # one at a time
         assert intake.waiting
         intake.give_up("w")
         assert (intake.waiting, intake.pending("w")) == (0, 0)
@@ -196,6 +197,40 @@ async def test_a_scan_that_hangs_is_not_waited_for_until_it_goes_on(
         await intake.scan("w")
         await drained(intake)
         assert not intake.waiting
+
+
+@on_loop
+async def test_a_scan_that_the_disk_broke_off_is_waited_for_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(_rescan: module.Rescan) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(module.Rescan, "step", step)
+    async with taking(tmp_path) as intake:
+        intake.expect("w")
+        assert await intake.scan("w") is None
+        assert (intake.waiting, intake.pending("w")) == (0, 0)
+
+
+@on_loop
+async def test_what_a_fault_kept_from_the_journal_is_seen_again_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        enqueue, faults = intake._enqueuer.enqueue, [ZeroDivisionError()]
+
+        async def once(ready: Any) -> None:
+            if faults:
+                raise faults.pop()
+            await enqueue(ready)
+
+        monkeypatch.setattr(intake._enqueuer, "enqueue", once)
+        intake.sight([Sighting("w", "a", closed=True)])
+        await drained(intake)
+        assert not faults
+        assert len(all_jobs(intake)) == 1
 
 
 @on_loop
