@@ -333,6 +333,21 @@ async def test_whether_a_versions_close_was_heard_is_known_where_files_are_taken
 
 
 @on_loop
+async def test_of_very_many_versions_the_latest_are_those_whose_close_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSED", 1)
+    make(tmp_path / "w", "a", "b")
+    async with taking(tmp_path) as intake:
+        intake._sources["w"] = intake._sources["w"]._replace(after="delete")
+        for name in ("a", "b"):
+            intake.sight([Sighting("w", name, closed=True)])
+            await drained(intake)
+        heard = [intake.heard_closed("w", name, Stamp.of(os.stat(tmp_path / "w" / name))) for name in ("a", "b")]
+        assert heard == [False, True]
+
+
+@on_loop
 async def test_an_old_file_is_none_whose_close_was_heard(tmp_path: Path) -> None:
     make(tmp_path / "w", "a")
     async with taking(tmp_path) as intake:
