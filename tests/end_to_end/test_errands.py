@@ -27,13 +27,14 @@ from msgspec.structs import replace
 from dumbwaiter.config import Hook
 from dumbwaiter.config.file import parse
 from dumbwaiter.config.values import Duration, RequestUrl, SigningSecret
-from dumbwaiter.errors import Failure, JournalTrouble
+from dumbwaiter.errors import Failure, JournalTrouble, Undone
 from dumbwaiter.files.ignore import PRIVATE
 from dumbwaiter.files.version import digest_of
 from dumbwaiter.jobs.endings import Endings
 from dumbwaiter.jobs.errands import SLOTS, ErrandRunner
 from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
+from dumbwaiter.pool import NO_THREAD, NoThread, Pool
 from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.errands import AFTER, TAKEN_AWAY, Order
 from journals import HOST, WORKER, Book, in_file
@@ -498,14 +499,20 @@ def done(book: Book, path: Path, content: bytes, orders: Sequence[Order] = (DELE
     return id_
 
 
-def drained(book: Book, folder: Path, away: str = "", action: str = "delete") -> None:
-    """Does what is to be done for the files of a folder."""
+def drained(book: Book, folder: Path, away: Sequence[str] = (), action: str = "delete") -> None:
+    """Does what is to be done for the files of a folder, which is `away` if that says why."""
     config = parse(CONFIG.replace("/w", str(folder)) + f'after = "{action}"\n', "config.toml")
 
     async def run() -> None:
         nothing: Any = None
         errands = ErrandRunner(
-            config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None, away=lambda _watch: away
+            config,
+            book.journal,
+            nothing,
+            wake_at=print,
+            sighted=print,
+            moved=lambda: None,
+            away=lambda _watch: "".join(away),
         )
         await errands.drain()
         await errands.close()
@@ -519,7 +526,7 @@ def test_what_is_to_be_done_to_a_file_waits_for_its_disk(tmp_path: Path, monkeyp
     with Book(in_file(tmp_path / "state")) as book:
         done(book, path, b"film")
         (tmp_path / "w").rename(tmp_path / "disk")
-        drained(book, tmp_path / "w", "the folder is away")
+        drained(book, tmp_path / "w", ["the folder is away"])
         (errand,) = book.rows("SELECT * FROM errands")
         assert (errand.error, errand.due_at is None) == ("the folder is away", False)
         (tmp_path / "disk").rename(tmp_path / "w")
@@ -543,6 +550,89 @@ def test_what_is_done_to_a_file_is_what_the_configuration_says_by_then(tmp_path:
             assert (book.row(job).inode == TAKEN_AWAY) is (action != "keep")
             assert book.rows("SELECT * FROM errands") == []
             assert [one.name for one in (tmp_path / "w").iterdir()] == (["film.mov"] if action == "keep" else [])
+
+
+def test_what_is_to_be_done_waits_for_a_disk_that_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away: list[str] = []
+
+    def goes(*_: Any, **__: Any) -> bool:
+        away.append("the folder is away")
+        return False
+
+    monkeypatch.setattr("dumbwaiter.jobs.errands.dispose", goes)
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        drained(book, tmp_path / "w", away)
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert (errand.error, errand.due_at is None) == ("the folder is away", False)
+
+
+def test_no_file_goes_that_the_journal_would_not_know_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        monkeypatch.setattr(book.journal, "out_of_place", lambda: True)
+        drained(book, tmp_path / "w")
+        assert (tmp_path / "w/film.mov").exists()
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert errand.error.startswith("the journal was removed or moved")
+
+
+def test_what_is_to_be_done_waits_for_a_watch_that_is_not_configured_now(tmp_path: Path) -> None:
+    """Its file may stand under its private name."""
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "v/film.mov", b"film")
+        drained(book, tmp_path / "w")
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert (errand.error, errand.due_at is None) == ('no watch named "v" is configured', False)
+
+
+def test_a_file_that_was_changed_once_it_was_uploaded_is_seen_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w/film.mov"
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, path, b"film")
+        path.write_bytes(b"another")
+        drained(book, tmp_path / "w")
+        assert path.read_bytes() == b"another"
+        assert book.rows("SELECT * FROM errands") == []
+        assert "w film.mov" in capsys.readouterr().out.splitlines()  # `drained` prints what is sighted
+
+
+def test_where_the_system_has_no_thread_to_give_a_file_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise NoThread
+
+    monkeypatch.setattr("dumbwaiter.jobs.errands.TRIES", 1)
+    monkeypatch.setattr(Pool, "submit", refused)
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        drained(book, tmp_path / "w")
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert (errand.error, errand.due_at is None) == (NO_THREAD, False)
+
+
+def test_a_file_goes_to_the_disk_that_those_before_it_went_to_and_not_to_the_folder_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    with Book(in_file(tmp_path / "state")) as book:
+        monkeypatch.setattr("dumbwaiter.jobs.errands.mounted_at", lambda _target: str(kept))
+        done(book, tmp_path / "w/one.mov", b"one")
+        drained(book, tmp_path / "w", action=f"move:{kept}/films")
+        assert (kept / "films/one.mov").read_bytes() == b"one"
+        done(book, tmp_path / "w/two.mov", b"two")
+        drained(book, tmp_path / "w", action=f"move:{kept}/films")  # by now nothing is mounted there
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert errand.error.startswith(f"nothing is mounted at {kept}; mount it, or say that")
+        assert (tmp_path / "w/two.mov").exists()
+        book.make_due(None, time.time())
+        drained(book, tmp_path / "w", action=f"move:{kept}-2/films")  # which is no folder of that disk
+        assert (tmp_path / "kept-2/films/two.mov").read_bytes() == b"two"
 
 
 def until_there(path: Path) -> None:
@@ -695,6 +785,38 @@ def test_a_journal_that_could_not_say_what_is_due_is_asked_again_by_itself(
 
         book.runner.run(run())
     assert [when > time.time() for when in wakes] == [True]
+
+
+@pytest.mark.parametrize(("code", "again"), [(75, True), (1, False)])
+def test_a_program_that_asks_for_another_try_gets_one(tmp_path: Path, code: int, again: bool) -> None:
+    hook = f'on_done = ["sh", "-c", "exit {code}"]\n'
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film", [Order("on_done", {})])
+
+        async def run() -> None:
+            nothing: Any = None
+            config = parse(CONFIG.replace("/w", str(tmp_path / "w")) + hook, "config.toml")
+            errands = ErrandRunner(config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None)
+            await errands.drain()
+            await errands.close()
+
+        book.runner.run(run())
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert f"ended with code {code}" in errand.error
+        assert (errand.due_at is not None) is again
+
+
+def test_an_errand_is_tried_again_when_that_may_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_yet(*_: Any, **__: Any) -> bool:
+        raise Undone("it was written lately", after=500.0)
+
+    monkeypatch.setattr("dumbwaiter.jobs.errands.dispose", not_yet)
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        began = time.time()
+        drained(book, tmp_path / "w")
+        (errand,) = book.rows("SELECT * FROM errands")
+        assert began + 500 <= errand.due_at <= time.time() + 500
 
 
 def test_an_errand_takes_no_file_that_another_one_left_under_its_private_name(tmp_path: Path) -> None:
