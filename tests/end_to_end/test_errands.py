@@ -36,7 +36,7 @@ from dumbwaiter.jobs.hooks import Teller, Untold, signature
 from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.pool import NO_THREAD, NoThread, Pool
 from dumbwaiter.store.arrivals import Candidate
-from dumbwaiter.store.errands import AFTER, TAKEN_AWAY, Order
+from dumbwaiter.store.errands import AFTER, ORIGINAL, TAKEN_AWAY, Order
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
 from program import PATIENCE, Program, digest
@@ -548,6 +548,7 @@ def test_what_is_done_to_a_file_is_what_the_configuration_says_by_then(tmp_path:
             drained(book, tmp_path / "w", action=action)
             assert left.read_bytes() == action.encode()
             assert (book.row(job).inode == TAKEN_AWAY) is (action != "keep")
+            assert not any(ORIGINAL in entry.facts for entry in book.catalog.history())  # it is not deleted
             assert book.rows("SELECT * FROM errands") == []
             assert [one.name for one in (tmp_path / "w").iterdir()] == (["film.mov"] if action == "keep" else [])
 

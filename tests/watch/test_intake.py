@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from asynchronous import on_loop
-from dumbwaiter.errors import JournalTrouble, Local
+from dumbwaiter.errors import JournalTrouble, Local, Unstorable
 from dumbwaiter.files.downloads import notes_of_download
 from dumbwaiter.files.ignore import Rules
 from dumbwaiter.files.scan import look
@@ -200,6 +200,22 @@ async def test_a_scan_that_hangs_is_not_waited_for_until_it_goes_on(
 
 
 @on_loop
+async def test_a_folder_that_cannot_be_noted_as_seen_does_not_end_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def survey(*_: Any) -> None:
+        raise Unstorable("a number too large")
+
+    make(tmp_path / "w", "a")
+    async with taking(tmp_path) as intake:
+        for _ in range(2):
+            monkeypatch.setattr(intake._journal.notes, "survey", survey)
+            assert await intake.scan("w") is not None
+            await drained(intake)
+        assert set(intake._journal.folders.known("w", "", "vod")) == {"a"}
+
+
+@on_loop
 async def test_a_scan_that_the_disk_broke_off_is_waited_for_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +266,6 @@ async def test_a_fault_in_the_intake_ends_nothing(tmp_path: Path, monkeypatch: p
         async with asyncio.timeout(BOUND):
             while faults:
                 await intake.turn()
-        await intake.scan("w")
         await drained(intake)
         assert set(intake._journal.folders.known("w", "", "vod")) == {"a"}
 
