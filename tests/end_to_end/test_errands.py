@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import update
 
 from dumbwaiter.config import Hook
 from dumbwaiter.config.file import parse
@@ -37,6 +38,7 @@ from dumbwaiter.model import Job, Receipt, Secret, Stamp, State
 from dumbwaiter.pool import NO_THREAD, NoThread, Pool
 from dumbwaiter.store.arrivals import Candidate
 from dumbwaiter.store.errands import AFTER, ORIGINAL, TAKEN_AWAY, Order
+from dumbwaiter.store.tables import jobs
 from journals import HOST, WORKER, Book, in_file
 from ledger import JPEG
 from program import PATIENCE, Program, digest
@@ -738,6 +740,51 @@ def test_files_that_hang_keep_no_other_watch_waiting(tmp_path: Path) -> None:
         book.runner.run(run())
         assert list((tmp_path / "w").iterdir()) == []
         assert book.rows("SELECT * FROM errands") == []
+
+
+def test_a_stop_waits_for_no_disk_that_hangs(tmp_path: Path) -> None:
+    begun, answers = threading.Event(), threading.Event()
+    answered: list[bool] = []
+
+    def away(_watch: str) -> str:
+        begun.set()
+        answered.append(answers.wait(PATIENCE))
+        return "the folder is away"
+
+    async def run() -> None:
+        nothing: Any = None
+        config = parse(CONFIG, "config.toml")
+        errands = ErrandRunner(
+            config, book.journal, nothing, wake_at=print, sighted=print, moved=lambda: None, away=away
+        )
+        errands.kick()
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        await errands.close()
+        assert answered == []
+        answers.set()
+
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        book.runner.run(run())
+        assert len(book.rows("SELECT * FROM errands")) == 1
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_file_that_a_person_named_is_whole_without_its_writers_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_hand: bool
+) -> None:
+    told: list[bool] = []
+
+    def disposed(*_: Any, closed: bool, **__: Any) -> bool:
+        told.append(closed)
+        return True
+
+    monkeypatch.setattr("dumbwaiter.jobs.errands.dispose", disposed)
+    with Book(in_file(tmp_path / "state")) as book:
+        done(book, tmp_path / "w/film.mov", b"film")
+        book.run(lambda connection: connection.execute(update(jobs).values(by_hand=by_hand)) and None)
+        drained(book, tmp_path / "w")
+    assert told == [by_hand]
 
 
 def test_a_journal_in_trouble_for_a_moment_ends_no_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
