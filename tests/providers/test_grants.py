@@ -137,6 +137,83 @@ def test_one_who_leaves_does_not_take_the_others_grant(clock: Turned) -> None:
     run(test)
 
 
+def test_for_one_who_left_before_his_turn_nothing_is_asked(clock: Turned) -> None:
+    async def test() -> None:
+        bank = Bank(batch=2)
+        bank.hold.clear()
+        one = provider(clock, bank)
+        first, leaves, stays = (
+            asyncio.create_task(one.grants.obtain(ask(name))) for name in ("first", "leaves", "stays")
+        )
+        await turn()
+        bank.asked.clear()
+        late = [asyncio.create_task(one.grants.obtain(ask(name))) for name in ("late", "later")]
+        await turn()
+        late[0].cancel()
+        await turn()
+        bank.hold.set()
+        assert [(await each).key for each in (first, leaves, stays, late[1])] == ["first", "leaves", "stays", "later"]
+        assert "late" not in [path for asked in bank.asked for path in asked]
+
+    run(test)
+
+
+def test_what_one_call_brings_for_all_is_asked_for_once(clock: Turned) -> None:
+    async def test() -> None:
+        bank = Bank([[Grant(f"t{number}", None, NOW + 100 * (number + 1), many=True)] for number in range(2)])
+        one = provider(clock, bank)
+        assert (await one.grants.obtain(ask())).ticket == "t0"
+        clock.passed = 100.0
+        bank.hold.clear()
+        others = [asyncio.create_task(one.grants.obtain(ask(f"{number}"))) for number in range(10)]
+        await turn()
+        bank.hold.set()
+        assert {(await other).ticket for other in others} == {"t1"}
+        assert len(bank.asked) == 2
+        assert one.grants.spare == 1
+
+    run(test)
+
+
+def test_what_fits_no_file_any_more_is_asked_for_anew(clock: Turned) -> None:
+    class Fits(Bank):
+        def fit(self, grant: Grant, ask: Ask) -> Grant:
+            if grant.ticket == "old":
+                raise Retry("not this one")
+            return grant
+
+    async def test() -> None:
+        one = provider(clock, Fits([[Grant(name, None, many=True)] for name in ("old", "new")]))
+        with pytest.raises(Retry, match="not this one"):
+            await one.grants.obtain(ask())
+        assert (await one.grants.obtain(ask())).ticket == "new"
+
+    run(test)
+
+
+def test_a_grant_with_a_key_that_a_file_is_refused_for_serves_no_other(clock: Turned) -> None:
+    async def test() -> None:
+        one = provider(clock, Bank([[Grant("t", "a", limits=Limits(size_max=1))]]))
+        with pytest.raises(Reject):
+            await one.grants.obtain(ask("a"))
+        assert (await one.grants.obtain(ask("b"))).key == "b"
+
+    run(test)
+
+
+def test_a_grant_that_ended_in_use_was_not_over_before(clock: Turned) -> None:
+    """Else the clocks would be blamed."""
+
+    async def test() -> None:
+        one = provider(clock, Bank([[Grant("t", None, NOW + 100)]]))
+        grant = await one.grants.obtain(ask())
+        clock.passed = 200.0
+        assert not one.grants.refuse(grant, ask(), NOW)
+        assert one.grants.refuse(grant, ask(), NOW + 150)
+
+    run(test)
+
+
 def test_a_vendor_who_gives_fewer_than_asked_leaves_nobody_waiting(clock: Turned) -> None:
     async def test() -> None:
         one = provider(clock, Bank([[Grant("t", "a")], []], batch=3))
