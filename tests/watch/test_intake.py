@@ -200,6 +200,21 @@ async def test_a_scan_that_hangs_is_not_waited_for_until_it_goes_on(
 
 
 @on_loop
+async def test_of_a_folder_that_is_gone_nothing_is_remembered(tmp_path: Path) -> None:
+    """Should another one come under its name, its files are looked at."""
+    make(tmp_path / "w", "a", "b/c")
+    async with taking(tmp_path) as intake:
+        for _ in range(2):
+            await intake.scan("w")
+            await drained(intake)
+        assert intake._journal.folders.surveyed("w") == (2, 2)
+        (tmp_path / "w/b/c").unlink()
+        (tmp_path / "w/b").rmdir()
+        await intake.scan("w")
+        assert intake._journal.folders.surveyed("w") == (1, 1)
+
+
+@on_loop
 async def test_a_folder_that_cannot_be_noted_as_seen_does_not_end_the_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
