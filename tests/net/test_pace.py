@@ -10,7 +10,7 @@ from dumbwaiter.errors import Stopped
 from dumbwaiter.model import KIB, MIB
 from dumbwaiter.net import pace
 from dumbwaiter.net.abort import Abort
-from dumbwaiter.net.pace import PIECE, SLOW, STEP, Abreast, Bandwidth, Bucket
+from dumbwaiter.net.pace import PIECE, QUICK, SLOW, STEP, Abreast, Bandwidth, Bucket
 
 
 class Clock:
@@ -103,3 +103,22 @@ def test_under_a_small_limit_parts_go_one_at_a_time() -> None:
         assert abreast.most == most
     bandwidth.set(None)
     assert abreast.most > 1000
+
+
+def test_how_many_parts_go_side_by_side_is_learned_from_those_before() -> None:
+    bandwidth = Bandwidth()
+    abreast = Abreast(bandwidth)
+    abreast.broke()
+    assert abreast.most == 1
+    for seconds, beside, most in (
+        (QUICK - 1, 1, 2),
+        (QUICK - 1, 2, 4),
+        (QUICK + 1, 4, 4),
+        (SLOW + 1, 3, 2),  # three were too many
+        (SLOW + 1, 2, 1),
+        (SLOW + 1, 1, 1),  # one there always is
+    ):
+        abreast.took(seconds, beside)
+        assert abreast.most == most
+    bandwidth.set(10 * PIECE / SLOW)
+    assert abreast.most == 1  # what the line takes is not more for what a person allows
