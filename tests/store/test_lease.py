@@ -61,6 +61,8 @@ def test_an_advance_is_counted(book: Book) -> None:
     id_ = book.leased(now=NOW)
     book.lease(WORKER, id_).delay(NOW, due_at=NOW, error="trouble", attempts=3)
     book.claimed()
+    book.lease(WORKER, id_).advance(NOW, checkpoint="0", sent=0, more=0, resent=0)
+    assert book.row(id_).attempts == 3  # nothing got through so far
     book.lease(WORKER, id_).advance(NOW, checkpoint="1", sent=4, more=4, resent=0)
     book.lease(WORKER, id_).advance(NOW + 1, checkpoint="2", sent=9, more=5, resent=2)
     row = book.row(id_)
@@ -108,6 +110,19 @@ def test_a_stored_file_has_its_receipt_and_no_secret(book: Book) -> None:
     book.release(WORKER, id_)
     (job,) = book.claim(WORKER, NOW + 1, 1)
     assert job.receipt == receipt
+
+
+def test_no_trouble_is_told_of_what_came_through_it(book: Book) -> None:
+    id_ = book.named(now=NOW)
+    lease = book.lease(WORKER, id_)
+    lease.delay(NOW, due_at=NOW, error="the network is down", attempts=3)
+    book.claimed()
+    lease.store(NOW, receipt=Receipt("k"), digest="xxh3:00", more=6, resent=0)
+    assert (book.row(id_).error, book.row(id_).attempts) == (None, 0)
+    lease.note(NOW, receipt=Receipt("k"), due_at=NOW, error="not yet")
+    book.claimed()
+    lease.finish(NOW, receipt=Receipt("k"))
+    assert (book.row(id_).error, book.row(id_).attempts) == (None, 0)
 
 
 def test_a_follow_up_goes_on_from_its_note(book: Book) -> None:
