@@ -272,6 +272,25 @@ def test_closing_before_the_start_is_no_trouble() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_what_is_asked_for_at_the_very_end_is_no_error(steps: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        work, schedule = Work(), Schedule()
+        work.hold.clear()
+        schedule.every("work", 1000.0, work.run)
+        schedule.start(Jumps())
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(schedule.close())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        schedule.now("work")
+        await closing
+        await asyncio.sleep(0.01)
+
+    asyncio.run(test())
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_what_is_asked_for_while_it_runs_runs_once_more_and_no_oftener() -> None:
     async def test(schedule: Schedule, _clock: Clock, _jumps: Jumps) -> None:
         work = Work()
