@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dumbwaiter.errors import Blocked, Reauth, Retry
+from dumbwaiter.errors import Blocked, Reauth, Reject, Retry
 from dumbwaiter.model import MIB
 from dumbwaiter.net.abort import Abort
 from dumbwaiter.wire.message import Reply, Request
@@ -57,6 +57,16 @@ def test_a_shop_that_its_owner_closed_is_waited_for_and_gets_the_file_once_it_op
     assert len(vendors.log("upload")) == 1
     vendors.faults("")
     assert one.attempt().verified == "sha1"
+
+
+def test_a_file_that_is_refused_stops_no_account_that_may_not_list(vendors: Vendors, sender: Make) -> None:
+    """The list is only asked whether the shop is open."""
+    one = sender("careyshop", b"x", "photo.jpg")
+    one.obtain()
+    vendors.faults("careyshop.upload:closed,careyshop.list:no-permission")
+    verdict = one.verdict()
+    assert type(verdict) is Reject
+    assert str(verdict) == "the shop refuses the file: 商城维护中"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Every form that reached the shop makes another file there. So after a lost answe
 only a file that is not in it is sent again. The wire format is in CareyShop's API manual, "upload resources".
 """
 
+from contextlib import suppress
 from hashlib import sha1
 from typing import Any
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dumbwaiter.doors import Upload
-from dumbwaiter.errors import Reauth, Reject, Retry
+from dumbwaiter.errors import Blocked, Reauth, Reject, Retry
 from dumbwaiter.model import Receipt
 from dumbwaiter.naming import shown
 from dumbwaiter.tickets import CareyShopTicket
@@ -40,7 +41,8 @@ async def send(upload: Upload[CareyShopTicket, Checkpoint]) -> Receipt:
     if whole.status != 200:
         refusal = _refusal(whole.status, whole.message)
         if isinstance(refusal, Reject):
-            await upload.confirm()  # a shop that its owner closed says the same to this, which raises `Retry`
+            with suppress(Blocked):  # an account that may send need not be one that may list
+                await upload.confirm()  # a shop that its owner closed says the same to this, which raises `Retry`
         raise refusal
     stored = item(reply.body.decode("utf-8", "replace"))
     if stored.status not in {None, 200}:
