@@ -539,6 +539,31 @@ def test_a_receipt_that_the_journal_did_not_take_is_noted_later_and_its_file_sen
     asyncio.run(test())
 
 
+def test_what_a_person_orders_once_more_is_sent_whatever_the_journal_did_not_take_of_the_first_time(
+    vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite gives the number of the latest job again once that is gone."""
+
+    def fails(*_values: Any, **_named: Any) -> Future[Any]:
+        commit: Future[Any] = Future()
+        commit.set_exception(JournalTrouble("the journal cannot be written: its disk is full"))
+        return commit
+
+    async def test() -> None:
+        async with daemon(vendors, tmp_path) as app:
+            with monkeypatch.context() as full:
+                full.setattr(Lease, "store", fails)
+                full.setattr(engine, "ceiling", lambda _failures: 3600.0)
+                id_ = await put(app, "netease", tmp_path / "a.bin", b"once")
+                await until(lambda _facts: bool(app.engine.unnoted([id_])), app)
+                await Orders(app).forget([id_])
+            assert await Orders(app).put([str(tmp_path / "a.bin")], "netease", None, again=True) == [id_]
+            await until(lambda facts: facts["totals"]["done"] == 1, app)
+
+    asyncio.run(test())
+    assert len(vendors.log("put")) == 2
+
+
 def test_a_vendor_is_asked_for_the_rest_once_the_receipt_is_on_the_disk(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

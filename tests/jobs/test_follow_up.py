@@ -16,7 +16,7 @@ from dumbwaiter.jobs import attempt
 from dumbwaiter.jobs.attempt import RESENT_MAX, Attempt
 from dumbwaiter.jobs.tally import Tally
 from dumbwaiter.jobs.threads import Threads
-from dumbwaiter.jobs.unnoted import Unnoted
+from dumbwaiter.jobs.unnoted import Stored, Unnoted, Version
 from dumbwaiter.lifecycle import REPLACED
 from dumbwaiter.model import FollowUp, Receipt, Stamp
 from dumbwaiter.net.http import Http
@@ -260,6 +260,16 @@ def test_an_answer_that_the_journal_does_not_take_is_noted_later_and_not_asked_f
     assert len(asked) == 1
     assert row.state == ("done" if later is None else "stored")
     assert '"task":"7"' in row.receipt
+    assert vendor.unnoted == Unnoted()
+
+
+def test_a_receipt_that_the_journal_took_after_all_is_not_noted_of_the_next_upload(vendor: Vendor) -> None:
+    """Of a server the answer alone may be lost, and the commit be made."""
+    (job,) = vendor.book.claim(WORKER, NOW, 1, only=[vendor.job])
+    vendor.book.release(WORKER, vendor.job)
+    vendor.unnoted.stored[Version.of(job)] = Stored(RECEIPT, "xxh3:00")
+    vendor.says = raising(Restart("it is gone"))
+    assert vendor.run().state == "pending"
     assert vendor.unnoted == Unnoted()
 
 

@@ -70,6 +70,7 @@ class Attempt:
             place=job.place,
             seed=blake2b(f"{job.created_at}/{job.id}".encode(), digest_size=12).hexdigest(),
         )
+        self._version = Version.of(job)
         self._sending = Sending(context, job, self._ask)
         self._stored: Future[Holder | None] | None = None  # the commit of the receipt
         self._chance = 0  # of the provider's, when this try began
@@ -83,15 +84,13 @@ class Attempt:
     def _job(self) -> Job:
         return self._sending.job
 
-    @property
-    def _version(self) -> Version:
-        return Version(self._job.id, self._job.place, self._job.provider, self._job.stamp)
-
     def _change(self, **changes: Any) -> None:
         self._sending.job = replace(self._sending.job, **changes)
 
     async def run(self) -> None:
         job = self._job
+        if job.state is State.STORED:  # a receipt of it was noted, though the answer may have been lost
+            self._context.unnoted.stored.pop(self._version, None)
         provider = self._context.providers.get(job.provider)
         if provider is None:
             gone = f'no provider named "{job.provider}" is configured'

@@ -1,18 +1,21 @@
 """What the journal did not take, its disk being full, say: the next attempt notes it, and nothing is sent or asked twice."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from dumbwaiter.model import FollowUp, Receipt, Stamp
+from dumbwaiter.model import FollowUp, Job, Receipt, Stamp
 
 
 class Version(NamedTuple):
-    """What an upload was of: the number of a job that was forgotten may be another file's by now."""
+    """What an upload was of: the number of a job that is gone may be another one's by now."""
 
     job: int
-    place: str
-    provider: str
+    created_at: float
     stamp: Stamp
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(job.id, job.created_at, job.stamp)
 
 
 class Stored(NamedTuple):
