@@ -18,7 +18,7 @@ def have_utf8() -> None:
     try:
         with open("/proc/self/cmdline", "rb") as line:  # `sys.argv` was read by the locale
             python, *words = line.read().split(b"\0")[:-1]
-        os.execv(sys.executable, [python, b"-X", b"utf8", *words])
+        os.execv(os.readlink("/proc/self/exe"), [python, b"-X", b"utf8", *words])
     except OSError:  # no /proc: then as it is
         return
 

@@ -3,6 +3,8 @@
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +95,17 @@ def test_names_are_utf_8_in_every_locale(program: Program) -> None:
     assert program("umount").returncode == 0
     assert program.stop() == 0
     assert "Traceback" not in program.log.read_text()
+
+
+def test_what_the_program_was_started_as_is_what_it_begins_anew_as_for_utf_8() -> None:
+    """A supervisor may name a process as it likes: Python then takes what it finds by that name for itself."""
+    script = Path(sys.executable).with_name("dumbwaiter")
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": str(script.parent)}
+    words = ["dumbwaiter", script, "--version"]
+    done = subprocess.run(
+        words, executable=sys.executable, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_folder_that_is_no_utf_8_is_shown_alike_by_every_command(program: Program) -> None:
