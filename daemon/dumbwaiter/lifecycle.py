@@ -1,7 +1,7 @@
 """The life of a job as one table: which event leads from which state to which, and what that says of the remote.
 
-`journal` makes each transition in one commit. A crash leaves no state to repair: the lease ends and the job is
-claimed again.
+`store.lease` and `store.queue` make each transition in one commit. A crash leaves no state to repair: the lease ends
+and the job is claimed again.
 """
 
 from enum import StrEnum

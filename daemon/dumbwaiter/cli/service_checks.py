@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_machine(to: Target) -> None:
-    """Raises `Failure` where systemd is not there, or not this user's to order about."""
+    """Raises `Failure` where systemd does not run, or is not this user's to change."""
     if not booted():
         raise Failure(
             "systemd does not run this machine, so nothing was installed: have `dumbwaiter run` (and `dumbwaiter mount`) "

@@ -149,7 +149,7 @@ class Attempt:
         return OpenFile(fd, place)
 
     async def _bring(self, provider: Provider) -> None:
-        """Uploads the file and journals the receipt."""
+        """Uploads the file, unless an earlier attempt did, and journals the receipt."""
         job = self._job
         if (stored := self._context.unnoted.stored.pop(self._version, None)) is not None:
             await self._store(provider, stored)

@@ -1,4 +1,4 @@
-"""What a worker may do with a job that it holds: every transition of `lifecycle` is one method here and one commit.
+"""What a worker may do with a job that it holds: each transition of `lifecycle` is one method here, and one commit.
 
 It holds only while the worker's lease is on the job; anything else raises `LostLease` and changes nothing. What a
 person changes asks for no lease, and stands in `queue`. What cannot be rebuilt (a key before the first byte, a receipt)
