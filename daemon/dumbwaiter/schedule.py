@@ -115,7 +115,9 @@ class Schedule:
             self._beat.cancel()
             await asyncio.gather(self._beat, return_exceptions=True)
             self._scheduler.pause()
-            await asyncio.sleep(0)  # what it has just started begins: cancelled before that, it would be logged as an error
+            await asyncio.sleep(
+                0
+            )  # what it has just started begins: cancelled before that, it would be logged as an error
             self._scheduler.shutdown(wait=False)
 
     async def _watch_clock(self, jumped: Callable[[str], None]) -> None:

@@ -263,6 +263,30 @@ def test_an_answer_that_the_journal_does_not_take_is_noted_later_and_not_asked_f
     assert vendor.unnoted == Unnoted()
 
 
+def test_an_answer_that_the_journal_took_after_all_is_not_noted_twice(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    note = Lease.note
+
+    def says(receipt: Receipt, tries: int) -> FollowUp:
+        asked.append(tries)
+        return FollowUp(receipt, later=5.0)
+
+    async def lost(*values: Any, **named: Any) -> None:
+        await note(*values, **named)
+        raise JournalTrouble("the journal cannot be written: the server closed the connection")
+
+    vendor.says = says
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "note", lost)
+        with pytest.raises(JournalTrouble):
+            vendor.run()
+    vendor.book.retry([vendor.job], NOW)
+    assert vendor.run().attempts == 2
+    assert asked == [0, 1]
+
+
 def test_a_receipt_that_the_journal_took_after_all_is_not_noted_of_the_next_upload(vendor: Vendor) -> None:
     """Of a server the answer alone may be lost, and the commit be made."""
     (job,) = vendor.book.claim(WORKER, NOW, 1, only=[vendor.job])

@@ -84,6 +84,11 @@ class Attempt:
     def _job(self) -> Job:
         return self._sending.job
 
+    @property
+    def _question(self) -> tuple[Version, int]:
+        """The vendor's next answer about a stored file: each that is noted counts as one attempt."""
+        return self._version, self._job.attempts
+
     def _change(self, **changes: Any) -> None:
         self._sending.job = replace(self._sending.job, **changes)
 
@@ -201,7 +206,6 @@ class Attempt:
         receipt, given = stored.receipt, stored.given
         self._stored = self._lease.store(self._clock(), **stored._asdict())
         self._stored.add_done_callback(told)
-        unnoted.followed.pop(version, None)  # it was of an earlier upload
         self._sending.wasted = self._sending.resent = 0
         if provider.broker.follows or given is not None:
             holder = await asyncio.shield(asyncio.wrap_future(self._stored))
@@ -210,10 +214,12 @@ class Attempt:
                     f"the provider has {shown(holder.place)} as {shown(receipt.key)}, and names this file the same"
                 )
         self._change(state=State.STORED, receipt=receipt, attempts=0)
+        unnoted.followed.pop(self._question, None)  # it was about an earlier upload
 
     async def _follow_up(self, provider: Provider) -> None:
         """Does what is left at the vendor and catalogues the file, or puts that off."""
-        follow = self._context.unnoted.followed.pop(self._version, None) or await self._asked(provider)
+        question = self._question
+        follow = self._context.unnoted.followed.pop(question, None) or await self._asked(provider)
         if follow is None:
             return
         now = self._clock()
@@ -224,7 +230,7 @@ class Attempt:
             due_at = now + min(follow.later, AFTER_MAX)
             await self._lease.note(now, receipt=follow.receipt, due_at=due_at, error=follow.error)
         except JournalTrouble:
-            self._context.unnoted.followed[self._version] = follow
+            self._context.unnoted.followed[question] = follow
             raise
         if follow.blocked:
             await self._block(provider, follow.error or "", now + PAUSE)

@@ -33,4 +33,4 @@ class Unnoted:
     """Kept as long as the process lives; any thread may add."""
 
     stored: dict[Version, Stored] = field(default_factory=dict)
-    followed: dict[Version, FollowUp] = field(default_factory=dict)
+    followed: dict[tuple[Version, int], FollowUp] = field(default_factory=dict)  # by attempt too
