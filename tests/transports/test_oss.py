@@ -17,6 +17,7 @@ from dumbwaiter.net.abort import Abort
 from dumbwaiter.tickets import OssPostTicket
 from dumbwaiter.transports import oss_post
 from dumbwaiter.wire.message import FileSlice, Reply, Request
+from dumbwaiter.wire.oss_replies import verdict
 from program import Vendors
 from sending import Sender
 
@@ -267,6 +268,14 @@ def test_a_policy_that_excludes_the_file_refuses_it(vendors: Vendors, sender: Ma
     with pytest.raises(Reject, match=f"{SMALL + 1} bytes; the provider takes {SMALL} at most"):
         one.obtain()
     assert vendors.log("post") == []
+
+
+# What an answer means
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, Retry), (203, Retry), (400, Reject), (500, Retry)])
+def test_an_error_within_a_success_is_trouble_that_passes(status: int, kind: type[Verdict]) -> None:
+    assert type(verdict(Reply(status, {}, b"<Error><Code>InternalError</Code></Error>"))) is kind
 
 
 # Whose answer it is

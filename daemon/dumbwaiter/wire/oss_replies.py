@@ -54,6 +54,8 @@ def verdict(reply: Reply, *, form: bool = False) -> Verdict:
         return Conflict(f"OSS has another object of this name: {words}")
     if found.code in ACCOUNT:
         return Blocked(f"OSS refuses the account: {words}")
+    if reply.status < 400:  # an error within a success is of OSS's making
+        return Retry(f"OSS answers {words}")
     return Reject(f"OSS refuses the file: {words}")
 
 
