@@ -1,5 +1,7 @@
 """What a configuration is refused for, and in which words."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -605,3 +607,19 @@ def test_a_folder_below_a_dead_mount_is_compared_by_its_name(tmp_path: Path, mon
     with dead_disk(tmp_path / "nas"):
         assert nested(f"{tmp_path}/nas/photos", f"{tmp_path}/nas")
         assert not nested(f"{tmp_path}/nas/photos", f"{tmp_path}/other")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_folder_with_two_names_is_one(tmp_path: Path) -> None:
+    real, name, apart = tmp_path / "real", tmp_path / "name", tmp_path / "apart"
+    for folder in (real / "in", name, apart):
+        folder.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", real, name], check=True)
+    try:
+        assert nested(f"{name}", f"{real}")
+        assert nested(f"{name}/in", f"{real}")
+        assert nested(f"{real}/in", f"{name}/in/not yet there")
+        assert not nested(f"{name}/in", f"{real}/inner")
+        assert not nested(f"{name}", f"{apart}")
+    finally:
+        subprocess.run(["umount", name], check=True)

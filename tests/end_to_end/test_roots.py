@@ -234,6 +234,17 @@ def test_t26_own_folders_inside_a_watch_are_refused(program: Program, what: str)
     assert f"the {what} folder {link}" in done.stderr
 
 
+@pytest.mark.parametrize("what", ["state", "cache", "runtime"])
+def test_t26_own_folders_that_are_inside_a_watch_by_another_name_are_refused(program: Program, what: str) -> None:
+    inner, other = program.drop / "in side", program.folder / "other name"
+    inner.mkdir(parents=True)
+    other.mkdir()
+    with lying(inner, other):
+        done = program("run", environment={f"DUMBWAITER_{what.upper()}": str(other / "not yet there")})
+    assert done.returncode == 2
+    assert f"the {what} folder {other}/not yet there" in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
 def test_doctor_names_another_users_link_on_the_way_to_where_after_moves_files(
     program: Program, tmp_path: Path

@@ -17,6 +17,7 @@ from dumbwaiter.config.options import Provider, secrets, why_no_reading_back
 from dumbwaiter.config.timetable import Timetable
 from dumbwaiter.config.values import Duration, HostPattern, Listen, RequestUrl, SecretSource, SigningSecret, Size, Token
 from dumbwaiter.config.window import Window
+from dumbwaiter.files.roots import on_disk
 from dumbwaiter.keys import Template
 from dumbwaiter.naming import nearest
 from dumbwaiter.wire.recipe import BLANK
@@ -190,9 +191,17 @@ def absolute(path: str, folder: str = "") -> str:
 
 
 def nested(one: str, other: str) -> bool:
-    """True when one folder is the other or lies in it, links resolved."""
+    """True when one folder is the other or lies in it, links and folders that are mounted elsewhere too (`mount --bind`) resolved."""
     one, other = _resolved(one), _resolved(other)
-    return os.path.commonpath([one, other]) in {one, other}
+    if os.path.commonpath([one, other]) in {one, other}:
+        return True
+    (disk, one), (other_disk, other) = _on_disk(one), _on_disk(other)
+    return disk == other_disk and os.path.commonpath([one, other]) in {one, other}
+
+
+@cache
+def _on_disk(path: str) -> tuple[str, str]:
+    return on_disk(path)
 
 
 @cache

@@ -161,7 +161,28 @@ def mounts() -> Iterator[tuple[str, str]]:
     with suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             _, place, kind, *_ = line.split(" ")
-            yield re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place), kind
+            yield _plain(place), kind
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+
+
+def on_disk(path: str) -> tuple[str, str]:
+    """Returns which disk a path without links lies on and what it is called there, by whichever of its mounts it is reached.
+
+    No disk is asked. Mounts of ours are passed over: what counts is where they lie.
+    """
+    found = "", path
+    with _NoProc(), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            _, _, disk, folder, place, *_ = before.split(" ")
+            folder, place = _plain(folder), _plain(place)
+            # A later one hides those before it.
+            if os.path.commonpath([path, place]) == place and not after.startswith(f"{OURS} "):
+                found = disk, os.path.normpath(os.path.join(folder, os.path.relpath(path, place)))
+    return found
 
 
 def mounted_at(path: str) -> str:
