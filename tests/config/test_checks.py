@@ -623,3 +623,18 @@ def test_a_folder_with_two_names_is_one(tmp_path: Path) -> None:
         assert not nested(f"{name}", f"{apart}")
     finally:
         subprocess.run(["umount", name], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_one_server_exports_under_two_names_is_two(tmp_path: Path) -> None:
+    """Of an NFS server the kernel gives both one number, and calls each of them "/". (Its sysfs behaves like that too.)"""
+    one, other = tmp_path / "one", tmp_path / "other"
+    try:
+        for folder in (one, other):
+            folder.mkdir()
+            subprocess.run(["mount", "-t", "sysfs", f"server:/{folder.name}", folder], check=True)
+        assert one.stat().st_dev == other.stat().st_dev
+        assert not nested(f"{one}", f"{other}")
+    finally:
+        for folder in (one, other):
+            subprocess.run(["umount", folder], check=False)

@@ -178,10 +178,11 @@ def on_disk(path: str) -> tuple[str, str]:
         for line in lines:
             before, _, after = line.partition(" - ")
             _, _, disk, folder, place, *_ = before.split(" ")
+            kind, source, *_ = after.split(" ")  # what a server exports may have one disk's number, and each be "/"
             folder, place = _plain(folder), _plain(place)
             # A later one hides those before it.
-            if os.path.commonpath([path, place]) == place and not after.startswith(f"{OURS} "):
-                found = disk, os.path.normpath(os.path.join(folder, os.path.relpath(path, place)))
+            if os.path.commonpath([path, place]) == place and kind != OURS:
+                found = f"{disk} {source}", os.path.normpath(os.path.join(folder, os.path.relpath(path, place)))
     return found
 
 
