@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from typing import Any, NamedTuple
 
-from sqlalchemy import URL, Engine, select
+from sqlalchemy import URL, Engine, bindparam, select
 
 from dumbwaiter.catalog import Waiting, entry, waiting
 from dumbwaiter.errors import JournalTrouble
@@ -134,13 +134,11 @@ class Index:
 
     def whole(self, tree: Tree, number: int) -> Entry | Waiting | None:
         """Returns all that is known of a file, None for one that the tree does not show any more."""
-        table = jobs if tree.table == "jobs" else entries
-        statement = select(table).where(table.c.id == row_of(number))
         with self._engine.connect() as connection:
-            found = connection.execute(statement.where(IS_SHOWN) if table is jobs else statement).first()
+            found = connection.execute(_WHOLE[tree.table], {"row": row_of(number)}).first()
         if found is None:
             return None
-        return waiting(found) if table is jobs else entry(found)
+        return waiting(found) if tree.table == "jobs" else entry(found)
 
     def all_in(self, folder: bytes) -> list[tuple[bytes, Entry]]:
         """Returns the files of a folder of `files/`, with all that is known of each."""
@@ -183,6 +181,12 @@ class Index:
                 self._kept_lock.release()
         with driver(self._engine) as connection:
             return list(connection.cursor().execute(sql, values))
+
+
+_WHOLE = {
+    "jobs": select(jobs).where(jobs.c.id == bindparam("row"), IS_SHOWN),
+    "entries": select(entries).where(entries.c.id == bindparam("row")),
+}
 
 
 def _inside(folder: bytes) -> tuple[bytes, bytes]:
