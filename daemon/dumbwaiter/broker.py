@@ -41,7 +41,10 @@ class Broker(ABC):
         return None
 
     def fit(self, grant: Grant, ask: Ask) -> Grant:
-        """Returns a grant that is good for many files as one file needs it, the same each time. May raise `Reject`; `Retry` where it is good for none."""
+        """Returns a grant that is good for many files as one file needs it, the same each time.
+
+        May raise `Reject`; `Retry` where it is good for none.
+        """
         return grant
 
     def refused(self) -> None:  # noqa: B027 - most keep nothing that it could be the fault of

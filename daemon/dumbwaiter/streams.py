@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def have_utf8() -> None:
-    """Sees to it that names of files are read as UTF-8, as the journal keeps them; begins the program anew where the locale says otherwise."""
+    """Sees to it that names of files are read as UTF-8, as the journal keeps them.
+
+    Begins the program anew where the locale says otherwise.
+    """
     if sys.getfilesystemencoding() == "utf-8":
         return
     try:

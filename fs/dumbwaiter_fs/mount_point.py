@@ -82,7 +82,7 @@ def place(mount: Identity) -> str | None:
 
 
 def read_ahead(mount: Identity, size: int) -> None:
-    """Has the kernel read up to `size` bytes ahead instead of 128 KiB. Does nothing where that is not ours to set: it is root's."""
+    """Has the kernel read up to `size` bytes ahead instead of 128 KiB, where that is ours to set: it is root's."""
     with suppress(OSError), open(f"/sys/class/bdi/{mount.device}/read_ahead_kb", "w", encoding="ascii") as setting:
         setting.write(str(size >> 10))
 

@@ -1,4 +1,4 @@
-"""What keeps a service from being installed, or from running once it is: each told with its remedy, before anything is written."""
+"""What keeps a service from being installed, or from running then: told with its remedy before anything is written."""
 
 import os
 import shlex

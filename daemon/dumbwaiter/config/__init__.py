@@ -191,7 +191,7 @@ def absolute(path: str, folder: str = "") -> str:
 
 
 def nested(one: str, other: str) -> bool:
-    """True when one folder is the other or lies in it, links and folders that are mounted elsewhere too (`mount --bind`) resolved."""
+    """True when one folder is the other or lies in it, links and second names (`mount --bind`) resolved."""
     one, other = _resolved(one), _resolved(other)
     if os.path.commonpath([one, other]) in {one, other}:
         return True
