@@ -693,6 +693,37 @@ async def test_an_ignore_file_that_could_not_be_read_is_read_again(
 
 
 @on_loop
+async def test_an_ignore_file_that_is_gone_for_a_moment_holds_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor may remove it and write the next, and a scan may fall between the two."""
+    found: list[bytes | OSError] = [b"secret*\n", FileNotFoundError(), b"*.log\nsecret*\n"]
+
+    def read(_folder: str) -> tuple[bytes, bool]:
+        if isinstance(one := found.pop(0), OSError):
+            raise one
+        return one, False
+
+    monkeypatch.setattr("dumbwaiter.files.ignore._read", read)
+    monkeypatch.setattr(watches, "ANEW", 0.0)
+    make(tmp_path / "w", "a")
+    config: Any = SimpleNamespace(watch={"w": SimpleNamespace(path=str(tmp_path / "w"), include=(), exclude=())})
+    async with taking(tmp_path) as intake:
+        nothing: Any = None
+        made = watches.Watches(config, "", intake._journal, intake, nothing, changed=nothing, back=nothing)
+        adopted, adopt = [], intake.adopt
+
+        def noted(watch: str, rules: Rules) -> None:
+            adopted.append((rules.takes("secret"), rules.takes("a.log")))
+            adopt(watch, rules)
+
+        monkeypatch.setattr(intake, "adopt", noted)
+        await made._read_rules("w")
+        await made._read_rules("w")
+        assert adopted == [(False, True), (False, False)]
+
+
+@on_loop
 async def test_rules_hold_also_for_what_was_seen_before(tmp_path: Path) -> None:
     make(tmp_path / "w", "a", "secret")
     async with taking(tmp_path, 0.2) as intake:

@@ -291,6 +291,7 @@ class Rules:
         """`foreign`: others may write the ignore file, so it takes nothing back. `unread`: why it cannot be read, if so."""
         self.texts = (tuple(include), tuple(exclude), ignore_file, tuple(junk), foreign)  # what makes these rules again
         self.fingerprint = xxhash.xxh3_64_intdigest(repr(self.texts if foreign else self.texts[:-1]).encode())
+        self.of_file = bool(ignore_file)  # the ignore file says something
         self.unknown = bool(unread)  # nothing is taken until the ignore file is read
         own, self.unread = _lines_of_file(ignore_file)
         self.unread += [unread] if unread else []

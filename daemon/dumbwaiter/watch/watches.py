@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from dumbwaiter import log
-from dumbwaiter.config import Config
+from dumbwaiter.config import Config, Watch
 from dumbwaiter.errors import Exit, Failure, JournalTrouble
-from dumbwaiter.files.ignore import IGNORE_FILE, rules, unknown
+from dumbwaiter.files.ignore import IGNORE_FILE, Rules, rules, unknown
 from dumbwaiter.files.roots import Root, RootState, inspect_folder
 from dumbwaiter.files.scan import look
 from dumbwaiter.journal import Journal
@@ -80,7 +80,7 @@ class Watches:
             self.doubt,
             asyncio.get_running_loop(),
             changed=self._state_changed,
-            ruled=lambda watch: self._begin(self._rules_changed(watch)),
+            ruled=lambda watch: self._begin(self._read_rules(watch)),
             canary=await asyncio.to_thread(Canary, os.path.join(self._runtime, "canary")),
         )
         await asyncio.to_thread(self._watcher.start)
@@ -161,13 +161,14 @@ class Watches:
     async def _read_rules(self, watch: str) -> None:
         """Reads the watch's own ignore file; nobody may have heard that it was written, or that another folder came.
 
-        One that is being written is left for its close, but for the first time.
+        One that is being written is left for its close, but for the first time, and one that is gone may come again.
         """
-        one = self._config.watch[watch]
-        if self._watcher is not None and (await asyncio.to_thread(_ignore_file, one.path))[1]:
-            return
-        found = await asyncio.to_thread(rules, one.path, one.include, one.exclude)
-        if found.fingerprint != self._intake.rules(watch).fingerprint:
+        one, first = self._config.watch[watch], self._watcher is None
+        found = await asyncio.to_thread(_found_rules, one, first=first)
+        if found is not None and not found.of_file and self._intake.rules(watch).of_file:
+            await asyncio.sleep(ANEW)
+            found = await asyncio.to_thread(_found_rules, one, first=first)
+        if found is not None and found.fingerprint != self._intake.rules(watch).fingerprint:
             self._intake.adopt(watch, found)
             if self._watcher is not None:
                 self._watcher.adopt(watch, found)
@@ -179,11 +180,6 @@ class Watches:
         while self._intake.rules(watch).unknown:
             await asyncio.sleep(BROKEN)
             await self._read_rules(watch)
-
-    async def _rules_changed(self, watch: str) -> None:
-        if not (await asyncio.to_thread(_ignore_file, self._config.watch[watch].path))[0]:
-            await asyncio.sleep(ANEW)
-        await self._read_rules(watch)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._keep(asyncio.create_task(work))
@@ -261,10 +257,17 @@ class Watches:
                 self._intake.give_up(name)
 
 
-def _ignore_file(folder: str) -> tuple[bool, bool]:
-    """Returns whether there is an ignore file, and whether somebody writes it now."""
+def _found_rules(one: Watch, *, first: bool) -> Rules | None:
+    """Returns what a watch takes; None while somebody writes its own ignore file, but for the `first` time."""
+    if not first and _is_written(one.path):
+        return None
+    found = rules(one.path, one.include, one.exclude)
+    return None if not first and _is_written(one.path) else found
+
+
+def _is_written(folder: str) -> bool:
+    """Returns whether somebody writes a folder's ignore file now."""
     try:
-        stamp, writing = look(folder, IGNORE_FILE)
+        return bool(look(folder, IGNORE_FILE)[1])
     except OSError:
-        return False, False
-    return stamp is not None, bool(writing)
+        return False
