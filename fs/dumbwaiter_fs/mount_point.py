@@ -7,17 +7,16 @@ from the kernel's list, never by touching the folder: a mount that does not answ
 import ctypes
 import errno
 import os
-import re
 import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from dumbwaiter.config import absolute, nested
 from dumbwaiter.errors import Exit, Failure
+from dumbwaiter.files.roots import mount_list
 from dumbwaiter.naming import shown
 
 NAME = "dumbwaiter"
@@ -43,52 +42,31 @@ def resolved(path: str) -> str:
 class Identity(NamedTuple):
     """What a mount keeps while it lasts, wherever its folder is moved to."""
 
-    number: int  # another one has it later
+    number: str  # another one has it later
     device: str
-
-
-class _Mounted(NamedTuple):
-    """A line of the kernel's list."""
-
-    identity: Identity
-    point: str
-    kind: str  # of the file system
-
-
-def _list() -> Iterator[_Mounted]:
-    with open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            left, _, right = line.partition(b" - ")
-            number, _, device, _, point = left.split()[:5]
-            identity = Identity(int(number), device.decode())
-            yield _Mounted(identity, os.fsdecode(_plain(point)), os.fsdecode(right.split()[0]))
 
 
 def kind(point: str) -> str | None:
     """Returns the type of file system that is mounted on a resolved path, None when nothing is."""
-    on_it = [one for one in _list() if one.point == point]
+    on_it = [one for one in mount_list() if one.point == point]
     return on_it[-1].kind if on_it else None  # the last one lies on top
 
 
 def identity(point: str) -> Identity | None:
     """Returns which mount of ours lies on a resolved path, None when there is none or another one lies on top."""
-    on_it = [one for one in _list() if one.point == point]
-    return on_it[-1].identity if on_it and on_it[-1].kind == KIND else None
+    on_it = [one for one in mount_list() if one.point == point]
+    return Identity(on_it[-1].number, on_it[-1].device) if on_it and on_it[-1].kind == KIND else None
 
 
 def place(mount: Identity) -> str | None:
     """Returns where a mount is now, None when it is gone; the folders above it may have other names."""
-    return next((one.point for one in _list() if one.identity == mount), None)
+    return next((one.point for one in mount_list() if (one.number, one.device) == mount), None)
 
 
 def read_ahead(mount: Identity, size: int) -> None:
     """Has the kernel read up to `size` bytes ahead instead of 128 KiB, where that is ours to set: it is root's."""
     with suppress(OSError), open(f"/sys/class/bdi/{mount.device}/read_ahead_kb", "w", encoding="ascii") as setting:
         setting.write(str(size >> 10))
-
-
-def _plain(field: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def prepare(point: str, *, look_only: bool = False) -> None:

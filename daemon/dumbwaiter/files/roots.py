@@ -147,13 +147,11 @@ def inspect_folder(path: str) -> FolderFacts:
 
 def _over_itself(mount: str, above: str) -> bool:
     """Says whether a folder is mounted over itself, as systemd does for what a service may write to: no disk came with it."""
-    with _NoProc(), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        found = {number: rest for number, _, *rest in (line.split(" ")[:5] for line in lines)}
-        if mount in found and above in found:
-            (device, folder, place), (device_above, folder_above, place_above) = found[mount], found[above]
-            own = os.path.normpath(os.path.join(folder_above, os.path.relpath(place, place_above)))
-            return (device, folder) == (device_above, own)
-    return False
+    found = {one.number: one for one in mount_list()}
+    if mount not in found or above not in found:
+        return False
+    one = found[mount]
+    return (one.device, one.folder) == (found[above].device, found[above].called(one.point))
 
 
 def mounts() -> Iterator[tuple[str, str]]:
@@ -162,6 +160,31 @@ def mounts() -> Iterator[tuple[str, str]]:
         for line in file:
             _, place, kind, *_ = line.split(" ")
             yield _plain(place), kind
+
+
+class Mounted(NamedTuple):
+    """A line of the kernel's list (proc_pid_mountinfo(5)), as text."""
+
+    number: str
+    device: str
+    folder: str  # of the file system, that is seen there
+    point: str
+    kind: str  # of the file system
+    source: str
+
+    def called(self, path: str) -> str:
+        """Returns what its file system calls a path below it."""
+        return os.path.normpath(os.path.join(self.folder, os.path.relpath(path, self.point)))
+
+
+def mount_list() -> Iterator[Mounted]:
+    """Yields all that is mounted, what lies on top of another after it; nothing without /proc. No disk is asked."""
+    with _NoProc(), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            number, _, device, folder, point, *_ = before.split(" ")
+            kind, source, *_ = after.split(" ")
+            yield Mounted(number, device, _plain(folder), _plain(point), kind, source)
 
 
 def _plain(field: str) -> str:
@@ -174,15 +197,10 @@ def on_disk(path: str) -> tuple[str, str]:
     No disk is asked. Mounts of ours are passed over: what counts is where they lie.
     """
     found = "", path
-    with _NoProc(), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            _, _, disk, folder, place, *_ = before.split(" ")
-            kind, source, *_ = after.split(" ")  # what a server exports may have one disk's number, and each be "/"
-            folder, place = _plain(folder), _plain(place)
-            # A later one hides those before it.
-            if os.path.commonpath([path, place]) == place and kind != OURS:
-                found = f"{disk} {source}", os.path.normpath(os.path.join(folder, os.path.relpath(path, place)))
+    for one in mount_list():
+        if os.path.commonpath([path, one.point]) == one.point and one.kind != OURS:
+            # By its source too: what a server exports may have one number, and each be "/".
+            found = f"{one.device} {one.source}", one.called(path)
     return found
 
 
@@ -260,9 +278,4 @@ def _mount(descriptor: int) -> str:
 
 
 def _kind(mount: str) -> str:
-    with _NoProc(), open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            before, _, after = line.decode(errors="surrogateescape").partition(" - ")
-            if before.partition(" ")[0] == mount:
-                return after.split()[0]
-    return ""
+    return next((one.kind for one in mount_list() if one.number == mount), "")
